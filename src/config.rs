@@ -1,0 +1,1 @@
+//! Site and registry configuration: defaults, file, environment.

@@ -1,0 +1,1 @@
+//! Dates and times with precision, offsets and uncertainty.

@@ -1,0 +1,1 @@
+//! Plan and record to values.

@@ -1,0 +1,1 @@
+//! Intervals with open, closed and unknown bounds.

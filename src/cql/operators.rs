@@ -1,0 +1,1 @@
+//! The operator table: names, specification sections, signatures, functions, worked examples.

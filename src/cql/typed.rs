@@ -1,0 +1,1 @@
+//! The typed tree in which CQL text and ELM meet.

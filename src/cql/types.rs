@@ -1,0 +1,1 @@
+//! The type lattice: subtypes, conversions with their precedence, choices, generics.

@@ -1,0 +1,1 @@
+//! Runtime values: equality, equivalence, ordering, three-valued logic.

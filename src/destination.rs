@@ -1,0 +1,3 @@
+//! Where feeds go.
+
+pub mod registry;

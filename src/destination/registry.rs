@@ -1,0 +1,1 @@
+//! The feed protocol, from the adapter's side.

@@ -1,0 +1,5 @@
+//! FHIR R4 data: scanning by shape, one patient's record, references, dates, decimals, NDJSON.
+
+pub mod compartment;
+pub mod ndjson;
+pub mod record;

@@ -1,0 +1,1 @@
+//! Which patient a resource belongs to.

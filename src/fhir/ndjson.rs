@@ -1,0 +1,1 @@
+//! Newline-delimited JSON: splitting, bounds, bad lines.

@@ -1,0 +1,1 @@
+//! The one HTTP client: which origin may see a token, redirects, limits, retries.

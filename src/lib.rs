@@ -1,0 +1,23 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod diagnostic;
+pub mod fhir;
+pub mod terminology;
+pub mod cql;
+pub mod mapping;
+pub mod measure;
+pub mod statistics;
+pub mod privacy;
+pub mod validate;
+pub mod http;
+pub mod smart;
+pub mod source;
+pub mod snapshot;
+pub mod store;
+pub mod outbox;
+pub mod destination;
+pub mod registry;
+pub mod sandbox;
+pub mod pipeline;
+pub mod config;
+pub mod cli;

@@ -1,0 +1,1 @@
+//! Site rules that turn local codes, units and elements into standard ones; the original is kept.

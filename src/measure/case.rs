@@ -1,0 +1,1 @@
+//! Test patients beside a measure and the populations expected of them.

@@ -1,0 +1,1 @@
+//! `measure.yaml`: the FHIR Measure in a form that a person writes.

@@ -1,0 +1,1 @@
+//! The population algebra of the Quality Measure guide.

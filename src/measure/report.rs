@@ -1,0 +1,1 @@
+//! Partial results, merged in any order, to FHIR MeasureReports.

@@ -1,0 +1,1 @@
+//! Finished feeds on their way: appended, claimed, settled, retried, dead-lettered.

@@ -1,0 +1,1 @@
+//! Small cells, pseudonyms, what may leave the hospital.

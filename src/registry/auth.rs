@@ -1,0 +1,1 @@
+//! Registered clients, the token endpoint, bearer tokens.

@@ -1,0 +1,1 @@
+//! The feed protocol, from the registry's side.

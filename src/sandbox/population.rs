@@ -1,0 +1,1 @@
+//! Patients from a seed, with the truth about every measure.

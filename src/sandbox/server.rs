@@ -1,0 +1,1 @@
+//! FHIR REST, search and SMART Backend Services.

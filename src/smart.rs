@@ -1,0 +1,4 @@
+//! SMART Backend Services: keys, assertions, tokens.
+
+pub mod assertion;
+pub mod client;

@@ -1,0 +1,1 @@
+//! Signed client assertions: made, and checked as strictly as a good server does.

@@ -1,0 +1,1 @@
+//! Discovery and tokens with reuse and refresh.

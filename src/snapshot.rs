@@ -1,0 +1,1 @@
+//! Immutable, checksummed, encrypted segments by patient partition, and their catalog.

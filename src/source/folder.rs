@@ -1,0 +1,1 @@
+//! Files on disk: NDJSON, Bundles, folders of either, compressed or not.

@@ -1,0 +1,1 @@
+//! Data requirements and server capability to queries.

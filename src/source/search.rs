@@ -1,0 +1,1 @@
+//! FHIR search with opaque paging.

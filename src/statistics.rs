@@ -1,0 +1,1 @@
+//! Rates, intervals, run charts: numbers in, numbers out.

@@ -1,0 +1,1 @@
+//! The one SQLite state database: migrations and transactions.

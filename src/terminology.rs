@@ -1,0 +1,3 @@
+//! Value sets by expansion, code systems' fragments, concept maps.
+
+pub mod units;

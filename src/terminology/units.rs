@@ -1,0 +1,1 @@
+//! UCUM units: validity, conversion, comparability.

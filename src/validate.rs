@@ -1,0 +1,1 @@
+//! JSON Schemas and DEQM invariants over reports, before anything is sent.

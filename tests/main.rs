@@ -1,0 +1,14 @@
+//! The one integration binary; each file below is a topic.
+
+mod browser;
+mod command_line;
+mod cql_suite;
+mod crash;
+mod evaluate;
+mod interoperability;
+mod measures;
+mod pipeline;
+mod registry;
+mod sandbox;
+mod source;
+mod tidy;
