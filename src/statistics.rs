@@ -1,1 +1,4 @@
 //! Rates, intervals, run charts: numbers in, numbers out.
+
+pub mod rate;
+pub mod run_chart;

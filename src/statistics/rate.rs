@@ -1,0 +1,1 @@
+//! Rates and their exact or score intervals.

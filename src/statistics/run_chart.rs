@@ -1,0 +1,1 @@
+//! Run charts: the median, and the rules that tell a signal from chance.
