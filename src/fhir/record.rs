@@ -1,1 +1,10 @@
 //! One patient's resources in a compact arena, restricted to the paths that a plan needs.
+
+
+/// An element of a record, by its place in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+/// One patient's resources.
+#[derive(Default)]
+pub struct Record {}

@@ -1,0 +1,32 @@
+//! What is known and what is not.
+
+use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use crate::cql::value::Value;
+
+/// Chapter 14 Nullological of the specification's reference.
+pub(super) const OPERATORS: &[Operator] = {
+    use super::Pattern::*;
+    rows! { "14 Nullological";
+    "IsNull" Plain Handled is_null { (Any) -> Boolean } ["null is null", "not (1 is null)"]
+    "IsTrue" Plain Handled is_true { (Boolean) -> Boolean } ["true is true", "not (null is true)"]
+    "IsFalse" Plain Handled is_false { (Boolean) -> Boolean } ["false is false", "not (null is false)"]
+    "Coalesce" Plain Handled coalesce { (LIST) -> T, (T, T) -> T, (T, T, T) -> T, (T, T, T, T) -> T, (T, T, T, T, T) -> T }
+        ["Coalesce(null, 2, 3) = 2", "Coalesce({null, 5}) = 5"]
+    }
+};
+
+fn coalesce(_call: &Call<'_>) -> Result<Value, Fault> {
+    todo!()
+}
+
+fn is_false(_call: &Call<'_>) -> Result<Value, Fault> {
+    todo!()
+}
+
+fn is_null(_call: &Call<'_>) -> Result<Value, Fault> {
+    todo!()
+}
+
+fn is_true(_call: &Call<'_>) -> Result<Value, Fault> {
+    todo!()
+}
