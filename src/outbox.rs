@@ -4,11 +4,25 @@
 //! their bytes. [`append`] writes it in the caller's transaction, so its identity is on disk before the first
 //! byte is sent. Every function here takes the connection or transaction it works in; nothing here opens one.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 pub mod manifest;
 pub use manifest::{Cause, Completeness, Entry, Manifest, ReportKey, Withdrawal, sha256_hex};
+
+/// Reports and withdrawals one feed may name.
+pub const REPORTS_MAX: usize = 10_000;
+/// Bytes of one report.
+pub const REPORT_BYTES_MAX: usize = 10 << 20;
+/// Times the same content may be sent anew after rejections.
+const ATTEMPTS_OF_CONTENT_MAX: u32 = 1_000;
+/// First wait after a failed attempt; it doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_secs(30);
+/// Longest wait between attempts: an outage of weeks ends within the hour.
+const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 
 /// One finished report, as it will be sent.
 #[derive(Clone)]
@@ -89,7 +103,7 @@ pub enum Outcome {
         /// For the person who reads `outbox list`.
         reason: String,
         /// Wait at least this long, from now.
-        after: std::time::Duration,
+        after: Duration,
     },
     /// Never to be accepted as it is.
     Dead {
@@ -160,43 +174,432 @@ pub enum OutboxError {
     Damaged(String),
 }
 
+
+/// Wait before the next attempt: doubling from half a minute to an hour, times a random part in `[0.5, 1]`
+/// given by the caller as `jitter` in `[0, 1)`, so that sites do not return in step.
+pub fn backoff(attempts: u32, jitter: f64) -> Duration {
+    let doubled = BACKOFF_FIRST.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX));
+    doubled.min(BACKOFF_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
 /// Raises the epoch: once at the start of every process that appends. A copy of this database restored
 /// elsewhere has a lower one, and a destination that has seen the higher refuses it.
-pub fn open_epoch(_connection: &mut Connection) -> Result<u64, OutboxError> {
-    todo!()
+pub fn open_epoch(connection: &mut Connection) -> Result<u64, OutboxError> {
+    let epoch: i64 = connection.query_row("UPDATE outbox_epoch SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch", [], |row| row.get(0))?;
+    Ok(epoch.unsigned_abs())
 }
 
 /// Appends the night's feed in the caller's transaction, under the epoch of the last [`open_epoch`].
-pub fn append(_transaction: &Transaction<'_>, _draft: &Draft, _now: Timestamp) -> Result<Appended, OutboxError> {
-    todo!()
+///
+/// A report whose numbers equal the ones already fed for its key keeps the bytes that were fed then (its date
+/// included), so a night in which nothing changed appends nothing, and a changed report names the digest of
+/// the one it follows. Errors name the key that cannot be sent; nothing is written then.
+pub fn append(transaction: &Transaction<'_>, draft: &Draft, now: Timestamp) -> Result<Appended, OutboxError> {
+    check(draft)?;
+    let epoch: i64 = transaction.query_row("SELECT epoch FROM outbox_epoch WHERE id = 1", [], |row| row.get(0))?;
+    append_under(transaction, draft, epoch, now)
 }
 
-/// Leases the next due feed of any (site, destination); feeds of one such pair go strictly in order.
-pub fn claim(_connection: &mut Connection, _now: Timestamp, _lease: std::time::Duration) -> Result<Option<Claim>, OutboxError> {
-    todo!()
+fn check(draft: &Draft) -> Result<(), OutboxError> {
+    let mut seen = BTreeSet::new();
+    if draft.reports.len().saturating_add(draft.withdrawals.len()) > REPORTS_MAX {
+        return Err(OutboxError::Draft(format!("{} reports, at most {REPORTS_MAX} fit one feed", draft.reports.len())));
+    }
+    let withdrawn = draft.withdrawals.iter().map(|withdrawal| &withdrawal.key);
+    for key in draft.reports.iter().map(|report| &report.key).chain(withdrawn) {
+        if !seen.insert((&key.measure, &key.period_start, &key.period_end)) {
+            return Err(OutboxError::Draft(format!("`{key}` occurs twice")));
+        }
+    }
+    for report in &draft.reports {
+        if report.body.len() > REPORT_BYTES_MAX {
+            return Err(OutboxError::Draft(format!("`{}` has {} bytes, at most {REPORT_BYTES_MAX} can be sent", report.key, report.body.len())));
+        }
+    }
+    Ok(())
+}
+
+/// The newest feed of the pair that was neither rejected nor rebuilt.
+struct Head {
+    sequence: i64,
+    feed: String,
+    manifest: Manifest,
+    manifest_sha256: String,
+}
+
+fn head(connection: &Connection, destination: &str, site: &str) -> Result<Option<Head>, OutboxError> {
+    let found = connection
+        .query_row(
+            "SELECT sequence, feed, manifest, manifest_sha256 FROM outbox_feed
+             WHERE destination = ?1 AND site = ?2 AND state IN ('pending', 'delivered') ORDER BY sequence DESC LIMIT 1",
+            params![destination, site],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get(3)?)),
+        )
+        .optional()?;
+    found
+        .map(|(sequence, feed, manifest, manifest_sha256)| {
+            let manifest = read_manifest(&manifest)?;
+            Ok(Head { sequence, feed, manifest, manifest_sha256 })
+        })
+        .transpose()
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, OutboxError> {
+    serde_json::from_slice(bytes).map_err(|error| OutboxError::Damaged(format!("manifest: {error}")))
+}
+
+/// What the chain of living feeds says of one key.
+struct Fed {
+    version: String,
+    sha256: Option<String>,
+    substance: Option<String>,
+    complete: bool,
+}
+
+fn fed(connection: &Connection, draft: &Draft, key: &ReportKey) -> Result<Option<Fed>, OutboxError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT r.version, r.sha256, p.substance, r.complete
+             FROM outbox_report r JOIN outbox_feed f USING (sequence) LEFT JOIN outbox_part p ON p.sha256 = r.sha256
+             WHERE r.measure = ?1 AND r.period_start = ?2 AND r.period_end = ?3
+               AND f.destination = ?4 AND f.site = ?5 AND f.state IN ('pending', 'delivered')
+             ORDER BY r.sequence DESC LIMIT 1",
+        )?
+        .query_row(params![key.measure, key.period_start, key.period_end, draft.destination, draft.site], |row| {
+            Ok(Fed { version: row.get(0)?, sha256: row.get(1)?, substance: row.get(2)?, complete: row.get(3)? })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Digest of a report without its own date, which says when the numbers were computed and not what they are.
+fn substance(body: &[u8]) -> String {
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(serde_json::Value::Object(mut report)) => {
+            report.shift_remove("date");
+            sha256_hex(&serde_json::to_vec(&report).unwrap_or_default())
+        }
+        _ => sha256_hex(body),
+    }
+}
+
+/// An entry and, when it is new or changed, that it is.
+fn entry(transaction: &Transaction<'_>, draft: &Draft, report: &Report) -> Result<(Entry, bool), OutboxError> {
+    let substance = substance(&report.body);
+    let before = fed(transaction, draft, &report.key)?;
+    if let Some(Fed { version, sha256: Some(sha256), substance: Some(old), complete }) = &before
+        && (version, old, *complete) == (&report.key.version, &substance, report.complete)
+    {
+        let bytes: i64 = transaction.query_row("SELECT length(body) FROM outbox_part WHERE sha256 = ?1", [sha256], |row| row.get(0))?;
+        let (sha256, replaces) = (sha256.clone(), Some(sha256.clone()));
+        return Ok((Entry { key: report.key.clone(), sha256, bytes: bytes.unsigned_abs(), complete: *complete, replaces, cause: None }, false));
+    }
+    let sha256 = sha256_hex(&report.body);
+    transaction
+        .prepare_cached("INSERT INTO outbox_part (sha256, substance, body) VALUES (?1, ?2, ?3) ON CONFLICT (sha256) DO NOTHING")?
+        .execute(params![sha256, substance, report.body])?;
+    let replaces = before.and_then(|before| before.sha256);
+    let cause = replaces.is_some().then_some(draft.cause);
+    let bytes = u64::try_from(report.body.len()).unwrap_or(u64::MAX);
+    Ok((Entry { key: report.key.clone(), sha256, bytes, complete: report.complete, replaces, cause }, true))
+}
+
+fn append_under(transaction: &Transaction<'_>, draft: &Draft, epoch: i64, now: Timestamp) -> Result<Appended, OutboxError> {
+    let head = head(transaction, &draft.destination, &draft.site)?;
+    let mut reports = Vec::with_capacity(draft.reports.len());
+    let mut changed = BTreeSet::new();
+    for report in &draft.reports {
+        let (entry, is_changed) = entry(transaction, draft, report)?;
+        if is_changed {
+            changed.insert(entry.key.clone());
+        }
+        reports.push(entry);
+    }
+    let mut withdrawals = Vec::new();
+    for withdrawal in &draft.withdrawals {
+        if let Some(Fed { sha256: Some(replaces), .. }) = fed(transaction, draft, &withdrawal.key)? {
+            withdrawals.push(Withdrawal { replaces, ..withdrawal.clone() });
+        }
+    }
+    if let Some(head) = &head
+        && changed.is_empty()
+        && withdrawals.is_empty()
+        && head.manifest.completeness == draft.completeness
+    {
+        transaction.execute(
+            "UPDATE outbox_feed SET confirm_due = 1, attempts = 0, next_attempt_at = ?2 WHERE sequence = ?1 AND state = 'delivered'",
+            params![head.sequence, now.as_millisecond()],
+        )?;
+        return Ok(Appended::Unchanged { feed: head.feed.clone() });
+    }
+    reports.sort_by(|a, b| a.key.cmp(&b.key));
+    withdrawals.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut manifest = Manifest {
+        protocol: manifest::PROTOCOL.to_owned(),
+        site: draft.site.clone(),
+        supersedes: head.map(|head| head.manifest_sha256),
+        attempt: 1,
+        completeness: draft.completeness.clone(),
+        reports,
+        withdrawals,
+    };
+    let bytes = unused_identity(transaction, &draft.destination, &mut manifest)?;
+    insert(transaction, draft, &manifest, &bytes, &changed, epoch, now)
+}
+
+/// Raises `attempt` until the manifest names a feed that this outbox never tried.
+fn unused_identity(transaction: &Transaction<'_>, destination: &str, manifest: &mut Manifest) -> Result<Vec<u8>, OutboxError> {
+    while manifest.attempt < ATTEMPTS_OF_CONTENT_MAX {
+        let bytes = manifest.bytes();
+        let query = "SELECT 1 FROM outbox_feed WHERE destination = ?1 AND feed = ?2";
+        if transaction.query_row(query, params![destination, manifest::feed_id(&bytes)], |_| Ok(())).optional()?.is_none() {
+            return Ok(bytes);
+        }
+        manifest.attempt += 1;
+    }
+    Err(OutboxError::Draft(format!("the same content was rejected {ATTEMPTS_OF_CONTENT_MAX} times")))
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    draft: &Draft,
+    manifest: &Manifest,
+    bytes: &[u8],
+    changed: &BTreeSet<ReportKey>,
+    epoch: i64,
+    now: Timestamp,
+) -> Result<Appended, OutboxError> {
+    let feed = manifest::feed_id(bytes);
+    transaction.execute(
+        "UPDATE outbox_feed SET confirm_due = 0 WHERE destination = ?1 AND site = ?2",
+        params![draft.destination, draft.site],
+    )?;
+    transaction.execute(
+        "INSERT INTO outbox_feed (feed, destination, site, epoch, manifest, manifest_sha256, reports, state, next_attempt_at, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8)",
+        params![
+            feed,
+            draft.destination,
+            draft.site,
+            epoch,
+            bytes,
+            sha256_hex(bytes),
+            i64::try_from(manifest.reports.len()).unwrap_or(i64::MAX),
+            now.as_millisecond()
+        ],
+    )?;
+    let sequence = transaction.last_insert_rowid();
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO outbox_report (sequence, measure, period_start, period_end, version, sha256, complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for entry in manifest.reports.iter().filter(|entry| changed.contains(&entry.key)) {
+        let key = &entry.key;
+        statement.execute(params![sequence, key.measure, key.period_start, key.period_end, key.version, entry.sha256, entry.complete])?;
+    }
+    for Withdrawal { key, .. } in &manifest.withdrawals {
+        statement.execute(params![sequence, key.measure, key.period_start, key.period_end, key.version, None::<String>, true])?;
+    }
+    Ok(Appended::New { feed })
+}
+
+/// Leases the next due feed of any (site, destination); feeds of one such pair go strictly in order, so a
+/// later one waits while an earlier one is retried. `None`: nothing is due.
+pub fn claim(connection: &mut Connection, now: Timestamp, lease: Duration) -> Result<Option<Claim>, OutboxError> {
+    let until = now.as_millisecond().saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+    let token = uuid::Uuid::new_v4().simple().to_string();
+    let claimed = connection
+        .query_row(
+            "UPDATE outbox_feed SET lease = ?2, lease_until = ?3
+             WHERE sequence = (
+                 SELECT f.sequence FROM outbox_feed f
+                 WHERE (f.state = 'pending' OR (f.state = 'delivered' AND f.confirm_due = 1))
+                   AND f.next_attempt_at <= ?1 AND (f.lease_until IS NULL OR f.lease_until <= ?1)
+                   AND NOT EXISTS (SELECT 1 FROM outbox_feed e WHERE e.destination = f.destination AND e.site = f.site
+                                   AND e.state = 'pending' AND (e.sequence < f.sequence OR f.state = 'delivered'))
+                 ORDER BY f.next_attempt_at, f.sequence LIMIT 1)
+             RETURNING sequence, feed, site, destination, epoch, manifest, attempts, state = 'delivered'",
+            params![now.as_millisecond(), token, until],
+            |row| {
+                Ok(Claim {
+                    sequence: row.get(0)?,
+                    feed: row.get(1)?,
+                    site: row.get(2)?,
+                    destination: row.get(3)?,
+                    epoch: row.get::<_, i64>(4)?.unsigned_abs(),
+                    manifest: row.get(5)?,
+                    attempts: row.get(6)?,
+                    confirming: row.get(7)?,
+                    lease: token.clone(),
+                })
+            },
+        )
+        .optional()?;
+    Ok(claimed)
 }
 
 /// The bytes of one report of the feed, by digest.
-pub fn part(_connection: &Connection, _sha256: &str) -> Result<Option<Vec<u8>>, OutboxError> {
-    todo!()
+pub fn part(connection: &Connection, sha256: &str) -> Result<Option<Vec<u8>>, OutboxError> {
+    Ok(connection.query_row("SELECT body FROM outbox_part WHERE sha256 = ?1", [sha256], |row| row.get(0)).optional()?)
 }
 
-/// Records what became of a claim.
-pub fn settle(_connection: &mut Connection, _claim: &Claim, _outcome: &Outcome, _now: Timestamp) -> Result<(), OutboxError> {
-    todo!()
+/// Records what became of a claim. When a feed is rejected for good, the feeds that waited behind it are
+/// rebuilt upon the last one that was not, in the same transaction. Fails with [`OutboxError::LeaseLost`]
+/// when another process took the feed over meanwhile; nothing is written then.
+pub fn settle(connection: &mut Connection, claim: &Claim, outcome: &Outcome, now: Timestamp) -> Result<(), OutboxError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let at = now.as_millisecond();
+    let key = params![claim.sequence, claim.lease];
+    let owned = "SELECT 1 FROM outbox_feed WHERE sequence = ?1 AND lease = ?2 AND (state = 'pending' OR state = 'delivered')";
+    if transaction.query_row(owned, key, |_| Ok(())).optional()?.is_none() {
+        return Err(OutboxError::LeaseLost(claim.feed.clone()));
+    }
+    match outcome {
+        Outcome::Delivered { receipt } => {
+            transaction.execute(
+                "UPDATE outbox_feed SET state = 'delivered', receipt = coalesce(receipt, ?2), settled_at = coalesce(settled_at, ?3),
+                 attempts = attempts + 1, confirm_due = 0, lease = NULL, lease_until = NULL, reason = NULL WHERE sequence = ?1",
+                params![claim.sequence, receipt, at],
+            )?;
+        }
+        Outcome::Retry { reason, after } => {
+            let next = at.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
+            transaction.execute(
+                "UPDATE outbox_feed SET attempts = attempts + 1, next_attempt_at = ?2, reason = ?3, lease = NULL, lease_until = NULL WHERE sequence = ?1",
+                params![claim.sequence, next, reason],
+            )?;
+        }
+        Outcome::Dead { reasons } => {
+            // A feed that was accepted once stays delivered, whatever its repetition is answered.
+            transaction.execute(
+                "UPDATE outbox_feed SET state = CASE state WHEN 'pending' THEN 'dead' ELSE state END, settled_at = coalesce(settled_at, ?2),
+                 attempts = attempts + 1, confirm_due = 0, reason = ?3, lease = NULL, lease_until = NULL WHERE sequence = ?1",
+                params![claim.sequence, at, reasons.join("\n")],
+            )?;
+            if !claim.confirming {
+                rebuild_successors(&transaction, claim, now)?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
-/// Number of feeds that still wait.
-pub fn pending(_connection: &Connection) -> Result<u64, OutboxError> {
-    todo!()
+/// The feeds behind a rejected one name it as their predecessor and were never sent: each is appended anew.
+fn rebuild_successors(transaction: &Transaction<'_>, rejected: &Claim, now: Timestamp) -> Result<(), OutboxError> {
+    let waiting: Vec<(i64, i64, Vec<u8>)> = transaction
+        .prepare(
+            "SELECT sequence, epoch, manifest FROM outbox_feed
+             WHERE destination = ?1 AND site = ?2 AND state = 'pending' AND sequence > ?3 ORDER BY sequence",
+        )?
+        .query_map(params![rejected.destination, rejected.site, rejected.sequence], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    transaction.execute(
+        "UPDATE outbox_feed SET state = 'rebuilt', settled_at = ?4, reason = 'rebuilt: the feed before it was rejected'
+         WHERE destination = ?1 AND site = ?2 AND state = 'pending' AND sequence > ?3",
+        params![rejected.destination, rejected.site, rejected.sequence, now.as_millisecond()],
+    )?;
+    for (_, epoch, manifest) in waiting {
+        let draft = draft_of(transaction, &rejected.destination, &read_manifest(&manifest)?)?;
+        append_under(transaction, &draft, epoch, now)?;
+    }
+    Ok(())
+}
+
+/// The draft that a stored manifest was made of.
+fn draft_of(connection: &Connection, destination: &str, manifest: &Manifest) -> Result<Draft, OutboxError> {
+    let mut reports = Vec::with_capacity(manifest.reports.len());
+    for entry in &manifest.reports {
+        let body = part(connection, &entry.sha256)?.ok_or_else(|| OutboxError::Damaged(format!("report `{}` is missing", entry.key)))?;
+        reports.push(Report { key: entry.key.clone(), body, complete: entry.complete });
+    }
+    Ok(Draft {
+        destination: destination.to_owned(),
+        site: manifest.site.clone(),
+        reports,
+        withdrawals: manifest.withdrawals.clone(),
+        cause: manifest.reports.iter().find_map(|entry| entry.cause).unwrap_or(Cause::Correction),
+        completeness: manifest.completeness.clone(),
+    })
+}
+
+/// Number of feeds that still wait for delivery.
+pub fn pending(connection: &Connection) -> Result<u64, OutboxError> {
+    let count: i64 = connection.query_row("SELECT count(*) FROM outbox_feed WHERE state = 'pending'", [], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
 /// Every feed, newest first.
-pub fn list(_connection: &Connection) -> Result<Vec<Listed>, OutboxError> {
-    todo!()
+pub fn list(connection: &Connection) -> Result<Vec<Listed>, OutboxError> {
+    let mut statement = connection.prepare(
+        "SELECT sequence, feed, site, destination, state, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt
+         FROM outbox_feed ORDER BY sequence DESC",
+    )?;
+    let rows = statement.query_map([], listed)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Makes a waiting feed due now, or a dead one a new attempt under a new identity.
-pub fn retry(_connection: &mut Connection, _feed: &str, _now: Timestamp) -> Result<String, OutboxError> {
-    todo!()
+fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    let time = |millisecond: i64| Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::UNIX_EPOCH);
+    let state = match row.get::<_, String>(4)?.as_str() {
+        "pending" => State::Pending,
+        "delivered" => State::Delivered,
+        "dead" => State::Dead,
+        _ => State::Rebuilt,
+    };
+    Ok(Listed {
+        sequence: row.get(0)?,
+        feed: row.get(1)?,
+        site: row.get(2)?,
+        destination: row.get(3)?,
+        state,
+        attempts: row.get(5)?,
+        next_attempt: (state == State::Pending).then_some(time(row.get(6)?)),
+        reason: row.get(7)?,
+        created: time(row.get(8)?),
+        settled: row.get::<_, Option<i64>>(9)?.map(time),
+        reports: row.get::<_, i64>(10)?.unsigned_abs(),
+        receipt: row.get(11)?,
+    })
 }
+
+/// The manifest of a feed, for `outbox show`.
+pub fn manifest_of(connection: &Connection, feed: &str) -> Result<Manifest, OutboxError> {
+    let bytes: Option<Vec<u8>> =
+        connection.query_row("SELECT manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1", [feed], |row| row.get(0)).optional()?;
+    read_manifest(&bytes.ok_or_else(|| OutboxError::Unknown(feed.to_owned()))?)
+}
+
+/// Makes a waiting feed due now, or sends a rejected one anew under a new identity; returns the feed that
+/// will be sent. A rejected feed with a later one behind it stays as it is: its numbers are older.
+pub fn retry(connection: &mut Connection, feed: &str, now: Timestamp) -> Result<String, OutboxError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: Option<(i64, String, String, String, i64, Vec<u8>)> = transaction
+        .query_row(
+            "SELECT sequence, state, destination, site, epoch, manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1",
+            [feed],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
+        )
+        .optional()?;
+    let Some((sequence, state, destination, site, _, manifest)) = found else { return Err(OutboxError::Unknown(feed.to_owned())) };
+    let resent = match state.as_str() {
+        "pending" => {
+            transaction.execute("UPDATE outbox_feed SET next_attempt_at = ?2 WHERE sequence = ?1", params![sequence, now.as_millisecond()])?;
+            feed.to_owned()
+        }
+        "dead" => {
+            if head(&transaction, &destination, &site)?.is_some_and(|head| head.sequence > sequence) {
+                return Err(OutboxError::Draft(format!("a later feed of `{site}` already carries newer numbers than `{feed}`")));
+            }
+            let draft = draft_of(&transaction, &destination, &read_manifest(&manifest)?)?;
+            match append(&transaction, &draft, now)? {
+                Appended::New { feed } | Appended::Unchanged { feed } => feed,
+            }
+        }
+        other => return Err(OutboxError::Draft(format!("feed `{feed}` is {other}; only a waiting or rejected feed can be sent again"))),
+    };
+    transaction.commit()?;
+    Ok(resent)
+}
+
+#[cfg(test)]
+mod tests;
