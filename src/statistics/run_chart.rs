@@ -1,1 +1,350 @@
 //! Run charts: the median, and the rules that tell a signal from chance.
+//!
+//! Sources: Perla, Provost and Murray, *BMJ Qual Saf* 2011;20:46-51 (median, shift, trend, runs); Anhøj and
+//! Olesen, *PLoS ONE* 2014;9:e113825 (longest run, crossings); Wald and Wolfowitz, 1940 (distribution of the
+//! number of runs). The number of runs is judged by the exact distribution, not by a printed table: the two
+//! differ for some lengths, so the rule says its name.
+
+use std::ops::Range;
+
+/// Points on one side of the median, in sequence, that make a shift.
+pub const SHIFT_POINTS_MIN: usize = 6;
+/// Points in sequence, all rising or all falling, that make a trend.
+pub const TREND_POINTS_MIN: usize = 5;
+/// Off-median points below which the number of runs and of crossings is not judged.
+pub const USEFUL_POINTS_MIN: usize = 10;
+/// Points beyond which a series is not charted.
+pub const POINTS_MAX: usize = 10_000;
+/// Chance, on both sides together, of an ordinary series being called unusual by its number of runs.
+const RUNS_ALPHA: f64 = 0.05;
+
+/// Which way a trend goes, or on which side of the median a shift is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Rising, or above.
+    Up,
+    /// Falling, or below.
+    Down,
+}
+
+/// A signal of special cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// [`SHIFT_POINTS_MIN`] or more points in sequence on one side; points on the median neither count nor interrupt.
+    Shift {
+        /// The side.
+        side: Side,
+        /// Indexes into the series, from the first to after the last point of the shift.
+        points: Range<usize>,
+        /// Points off the median among them.
+        count: usize,
+    },
+    /// [`TREND_POINTS_MIN`] or more points in sequence going one way; equal neighbours count once.
+    Trend {
+        /// The direction.
+        side: Side,
+        /// Indexes into the series, from the first to after the last point of the trend.
+        points: Range<usize>,
+        /// Different values among them.
+        count: usize,
+    },
+    /// Fewer runs about the median than chance gives (rule `exact`, Wald-Wolfowitz, 5 % two-sided).
+    TooFewRuns {
+        /// Runs found.
+        runs: usize,
+        /// The fewest that chance gives.
+        expected_min: usize,
+    },
+    /// More runs about the median than chance gives (rule `exact`).
+    TooManyRuns {
+        /// Runs found.
+        runs: usize,
+        /// The most that chance gives.
+        expected_max: usize,
+    },
+    /// A run about the median longer than chance gives (rule `anhoej`).
+    LongestRun {
+        /// Points of the longest run.
+        length: usize,
+        /// The longest that chance gives.
+        expected_max: usize,
+    },
+    /// Fewer crossings of the median than chance gives (rule `anhoej`).
+    FewCrossings {
+        /// Crossings found.
+        crossings: usize,
+        /// The fewest that chance gives.
+        expected_min: usize,
+    },
+}
+
+/// A run chart of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunChart {
+    /// The centre line; `None` for a series without values.
+    pub median: Option<f64>,
+    /// Points that have a value and are off the median.
+    pub useful: usize,
+    /// Runs about the median.
+    pub runs: usize,
+    /// Points of the longest run, those on the median not counted.
+    pub longest_run: usize,
+    /// Crossings of the median.
+    pub crossings: usize,
+    /// Every signal, shifts first.
+    pub signals: Vec<Signal>,
+}
+
+/// Charts a series in time order. `None` is a month without a value (no report, or nothing in the
+/// denominator): it is neither on a side nor does it interrupt. Only the first [`POINTS_MAX`] points count.
+pub fn run_chart(series: &[Option<f64>]) -> RunChart {
+    let values: Vec<(usize, f64)> = series
+        .iter()
+        .take(POINTS_MAX)
+        .enumerate()
+        .filter_map(|(index, value)| value.filter(|value| value.is_finite()).map(|value| (index, value)))
+        .collect();
+    let median = median(&values);
+    let Some(centre) = median else {
+        return RunChart { median, useful: 0, runs: 0, longest_run: 0, crossings: 0, signals: vec![] };
+    };
+    about(&values, centre)
+}
+
+/// The rules about a given centre line (a frozen median, or a mean where the source uses one).
+fn about(values: &[(usize, f64)], centre: f64) -> RunChart {
+    let runs = runs(values, centre);
+    let useful = runs.iter().map(|run| run.count).sum();
+    let longest_run = runs.iter().map(|run| run.count).max().unwrap_or(0);
+    let crossings = runs.len().saturating_sub(1);
+    let mut signals: Vec<Signal> = runs
+        .iter()
+        .filter(|run| run.count >= SHIFT_POINTS_MIN)
+        .map(|run| Signal::Shift { side: run.side, points: run.first..run.last + 1, count: run.count })
+        .collect();
+    signals.extend(trends(values));
+    if useful >= USEFUL_POINTS_MIN {
+        let expected = expected_runs(useful);
+        if runs.len() < expected.start {
+            signals.push(Signal::TooFewRuns { runs: runs.len(), expected_min: expected.start });
+        } else if runs.len() >= expected.end {
+            signals.push(Signal::TooManyRuns { runs: runs.len(), expected_max: expected.end - 1 });
+        }
+        let (length_max, crossings_min) = anhoej_limits(useful);
+        if longest_run > length_max {
+            signals.push(Signal::LongestRun { length: longest_run, expected_max: length_max });
+        }
+        if crossings < crossings_min {
+            signals.push(Signal::FewCrossings { crossings, expected_min: crossings_min });
+        }
+    }
+    RunChart { median: Some(centre), useful, runs: runs.len(), longest_run, crossings, signals }
+}
+
+fn median(values: &[(usize, f64)]) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    if sorted.len() % 2 == 1 { Some(upper) } else { sorted.get(middle.checked_sub(1)?).map(|lower| lower + (upper - lower) / 2.0) }
+}
+
+/// Points in sequence on one side of the centre.
+struct Run {
+    side: Side,
+    first: usize,
+    last: usize,
+    count: usize,
+}
+
+fn runs(values: &[(usize, f64)], centre: f64) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(index, value) in values.iter().filter(|(_, value)| *value != centre) {
+        let side = if value > centre { Side::Up } else { Side::Down };
+        match runs.last_mut() {
+            Some(run) if run.side == side => {
+                run.last = index;
+                run.count += 1;
+            }
+            _ => runs.push(Run { side, first: index, last: index, count: 1 }),
+        }
+    }
+    runs
+}
+
+fn trends(values: &[(usize, f64)]) -> Vec<Signal> {
+    let mut found = Vec::new();
+    let mut distinct: Vec<(usize, f64)> = values.to_vec();
+    distinct.dedup_by(|later, earlier| later.1 == earlier.1);
+    let mut current: Option<(Side, usize, usize, usize)> = None; // side, first, last, count
+    let mut finish = |trend: Option<(Side, usize, usize, usize)>| {
+        if let Some((side, first, last, count)) = trend.filter(|trend| trend.3 >= TREND_POINTS_MIN) {
+            found.push(Signal::Trend { side, points: first..last + 1, count });
+        }
+    };
+    for (before, after) in distinct.iter().zip(distinct.iter().skip(1)) {
+        let side = if after.1 > before.1 { Side::Up } else { Side::Down };
+        current = match current {
+            Some((going, first, _, count)) if going == side => Some((side, first, after.0, count + 1)),
+            other => {
+                finish(other);
+                Some((side, before.0, after.0, 2))
+            }
+        };
+    }
+    finish(current);
+    found
+}
+
+/// Numbers of runs that chance gives in a series of `useful` points, half of them (rounded down) on one side
+/// of the median: the exact distribution under random order, cut so that each tail outside keeps at most
+/// half of 5 %. From the fewest to after the most.
+pub fn expected_runs(useful: usize) -> Range<usize> {
+    let (above, below) = (useful / 2, useful - useful / 2);
+    if above == 0 {
+        return 0..useful + 1;
+    }
+    let chance: Vec<f64> = (0..=useful).map(|runs| chance_of_runs(runs, above, below)).collect();
+    let tail = RUNS_ALPHA / 2.0;
+    let mut low = 0;
+    let mut sum = 0.0;
+    while let Some(p) = chance.get(low) {
+        sum += p;
+        if sum > tail {
+            break;
+        }
+        low += 1;
+    }
+    let mut high = useful;
+    sum = 0.0;
+    while let Some(p) = chance.get(high) {
+        sum += p;
+        if sum > tail || high == 0 {
+            break;
+        }
+        high -= 1;
+    }
+    low..high + 1
+}
+
+/// Chance of exactly this number of runs among `a` points of one kind and `b` of the other.
+fn chance_of_runs(runs: usize, a: usize, b: usize) -> f64 {
+    if runs < 2 {
+        return 0.0;
+    }
+    let k = runs / 2;
+    let all = ln_choose(a + b, a);
+    let ways = |i: usize, j: usize| (ln_choose(a - 1, i) + ln_choose(b - 1, j) - all).exp();
+    if runs % 2 == 0 { 2.0 * ways(k - 1, k - 1) } else { ways(k - 1, k) + ways(k, k - 1) }
+}
+
+fn ln_choose(n: usize, k: usize) -> f64 {
+    if k > n {
+        return f64::NEG_INFINITY;
+    }
+    let ln_factorial = |n: usize| super::rate::ln_gamma(n as f64 + 1.0);
+    ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
+}
+
+/// Anhøj's limits for `useful` points: the longest run that chance gives, round(log2 n) + 3, and the fewest
+/// crossings, the 5 % quantile of a binomial with n - 1 trials and probability one half.
+pub fn anhoej_limits(useful: usize) -> (usize, usize) {
+    if useful == 0 {
+        return (0, 0);
+    }
+    let longest = ((useful as f64).log2()).round_ties_even() as usize + 3;
+    let trials = useful - 1;
+    let mut sum = 0.0;
+    let ln_half = trials as f64 * 0.5f64.ln();
+    let crossings = (0..=trials).find(|&crossings| {
+        sum += (ln_choose(trials, crossings) + ln_half).exp();
+        sum >= 0.05
+    });
+    (longest, crossings.unwrap_or(trials))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(values: &[f64]) -> RunChart {
+        run_chart(&values.iter().copied().map(Some).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn expected_numbers_of_runs_follow_the_exact_distribution() {
+        // Acceptable ranges at 5 % two-sided, computed independently: n, fewest, most.
+        let table = [
+            (10, 3, 9), (11, 4, 9), (12, 4, 10), (13, 4, 11), (14, 4, 12), (15, 5, 12), (16, 5, 13), (17, 6, 13), (18, 6, 14),
+            (19, 6, 15), (20, 7, 15), (21, 7, 16), (22, 8, 16), (23, 8, 17), (24, 8, 18), (25, 9, 18), (26, 9, 19), (27, 10, 19),
+            (28, 10, 20), (29, 10, 21), (30, 11, 21), (40, 15, 27), (50, 19, 33), (60, 24, 38), (70, 28, 44), (80, 32, 50),
+            (90, 37, 55), (100, 41, 61),
+        ];
+        for (n, fewest, most) in table {
+            assert_eq!(expected_runs(n), fewest..most + 1, "{n} points");
+        }
+        for (n, p) in [(10, 10), (24, 24), (100, 100)] {
+            let sum: f64 = (0..=n).map(|runs| chance_of_runs(runs, p / 2, p - p / 2)).sum();
+            assert!((sum - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn limits_of_longest_run_and_crossings() {
+        let table = [
+            (10, 6, 2), (11, 6, 2), (12, 7, 3), (16, 7, 4), (20, 7, 6), (22, 7, 7), (23, 8, 7), (24, 8, 8), (30, 8, 10), (36, 8, 13),
+            (40, 8, 14), (44, 8, 16),
+        ];
+        for (n, longest, crossings) in table {
+            assert_eq!(anhoej_limits(n), (longest, crossings), "{n} points");
+        }
+    }
+
+    #[test]
+    fn a_published_series_signals_by_its_crossings() {
+        // Montgomery, Introduction to Statistical Quality Control, table 7.3; centre line from the first 26
+        // points without 6 and 20, as the textbook draws it.
+        let x = [
+            21., 24., 16., 12., 15., 5., 28., 20., 31., 25., 20., 24., 16., 19., 10., 17., 13., 22., 18., 39., 30., 24., 16., 19., 17., 15., 16., 18.,
+            12., 15., 24., 21., 28., 20., 25., 19., 18., 21., 16., 22., 19., 12., 14., 9., 16., 21.,
+        ];
+        let values: Vec<(usize, f64)> = x.into_iter().enumerate().filter(|(i, _)| ![5, 19].contains(i)).collect();
+        let found = about(&values, 19.666_666_666_666_668);
+        assert_eq!((found.useful, found.longest_run, found.crossings), (44, 8, 14));
+        assert!(found.signals.contains(&Signal::FewCrossings { crossings: 14, expected_min: 16 }));
+        assert!(!found.signals.iter().any(|signal| matches!(signal, Signal::LongestRun { .. })));
+    }
+
+    #[test]
+    fn six_points_on_one_side_shift_and_those_on_the_median_do_not_interrupt() {
+        let found = chart(&[1., 2., 1., 2., 1., 3., 5., 6., 3., 5., 7., 6., 5., 1.]);
+        assert_eq!(found.median, Some(3.0));
+        assert_eq!(found.signals[0], Signal::Shift { side: Side::Up, points: 6..13, count: 6 });
+        let five = chart(&[1., 2., 1., 2., 1., 3., 5., 6., 3., 5., 7., 6.]);
+        assert!(five.signals.iter().all(|signal| !matches!(signal, Signal::Shift { .. })), "{five:?}");
+    }
+
+    #[test]
+    fn five_points_one_way_trend_and_equal_neighbours_count_once() {
+        let trend = |values: &[f64]| {
+            chart(values).signals.into_iter().find_map(|signal| match signal {
+                Signal::Trend { side, points, count } => Some((side, points, count)),
+                _ => None,
+            })
+        };
+        assert_eq!(trend(&[5., 1., 2., 2., 3., 4., 5., 2.]), Some((Side::Up, 1..7, 5)));
+        assert_eq!(trend(&[5., 1., 2., 2., 3., 4., 4., 2.]), None);
+        assert_eq!(trend(&[9., 7., 5., 4., 3.]), Some((Side::Down, 0..5, 5)));
+        assert_eq!(trend(&[1., 2., 3., 4.]), None);
+    }
+
+    #[test]
+    fn empty_and_missing_months_make_no_signal() {
+        assert_eq!(run_chart(&[]).median, None);
+        assert_eq!(run_chart(&[None, Some(f64::NAN)]).median, None);
+        let found = run_chart(&[Some(1.0), None, Some(3.0)]);
+        assert_eq!((found.median, found.useful, found.runs), (Some(2.0), 2, 2));
+        assert!(found.signals.is_empty());
+        assert_eq!(chart(&[4.0; 30]).useful, 0);
+    }
+}
