@@ -1,1 +1,457 @@
 //! Findings for the person who can act: where, what was found, what was expected, what to do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
+
+/// At most this many findings are rendered; the rest are counted.
+const RENDERED_MAX: usize = 200;
+/// Wider lines are wrapped by the renderer.
+const RENDER_WIDTH: usize = 120;
+/// A source line longer than this many bytes is not quoted.
+const QUOTED_LINE_BYTES_MAX: usize = 2_000;
+
+/// A text a user wrote, with the name by which they know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// File name or other title, shown with every finding.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+impl SourceFile {
+    /// A shared source file.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<SourceFile> {
+        Arc::new(SourceFile { name: name.into(), text: text.into() })
+    }
+
+    /// The byte offset of a 1-based line and column (columns count characters); the end of the line or text when beyond it.
+    pub fn offset(&self, line: usize, column: usize) -> usize {
+        let mut start = 0;
+        for _ in 1..line {
+            match self.text.get(start..).and_then(|rest| rest.find('\n')) {
+                Some(end) => start += end + 1,
+                None => return self.text.len(),
+            }
+        }
+        let rest = self.text.get(start..).unwrap_or("");
+        let line_text = rest.split('\n').next().unwrap_or("");
+        let within = line_text.char_indices().nth(column.saturating_sub(1)).map_or(line_text.len(), |(i, _)| i);
+        start + within
+    }
+}
+
+/// A range of bytes in a source text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// A span from `start` up to `end`.
+    pub fn new(start: u32, end: u32) -> Span {
+        Span { start, end: end.max(start) }
+    }
+
+    /// From the start of this span to the end of the other.
+    pub fn to(self, other: Span) -> Span {
+        Span { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
+}
+
+/// A span of one source.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The text.
+    pub source: Arc<SourceFile>,
+    /// The bytes in it.
+    pub span: Span,
+}
+
+impl Location {
+    /// This span of this source.
+    pub fn new(source: &Arc<SourceFile>, span: Span) -> Location {
+        Location { source: Arc::clone(source), span }
+    }
+
+    /// The 1-based line of the start.
+    pub fn line(&self) -> usize {
+        self.before().matches('\n').count() + 1
+    }
+
+    /// The 1-based column of the start, in characters.
+    pub fn column(&self) -> usize {
+        self.before().rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1
+    }
+
+    /// The text of the span.
+    pub fn text(&self) -> &str {
+        let (start, end) = self.bytes();
+        self.source.text.get(start..end).unwrap_or("")
+    }
+
+    fn before(&self) -> &str {
+        self.source.text.get(..self.bytes().0).unwrap_or("")
+    }
+
+    /// The span, moved inwards to character boundaries of the text.
+    fn bytes(&self) -> (usize, usize) {
+        let text = &self.source.text;
+        let floor = |at: u32| {
+            let mut at = (at as usize).min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = floor(self.span.start);
+        (start, floor(self.span.end).max(start))
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Location {
+    /// `name:line:column`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.source.name, self.line(), self.column())
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing can go on.
+    Error,
+    /// Likely wrong, but it can go on.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+impl Severity {
+    /// `error`, `warning` or `note`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
+/// One finding. Messages start in lower case, quote user text in back-ticks, end without a full stop and hold no patient's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found and what was expected.
+    pub message: String,
+    /// Where it is.
+    pub at: Option<Location>,
+    /// Other places that explain it, with what is to be seen there.
+    pub labels: Vec<(Location, String)>,
+    /// What to do next.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A finding that stops the work.
+    pub fn error(message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(Severity::Error, message.into())
+    }
+
+    /// A finding that does not stop the work.
+    pub fn warning(message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(Severity::Warning, message.into())
+    }
+
+    /// A remark.
+    pub fn note(message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(Severity::Note, message.into())
+    }
+
+    fn new(severity: Severity, message: String) -> Diagnostic {
+        Diagnostic { severity, message, at: None, labels: Vec::new(), help: None }
+    }
+
+    /// The same finding, at this place.
+    pub fn at(mut self, location: Location) -> Diagnostic {
+        self.at = Some(location);
+        self
+    }
+
+    /// The same finding with another place that explains it.
+    pub fn label(mut self, location: Location, text: impl Into<String>) -> Diagnostic {
+        self.labels.push((location, text.into()));
+        self
+    }
+
+    /// The same finding with what to do next.
+    pub fn help(mut self, text: impl Into<String>) -> Diagnostic {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// Whether this stops the work.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// One line: `error: message (name:line:column)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.severity.word(), self.message)?;
+        match &self.at {
+            Some(at) => write!(f, " ({at})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+/// Whether any finding stops the work.
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(Diagnostic::is_error)
+}
+
+/// The findings in the order they are shown: by source name, place, severity and message; without duplicates.
+pub fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
+    let key = |d: &Diagnostic| {
+        let place = d.at.as_ref().map(|at| (at.source.name.clone(), at.span));
+        (place, d.severity, d.message.clone())
+    };
+    let mut all: Vec<&Diagnostic> = diagnostics.iter().collect();
+    all.sort_by_cached_key(|d| key(d));
+    all.dedup_by(|a, b| a == b);
+    all
+}
+
+/// The findings for a person: each with its source line and a caret, sorted, then a count. Empty text when there are none.
+pub fn render_human(diagnostics: &[Diagnostic], colour: bool) -> String {
+    let all = sorted(diagnostics);
+    let mut out = String::new();
+    for diagnostic in all.iter().take(RENDERED_MAX) {
+        out.push_str(&render_one(diagnostic, colour));
+        out.push('\n');
+    }
+    if all.len() > RENDERED_MAX {
+        out.push_str(&format!("… and {} more\n", all.len() - RENDERED_MAX));
+    }
+    if !all.is_empty() {
+        out.push_str(&count_line(&all));
+        out.push('\n');
+    }
+    out
+}
+
+fn count_line(all: &[&Diagnostic]) -> String {
+    let words = [Severity::Error, Severity::Warning, Severity::Note].into_iter().filter_map(|severity| {
+        let n = all.iter().filter(|d| d.severity == severity).count();
+        let plural = if n == 1 { "" } else { "s" };
+        (n > 0).then(|| format!("{n} {}{plural}", severity.word()))
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn render_one(diagnostic: &Diagnostic, colour: bool) -> String {
+    let quotable = |at: &Location| {
+        let (start, end) = at.bytes();
+        let text = &at.source.text;
+        let from = text.get(..start).and_then(|t| t.rfind('\n')).map_or(0, |i| i + 1);
+        let to = text.get(end..).and_then(|t| t.find('\n')).map_or(text.len(), |i| end + i);
+        to - from <= QUOTED_LINE_BYTES_MAX
+    };
+    let mut report = MietteDiagnostic::new(diagnostic.message.clone()).with_severity(match diagnostic.severity {
+        Severity::Error => miette::Severity::Error,
+        Severity::Warning => miette::Severity::Warning,
+        Severity::Note => miette::Severity::Advice,
+    });
+    if let Some(help) = &diagnostic.help {
+        report = report.with_help(help.clone());
+    }
+    let Some(at) = diagnostic.at.as_ref().filter(|at| quotable(at)) else {
+        let place = diagnostic.at.as_ref().map(|at| format!("  at {at}\n")).unwrap_or_default();
+        return format!("{}{place}", draw(&report.into(), colour));
+    };
+    let mut elsewhere = String::new();
+    let mut labels = vec![LabeledSpan::new_primary_with_span(None, source_span(at))];
+    for (location, text) in &diagnostic.labels {
+        if Arc::ptr_eq(&location.source, &at.source) && quotable(location) {
+            labels.push(LabeledSpan::new_with_span(Some(text.clone()), source_span(location)));
+        } else {
+            elsewhere.push_str(&format!("  {location}: {text}\n"));
+        }
+    }
+    let source = NamedSource::new(&at.source.name, at.source.text.clone());
+    let report = miette::Report::new(report.with_labels(labels)).with_source_code(source);
+    format!("{}{elsewhere}", draw(&report, colour))
+}
+
+/// The bytes for the renderer; an empty place takes the character there so that a caret shows.
+fn source_span(at: &Location) -> miette::SourceSpan {
+    let (start, end) = at.bytes();
+    (start, end - start).into()
+}
+
+fn draw(report: &miette::Report, colour: bool) -> String {
+    let mut theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    theme.characters.error = "error:".to_string();
+    theme.characters.warning = "warning:".to_string();
+    theme.characters.advice = "note:".to_string();
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(RENDER_WIDTH).with_links(false).with_context_lines(0);
+    let mut out = String::new();
+    match handler.render_report(&mut out, report.as_ref()) {
+        Ok(()) => out.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line).trim_end())).collect(),
+        Err(_) => format!("{report}\n"),
+    }
+}
+
+/// The findings for a program: an array of objects with severity, message, and where known file, line, column, labels and help; sorted.
+pub fn render_json(diagnostics: &[Diagnostic]) -> serde_json::Value {
+    let place = |at: &Location| {
+        let end = Location { source: Arc::clone(&at.source), span: Span::new(at.span.end, at.span.end) };
+        serde_json::json!({
+            "file": at.source.name, "line": at.line(), "column": at.column(),
+            "endLine": end.line(), "endColumn": end.column(),
+        })
+    };
+    let object = |d: &Diagnostic| {
+        let mut object = serde_json::json!({ "severity": d.severity.word(), "message": d.message });
+        if let Some(at) = &d.at {
+            object["at"] = place(at);
+        }
+        if !d.labels.is_empty() {
+            let label = |(at, text): &(Location, String)| serde_json::json!({ "at": place(at), "text": text });
+            object["labels"] = d.labels.iter().map(label).collect();
+        }
+        if let Some(help) = &d.help {
+            object["help"] = serde_json::Value::from(help.as_str());
+        }
+        object
+    };
+    sorted(diagnostics).into_iter().map(object).collect()
+}
+
+/// The name most like the wanted one, if any is near enough to be a slip: case apart, or a third of its letters changed.
+pub fn nearest<'a>(wanted: &str, among: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = wanted.to_lowercase();
+    let limit = (wanted.chars().count() / 3).max(1);
+    let scored = among.filter(|name| *name != wanted).map(|name| {
+        let distance = strsim::damerau_levenshtein(&lower, &name.to_lowercase());
+        (distance, name)
+    });
+    scored.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
+}
+
+/// A fault in a YAML file as a finding with its line and column.
+pub fn from_yaml(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagnostic {
+    let fault = fault.without_snippet();
+    let message = fault.to_string();
+    let message = message.lines().next().unwrap_or("not valid YAML").to_string();
+    let (message, at) = match fault.location() {
+        Some(place) => {
+            let (line, column) = (place.line() as usize, place.column() as usize);
+            let start = source.offset(line, column);
+            let rest = source.text.get(start..).unwrap_or("");
+            let word = rest.find(|c: char| c.is_whitespace() || c == ':').unwrap_or(rest.len());
+            let span = Span::new(start as u32, (start + word) as u32);
+            (strip_place(&message), Some(Location::new(source, span)))
+        }
+        None => (message, None),
+    };
+    let mut diagnostic = Diagnostic::error(message);
+    diagnostic.at = at;
+    diagnostic
+}
+
+/// The YAML reader says the place within its message too; we show it in one way only.
+fn strip_place(message: &str) -> String {
+    let cut = [" at line ", " (line ", "at line "].iter().filter_map(|mark| message.find(mark)).min();
+    let text = match cut {
+        Some(0) | None => message,
+        Some(at) => &message[..at],
+    };
+    text.trim_end_matches([':', ' ', ',']).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Arc<SourceFile> {
+        SourceFile::new("remission.cql", "library R\ndefine \"A\":\n  exists \"B\"\n")
+    }
+
+    #[test]
+    fn a_location_counts_lines_and_characters_from_one() {
+        let source = SourceFile::new("x", "é1\n2é3");
+        let at = Location::new(&source, Span::new(7, 8));
+        assert_eq!((at.line(), at.column(), at.text()), (2, 3, "3"));
+        assert_eq!(source.offset(2, 3), 7);
+        assert_eq!(source.offset(9, 9), source.text.len());
+        assert_eq!(Location::new(&source, Span::new(90, 99)).text(), "");
+    }
+
+    #[test]
+    fn a_finding_shows_its_line_a_caret_and_what_to_do() {
+        let at = Location::new(&file(), Span::new(30, 33));
+        let finding = Diagnostic::error("no definition is named `B`").at(at).help("did you mean `A`?");
+        insta::assert_snapshot!(render_human(&[finding], false));
+    }
+
+    #[test]
+    fn findings_are_sorted_deduplicated_and_counted() {
+        let source = file();
+        let late = Diagnostic::error("late").at(Location::new(&source, Span::new(30, 33)));
+        let early = Diagnostic::warning("early").at(Location::new(&source, Span::new(8, 9)));
+        let text = render_human(&[late.clone(), early, late], false);
+        assert!(text.find("early") < text.find("late"), "{text}");
+        assert!(text.ends_with("1 error, 1 warning\n"), "{text}");
+        assert_eq!(render_human(&[], false), "");
+    }
+
+    #[test]
+    fn json_says_file_line_and_column() {
+        let at = Location::new(&file(), Span::new(30, 33));
+        let json = render_json(&[Diagnostic::error("m").at(at).help("h")]);
+        let expected = serde_json::json!([{ "severity": "error", "message": "m", "help": "h",
+            "at": { "file": "remission.cql", "line": 3, "column": 8, "endLine": 3, "endColumn": 11 } }]);
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn the_nearest_name_is_a_slip_away_or_none() {
+        let names = ["Encounter", "Condition", "Observation"];
+        assert_eq!(nearest("Observaton", names.into_iter()), Some("Observation"));
+        assert_eq!(nearest("encounter", names.into_iter()), Some("Encounter"));
+        assert_eq!(nearest("Medication", names.into_iter()), None);
+        assert_eq!(nearest("", names.into_iter()), None);
+    }
+
+    #[test]
+    fn a_yaml_fault_has_its_place() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            #[allow(dead_code)]
+            id: String,
+        }
+        let source = SourceFile::new("measure.yaml", "id: a\ntitel: b\n");
+        let fault = serde_saphyr::from_str::<File>(&source.text).expect_err("unknown field");
+        let finding = from_yaml(&source, &fault);
+        let at = finding.at.expect("a place");
+        assert_eq!((at.line(), finding.message.contains("titel")), (2, true), "{}", finding.message);
+    }
+}
