@@ -1,8 +1,243 @@
 //! Commands and exit codes.
+//!
+//! stdout is data, stderr is talk. Each command is a file in `cli/` with `Args` and `run`; this file is their
+//! table of contents, and the one place where a [`Failure`] becomes an exit code.
 
+use std::future::Future;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::diagnostic::{self, Diagnostic, Severity};
+
+/// The command line of `watershed`.
+#[derive(Debug, Parser)]
+#[command(name = "watershed", version, about = "Carry a hospital's FHIR data, as agreed quality measures, into a Learning Health Network",
+    long_about = None, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// How a command reports on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    /// How the log is written on stderr
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "WATERSHED_LOG_FORMAT")]
+    pub log_format: Format,
+    /// What is logged, for example `info` or `watershed::source=debug`
+    #[arg(long, global = true, default_value = "warn", env = "WATERSHED_LOG")]
+    pub log: String,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text and tables.
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// What every command is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// How to report on stdout.
+    pub format: Format,
+    /// Whether stdout is a terminal that shows colour.
+    pub colour: bool,
+}
+
+/// How a command that did its work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing to report: exit code 0.
+    Fine,
+    /// The work was done and found something: exit code 1.
+    Findings,
+}
+
+/// Whose turn it is after a failure; each has its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line is wrong: 2.
+    Usage,
+    /// Configuration, measure, mapping or a file they name is wrong: 3.
+    Configuration,
+    /// A peer cannot be reached, or the disk refuses: 4.
+    Unreachable,
+    /// A peer answered and refused: 5.
+    Rejected,
+    /// Something this program promised does not hold: 70.
+    Bug,
+}
+
+/// Why a command could not do its work, for the person who can act.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whose turn it is.
+    pub kind: Kind,
+    /// What is wrong, one or more lines.
+    pub message: String,
+    /// What to do about it.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of a kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hints: Vec::new() }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Usage, message)
+    }
+
+    /// Configuration, measure, mapping or a file is wrong.
+    pub fn configuration(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Configuration, message)
+    }
+
+    /// A peer cannot be reached, or the disk refuses.
+    pub fn unreachable(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Unreachable, message)
+    }
+
+    /// A peer answered and refused.
+    pub fn rejected(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Rejected, message)
+    }
+
+    /// Something this program promised does not hold.
+    pub fn bug(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Bug, message)
+    }
+
+    /// Findings that stop the work, rendered with their source lines.
+    pub fn diagnostics(diagnostics: &[Diagnostic]) -> Failure {
+        let colour = std::io::stderr().is_terminal();
+        Failure::configuration(diagnostic::render_human(diagnostics, colour).trim_end().to_owned())
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl Kind {
+    /// The documented exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Configuration => 3,
+            Kind::Unreachable => 4,
+            Kind::Rejected => 5,
+            Kind::Bug => 70,
+        }
+    }
+}
 
 /// Runs the command line given to this process.
 pub fn main() -> ExitCode {
-    ExitCode::from(70)
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    if let Err(failure) = start_log(&arguments) {
+        return end(Err(failure));
+    }
+    let context = Context { format: arguments.format, colour: std::io::stdout().is_terminal() };
+    end(dispatch(arguments.command, &context))
+}
+
+/// Hands over to the command's file.
+fn dispatch(command: Command, _context: &Context) -> Result<Ending, Failure> {
+    match command {}
+}
+
+/// Says why, and turns the ending into the exit code.
+fn end(ending: Result<Ending, Failure>) -> ExitCode {
+    match ending {
+        Ok(Ending::Fine) => ExitCode::SUCCESS,
+        Ok(Ending::Findings) => ExitCode::from(1),
+        Err(failure) => {
+            let stderr = &mut std::io::stderr().lock();
+            let _ = writeln!(stderr, "error: {}", failure.message);
+            for hint in &failure.hints {
+                let _ = writeln!(stderr, "  help: {hint}");
+            }
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+/// Sends the log to stderr, for people or as one JSON object a line.
+fn start_log(arguments: &Arguments) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+        .map_err(|error| Failure::usage(format!("`--log {}` is not a filter: {error}", arguments.log)).hint("write a level such as `info`, or `watershed::source=debug,info`"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        Format::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Writes to stdout; a reader that went away is no failure.
+pub fn print(text: &str) {
+    let stdout = &mut std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = stdout.write_all(b"\n");
+    }
+    let _ = stdout.flush();
+}
+
+/// Writes one JSON value and a line end to stdout.
+pub fn print_json(value: &serde_json::Value) {
+    print(&value.to_string());
+}
+
+/// Reports findings in the wanted format: to stdout, because they are what the command was asked for.
+pub fn report(diagnostics: &[Diagnostic], context: &Context) -> Ending {
+    match context.format {
+        Format::Json => print_json(&diagnostic::render_json(diagnostics)),
+        Format::Human => print(&diagnostic::render_human(diagnostics, context.colour)),
+    }
+    if diagnostics.iter().any(|found| found.severity == Severity::Error) { Ending::Findings } else { Ending::Fine }
+}
+
+/// Runs an asynchronous command to its end.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::unreachable(format!("cannot start the runtime: {error}")))?
+        .block_on(work)
+}
+
+/// Resolves when a person or a supervisor asks the process to stop (Ctrl-C or SIGTERM).
+pub async fn asked_to_stop() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }
