@@ -1,1 +1,476 @@
-//! The population algebra of the Quality Measure guide.
+//! The population algebra of the Quality Measure guide, over one patient, and its sums over many.
+//!
+//! Both bases are one here: a patient-based criterion is a set of at most one member, an event-based
+//! one a set of events. Counts are reported the way published measures expect them: each population
+//! holds the members of its criterion that its parent let through, *before* exclusions are taken off
+//! (a patient with an exclusion is in the denominator and in the exclusion); the score subtracts.
+//!
+//! Proportion: `D = IP ∩ d`, `DENEX = D ∩ x`, `N = D ∖ DENEX ∩ n`, `NUMEX = N ∩ nx`,
+//! `DENEXCEP = D ∖ DENEX ∖ N ∩ e`; score `|N ∖ NUMEX| / |D ∖ DENEX ∖ DENEXCEP|`.
+//! Ratio: numerator and denominator each from its own initial population, independently.
+//! Continuous variable: an aggregate of one observation per member of `MP ∖ MPEX`.
+//!
+//! Beside the official answer (unknown is false) every population counts the members for which the
+//! record cannot tell, by reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// Digits after the point of a score that does not divide evenly.
+const SCORE_DIGITS: u32 = 12;
+
+/// What kind of number a measure ends in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scoring {
+    /// Members of the numerator among those of the denominator, 0 to 1.
+    Proportion,
+    /// Two numbers counted independently, often with a multiplier.
+    Ratio,
+    /// An aggregate of one observation per member.
+    ContinuousVariable,
+    /// A count of members and nothing else.
+    Cohort,
+}
+
+/// The populations a measure can have, in the guide's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum PopulationCode {
+    InitialPopulation,
+    Denominator,
+    DenominatorExclusion,
+    DenominatorException,
+    Numerator,
+    NumeratorExclusion,
+    MeasurePopulation,
+    MeasurePopulationExclusion,
+    MeasureObservation,
+}
+
+impl PopulationCode {
+    /// The code in `http://terminology.hl7.org/CodeSystem/measure-population`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::InitialPopulation => "initial-population",
+            Self::Denominator => "denominator",
+            Self::DenominatorExclusion => "denominator-exclusion",
+            Self::DenominatorException => "denominator-exception",
+            Self::Numerator => "numerator",
+            Self::NumeratorExclusion => "numerator-exclusion",
+            Self::MeasurePopulation => "measure-population",
+            Self::MeasurePopulationExclusion => "measure-population-exclusion",
+            Self::MeasureObservation => "measure-observation",
+        }
+    }
+
+    /// The same for people.
+    pub fn display(self) -> &'static str {
+        match self {
+            Self::InitialPopulation => "Initial Population",
+            Self::Denominator => "Denominator",
+            Self::DenominatorExclusion => "Denominator Exclusion",
+            Self::DenominatorException => "Denominator Exception",
+            Self::Numerator => "Numerator",
+            Self::NumeratorExclusion => "Numerator Exclusion",
+            Self::MeasurePopulation => "Measure Population",
+            Self::MeasurePopulationExclusion => "Measure Population Exclusion",
+            Self::MeasureObservation => "Measure Observation",
+        }
+    }
+}
+
+/// How the observations of many members become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Aggregate {
+    Sum,
+    Count,
+    Average,
+    Median,
+    Minimum,
+    Maximum,
+}
+
+impl Aggregate {
+    /// The code in `http://terminology.hl7.org/CodeSystem/measure-aggregate-method`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Count => "count",
+            Self::Average => "average",
+            Self::Median => "median",
+            Self::Minimum => "minimum",
+            Self::Maximum => "maximum",
+        }
+    }
+}
+
+/// One population of a group, as the algebra needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which population.
+    pub code: PopulationCode,
+    /// Index, within the group, of the population this one depends on: the initial population of a
+    /// denominator, numerator or measure population; the observed population of an observation.
+    pub of: Option<usize>,
+    /// For observations: how they are aggregated.
+    pub aggregate: Option<Aggregate>,
+}
+
+/// The shape of one group: its scoring and its populations in the measure's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupShape {
+    /// The group's scoring.
+    pub scoring: Scoring,
+    /// Its populations.
+    pub slots: Vec<Slot>,
+}
+
+/// A member of a population within one patient: the patient (empty key) or an event's key.
+pub type Member = String;
+
+/// What the criteria of one group said about one patient, before any algebra. One entry per slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// Members for which the criterion holds.
+    pub holds: Vec<BTreeSet<Member>>,
+    /// Members for which the record cannot tell, each with its reason.
+    pub unknown: Vec<BTreeMap<Member, String>>,
+    /// Observations of each member (only for observation slots); no entry when it gave null.
+    pub observed: Vec<BTreeMap<Member, Decimal>>,
+}
+
+impl Criteria {
+    /// Nothing holds in any of `slots` populations.
+    pub fn none(slots: usize) -> Criteria {
+        Criteria {
+            holds: vec![BTreeSet::new(); slots],
+            unknown: vec![BTreeMap::new(); slots],
+            observed: vec![BTreeMap::new(); slots],
+        }
+    }
+}
+
+/// One patient's membership in one population after the algebra.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Members, before exclusions are taken off.
+    pub members: BTreeSet<Member>,
+    /// Members that count for the score.
+    pub scored: BTreeSet<Member>,
+    /// Candidates for which the record cannot tell, with the reason; never also members.
+    pub unknown: BTreeMap<Member, String>,
+    /// Observations of the scored members (observation slots only).
+    pub observed: BTreeMap<Member, Decimal>,
+}
+
+/// Applies the algebra to the raw criteria of one group and patient. One result per slot.
+pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
+    let mut result = vec![Membership::default(); shape.slots.len()];
+    let find = |code| shape.slots.iter().position(|slot| slot.code == code);
+    use PopulationCode::{
+        Denominator, DenominatorException, DenominatorExclusion, InitialPopulation, MeasurePopulation,
+        MeasurePopulationExclusion, Numerator, NumeratorExclusion,
+    };
+    for (index, slot) in shape.slots.iter().enumerate() {
+        if slot.code == InitialPopulation {
+            admit(&mut result, criteria, index, None, &BTreeSet::new());
+        }
+    }
+    let initial = find(InitialPopulation);
+    let parent = |index: Option<usize>| index.and_then(|at| shape.slots.get(at)).and_then(|slot| slot.of).or(initial);
+    let none = BTreeSet::new();
+    let (denominator, numerator) = (find(Denominator), find(Numerator));
+    let (exclusion, exception, numerator_exclusion) =
+        (find(DenominatorExclusion), find(DenominatorException), find(NumeratorExclusion));
+    if let Some(index) = denominator {
+        admit(&mut result, criteria, index, parent(denominator), &none);
+    }
+    if let Some(index) = exclusion {
+        admit(&mut result, criteria, index, denominator, &none);
+    }
+    let excluded = members_of(&result, exclusion);
+    if let Some(index) = numerator {
+        match shape.scoring {
+            Scoring::Ratio => admit(&mut result, criteria, index, parent(numerator), &none),
+            _ => admit(&mut result, criteria, index, denominator, &excluded),
+        }
+    }
+    if let Some(index) = numerator_exclusion {
+        admit(&mut result, criteria, index, numerator, &none);
+    }
+    if let Some(index) = exception {
+        let mut closed = excluded.clone();
+        closed.extend(members_of(&result, numerator));
+        admit(&mut result, criteria, index, denominator, &closed);
+    }
+    if let Some(index) = find(MeasurePopulation) {
+        admit(&mut result, criteria, index, parent(Some(index)), &none);
+        if let Some(excluding) = find(MeasurePopulationExclusion) {
+            admit(&mut result, criteria, excluding, Some(index), &none);
+        }
+    }
+    for (base, removed) in [
+        (denominator, vec![exclusion, exception]),
+        (numerator, vec![numerator_exclusion]),
+        (find(MeasurePopulation), vec![find(MeasurePopulationExclusion)]),
+    ] {
+        subtract(&mut result, base, &removed);
+    }
+    observe(shape, criteria, &mut result);
+    result
+}
+
+/// Members of slot `index`: those of the criterion that its parent has and `closed` has not.
+fn admit(result: &mut [Membership], criteria: &Criteria, index: usize, parent: Option<usize>, closed: &BTreeSet<Member>) {
+    let parent_members = parent.and_then(|at| result.get(at)).map(|parent| parent.members.clone());
+    let open = |member: &Member| {
+        parent_members.as_ref().is_none_or(|members| members.contains(member)) && !closed.contains(member)
+    };
+    let Some(own) = result.get_mut(index) else { return };
+    if let Some(holds) = criteria.holds.get(index) {
+        own.members = holds.iter().filter(|member| open(member)).cloned().collect();
+    }
+    if let Some(unknown) = criteria.unknown.get(index) {
+        own.unknown = unknown
+            .iter()
+            .filter(|(member, _)| open(member) && !own.members.contains(*member))
+            .map(|(member, reason)| (member.clone(), reason.clone()))
+            .collect();
+    }
+    own.scored = own.members.clone();
+}
+
+fn members_of(result: &[Membership], index: Option<usize>) -> BTreeSet<Member> {
+    index.and_then(|at| result.get(at)).map(|found| found.members.clone()).unwrap_or_default()
+}
+
+fn subtract(result: &mut [Membership], base: Option<usize>, removed: &[Option<usize>]) {
+    let mut out = BTreeSet::new();
+    for index in removed {
+        out.extend(members_of(result, *index));
+    }
+    if let Some(own) = base.and_then(|at| result.get_mut(at)) {
+        own.scored.retain(|member| !out.contains(member));
+    }
+}
+
+fn observe(shape: &GroupShape, criteria: &Criteria, result: &mut [Membership]) {
+    for (index, slot) in shape.slots.iter().enumerate() {
+        if slot.code != PopulationCode::MeasureObservation {
+            continue;
+        }
+        let scored = slot.of.and_then(|at| result.get(at)).map(|found| found.scored.clone()).unwrap_or_default();
+        let (Some(own), Some(observed)) = (result.get_mut(index), criteria.observed.get(index)) else { continue };
+        own.observed = observed
+            .iter()
+            .filter(|(member, _)| scored.contains(*member))
+            .map(|(member, value)| (member.clone(), *value))
+            .collect();
+        own.members = own.observed.keys().cloned().collect();
+        own.scored = own.members.clone();
+    }
+}
+
+/// Numbers observed, as a multiset: merges in any order, keeps what a median needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observations {
+    values: BTreeMap<Decimal, u64>,
+}
+
+impl Observations {
+    /// One more observation.
+    pub fn add(&mut self, value: Decimal) {
+        *self.values.entry(value.normalize()).or_default() += 1;
+    }
+
+    /// All of `other`'s too.
+    pub fn merge(&mut self, other: &Observations) {
+        for (value, times) in &other.values {
+            *self.values.entry(*value).or_default() += times;
+        }
+    }
+
+    /// How many observations.
+    pub fn count(&self) -> u64 {
+        self.values.values().sum()
+    }
+
+    /// The aggregate; `None` for an average, median, minimum or maximum of nothing, or a sum out of
+    /// the range of 28 digits.
+    pub fn aggregate(&self, method: Aggregate) -> Option<Decimal> {
+        let count = self.count();
+        match method {
+            Aggregate::Count => Some(Decimal::from(count)),
+            Aggregate::Sum => self.sum(),
+            Aggregate::Minimum => self.values.keys().next().copied(),
+            Aggregate::Maximum => self.values.keys().next_back().copied(),
+            Aggregate::Average => divide(self.sum()?, Decimal::from(count)),
+            Aggregate::Median if count == 0 => None,
+            Aggregate::Median => {
+                let (low, high) = (self.nth((count - 1) / 2)?, self.nth(count / 2)?);
+                divide(low.checked_add(high)?, Decimal::TWO)
+            }
+        }
+    }
+
+    fn sum(&self) -> Option<Decimal> {
+        self.values.iter().try_fold(Decimal::ZERO, |sum, (value, times)| {
+            sum.checked_add(value.checked_mul(Decimal::from(*times))?)
+        })
+    }
+
+    fn nth(&self, index: u64) -> Option<Decimal> {
+        let mut passed = 0;
+        self.values.iter().find_map(|(value, times)| {
+            passed += times;
+            (passed > index).then_some(*value)
+        })
+    }
+}
+
+/// `numerator / denominator` to 12 digits; `None` for a denominator of zero.
+pub fn divide(numerator: Decimal, denominator: Decimal) -> Option<Decimal> {
+    let quotient = numerator.checked_div(denominator)?;
+    Some(quotient.round_dp(SCORE_DIGITS).normalize())
+}
+
+/// Sums of one population over patients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Members before exclusions are taken off: what a report counts.
+    pub count: u64,
+    /// Members that the score uses.
+    pub scored: u64,
+    /// Members for which the record cannot tell, by reason.
+    pub unknown: BTreeMap<String, u64>,
+    /// Observations, for observation slots.
+    pub observations: Observations,
+}
+
+impl Tally {
+    fn add(&mut self, membership: &Membership, within: Option<&BTreeSet<Member>>) {
+        let inside = |member: &Member| within.is_none_or(|stratum| stratum.contains(member));
+        let size = |set: &BTreeSet<Member>| set.iter().filter(|member| inside(member)).count() as u64;
+        self.count += size(&membership.members);
+        self.scored += size(&membership.scored);
+        for (_, reason) in membership.unknown.iter().filter(|(member, _)| inside(member)) {
+            *self.unknown.entry(reason.clone()).or_default() += 1;
+        }
+        for (_, value) in membership.observed.iter().filter(|(member, _)| inside(member)) {
+            self.observations.add(*value);
+        }
+    }
+
+    fn merge(&mut self, other: &Tally) {
+        self.count += other.count;
+        self.scored += other.scored;
+        for (reason, count) in &other.unknown {
+            *self.unknown.entry(reason.clone()).or_default() += count;
+        }
+        self.observations.merge(&other.observations);
+    }
+
+    /// Members for which the record cannot tell, whatever the reason.
+    pub fn cannot_tell(&self) -> u64 {
+        self.unknown.values().sum()
+    }
+}
+
+/// Sums of all populations of a group or of one stratum; one tally per slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tallies(pub Vec<Tally>);
+
+impl Tallies {
+    /// Zero everywhere.
+    pub fn new(slots: usize) -> Tallies {
+        Tallies(vec![Tally::default(); slots])
+    }
+
+    /// Adds one patient; only the members in `within` when given (a stratum).
+    pub fn add(&mut self, memberships: &[Membership], within: Option<&BTreeSet<Member>>) {
+        for (tally, membership) in self.0.iter_mut().zip(memberships) {
+            tally.add(membership, within);
+        }
+    }
+
+    /// Adds the sums of another part of the patients.
+    pub fn merge(&mut self, other: &Tallies) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), Tally::default());
+        }
+        for (own, theirs) in self.0.iter_mut().zip(&other.0) {
+            own.merge(theirs);
+        }
+    }
+}
+
+/// The two numbers a score is made of, and the score before any multiplier.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Score {
+    /// Members of the numerator that count, or the aggregate of their observations.
+    pub numerator: Decimal,
+    /// Members of the denominator that count, or the aggregate of their observations.
+    pub denominator: Decimal,
+    /// The score; `None` when the denominator is zero, nothing was observed, or for a cohort.
+    pub value: Option<Decimal>,
+}
+
+/// The score of a group or stratum. For a continuous variable `numerator` is the aggregate and
+/// `denominator` the number of members observed; for a cohort `numerator` is the initial population.
+pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
+    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
+    let scored = |code| tally(code).map_or(Decimal::ZERO, |found| Decimal::from(found.scored));
+    match shape.scoring {
+        Scoring::Cohort => {
+            let count = tally(PopulationCode::InitialPopulation).map_or(0, |found| found.count);
+            Score { numerator: Decimal::from(count), denominator: Decimal::ZERO, value: None }
+        }
+        Scoring::ContinuousVariable => {
+            let aggregate = observation(shape, tallies, PopulationCode::MeasurePopulation);
+            let denominator = scored(PopulationCode::MeasurePopulation);
+            Score { numerator: aggregate.flatten().unwrap_or_default(), denominator, value: aggregate.flatten() }
+        }
+        Scoring::Proportion | Scoring::Ratio => {
+            let side = |code| match observation(shape, tallies, code) {
+                Some(aggregate) => aggregate.unwrap_or_default(),
+                None => scored(code),
+            };
+            let (numerator, denominator) = (side(PopulationCode::Numerator), side(PopulationCode::Denominator));
+            Score { numerator, denominator, value: divide(numerator, denominator) }
+        }
+    }
+}
+
+/// The aggregated observations of the population `code`: outer `None` when it has no observation.
+fn observation(shape: &GroupShape, tallies: &Tallies, code: PopulationCode) -> Option<Option<Decimal>> {
+    shape.slots.iter().enumerate().find_map(|(index, slot)| {
+        let observed = shape.slots.get(slot.of?)?;
+        let method = slot.aggregate?;
+        (slot.code == PopulationCode::MeasureObservation && observed.code == code)
+            .then(|| tallies.0.get(index).and_then(|tally| tally.observations.aggregate(method)))
+    })
+}
+
+/// How far the score could move if every unknown were known: (lowest, highest). Only for a proportion.
+pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal)> {
+    if shape.scoring != Scoring::Proportion {
+        return None;
+    }
+    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
+    let (numerator, denominator) = (tally(PopulationCode::Numerator)?, tally(PopulationCode::Denominator)?);
+    let maybe_in = Decimal::from(numerator.cannot_tell());
+    let maybe_more = Decimal::from(denominator.cannot_tell());
+    let (n, d) = (Decimal::from(numerator.scored), Decimal::from(denominator.scored));
+    let low = divide(n, d + maybe_more)?;
+    let high = divide(n + maybe_in + maybe_more, d + maybe_more)?;
+    Some((low, high.min(Decimal::ONE)))
+}
+
+#[cfg(test)]
+mod tests;
