@@ -67,6 +67,19 @@ pub struct Tree {
     pub defines: Vec<Define>,
     /// Functions of all libraries, one row per overload.
     pub functions: Vec<Function>,
+    /// Classes of the models in use; `ClassId` is the place in this vector.
+    pub classes: Vec<Class>,
+}
+
+/// A class of a model, as evaluation needs it: subtype tests, and how a primitive's `value` is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Qualified: `FHIR.Observation`.
+    pub name: Arc<str>,
+    /// Qualified name of the direct super-class; none at the root.
+    pub base: Option<Arc<str>>,
+    /// For a FHIR primitive: the System type of its `value` (own or inherited).
+    pub primitive: Option<Type>,
 }
 
 /// One library: its identity and its text.

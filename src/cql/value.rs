@@ -204,6 +204,13 @@ impl Value {
     }
 }
 
+impl std::fmt::Debug for Value {
+    /// The type only: a value may be a patient's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.type_name())
+    }
+}
+
 impl From<Option<bool>> for Value {
     fn from(truth: Option<bool>) -> Value {
         truth.map_or(Value::Null, Value::Boolean)
