@@ -1,13 +1,406 @@
 //! One patient's resources in a compact arena, restricted to the paths that a plan needs.
+//!
+//! Reading is one pass with a pull parser; what the [`Shape`] does not want is skipped, a resource of an unwanted type
+//! after its first bytes. Elements are nodes of one vector: a field of an object points to its next sibling, an array
+//! to its first item. Names are interned, texts and numbers lie in one buffer (numbers as written, so that decimals keep
+//! their scale), and `_field` siblings hang on the element they extend. The order of resources is by type and id, so
+//! that a result cannot depend on the order of the input.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use rust_decimal::Decimal;
+
+mod read;
 pub mod shape;
+#[cfg(test)]
+mod tests;
 
 pub use shape::{Keep, Shape};
+
+/// Longest line that is read; a longer one is reported as bad.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Deepest nesting of one resource.
+pub const DEPTH_MAX: usize = 64;
+/// Most nodes of one record; the arena's indexes are 32 bits.
+pub const NODES_MAX: usize = 50_000_000;
+/// Most bytes of text of one record.
+pub const TEXT_BYTES_MAX: usize = 1 << 30;
+
+/// No node: ends lists of siblings.
+const NONE: u32 = u32::MAX;
 
 /// An element of a record, by its place in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 
-/// One patient's resources.
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// JSON null, or an element that has only extensions.
+    Null,
+    /// A Boolean.
+    Boolean,
+    /// A number.
+    Number,
+    /// A string.
+    Text,
+    /// An object.
+    Object,
+    /// An array.
+    Array,
+}
+
+#[derive(Clone, Copy)]
+enum Content {
+    Null,
+    Boolean(bool),
+    Number { start: u32, len: u32 },
+    Text { start: u32, len: u32 },
+    Object { first: u32 },
+    Array { first: u32 },
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    content: Content,
+    /// Interned name within its object; [`NONE`] for items and roots.
+    name: u32,
+    /// Next field or item.
+    next: u32,
+    /// The `_field` object of a primitive.
+    companion: u32,
+}
+
+/// A line that is no usable resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Which line, counted from 0 in the order given.
+    pub index: usize,
+    /// Why; without any content of the line.
+    pub reason: String,
+}
+
+/// One patient's resources. `Debug` shows counts, never content.
 #[derive(Default)]
-pub struct Record {}
+pub struct Record {
+    nodes: Vec<Node>,
+    texts: String,
+    names: Vec<Box<str>>,
+    name_index: HashMap<Box<str>, u32>,
+    by_type: BTreeMap<String, Vec<NodeId>>,
+    by_id: HashMap<(String, String), NodeId>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resources: usize = self.by_type.values().map(Vec::len).sum();
+        write!(f, "Record({resources} resources, {} nodes)", self.nodes.len())
+    }
+}
+
+/// Items of an array, or fields of an object.
+pub struct Siblings<'a> {
+    record: &'a Record,
+    next: u32,
+    single: bool,
+}
+
+impl Iterator for Siblings<'_> {
+    type Item = NodeId;
+    fn next(&mut self) -> Option<NodeId> {
+        let current = self.next;
+        let node = self.record.nodes.get(current as usize)?;
+        self.next = if self.single { NONE } else { node.next };
+        Some(NodeId(current))
+    }
+}
+
+impl Record {
+    /// Reads the resources of one patient, one JSON object per line. Lines that are no resource come back with their
+    /// reason. Of several lines with one type and id the newest (`meta.lastUpdated`, then by bytes) counts.
+    pub fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
+        read::read(shape, lines)
+    }
+
+    /// The id of the record's Patient; the first by id if there are several.
+    pub fn patient_id(&self) -> Option<&str> {
+        let patient = *self.resources("Patient").first()?;
+        self.resource_id(patient)
+    }
+
+    /// Resources of a type, by id.
+    pub fn resources(&self, resource_type: &str) -> &[NodeId] {
+        self.by_type.get(resource_type).map_or(&[], Vec::as_slice)
+    }
+
+    /// The resource types that are present.
+    pub fn resource_types(&self) -> impl Iterator<Item = &str> {
+        self.by_type.keys().map(String::as_str)
+    }
+
+    fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id.0 as usize)
+    }
+
+    fn slice(&self, start: u32, len: u32) -> &str {
+        self.texts.get(start as usize..start as usize + len as usize).unwrap_or("")
+    }
+
+    /// What a node is.
+    pub fn kind(&self, id: NodeId) -> NodeKind {
+        match self.node(id).map(|node| node.content) {
+            None | Some(Content::Null) => NodeKind::Null,
+            Some(Content::Boolean(_)) => NodeKind::Boolean,
+            Some(Content::Number { .. }) => NodeKind::Number,
+            Some(Content::Text { .. }) => NodeKind::Text,
+            Some(Content::Object { .. }) => NodeKind::Object,
+            Some(Content::Array { .. }) => NodeKind::Array,
+        }
+    }
+
+    /// A field of an object, by its JSON name. The `id` and `extension` of a primitive are found too.
+    pub fn get(&self, id: NodeId, name: &str) -> Option<NodeId> {
+        let mut node = self.node(id)?;
+        if !matches!(node.content, Content::Object { .. }) {
+            node = self.nodes.get(node.companion as usize)?;
+        }
+        let Content::Object { first } = node.content else { return None };
+        let siblings = Siblings { record: self, next: first, single: false };
+        let mut found = siblings.filter(|field| self.name(*field) == Some(name));
+        found.next()
+    }
+
+    /// The name under which a node stands in its object.
+    pub fn name(&self, id: NodeId) -> Option<&str> {
+        let name = self.node(id)?.name;
+        self.names.get(name as usize).map(|name| &**name)
+    }
+
+    /// Items of an array; for anything else the node itself, once.
+    pub fn items(&self, id: NodeId) -> Siblings<'_> {
+        match self.node(id).map(|node| node.content) {
+            Some(Content::Array { first }) => Siblings { record: self, next: first, single: false },
+            _ => Siblings { record: self, next: id.0, single: true },
+        }
+    }
+
+    /// Fields of an object in their order; none for anything else.
+    pub fn fields(&self, id: NodeId) -> Siblings<'_> {
+        match self.node(id).map(|node| node.content) {
+            Some(Content::Object { first }) => Siblings { record: self, next: first, single: false },
+            _ => Siblings { record: self, next: NONE, single: true },
+        }
+    }
+
+    /// The text of a string.
+    pub fn text(&self, id: NodeId) -> Option<&str> {
+        match self.node(id)?.content {
+            Content::Text { start, len } => Some(self.slice(start, len)),
+            _ => None,
+        }
+    }
+
+    /// The text of a string, number or Boolean as JSON writes it (without quotes).
+    pub fn literal(&self, id: NodeId) -> Option<&str> {
+        match self.node(id)?.content {
+            Content::Text { start, len } | Content::Number { start, len } => Some(self.slice(start, len)),
+            Content::Boolean(true) => Some("true"),
+            Content::Boolean(false) => Some("false"),
+            _ => None,
+        }
+    }
+
+    /// The exact number, its scale kept; `None` for what is no number or beyond 28 digits.
+    pub fn number(&self, id: NodeId) -> Option<Decimal> {
+        let Content::Number { start, len } = self.node(id)?.content else { return None };
+        let text = self.slice(start, len);
+        if text.contains(['e', 'E']) { Decimal::from_scientific(text).ok() } else { text.parse().ok() }
+    }
+
+    /// The truth of a Boolean.
+    pub fn boolean(&self, id: NodeId) -> Option<bool> {
+        match self.node(id)?.content {
+            Content::Boolean(truth) => Some(truth),
+            _ => None,
+        }
+    }
+
+    /// The `resourceType` of a resource (contained ones too).
+    pub fn resource_type(&self, id: NodeId) -> Option<&str> {
+        self.get(id, "resourceType").and_then(|node| self.text(node))
+    }
+
+    /// The `id` of a resource.
+    pub fn resource_id(&self, id: NodeId) -> Option<&str> {
+        self.get(id, "id").and_then(|node| self.text(node))
+    }
+
+    /// The resource of that type and id.
+    pub fn resource(&self, resource_type: &str, id: &str) -> Option<NodeId> {
+        self.by_id.get(&(resource_type.to_owned(), id.to_owned())).copied()
+    }
+
+    /// The resource that a reference names: `Type/id`, absolute, or with a version. A `#id` is looked for among the
+    /// resources contained in `container`.
+    pub fn resolve(&self, container: NodeId, reference: &str) -> Option<NodeId> {
+        if let Some(local) = reference.strip_prefix('#') {
+            let contained = self.get(container, "contained")?;
+            return self.items(contained).find(|node| self.resource_id(*node) == Some(local));
+        }
+        let (resource_type, id) = reference_parts(reference)?;
+        self.resource(resource_type, id)
+    }
+
+    // Building and mapping.
+
+    /// Adds a resource from its JSON, whole. It replaces one of the same type and id.
+    pub fn add_resource(&mut self, json: &[u8]) -> Result<NodeId, String> {
+        read::add(self, json)
+    }
+
+    /// Appends a Coding to a CodeableConcept (or any element with `coding`); the codings that are there stay.
+    pub fn append_coding(&mut self, codeable_concept: NodeId, system: &str, code: &str, display: Option<&str>) {
+        let codings = match self.get(codeable_concept, "coding") {
+            Some(codings) if self.kind(codings) == NodeKind::Array => codings,
+            _ => {
+                let array = self.push(Content::Array { first: NONE });
+                self.attach_field(codeable_concept, "coding", array);
+                array
+            }
+        };
+        let coding = self.push(Content::Object { first: NONE });
+        for (name, text) in [("system", Some(system)), ("code", Some(code)), ("display", display)] {
+            if let Some(text) = text {
+                self.set_field_text(coding, name, text);
+            }
+        }
+        self.attach(codings, coding);
+    }
+
+    /// Makes a node a string with this text. Its extensions stay.
+    pub fn set_text(&mut self, id: NodeId, text: &str) {
+        let Some(content) = self.store_text(text) else { return };
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.content = content;
+        }
+    }
+
+    /// Makes a node a number with this value.
+    pub fn set_number(&mut self, id: NodeId, number: Decimal) {
+        let Some(Content::Text { start, len }) = self.store_text(&number.to_string()) else { return };
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.content = Content::Number { start, len };
+        }
+    }
+
+    /// Sets a field of an object to a string, adding the field if it is missing.
+    pub fn set_field_text(&mut self, object: NodeId, name: &str, text: &str) {
+        let field = self.field_or_new(object, name);
+        self.set_text(field, text);
+    }
+
+    /// The field of that name; added as null if it is missing.
+    pub fn field_or_new(&mut self, object: NodeId, name: &str) -> NodeId {
+        if let Some(field) = self.get(object, name) {
+            return field;
+        }
+        let field = self.push(Content::Null);
+        self.attach_field(object, name, field);
+        field
+    }
+
+    /// The field of that name as an object; added, or turned into an empty object, if it is not one.
+    pub fn object_or_new(&mut self, object: NodeId, name: &str) -> NodeId {
+        let field = self.field_or_new(object, name);
+        if self.kind(field) != NodeKind::Object
+            && let Some(node) = self.nodes.get_mut(field.0 as usize)
+        {
+            node.content = Content::Object { first: NONE };
+        }
+        field
+    }
+
+    fn attach_field(&mut self, object: NodeId, name: &str, field: NodeId) {
+        let name = self.intern(name);
+        if let Some(node) = self.nodes.get_mut(field.0 as usize) {
+            node.name = name;
+        }
+        self.attach(object, field);
+    }
+
+    /// Appends a child to an object or array.
+    fn attach(&mut self, parent: NodeId, child: NodeId) {
+        let first = match self.node(parent).map(|node| node.content) {
+            Some(Content::Object { first } | Content::Array { first }) => first,
+            _ => return,
+        };
+        if first == NONE {
+            if let Some(Content::Object { first } | Content::Array { first }) =
+                self.nodes.get_mut(parent.0 as usize).map(|node| &mut node.content)
+            {
+                *first = child.0;
+            }
+            return;
+        }
+        let last = Siblings { record: self, next: first, single: false }.last();
+        if let Some(node) = last.and_then(|last| self.nodes.get_mut(last.0 as usize)) {
+            node.next = child.0;
+        }
+    }
+
+    fn push(&mut self, content: Content) -> NodeId {
+        let id = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+        self.nodes.push(Node { content, name: NONE, next: NONE, companion: NONE });
+        NodeId(id)
+    }
+
+    /// Puts a text into the buffer; `None` when the buffer is full.
+    fn store_text(&mut self, text: &str) -> Option<Content> {
+        if self.texts.len().saturating_add(text.len()) > TEXT_BYTES_MAX {
+            return None;
+        }
+        let start = u32::try_from(self.texts.len()).ok()?;
+        let len = u32::try_from(text.len()).ok()?;
+        self.texts.push_str(text);
+        Some(Content::Text { start, len })
+    }
+
+    fn intern(&mut self, name: &str) -> u32 {
+        if let Some(found) = self.name_index.get(name) {
+            return *found;
+        }
+        let index = u32::try_from(self.names.len()).unwrap_or(NONE);
+        self.names.push(name.into());
+        self.name_index.insert(name.into(), index);
+        index
+    }
+
+    /// Lists a resource under its type and id, in order.
+    fn index(&mut self, root: NodeId) {
+        let resource_type = self.resource_type(root).unwrap_or_default().to_owned();
+        if let Some(id) = self.resource_id(root).map(str::to_owned) {
+            let key = (resource_type.clone(), id);
+            if let Some(older) = self.by_id.insert(key, root)
+                && let Some(list) = self.by_type.get_mut(&resource_type)
+            {
+                list.retain(|node| *node != older);
+            }
+        }
+        let mut list = self.by_type.remove(&resource_type).unwrap_or_default();
+        let id = self.resource_id(root).unwrap_or_default();
+        let at = list.partition_point(|node| self.resource_id(*node).unwrap_or_default() <= id);
+        list.insert(at, root);
+        self.by_type.insert(resource_type, list);
+    }
+}
+
+/// Resource type and id of a literal reference: `Type/id`, `http://…/Type/id`, either with `/_history/v`. `None` for
+/// `#id`, `urn:` and anything else.
+pub fn reference_parts(reference: &str) -> Option<(&str, &str)> {
+    let reference = reference.split_once("/_history/").map_or(reference, |(before, _)| before);
+    let mut parts = reference.rsplit('/');
+    let id = parts.next().filter(|id| !id.is_empty())?;
+    let resource_type = parts.next()?;
+    resource_type.starts_with(|first: char| first.is_ascii_uppercase()).then_some((resource_type, id))
+}

@@ -1,0 +1,284 @@
+//! Reading resources into a record with a pull parser.
+
+use jiter::{Jiter, JiterError, Peek};
+
+use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, TEXT_BYTES_MAX};
+
+/// Longest name of a resource type.
+const TYPE_BYTES_MAX: usize = 64;
+/// What the compact form of every server starts with.
+const PREFIX: &[u8] = b"{\"resourceType\":\"";
+
+/// A resource just read, with what decides between versions of it.
+struct Found<'a> {
+    resource_type: String,
+    id: String,
+    updated: String,
+    line: &'a [u8],
+    root: NodeId,
+}
+
+pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
+    let mut record = Record::default();
+    let mut bad = Vec::new();
+    let mut found = Vec::new();
+    for (index, line) in lines.enumerate() {
+        match read_line(&mut record, shape, line) {
+            Ok(Some(resource)) => found.push(resource),
+            Ok(None) => {}
+            Err(reason) => bad.push(BadLine { index, reason }),
+        }
+    }
+    found.sort_by(|a, b| {
+        let key = |found: &Found<'a>| (found.resource_type.clone(), found.id.clone(), found.updated.clone());
+        key(a).cmp(&key(b)).then_with(|| a.line.cmp(b.line))
+    });
+    for resource in &found {
+        // The same line twice is one resource even without an id.
+        let list = record.by_type.entry(resource.resource_type.clone()).or_default();
+        if resource.id.is_empty() {
+            list.push(resource.root);
+            continue;
+        }
+        let key = (resource.resource_type.clone(), resource.id.clone());
+        match record.by_id.insert(key, resource.root) {
+            // Sorted: an older version is the last of the list.
+            Some(older) if list.last() == Some(&older) => {
+                list.pop();
+            }
+            _ => {}
+        }
+        list.push(resource.root);
+    }
+    (record, bad)
+}
+
+pub(super) fn add(record: &mut Record, json: &[u8]) -> Result<NodeId, String> {
+    let found = read_line(record, &Shape::everything(), json)?.ok_or("an empty line is no resource")?;
+    record.index(found.root);
+    Ok(found.root)
+}
+
+fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8]) -> Result<Option<Found<'a>>, String> {
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.len() > LINE_BYTES_MAX {
+        return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
+    }
+    let resource_type = type_of(line)?;
+    let Some(keep) = shape.of(&resource_type) else { return Ok(None) };
+    let (nodes, texts) = (record.nodes.len(), record.texts.len());
+    let mut reader = Reader { json: Jiter::new(line), record };
+    let result = reader.root(keep);
+    if let Err(reason) = result {
+        // Nothing of a bad line stays behind.
+        record.nodes.truncate(nodes);
+        record.texts.truncate(texts);
+        return Err(reason);
+    }
+    let root = NodeId(u32::try_from(nodes).map_err(|_| "the record is full")?);
+    let updated = record.get(root, "meta").and_then(|meta| record.get(meta, "lastUpdated"));
+    Ok(Some(Found {
+        id: record.resource_id(root).unwrap_or_default().to_owned(),
+        updated: updated.and_then(|node| record.text(node)).unwrap_or_default().to_owned(),
+        resource_type,
+        line,
+        root,
+    }))
+}
+
+/// The resource type, from the first bytes if they have it.
+fn type_of(line: &[u8]) -> Result<String, String> {
+    let name = match line.strip_prefix(PREFIX).and_then(|rest| Some(rest.split_at_checked(memchr::memchr(b'"', rest)?)?.0)) {
+        Some(name) => String::from_utf8_lossy(name).into_owned(),
+        None => searched_type(line)?,
+    };
+    let plausible = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if plausible { Ok(name) } else { Err("`resourceType` is no name of a resource type".to_owned()) }
+}
+
+/// The resource type of an object whose first key is another.
+fn searched_type(line: &[u8]) -> Result<String, String> {
+    let mut json = Jiter::new(line);
+    let peek = json.peek().map_err(|fault| reason(&fault))?;
+    if peek != Peek::Object {
+        return Err("the line is no JSON object".to_owned());
+    }
+    let mut key = json.known_object().map_err(|fault| reason(&fault))?.map(str::to_owned);
+    while let Some(name) = key {
+        if name == "resourceType" {
+            return json.next_str().map(str::to_owned).map_err(|fault| reason(&fault));
+        }
+        json.next_skip().map_err(|fault| reason(&fault))?;
+        key = json.next_key().map_err(|fault| reason(&fault))?.map(str::to_owned);
+    }
+    Err("the object has no `resourceType`".to_owned())
+}
+
+/// What is wrong with the JSON and where, never the text itself.
+fn reason(fault: &JiterError) -> String {
+    format!("invalid JSON at byte {}: {}", fault.index, fault.error_type)
+}
+
+struct Reader<'a, 'j> {
+    json: Jiter<'j>,
+    record: &'a mut Record,
+}
+
+impl Reader<'_, '_> {
+    fn root(&mut self, keep: &Keep) -> Result<(), String> {
+        let peek = self.json.peek().map_err(|fault| reason(&fault))?;
+        if peek != Peek::Object {
+            return Err("the line is no JSON object".to_owned());
+        }
+        self.object(keep, 0)?;
+        self.json.finish().map_err(|fault| reason(&fault))
+    }
+
+    fn value(&mut self, peek: Peek, keep: &Keep, depth: usize) -> Result<NodeId, String> {
+        if depth > DEPTH_MAX {
+            return Err(format!("nested deeper than {DEPTH_MAX} levels"));
+        }
+        if self.record.nodes.len() >= NODES_MAX {
+            return Err(format!("the record has more than {NODES_MAX} elements"));
+        }
+        match peek {
+            Peek::Object => self.object(keep, depth),
+            Peek::Array => self.array(keep, depth),
+            _ => self.scalar(peek),
+        }
+    }
+
+    fn scalar(&mut self, peek: Peek) -> Result<NodeId, String> {
+        let content = match peek {
+            Peek::Null => {
+                self.json.known_null().map_err(|fault| reason(&fault))?;
+                Content::Null
+            }
+            Peek::True | Peek::False => Content::Boolean(self.json.known_bool(peek).map_err(|fault| reason(&fault))?),
+            Peek::String => {
+                let text = self.json.known_str().map_err(|fault| reason(&fault))?;
+                self.record.store_text(text).ok_or_else(full)?
+            }
+            _ => {
+                let bytes = self.json.known_number_bytes(peek).map_err(|fault| reason(&fault))?;
+                let text = std::str::from_utf8(bytes).map_err(|_| "a number with bytes that are no text")?;
+                match self.record.store_text(text).ok_or_else(full)? {
+                    Content::Text { start, len } => Content::Number { start, len },
+                    other => other,
+                }
+            }
+        };
+        Ok(self.record.push(content))
+    }
+
+    fn array(&mut self, keep: &Keep, depth: usize) -> Result<NodeId, String> {
+        let array = self.record.push(Content::Array { first: NONE });
+        let mut last = NONE;
+        let mut peek = self.json.known_array().map_err(|fault| reason(&fault))?;
+        while let Some(next) = peek {
+            let item = self.value(next, keep, depth + 1)?;
+            self.link(array, last, item);
+            last = item.0;
+            peek = self.json.array_step().map_err(|fault| reason(&fault))?;
+        }
+        Ok(array)
+    }
+
+    fn object(&mut self, keep: &Keep, depth: usize) -> Result<NodeId, String> {
+        let object = self.record.push(Content::Object { first: NONE });
+        let mut last = NONE;
+        let mut companions = Vec::new();
+        let mut key = self.json.known_object().map_err(|fault| reason(&fault))?;
+        while let Some(name) = key {
+            let plain = name.strip_prefix('_');
+            let wanted = plain.unwrap_or(name);
+            let kept = match keep.field(wanted) {
+                None if name == "resourceType" || name == "id" => Some(&Keep::All),
+                None if depth == 0 && name == "meta" => Some(&Keep::All),
+                kept => kept,
+            };
+            let Some(kept) = kept else {
+                self.json.next_skip().map_err(|fault| reason(&fault))?;
+                key = self.json.next_key().map_err(|fault| reason(&fault))?;
+                continue;
+            };
+            let is_companion = plain.is_some();
+            let name = self.record.intern(wanted);
+            let peek = self.json.peek().map_err(|fault| reason(&fault))?;
+            let field = self.value(peek, kept, depth + 1)?;
+            if let Some(node) = self.record.nodes.get_mut(field.0 as usize) {
+                node.name = name;
+            }
+            if is_companion {
+                companions.push(field);
+            } else {
+                self.link(object, last, field);
+                last = field.0;
+            }
+            key = self.json.next_key().map_err(|fault| reason(&fault))?;
+        }
+        for companion in companions {
+            last = self.marry(object, last, companion);
+        }
+        Ok(object)
+    }
+
+    /// Hangs `_field` on the field, item by item if both are arrays; a missing field becomes null. Returns the last field.
+    fn marry(&mut self, object: NodeId, last: u32, companion: NodeId) -> u32 {
+        let name = self.record.name(companion).unwrap_or_default().to_owned();
+        let (field, last) = match self.record.get(object, &name) {
+            Some(field) => (field, last),
+            None => {
+                let is_array = matches!(self.record.node(companion).map(|node| node.content), Some(Content::Array { .. }));
+                let field = self.record.push(if is_array { Content::Array { first: NONE } } else { Content::Null });
+                let name = self.record.intern(&name);
+                if let Some(node) = self.record.nodes.get_mut(field.0 as usize) {
+                    node.name = name;
+                }
+                self.link(object, last, field);
+                (field, field.0)
+            }
+        };
+        let is_array = |record: &Record, id| matches!(record.node(id).map(|node| node.content), Some(Content::Array { .. }));
+        if is_array(self.record, field) && is_array(self.record, companion) {
+            let halves: Vec<NodeId> = self.record.items(companion).collect();
+            let mut wholes: Vec<NodeId> = self.record.items(field).collect();
+            while wholes.len() < halves.len() {
+                let item = self.record.push(Content::Null);
+                self.record.attach(field, item);
+                wholes.push(item);
+            }
+            for (whole, half) in wholes.into_iter().zip(halves) {
+                self.set_companion(whole, half);
+            }
+        } else {
+            self.set_companion(field, companion);
+        }
+        last
+    }
+
+    fn set_companion(&mut self, field: NodeId, companion: NodeId) {
+        let is_object = matches!(self.record.node(companion).map(|node| node.content), Some(Content::Object { .. }));
+        if is_object && let Some(node) = self.record.nodes.get_mut(field.0 as usize) {
+            node.companion = companion.0;
+        }
+    }
+
+    fn link(&mut self, parent: NodeId, last: u32, child: NodeId) {
+        let nodes = &mut self.record.nodes;
+        if let Some(node) = nodes.get_mut(last as usize) {
+            node.next = child.0;
+        } else if let Some(Content::Object { first } | Content::Array { first }) =
+            nodes.get_mut(parent.0 as usize).map(|node| &mut node.content)
+        {
+            *first = child.0;
+        }
+    }
+}
+
+fn full() -> String {
+    format!("the record has more than {TEXT_BYTES_MAX} bytes of text")
+}
