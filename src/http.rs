@@ -1,1 +1,528 @@
-//! The one HTTP client: which origin may see a token, redirects, limits, retries.
+//! The HTTP client of every peer: who may see a token, limits, redirects and retries, each decided in one place.
+
+mod retry;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use reqwest::Method;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use url::{Host, Url};
+
+pub use response::{Download, Response};
+pub use retry::{Retry, retry_after};
+
+/// Redirects followed for one request.
+const REDIRECTS_MAX: usize = 5;
+/// Longest URL sent, in bytes.
+const URL_BYTES_MAX: usize = 64 * 1024;
+/// Consecutive failed attempts after which retrying stops until one succeeds.
+const BREAKER_FAILURES: u32 = 20;
+
+/// Where time comes from.
+pub trait Clock: Send + Sync {
+    /// The present instant.
+    fn now(&self) -> Timestamp;
+}
+
+/// The computer's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// Scheme, host and port of a URL; default ports are made explicit, so `https://a` equals `https://a:443`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// The origin of an http or https URL; `None` for any other.
+    pub fn of(url: &Url) -> Option<Origin> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        let host = url.host_str()?.trim_end_matches('.').to_ascii_lowercase();
+        Some(Origin { scheme: url.scheme().to_owned(), host, port: url.port_or_known_default()? })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.scheme, self.host, self.port)
+    }
+}
+
+/// Why a request brought no answer. The texts name origins only, never paths, queries or bodies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// The URL is not one that may be contacted.
+    #[error("will not contact {origin}: {reason}")]
+    Refused {
+        /// The origin, or what stands in its place.
+        origin: String,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// No answer, or a broken one, after all attempts.
+    #[error("{origin}: {reason} (after {attempts} attempts)")]
+    Unreachable {
+        /// The peer.
+        origin: String,
+        /// The kind of failure.
+        reason: String,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// A body above its limit.
+    #[error("{origin}: body is larger than {limit} bytes")]
+    TooLarge {
+        /// The peer.
+        origin: String,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The body's compression is broken or inflates beyond reason.
+    #[error("{origin}: compressed body is broken or inflates too far")]
+    Encoding {
+        /// The peer.
+        origin: String,
+    },
+    /// Too many redirects, or one that leads nowhere.
+    #[error("{origin}: redirect cannot be followed: {reason}")]
+    Redirect {
+        /// The peer.
+        origin: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No token could be had.
+    #[error("no access token: {0}")]
+    Token(String),
+    /// The client's own settings are wrong.
+    #[error("HTTP client: {0}")]
+    Settings(String),
+}
+
+/// A boxed future, for the traits below.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Gives access tokens; implemented by `smart::client::TokenClient`.
+pub trait Authorizer: Send + Sync {
+    /// A token that is good now.
+    fn token(&self) -> Boxed<'_, Result<String, HttpError>>;
+    /// Says that a peer answered 401 to this token.
+    fn rejected(&self, token: &str);
+}
+
+/// Settings of a client.
+#[derive(Clone)]
+pub struct Settings {
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Longest silence while reading.
+    pub read_timeout: Duration,
+    /// Largest body held in memory, in bytes, before and after decompression.
+    pub body_bytes_max: u64,
+    /// Largest download, in bytes as transferred.
+    pub download_bytes_max: u64,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// Allow `http://` beyond loopback. Off by default.
+    pub plain_http: bool,
+    /// Further root certificates, PEM.
+    pub root_certificates: Vec<Vec<u8>>,
+    /// Headers for the token origins only (some EHRs want a client id or practice id).
+    pub headers: Vec<(String, String)>,
+    /// When and how often to try again.
+    pub retry: Retry,
+    /// Origins that may be contacted though their address is private or link-local.
+    pub trusted_origins: BTreeSet<Origin>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            connect_timeout: Duration::from_secs(20),
+            read_timeout: Duration::from_secs(120),
+            body_bytes_max: 64 << 20,
+            download_bytes_max: 256 << 30,
+            concurrency: 4,
+            plain_http: false,
+            root_certificates: Vec::new(),
+            headers: Vec::new(),
+            retry: Retry::default(),
+            trusted_origins: BTreeSet::new(),
+        }
+    }
+}
+
+/// Whether a request may carry the token, if its origin may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// Yes, at the token origins.
+    Allowed,
+    /// No, wherever it goes (`requiresAccessToken` false, presigned addresses, the token request itself).
+    Never,
+}
+
+/// One request. Build it with [`Request::new`].
+#[derive(Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The absolute address, sent byte for byte.
+    pub url: Url,
+    /// Headers beside those the client adds.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Option<Vec<u8>>,
+    /// Whether it may carry the token.
+    pub token: Token,
+    /// Whether it may be sent again after an attempt whose fate is unknown.
+    pub idempotent: bool,
+    /// Whether failed attempts are repeated at all.
+    pub retried: bool,
+}
+
+impl Request {
+    /// A request that may carry the token; POST and PATCH count as not repeatable.
+    pub fn new(method: Method, url: Url) -> Request {
+        let idempotent = method != Method::POST && method != Method::PATCH;
+        Request { method, url, headers: Vec::new(), body: None, token: Token::Allowed, idempotent, retried: true }
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Request {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the body and its content type.
+    pub fn body(self, content_type: &str, body: Vec<u8>) -> Request {
+        let mut request = self.header("content-type", content_type);
+        request.body = Some(body);
+        request
+    }
+
+    /// Never carries the token.
+    pub fn without_token(mut self) -> Request {
+        self.token = Token::Never;
+        self
+    }
+
+    /// May be repeated although its method is POST (a search by POST, a commit by key).
+    pub fn repeatable(mut self) -> Request {
+        self.idempotent = true;
+        self
+    }
+
+    /// Is tried once only.
+    pub fn once(mut self) -> Request {
+        self.retried = false;
+        self
+    }
+}
+
+/// A client for one peer: its token goes to `token_origins` and nowhere else.
+pub struct Client {
+    inner: reqwest::Client,
+    settings: Settings,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    token_origins: BTreeSet<Origin>,
+    permits: Arc<Semaphore>,
+    failures: AtomicU32,
+    requests: AtomicU64,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("token_origins", &self.token_origins).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client that never sends a token.
+    pub fn new(settings: Settings) -> Result<Client, HttpError> {
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_gzip()
+            .no_zstd()
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.read_timeout)
+            .user_agent(concat!("watershed/", env!("CARGO_PKG_VERSION")));
+        for pem in &settings.root_certificates {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem)
+                .map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let inner = builder.build().map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
+        Ok(Client {
+            inner,
+            permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            settings,
+            authorizer: None,
+            token_origins: BTreeSet::new(),
+            failures: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Gives the client a source of tokens and the origins that may see them.
+    pub fn with_tokens(mut self, authorizer: Arc<dyn Authorizer>, origins: impl IntoIterator<Item = Origin>) -> Client {
+        self.authorizer = Some(authorizer);
+        self.token_origins = origins.into_iter().collect();
+        self
+    }
+
+    /// Replaces the clock that `Retry-After` dates are compared with.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Client {
+        self.clock = clock;
+        self
+    }
+
+    /// Requests sent so far, repeats included.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// GET with the given `Accept`.
+    pub async fn get(&self, url: Url, accept: &str) -> Result<Response, HttpError> {
+        self.send(Request::new(Method::GET, url).header("accept", accept)).await
+    }
+
+    /// POST that is not repeated when its fate is unknown.
+    pub async fn post(&self, url: Url, content_type: &str, body: Vec<u8>) -> Result<Response, HttpError> {
+        self.send(Request::new(Method::POST, url).body(content_type, body)).await
+    }
+
+    /// PUT.
+    pub async fn put(&self, url: Url, content_type: &str, body: Vec<u8>) -> Result<Response, HttpError> {
+        self.send(Request::new(Method::PUT, url).body(content_type, body)).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, url: Url) -> Result<Response, HttpError> {
+        self.send(Request::new(Method::DELETE, url)).await
+    }
+
+    /// Sends a request and reads the whole answer, repeating by the retry table. Any final status is an `Ok`.
+    pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let outcome = match self.follow(&request).await {
+                Ok(answer) => answer.read(self.settings.body_bytes_max).await,
+                Err(error) => Err(error),
+            };
+            match self.wait_before_retry(&request, attempt, outcome.as_ref().map(Response::signal)).await {
+                true => {}
+                false => return outcome.map_err(|error| error.after(attempt)),
+            }
+        }
+    }
+
+    /// Sends a request and hands the body out in chunks. Attempts are repeated until the headers have come;
+    /// a body that breaks off is the caller's to start again.
+    pub async fn download(&self, request: Request) -> Result<Download, HttpError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let outcome = self.follow(&request).await;
+            match self.wait_before_retry(&request, attempt, outcome.as_ref().map(Download::signal)).await {
+                true => {}
+                false => return outcome.map_err(|error| error.after(attempt)),
+            }
+        }
+    }
+
+    async fn wait_before_retry(
+        &self,
+        request: &Request,
+        attempt: u32,
+        outcome: Result<retry::Signal, &HttpError>,
+    ) -> bool {
+        let class = retry::classify(outcome, request.idempotent, self.clock.now());
+        let retry::Class::Again { after } = class else {
+            self.failures.store(0, Ordering::Relaxed);
+            return false;
+        };
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if !request.retried || attempt >= self.settings.retry.attempts || failures >= BREAKER_FAILURES {
+            return false;
+        }
+        let delay = self.settings.retry.delay(attempt, after);
+        tracing::debug!(attempt, delay_ms = delay.as_millis() as u64, "request failed for now, waiting");
+        tokio::time::sleep(delay).await;
+        true
+    }
+
+    /// One attempt: redirects by hand, and one replay with a fresh token after a 401.
+    async fn follow(&self, request: &Request) -> Result<Download, HttpError> {
+        let (answer, used) = self.hops(request).await?;
+        let (Some(token), Some(authorizer), 401) = (used, &self.authorizer, answer.status()) else {
+            return Ok(answer);
+        };
+        drop(answer);
+        authorizer.rejected(&token);
+        Ok(self.hops(request).await?.0)
+    }
+
+    async fn hops(&self, request: &Request) -> Result<(Download, Option<String>), HttpError> {
+        let mut request = request.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let (answer, token) = self.exchange(&request).await?;
+            if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
+                return Ok((answer, token));
+            }
+            let Some(target) = answer.header("location") else { return Ok((answer, token)) };
+            let origin = answer.origin();
+            let refuse = |reason| HttpError::Redirect { origin: origin.clone(), reason };
+            let target = request.url.join(target).map_err(|_| refuse("its target is not a URL"))?;
+            let away = Origin::of(&target) != Origin::of(&request.url);
+            if request.url.scheme() == "https" && target.scheme() != "https" {
+                return Err(refuse("it leaves https"));
+            }
+            match answer.status() {
+                303 => (request.method, request.body) = (Method::GET, None),
+                _ if request.body.is_some() && away => return Err(refuse("it would carry the body to another origin")),
+                _ => {}
+            }
+            request.url = target;
+        }
+        Err(HttpError::Redirect { origin: origin_text(&request.url), reason: "there are too many" })
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<(Download, Option<String>), HttpError> {
+        self.check_address(&request.url)?;
+        let home = Origin::of(&request.url).is_some_and(|origin| self.token_origins.contains(&origin));
+        // The one place that decides whether a request carries the token.
+        let token = match (&self.authorizer, home, request.token) {
+            (Some(authorizer), true, Token::Allowed) => Some(authorizer.token().await?),
+            _ => None,
+        };
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| HttpError::Settings("client is closed".to_owned()))?;
+        let mut builder = self.inner.request(request.method.clone(), request.url.clone());
+        if home {
+            builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
+        }
+        builder = request.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
+        if request.method == Method::GET {
+            builder = builder.header("accept-encoding", "gzip");
+        }
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        if let Some(token) = &token {
+            builder = builder.bearer_auth(token);
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let origin = origin_text(&request.url);
+        let answer = builder.send().await.map_err(|error| transport(&origin, &error))?;
+        Ok((Download::new(answer, request.url.clone(), self.settings.download_bytes_max, permit), token))
+    }
+
+    /// Refuses addresses that no configured peer should name: other schemes, credentials in the URL, plain http
+    /// beyond loopback, and link-local or private addresses that are not one of the peer's own.
+    fn check_address(&self, url: &Url) -> Result<(), HttpError> {
+        let refuse = |reason| Err(HttpError::Refused { origin: origin_text(url), reason });
+        let Some(origin) = Origin::of(url) else { return refuse("only http and https are spoken") };
+        if url.as_str().len() > URL_BYTES_MAX {
+            return refuse("the address is longer than 64 kB");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return refuse("the address carries credentials");
+        }
+        let own = self.token_origins.contains(&origin) || self.settings.trusted_origins.contains(&origin);
+        let loopback = is_loopback(url);
+        if url.scheme() == "http" && !loopback && !self.settings.plain_http {
+            return refuse("plain http is allowed to loopback only, unless `plain_http` is set");
+        }
+        if loopback && !own && !self.any_own_loopback() {
+            return refuse("a loopback address was named by a peer that is elsewhere");
+        }
+        if !own && is_private(url) {
+            return refuse("a private address was named that is not configured");
+        }
+        Ok(())
+    }
+
+    fn any_own_loopback(&self) -> bool {
+        let mut own = self.token_origins.iter().chain(&self.settings.trusted_origins).peekable();
+        own.peek().is_none() || own.any(|origin| matches!(origin.host.as_str(), "127.0.0.1" | "localhost" | "[::1]"))
+    }
+}
+
+fn origin_text(url: &Url) -> String {
+    Origin::of(url).map_or_else(|| "an address that is not http".to_owned(), |origin| origin.to_string())
+}
+
+/// True for `localhost` and the loopback addresses.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()),
+        None => false,
+    }
+}
+
+fn is_private(url: &Url) -> bool {
+    let v4 = |address: std::net::Ipv4Addr| {
+        address.is_private() || address.is_link_local() || address.is_unspecified() || address.is_broadcast()
+    };
+    match url.host() {
+        Some(Host::Ipv4(address)) => v4(address),
+        Some(Host::Ipv6(address)) => {
+            address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some_and(v4)
+        }
+        _ => false,
+    }
+}
+
+fn transport(origin: &str, error: &reqwest::Error) -> HttpError {
+    // reqwest's own text may hold the address with its query, so only the kind is kept.
+    let reason = if error.is_timeout() {
+        "timed out"
+    } else if error.is_connect() {
+        "cannot connect (refused, unknown host, or TLS not trusted)"
+    } else if error.is_body() || error.is_decode() {
+        "the answer broke off"
+    } else {
+        "the connection failed"
+    };
+    HttpError::Unreachable { origin: origin.to_owned(), reason: reason.to_owned(), attempts: 1 }
+}
+
+impl HttpError {
+    fn after(self, made: u32) -> HttpError {
+        match self {
+            HttpError::Unreachable { origin, reason, .. } => HttpError::Unreachable { origin, reason, attempts: made },
+            other => other,
+        }
+    }
+}

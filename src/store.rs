@@ -1,1 +1,265 @@
-//! The one SQLite state database: migrations and transactions.
+//! The one SQLite state database: migrations, transactions, and the lock that keeps it to one process.
+
+pub mod quarantine;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// How long a statement waits for another process's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The schema files, in order; a landed one is never edited, because its checksum is stored.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("001_snapshot", include_str!("store/schema/001_snapshot.sql")),
+    ("002_outbox", include_str!("store/schema/002_outbox.sql")),
+];
+
+/// Why the state database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's own failure.
+    #[error("state database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A file beside the database could not be opened or locked.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// Another process works on this data directory.
+    #[error("{path} is locked: another watershed works on this data directory; stop it or choose another one")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The file was written by a later version.
+    #[error("state database has schema {found}, this version knows up to {known}; use the newer watershed or restore the older data")]
+    Newer {
+        /// Schema number in the file.
+        found: i64,
+        /// Highest number this program knows.
+        known: i64,
+    },
+    /// An applied schema file differs from the one in this program.
+    #[error("schema file `{name}` differs from the one applied to this database; the data comes from a different build")]
+    Checksum {
+        /// Name of the schema file.
+        name: String,
+    },
+    /// A stored value that the program would never have written.
+    #[error("state database holds an impossible value: {0}")]
+    Corrupt(String),
+}
+
+/// The state database. Cheap calls from several threads take turns.
+pub struct Store {
+    connection: Mutex<Connection>,
+    // Held for its lock, which ends with the process even when that is killed.
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens (or creates, mode 0600) the database and migrates it. Refuses when another process holds it.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let lock = lock_beside(path)?;
+        create_private(path)?;
+        let mut connection = Connection::open(path)?;
+        configure(&connection)?;
+        migrate(&mut connection, MIGRATIONS)?;
+        Ok(Store { connection: Mutex::new(connection), _lock: Some(lock) })
+    }
+
+    /// Opens an existing database beside a running process, for looking and for small changes by commands.
+    /// Does not create and does not migrate.
+    pub fn open_beside(path: &Path) -> Result<Store, StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        configure(&connection)?;
+        refuse_newer(&connection, MIGRATIONS)?;
+        Ok(Store { connection: Mutex::new(connection), _lock: None })
+    }
+
+    /// A database that lives as long as the value; for tests and for one-off evaluations.
+    pub fn open_in_memory() -> Result<Store, StoreError> {
+        let mut connection = Connection::open_in_memory()?;
+        configure(&connection)?;
+        migrate(&mut connection, MIGRATIONS)?;
+        Ok(Store { connection: Mutex::new(connection), _lock: None })
+    }
+
+    /// Runs `work` on the connection.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        // A panic in another thread rolled its transaction back, so the connection is still sound.
+        let mut connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        work(&mut connection)
+    }
+
+    /// Runs `work` in one immediate transaction: all of it, durable on return, or nothing.
+    pub fn transaction<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+    }
+}
+
+fn lock_beside(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let file = private_options().open(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+        Err(TryLockError::Error(error)) => Err(StoreError::File { path, error }),
+    }
+}
+
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    private_options().open(path).map(drop).map_err(|error| StoreError::File { path: path.to_owned(), error })
+}
+
+fn private_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Settings every connection needs: WAL, a sync at each commit (a power cut loses nothing acknowledged), foreign keys.
+pub fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    Ok(())
+}
+
+/// Applies the schema files that are not applied yet, each in its own transaction, and verifies the others' checksums.
+pub fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_migration (
+            number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL) STRICT",
+    )?;
+    refuse_newer(connection, migrations)?;
+    for (index, (name, sql)) in migrations.iter().enumerate() {
+        let number = index as i64 + 1;
+        let sha256 = sha256_hex(sql.as_bytes());
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let applied: Option<String> = transaction
+            .query_row("SELECT sha256 FROM schema_migration WHERE number = ?1", [number], |row| row.get(0))
+            .optional()?;
+        match applied {
+            Some(applied) if applied == sha256 => {}
+            Some(_) => return Err(StoreError::Checksum { name: (*name).to_owned() }),
+            None => {
+                transaction.execute_batch(sql)?;
+                transaction.execute(
+                    "INSERT INTO schema_migration (number, name, sha256) VALUES (?1, ?2, ?3)",
+                    rusqlite::params![number, name, sha256],
+                )?;
+            }
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn refuse_newer(connection: &Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
+    let found: i64 =
+        connection.query_row("SELECT coalesce(max(number), 0) FROM schema_migration", [], |row| row.get(0))?;
+    let known = migrations.len() as i64;
+    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(()) }
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// `bytes` in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_and_the_first_keeps_working() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let first = Store::open(&path).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
+        assert!(Store::open_beside(&path).is_ok());
+        drop(first);
+        Store::open(&path).unwrap();
+    }
+
+    #[test]
+    fn migrations_run_once_are_verified_and_a_newer_schema_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let one: &[(&str, &str)] = &[("001", "CREATE TABLE a (x INTEGER)")];
+        let two: &[(&str, &str)] = &[one[0], ("002", "CREATE TABLE b (x INTEGER)")];
+        migrate(&mut connection, one).unwrap();
+        migrate(&mut connection, two).unwrap();
+        migrate(&mut connection, two).unwrap();
+        assert!(matches!(migrate(&mut connection, one), Err(StoreError::Newer { found: 2, known: 1 })));
+        let edited: &[(&str, &str)] = &[("001", "CREATE TABLE a (y INTEGER)"), two[1]];
+        assert!(matches!(migrate(&mut connection, edited), Err(StoreError::Checksum { name }) if name == "001"));
+    }
+
+    #[test]
+    fn a_failed_migration_leaves_no_trace() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let broken: &[(&str, &str)] = &[("001", "CREATE TABLE a (x INTEGER); CREATE TABLE a (x INTEGER)")];
+        assert!(migrate(&mut connection, broken).is_err());
+        migrate(&mut connection, &[("001", "CREATE TABLE a (x INTEGER)")]).unwrap();
+    }
+
+    #[test]
+    fn a_transaction_is_all_or_nothing() {
+        let store = Store::open_in_memory().unwrap();
+        let failed: Result<(), StoreError> = store.transaction(|transaction| {
+            transaction.execute("INSERT INTO pull (source, state, full, plan, started_at) VALUES ('s','open',1,'p','t')", [])?;
+            Err(StoreError::Corrupt("on purpose".to_owned()))
+        });
+        assert!(failed.is_err());
+        let rows: i64 = store
+            .with(|connection| Ok(connection.query_row("SELECT count(*) FROM pull", [], |row| row.get(0))?))
+            .unwrap();
+        assert_eq!(rows, 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_database_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let _store = Store::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,1 +1,323 @@
-//! Which patient a resource belongs to.
+//! Whose resource it is: the R4 patient compartment, and references in all their spellings.
+//!
+//! Element names follow R4's CompartmentDefinition "patient"; where it names several elements, the one that holds the
+//! subject of care counts, so that a resource has one patient. Device has no place in R4's compartment but carries
+//! `patient`, and is taken as that patient's.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Longest id FHIR allows, in characters (R4 datatypes, `id`).
+pub const ID_BYTES_MAX: usize = 64;
+
+#[derive(Clone, Copy)]
+enum Rule {
+    /// The resource is the patient.
+    Itself,
+    /// The reference, or the first patient among references, at this element.
+    At(&'static str),
+    /// Inside each item of a list: list element, then reference element.
+    Within(&'static str, &'static str),
+}
+
+/// Types with a patient, in alphabetical order: type, where its patient stands, whether one must stand there.
+const RULES: &[(&str, Rule, bool)] = &[
+    ("Account", Rule::At("subject"), false),
+    ("AdverseEvent", Rule::At("subject"), true),
+    ("AllergyIntolerance", Rule::At("patient"), true),
+    ("Appointment", Rule::Within("participant", "actor"), false),
+    ("AppointmentResponse", Rule::At("actor"), false),
+    ("Basic", Rule::At("subject"), false),
+    ("BodyStructure", Rule::At("patient"), true),
+    ("CarePlan", Rule::At("subject"), true),
+    ("CareTeam", Rule::At("subject"), false),
+    ("ChargeItem", Rule::At("subject"), true),
+    ("Claim", Rule::At("patient"), true),
+    ("ClaimResponse", Rule::At("patient"), true),
+    ("ClinicalImpression", Rule::At("subject"), true),
+    ("Communication", Rule::At("subject"), false),
+    ("CommunicationRequest", Rule::At("subject"), false),
+    ("Composition", Rule::At("subject"), false),
+    ("Condition", Rule::At("subject"), true),
+    ("Consent", Rule::At("patient"), false),
+    ("Coverage", Rule::At("beneficiary"), true),
+    ("CoverageEligibilityRequest", Rule::At("patient"), true),
+    ("CoverageEligibilityResponse", Rule::At("patient"), true),
+    ("DetectedIssue", Rule::At("patient"), false),
+    ("Device", Rule::At("patient"), false),
+    ("DeviceRequest", Rule::At("subject"), true),
+    ("DeviceUseStatement", Rule::At("subject"), true),
+    ("DiagnosticReport", Rule::At("subject"), false),
+    ("DocumentManifest", Rule::At("subject"), false),
+    ("DocumentReference", Rule::At("subject"), false),
+    ("Encounter", Rule::At("subject"), true),
+    ("EnrollmentRequest", Rule::At("candidate"), false),
+    ("EpisodeOfCare", Rule::At("patient"), true),
+    ("ExplanationOfBenefit", Rule::At("patient"), true),
+    ("FamilyMemberHistory", Rule::At("patient"), true),
+    ("Flag", Rule::At("subject"), false),
+    ("Goal", Rule::At("subject"), true),
+    ("ImagingStudy", Rule::At("subject"), true),
+    ("Immunization", Rule::At("patient"), true),
+    ("ImmunizationEvaluation", Rule::At("patient"), true),
+    ("ImmunizationRecommendation", Rule::At("patient"), true),
+    ("Invoice", Rule::At("subject"), false),
+    ("List", Rule::At("subject"), false),
+    ("MeasureReport", Rule::At("subject"), false),
+    ("Media", Rule::At("subject"), false),
+    ("MedicationAdministration", Rule::At("subject"), true),
+    ("MedicationDispense", Rule::At("subject"), true),
+    ("MedicationRequest", Rule::At("subject"), true),
+    ("MedicationStatement", Rule::At("subject"), true),
+    ("MolecularSequence", Rule::At("patient"), false),
+    ("NutritionOrder", Rule::At("patient"), true),
+    ("Observation", Rule::At("subject"), true),
+    ("Patient", Rule::Itself, true),
+    ("Procedure", Rule::At("subject"), true),
+    ("QuestionnaireResponse", Rule::At("subject"), false),
+    ("RelatedPerson", Rule::At("patient"), true),
+    ("RequestGroup", Rule::At("subject"), false),
+    ("ResearchSubject", Rule::At("individual"), true),
+    ("RiskAssessment", Rule::At("subject"), true),
+    ("ServiceRequest", Rule::At("subject"), true),
+    ("Specimen", Rule::At("subject"), false),
+    ("SupplyDelivery", Rule::At("patient"), false),
+    ("VisionPrescription", Rule::At("patient"), true),
+];
+
+fn rule(resource_type: &str) -> Option<(Rule, bool)> {
+    let at = RULES.binary_search_by(|(name, _, _)| (*name).cmp(resource_type)).ok()?;
+    RULES.get(at).map(|(_, rule, required)| (*rule, *required))
+}
+
+/// True for types that belong to a patient (each or most of their resources).
+pub fn in_compartment(resource_type: &str) -> bool {
+    rule(resource_type).is_some()
+}
+
+/// True for types whose every resource must name its subject; one that names nobody is not usable.
+pub fn patient_required(resource_type: &str) -> bool {
+    rule(resource_type).is_some_and(|(_, required)| required)
+}
+
+/// The search parameter that selects a type's resources by patient: `patient` nearly everywhere, `_id` for Patient.
+pub fn search_parameters(resource_type: &str) -> &'static [&'static str] {
+    match (resource_type, rule(resource_type)) {
+        ("Patient", _) => &["_id"],
+        (_, Some((Rule::At("beneficiary"), _))) => &["beneficiary", "patient"],
+        (_, Some((Rule::At("individual"), _))) => &["individual", "patient"],
+        (_, Some(_)) => &["patient", "subject"],
+        _ => &[],
+    }
+}
+
+/// True for an id that FHIR allows: 1 to 64 of letters, digits, `-` and `.`.
+pub fn is_id(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= ID_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+/// A reference taken apart: the type if it is named, and the bare id. Understands `Type/id`, absolute addresses,
+/// `/_history/n`, and `urn:uuid:`; `None` for contained, logical and malformed ones.
+pub fn reference_target(reference: &str) -> Option<(Option<&str>, &str)> {
+    if let Some(id) = reference.strip_prefix("urn:uuid:").or_else(|| reference.strip_prefix("urn:oid:")) {
+        return is_id(id).then_some((None, id));
+    }
+    if reference.starts_with('#') {
+        return None;
+    }
+    let path = reference.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once("/_history/").map_or(path, |(path, _)| path);
+    let mut parts = path.trim_end_matches('/').rsplit('/');
+    let id = parts.next().filter(|id| is_id(id))?;
+    let resource_type = parts.next()?;
+    let named = !resource_type.is_empty()
+        && resource_type.starts_with(|first: char| first.is_ascii_uppercase())
+        && resource_type.bytes().all(|byte| byte.is_ascii_alphabetic());
+    named.then_some((Some(resource_type), id))
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    reference: Option<String>,
+    #[serde(rename = "type")]
+    named_type: Option<String>,
+}
+
+impl Reference {
+    fn patient(&self) -> Option<String> {
+        let (named, id) = reference_target(self.reference.as_deref()?)?;
+        let is_patient = match (named, self.named_type.as_deref()) {
+            (Some(named), _) => named == "Patient",
+            (None, Some(named)) => named == "Patient",
+            (None, None) => true,
+        };
+        is_patient.then(|| id.to_owned())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn as_slice(&self) -> &[T] {
+        match self {
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+/// The elements that rules and the pull read; everything else of a resource is skipped, not parsed.
+/// Text that is not JSON, or repeats one of these elements, does not deserialise.
+#[derive(Deserialize)]
+pub(crate) struct Head<'a> {
+    #[serde(borrow, rename = "resourceType")]
+    pub resource_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub meta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subject: Option<&'a RawValue>,
+    #[serde(borrow)]
+    patient: Option<&'a RawValue>,
+    #[serde(borrow)]
+    beneficiary: Option<&'a RawValue>,
+    #[serde(borrow)]
+    candidate: Option<&'a RawValue>,
+    #[serde(borrow)]
+    individual: Option<&'a RawValue>,
+    #[serde(borrow)]
+    actor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    participant: Option<&'a RawValue>,
+}
+
+impl<'a> Head<'a> {
+    /// Reads the head of a resource; `None` when the text is not one JSON object.
+    pub fn read(json: &'a [u8]) -> Option<Head<'a>> {
+        let text = std::str::from_utf8(json).ok()?;
+        if !text.trim_start().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
+
+    /// A string element, decoded.
+    pub fn text(value: Option<&RawValue>) -> Option<String> {
+        serde_json::from_str(value?.get()).ok()
+    }
+
+    fn element(&self, name: &str) -> Option<&'a RawValue> {
+        match name {
+            "subject" => self.subject,
+            "patient" => self.patient,
+            "beneficiary" => self.beneficiary,
+            "candidate" => self.candidate,
+            "individual" => self.individual,
+            "actor" => self.actor,
+            "participant" => self.participant,
+            _ => None,
+        }
+    }
+
+    /// The patient, by the rule of `resource_type`.
+    pub fn patient(&self, resource_type: &str) -> Option<String> {
+        match rule(resource_type)?.0 {
+            Rule::Itself => Head::text(self.id).filter(|id| is_id(id)),
+            Rule::At(name) => first_patient(self.element(name)?),
+            Rule::Within(list, name) => {
+                let items: Vec<serde_json::Map<String, serde_json::Value>> =
+                    serde_json::from_str(self.element(list)?.get()).ok()?;
+                items
+                    .into_iter()
+                    .filter_map(|mut item| serde_json::from_value::<Reference>(item.remove(name)?).ok())
+                    .find_map(|reference| reference.patient())
+            }
+        }
+    }
+
+    /// True when the rule's element is present at all, whoever it names.
+    pub fn names_somebody(&self, resource_type: &str) -> bool {
+        match rule(resource_type) {
+            Some((Rule::Itself, _)) => true,
+            Some((Rule::At(name) | Rule::Within(name, _), _)) => self
+                .element(name)
+                .and_then(|value| serde_json::from_str::<OneOrMany<Reference>>(value.get()).ok())
+                .is_some_and(|found| {
+                    found.as_slice().iter().any(|one| one.reference.as_deref().and_then(reference_target).is_some())
+                }),
+            None => false,
+        }
+    }
+}
+
+fn first_patient(value: &RawValue) -> Option<String> {
+    let found: OneOrMany<Reference> = serde_json::from_str(value.get()).ok()?;
+    found.as_slice().iter().find_map(Reference::patient)
+}
+
+/// The bare id of the patient a resource belongs to; `None` when it belongs to none, or cannot be read.
+pub fn patient_of(resource_type: &str, json: &[u8]) -> Option<String> {
+    Head::read(json)?.patient(resource_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_sorted_for_the_search() {
+        assert!(RULES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn references_in_all_spellings() {
+        let cases = [
+            ("Patient/p1", Some((Some("Patient"), "p1"))),
+            ("https://ehr.example/fhir/Patient/p1", Some((Some("Patient"), "p1"))),
+            ("Patient/p1/_history/3", Some((Some("Patient"), "p1"))),
+            ("https://ehr.example/fhir/Patient/p1/_history/3", Some((Some("Patient"), "p1"))),
+            ("urn:uuid:6e2f1a6c-0000-4000-8000-000000000001", Some((None, "6e2f1a6c-0000-4000-8000-000000000001"))),
+            ("#p1", None),
+            ("p1", None),
+            ("", None),
+            ("Patient/", None),
+            ("Patient/a b", None),
+            ("Patient?identifier=x|1", None),
+            ("patient/p1", None),
+        ];
+        for (reference, expected) in cases {
+            assert_eq!(reference_target(reference), expected, "{reference}");
+        }
+    }
+
+    #[test]
+    fn whose_resource_it_is() {
+        let cases = [
+            ("Patient", r#"{"resourceType":"Patient","id":"p1"}"#, Some("p1")),
+            ("Observation", r#"{"subject":{"reference":"Patient/p1"}}"#, Some("p1")),
+            ("Observation", r#"{"subject":{"reference":"urn:uuid:p1"}}"#, Some("p1")),
+            ("Observation", r#"{"subject":{"reference":"Location/l1"}}"#, None),
+            ("Observation", r#"{"patient":{"reference":"Patient/p1"}}"#, None),
+            ("Coverage", r#"{"beneficiary":{"reference":"https://h/Patient/p1/_history/2"}}"#, Some("p1")),
+            ("Device", r#"{"patient":{"reference":"Patient/p1"}}"#, Some("p1")),
+            ("Account", r#"{"subject":[{"reference":"Device/d"},{"reference":"Patient/p1"}]}"#, Some("p1")),
+            ("Appointment", r#"{"participant":[{"actor":{"reference":"Location/l"}},{"actor":{"reference":"Patient/p1"}}]}"#, Some("p1")),
+            ("Location", r#"{"id":"l1"}"#, None),
+            ("Observation", r#"{"subject":{"display":"only"}}"#, None),
+            ("Observation", r#"{"subject":{"reference":"Patient/p1"},"subject":{"reference":"Patient/p2"}}"#, None),
+            ("Observation", r#"[]"#, None),
+            ("Observation", "\u{feff}", None),
+        ];
+        for (resource_type, json, expected) in cases {
+            assert_eq!(patient_of(resource_type, json.as_bytes()).as_deref(), expected, "{json}");
+        }
+    }
+}

@@ -1,1 +1,194 @@
-//! Newline-delimited JSON: splitting, bounds, bad lines.
+//! Newline-delimited JSON: a bounded splitter that forgives what servers send and names what it cannot take.
+
+use std::io::{self, BufRead};
+
+/// Longest line that is kept, in bytes. Real resources of this size exist; larger ones are quarantined.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// One step of [`Lines`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A line's content, without its end and without a byte order mark; never blank.
+    Text {
+        /// 1-based line number.
+        number: u64,
+        /// The content.
+        bytes: &'a [u8],
+        /// False for a last line without its newline: complete JSON, or a file cut short.
+        terminated: bool,
+    },
+    /// A line above the limit; its content was skipped.
+    TooLong {
+        /// 1-based line number.
+        number: u64,
+        /// Its length, in bytes.
+        length: u64,
+    },
+}
+
+/// Splits a stream into lines: LF or CRLF, a byte order mark at the start, blank lines anywhere, and a missing last
+/// newline are all accepted. Memory is bounded by the limit.
+pub struct Lines<R> {
+    input: R,
+    limit: usize,
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Splits `input`, with [`LINE_BYTES_MAX`] as the limit.
+    pub fn new(input: R) -> Lines<R> {
+        Lines::with_limit(input, LINE_BYTES_MAX)
+    }
+
+    /// Splits `input` with another limit, in bytes.
+    pub fn with_limit(input: R, limit: usize) -> Lines<R> {
+        Lines { input, limit, number: 0, line: Vec::new() }
+    }
+
+    /// The next line that is not blank; `None` at the end.
+    pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
+        loop {
+            self.line.clear();
+            let mut length: u64 = 0;
+            let terminated = loop {
+                let buffer = match self.input.fill_buf() {
+                    Ok(buffer) => buffer,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                if buffer.is_empty() {
+                    break false;
+                }
+                let (taken, ended) = match memchr::memchr(b'\n', buffer) {
+                    Some(end) => (end, true),
+                    None => (buffer.len(), false),
+                };
+                length = length.saturating_add(taken as u64);
+                // Two bytes of room: a carriage return or part of a byte order mark do not make a line too long.
+                let room = (self.limit + 4).saturating_sub(self.line.len()).min(taken);
+                self.line.extend_from_slice(buffer.get(..room).unwrap_or(buffer));
+                self.input.consume(taken + usize::from(ended));
+                if ended {
+                    break true;
+                }
+            };
+            if !terminated && length == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            let number = self.number;
+            if length > self.limit as u64 + 4 {
+                return Ok(Some(Line::TooLong { number, length }));
+            }
+            let (start, end) = content(&self.line, number == 1);
+            if start == end {
+                continue;
+            }
+            if end - start > self.limit {
+                return Ok(Some(Line::TooLong { number, length }));
+            }
+            let bytes = self.line.get(start..end).unwrap_or_default();
+            return Ok(Some(Line::Text { number, bytes, terminated }));
+        }
+    }
+}
+
+/// Where a line's content starts and ends: without byte order mark and without JSON's white space at both ends.
+fn content(line: &[u8], first: bool) -> (usize, usize) {
+    let mark = if first && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let rest = line.get(mark..).unwrap_or_default();
+    let Some(start) = rest.iter().position(|byte| !blank(byte)) else { return (mark, mark) };
+    let end = rest.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
+    (mark + start, mark + end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(input: &[u8], limit: usize, chunk: usize) -> Vec<Result<Vec<u8>, u64>> {
+        let mut lines = Lines::with_limit(io::BufReader::with_capacity(chunk, input), limit);
+        let mut out = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            out.push(match line {
+                Line::Text { bytes, .. } => Ok(bytes.to_vec()),
+                Line::TooLong { length, .. } => Err(length),
+            });
+        }
+        out
+    }
+
+    #[test]
+    fn framing_that_servers_really_send() {
+        let cases: &[(&[u8], &[&str])] = &[
+            (b"", &[]),
+            (b"\n\n", &[]),
+            (b"{}", &["{}"]),
+            (b"{}\n{}\n", &["{}", "{}"]),
+            (b"{}\r\n{}\r\n", &["{}", "{}"]),
+            (b"\xEF\xBB\xBF{}\n", &["{}"]),
+            (b"\xEF\xBB\xBF\n{}", &["{}"]),
+            (b"\n\r\n  \t\n{}\n\n", &["{}"]),
+            (b"  {} \n", &["{}"]),
+        ];
+        for (input, expected) in cases {
+            for chunk in [1, 2, 3, 8192] {
+                let found: Vec<String> =
+                    split(input, 100, chunk).into_iter().map(|line| String::from_utf8(line.unwrap()).unwrap()).collect();
+                assert_eq!(&found, expected, "{input:?} by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_named_and_the_next_one_still_comes() {
+        assert_eq!(split(b"0123456789abcdef\n{}\n", 10, 4), vec![Err(16), Ok(b"{}".to_vec())]);
+        assert_eq!(split(b"0123456789\r\n", 10, 4), vec![Ok(b"0123456789".to_vec())]);
+        assert_eq!(split(b"01234567891\n", 10, 4), vec![Err(11)]);
+    }
+
+    #[test]
+    fn a_missing_last_newline_is_told() {
+        let mut lines = Lines::new(&b"{}\n{}"[..]);
+        assert!(matches!(lines.next_line().unwrap(), Some(Line::Text { number: 1, terminated: true, .. })));
+        assert!(matches!(lines.next_line().unwrap(), Some(Line::Text { number: 2, terminated: false, .. })));
+        assert!(lines.next_line().unwrap().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_invented_or_dependent_on_buffering(input in proptest::collection::vec(
+            prop_oneof![Just(b'\n'), Just(b'\r'), Just(b' '), Just(b'a'), Just(b'{'), any::<u8>()], 0..200),
+            limit in 1usize..40, chunk in 1usize..16)
+        {
+            let found = split(&input, limit, chunk);
+            prop_assert_eq!(&found, &split(&input, limit, 4096));
+            let body = input.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&input);
+            let expected: Vec<Vec<u8>> = body.split(|byte| *byte == b'\n')
+                .map(|line| line.trim_ascii_start_and_end()).filter(|line| !line.is_empty()).collect();
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                match found {
+                    Ok(bytes) => { prop_assert_eq!(bytes, expected); prop_assert!(bytes.len() <= limit); }
+                    Err(length) => prop_assert!(*length as usize >= expected.len() && *length as usize > limit),
+                }
+            }
+        }
+    }
+
+    trait Trim {
+        fn trim_ascii_start_and_end(&self) -> Vec<u8>;
+    }
+
+    impl Trim for [u8] {
+        fn trim_ascii_start_and_end(&self) -> Vec<u8> {
+            let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
+            let start = self.iter().position(|byte| !blank(byte)).unwrap_or(self.len());
+            let end = self.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
+            self[start..end].to_vec()
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Answers: read whole within limits, or handed out in chunks.
+
+use super::retry::Signal;
+use super::{HttpError, origin_text, transport};
+use reqwest::header::HeaderMap;
+use std::io::Read as _;
+use tokio::sync::OwnedSemaphorePermit;
+use url::Url;
+
+/// Largest expansion of a compressed body; FHIR JSON stays below 60.
+const INFLATION_MAX: u64 = 200;
+/// Bodies up to this size, in bytes, may expand freely: ratios of tiny bodies mean nothing.
+const INFLATION_FREE_BYTES: u64 = 1 << 20;
+
+/// An answer whose body is held in memory.
+#[derive(Clone)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+    /// The address that answered, after redirects; relative links resolve against it.
+    pub url: Url,
+    headers: HeaderMap,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+impl Response {
+    /// A header's value, if it is readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// True for 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// The server's clock at this answer (`Date`), if it sent one.
+    pub fn date(&self) -> Option<jiff::Timestamp> {
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(self.header("date")?).ok()
+    }
+
+    pub(super) fn signal(&self) -> Signal {
+        Signal { status: self.status, retry_after: self.header("retry-after").map(str::to_owned) }
+    }
+}
+
+/// An answer whose body has not been read.
+pub struct Download {
+    answer: reqwest::Response,
+    url: Url,
+    limit: u64,
+    received: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Download {
+    pub(super) fn new(answer: reqwest::Response, url: Url, limit: u64, permit: OwnedSemaphorePermit) -> Download {
+        Download { answer, url, limit, received: 0, _permit: permit }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.answer.status().as_u16()
+    }
+
+    /// A header's value, if it is readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.answer.headers().get(name)?.to_str().ok()
+    }
+
+    /// True when the chunks are gzip and not yet decompressed.
+    pub fn is_gzip(&self) -> bool {
+        self.header("content-encoding").is_some_and(|value| value.trim().eq_ignore_ascii_case("gzip"))
+    }
+
+    /// The next chunk as transferred; `None` at the proper end. A body shorter than announced is an error.
+    pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, HttpError> {
+        let chunk = self.answer.chunk().await.map_err(|error| transport(&origin_text(&self.url), &error))?;
+        if let Some(chunk) = &chunk {
+            self.received = self.received.saturating_add(chunk.len() as u64);
+            if self.received > self.limit {
+                return Err(HttpError::TooLarge { origin: origin_text(&self.url), limit: self.limit });
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// Reads the rest into memory, within `limit` bytes.
+    pub async fn read(mut self, limit: u64) -> Result<Response, HttpError> {
+        let origin = origin_text(&self.url);
+        self.limit = limit;
+        let encoding = self.header("content-encoding").map(|value| value.trim().to_ascii_lowercase());
+        let mut raw = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            raw.extend_from_slice(chunk.as_ref());
+        }
+        let body = match encoding.as_deref() {
+            None | Some("" | "identity") => raw,
+            Some("gzip" | "x-gzip") if raw.is_empty() => raw,
+            Some("gzip" | "x-gzip") => inflate(&raw, limit, &origin)?,
+            Some(_) => return Err(HttpError::Encoding { origin }),
+        };
+        Ok(Response { status: self.status(), body, headers: self.answer.headers().clone(), url: self.url })
+    }
+
+    pub(super) fn origin(&self) -> String {
+        origin_text(&self.url)
+    }
+
+    pub(super) fn signal(&self) -> Signal {
+        Signal { status: self.status(), retry_after: self.header("retry-after").map(str::to_owned) }
+    }
+}
+
+fn inflate(raw: &[u8], limit: u64, origin: &str) -> Result<Vec<u8>, HttpError> {
+    let ceiling = limit.min((raw.len() as u64).saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES));
+    let mut body = Vec::new();
+    let read = flate2::read::MultiGzDecoder::new(raw).take(ceiling.saturating_add(1)).read_to_end(&mut body);
+    match read {
+        Ok(_) if body.len() as u64 <= ceiling => Ok(body),
+        _ => Err(HttpError::Encoding { origin: origin.to_owned() }),
+    }
+}

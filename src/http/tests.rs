@@ -1,0 +1,3 @@
+//! The retry table, addresses, tokens and limits, against servers made on the spot.
+
+use super::*;
