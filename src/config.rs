@@ -1,1 +1,3 @@
 //! Site and registry configuration: defaults, file, environment.
+
+pub mod layers;
