@@ -18,6 +18,10 @@ pub use layers::Places;
 pub const SITE_EXAMPLE: &str = include_str!("../config/site.example.toml");
 /// The example of a registry's configuration: every key with its default.
 pub const REGISTRY_EXAMPLE: &str = include_str!("../config/registry.example.toml");
+/// Resources a page may have.
+pub const PAGE_SIZE_MAX: u32 = 10_000;
+/// Requests to one EHR at once.
+pub const REQUESTS_MAX: u32 = 64;
 /// Months a night may report.
 pub const MONTHS_MAX: u32 = 240;
 /// Threads a night may evaluate on.
@@ -30,7 +34,7 @@ pub struct Site {
     /// Who and where.
     pub site: Identity,
     /// The EHR.
-    pub source: crate::source::Options,
+    pub source: Source,
     /// The site's mapping.
     pub mapping: Mapping,
     /// What is measured.
@@ -58,6 +62,65 @@ pub struct Identity {
 impl Default for Identity {
     fn default() -> Self {
         Identity { id: String::new(), title: String::new(), time_zone: "UTC".to_owned(), data: "data".to_owned() }
+    }
+}
+
+/// The EHR.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// Base address of the FHIR server.
+    pub url: String,
+    /// `auto`, `bulk` or `search`.
+    pub mode: Mode,
+    /// Client id of this adapter at the EHR's authorization server; empty: the server asks for none.
+    pub client_id: String,
+    /// File with the private key (PEM or JWK) whose public half the EHR has.
+    pub key_file: String,
+    /// Token endpoint, for a server without SMART discovery.
+    pub token_url: String,
+    /// Scopes to ask for; empty: one `system/TYPE.rs` for each type that the measures need.
+    pub scopes: Vec<String>,
+    /// Bulk Data group to export; empty: every patient.
+    pub group: String,
+    /// Resources asked for on a page.
+    pub page_size: u32,
+    /// Requests under way at once.
+    pub requests_at_once: u32,
+    /// File with the snapshot's key (32 bytes, base64); made on first use when empty: `DATA/snapshot.key`.
+    pub snapshot_key_file: String,
+    /// Whether plain HTTP to another host than this one is intended.
+    pub allow_plain_http: bool,
+}
+
+/// How data are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Bulk Data where the server offers it, else search.
+    #[default]
+    Auto,
+    /// Bulk Data only.
+    Bulk,
+    /// Search only.
+    Search,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source {
+            url: String::new(),
+            mode: Mode::Auto,
+            client_id: String::new(),
+            key_file: String::new(),
+            token_url: String::new(),
+            scopes: Vec::new(),
+            group: String::new(),
+            page_size: 200,
+            requests_at_once: 4,
+            snapshot_key_file: String::new(),
+            allow_plain_http: false,
+        }
     }
 }
 
@@ -218,15 +281,26 @@ fn read(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
 
 /// What the types cannot say; each finding at its key.
 fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
-    let Site { site, mapping, measures, schedule, registry, .. } = &loaded.value;
+    let Site { site, source, mapping, measures, schedule, registry } = &loaded.value;
     let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
     check.required("site.id", &site.id, "the name under which the network knows this hospital");
     if jiff::tz::TimeZone::get(&site.time_zone).is_err() {
         check.error("site.time_zone", format!("no time zone is named `{}`", site.time_zone), "write an IANA name, for example `America/New_York`");
     }
-    if !mapping.file.is_empty() {
-        check.exists("mapping.file", &mapping.file);
+    check.required("source.url", &source.url, "the base address of the EHR's FHIR server");
+    check.address("source.url", &source.url, source.allow_plain_http);
+    check.address("source.token_url", &source.token_url, source.allow_plain_http);
+    check.exists("source.key_file", &source.key_file);
+    check.exists("source.snapshot_key_file", &source.snapshot_key_file);
+    if !source.client_id.is_empty() && source.key_file.is_empty() {
+        check.error("source.key_file", "`source.key_file` is empty".to_owned(), "a client id needs the private key that proves it");
     }
+    for (key, number, most) in [("source.page_size", source.page_size, PAGE_SIZE_MAX), ("source.requests_at_once", source.requests_at_once, REQUESTS_MAX)] {
+        if !(1..=most).contains(&number) {
+            check.error(key, format!("`{key}` is {number}"), &format!("between 1 and {most}"));
+        }
+    }
+    check.exists("mapping.file", &mapping.file);
     if measures.folders.is_empty() {
         check.error("measures.folders", "no measure is named".to_owned(), "name at least one measure folder");
     }
@@ -376,7 +450,7 @@ mod tests {
         let (loaded, findings) = load_site(&path);
         assert!(loaded.is_none());
         let report = crate::diagnostic::render_human(&findings, false);
-        for expected in ["`site.id` is required", "no time zone is named `Europe/Pari`", "`nowhere` does not exist", "`measures.months` is 0", "`nightly` is no cron expression", "plain HTTP to another host", "`registry.client_id` is required"] {
+        for expected in ["`site.id` is required", "`source.url` is required", "no time zone is named `Europe/Pari`", "`nowhere` does not exist", "`measures.months` is 0", "`nightly` is no cron expression", "plain HTTP to another host", "`registry.client_id` is required"] {
             assert!(report.contains(expected), "`{expected}` is missing in\n{report}");
         }
     }
