@@ -1,0 +1,1 @@
+//! Reads value sets
