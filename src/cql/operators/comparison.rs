@@ -8,7 +8,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 
 use super::Context;
 use crate::cql::value::{Code, DateTime, Interval, Precision, Quantity, Ratio, Value};
-use crate::fhir::record::NodeId;
+use crate::fhir::record::{NodeId, NodeKind};
 
 /// Chapter 12 Comparison of the specification's reference.
 pub(super) const OPERATORS: &[Operator] = {
@@ -394,6 +394,45 @@ fn greater_or_equal(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 /// Elements of the record are equal when they are the same element or have the same content.
-fn node_equal(left: NodeId, right: NodeId, _context: &Context<'_>, _depth: usize) -> Option<bool> {
-    if left == right { Some(true) } else { None }
+fn node_equal(left: NodeId, right: NodeId, context: &Context<'_>, depth: usize) -> Option<bool> {
+    if left == right {
+        return Some(true);
+    }
+    let depth = depth.checked_sub(1)?;
+    let record = context.record;
+    let kind = record.kind(left);
+    if kind != record.kind(right) {
+        return Some(false);
+    }
+    match kind {
+        NodeKind::Null => Some(true),
+        NodeKind::Number => match (record.number(left), record.number(right)) {
+            (Some(left), Some(right)) => Some(left == right),
+            _ => Some(record.literal(left) == record.literal(right)),
+        },
+        NodeKind::Boolean | NodeKind::Text => Some(record.literal(left) == record.literal(right)),
+        NodeKind::Array => {
+            let (mut own, mut others) = (record.items(left), record.items(right));
+            loop {
+                match (own.next(), others.next()) {
+                    (None, None) => return Some(true),
+                    (Some(own), Some(other)) if node_equal(own, other, context, depth)? => {}
+                    _ => return Some(false),
+                }
+            }
+        }
+        NodeKind::Object => {
+            if record.fields(left).count() != record.fields(right).count() {
+                return Some(false);
+            }
+            for field in record.fields(left) {
+                let other = record.name(field).and_then(|name| record.get(right, name));
+                let Some(other) = other else { return Some(false) };
+                if !node_equal(field, other, context, depth)? {
+                    return Some(false);
+                }
+            }
+            Some(true)
+        }
+    }
 }

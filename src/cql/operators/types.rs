@@ -121,8 +121,8 @@ fn boolean_of(value: &Value) -> Option<Value> {
             _ => return None,
         },
         other => match decimal(other)? {
-            Decimal::ONE => true,
-            Decimal::ZERO => false,
+            one if one == Decimal::ONE => true,
+            zero if zero.is_zero() => false,
             _ => return None,
         },
     };
@@ -365,7 +365,10 @@ fn parts_of(value: &Value, call: &Call<'_>) -> Vec<Value> {
         Value::Concept(own) => own.codes.iter().map(code).chain(std::iter::once(text(&own.display))).collect(),
         Value::Interval(own) => vec![own.low.clone(), own.high.clone()],
         Value::Node(node, class) => {
-            call.context.record.children(*node).map(|child| Value::Node(child, *class)).collect()
+            // The class of a part is the evaluator's to find out; what it does not know is seen as the whole's.
+            let record = call.context.record;
+            let fields = record.fields(*node).flat_map(|field| record.items(field));
+            fields.map(|part| Value::Node(part, *class)).collect()
         }
         _ => Vec::new(),
     };
