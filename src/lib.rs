@@ -14,6 +14,7 @@ pub mod smart;
 pub mod source;
 pub mod snapshot;
 pub mod store;
+pub mod feed;
 pub mod outbox;
 pub mod destination;
 pub mod registry;

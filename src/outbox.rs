@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-pub mod manifest;
-pub use manifest::{Cause, Completeness, Entry, Manifest, ReportKey, Withdrawal, sha256_hex};
+use crate::feed::feed_id;
+pub use crate::feed::{Cause, Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, sha256_hex};
 
 /// Reports and withdrawals one feed may name.
 pub const REPORTS_MAX: usize = 10_000;
@@ -184,9 +184,18 @@ pub fn backoff(attempts: u32, jitter: f64) -> Duration {
 
 /// Raises the epoch: once at the start of every process that appends. A copy of this database restored
 /// elsewhere has a lower one, and a destination that has seen the higher refuses it.
+///
+/// Leases that a process left when it was killed end here: the caller holds the database alone.
 pub fn open_epoch(connection: &mut Connection) -> Result<u64, OutboxError> {
+    release_leases(connection)?;
     let epoch: i64 = connection.query_row("UPDATE outbox_epoch SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch", [], |row| row.get(0))?;
     Ok(epoch.unsigned_abs())
+}
+
+/// Ends the leases of processes that no longer run; for a caller that holds the database alone.
+pub fn release_leases(connection: &Connection) -> Result<(), OutboxError> {
+    connection.execute("UPDATE outbox_feed SET lease = NULL, lease_until = NULL WHERE lease IS NOT NULL", [])?;
+    Ok(())
 }
 
 /// Appends the night's feed in the caller's transaction, under the epoch of the last [`open_epoch`].
@@ -335,7 +344,7 @@ fn append_under(transaction: &Transaction<'_>, draft: &Draft, epoch: i64, now: T
     reports.sort_by(|a, b| a.key.cmp(&b.key));
     withdrawals.sort_by(|a, b| a.key.cmp(&b.key));
     let mut manifest = Manifest {
-        protocol: manifest::PROTOCOL.to_owned(),
+        protocol: PROTOCOL.to_owned(),
         site: draft.site.clone(),
         supersedes: head.map(|head| head.manifest_sha256),
         attempt: 1,
@@ -352,7 +361,7 @@ fn unused_identity(transaction: &Transaction<'_>, destination: &str, manifest: &
     while manifest.attempt < ATTEMPTS_OF_CONTENT_MAX {
         let bytes = manifest.bytes();
         let query = "SELECT 1 FROM outbox_feed WHERE destination = ?1 AND feed = ?2";
-        if transaction.query_row(query, params![destination, manifest::feed_id(&bytes)], |_| Ok(())).optional()?.is_none() {
+        if transaction.query_row(query, params![destination, feed_id(&bytes)], |_| Ok(())).optional()?.is_none() {
             return Ok(bytes);
         }
         manifest.attempt += 1;
@@ -369,7 +378,7 @@ fn insert(
     epoch: i64,
     now: Timestamp,
 ) -> Result<Appended, OutboxError> {
-    let feed = manifest::feed_id(bytes);
+    let feed = feed_id(bytes);
     transaction.execute(
         "UPDATE outbox_feed SET confirm_due = 0 WHERE destination = ?1 AND site = ?2",
         params![draft.destination, draft.site],

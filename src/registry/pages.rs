@@ -1,1 +1,397 @@
-//! The dashboards.
+//! Pages for people: the arrival board, a page per measure, per site, per report. Rendered here, no script.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+
+use super::report::Stratum;
+use super::series::{self, Arrival, Point, Revision};
+use super::{MeasureCard, Registry, Unit};
+use chart::{Chart, encode};
+
+mod chart;
+
+/// Reasons shown of one refusal.
+const REASONS_SHOWN: usize = 5;
+
+pub(super) fn routes() -> Router<Registry> {
+    Router::new()
+        .route("/", get(board))
+        .route("/measures/{id}", get(measure))
+        .route("/measures/{id}/sites/{site}", get(site))
+        .route("/measures/{id}/sites/{site}/{period}", get(revisions))
+        .route("/style.css", get(style))
+        .route("/favicon.svg", get(icon))
+        .route("/favicon.ico", get(icon))
+}
+
+async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "public, max-age=300")];
+    (headers, include_str!("templates/style.css")).into_response()
+}
+
+async fn icon() -> Response {
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "public, max-age=86400")];
+    (headers, include_str!("templates/icon.svg")).into_response()
+}
+
+fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "page");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct Message<'a> {
+    network: &'a str,
+    title: &'a str,
+    text: &'a str,
+}
+
+fn message(registry: &Registry, status: StatusCode, title: &str, text: &str) -> Response {
+    page(status, &Message { network: &registry.options.network, title, text })
+}
+
+/// Any address that is not there.
+pub(super) async fn not_found(State(registry): State<Registry>) -> Response {
+    message(&registry, StatusCode::NOT_FOUND, "Not found", "There is nothing at this address.")
+}
+
+fn unavailable(registry: &Registry, error: &rusqlite::Error) -> Response {
+    tracing::error!(%error, "registry database");
+    message(registry, StatusCode::SERVICE_UNAVAILABLE, "Try again", "The registry cannot answer right now.")
+}
+
+/// How a site stands on the board.
+struct Place {
+    site: String,
+    organization: String,
+    mark: &'static str,
+    state: &'static str,
+    word: String,
+    when: String,
+    stamp: String,
+    confirmed: Option<String>,
+    data: String,
+    reports: String,
+    reasons: Vec<String>,
+    more: usize,
+}
+
+/// One measure on the board.
+struct Offer {
+    link: String,
+    title: String,
+    text: String,
+    direction: &'static str,
+    latest: String,
+}
+
+#[derive(Template)]
+#[template(path = "board.html")]
+struct Board<'a> {
+    network: &'a str,
+    places: Vec<Place>,
+    arrived: usize,
+    late: usize,
+    refused: usize,
+    late_after: u32,
+    offers: Vec<Offer>,
+    now: String,
+}
+
+async fn board(State(registry): State<Registry>) -> Response {
+    let (now, held) = (registry.now(), registry.clone());
+    let read = registry.store.reading(move |connection| {
+        let arrivals = series::arrivals(connection, now, held.options.late_after_hours)?;
+        let all = held.options.measures.iter().map(|card| series::series(connection, card, None)).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, rusqlite::Error>((arrivals, all))
+    });
+    let (arrivals, all) = match read.await {
+        Ok(read) => read,
+        Err(error) => return unavailable(&registry, &error),
+    };
+    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, now)).collect();
+    let count = |state: &str| places.iter().filter(|place| place.state == state).count();
+    let (late, refused) = (count("late") + count("never"), count("refused"));
+    let arrived = places.len() - late - refused;
+    places.sort_by_key(|place| ["refused", "late", "never", "partial", "arrived"].iter().position(|state| *state == place.state));
+    let offers = registry.options.measures.iter().zip(&all).map(|(card, all)| offer(card, all)).collect();
+    let options = &registry.options;
+    let late_after = options.late_after_hours;
+    page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, late_after, offers, now: stamp(now) })
+}
+
+fn place(arrival: &Arrival, now: Timestamp) -> Place {
+    let (mark, state, word) = match (&arrival.refused, &arrival.last) {
+        (Some(_), _) => ("✕", "refused", "Rejected"),
+        (None, None) => ("–", "never", "Nothing yet"),
+        (None, Some(_)) if arrival.late => ("!", "late", "Late"),
+        (None, Some(last)) if !last.complete => ("◐", "partial", "Partial"),
+        (None, Some(_)) => ("✓", "arrived", "Complete"),
+    };
+    let last = arrival.last.as_ref();
+    let confirmed = match (arrival.site.heard, last) {
+        (Some(heard), Some(last)) if heard > last.committed => Some(age(heard, now)),
+        _ => None,
+    };
+    let data = last.map_or_else(String::new, |last| match (last.complete, last.gaps, last.quarantined) {
+        (true, _, 0) => "complete".to_owned(),
+        (true, _, aside) => format!("complete; {aside} lines set aside"),
+        (false, gaps, aside) => format!("partial: {gaps} gaps, {aside} lines set aside"),
+    });
+    let all = arrival.refused.as_ref().map(|(_, reasons)| reasons.as_slice()).unwrap_or_default();
+    Place {
+        site: arrival.site.name.clone(),
+        organization: arrival.site.organization.clone(),
+        mark,
+        state,
+        word: word.to_owned(),
+        when: last.map_or_else(|| "never".to_owned(), |last| age(last.committed, now)),
+        stamp: last.map_or_else(String::new, |last| stamp(last.committed)),
+        confirmed,
+        data,
+        reports: last.map_or_else(String::new, |last| last.reports.to_string()),
+        reasons: all.iter().take(REASONS_SHOWN).cloned().collect(),
+        more: all.len().saturating_sub(REASONS_SHOWN),
+    }
+}
+
+fn direction(card: &MeasureCard) -> &'static str {
+    match card.higher_is_better {
+        Some(true) => "higher is better",
+        Some(false) => "lower is better",
+        None => "neither higher nor lower is better as such",
+    }
+}
+
+fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
+    let newest = all.values().filter_map(|points| points.last()).max_by(|a, b| a.period_start.cmp(&b.period_start));
+    let latest = newest.map_or_else(
+        || "no reports yet".to_owned(),
+        |newest| {
+            let of_month = all.values().flatten().filter(|point| point.period_start.get(..10) == newest.period_start.get(..10));
+            let (mut sites, mut sum) = (0, newest.clone());
+            (sum.numerator, sum.denominator) = (Some(Decimal::ZERO), Some(Decimal::ZERO));
+            for point in of_month {
+                sites += 1;
+                sum.numerator = sum.numerator.zip(point.numerator).and_then(|(a, b)| a.checked_add(b));
+                sum.denominator = sum.denominator.zip(point.denominator).and_then(|(a, b)| a.checked_add(b));
+            }
+            let sites = if sites == 1 { "1 site".to_owned() } else { format!("{sites} sites") };
+            match sum.value(&card.unit) {
+                Some(value) => format!("{} in {}, {sites}", chart::value_text(card, value), chart::period_name(newest)),
+                None => format!("no denominator in {}", chart::period_name(newest)),
+            }
+        },
+    );
+    let text = card.plain_language.split_inclusive(['.', '!', '?']).next().unwrap_or_default().trim().to_owned();
+    Offer { link: format!("/measures/{}", encode(&card.id)), title: card.title.clone(), text, direction: direction(card), latest }
+}
+
+/// `2026-03-04 02:15 UTC`.
+fn stamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// `3 hours ago`.
+fn age(at: Timestamp, now: Timestamp) -> String {
+    let minutes = (now.as_second() - at.as_second()) / 60;
+    let (number, unit) = match minutes {
+        ..=1 => return "just now".to_owned(),
+        2..=119 => (minutes, "minutes"),
+        120..=2879 => (minutes / 60, "hours"),
+        _ => (minutes / 1440, "days"),
+    };
+    format!("{number} {unit} ago")
+}
+
+/// A stratum over all months.
+struct StratumRow {
+    stratum: String,
+    numerator: String,
+    denominator: String,
+    value: String,
+    interval: String,
+}
+
+/// A table of strata.
+struct Strata {
+    name: String,
+    rows: Vec<StratumRow>,
+}
+
+#[derive(Template)]
+#[template(path = "measure.html")]
+struct MeasurePage<'a> {
+    network: &'a str,
+    card: &'a MeasureCard,
+    direction: &'static str,
+    unit: String,
+    charts: Vec<Chart>,
+    strata: Vec<Strata>,
+    series: String,
+}
+
+fn unit_text(unit: &Unit) -> String {
+    match unit {
+        Unit::Percent => "percent".to_owned(),
+        Unit::Rate { per, of } if *per == 1 => format!("per {of}"),
+        Unit::Rate { per, of } => format!("per {per} {of}"),
+    }
+}
+
+fn card<'a>(registry: &'a Registry, id: &str) -> Option<&'a MeasureCard> {
+    registry.options.measures.iter().find(|card| card.id == id)
+}
+
+async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Response {
+    let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
+    let asked = card.clone();
+    let read = registry.store.reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
+    let (all, sites) = match read.await {
+        Ok(read) => read,
+        Err(error) => return unavailable(&registry, &error),
+    };
+    let scale = chart::scale(all.values(), &card.unit);
+    let name = |site: &str| sites.iter().find(|known| known.name == site).map_or_else(|| site.to_owned(), |known| known.organization.clone());
+    let charts = all.iter().map(|(site, points)| chart::chart(card, site, name(site), points, scale)).collect();
+    let strata = strata(card, all.values().flatten());
+    let series = format!("/v1/measures/{}/series", encode(&card.id));
+    page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), charts, strata, series })
+}
+
+/// Sums by stratum, over every site and month given.
+fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Vec<Strata> {
+    let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
+    for point in points {
+        for Stratum { stratifier, stratum, numerator, denominator } in &point.strata {
+            let zero = || Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), strata: Vec::new(), ..point.clone() };
+            let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(zero);
+            sum.numerator = sum.numerator.and_then(|a| a.checked_add(numerator.unwrap_or_default()));
+            sum.denominator = sum.denominator.and_then(|a| a.checked_add(denominator.unwrap_or_default()));
+        }
+    }
+    let mut tables: Vec<Strata> = Vec::new();
+    for ((name, stratum), sum) in sums {
+        let text = |number: Option<Decimal>| number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string());
+        let row = StratumRow {
+            stratum,
+            numerator: text(sum.numerator),
+            denominator: text(sum.denominator),
+            value: sum.value(&card.unit).map_or_else(|| "–".to_owned(), |value| chart::value_text(card, value)),
+            interval: chart::interval_text(card, &sum),
+        };
+        match tables.last_mut() {
+            Some(table) if table.name == name => table.rows.push(row),
+            _ => tables.push(Strata { name, rows: vec![row] }),
+        }
+    }
+    tables
+}
+
+#[derive(Template)]
+#[template(path = "site.html")]
+struct SitePage<'a> {
+    network: &'a str,
+    card: &'a MeasureCard,
+    back: String,
+    direction: &'static str,
+    unit: String,
+    chart: Chart,
+    strata: Vec<Strata>,
+    csv: String,
+}
+
+async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, String)>) -> Response {
+    let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
+    let asked = card.clone();
+    let read = registry.store.reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
+    let (all, sites) = match read.await {
+        Ok(read) => read,
+        Err(error) => return unavailable(&registry, &error),
+    };
+    let scale = chart::scale(all.values(), &card.unit);
+    let (Some(points), Some(known)) = (all.get(&site), sites.iter().find(|known| known.name == site)) else {
+        return not_found(State(registry)).await;
+    };
+    let chart = chart::chart(card, &site, known.organization.clone(), points, scale);
+    let csv = format!("/v1/measures/{}/series?site={}&format=csv", encode(&card.id), encode(&site));
+    let strata = strata(card, points.iter());
+    let back = format!("/measures/{}", encode(&card.id));
+    let (direction, unit) = (direction(card), unit_text(&card.unit));
+    page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, chart, strata, csv })
+}
+
+/// One revision in the history.
+struct RevisionRow {
+    number: u64,
+    committed: String,
+    counts: String,
+    cause: String,
+    data: &'static str,
+    version: String,
+    digest: String,
+    replaces: String,
+    feed: String,
+}
+
+#[derive(Template)]
+#[template(path = "revisions.html")]
+struct RevisionsPage<'a> {
+    network: &'a str,
+    card: &'a MeasureCard,
+    site: String,
+    back: String,
+    period: String,
+    rows: Vec<RevisionRow>,
+}
+
+async fn revisions(State(registry): State<Registry>, Path((id, site, period)): Path<(String, String, String)>) -> Response {
+    let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
+    let (asked_site, url, asked_period) = (site.clone(), card.url.clone(), period.clone());
+    let read = registry.store.reading(move |connection| series::revisions(connection, &asked_site, &url, &asked_period)).await;
+    match read {
+        Err(error) => unavailable(&registry, &error),
+        Ok(found) if found.is_empty() => not_found(State(registry)).await,
+        Ok(found) => {
+            let rows = found.iter().map(revision_row).collect();
+            let back = format!("/measures/{}/sites/{}", encode(&card.id), encode(&site));
+            let period = super::report::day(&period).map_or(period, |day| day.strftime("%B %Y").to_string());
+            page(StatusCode::OK, &RevisionsPage { network: &registry.options.network, card, site, back, period, rows })
+        }
+    }
+}
+
+fn revision_row(revision: &Revision) -> RevisionRow {
+    let short = |digest: &Option<String>| digest.as_deref().map_or_else(|| "–".to_owned(), |digest| digest.chars().take(12).collect());
+    let text = |number: Option<Decimal>| number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string());
+    let cause = match (&revision.cause, &revision.reason) {
+        (_, Some(reason)) => format!("withdrawn: {reason}"),
+        (Some(cause), None) => format!("{cause} changed"),
+        (None, None) => "first report".to_owned(),
+    };
+    RevisionRow {
+        number: revision.number,
+        committed: stamp(revision.committed),
+        counts: format!("{} / {}", text(revision.numerator), text(revision.denominator)),
+        cause,
+        data: if revision.complete { "complete" } else { "partial" },
+        version: revision.version.clone(),
+        digest: short(&revision.sha256),
+        replaces: short(&revision.replaces),
+        feed: revision.feed.chars().take(12).collect(),
+    }
+}

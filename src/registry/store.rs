@@ -1,1 +1,308 @@
-//! What the registry keeps, and its questions.
+//! The registry's questions to its database, and SQLite's answers: one writer, many readers, WAL.
+//!
+//! A reader sees one snapshot for its whole request, so never half a feed. The questions are the seam at
+//! which another database can stand.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde_json::{Value, json};
+
+use super::RegistryError;
+
+/// Connections that answer reads.
+const READERS: usize = 4;
+/// How long a connection waits for another process's lock.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Version of the schema below, in `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema/001_registry.sql");
+/// Previous hash of the first audit record.
+const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The registry's database.
+#[derive(Clone)]
+pub struct RegistryStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Mutex<Connection>,
+    readers: Vec<Mutex<Connection>>,
+    next: std::sync::atomic::AtomicUsize,
+}
+
+/// A registered site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Key in this database.
+    pub id: i64,
+    /// Short name, part of addresses.
+    pub name: String,
+    /// The organization as people know it.
+    pub organization: String,
+    /// Client identifier of its adapter.
+    pub client_id: String,
+    /// Its registered public keys (a JWK Set), unless it publishes them.
+    pub jwks: Option<String>,
+    /// Where it publishes them.
+    pub jwks_url: Option<String>,
+    /// Highest epoch seen.
+    pub epoch: u64,
+    /// Digest of the manifest committed last.
+    pub head: Option<String>,
+    /// When its last feed or confirmation came.
+    pub heard: Option<Timestamp>,
+}
+
+/// A site to register.
+#[derive(Clone, Debug)]
+pub struct NewSite {
+    /// Short name: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// The organization as people know it.
+    pub organization: String,
+    /// Client identifier of its adapter.
+    pub client_id: String,
+    /// Its public keys.
+    pub keys: Keys,
+}
+
+/// Where a client's public keys come from.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// A JWK Set given at registration.
+    Set(String),
+    /// An `https` address at which the client publishes its JWK Set.
+    Url(String),
+}
+
+const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at";
+
+impl RegistryStore {
+    /// Opens the database, creating it when missing. A newer schema than this program knows is refused.
+    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        let mut writer = Connection::open(path)?;
+        writer.busy_timeout(LOCK_WAIT)?;
+        writer.pragma_update(None, "journal_mode", "WAL")?;
+        writer.pragma_update(None, "synchronous", "FULL")?;
+        writer.pragma_update(None, "foreign_keys", true)?;
+        migrate(&mut writer)?;
+        let mut readers = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            reader.busy_timeout(LOCK_WAIT)?;
+            readers.push(Mutex::new(reader));
+        }
+        Ok(Self { inner: Arc::new(Inner { writer: Mutex::new(writer), readers, next: Default::default() }) })
+    }
+
+    /// Runs `f` in one writing transaction, committed when it returns `Ok`.
+    pub fn write<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        let mut writer = lock(&self.inner.writer);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = f(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Runs `f` over one snapshot of the database.
+    pub fn read<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        let turn = self.inner.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % READERS;
+        let mut reader = lock(self.inner.readers.get(turn).unwrap_or(&self.inner.writer));
+        let transaction = reader.transaction()?;
+        f(&transaction)
+    }
+
+    /// Like [`Self::write`], off the async threads.
+    pub async fn writing<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.write(f)).await.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()))
+    }
+
+    /// Like [`Self::read`], off the async threads.
+    pub async fn reading<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.read(f)).await.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()))
+    }
+
+    /// Registers a site; an existing name or client identifier is refused by its name.
+    pub fn add_site(&self, site: &NewSite, now: Timestamp) -> Result<Site, RegistryError> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if site.name.is_empty() || site.name.len() > 63 || !site.name.chars().all(plain) {
+            return Err(RegistryError::Configuration(format!(
+                "site name `{}` must be 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses",
+                site.name
+            )));
+        }
+        self.write(|transaction| {
+            let taken: Option<String> = transaction
+                .query_row("SELECT name FROM site WHERE name = ?1 OR client_id = ?2", params![site.name, site.client_id], |row| row.get(0))
+                .optional()?;
+            if let Some(name) = taken {
+                return Err(RegistryError::Configuration(format!(
+                    "site `{name}` is registered already with this name or client identifier `{}`",
+                    site.client_id
+                )));
+            }
+            let (jwks, url) = match &site.keys {
+                Keys::Set(set) => (Some(set), None),
+                Keys::Url(url) => (None, Some(url)),
+            };
+            transaction.execute(
+                "INSERT INTO site (name, organization, client_id, jwks, jwks_url, added_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![site.name, site.organization, site.client_id, jwks, url, now.as_millisecond()],
+            )?;
+            append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id }))?;
+            let query = format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1");
+            Ok(transaction.query_row(&query, [&site.name], site_row)?)
+        })
+    }
+
+    /// Every site, by name.
+    pub fn sites(&self) -> Result<Vec<Site>, RegistryError> {
+        self.read(|transaction| Ok(sites(transaction)?))
+    }
+
+    /// Verifies the whole audit chain; returns the number of records, or the first that does not fit.
+    pub fn verify_audit(&self) -> Result<Result<u64, AuditBreak>, RegistryError> {
+        self.read(|transaction| Ok(verify_audit(transaction)?))
+    }
+}
+
+/// The first audit record that does not follow from the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditBreak {
+    /// Its sequence number, or the one that is missing.
+    pub sequence: i64,
+}
+
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    // A panic inside a transaction rolled it back: the connection itself is sound.
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn migrate(writer: &mut Connection) -> Result<(), RegistryError> {
+    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        0 => {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
+        SCHEMA_VERSION => {}
+        newer => {
+            return Err(RegistryError::Configuration(format!(
+                "the registry's database has schema version {newer}, this program knows {SCHEMA_VERSION}; use the newer program"
+            )));
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn site_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Site> {
+    Ok(Site {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        organization: row.get(2)?,
+        client_id: row.get(3)?,
+        jwks: row.get(4)?,
+        jwks_url: row.get(5)?,
+        epoch: row.get::<_, i64>(6)?.unsigned_abs(),
+        head: row.get(7)?,
+        heard: row.get::<_, Option<i64>>(8)?.map(time),
+    })
+}
+
+/// A stored time.
+pub(super) fn time(millisecond: i64) -> Timestamp {
+    Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Every site, by name.
+pub(super) fn sites(connection: &Connection) -> rusqlite::Result<Vec<Site>> {
+    connection.prepare_cached(&format!("SELECT {SITE_COLUMNS} FROM site ORDER BY name"))?.query_map([], site_row)?.collect()
+}
+
+/// The site with this client identifier.
+pub(super) fn site_of_client(connection: &Connection, client_id: &str) -> rusqlite::Result<Option<Site>> {
+    connection.prepare_cached(&format!("SELECT {SITE_COLUMNS} FROM site WHERE client_id = ?1"))?.query_row([client_id], site_row).optional()
+}
+
+/// The site a bearer token belongs to, while it is valid.
+pub(super) fn site_of_token(connection: &Connection, token_sha256: &str, now: Timestamp) -> rusqlite::Result<Option<Site>> {
+    let query = "SELECT s.id, s.name, s.organization, s.client_id, s.jwks, s.jwks_url, s.epoch, s.head, s.heard_at
+                 FROM token t JOIN site s ON s.id = t.site WHERE t.sha256 = ?1 AND t.expires_at > ?2";
+    connection.prepare_cached(query)?.query_row(params![token_sha256, now.as_millisecond()], site_row).optional()
+}
+
+/// Remembers an assertion; `false` when it was used before. Those long expired are forgotten.
+pub(super) fn use_assertion(transaction: &Transaction<'_>, issuer: &str, jti: &str, expires: Timestamp, now: Timestamp) -> rusqlite::Result<bool> {
+    // Kept an hour beyond expiry: longer than any clock skew that is tolerated.
+    transaction.execute("DELETE FROM used_assertion WHERE expires_at < ?1", [now.as_millisecond() - 3_600_000])?;
+    let inserted = transaction.execute(
+        "INSERT INTO used_assertion (issuer, jti, expires_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        params![issuer, jti, expires.as_millisecond()],
+    )?;
+    Ok(inserted == 1)
+}
+
+/// Stores a token by its digest and drops the expired ones.
+pub(super) fn add_token(transaction: &Transaction<'_>, sha256: &str, site: i64, scope: &str, expires: Timestamp, now: Timestamp) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM token WHERE expires_at <= ?1", [now.as_millisecond()])?;
+    transaction.execute(
+        "INSERT INTO token (sha256, site, scope, expires_at) VALUES (?1, ?2, ?3, ?4)",
+        params![sha256, site, scope, expires.as_millisecond()],
+    )?;
+    Ok(())
+}
+
+/// Place in the audit chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditHead {
+    /// Sequence number, from 1.
+    pub sequence: i64,
+    /// Hash of the record.
+    pub hash: String,
+}
+
+/// Appends one audit record in the transaction of the act it records.
+pub(super) fn append_audit(transaction: &Transaction<'_>, now: Timestamp, who: &str, what: &str, detail: Value) -> rusqlite::Result<AuditHead> {
+    let last: Option<(i64, String)> =
+        transaction.query_row("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (sequence, previous) = last.map_or((1, AUDIT_START.to_owned()), |(sequence, hash)| (sequence + 1, hash));
+    let body = json!({ "sequence": sequence, "at": now.to_string(), "who": who, "what": what, "detail": detail }).to_string();
+    let hash = audit_hash(&previous, &body);
+    transaction.execute("INSERT INTO audit (sequence, body, previous, hash) VALUES (?1, ?2, ?3, ?4)", params![sequence, body, previous, hash])?;
+    Ok(AuditHead { sequence, hash })
+}
+
+fn audit_hash(previous: &str, body: &str) -> String {
+    super::sha256_hex(format!("{previous}\n{body}").as_bytes())
+}
+
+fn verify_audit(connection: &Connection) -> rusqlite::Result<Result<u64, AuditBreak>> {
+    let mut statement = connection.prepare("SELECT sequence, body, previous, hash FROM audit ORDER BY sequence")?;
+    let mut rows = statement.query([])?;
+    let (mut expected, mut last) = (1_i64, AUDIT_START.to_owned());
+    while let Some(row) = rows.next()? {
+        let (sequence, body, previous, hash): (i64, String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let said = serde_json::from_str::<Value>(&body).ok().and_then(|body| body.get("sequence")?.as_i64());
+        if sequence != expected || said != Some(sequence) || previous != last || audit_hash(&previous, &body) != hash {
+            return Ok(Err(AuditBreak { sequence: expected }));
+        }
+        last = hash;
+        expected += 1;
+    }
+    Ok(Ok((expected - 1).unsigned_abs()))
+}

@@ -1,0 +1,172 @@
+//! The wire form of a feed, which adapter and registry share: the manifest in canonical form, its digest,
+//! which is the feed's identity, and the claims of a receipt. No effects.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the protocol, first member of every manifest.
+pub const PROTOCOL: &str = "watershed-feed/1";
+
+/// What a report is about. The site is not part of it: a registry knows the site from the token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportKey {
+    /// Canonical URL of the measure, without version.
+    pub measure: String,
+    /// Version of the measure.
+    pub version: String,
+    /// `period.start` of the report, a FHIR date or dateTime, as in the report.
+    pub period_start: String,
+    /// `period.end` of the report, inclusive as FHIR has it, as in the report.
+    pub period_end: String,
+}
+
+/// Why a number changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The hospital's data changed (late, corrected or deleted entries).
+    Data,
+    /// The site's mapping changed.
+    Mapping,
+    /// The measure changed.
+    Measure,
+    /// A value set or other terminology changed.
+    Terminology,
+    /// Watershed changed.
+    Engine,
+    /// Several of these, or a correction by hand.
+    Correction,
+}
+
+/// What the night received.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Completeness {
+    /// Whether everything that was asked for arrived.
+    pub complete: bool,
+    /// Patients and resource types that could not be had.
+    pub gaps: u64,
+    /// Lines and resources set aside as unreadable.
+    pub quarantined: u64,
+}
+
+/// One report in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entry {
+    /// What it is about.
+    pub key: ReportKey,
+    /// Digest of the report's bytes, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Length of the report.
+    pub bytes: u64,
+    /// Whether the data behind it were complete.
+    pub complete: bool,
+    /// Digest of the report that this one follows; its own digest when it is unchanged; none for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Why it differs from the one it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// A report sent earlier that must no longer count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Withdrawal {
+    /// What it was about.
+    pub key: ReportKey,
+    /// Digest of the report that is withdrawn; empty in a draft, where the outbox fills it in.
+    pub replaces: String,
+    /// Why, in a sentence without any patient's data.
+    pub reason: String,
+}
+
+/// The whole manifest. Field order is the canonical order; the digest is over the bytes of [`Manifest::bytes`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// [`PROTOCOL`].
+    pub protocol: String,
+    /// The site's name; must be the one the token belongs to.
+    pub site: String,
+    /// Digest of the manifest this one follows; none for the first.
+    pub supersedes: Option<String>,
+    /// 1, or more when the same content is sent again after a rejection.
+    pub attempt: u32,
+    /// What the night received.
+    pub completeness: Completeness,
+    /// Reports, sorted by key, one per key.
+    pub reports: Vec<Entry>,
+    /// Withdrawals, sorted by key, one per key.
+    pub withdrawals: Vec<Withdrawal>,
+}
+
+impl Manifest {
+    /// Canonical bytes: JSON without white space, in field order.
+    pub fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// What a registry signs once it has committed a feed (claims of a JWS, algorithm ES384).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptClaims {
+    /// The registry's public address.
+    pub iss: String,
+    /// The site's name.
+    pub sub: String,
+    /// The feed.
+    pub feed: String,
+    /// Digest of the manifest that was committed.
+    pub manifest_sha256: String,
+    /// When it was committed, RFC 3339.
+    pub received_at: String,
+    /// The revision that each report or withdrawal became or already was.
+    pub reports: Vec<ReceiptEntry>,
+    /// Sequence number of the record in the registry's audit chain.
+    pub audit_sequence: i64,
+    /// Hash of that record.
+    pub audit_hash: String,
+}
+
+/// One report in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptEntry {
+    /// What it is about.
+    pub key: ReportKey,
+    /// Its digest; none for a withdrawal.
+    pub sha256: Option<String>,
+    /// 1, 2, 3 … for this site, measure and period.
+    pub revision: u64,
+}
+
+/// `typ` of a receipt's header.
+pub const RECEIPT_TYPE: &str = "watershed-receipt+jwt";
+/// Header that carries the epoch of the process that made the feed.
+pub const EPOCH_HEADER: &str = "watershed-epoch";
+
+/// Identity of a feed: the first 128 bits of the digest of its manifest, as 32 hexadecimal digits.
+pub fn feed_id(manifest: &[u8]) -> String {
+    sha256_hex(manifest).chars().take(32).collect()
+}
+
+/// SHA-256 as 64 lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl fmt::Display for ReportKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|{} {}/{}", self.measure, self.version, self.period_start, self.period_end)
+    }
+}

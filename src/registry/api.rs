@@ -1,0 +1,133 @@
+//! Reads for programs: sites, measures, series as JSON or CSV.
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::feeds::refuse;
+use super::protocol::{Problem, not_found};
+use super::series::{self, Point};
+use super::{MeasureCard, Registry, Unit};
+
+pub(super) fn routes() -> Router<Registry> {
+    Router::new().route("/v1/sites", get(sites)).route("/v1/measures", get(measures)).route("/v1/measures/{id}/series", get(series_of))
+}
+
+async fn sites(State(registry): State<Registry>) -> Response {
+    let (now, hours) = (registry.now(), registry.options.late_after_hours);
+    let read = registry.store.reading(move |connection| series::arrivals(connection, now, hours)).await;
+    match read {
+        Err(error) => refuse(&Problem::Database(error)),
+        Ok(arrivals) => {
+            let site = |arrival: &series::Arrival| {
+                let last = arrival.last.as_ref().map(|last| {
+                    json!({ "committedAt": last.committed.to_string(), "complete": last.complete, "gaps": last.gaps, "quarantined": last.quarantined, "reports": last.reports })
+                });
+                let refused = arrival.refused.as_ref().map(|(at, reasons)| json!({ "at": at.to_string(), "reasons": reasons }));
+                json!({
+                    "name": arrival.site.name, "organization": arrival.site.organization, "late": arrival.late,
+                    "heardAt": arrival.site.heard.map(|at| at.to_string()), "lastFeed": last, "refused": refused,
+                })
+            };
+            Json(json!({ "sites": arrivals.iter().map(site).collect::<Vec<_>>() })).into_response()
+        }
+    }
+}
+
+async fn measures(State(registry): State<Registry>) -> Json<Value> {
+    let measure = |card: &MeasureCard| {
+        let unit = match &card.unit {
+            Unit::Percent => json!({ "kind": "percent" }),
+            Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
+        };
+        json!({
+            "id": card.id, "url": card.url, "versions": card.versions, "title": card.title, "plainLanguage": card.plain_language,
+            "higherIsBetter": card.higher_is_better, "unit": unit,
+        })
+    };
+    Json(json!({ "measures": registry.options.measures.iter().map(measure).collect::<Vec<_>>() }))
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    site: Option<String>,
+    format: Option<String>,
+}
+
+async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Query(wanted): Query<Wanted>, headers: HeaderMap) -> Response {
+    let Some(card) = registry.options.measures.iter().find(|card| card.id == id).cloned() else { return refuse(&not_found().into()) };
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let is_csv = wanted.format.as_deref().map_or(accept.starts_with("text/csv"), |format| format == "csv");
+    let asked = card.clone();
+    let all = match registry.store.reading(move |connection| series::series(connection, &asked, wanted.site.as_deref())).await {
+        Ok(all) => all,
+        Err(error) => return refuse(&Problem::Database(error)),
+    };
+    let rows = all.iter().flat_map(|(site, points)| points.iter().map(move |point| (site.as_str(), point)));
+    if is_csv {
+        let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, "attachment; filename=\"series.csv\"")];
+        return (headers, csv(&card, rows)).into_response();
+    }
+    let point = |(site, point): (&str, &Point)| {
+        json!({
+            "site": site, "periodStart": point.period_start, "periodEnd": point.period_end, "version": point.version,
+            "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
+            "value": point.value(&card.unit), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
+        })
+    };
+    Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
+}
+
+fn csv<'a>(card: &MeasureCard, rows: impl Iterator<Item = (&'a str, &'a Point)>) -> String {
+    let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at\r\n");
+    for (site, point) in rows {
+        let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
+        let cells = [
+            cell(site),
+            cell(&card.id),
+            cell(&point.version),
+            cell(&point.period_start),
+            cell(&point.period_end),
+            number(point.numerator),
+            number(point.denominator),
+            point.value(&card.unit).map_or_else(String::new, |value| value.to_string()),
+            point.complete.to_string(),
+            point.revision.to_string(),
+            point.committed.to_string(),
+        ];
+        text.push_str(&cells.join(","));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// One text cell: quoted where needed, and never a formula when a spreadsheet opens it.
+fn cell(text: &str) -> String {
+    let risky = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    let text = if risky { format!("'{text}") } else { text.to_owned() };
+    if text.contains([',', '"', '\n', '\r', '\'']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn no_cell_becomes_a_formula() {
+        for (text, expected) in [
+            ("north", "north"),
+            ("a,b", "\"a,b\""),
+            ("say \"x\"", "\"say \"\"x\"\"\""),
+            ("=1+1", "\"'=1+1\""),
+            ("@SUM(A1)", "\"'@SUM(A1)\""),
+            ("-2+3", "\"'-2+3\""),
+            ("\t=1", "\"'\t=1\""),
+        ] {
+            assert_eq!(cell(text), expected);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A run chart as SVG geometry: numbers in, coordinates and words out. The templates draw it.
+
+use jiff::civil::Date;
+
+use crate::registry::report::day;
+use crate::registry::series::Point;
+use crate::registry::{MeasureCard, Unit};
+use crate::statistics::rate::{poisson_rate, wilson};
+use crate::statistics::run_chart::{RunChart, Side, Signal, run_chart};
+use rust_decimal::prelude::ToPrimitive;
+
+/// Size of the drawing, in its own units; the page scales it.
+pub const WIDTH: f64 = 460.0;
+/// See [`WIDTH`].
+pub const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 34.0;
+/// Confidence of the intervals shown.
+const CONFIDENCE: f64 = 0.95;
+/// Lines of the value axis, about.
+const TICKS: f64 = 4.0;
+
+/// Everything the template needs to draw one site's chart and its table.
+pub struct Chart {
+    /// Part of element identifiers: `north`.
+    pub id: String,
+    /// Heading.
+    pub heading: String,
+    /// Where the site's own page is.
+    pub link: String,
+    /// One sentence that says what the chart shows.
+    pub summary: String,
+    /// Horizontal lines: y, label.
+    pub ticks: Vec<(f64, String)>,
+    /// Labels below: x, text.
+    pub months: Vec<(f64, String)>,
+    /// The centre line: y, label, y of the label.
+    pub median: Option<(f64, String, f64)>,
+    /// Points of the line, one list per unbroken stretch.
+    pub lines: Vec<String>,
+    /// The points.
+    pub dots: Vec<Dot>,
+    /// Shaded stretches.
+    pub bands: Vec<Band>,
+    /// Signals in words, with whether each is good news.
+    pub signals: Vec<Said>,
+    /// Rows of the table, newest first.
+    pub rows: Vec<Row>,
+    /// Words of the last point.
+    pub latest: String,
+}
+
+/// One point of the chart.
+pub struct Dot {
+    /// Across.
+    pub x: f64,
+    /// Down.
+    pub y: f64,
+    /// Drawn hollow.
+    pub partial: bool,
+    /// Month, numerator, denominator, value.
+    pub title: String,
+}
+
+/// One shaded stretch of a signal.
+pub struct Band {
+    /// Left edge.
+    pub x: f64,
+    /// Width.
+    pub width: f64,
+    /// Where its label is anchored.
+    pub label_x: f64,
+    /// Which way it is: `good`, `bad` or `neutral`.
+    pub news: &'static str,
+    /// Short label.
+    pub label: String,
+}
+
+/// A signal in words.
+pub struct Said {
+    /// `good`, `bad` or `neutral`.
+    pub news: &'static str,
+    /// The sentence.
+    pub text: String,
+}
+
+/// One row of the table twin.
+pub struct Row {
+    /// Month or period.
+    pub period: String,
+    /// Numerator.
+    pub numerator: String,
+    /// Denominator.
+    pub denominator: String,
+    /// Value.
+    pub value: String,
+    /// Its interval.
+    pub interval: String,
+    /// `complete` or `partial`.
+    pub data: &'static str,
+    /// Revision number.
+    pub revision: u64,
+    /// Where its history is.
+    pub history: String,
+}
+
+/// Top of the value axis that all charts of a page share, and the distance of its lines.
+pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> (f64, f64) {
+    let most = series.flatten().filter_map(|point| point.value(unit)).fold(0.0, f64::max);
+    let most = if most > 0.0 { most } else { 1.0 };
+    let raw = most / TICKS;
+    let magnitude = 10_f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|nice| nice * magnitude).find(|step| *step >= raw * 0.999).unwrap_or(10.0 * magnitude);
+    let top = (most / step).ceil() * step;
+    if *unit == Unit::Percent { (top.min(100.0), step) } else { (top, step) }
+}
+
+/// Lays out one site's chart.
+pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], (top, step): (f64, f64)) -> Chart {
+    let values: Vec<Option<f64>> = points.iter().map(|point| point.value(&card.unit)).collect();
+    let run = run_chart(&values);
+    let place = Place { count: points.len(), top };
+    let names: Vec<String> = points.iter().map(period_name).collect();
+    let signals = run.signals.iter().map(|signal| said(card, signal, &names)).collect();
+    Chart {
+        id: site.to_owned(),
+        heading,
+        link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
+        summary: summary(card, &names, &values, &run),
+        ticks: ticks(card, &place, step),
+        months: months(points, &place),
+        median: run.median.map(|median| (place.y(median), value_text(card, median), label_above(place.y(median)))),
+        lines: lines(&values, &place),
+        dots: dots(card, points, &names, &values, &place),
+        bands: run.signals.iter().filter_map(|signal| band(card, signal, &place)).collect(),
+        signals,
+        rows: rows(card, site, points, &names).into_iter().rev().collect(),
+        latest: latest(card, points, &names),
+    }
+}
+
+struct Place {
+    count: usize,
+    top: f64,
+}
+
+impl Place {
+    fn step(&self) -> f64 {
+        (WIDTH - LEFT - RIGHT) / self.count.max(1) as f64
+    }
+    fn x(&self, index: usize) -> f64 {
+        round(LEFT + self.step() * (index as f64 + 0.5))
+    }
+    fn y(&self, value: f64) -> f64 {
+        round(HEIGHT - BOTTOM - (value / self.top).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM))
+    }
+}
+
+fn round(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+fn label_above(y: f64) -> f64 {
+    if y < TOP + 16.0 { y + 14.0 } else { y - 5.0 }
+}
+
+/// A part of an address.
+pub fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%2D", "-")
+}
+
+/// `Mar 2026` for a calendar month, else both days.
+pub fn period_name(point: &Point) -> String {
+    name_of(&point.period_start, &point.period_end)
+}
+
+/// See [`period_name`].
+pub fn name_of(start: &str, end: &str) -> String {
+    match (day(start), day(end)) {
+        (Some(first), Some(last)) if first.day() == 1 && last == first.last_of_month() => month_name(first),
+        _ => format!("{} – {}", start.get(..10).unwrap_or(start), end.get(..10).unwrap_or(end)),
+    }
+}
+
+fn month_name(first: Date) -> String {
+    first.strftime("%b %Y").to_string()
+}
+
+/// A value with its unit.
+pub fn value_text(card: &MeasureCard, value: f64) -> String {
+    match card.unit {
+        Unit::Percent => format!("{value:.1}\u{202f}%"),
+        Unit::Rate { .. } => format!("{value:.2}"),
+    }
+}
+
+fn news(card: &MeasureCard, side: Side) -> &'static str {
+    match card.higher_is_better {
+        Some(higher) if higher == (side == Side::Up) => "good",
+        Some(_) => "bad",
+        None => "neutral",
+    }
+}
+
+fn verdict(news: &str) -> &'static str {
+    match news {
+        "good" => ", an improvement",
+        "bad" => ", a concern",
+        _ => "",
+    }
+}
+
+fn said(card: &MeasureCard, signal: &Signal, names: &[String]) -> Said {
+    let name = |index: usize| names.get(index).cloned().unwrap_or_default();
+    let (news, text) = match signal {
+        Signal::Shift { side, points, count } => {
+            let news = news(card, *side);
+            let side = if *side == Side::Up { "above" } else { "below" };
+            let (from, to) = (name(points.start), name(points.end.saturating_sub(1)));
+            (news, format!("Shift: {count} months in a row {side} the median, {from} to {to}{}.", verdict(news)))
+        }
+        Signal::Trend { side, points, count } => {
+            let news = news(card, *side);
+            let side = if *side == Side::Up { "rising" } else { "falling" };
+            let (from, to) = (name(points.start), name(points.end.saturating_sub(1)));
+            (news, format!("Trend: {count} months in a row {side}, {from} to {to}{}.", verdict(news)))
+        }
+        Signal::TooFewRuns { runs, expected_min } => {
+            ("neutral", format!("Too few runs about the median: {runs}, chance gives {expected_min} or more (exact rule): the level changed."))
+        }
+        Signal::TooManyRuns { runs, expected_max } => {
+            ("neutral", format!("Too many runs about the median: {runs}, chance gives {expected_max} or fewer (exact rule): two processes may be mixed."))
+        }
+        Signal::LongestRun { length, expected_max } => {
+            ("neutral", format!("Longest run {length}, chance gives {expected_max} or fewer (Anhøj rule)."))
+        }
+        Signal::FewCrossings { crossings, expected_min } => {
+            ("neutral", format!("The median is crossed {crossings} times, chance gives {expected_min} or more (Anhøj rule)."))
+        }
+    };
+    Said { news, text }
+}
+
+fn band(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
+    let (side, points, label) = match signal {
+        Signal::Shift { side, points, .. } => (side, points, "shift"),
+        Signal::Trend { side, points, .. } => (side, points, "trend"),
+        _ => return None,
+    };
+    let arrow = if *side == Side::Up { "↑" } else { "↓" };
+    let x = round(LEFT + place.step() * points.start as f64);
+    let width = round(place.step() * points.len() as f64);
+    Some(Band { x, width, label_x: round(x + width / 2.0), news: news(card, *side), label: format!("{label} {arrow}") })
+}
+
+fn ticks(card: &MeasureCard, place: &Place, step: f64) -> Vec<(f64, String)> {
+    let count = (place.top / step + 1e-9).floor().min(20.0) as usize;
+    let digits = if step >= 1.0 && step.fract() == 0.0 { 0 } else if step >= 0.1 { 1 } else { 2 };
+    let unit = if card.unit == Unit::Percent { "\u{202f}%" } else { "" };
+    (0..=count).map(|index| (place.y(step * index as f64), format!("{:.digits$}{unit}", step * index as f64))).collect()
+}
+
+/// About five labels; the year is written with every one.
+fn months(points: &[Point], place: &Place) -> Vec<(f64, String)> {
+    let every = points.len().div_ceil(5).max(1);
+    let last = points.len().saturating_sub(1);
+    let label = |(index, point): (usize, &Point)| {
+        (last.saturating_sub(index) % every == 0).then(|| (place.x(index), day(&point.period_start).map_or_else(|| point.period_start.clone(), month_name)))
+    };
+    points.iter().enumerate().filter_map(label).map(|(x, text)| (x.min(WIDTH - 28.0), text)).collect()
+}
+
+fn lines(values: &[Option<f64>], place: &Place) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (index, value) in values.iter().enumerate() {
+        match (value, lines.last_mut()) {
+            (Some(value), Some(line)) => line.push_str(&format!("{},{} ", place.x(index), place.y(*value))),
+            _ => lines.push(String::new()),
+        }
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+fn count_text(number: Option<rust_decimal::Decimal>) -> String {
+    number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string())
+}
+
+/// `34 of 47`, or `2 in 310 line days`.
+fn counts(card: &MeasureCard, point: &Point) -> String {
+    let (above, below) = (count_text(point.numerator), count_text(point.denominator));
+    match &card.unit {
+        Unit::Percent => format!("{above} of {below}"),
+        Unit::Rate { of, .. } => format!("{above} in {below} {of}"),
+    }
+}
+
+fn dots(card: &MeasureCard, points: &[Point], names: &[String], values: &[Option<f64>], place: &Place) -> Vec<Dot> {
+    let dot = |(index, ((point, name), value)): (usize, ((&Point, &String), &Option<f64>))| {
+        let value = (*value)?;
+        let partial = if point.complete { "" } else { ", partial data" };
+        let title = format!("{name}: {}, {}{partial}, revision {}", counts(card, point), value_text(card, value), point.revision);
+        Some(Dot { x: place.x(index), y: place.y(value), partial: !point.complete, title })
+    };
+    points.iter().zip(names).zip(values).enumerate().filter_map(dot).collect()
+}
+
+fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
+    let (above, below) = (point.numerator?.to_u64()?, point.denominator?);
+    let (interval, factor) = match card.unit {
+        Unit::Percent => (wilson(above, below.to_u64()?, CONFIDENCE)?, 100.0),
+        Unit::Rate { per, .. } => (poisson_rate(above, below.to_f64()?, f64::from(per), CONFIDENCE)?, 1.0),
+    };
+    Some((interval.low * factor, interval.high * factor))
+}
+
+/// `62.8 – 84.2 %`.
+pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
+    interval(card, point).map_or_else(|| "–".to_owned(), |(low, high)| match card.unit {
+        Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
+        Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
+    })
+}
+
+fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> Vec<Row> {
+    let row = |(point, name): (&Point, &String)| Row {
+        period: name.clone(),
+        numerator: count_text(point.numerator),
+        denominator: count_text(point.denominator),
+        value: point.value(&card.unit).map_or_else(|| "–".to_owned(), |value| value_text(card, value)),
+        interval: interval_text(card, point),
+        data: if point.complete { "complete" } else { "partial" },
+        revision: point.revision,
+        history: format!("/measures/{}/sites/{}/{}", encode(&card.id), encode(site), encode(&point.period_start)),
+    };
+    points.iter().zip(names).map(row).collect()
+}
+
+fn latest(card: &MeasureCard, points: &[Point], names: &[String]) -> String {
+    let found = points.iter().zip(names).rev().find_map(|(point, name)| point.value(&card.unit).map(|value| (point, name, value)));
+    found.map_or_else(|| "no value yet".to_owned(), |(point, name, value)| format!("{} in {name} ({})", value_text(card, value), counts(card, point)))
+}
+
+fn summary(card: &MeasureCard, names: &[String], values: &[Option<f64>], run: &RunChart) -> String {
+    let with_value = values.iter().filter(|value| value.is_some()).count();
+    let (Some(median), Some(first), Some(last)) = (run.median, names.first(), names.last()) else {
+        return "No reports with a denominator yet.".to_owned();
+    };
+    let signals = match run.signals.len() {
+        0 => "no signal of special cause".to_owned(),
+        1 => "one signal of special cause".to_owned(),
+        count => format!("{count} signals of special cause"),
+    };
+    format!("Run chart of {with_value} values, {first} to {last}, median {}, {signals}.", value_text(card, median))
+}

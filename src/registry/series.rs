@@ -1,0 +1,209 @@
+//! What the registry can say of its sites and measures: the arrival board, series, revisions, strata.
+//! Everything reads `current`, so only committed revisions are ever seen.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use super::report::Stratum;
+use super::store::{self, Site, time};
+use super::{MeasureCard, Unit};
+
+/// Points of one series.
+const POINTS_MAX: usize = 600;
+/// Revisions shown of one report.
+const REVISIONS_MAX: usize = 200;
+
+/// One site on the arrival board.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The site.
+    pub site: Site,
+    /// The feed committed last.
+    pub last: Option<LastFeed>,
+    /// The refusal or rejection after it, with every reason.
+    pub refused: Option<(Timestamp, Vec<String>)>,
+    /// Nothing heard for longer than agreed.
+    pub late: bool,
+}
+
+/// The feed a site delivered last.
+#[derive(Clone, Debug)]
+pub struct LastFeed {
+    /// Its identifier.
+    pub feed: String,
+    /// When it was committed.
+    pub committed: Timestamp,
+    /// Whether everything that was asked for arrived.
+    pub complete: bool,
+    /// Patients and types missing.
+    pub gaps: u64,
+    /// Lines set aside.
+    pub quarantined: u64,
+    /// Reports it named.
+    pub reports: u64,
+}
+
+/// The arrival board, by site name.
+pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) -> rusqlite::Result<Vec<Arrival>> {
+    let limit = now.as_millisecond() - i64::from(late_after_hours) * 3_600_000;
+    store::sites(connection)?
+        .into_iter()
+        .map(|site| {
+            let last = connection
+                .prepare_cached(
+                    "SELECT feed, settled_at, complete, gaps, quarantined, reports FROM feed
+                     WHERE site = ?1 AND state = 'committed' ORDER BY settled_at DESC, rowid DESC LIMIT 1",
+                )?
+                .query_row([site.id], |row| {
+                    Ok(LastFeed {
+                        feed: row.get(0)?,
+                        committed: time(row.get(1)?),
+                        complete: row.get(2)?,
+                        gaps: row.get::<_, i64>(3)?.unsigned_abs(),
+                        quarantined: row.get::<_, i64>(4)?.unsigned_abs(),
+                        reports: row.get::<_, i64>(5)?.unsigned_abs(),
+                    })
+                })
+                .optional()?;
+            let refused = connection
+                .prepare_cached("SELECT at, reasons FROM refusal WHERE site = ?1 ORDER BY id DESC LIMIT 1")?
+                .query_row([site.id], |row| Ok((time(row.get(0)?), row.get::<_, String>(1)?)))
+                .optional()?
+                .filter(|(at, _)| last.as_ref().is_none_or(|last| *at > last.committed))
+                .map(|(at, reasons)| (at, reasons.lines().map(str::to_owned).collect()));
+            let late = site.heard.is_none_or(|heard| heard.as_millisecond() < limit);
+            Ok(Arrival { site, last, refused, late })
+        })
+        .collect()
+}
+
+/// One period of a series.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// As reported.
+    pub period_start: String,
+    /// As reported.
+    pub period_end: String,
+    /// What counts above the line.
+    pub numerator: Option<Decimal>,
+    /// What counts below the line.
+    pub denominator: Option<Decimal>,
+    /// Whether the data behind it were complete.
+    pub complete: bool,
+    /// Version of the measure.
+    pub version: String,
+    /// 1, 2, 3 …
+    pub revision: u64,
+    /// When this revision was committed.
+    pub committed: Timestamp,
+    /// Strata, if any.
+    pub strata: Vec<Stratum>,
+}
+
+impl Point {
+    /// The score as it is shown: percent, or per the measure's factor. `None` without a denominator.
+    pub fn value(&self, unit: &Unit) -> Option<f64> {
+        let (above, below) = (self.numerator?, self.denominator?);
+        let factor = match unit {
+            Unit::Percent => 100.0,
+            Unit::Rate { per, .. } => f64::from(*per),
+        };
+        let value = above.checked_div(below)?.to_f64()? * factor;
+        value.is_finite().then_some(value)
+    }
+}
+
+fn decimal(text: Option<String>) -> Option<Decimal> {
+    text.and_then(|text| Decimal::from_str(&text).ok())
+}
+
+/// Current points of a measure, by site name, in time order; withdrawn ones are not shown.
+pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata
+         FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site
+         WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end",
+    )?;
+    let rows = statement.query_map(params![card.url, site], |row| {
+        let point = Point {
+            period_start: row.get(1)?,
+            period_end: row.get(2)?,
+            numerator: decimal(row.get(3)?),
+            denominator: decimal(row.get(4)?),
+            complete: row.get(5)?,
+            version: row.get(6)?,
+            revision: row.get::<_, i64>(7)?.unsigned_abs(),
+            committed: time(row.get(8)?),
+            strata: serde_json::from_str(&row.get::<_, String>(9)?).unwrap_or_default(),
+        };
+        Ok((row.get::<_, String>(0)?, point))
+    })?;
+    let mut found: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    for row in rows {
+        let (site, point) = row?;
+        found.entry(site).or_default().push(point);
+    }
+    for points in found.values_mut() {
+        let surplus = points.len().saturating_sub(POINTS_MAX);
+        points.drain(..surplus);
+    }
+    Ok(found)
+}
+
+/// One revision of a report.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// Version of the measure.
+    pub version: String,
+    /// Digest of the report; none: withdrawn.
+    pub sha256: Option<String>,
+    /// Digest of the revision before.
+    pub replaces: Option<String>,
+    /// Why it changed.
+    pub cause: Option<String>,
+    /// Why it was withdrawn.
+    pub reason: Option<String>,
+    /// Whether the data behind it were complete.
+    pub complete: bool,
+    /// The feed that brought it.
+    pub feed: String,
+    /// When.
+    pub committed: Timestamp,
+    /// As in [`Point`].
+    pub numerator: Option<Decimal>,
+    /// As in [`Point`].
+    pub denominator: Option<Decimal>,
+}
+
+/// Every revision of one report, newest first.
+pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
+    connection
+        .prepare_cached(
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator
+             FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
+             ORDER BY r.period_end, r.number DESC LIMIT ?4",
+        )?
+        .query_map(params![site, measure, period_start, REVISIONS_MAX as i64], |row| {
+            Ok(Revision {
+                number: row.get::<_, i64>(0)?.unsigned_abs(),
+                version: row.get(1)?,
+                sha256: row.get(2)?,
+                replaces: row.get(3)?,
+                cause: row.get(4)?,
+                reason: row.get(5)?,
+                complete: row.get(6)?,
+                feed: row.get(7)?,
+                committed: time(row.get(8)?),
+                numerator: decimal(row.get(9)?),
+                denominator: decimal(row.get(10)?),
+            })
+        })?
+        .collect()
+}
