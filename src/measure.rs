@@ -2,5 +2,7 @@
 
 pub mod case;
 pub mod definition;
+pub mod period;
 pub mod population;
 pub mod report;
+pub mod result;

@@ -1,1 +1,427 @@
-//! Partial results, merged in any order, to FHIR MeasureReports.
+//! Results to FHIR MeasureReports of the DEQM guide (davinci-deqm 5.0.0).
+//!
+//! The bytes are a function of the arguments: no clock, no random ids, elements in a fixed order, groups and
+//! populations in the measure's order, strata sorted by their value.
+//!
+//! A population's `count` is what its criterion let in before exclusions are taken off; `scored-count` beside it says
+//! how many of them the score uses. The aggregate of a measure observation is a `measurereport-countQuantity` on its
+//! population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
+//! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde_json::{Map, Value, json};
+
+use super::definition::{Definition, Group, Stratifier, StratifierKind};
+use super::period::Period;
+use super::population::{self, GroupShape, PopulationCode, Scoring, Tallies};
+use super::result::{GroupPartial, Partial, PatientResult, Stratum};
+
+const DEQM: &str = "http://hl7.org/fhir/us/davinci-deqm/StructureDefinition";
+const HL7: &str = "http://hl7.org/fhir/StructureDefinition";
+const OWN: &str = "http://watershed.example/fhir/StructureDefinition";
+const TERMINOLOGY: &str = "http://terminology.hl7.org/CodeSystem";
+
+/// Longest FHIR id.
+const ID_CHARS_MAX: usize = 64;
+
+/// What a report says beside its numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Id of the reporting Organization.
+    pub reporter: String,
+    /// Its name for people, when known.
+    pub reporter_name: Option<String>,
+    /// When the report was made, a FHIR dateTime.
+    pub date: String,
+    /// Software and its version, as (`Watershed`, `0.1.0`).
+    pub software: (String, String),
+    /// IANA name of the zone in which days are meant.
+    pub zone: String,
+    /// What the numbers were made from: (kind, name, version or digest), as (`mapping`, `harbor`, `1.0.0`).
+    pub lineage: Vec<(String, String, String)>,
+    /// Whether all data that the measure asks for had arrived, or what is missing.
+    pub completeness: Completeness,
+}
+
+/// Whether all data that the measure asks for had arrived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completeness {
+    /// Queries or files that did not answer, by resource type.
+    pub gaps: BTreeMap<String, u64>,
+    /// Resources that could not be read and were set aside.
+    pub quarantined: u64,
+}
+
+impl Completeness {
+    /// Nothing is missing.
+    pub fn is_complete(&self) -> bool {
+        self.gaps.is_empty() && self.quarantined == 0
+    }
+}
+
+/// Makes the reports of one measure and period.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter<'a> {
+    /// The measure.
+    pub definition: &'a Definition,
+    /// Its groups, as [`Definition::all_groups`] gives them.
+    pub groups: &'a [Group],
+    /// Effective values of the measure's parameters.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// The period.
+    pub period: Period,
+    /// What else the report says.
+    pub facts: &'a Facts,
+}
+
+impl Reporter<'_> {
+    /// The summary over all patients.
+    pub fn summary(&self, partial: &Partial) -> Value {
+        let id = self.id("");
+        let mut report = self.head("summary-measurereport-deqm", "summary", id);
+        let group = self.all_group_values(&partial.groups);
+        self.extend(&mut report, Some(partial));
+        report.insert("status".into(), "complete".into());
+        report.insert("type".into(), "summary".into());
+        self.middle(&mut report, None);
+        report.insert("group".into(), Value::Array(group));
+        Value::Object(report)
+    }
+
+    /// The report of one patient, of id `patient`.
+    pub fn individual(&self, patient: &str, result: &PatientResult) -> Value {
+        let mut partial = Partial::default();
+        partial.add(result);
+        let mut report = self.head("indv-measurereport-deqm", "individual", self.id(patient));
+        self.extend(&mut report, None);
+        report.insert("status".into(), "complete".into());
+        report.insert("type".into(), "individual".into());
+        self.middle(&mut report, Some(patient));
+        let mut groups = self.all_group_values(&partial.groups);
+        for (value, found) in groups.iter_mut().zip(&result.groups) {
+            name_strata(value, found.strata.len());
+        }
+        report.insert("group".into(), Value::Array(groups));
+        Value::Object(report)
+    }
+
+    /// The numbers, and per population the list of its patients (those in an initial population).
+    pub fn subject_list(&self, partial: &Partial, subjects: &BTreeMap<String, PatientResult>) -> Value {
+        let mut report = self.head("subjectlist-measurereport-deqm", "subject-list", self.id("subjects"));
+        let mut groups = self.all_group_values(&partial.groups);
+        let mut contained = Vec::new();
+        for (index, group) in groups.iter_mut().enumerate() {
+            let Some(populations) = group.get_mut("population").and_then(Value::as_array_mut) else { continue };
+            for (slot, population) in populations.iter_mut().enumerate() {
+                let id = format!("group-{}-population-{}", index + 1, slot + 1);
+                let inside = subjects.iter().filter(|(_, result)| {
+                    let membership = result.groups.get(index).and_then(|found| found.memberships.get(slot));
+                    membership.is_some_and(|membership| !membership.members.is_empty())
+                });
+                let entries: Vec<Value> =
+                    inside.map(|(patient, _)| json!({ "item": { "reference": format!("Patient/{patient}") } })).collect();
+                if let Some(object) = population.as_object_mut() {
+                    object.insert("subjectResults".into(), json!({ "reference": format!("#{id}") }));
+                }
+                let mut list = json!({ "resourceType": "List", "id": id, "status": "current", "mode": "snapshot" });
+                if !entries.is_empty() {
+                    list["entry"] = Value::Array(entries);
+                }
+                contained.push(list);
+            }
+        }
+        report.insert("contained".into(), Value::Array(contained));
+        self.extend(&mut report, Some(partial));
+        report.insert("status".into(), "complete".into());
+        report.insert("type".into(), "subject-list".into());
+        self.middle(&mut report, None);
+        report.insert("group".into(), Value::Array(groups));
+        Value::Object(report)
+    }
+
+    /// An id that is the same for the same measure, reporter, period and subject.
+    fn id(&self, subject: &str) -> String {
+        let definition = self.definition;
+        let start = self.period.start.to_string().replace('-', "");
+        let end = self.period.end.to_string().replace('-', "");
+        let plain = format!("{}-{}-{start}-{end}", definition.id.value, self.facts.reporter);
+        let fits = plain.len() <= ID_CHARS_MAX && plain.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+        if subject.is_empty() && fits {
+            return plain;
+        }
+        let key = format!("{plain}\u{1f}{}\u{1f}{subject}", definition.version.value);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn head(&self, profile: &str, kind: &str, id: String) -> Map<String, Value> {
+        let mut report = Map::new();
+        report.insert("resourceType".into(), "MeasureReport".into());
+        report.insert("id".into(), if kind == "individual" { format!("i-{id}").into() } else { id.into() });
+        report.insert("meta".into(), json!({ "profile": [format!("{DEQM}/{profile}")] }));
+        report
+    }
+
+    fn extend(&self, report: &mut Map<String, Value>, partial: Option<&Partial>) {
+        let scoring = concept("measure-scoring", code_of(self.definition.scoring), None);
+        let (name, version) = &self.facts.software;
+        let mut extensions = vec![
+            json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": scoring }),
+            json!({ "url": "http://hl7.org/fhir/uv/crmi/StructureDefinition/crmi-softwaresystem",
+                "valueReference": { "type": "Device", "display": format!("{name} {version}") } }),
+            own("zone", vec![part("zone", "valueString", self.facts.zone.as_str().into())]),
+        ];
+        for (parameter, value) in self.parameters {
+            extensions.push(own("parameter", vec![
+                part("name", "valueString", parameter.as_str().into()),
+                part("value", "valueString", value.as_str().into()),
+            ]));
+        }
+        for (kind, name, version) in &self.facts.lineage {
+            extensions.push(own("lineage", vec![
+                part("kind", "valueCode", kind.as_str().into()),
+                part("name", "valueString", name.as_str().into()),
+                part("version", "valueString", version.as_str().into()),
+            ]));
+        }
+        if let Some(partial) = partial {
+            extensions.push(self.completeness());
+            extensions.push(data_quality(partial));
+            for (supplement, values) in self.definition.supplemental_data.iter().zip(&partial.supplements) {
+                for (value, count) in values {
+                    extensions.push(own("supplemental-data", vec![
+                        part("id", "valueString", supplement.id.value.as_str().into()),
+                        part("value", "valueString", value.as_str().into()),
+                        part("count", "valueInteger", (*count).into()),
+                    ]));
+                }
+            }
+        }
+        report.insert("extension".into(), Value::Array(extensions));
+    }
+
+    fn completeness(&self) -> Value {
+        let found = &self.facts.completeness;
+        let status = if found.is_complete() { "complete" } else { "partial" };
+        let mut parts = vec![part("status", "valueCode", status.into()), part("quarantined", "valueInteger", found.quarantined.into())];
+        for (resource_type, count) in &found.gaps {
+            parts.push(json!({ "url": "gap", "extension": [
+                part("type", "valueCode", resource_type.as_str().into()), part("count", "valueInteger", (*count).into()),
+            ]}));
+        }
+        own("completeness", parts)
+    }
+
+    fn middle(&self, report: &mut Map<String, Value>, patient: Option<&str>) {
+        report.insert("measure".into(), self.definition.canonical().into());
+        if let Some(patient) = patient {
+            report.insert("subject".into(), json!({ "reference": format!("Patient/{patient}") }));
+        }
+        report.insert("date".into(), self.facts.date.as_str().into());
+        let mut reporter = json!({ "reference": format!("Organization/{}", self.facts.reporter) });
+        if let Some(name) = &self.facts.reporter_name {
+            reporter["display"] = name.as_str().into();
+        }
+        report.insert("reporter".into(), reporter);
+        report.insert("period".into(), json!({ "start": self.period.start.to_string(), "end": self.period.end.to_string() }));
+        let improvement = self.definition.improvement.code();
+        report.insert("improvementNotation".into(), concept("measure-improvement-notation", improvement, None));
+    }
+
+    fn all_group_values(&self, partials: &[GroupPartial]) -> Vec<Value> {
+        let empty = GroupPartial::default();
+        self.groups.iter().enumerate().map(|(index, group)| self.group(group, partials.get(index).unwrap_or(&empty))).collect()
+    }
+
+    fn group(&self, group: &Group, partial: &GroupPartial) -> Value {
+        let shape = group.shape(self.definition.scoring);
+        let mut value = Map::new();
+        value.insert("id".into(), group.id.value.as_str().into());
+        let mut extensions = vec![score_parts(&shape, &partial.all)];
+        if let Some((low, high)) = population::bounds(&shape, &partial.all) {
+            extensions.push(own("score-bounds", vec![
+                part("low", "valueDecimal", decimal(low)),
+                part("high", "valueDecimal", decimal(high)),
+            ]));
+        }
+        value.insert("extension".into(), Value::Array(extensions));
+        if let Some(text) = &group.text {
+            value.insert("code".into(), json!({ "text": text }));
+        }
+        value.insert("population".into(), populations(group, &partial.all));
+        if let Some(score) = self.score(&shape, &partial.all) {
+            value.insert("measureScore".into(), score);
+        }
+        let stratifiers: Vec<Value> = group
+            .stratifiers
+            .iter()
+            .enumerate()
+            .map(|(index, stratifier)| self.stratifier(group, &shape, stratifier, partial.strata.get(index)))
+            .collect();
+        if !stratifiers.is_empty() {
+            value.insert("stratifier".into(), Value::Array(stratifiers));
+        }
+        Value::Object(value)
+    }
+
+    fn score(&self, shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
+        let value = population::score(shape, tallies).value?;
+        let Some(rate) = &self.definition.rate else { return Some(json!({ "value": decimal(value) })) };
+        let scaled = population::score(shape, tallies);
+        let multiplied = scaled.numerator.checked_mul(Decimal::from(rate.multiplier))?;
+        Some(json!({ "value": decimal(population::divide(multiplied, scaled.denominator)?), "unit": rate.unit }))
+    }
+
+    fn stratifier(
+        &self,
+        group: &Group,
+        shape: &GroupShape,
+        stratifier: &Stratifier,
+        strata: Option<&BTreeMap<Stratum, Tallies>>,
+    ) -> Value {
+        let mut value = Map::new();
+        value.insert("id".into(), stratifier.id.value.as_str().into());
+        if let Some(policy) = &stratifier.policy {
+            value.insert("extension".into(), json!([{ "url": format!("{OWN}/stratification-policy"), "valueString": policy }]));
+        }
+        if stratifier.components.is_empty() {
+            value.insert("code".into(), json!([{ "text": stratifier.text.as_ref().unwrap_or(&stratifier.id.value) }]));
+        }
+        let each = strata.into_iter().flatten();
+        let strata: Vec<Value> = each.map(|(name, tallies)| self.stratum(group, shape, stratifier, name, tallies)).collect();
+        if !strata.is_empty() {
+            value.insert("stratum".into(), Value::Array(strata));
+        }
+        Value::Object(value)
+    }
+
+    fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
+        let mut value = Map::new();
+        value.insert("extension".into(), json!([score_parts(shape, tallies)]));
+        if stratifier.components.is_empty() {
+            let own_name = name.first().map_or("", String::as_str);
+            let shown = stratifier.strata.get(own_name).map_or(own_name, String::as_str);
+            let concept = match stratifier.kind {
+                StratifierKind::Value => json!({ "coding": [{ "code": own_name, "display": shown }], "text": shown }),
+                StratifierKind::Criteria => json!({ "text": shown }),
+            };
+            value.insert("value".into(), concept);
+        } else {
+            let components = stratifier.components.iter().zip(name);
+            let components: Vec<Value> =
+                components.map(|(component, text)| json!({ "code": { "text": component.id.value }, "value": { "text": text } })).collect();
+            value.insert("component".into(), Value::Array(components));
+        }
+        value.insert("population".into(), populations(group, tallies));
+        if let Some(score) = self.score(shape, tallies) {
+            value.insert("measureScore".into(), score);
+        }
+        Value::Object(value)
+    }
+}
+
+/// An individual report keeps only the strata the patient is in; a stratifier without one is left without.
+fn name_strata(group: &mut Value, stratifiers: usize) {
+    if stratifiers == 0
+        && let Some(object) = group.as_object_mut()
+    {
+        object.remove("stratifier");
+    }
+}
+
+fn code_of(scoring: Scoring) -> &'static str {
+    match scoring {
+        Scoring::Proportion => "proportion",
+        Scoring::Ratio => "ratio",
+        Scoring::ContinuousVariable => "continuous-variable",
+        Scoring::Cohort => "cohort",
+    }
+}
+
+fn populations(group: &Group, tallies: &Tallies) -> Value {
+    let none = population::Tally::default();
+    let one = |(index, population): (usize, &super::definition::Population)| {
+        let tally = tallies.0.get(index).unwrap_or(&none);
+        let mut value = Map::new();
+        value.insert("id".into(), population.id().into());
+        let mut extensions = Vec::new();
+        let observation = population.code == PopulationCode::MeasureObservation;
+        if let (true, Some(method), Some(of)) = (observation, population.aggregate, &population.of) {
+            extensions.push(json!({ "url": "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/cqfm-aggregateMethod", "valueCode": method.code() }));
+            extensions.push(json!({ "url": format!("{HL7}/cqf-criteriaReference"), "valueString": of.value }));
+            let aggregate = tally.observations.aggregate(method).unwrap_or_default();
+            extensions.push(json!({ "url": format!("{HL7}/measurereport-countQuantity"), "valueQuantity": { "value": decimal(aggregate) } }));
+        } else if tally.scored != tally.count {
+            extensions.push(json!({ "url": format!("{OWN}/scored-count"), "valueInteger": tally.scored }));
+        }
+        if !tally.unknown.is_empty() {
+            let reasons = tally.unknown.iter().map(|(reason, count)| {
+                json!({ "url": "reason", "extension": [
+                    part("code", "valueCode", reason.as_str().into()), part("count", "valueInteger", (*count).into()),
+                ]})
+            });
+            let mut parts = vec![part("count", "valueInteger", tally.cannot_tell().into())];
+            parts.extend(reasons);
+            extensions.push(own("cannot-tell", parts));
+        }
+        if !extensions.is_empty() {
+            value.insert("extension".into(), Value::Array(extensions));
+        }
+        value.insert("code".into(), concept("measure-population", population.code.code(), Some(population.code.display())));
+        if !observation {
+            value.insert("count".into(), tally.count.into());
+        }
+        Value::Object(value)
+    };
+    Value::Array(group.populations.iter().enumerate().map(one).collect())
+}
+
+/// Numerator and denominator as the score uses them.
+fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Value {
+    let score = population::score(shape, tallies);
+    own("score-parts", vec![
+        part("numerator", "valueDecimal", decimal(score.numerator)),
+        part("denominator", "valueDecimal", decimal(score.denominator)),
+    ])
+}
+
+fn data_quality(partial: &Partial) -> Value {
+    let failed: u64 = partial.faults.values().sum();
+    let mut parts = vec![part("patients", "valueInteger", partial.patients.into()), part("failed", "valueInteger", failed.into())];
+    for (reason, count) in &partial.faults {
+        parts.push(json!({ "url": "failure", "extension": [
+            part("reason", "valueString", reason.as_str().into()), part("count", "valueInteger", (*count).into()),
+        ]}));
+    }
+    own("data-quality", parts)
+}
+
+fn own(name: &str, parts: Vec<Value>) -> Value {
+    json!({ "url": format!("{OWN}/{name}"), "extension": parts })
+}
+
+fn part(url: &str, kind: &str, value: Value) -> Value {
+    let mut object = Map::new();
+    object.insert("url".into(), url.into());
+    object.insert(kind.into(), value);
+    Value::Object(object)
+}
+
+fn concept(system: &str, code: &str, display: Option<&str>) -> Value {
+    let mut coding = json!({ "system": format!("{TERMINOLOGY}/{system}"), "code": code });
+    if let Some(display) = display {
+        coding["display"] = display.into();
+    }
+    json!({ "coding": [coding] })
+}
+
+/// A decimal as a JSON number, digit for digit.
+fn decimal(value: Decimal) -> Value {
+    let text = value.normalize().to_string();
+    text.parse::<serde_json::Number>().map_or(Value::Null, Value::Number)
+}
+
+#[cfg(test)]
+mod tests;

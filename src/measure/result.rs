@@ -1,0 +1,184 @@
+//! What a measure found in one patient and period, and the sums over many, merged in any order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::population::{Member, Membership, Tallies};
+
+/// One measure over one patient and one period.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PatientResult {
+    /// One per group of the measure.
+    pub groups: Vec<GroupResult>,
+    /// The value of each supplemental datum; `None` when nothing is known.
+    pub supplements: Vec<Option<String>>,
+}
+
+/// One group over one patient and one period.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupResult {
+    /// One per population of the group, in the measure's order.
+    pub memberships: Vec<Membership>,
+    /// Per stratifier: stratum (one text per component) to the members in it; `None` is all of them.
+    pub strata: Vec<BTreeMap<Stratum, Option<BTreeSet<Member>>>>,
+}
+
+/// A stratum: one value for a plain stratifier, one per component otherwise.
+pub type Stratum = Vec<String>;
+
+impl GroupResult {
+    /// Whether the patient counts in any population.
+    pub fn is_empty(&self) -> bool {
+        self.memberships.iter().all(|membership| membership.members.is_empty() && membership.unknown.is_empty())
+    }
+}
+
+/// Sums of one measure and period over a part of the patients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partial {
+    /// One per group.
+    pub groups: Vec<GroupPartial>,
+    /// Per supplemental datum: value to the number of patients in an initial population.
+    pub supplements: Vec<BTreeMap<String, u64>>,
+    /// Patients evaluated.
+    pub patients: u64,
+    /// Patients whose evaluation failed, by the reason; they are in no population.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// Sums of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupPartial {
+    /// Everyone.
+    pub all: Tallies,
+    /// Per stratifier: stratum to its sums.
+    pub strata: Vec<BTreeMap<Stratum, Tallies>>,
+}
+
+impl Partial {
+    /// Adds one patient.
+    pub fn add(&mut self, result: &PatientResult) {
+        self.patients += 1;
+        self.fit(result.groups.len(), result.supplements.len());
+        for (own, found) in self.groups.iter_mut().zip(&result.groups) {
+            own.add(found);
+        }
+        let counted = result.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()));
+        for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
+            if counted {
+                *own.entry(value.clone().unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
+            }
+        }
+    }
+
+    /// Adds one patient whose evaluation failed; `reason` holds nothing of the patient.
+    pub fn add_fault(&mut self, reason: &str) {
+        self.patients += 1;
+        *self.faults.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Adds the sums of another part of the patients.
+    pub fn merge(&mut self, other: &Partial) {
+        self.fit(other.groups.len(), other.supplements.len());
+        for (own, theirs) in self.groups.iter_mut().zip(&other.groups) {
+            own.merge(theirs);
+        }
+        for (own, theirs) in self.supplements.iter_mut().zip(&other.supplements) {
+            for (value, count) in theirs {
+                *own.entry(value.clone()).or_default() += count;
+            }
+        }
+        self.patients += other.patients;
+        for (reason, count) in &other.faults {
+            *self.faults.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    fn fit(&mut self, groups: usize, supplements: usize) {
+        if self.groups.len() < groups {
+            self.groups.resize(groups, GroupPartial::default());
+        }
+        if self.supplements.len() < supplements {
+            self.supplements.resize(supplements, BTreeMap::new());
+        }
+    }
+}
+
+impl GroupPartial {
+    fn add(&mut self, found: &GroupResult) {
+        let slots = found.memberships.len();
+        self.fit(slots, found.strata.len());
+        self.all.add(&found.memberships, None);
+        if found.is_empty() {
+            return;
+        }
+        for (own, strata) in self.strata.iter_mut().zip(&found.strata) {
+            for (stratum, members) in strata {
+                let touched = |member: &Member| members.as_ref().is_none_or(|inside| inside.contains(member));
+                let inside = found.memberships.iter().any(|one| one.members.iter().chain(one.unknown.keys()).any(touched));
+                if inside {
+                    let tallies = own.entry(stratum.clone()).or_insert_with(|| Tallies::new(slots));
+                    tallies.add(&found.memberships, members.as_ref());
+                }
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &GroupPartial) {
+        self.fit(other.all.0.len(), other.strata.len());
+        self.all.merge(&other.all);
+        for (own, theirs) in self.strata.iter_mut().zip(&other.strata) {
+            for (stratum, tallies) in theirs {
+                own.entry(stratum.clone()).or_default().merge(tallies);
+            }
+        }
+    }
+
+    fn fit(&mut self, slots: usize, stratifiers: usize) {
+        if self.all.0.len() < slots {
+            self.all.0.resize_with(slots, Default::default);
+        }
+        if self.strata.len() < stratifiers {
+            self.strata.resize(stratifiers, BTreeMap::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patient(stratum: &str, members: &[&str], sex: Option<&str>) -> PatientResult {
+        let members: BTreeSet<Member> = members.iter().map(|&key| key.to_owned()).collect();
+        let membership = Membership { scored: members.clone(), members, ..Membership::default() };
+        let strata = vec![BTreeMap::from([(vec![stratum.to_owned()], None)])];
+        PatientResult { groups: vec![GroupResult { memberships: vec![membership], strata }], supplements: vec![sex.map(str::to_owned)] }
+    }
+
+    #[test]
+    fn parts_merge_in_any_order_and_empty_ones_change_nothing() {
+        let patients = [patient("a", &["1", "2"], Some("f")), patient("b", &["1"], None), patient("a", &[], Some("m"))];
+        let mut whole = Partial::default();
+        let mut parts = Vec::new();
+        for one in &patients {
+            whole.add(one);
+            let mut part = Partial::default();
+            part.add(one);
+            parts.push(part);
+        }
+        let mut failed = Partial::default();
+        failed.add_fault("too deep");
+        whole.add_fault("too deep");
+        parts.push(failed);
+        parts.push(Partial::default());
+        for turn in 0..parts.len() {
+            parts.rotate_left(turn);
+            let mut merged = Partial::default();
+            parts.iter().for_each(|part| merged.merge(part));
+            assert_eq!(merged, whole);
+        }
+        assert_eq!((whole.patients, whole.groups[0].all.0[0].count), (4, 3));
+        assert_eq!(whole.supplements, [BTreeMap::from([("f".to_owned(), 1), ("unknown".to_owned(), 1)])]);
+        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.0[0].count)).collect();
+        assert_eq!(strata, [("a", 2), ("b", 1)]);
+    }
+}
