@@ -10,9 +10,25 @@
 //! - `server`, `access`, `search`, `export`: the FHIR server;
 //! - `amend`: late data and corrections, after which the truth is another.
 
+mod access;
+mod amend;
+mod capability;
+mod chart;
+mod delivery;
+mod demographics;
 pub mod dialect;
-pub mod export;
+mod dice;
+mod draft;
+mod entry;
+mod export;
+mod fault;
+mod ibd;
+mod inpatient;
+mod moment;
+mod paging;
 pub mod population;
+mod reply;
+mod search;
 pub mod server;
 pub mod truth;
 

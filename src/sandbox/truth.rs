@@ -39,8 +39,8 @@ pub struct TruthRow {
     /// What the score divides by: members of the denominator left after exclusions, or the sum of
     /// its observations (line days).
     pub denominator: u64,
-    /// Members (patients or encounters) of each population before exclusions are taken off, by
-    /// population code: `initial-population`, `denominator`, `denominator-exclusion`, `numerator`.
+    /// Members (patients or encounters) of each population by its code: `initial-population`,
+    /// `denominator`, `denominator-exclusion` as they stand; `numerator` only those that score.
     pub populations: BTreeMap<String, u64>,
     /// The same by stratum, sorted by stratifier, then stratum; only strata that have members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +64,109 @@ impl Truth {
     /// The row of one measure and month, if there is one.
     pub fn row(&self, measure_id: &str, month: Date) -> Option<&TruthRow> {
         self.rows.iter().find(|row| row.measure_id == measure_id && row.month == month)
+    }
+}
+
+/// Counts patients and encounters into rows while a population is gone through.
+pub(super) struct Tally {
+    rows: BTreeMap<(&'static str, Date), Counts>,
+}
+
+/// One row being counted.
+#[derive(Default)]
+struct Counts {
+    initial: u64,
+    denominator: u64,
+    excluded: u64,
+    members: u64,
+    /// What the score divides.
+    score: (u64, u64),
+    strata: BTreeMap<(&'static str, &'static str), (u64, u64)>,
+}
+
+impl Tally {
+    /// Empty rows for every measure and month, so that a month without members has a row too.
+    pub(super) fn new(months: &[Date]) -> Tally {
+        let measures = [IBD_REMISSION, HAC_CLABSI, EARLY_ELECTIVE_DELIVERY];
+        let keys = measures.iter().flat_map(|measure| months.iter().map(|month| (*measure, *month)));
+        Tally { rows: keys.map(|key| (key, Counts::default())).collect() }
+    }
+
+    /// One more member of the initial population only.
+    pub(super) fn initial(&mut self, measure: &'static str, month: Date) {
+        self.rows.entry((measure, month)).or_default().initial += 1;
+    }
+
+    /// One more member of a proportion's denominator, who may be excluded from it or in the
+    /// numerator.
+    pub(super) fn counted(&mut self, measure: &'static str, month: Date, excluded: bool, numerator: bool) {
+        let row = self.rows.entry((measure, month)).or_default();
+        row.denominator += 1;
+        if excluded {
+            row.excluded += 1;
+            return;
+        }
+        row.score.1 += 1;
+        if numerator {
+            row.members += 1;
+            row.score.0 += 1;
+        }
+    }
+
+    /// Both, where the denominator is the initial population.
+    pub(super) fn member(&mut self, measure: &'static str, month: Date, excluded: bool, numerator: bool) {
+        self.initial(measure, month);
+        self.counted(measure, month, excluded, numerator);
+    }
+
+    /// One more encounter of a ratio, with its observations.
+    pub(super) fn observed(
+        &mut self, measure: &'static str, month: Date, denominator: usize, numerator: usize, strata: &[(&'static str, &'static str)],
+    ) {
+        let (numerator, denominator) = (u64::try_from(numerator).unwrap_or(0), u64::try_from(denominator).unwrap_or(0));
+        let row = self.rows.entry((measure, month)).or_default();
+        row.initial += 1;
+        row.denominator += 1;
+        row.members += u64::from(numerator > 0);
+        row.score.0 += numerator;
+        row.score.1 += denominator;
+        for stratum in strata {
+            let part = row.strata.entry(*stratum).or_default();
+            part.0 += numerator;
+            part.1 += denominator;
+        }
+    }
+
+    /// The rows as the truth.
+    pub(super) fn finish(self, time_zone: &str) -> Truth {
+        let mut rows: Vec<TruthRow> = self.rows.into_iter().map(|((measure, month), counts)| counts.row(measure, month)).collect();
+        rows.sort_by(|a, b| (&a.measure_id, a.month).cmp(&(&b.measure_id, b.month)));
+        Truth { time_zone: time_zone.to_owned(), rows }
+    }
+}
+
+impl Counts {
+    fn row(self, measure: &'static str, month: Date) -> TruthRow {
+        let populations = [
+            ("initial-population", self.initial),
+            ("denominator", self.denominator),
+            ("denominator-exclusion", self.excluded),
+            ("numerator", self.members),
+        ];
+        let strata = self.strata.into_iter().map(|((stratifier, stratum), (numerator, denominator))| TruthStratum {
+            stratifier: stratifier.to_owned(),
+            stratum: stratum.to_owned(),
+            numerator,
+            denominator,
+        });
+        TruthRow {
+            measure_id: measure.to_owned(),
+            month,
+            numerator: self.score.0,
+            denominator: self.score.1,
+            populations: populations.into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
+            strata: strata.collect(),
+        }
     }
 }
 

@@ -1,0 +1,160 @@
+//! The current version of every resource of a hospital, indexed by type, id and patient.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::draft::{Draft, SearchKey};
+
+/// One version of a resource, or the mark that it was deleted.
+pub(super) struct Version {
+    /// Resource type.
+    pub(super) kind: &'static str,
+    /// Logical id.
+    pub(super) id: Arc<str>,
+    /// `meta.versionId`, from 1.
+    pub(super) number: u32,
+    /// `meta.lastUpdated`.
+    pub(super) updated: Timestamp,
+    /// Id of the patient in whose compartment it is.
+    pub(super) patient: Option<Arc<str>>,
+    /// Nothing, if it was deleted.
+    pub(super) content: Option<Content>,
+}
+
+/// What a version says.
+pub(super) struct Content {
+    /// The resource as JSON, with `meta`.
+    pub(super) json: String,
+    /// What searches look at.
+    pub(super) keys: Vec<SearchKey>,
+    /// The part of `json` after `meta`, to see whether a rewrite changed anything.
+    body: String,
+}
+
+/// Resources of one type.
+#[derive(Default)]
+struct Shelf {
+    /// In order of first appearance, which is the order of searches.
+    versions: Vec<Arc<Version>>,
+    by_id: HashMap<Arc<str>, usize>,
+    by_patient: HashMap<Arc<str>, Vec<usize>>,
+}
+
+/// All resources.
+#[derive(Default)]
+pub(super) struct Chart {
+    shelves: BTreeMap<&'static str, Shelf>,
+    newest: Timestamp,
+}
+
+impl Chart {
+    /// The newest `lastUpdated` there is.
+    pub(super) fn newest(&self) -> Timestamp {
+        self.newest
+    }
+
+    /// Draws a line at `now`: what is entered after this call is later than what it returns.
+    pub(super) fn settle(&mut self, now: Timestamp) -> Timestamp {
+        let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        self.newest = self.newest.max(now);
+        self.newest
+    }
+
+    /// Takes in a resource: new, or a new version if it says something new. `at` is the time of the
+    /// change; without it the draft's own recording time is taken (when a hospital is made).
+    pub(super) fn put(&mut self, draft: Draft, at: Option<Timestamp>) {
+        let shelf = self.shelves.entry(draft.kind).or_default();
+        let id: Arc<str> = Arc::from(draft.id.as_str());
+        let slot = shelf.by_id.get(&id).copied();
+        let current = slot.and_then(|slot| shelf.versions.get(slot));
+        if current.and_then(|version| version.content.as_ref()).is_some_and(|content| content.body == draft.body()) {
+            return;
+        }
+        let number = current.map_or(1, |version| version.number + 1);
+        let updated = at.unwrap_or(draft.recorded);
+        self.newest = self.newest.max(updated);
+        let patient: Option<Arc<str>> = draft.patient.as_deref().map(Arc::from);
+        let kind = draft.kind;
+        let body = draft.body().to_owned();
+        let (json, keys) = draft.finish(number, updated);
+        let version = Arc::new(Version {
+            kind, id: Arc::clone(&id), number, updated,
+            patient: patient.clone(),
+            content: Some(Content { json, keys, body }),
+        });
+        match slot.and_then(|slot| shelf.versions.get_mut(slot)) {
+            Some(place) => *place = version,
+            None => {
+                let slot = shelf.versions.len();
+                shelf.versions.push(version);
+                shelf.by_id.insert(id, slot);
+                if let Some(patient) = patient {
+                    shelf.by_patient.entry(patient).or_default().push(slot);
+                }
+            }
+        }
+    }
+
+    /// Deletes a resource; nothing happens if it is not there.
+    fn delete(&mut self, kind: &'static str, id: &str, at: Timestamp) {
+        let Some(shelf) = self.shelves.get_mut(kind) else { return };
+        let Some(place) = shelf.by_id.get(id).and_then(|slot| shelf.versions.get_mut(*slot)) else { return };
+        if place.content.is_none() {
+            return;
+        }
+        self.newest = self.newest.max(at);
+        *place = Arc::new(Version {
+            kind,
+            id: Arc::clone(&place.id),
+            number: place.number + 1,
+            updated: at,
+            patient: place.patient.clone(),
+            content: None,
+        });
+    }
+
+    /// Makes a patient's record equal to `drafts`: new resources, new versions of the changed ones,
+    /// deletion of those that are no longer written.
+    pub(super) fn rewrite_patient(&mut self, patient: &str, drafts: Vec<Draft>, at: Timestamp) {
+        let mut gone: Vec<(&'static str, Arc<str>)> = Vec::new();
+        for (kind, shelf) in &self.shelves {
+            for slot in shelf.by_patient.get(patient).into_iter().flatten() {
+                let Some(version) = shelf.versions.get(*slot) else { continue };
+                if !drafts.iter().any(|draft| draft.kind == *kind && draft.id == *version.id) {
+                    gone.push((kind, Arc::clone(&version.id)));
+                }
+            }
+        }
+        for (kind, id) in gone {
+            self.delete(kind, &id, at);
+        }
+        for draft in drafts {
+            self.put(draft, Some(at));
+        }
+    }
+
+    /// The current version of one resource, perhaps a deletion.
+    pub(super) fn get(&self, kind: &str, id: &str) -> Option<&Arc<Version>> {
+        let shelf = self.shelves.get(kind)?;
+        shelf.by_id.get(id).and_then(|slot| shelf.versions.get(*slot))
+    }
+
+    /// Every current version of a type, deletions included, in a stable order.
+    pub(super) fn all(&self, kind: &str) -> impl Iterator<Item = &Arc<Version>> {
+        self.shelves.get(kind).into_iter().flat_map(|shelf| shelf.versions.iter())
+    }
+
+    /// The same for one patient.
+    pub(super) fn of_patient<'a>(&'a self, kind: &str, patient: &str) -> impl Iterator<Item = &'a Arc<Version>> + use<'a> {
+        let shelf = self.shelves.get(kind);
+        let slots = shelf.and_then(|shelf| shelf.by_patient.get(patient));
+        slots.into_iter().flatten().filter_map(move |slot| shelf.and_then(|shelf| shelf.versions.get(*slot)))
+    }
+
+    /// The types there are.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.shelves.keys().copied()
+    }
+}
