@@ -1,1 +1,457 @@
 //! Site and registry configuration: defaults, file, environment.
+//!
+//! Each room owns its `Options`; this file only composes them, resolves paths (relative to the configuration file)
+//! and finds every problem before anything starts. Secrets are never keys here, only the files that hold them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::{Diagnostic, SourceFile};
+
+pub mod layers;
+pub use layers::Places;
+
+/// The example of a site's configuration: every key with its default.
+pub const SITE_EXAMPLE: &str = include_str!("../config/site.example.toml");
+/// The example of a registry's configuration: every key with its default.
+pub const REGISTRY_EXAMPLE: &str = include_str!("../config/registry.example.toml");
+/// Resources a page may have.
+pub const PAGE_SIZE_MAX: u32 = 10_000;
+/// Requests to one EHR at once.
+pub const REQUESTS_MAX: u32 = 64;
+/// Months a night may report.
+pub const MONTHS_MAX: u32 = 240;
+/// Threads a night may evaluate on.
+pub const THREADS_MAX: u32 = 1024;
+
+/// What an adapter at a hospital needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Site {
+    /// Who and where.
+    pub site: Identity,
+    /// The EHR.
+    pub source: Source,
+    /// The site's mapping.
+    pub mapping: Mapping,
+    /// What is measured.
+    pub measures: Measures,
+    /// When.
+    pub schedule: Schedule,
+    /// Where the feeds go.
+    pub registry: Destination,
+}
+
+/// Who and where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// The site's name, as registered with the network.
+    pub id: String,
+    /// Name for people, in the reports' `reporter`.
+    pub title: String,
+    /// IANA zone in which its days and months are meant.
+    pub time_zone: String,
+    /// Directory of its state and snapshot.
+    pub data: String,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { id: String::new(), title: String::new(), time_zone: "UTC".to_owned(), data: "data".to_owned() }
+    }
+}
+
+/// The EHR.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// Base address of the FHIR server.
+    pub url: String,
+    /// `auto`, `bulk` or `search`.
+    pub mode: Mode,
+    /// Client id of this adapter at the EHR's authorization server; empty: the server asks for none.
+    pub client_id: String,
+    /// File with the private key (PEM or JWK) whose public half the EHR has.
+    pub key_file: String,
+    /// Token endpoint, for a server without SMART discovery.
+    pub token_url: String,
+    /// Scopes to ask for; empty: one `system/TYPE.rs` for each type that the measures need.
+    pub scopes: Vec<String>,
+    /// Bulk Data group to export; empty: every patient.
+    pub group: String,
+    /// Resources asked for on a page.
+    pub page_size: u32,
+    /// Requests under way at once.
+    pub requests_at_once: u32,
+    /// File with the snapshot's key (32 bytes, base64); made on first use when empty: `DATA/snapshot.key`.
+    pub snapshot_key_file: String,
+    /// Whether plain HTTP to another host than this one is intended.
+    pub allow_plain_http: bool,
+}
+
+/// How data are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Bulk Data where the server offers it, else search.
+    #[default]
+    Auto,
+    /// Bulk Data only.
+    Bulk,
+    /// Search only.
+    Search,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source {
+            url: String::new(),
+            mode: Mode::Auto,
+            client_id: String::new(),
+            key_file: String::new(),
+            token_url: String::new(),
+            scopes: Vec::new(),
+            group: String::new(),
+            page_size: 200,
+            requests_at_once: 4,
+            snapshot_key_file: String::new(),
+            allow_plain_http: false,
+        }
+    }
+}
+
+/// The site's mapping.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mapping {
+    /// The mapping file; empty when the hospital writes standard codes.
+    pub file: String,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Measures {
+    /// Measure folders, each with its `measure.yaml`.
+    pub folders: Vec<String>,
+    /// Folders or files of value sets beside those of the measures.
+    pub value_sets: Vec<String>,
+    /// How many complete months are reported each night.
+    pub months: u32,
+    /// Threads that evaluate; 0: one per core.
+    pub threads: u32,
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        Measures { folders: Vec::new(), value_sets: Vec::new(), months: 24, threads: 0 }
+    }
+}
+
+/// When the nights are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// Cron expression in the site's zone: minute, hour, day, month, weekday.
+    pub cron: String,
+    /// Whether a night missed while the daemon was down is run, once, when it starts.
+    pub catch_up: bool,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule { cron: "30 1 * * *".to_owned(), catch_up: true }
+    }
+}
+
+/// Where the feeds go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destination {
+    /// Address of the Watershed registry.
+    pub url: String,
+    /// The client id under which the site is registered there.
+    pub client_id: String,
+    /// File with the private key (PEM or JWK) whose public half is registered there.
+    pub key_file: String,
+    /// Whether plain HTTP to another host than this one is intended.
+    pub allow_plain_http: bool,
+}
+
+/// What a registry needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// Directory of its database and signing key.
+    pub data: String,
+    /// Address and port to listen on.
+    pub listen: String,
+    /// The address that sites use; empty: made of `listen`.
+    pub public_url: String,
+    /// Name of the network, for the pages.
+    pub network: String,
+    /// Measure folders the network accepts.
+    pub measures: Vec<String>,
+    /// Certificate chain (PEM); empty: plain HTTP.
+    pub tls_certificate_file: String,
+    /// Its private key (PEM).
+    pub tls_key_file: String,
+    /// A reverse proxy in front terminates TLS, so plain HTTP beyond loopback is intended.
+    pub behind_proxy: bool,
+    /// A site is late when its last feed is older than this many hours.
+    pub late_after_hours: u32,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry {
+            data: "registry-data".to_owned(),
+            listen: "127.0.0.1:8080".to_owned(),
+            public_url: String::new(),
+            network: "Learning Health Network".to_owned(),
+            measures: Vec::new(),
+            tls_certificate_file: String::new(),
+            tls_key_file: String::new(),
+            behind_proxy: false,
+            late_after_hours: 36,
+        }
+    }
+}
+
+/// A configuration with where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded<T> {
+    /// The values.
+    pub value: T,
+    /// Where each key was written.
+    pub places: Places,
+    /// The directory that relative paths start from.
+    pub base: PathBuf,
+}
+
+impl<T> Loaded<T> {
+    /// A path as written, from the configuration's own directory.
+    pub fn path(&self, written: &str) -> PathBuf {
+        self.base.join(written)
+    }
+}
+
+/// Reads a site's configuration. `None` only if there are errors.
+pub fn load_site(path: &Path) -> (Option<Loaded<Site>>, Vec<Diagnostic>) {
+    load(path, check_site)
+}
+
+/// Reads a registry's configuration. `None` only if there are errors.
+pub fn load_registry(path: &Path) -> (Option<Loaded<Registry>>, Vec<Diagnostic>) {
+    load(path, check_registry)
+}
+
+fn load<T>(path: &Path, check: fn(&Loaded<T>) -> Vec<Diagnostic>) -> (Option<Loaded<T>>, Vec<Diagnostic>)
+where
+    T: Serialize + serde::de::DeserializeOwned + Default,
+{
+    let source = match read(path) {
+        Ok(source) => source,
+        Err(finding) => return (None, vec![finding]),
+    };
+    let environment: BTreeMap<String, String> = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let (found, mut findings) = layers::lay::<T>(Some(&source), &environment);
+    let base = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    let Some((value, places)) = found else { return (None, findings) };
+    let loaded = Loaded { value, places, base };
+    findings.extend(check(&loaded));
+    let failed = crate::diagnostic::has_errors(&findings);
+    ((!failed).then_some(loaded), findings)
+}
+
+fn read(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
+    let shown = path.display().to_string();
+    let missing = |error: std::io::Error| Diagnostic::error(format!("cannot read configuration `{shown}`: {error}")).help("start from config/site.example.toml");
+    let size = std::fs::metadata(path).map_err(missing)?.len();
+    if size > layers::FILE_BYTES_MAX {
+        return Err(Diagnostic::error(format!("configuration `{shown}` has {size} bytes, at most {} are read", layers::FILE_BYTES_MAX)));
+    }
+    let text = std::fs::read_to_string(path).map_err(missing)?;
+    Ok(SourceFile::new(shown, text))
+}
+
+/// What the types cannot say; each finding at its key.
+fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
+    let Site { site, source, mapping, measures, schedule, registry } = &loaded.value;
+    let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
+    check.required("site.id", &site.id, "the name under which the network knows this hospital");
+    if jiff::tz::TimeZone::get(&site.time_zone).is_err() {
+        check.error("site.time_zone", format!("no time zone is named `{}`", site.time_zone), "write an IANA name, for example `America/New_York`");
+    }
+    check.required("source.url", &source.url, "the base address of the EHR's FHIR server");
+    check.address("source.url", &source.url, source.allow_plain_http);
+    check.address("source.token_url", &source.token_url, source.allow_plain_http);
+    check.exists("source.key_file", &source.key_file);
+    check.exists("source.snapshot_key_file", &source.snapshot_key_file);
+    if !source.client_id.is_empty() && source.key_file.is_empty() {
+        check.error("source.key_file", "`source.key_file` is empty".to_owned(), "a client id needs the private key that proves it");
+    }
+    for (key, number, most) in [("source.page_size", source.page_size, PAGE_SIZE_MAX), ("source.requests_at_once", source.requests_at_once, REQUESTS_MAX)] {
+        if !(1..=most).contains(&number) {
+            check.error(key, format!("`{key}` is {number}"), &format!("between 1 and {most}"));
+        }
+    }
+    check.exists("mapping.file", &mapping.file);
+    if measures.folders.is_empty() {
+        check.error("measures.folders", "no measure is named".to_owned(), "name at least one measure folder");
+    }
+    for folder in measures.folders.iter() {
+        check.exists("measures.folders", folder);
+    }
+    for path in measures.value_sets.iter() {
+        check.exists("measures.value_sets", path);
+    }
+    if !(1..=MONTHS_MAX).contains(&measures.months) {
+        check.error("measures.months", format!("`measures.months` is {}", measures.months), &format!("between 1 and {MONTHS_MAX}"));
+    }
+    if measures.threads > THREADS_MAX {
+        check.error("measures.threads", format!("`measures.threads` is {}", measures.threads), &format!("at most {THREADS_MAX}; 0 takes one per core"));
+    }
+    if let Err(error) = schedule.cron.parse::<croner::Cron>() {
+        check.error("schedule.cron", format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase()), "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one");
+    }
+    check.required("registry.url", &registry.url, "the address of the network's registry");
+    check.address("registry.url", &registry.url, registry.allow_plain_http);
+    check.required("registry.client_id", &registry.client_id, "the client id given when the site was registered");
+    check.required("registry.key_file", &registry.key_file, "the private key whose public half the registry has");
+    check.exists("registry.key_file", &registry.key_file);
+    check.findings
+}
+
+fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
+    let registry = &loaded.value;
+    let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
+    if registry.listen.parse::<std::net::SocketAddr>().is_err() {
+        check.error("listen", format!("`{}` is no address to listen on", registry.listen), "write address and port, for example `127.0.0.1:8080`");
+    }
+    check.address("public_url", &registry.public_url, true);
+    if registry.measures.is_empty() {
+        check.error("measures", "no measure is named".to_owned(), "name the folders of the measures that the network accepts");
+    }
+    for folder in &registry.measures {
+        check.exists("measures", folder);
+    }
+    for (key, file, other) in [
+        ("tls_certificate_file", &registry.tls_certificate_file, &registry.tls_key_file),
+        ("tls_key_file", &registry.tls_key_file, &registry.tls_certificate_file),
+    ] {
+        check.exists(key, file);
+        if file.is_empty() && !other.is_empty() {
+            check.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
+        }
+    }
+    if registry.late_after_hours == 0 {
+        check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
+    }
+    check.findings
+}
+
+/// Collects findings about keys.
+struct Checker<'a> {
+    loaded_base: &'a Path,
+    places: &'a Places,
+    findings: Vec<Diagnostic>,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, key: &str, message: String, help: &str) {
+        self.findings.push(self.places.error(key, message).help(help));
+    }
+
+    fn required(&mut self, key: &str, value: &str, what: &str) {
+        if value.trim().is_empty() {
+            self.error(key, format!("`{key}` is required"), what);
+        }
+    }
+
+    fn exists(&mut self, key: &str, written: &str) {
+        let path = self.loaded_base.join(written);
+        if !written.is_empty() && !path.exists() {
+            self.error(key, format!("`{written}` does not exist"), &format!("looked for {}; paths are relative to the configuration file", path.display()));
+        }
+    }
+
+    fn address(&mut self, key: &str, written: &str, plain: bool) {
+        if written.is_empty() {
+            return;
+        }
+        match url::Url::parse(written) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => self.error(key, format!("`{key}` must begin with https://"), "the protocol is HTTP"),
+            Ok(url) if url.scheme() == "http" && !plain && !is_loopback(&url) => {
+                self.error(key, format!("`{key}` is plain HTTP to another host"), "use https://, or set `allow_plain_http = true` if that network is private");
+            }
+            Ok(_) => {}
+            Err(error) => self.error(key, format!("`{written}` is no address: {error}"), "write it whole, for example `https://registry.example.org`"),
+        }
+    }
+}
+
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key of the example with its value, as the code's default has it.
+    fn assert_example<T: Serialize + serde::de::DeserializeOwned + Default>(text: &str) {
+        let read = config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
+        let read: serde_json::Value = read.build().unwrap().try_deserialize().unwrap();
+        let default = serde_json::to_value(T::default()).unwrap();
+        assert_eq!(sorted(&read), sorted(&default), "the example and the defaults in the code differ");
+        for (index, line) in text.lines().enumerate() {
+            assert!(line.is_empty() || line.starts_with(['#', '[']) || text.lines().nth(index.saturating_sub(1)).is_some_and(|above| above.starts_with('#')), "line {}: `{line}` has no comment above it", index + 1);
+        }
+    }
+
+    fn sorted(value: &serde_json::Value) -> String {
+        fn walk(value: &serde_json::Value, path: &str, lines: &mut Vec<String>) {
+            match value {
+                serde_json::Value::Object(members) if !members.is_empty() => members.iter().for_each(|(name, inner)| walk(inner, &format!("{path}.{name}"), lines)),
+                other => lines.push(format!("{path} = {other}")),
+            }
+        }
+        let mut lines = Vec::new();
+        walk(value, "", &mut lines);
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn the_site_example_holds_every_key_with_its_default() {
+        assert_example::<Site>(SITE_EXAMPLE);
+    }
+
+    #[test]
+    fn the_registry_example_holds_every_key_with_its_default() {
+        assert_example::<Registry>(REGISTRY_EXAMPLE);
+    }
+
+    #[test]
+    fn a_wrong_site_is_told_everything_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.toml");
+        std::fs::write(&path, "[site]\ntime_zone = 'Europe/Pari'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n").unwrap();
+        let (loaded, findings) = load_site(&path);
+        assert!(loaded.is_none());
+        let report = crate::diagnostic::render_human(&findings, false);
+        for expected in ["`site.id` is required", "`source.url` is required", "no time zone is named `Europe/Pari`", "`nowhere` does not exist", "`measures.months` is 0", "`nightly` is no cron expression", "plain HTTP to another host", "`registry.client_id` is required"] {
+            assert!(report.contains(expected), "`{expected}` is missing in\n{report}");
+        }
+    }
+}

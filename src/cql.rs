@@ -13,3 +13,7 @@ pub mod plan;
 pub mod typed;
 pub mod types;
 pub mod value;
+
+pub use evaluate::{Environment, EvaluationError, Reason, ReasonKind, Session};
+pub use plan::{Codes, Program, Requirement};
+pub use typed::{DefineId, FunctionId};

@@ -310,7 +310,7 @@ fn draw(report: &miette::Report, colour: bool) -> String {
     theme.characters.error = "error:".to_string();
     theme.characters.warning = "warning:".to_string();
     theme.characters.advice = "note:".to_string();
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(RENDER_WIDTH).with_links(false).with_context_lines(0);
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(RENDER_WIDTH).with_links(false).with_context_lines(1);
     let mut out = String::new();
     match handler.render_report(&mut out, report.as_ref()) {
         Ok(()) => out.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line).trim_end())).collect(),
@@ -427,7 +427,7 @@ mod tests {
         let at = Location::new(&file(), Span::new(30, 33));
         let json = render_json(&[Diagnostic::error("m").at(at).help("h")]);
         let expected = serde_json::json!([{ "severity": "error", "message": "m", "help": "h",
-            "at": { "file": "remission.cql", "line": 3, "column": 8, "endLine": 3, "endColumn": 11 } }]);
+            "at": { "file": "remission.cql", "line": 3, "column": 9, "endLine": 3, "endColumn": 12 } }]);
         assert_eq!(json, expected);
     }
 

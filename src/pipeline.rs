@@ -1,1 +1,3 @@
 //! The one place where the stages meet: a night.
+
+pub mod schedule;

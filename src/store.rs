@@ -1,6 +1,7 @@
 //! The one SQLite state database: migrations, transactions, and the lock that keeps it to one process.
 
 pub mod quarantine;
+pub mod runs;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,6 +16,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MIGRATIONS: &[(&str, &str)] = &[
     ("001_snapshot", include_str!("store/schema/001_snapshot.sql")),
     ("002_outbox", include_str!("store/schema/002_outbox.sql")),
+    ("003_runs", include_str!("store/schema/003_runs.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -1,1 +1,392 @@
-//! Plan and record to values.
+//! Evaluation of a program over one patient's record.
+//!
+//! A [`Session`] is one patient: each define is evaluated at most once and kept. Logic is three-valued; what cannot be
+//! evaluated (an unknown value set, an `external` function, nesting beyond the bound) is an [`EvaluationError`] with its
+//! place in the text, never an empty result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::operators::{Call, Context, Fault, Operator};
+use super::plan::Program;
+use super::typed::{DefineId, Expression, FunctionId, Kind, LibraryId, ParameterId};
+use super::types::Type;
+use super::value::{DateTime, Precision, Value};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::fhir::record::Record;
+use crate::terminology::ValueSets;
+use crate::terminology::units::Units;
+
+mod cast;
+mod property;
+mod query;
+mod reason;
+mod retrieve;
+mod select;
+#[cfg(test)]
+mod tests;
+
+pub use reason::{Reason, ReasonKind};
+
+/// Deepest nesting of expressions and calls; deeper is an error. Fits the 2 MiB stack of a thread.
+pub const DEPTH_MAX: usize = 250;
+
+/// Everything that a result depends on beside the program and the record.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Values of parameters by name; for a parameter of one library only, `Library.name`. Others have their default, or null.
+    pub parameters: BTreeMap<String, Value>,
+    /// The run's time stamp: `Now()` and `Today()`.
+    pub now: DateTime,
+    /// The site's zone.
+    pub zone: TimeZone,
+    /// Expanded value sets.
+    pub value_sets: Arc<ValueSets>,
+    /// Units of measure.
+    pub units: Arc<Units>,
+}
+
+/// Why evaluation could not go on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct EvaluationError {
+    /// What went wrong; never a patient's value.
+    pub message: String,
+    /// Where in the text of a library.
+    pub at: Option<Location>,
+    /// Which define or function was being evaluated.
+    pub within: Option<String>,
+}
+
+impl EvaluationError {
+    /// The error as a finding.
+    pub fn diagnostic(&self) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(self.message.clone());
+        if let Some(at) = &self.at {
+            diagnostic = diagnostic.at(at.clone());
+        }
+        if let Some(within) = &self.within {
+            diagnostic = diagnostic.help(format!("while evaluating `{within}`"));
+        }
+        diagnostic
+    }
+}
+
+/// The variables of one body.
+pub(super) type Frame = Vec<Value>;
+pub(super) type Outcome<T = Value> = Result<T, EvaluationError>;
+
+enum Memo {
+    Unseen,
+    Active,
+    Done(Outcome),
+}
+
+/// The evaluation of one patient.
+pub struct Session<'a> {
+    program: &'a Program,
+    environment: &'a Environment,
+    context: Context<'a>,
+    defines: Vec<Memo>,
+    parameters: Vec<Option<Value>>,
+    library: LibraryId,
+    within: Option<&'a str>,
+    depth: usize,
+}
+
+impl<'a> Session<'a> {
+    /// A session over a patient's record.
+    pub fn new(program: &'a Program, environment: &'a Environment, record: &'a Record) -> Self {
+        let context = Context {
+            now: &environment.now,
+            zone: &environment.zone,
+            units: &environment.units,
+            value_sets: &environment.value_sets,
+            record,
+        };
+        Session {
+            program,
+            environment,
+            context,
+            defines: program.tree().defines.iter().map(|_| Memo::Unseen).collect(),
+            parameters: vec![None; program.tree().parameters.len()],
+            library: LibraryId(0),
+            within: None,
+            depth: 0,
+        }
+    }
+
+    /// The record of this session.
+    pub fn record(&self) -> &'a Record {
+        self.context.record
+    }
+
+    /// What operators may know; to compare results with CQL's equality.
+    pub fn context(&self) -> &Context<'a> {
+        &self.context
+    }
+
+    /// The value of a define, evaluated on the first call only.
+    pub fn evaluate(&mut self, define: DefineId) -> Result<Value, EvaluationError> {
+        match self.defines.get(define.index()) {
+            Some(Memo::Done(outcome)) => return outcome.clone(),
+            Some(Memo::Unseen) => {}
+            Some(Memo::Active) => return Err(self.fault_here("the define refers to itself")),
+            None => return Err(self.fault_here("there is no such define in this program")),
+        }
+        let tree = self.program.tree();
+        let Some(row) = tree.defines.get(define.index()) else {
+            return Err(self.fault_here("there is no such define in this program"));
+        };
+        self.remember(define, Memo::Active);
+        let mut frame = vec![Value::Null; row.slots as usize];
+        let outcome = self.body(row.library, &row.name, &row.body, &mut frame);
+        self.remember(define, Memo::Done(outcome.clone()));
+        outcome
+    }
+
+    fn remember(&mut self, define: DefineId, memo: Memo) {
+        if let Some(place) = self.defines.get_mut(define.index()) {
+            *place = memo;
+        }
+    }
+
+    /// Calls a function with values of its operand types.
+    pub fn call(&mut self, function: FunctionId, operands: &[Value]) -> Result<Value, EvaluationError> {
+        let tree = self.program.tree();
+        let Some(row) = tree.functions.get(function.index()) else {
+            return Err(self.fault_here("there is no such function in this program"));
+        };
+        let Some(body) = &row.body else {
+            return Err(self.fault_here(format!("function `{}` is external and has no definition here", row.name)));
+        };
+        if operands.len() != row.operands.len() {
+            let expected = row.operands.len();
+            return Err(self.fault_here(format!("function `{}` takes {expected} operands, {} given", row.name, operands.len())));
+        }
+        let mut frame = operands.to_vec();
+        frame.resize((row.slots as usize).max(operands.len()), Value::Null);
+        self.body(row.library, &row.name, body, &mut frame)
+    }
+
+    /// Evaluates a body in its own library and frame.
+    fn body(&mut self, library: LibraryId, name: &'a str, body: &'a Expression, frame: &mut Frame) -> Outcome {
+        let outer = (self.library, self.within);
+        self.library = library;
+        self.within = Some(name);
+        let outcome = self.expression(body, frame);
+        (self.library, self.within) = outer;
+        outcome
+    }
+
+    /// The parameter's value: given, or its default, or null.
+    fn parameter(&mut self, id: ParameterId) -> Outcome {
+        if let Some(Some(value)) = self.parameters.get(id.index()) {
+            return Ok(value.clone());
+        }
+        let tree = self.program.tree();
+        let Some(row) = tree.parameters.get(id.index()) else { return Ok(Value::Null) };
+        let library = tree.libraries.get(row.library.index()).map_or("", |library| &library.name);
+        let given = self.environment.parameters.get(&format!("{library}.{}", row.name));
+        let value = match (given.or_else(|| self.environment.parameters.get(&*row.name)), &row.default) {
+            (Some(value), _) => value.clone(),
+            (None, Some(default)) => self.body(row.library, &row.name, default, &mut Vec::new())?,
+            (None, None) => Value::Null,
+        };
+        if let Some(place) = self.parameters.get_mut(id.index()) {
+            *place = Some(value.clone());
+        }
+        Ok(value)
+    }
+
+    fn fault_here(&self, message: impl Into<String>) -> EvaluationError {
+        EvaluationError { message: message.into(), at: None, within: self.within.map(str::to_owned) }
+    }
+
+    fn fault_at(&self, expression: &Expression, message: impl Into<String>) -> EvaluationError {
+        let mut error = self.fault_here(message);
+        error.at = self.program.tree().location(self.library, expression.at);
+        error
+    }
+
+    fn expression(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome {
+        if self.depth >= DEPTH_MAX {
+            return Err(self.fault_at(expression, format!("nested deeper than {DEPTH_MAX} levels; is a function calling itself?")));
+        }
+        self.depth += 1;
+        let outcome = self.dispatch(expression, frame);
+        self.depth -= 1;
+        outcome
+    }
+
+    fn dispatch(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome {
+        match &expression.kind {
+            Kind::Literal(value) => Ok(value.clone()),
+            Kind::Parameter(id) => self.parameter(*id),
+            Kind::Slot(slot) => Ok(frame.get(slot.index()).cloned().unwrap_or_default()),
+            Kind::Define(id) => self.evaluate(*id),
+            Kind::CodeSystem(id) => Ok(self.program.code_system(*id)),
+            Kind::ValueSet(id) => Ok(self.program.value_set(*id)),
+            Kind::Code(id) => Ok(self.program.code(*id)),
+            Kind::Concept(id) => Ok(self.program.concept(*id)),
+            Kind::Operator { operator, operands, precision } => {
+                self.operator(expression, operator, operands, *precision, frame)
+            }
+            Kind::Call { function, operands } => self.function_call(*function, operands, frame),
+            Kind::And(pair) => self.and(pair, frame),
+            Kind::Or(pair) => self.or(pair, frame),
+            Kind::Implies(pair) => self.implies(pair, frame),
+            Kind::If(parts) => self.conditional(parts, frame),
+            Kind::Case { comparand, items, otherwise } => self.case(comparand.as_deref(), items, otherwise, frame),
+            Kind::Coalesce(operands) => self.coalesce(operands, frame),
+            Kind::As { operand, target, strict } => self.cast(expression, operand, target, *strict, frame),
+            Kind::Is { operand, target } => {
+                let value = self.expression(operand, frame)?;
+                Ok(Value::Boolean(!value.is_null() && self.is_of(&value, target)))
+            }
+            Kind::Tuple(elements) => Ok(Value::tuple(self.elements(elements, frame)?)),
+            Kind::Instance { class, elements } => self.instance(expression, class, elements, frame),
+            Kind::List(items) => self.list(items, frame),
+            Kind::Interval(parts) => self.interval(expression, parts, frame),
+            Kind::Property { source, element } => {
+                let source = self.expression(source, frame)?;
+                self.property(expression, &source, element)
+            }
+            Kind::Retrieve(retrieve) => self.retrieve(expression, retrieve, frame),
+            Kind::Query(query) => self.query(expression, query, frame),
+            Kind::Message(parts) => self.message(expression, parts, frame),
+        }
+    }
+
+    fn values(&mut self, operands: &'a [Expression], frame: &mut Frame) -> Outcome<Vec<Value>> {
+        operands.iter().map(|operand| self.expression(operand, frame)).collect()
+    }
+
+    fn function_call(&mut self, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
+        let operands = self.values(operands, frame)?;
+        self.call(function, &operands)
+    }
+
+    fn operator(
+        &mut self,
+        expression: &'a Expression,
+        operator: &'static Operator,
+        operands: &'a [Expression],
+        precision: Option<Precision>,
+        frame: &mut Frame,
+    ) -> Outcome {
+        if let [Expression { kind: Kind::Query(query), .. }] = operands
+            && let Some(outcome) = self.without_list(operator.name, query, frame)
+        {
+            return outcome;
+        }
+        let operands = self.values(operands, frame)?;
+        self.apply(operator, &operands, precision).map_err(|fault| self.fault_at(expression, fault.message))
+    }
+
+    fn apply(&self, operator: &Operator, operands: &[Value], precision: Option<Precision>) -> Result<Value, Fault> {
+        operator.apply(&Call { operands, precision, context: &self.context })
+    }
+
+    fn truth(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome<Option<bool>> {
+        Ok(self.expression(expression, frame)?.truth())
+    }
+
+    fn and(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
+        let left = self.truth(left, frame)?;
+        if left == Some(false) {
+            return Ok(Value::Boolean(false));
+        }
+        Ok(match (left, self.truth(right, frame)?) {
+            (_, Some(false)) => Value::Boolean(false),
+            (Some(true), Some(true)) => Value::Boolean(true),
+            _ => Value::Null,
+        })
+    }
+
+    fn or(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
+        let left = self.truth(left, frame)?;
+        if left == Some(true) {
+            return Ok(Value::Boolean(true));
+        }
+        Ok(match (left, self.truth(right, frame)?) {
+            (_, Some(true)) => Value::Boolean(true),
+            (Some(false), Some(false)) => Value::Boolean(false),
+            _ => Value::Null,
+        })
+    }
+
+    fn implies(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
+        let left = self.truth(left, frame)?;
+        if left == Some(false) {
+            return Ok(Value::Boolean(true));
+        }
+        Ok(match (left, self.truth(right, frame)?) {
+            (_, Some(true)) => Value::Boolean(true),
+            (Some(true), Some(false)) => Value::Boolean(false),
+            _ => Value::Null,
+        })
+    }
+
+    fn conditional(&mut self, [condition, then, otherwise]: &'a [Expression; 3], frame: &mut Frame) -> Outcome {
+        let chosen = if self.truth(condition, frame)? == Some(true) { then } else { otherwise };
+        self.expression(chosen, frame)
+    }
+
+    fn case(
+        &mut self,
+        comparand: Option<&'a Expression>,
+        items: &'a [(Expression, Expression)],
+        otherwise: &'a Expression,
+        frame: &mut Frame,
+    ) -> Outcome {
+        let comparand = comparand.map(|comparand| self.expression(comparand, frame)).transpose()?;
+        for (when, then) in items {
+            let value = self.expression(when, frame)?;
+            let holds = match &comparand {
+                Some(comparand) => super::operators::comparison::equal(comparand, &value, &self.context),
+                None => value.truth(),
+            };
+            if holds == Some(true) {
+                return self.expression(then, frame);
+            }
+        }
+        self.expression(otherwise, frame)
+    }
+
+    fn coalesce(&mut self, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
+        if let [only] = operands {
+            let value = self.expression(only, frame)?;
+            return Ok(match (&only.ty, value) {
+                (Type::List(_), Value::List(items)) => items.iter().find(|item| !item.is_null()).cloned().unwrap_or_default(),
+                (_, value) => value,
+            });
+        }
+        for operand in operands {
+            let value = self.expression(operand, frame)?;
+            if !value.is_null() {
+                return Ok(value);
+            }
+        }
+        Ok(Value::Null)
+    }
+
+    /// The message itself may quote a patient's data, so an error names only its code.
+    fn message(&mut self, expression: &Expression, parts: &'a [Expression; 5], frame: &mut Frame) -> Outcome {
+        let [source, condition, code, severity, _] = parts;
+        let source = self.expression(source, frame)?;
+        if self.truth(condition, frame)? == Some(true)
+            && let Value::String(severity) = self.expression(severity, frame)?
+            && &*severity == "Error"
+        {
+            let code = match &code.kind {
+                Kind::Literal(Value::String(code)) => format!(" with code `{code}`"),
+                _ => String::new(),
+            };
+            return Err(self.fault_at(expression, format!("the library raised an error by `Message`{code}")));
+        }
+        Ok(source)
+    }
+}

@@ -1,1 +1,203 @@
-//! Typed tree to plan: indexes, constants, data requirements and the shape of the scan.
+//! From the typed tree to what evaluation needs: what is reachable, constants resolved, class ancestry, and the data
+//! requirements with the shape in which records are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::typed::{CodeId, CodeSystemId, ConceptId, DefineId, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
+use super::types::Type;
+use super::value::{ClassId, Code, Concept, Value, Vocabulary};
+use crate::fhir::record::Shape;
+
+mod flow;
+#[cfg(test)]
+mod tests;
+
+/// What a program needs of one resource type by one filter: a query to a server, a row of the readiness report.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Requirement {
+    /// FHIR resource type.
+    pub resource_type: String,
+    /// The element that the codes are of: `code`, `medication`.
+    pub code_path: Option<String>,
+    /// Which codes.
+    pub codes: Codes,
+    /// The element that a date filter is of.
+    pub date_path: Option<String>,
+    /// JSON paths used of this type, dotted; `*` at the end for everything below.
+    pub paths: BTreeSet<String>,
+}
+
+/// The codes of a requirement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Codes {
+    /// No restriction, or one that is known at run time only.
+    Any,
+    /// Members of a value set, by canonical URL (`url|version` when pinned).
+    ValueSet(String),
+    /// These: (system, code).
+    Direct(Vec<(String, String)>),
+}
+
+/// A compiled program: typed libraries and their plan. Immutable, shared between threads.
+#[derive(Debug, Clone)]
+pub struct Program {
+    tree: Tree,
+    roots: Vec<LibraryId>,
+    classes: BTreeMap<Arc<str>, ClassId>,
+    parents: Vec<Option<ClassId>>,
+    code_systems: Vec<Value>,
+    value_sets: Vec<Value>,
+    codes: Vec<Value>,
+    concepts: Vec<Value>,
+    requirements: Vec<Requirement>,
+    shape: Shape,
+    live: BTreeSet<DefineId>,
+}
+
+impl Program {
+    /// Plans a checked tree. `roots` are the libraries whose public defines and functions are asked for; what they do
+    /// not reach is dead and takes no part in requirements and shape.
+    pub fn new(tree: Tree, roots: Vec<LibraryId>) -> Program {
+        let classes: BTreeMap<Arc<str>, ClassId> =
+            (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
+        let parents = tree.classes.iter().map(|class| class.base.as_ref().and_then(|base| classes.get(base).copied())).collect();
+        let codes: Vec<Code> = tree.codes.iter().map(|row| code_of(&tree, row)).collect();
+        let concepts = tree.concepts.iter().map(|row| Concept {
+            codes: row.codes.iter().filter_map(|id| codes.get(id.index()).cloned()).collect(),
+            display: row.display.clone(),
+        });
+        let code_systems = tree.code_systems.iter().map(|row| vocabulary(&row.id, &row.version, &row.name));
+        let value_sets = tree.value_sets.iter().map(|row| vocabulary(&row.id, &row.version, &row.name));
+        let mut program = Program {
+            code_systems: code_systems.map(Value::CodeSystem).collect(),
+            value_sets: value_sets.map(Value::ValueSet).collect(),
+            concepts: concepts.map(|concept| Value::Concept(Arc::new(concept))).collect(),
+            codes: codes.into_iter().map(|code| Value::Code(Arc::new(code))).collect(),
+            classes,
+            parents,
+            requirements: Vec::new(),
+            shape: Shape::default(),
+            live: BTreeSet::new(),
+            tree,
+            roots,
+        };
+        let needs = flow::needs(&program);
+        program.requirements = needs.requirements;
+        program.shape = needs.shape;
+        program.live = needs.live;
+        program
+    }
+
+    /// The typed libraries.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The libraries asked for.
+    pub fn roots(&self) -> &[LibraryId] {
+        &self.roots
+    }
+
+    /// A define by library and name.
+    pub fn define(&self, library: &str, name: &str) -> Option<DefineId> {
+        self.tree.define(self.tree.library(library)?, name)
+    }
+
+    /// A function by library and name: the overload with the fewest operands.
+    pub fn function(&self, library: &str, name: &str) -> Option<FunctionId> {
+        let functions = self.tree.functions(self.tree.library(library)?, name);
+        functions.min_by_key(|id| self.tree.functions.get(id.index()).map_or(usize::MAX, |row| row.operands.len()))
+    }
+
+    /// The type of a define; `Any` for an id of another program.
+    pub fn define_type(&self, define: DefineId) -> &Type {
+        self.tree.defines.get(define.index()).map_or(&Type::Any, |row| &row.body.ty)
+    }
+
+    /// The name of a define.
+    pub fn define_name(&self, define: DefineId) -> &str {
+        self.tree.defines.get(define.index()).map_or("", |row| &row.name)
+    }
+
+    /// The defines of a library, in the order of its text.
+    pub fn defines(&self, library: &str) -> Vec<(DefineId, &str)> {
+        let Some(library) = self.tree.library(library) else { return Vec::new() };
+        let rows = (0u32..).zip(&self.tree.defines).filter(|(_, row)| row.library == library);
+        rows.map(|(index, row)| (DefineId(index), &*row.name)).collect()
+    }
+
+    /// All parameters: library, name, type, default.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.tree.parameters
+    }
+
+    /// Whether a define is reached from the roots.
+    pub fn is_live(&self, define: DefineId) -> bool {
+        self.live.contains(&define)
+    }
+
+    /// What data the program needs, by resource type and filter; sorted, each once.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// What to keep of each resource while reading.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(super) fn code_system(&self, id: CodeSystemId) -> Value {
+        self.code_systems.get(id.index()).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn value_set(&self, id: ValueSetId) -> Value {
+        self.value_sets.get(id.index()).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn code(&self, id: CodeId) -> Value {
+        self.codes.get(id.index()).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn concept(&self, id: ConceptId) -> Value {
+        self.concepts.get(id.index()).cloned().unwrap_or_default()
+    }
+
+    /// The id of a class by its qualified name.
+    pub fn class_id(&self, name: &str) -> Option<ClassId> {
+        self.classes.get(name).copied()
+    }
+
+    /// The qualified name of a class.
+    pub fn class_name(&self, class: ClassId) -> Option<&str> {
+        self.tree.classes.get(class.0 as usize).map(|class| &*class.name)
+    }
+
+    /// Whether a class is `name` or one of its subclasses.
+    pub fn is_subclass(&self, class: ClassId, name: &str) -> bool {
+        let mut current = Some(class);
+        // A cycle in a model description must not hang: no chain is longer than the table.
+        for _ in 0..=self.parents.len() {
+            let Some(class) = current else { return false };
+            if self.class_name(class) == Some(name) {
+                return true;
+            }
+            current = self.parents.get(class.0 as usize).copied().flatten();
+        }
+        false
+    }
+}
+
+fn vocabulary(id: &Arc<str>, version: &Option<Arc<str>>, name: &Arc<str>) -> Arc<Vocabulary> {
+    Arc::new(Vocabulary { id: id.clone(), version: version.clone(), name: Some(name.clone()) })
+}
+
+fn code_of(tree: &Tree, row: &super::typed::CodeDefinition) -> Code {
+    let system = tree.code_systems.get(row.system.index());
+    Code {
+        code: row.code.clone(),
+        system: system.map(|system| system.id.clone()),
+        version: system.and_then(|system| system.version.clone()),
+        display: row.display.clone(),
+    }
+}

@@ -1,1 +1,642 @@
 //! `measure.yaml`: the FHIR Measure in a form that a person writes.
+//!
+//! [`parse`] turns the text into a [`Definition`] and says everything that is wrong with it at once, with
+//! line and column. Whether the CQL definitions it names exist is checked by [`super::compile`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
+
+/// Most groups, populations of a group, stratifiers of a group and supplemental data of a measure.
+const PARTS_MAX: usize = 64;
+
+/// A text of the file with its place in it.
+pub type Text = Spanned<String>;
+
+/// What kind of member is counted: the patient, or a type of event as `Encounter`.
+pub const PATIENT: &str = "Patient";
+
+/// `measure.yaml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Definition {
+    /// FHIR id, unique in the network: letters, digits, `-` and `.`, at most 40.
+    pub id: Text,
+    /// Canonical URL, without version.
+    pub url: Text,
+    /// Semantic version, as `1.0.0`.
+    pub version: Text,
+    /// Draft, active or retired.
+    pub status: Status,
+    /// One line for people.
+    pub title: String,
+    /// What is counted, in plain language: a family should understand it.
+    pub description: String,
+    /// Who answers for the meaning of the measure.
+    pub steward: String,
+    /// Where the definition comes from.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Proportion, ratio, continuous variable or cohort.
+    pub scoring: Scoring,
+    /// `Patient`, or the type of the events counted.
+    #[serde(default = "patient")]
+    pub basis: Text,
+    /// Which direction is better.
+    pub improvement: Improvement,
+    /// The length of a reporting period.
+    #[serde(default)]
+    pub period: Interval,
+    /// File name of the CQL beside this file; may be left out when there is exactly one.
+    #[serde(default)]
+    pub library: Option<Text>,
+    /// Multiplier and unit of a ratio's score.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// The network's choices, by the name of the CQL parameter.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Parameter>,
+    /// Populations of the only group.
+    #[serde(default)]
+    pub populations: Vec<Population>,
+    /// Stratifiers of the only group.
+    #[serde(default)]
+    pub stratifiers: Vec<Stratifier>,
+    /// Several groups, instead of `populations` and `stratifiers`.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// Further facts counted over the initial population.
+    #[serde(default)]
+    pub supplemental_data: Vec<Supplement>,
+    /// Limits beyond which a report is looked at before it is believed.
+    #[serde(default)]
+    pub plausibility: Plausibility,
+    /// How the series is drawn.
+    #[serde(default)]
+    pub chart: Option<Chart>,
+}
+
+fn patient() -> Text {
+    unwritten(PATIENT)
+}
+
+/// A text that is not in the file, but stands for something left out.
+fn unwritten(text: &str) -> Text {
+    Spanned::new(text.to_owned(), serde_saphyr::Location::UNKNOWN, serde_saphyr::Location::UNKNOWN)
+}
+
+/// Stage of life of a measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Status {
+    Draft,
+    Active,
+    Retired,
+}
+
+/// Which direction is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Improvement {
+    Increase,
+    Decrease,
+}
+
+impl Improvement {
+    /// The code in `http://terminology.hl7.org/CodeSystem/measure-improvement-notation`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Improvement::Increase => "increase",
+            Improvement::Decrease => "decrease",
+        }
+    }
+}
+
+/// The length of a reporting period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Interval {
+    #[default]
+    Month,
+    Quarter,
+    Year,
+}
+
+/// Multiplier of a ratio's score, as `1000` per `1,000 central line days`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rate {
+    /// What numerator divided by denominator is multiplied by.
+    pub multiplier: u32,
+    /// Unit of the score for people, as `per 1,000 central line days`.
+    pub unit: String,
+}
+
+/// One choice that the network, not the standard, makes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameter {
+    /// The value, in place of the default of the CQL.
+    pub value: Spanned<Literal>,
+    /// What it means.
+    pub text: String,
+    /// Whether the network has yet to confirm it.
+    #[serde(default)]
+    pub confirm: bool,
+    /// Where the value comes from.
+    #[serde(default)]
+    pub source: Option<String>,
+}
+
+/// The value of a parameter as YAML writes it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Literal {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a point, or any text: read by the type of the CQL parameter.
+    Decimal(f64),
+    /// Text.
+    Text(String),
+}
+
+impl Literal {
+    /// The value as text, as it would be given on the command line.
+    pub fn text(&self) -> String {
+        match self {
+            Literal::Boolean(value) => value.to_string(),
+            Literal::Integer(value) => value.to_string(),
+            Literal::Decimal(value) => value.to_string(),
+            Literal::Text(value) => value.clone(),
+        }
+    }
+}
+
+/// One group of populations with a score of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Group {
+    /// Id, unique in the measure.
+    pub id: Text,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Its populations, in the order in which reports give them.
+    pub populations: Vec<Population>,
+    /// Its stratifiers.
+    #[serde(default)]
+    pub stratifiers: Vec<Stratifier>,
+}
+
+/// One population and the CQL definition that decides it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Population {
+    /// Which population.
+    pub code: PopulationCode,
+    /// Id, unique in the group; the code when left out.
+    #[serde(default)]
+    pub id: Option<Text>,
+    /// Name of the CQL definition: Boolean for patients, a list for events; for an observation a function of one event.
+    pub define: Text,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Id of the population this one depends on: which initial population, or what is observed.
+    #[serde(default)]
+    pub of: Option<Text>,
+    /// How observations become one number.
+    #[serde(default)]
+    pub aggregate: Option<Aggregate>,
+    /// Definitions that say for whom the record cannot tell, and why.
+    #[serde(default)]
+    pub cannot_tell: Vec<CannotTell>,
+}
+
+/// When the record cannot tell whether someone belongs to a population.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CannotTell {
+    /// Name of the CQL definition, of the same type as the population's.
+    pub define: Text,
+    /// Why.
+    pub reason: Reason,
+    /// What is missing, for people.
+    pub text: String,
+}
+
+/// Why the record cannot tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Nobody wrote it down.
+    NotDocumented,
+    /// It is written in a code that no mapping translates.
+    UnmappedCode,
+    /// It is there, but too long ago.
+    OutsideLookback,
+    /// A number without a unit, or in one that cannot be converted.
+    WrongUnit,
+    /// A date that is not precise enough.
+    PartialDate,
+}
+
+/// Reason of a criterion that gave null and said no more.
+pub const UNDETERMINED: &str = "undetermined";
+
+impl Reason {
+    /// The code used in reports.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::NotDocumented => "not-documented",
+            Reason::UnmappedCode => "unmapped-code",
+            Reason::OutsideLookback => "outside-lookback",
+            Reason::WrongUnit => "wrong-unit",
+            Reason::PartialDate => "partial-date",
+        }
+    }
+}
+
+/// How members are divided into strata.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Stratifier {
+    /// Id, unique in the group.
+    pub id: Text,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// CQL definition (of the patient) or function of one event that gives the stratum, or, for
+    /// criteria, the members in it.
+    #[serde(default)]
+    pub define: Option<Text>,
+    /// A value each member has, or members that meet a criterion.
+    #[serde(default)]
+    pub kind: StratifierKind,
+    /// Several values together name a stratum, instead of `define`.
+    #[serde(default)]
+    pub components: Vec<Component>,
+    /// Name and version of the policy by which a patient comes into a stratum.
+    #[serde(default)]
+    pub policy: Option<String>,
+    /// Names of known strata for people.
+    #[serde(default)]
+    pub strata: BTreeMap<String, String>,
+}
+
+/// What a stratifier's definition gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum StratifierKind {
+    #[default]
+    Value,
+    Criteria,
+}
+
+/// One part of a stratum's name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Component {
+    /// Id, unique in the stratifier.
+    pub id: Text,
+    /// CQL definition or function of one event.
+    pub define: Text,
+}
+
+/// A fact counted over the initial population.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Supplement {
+    /// Id, unique in the measure.
+    pub id: Text,
+    /// CQL definition.
+    pub define: Text,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+/// Limits beyond which a report is looked at before it is believed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plausibility {
+    /// Smallest denominator that is believable for one site and period.
+    #[serde(default)]
+    pub denominator_min: Option<u64>,
+    /// Largest change of the denominator against the median of earlier periods, in percent.
+    #[serde(default)]
+    pub denominator_change_percent: Option<u32>,
+    /// Lowest believable score, multiplier applied.
+    #[serde(default)]
+    pub score_min: Option<f64>,
+    /// Highest believable score, multiplier applied.
+    #[serde(default)]
+    pub score_max: Option<f64>,
+    /// Largest believable share of members for whom the record cannot tell, in percent.
+    #[serde(default)]
+    pub cannot_tell_percent: Option<u32>,
+}
+
+/// How the series is drawn.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Chart {
+    /// `run`, or a control chart by its letter.
+    #[serde(rename = "type")]
+    pub kind: ChartKind,
+    /// Name of the rule set.
+    #[serde(default)]
+    pub rules: Option<String>,
+    /// A goal to draw.
+    #[serde(default)]
+    pub goal: Option<f64>,
+}
+
+/// Types of charts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ChartKind {
+    Run,
+    P,
+    U,
+    C,
+    G,
+    T,
+    Xmr,
+}
+
+impl Definition {
+    /// Canonical URL with version.
+    pub fn canonical(&self) -> String {
+        format!("{}|{}", self.url.value, self.version.value)
+    }
+
+    /// Whether the patient is what is counted.
+    pub fn counts_patients(&self) -> bool {
+        self.basis.value == PATIENT
+    }
+
+    /// The groups, whether written as `groups` or as the only one.
+    pub fn all_groups(&self) -> Vec<Group> {
+        if !self.groups.is_empty() {
+            return self.groups.clone();
+        }
+        vec![Group { id: unwritten("group-1"), text: None, populations: self.populations.clone(), stratifiers: self.stratifiers.clone() }]
+    }
+}
+
+impl Population {
+    /// Its id: the one given, else its code.
+    pub fn id(&self) -> &str {
+        self.id.as_ref().map_or(self.code.code(), |id| &id.value)
+    }
+}
+
+impl Group {
+    /// What the algebra needs of the group.
+    pub fn shape(&self, scoring: Scoring) -> GroupShape {
+        let place = |id: &str| self.populations.iter().position(|population| population.id() == id);
+        let slot = |population: &Population| Slot {
+            code: population.code,
+            of: population.of.as_ref().and_then(|of| place(&of.value)),
+            aggregate: population.aggregate,
+        };
+        GroupShape { scoring, slots: self.populations.iter().map(slot).collect() }
+    }
+}
+
+/// The place of a text within its file.
+pub fn locate(source: &Arc<SourceFile>, text: &Text) -> Location {
+    place(source, text.referenced.line() as usize, text.referenced.column() as usize, text.value.len())
+}
+
+fn place(source: &Arc<SourceFile>, line: usize, column: usize, length: usize) -> Location {
+    let start = source.offset(line, column);
+    let quote = usize::from(matches!(source.text.as_bytes().get(start), Some(b'"' | b'\'')));
+    let end = (start + quote + length).min(source.text.len());
+    Location::new(source, Span::new((start + quote) as u32, end as u32))
+}
+
+/// Reads a `measure.yaml`; `None` when it cannot be used.
+pub fn parse(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) {
+    let definition: Definition = match serde_saphyr::from_str(&source.text) {
+        Ok(definition) => definition,
+        Err(fault) => return (None, vec![explain(source, &fault)]),
+    };
+    let mut found = Vec::new();
+    check_head(source, &definition, &mut found);
+    check_groups(source, &definition, &mut found);
+    let usable = !diagnostic::has_errors(&found);
+    (usable.then_some(definition), found)
+}
+
+/// A YAML fault, with the nearest right key when a key is unknown.
+pub fn explain(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagnostic {
+    let mut finding = diagnostic::from_yaml(source, fault);
+    let known = finding.message.split_once("expected one of ").map(|(_, list)| list.replace('`', ""));
+    let wrong = finding.message.split('`').nth(1).unwrap_or_default();
+    if let Some(known) = known
+        && let Some(near) = diagnostic::nearest(wrong, known.split(", ").map(str::trim))
+    {
+        let help = format!("did you mean `{near}`?");
+        finding = finding.help(help);
+    }
+    finding
+}
+
+fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let id = &definition.id;
+    let fits = !id.value.is_empty() && id.value.len() <= 40 && id.value.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
+    if !fits {
+        found.push(
+            Diagnostic::error(format!("`{}` is not an id", id.value))
+                .at(locate(source, id))
+                .help("use 1 to 40 letters, digits, `-` or `.`"),
+        );
+    }
+    let url = &definition.url;
+    if !(url.value.starts_with("http://") || url.value.starts_with("https://") || url.value.starts_with("urn:")) || url.value.contains('|') {
+        found.push(
+            Diagnostic::error(format!("`{}` is not a canonical URL", url.value))
+                .at(locate(source, url))
+                .help("begin with `http://`, `https://` or `urn:` and leave the version to `version`"),
+        );
+    }
+    let version = &definition.version;
+    let parts: Vec<&str> = version.value.split('.').collect();
+    if parts.len() != 3 || parts.iter().any(|part| part.is_empty() || !part.chars().all(|c| c.is_ascii_digit())) {
+        found.push(
+            Diagnostic::error(format!("`{}` is not a version", version.value))
+                .at(locate(source, version))
+                .help("write three numbers, as `'1.0.0'`"),
+        );
+    }
+    if definition.rate.is_some() && definition.scoring != Scoring::Ratio {
+        found.push(
+            Diagnostic::error("only a ratio has a `rate`: the score of a proportion lies between 0 and 1")
+                .at(locate(source, url))
+                .help("remove `rate`, or change `scoring` to `ratio`"),
+        );
+    }
+    if definition.rate.as_ref().is_some_and(|rate| rate.multiplier == 0) {
+        found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(locate(source, url)));
+    }
+}
+
+fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let at = || locate(source, &definition.id);
+    if !definition.groups.is_empty() && !(definition.populations.is_empty() && definition.stratifiers.is_empty()) {
+        found.push(
+            Diagnostic::error("both `groups` and `populations` are given")
+                .at(at())
+                .help("move `populations` and `stratifiers` into a group"),
+        );
+    }
+    let groups = definition.all_groups();
+    let sizes = groups.iter().flat_map(|group| [group.populations.len(), group.stratifiers.len()]);
+    if groups.len() > PARTS_MAX || sizes.max().unwrap_or(0) > PARTS_MAX || definition.supplemental_data.len() > PARTS_MAX {
+        found.push(Diagnostic::error(format!("more than {PARTS_MAX} groups, populations, stratifiers or supplemental data")).at(at()));
+        return;
+    }
+    for group in &groups {
+        check_group(source, definition, group, found);
+    }
+}
+
+/// What a scoring needs: (code, at least, at most).
+fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
+    use PopulationCode::*;
+    match scoring {
+        Scoring::Proportion => &[
+            (InitialPopulation, 1, 1),
+            (Denominator, 1, 1),
+            (DenominatorExclusion, 0, 1),
+            (DenominatorException, 0, 1),
+            (Numerator, 1, 1),
+            (NumeratorExclusion, 0, 1),
+        ],
+        Scoring::Ratio => &[
+            (InitialPopulation, 1, 2),
+            (Denominator, 1, 1),
+            (DenominatorExclusion, 0, 1),
+            (Numerator, 1, 1),
+            (NumeratorExclusion, 0, 1),
+            (MeasureObservation, 0, 2),
+        ],
+        Scoring::ContinuousVariable => {
+            &[(InitialPopulation, 1, 1), (MeasurePopulation, 1, 1), (MeasurePopulationExclusion, 0, 1), (MeasureObservation, 1, 1)]
+        }
+        Scoring::Cohort => &[(InitialPopulation, 1, 1)],
+    }
+}
+
+fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group, found: &mut Vec<Diagnostic>) {
+    let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
+    let needed = needs(definition.scoring);
+    for (code, least, most) in needed {
+        let count = group.populations.iter().filter(|population| population.code == *code).count();
+        if count < *least {
+            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(definition.scoring), code.code())).at(at.clone()));
+        } else if count > *most {
+            found.push(
+                Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(at.clone()),
+            );
+        }
+    }
+    let mut ids = BTreeMap::new();
+    for population in &group.populations {
+        let place = locate(source, &population.define);
+        if !needed.iter().any(|(code, ..)| *code == population.code) {
+            found.push(
+                Diagnostic::error(format!("a {} has no population `{}`", word(definition.scoring), population.code.code()))
+                    .at(place.clone()),
+            );
+        }
+        if let Some(first) = ids.insert(population.id().to_owned(), place.clone()) {
+            found.push(
+                Diagnostic::error(format!("two populations have the id `{}`", population.id()))
+                    .at(place.clone())
+                    .label(first, "the first one")
+                    .help("give each an `id`"),
+            );
+        }
+        check_dependence(source, group, population, found);
+    }
+    let mut strata = BTreeMap::new();
+    for stratifier in &group.stratifiers {
+        let place = locate(source, &stratifier.id);
+        if strata.insert(stratifier.id.value.clone(), ()).is_some() {
+            found.push(Diagnostic::error(format!("two stratifiers have the id `{}`", stratifier.id.value)).at(place.clone()));
+        }
+        if stratifier.define.is_some() != stratifier.components.is_empty() {
+            found.push(Diagnostic::error("a stratifier has either `define` or `components`").at(place));
+        } else if stratifier.kind == StratifierKind::Criteria && !stratifier.components.is_empty() {
+            found.push(Diagnostic::error("components are values, not criteria").at(place));
+        }
+    }
+}
+
+fn check_dependence(source: &Arc<SourceFile>, group: &Group, population: &Population, found: &mut Vec<Diagnostic>) {
+    let observation = population.code == PopulationCode::MeasureObservation;
+    let place = locate(source, &population.define);
+    if observation && population.of.is_none() {
+        found.push(Diagnostic::error("an observation needs `of`: the population whose members are observed").at(place.clone()));
+    }
+    if observation != population.aggregate.is_some() {
+        let text = if observation { "an observation needs `aggregate`" } else { "only an observation has an `aggregate`" };
+        found.push(Diagnostic::error(text).at(place.clone()).help("one of sum, count, average, median, minimum, maximum"));
+    }
+    let initial = group.populations.iter().filter(|other| other.code == PopulationCode::InitialPopulation).count();
+    let sided = matches!(population.code, PopulationCode::Denominator | PopulationCode::Numerator);
+    if initial > 1 && sided && population.of.is_none() {
+        found.push(
+            Diagnostic::error(format!("with two initial populations `{}` must say which one it is `of`", population.id())).at(place),
+        );
+    }
+    let Some(of) = &population.of else { return };
+    let target = group.populations.iter().find(|other| other.id() == of.value);
+    let allowed = |code: PopulationCode| match population.code {
+        PopulationCode::MeasureObservation => {
+            matches!(code, PopulationCode::Numerator | PopulationCode::Denominator | PopulationCode::MeasurePopulation)
+        }
+        _ => code == PopulationCode::InitialPopulation,
+    };
+    match target {
+        None => {
+            let mut finding = Diagnostic::error(format!("no population has the id `{}`", of.value)).at(locate(source, of));
+            if let Some(near) = diagnostic::nearest(&of.value, group.populations.iter().map(Population::id)) {
+                finding = finding.help(format!("did you mean `{near}`?"));
+            }
+            found.push(finding);
+        }
+        Some(target) if !allowed(target.code) => found.push(
+            Diagnostic::error(format!("`{}` cannot be of `{}`", population.code.code(), of.value)).at(locate(source, of)),
+        ),
+        Some(_) => {}
+    }
+}
+
+/// The scoring for people.
+pub fn word(scoring: Scoring) -> &'static str {
+    match scoring {
+        Scoring::Proportion => "proportion",
+        Scoring::Ratio => "ratio",
+        Scoring::ContinuousVariable => "continuous variable",
+        Scoring::Cohort => "cohort",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,15 @@
 //! Aggregates over lists; nulls are left out.
 
 use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use rust_decimal::{Decimal, MathematicalOps};
+
+use super::Context;
+use super::arithmetic::{bounded, from_float, product_of, quotient_of, sum_of, to_float};
+use super::comparison::{decimal, sort_order};
+use super::list::same;
 use crate::cql::value::Value;
 
 /// Chapter 21 Aggregate of the specification's reference.
@@ -25,62 +34,155 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
-fn all_true(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The elements that are known.
+fn known<'a>(call: &'a Call<'_>) -> Vec<&'a Value> {
+    match call.operand(0) {
+        Value::List(items) => items.iter().filter(|item| !item.is_null()).collect(),
+        _ => Vec::new(),
+    }
 }
 
-fn any_true(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn all_true(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(known(call).into_iter().all(|item| item.truth() != Some(false)).into())
 }
 
-fn avg(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn any_true(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(known(call).into_iter().any(|item| item.truth() == Some(true)).into())
 }
 
-fn count(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn count(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(i32::try_from(known(call).len()).map_or(Value::Null, Value::Integer))
 }
 
-fn geometric_mean(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn folded(call: &Call<'_>, operation: fn(&Value, &Value, &Context<'_>) -> Value) -> Value {
+    let mut items = known(call).into_iter();
+    let Some(first) = items.next() else { return Value::Null };
+    items.fold(first.clone(), |total, item| if total.is_null() { total } else { operation(&total, item, call.context) })
 }
 
-fn max(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn sum(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(folded(call, sum_of))
 }
 
-fn median(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn product(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(folded(call, product_of))
 }
 
-fn min(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn avg(call: &Call<'_>) -> Result<Value, Fault> {
+    let count = Value::Decimal(Decimal::from(known(call).len() as u64));
+    let total = folded(call, sum_of);
+    Ok(if total.is_null() { Value::Null } else { quotient_of(&total, &count, call.context) })
 }
 
-fn mode(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn chosen(call: &Call<'_>, wanted: Ordering) -> Value {
+    let mut best: Option<&Value> = None;
+    for item in known(call) {
+        if best.is_none_or(|best| sort_order(item, best, call.context) == wanted) {
+            best = Some(item);
+        }
+    }
+    best.cloned().unwrap_or_default()
 }
 
-fn population_std_dev(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn max(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(chosen(call, Ordering::Greater))
 }
 
-fn population_variance(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn min(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(chosen(call, Ordering::Less))
 }
 
-fn product(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn median(call: &Call<'_>) -> Result<Value, Fault> {
+    let mut items = known(call);
+    items.sort_by(|left, right| sort_order(left, right, call.context));
+    let middle = items.len() / 2;
+    let Some(upper) = items.get(middle) else { return Ok(Value::Null) };
+    if items.len() % 2 == 1 {
+        return Ok((*upper).clone());
+    }
+    let lower = middle.checked_sub(1).and_then(|at| items.get(at));
+    let Some(lower) = lower else { return Ok(Value::Null) };
+    let total = sum_of(lower, upper, call.context);
+    Ok(quotient_of(&total, &Value::Decimal(Decimal::TWO), call.context))
 }
 
-fn std_dev(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn mode(call: &Call<'_>) -> Result<Value, Fault> {
+    let mut counts: Vec<(&Value, usize)> = Vec::new();
+    for item in known(call) {
+        match counts.iter_mut().find(|(seen, _)| same(seen, item, call.context) == Some(true)) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((item, 1)),
+        }
+    }
+    // Of equally frequent values the first.
+    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    Ok(counts.iter().find(|(_, count)| *count == most).map_or(Value::Null, |(item, _)| (*item).clone()))
 }
 
-fn sum(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The numbers in the unit of the first; `None` when there are none or one cannot be converted.
+fn numbers(call: &Call<'_>) -> Option<(Vec<Decimal>, Option<Arc<str>>)> {
+    let items = known(call);
+    let unit = match items.first()? {
+        Value::Quantity(first) => Some(first.unit.clone()),
+        _ => None,
+    };
+    let number = |item: &&Value| match (item, &unit) {
+        (Value::Quantity(own), Some(unit)) => call.context.units.convert(own.value, &own.unit, unit),
+        (other, None) => decimal(other),
+        _ => None,
+    };
+    Some((items.iter().map(number).collect::<Option<Vec<_>>>()?, unit))
 }
 
-fn variance(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The sum of squared distances from the mean over the count less `correction`, and the unit.
+fn spread(call: &Call<'_>, correction: u64) -> Option<(Decimal, Option<Arc<str>>)> {
+    let (numbers, unit) = numbers(call)?;
+    let count = numbers.len() as u64;
+    let total = numbers.iter().try_fold(Decimal::ZERO, |total, number| total.checked_add(*number))?;
+    let mean = total.checked_div(Decimal::from(count))?;
+    let squares = numbers.iter().try_fold(Decimal::ZERO, |squares, number| {
+        let distance = number.checked_sub(mean)?;
+        squares.checked_add(distance.checked_mul(distance)?)
+    })?;
+    let divisor = count.checked_sub(correction).filter(|divisor| *divisor > 0)?;
+    Some((squares.checked_div(Decimal::from(divisor))?, unit))
+}
+
+fn measured(result: Option<(Decimal, Option<Arc<str>>)>) -> Value {
+    let Some((number, unit)) = result else { return Value::Null };
+    let Some(number) = bounded(number) else { return Value::Null };
+    match unit {
+        Some(unit) => Value::quantity(number, &unit),
+        None => Value::Decimal(number),
+    }
+}
+
+fn rooted(result: Option<(Decimal, Option<Arc<str>>)>) -> Value {
+    measured(result.and_then(|(number, unit)| Some((number.sqrt()?, unit))))
+}
+
+fn variance(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(measured(spread(call, 1)))
+}
+
+fn population_variance(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(measured(spread(call, 0)))
+}
+
+fn std_dev(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(rooted(spread(call, 1)))
+}
+
+fn population_std_dev(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(rooted(spread(call, 0)))
+}
+
+fn geometric_mean(call: &Call<'_>) -> Result<Value, Fault> {
+    let Some((numbers, _)) = numbers(call) else { return Ok(Value::Null) };
+    if numbers.iter().any(|number| *number <= Decimal::ZERO) {
+        return Ok(Value::Null);
+    }
+    let logarithms: f64 = numbers.iter().map(|number| to_float(*number).ln()).sum();
+    let mean = (logarithms / numbers.len() as f64).exp();
+    Ok(from_float(mean).map_or(Value::Null, Value::Decimal))
 }

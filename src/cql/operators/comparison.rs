@@ -1,14 +1,21 @@
 //! Equality, equivalence and order.
 
 use super::{Call, Fault, Nulls, Operator, Signature, Timing, T};
-use crate::cql::value::Value;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use rust_decimal::{Decimal, RoundingStrategy};
+
+use super::Context;
+use crate::cql::value::{Code, DateTime, Interval, Precision, Quantity, Ratio, Value};
+use crate::fhir::record::{NodeId, NodeKind};
 
 /// Chapter 12 Comparison of the specification's reference.
 pub(super) const OPERATORS: &[Operator] = {
     use super::Pattern::*;
     rows! { "12 Comparison";
     "Equal" Plain Propagate equal_to { (T, T) -> Boolean }
-        ["1 = 1.0", "({1, null} = {1, null}) is null", "(@2012 = @2012-01) is null", "(1 'cm' = 1 'g') is null"]
+        ["1 = 1.0", "{1, null} = {1, null}", "(@2012 = @2012-01) is null", "(1 'cm' = 1 'g') is null"]
     "NotEqual" Plain Propagate not_equal_to { (T, T) -> Boolean } ["1 != 2"]
     "Equivalent" Plain Handled equivalent_to { (Concept, Code) -> Boolean, (Code, Concept) -> Boolean, (T, T) -> Boolean }
         ["null ~ null", "'ABC' ~ 'abc'", "{1, null} ~ {1, null}", "not (@2012 ~ @2012-01)"]
@@ -32,34 +39,400 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
-fn equal_to(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Deepest nesting that equality follows; anything deeper cannot be told.
+const DEPTH_MAX: usize = 64;
+
+/// The order of two values of one ordered type, at a precision for dates and times. `None` when it
+/// cannot be told: a null, partial dates, incommensurable units, types that have no order.
+pub fn order(left: &Value, right: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Integer(left), Value::Integer(right)) => Some(left.cmp(right)),
+        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
+        (Value::Boolean(left), Value::Boolean(right)) => Some(left.cmp(right)),
+        (Value::Date(left), Value::Date(right)) => left.compare(right, precision),
+        (Value::Time(left), Value::Time(right)) => left.compare(right, precision),
+        (Value::DateTime(left), Value::DateTime(right)) => left.compare(right, precision, context.zone),
+        (Value::Date(left), Value::DateTime(right)) => {
+            DateTime::new(*left, None, None)?.compare(right, precision, context.zone)
+        }
+        (Value::DateTime(left), Value::Date(right)) => {
+            left.compare(&DateTime::new(*right, None, None)?, precision, context.zone)
+        }
+        (Value::Quantity(left), Value::Quantity(right)) => {
+            context.units.compare((left.value, &left.unit), (right.value, &right.unit))
+        }
+        (Value::Quantity(_), Value::Integer(_) | Value::Long(_) | Value::Decimal(_)) => {
+            order(left, &Value::quantity(decimal(right)?, "1"), precision, context)
+        }
+        (Value::Integer(_) | Value::Long(_) | Value::Decimal(_), Value::Quantity(_)) => {
+            order(&Value::quantity(decimal(left)?, "1"), right, precision, context)
+        }
+        _ => Some(decimal(left)?.cmp(&decimal(right)?)),
+    }
 }
 
-fn equivalent_to(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The number in an Integer, Long or Decimal.
+pub fn decimal(value: &Value) -> Option<Decimal> {
+    match value {
+        Value::Integer(value) => Some(Decimal::from(*value)),
+        Value::Long(value) => Some(Decimal::from(*value)),
+        Value::Decimal(value) => Some(*value),
+        _ => None,
+    }
 }
 
-fn greater(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// An order for sorting: null first, what cannot be told by its earliest reading, then by precision.
+/// The same for every run; not the order of `<`.
+pub fn sort_order(left: &Value, right: &Value, context: &Context<'_>) -> Ordering {
+    match (left.is_null(), right.is_null()) {
+        (true, true) => return Ordering::Equal,
+        (true, false) => return Ordering::Less,
+        (false, true) => return Ordering::Greater,
+        _ => {}
+    }
+    if let Some(order) = order(left, right, None, context) {
+        return order;
+    }
+    let (low_left, fine_left) = earliest(left);
+    let (low_right, fine_right) = earliest(right);
+    let known = order(&low_left, &low_right, None, context).unwrap_or(Ordering::Equal);
+    known.then(fine_left.cmp(&fine_right))
 }
 
-fn greater_or_equal(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn earliest(value: &Value) -> (Value, usize) {
+    match value {
+        Value::Date(date) => (Value::Date(date.low()), date.precision().index()),
+        Value::DateTime(point) => (Value::DateTime(point.low()), point.precision().index()),
+        Value::Time(time) => (Value::Time(time.low()), time.precision().index()),
+        other => (other.clone(), 0),
+    }
 }
 
-fn less(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Equality (`=`): `None` when it cannot be told.
+pub fn equal(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
+    equal_within(left, right, context, DEPTH_MAX)
 }
 
-fn less_or_equal(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize) -> Option<bool> {
+    let depth = depth.checked_sub(1)?;
+    match (left, right) {
+        (Value::Null, _) | (_, Value::Null) => None,
+        (Value::List(left), Value::List(right)) => {
+            if left.len() != right.len() {
+                return Some(false);
+            }
+            pairs_equal(left.iter().zip(right.iter()), context, depth)
+        }
+        (Value::Tuple(left), Value::Tuple(right)) => elements_equal(&left.elements, &right.elements, context, depth),
+        (Value::Instance(left), Value::Instance(right)) => {
+            if left.class != right.class {
+                return Some(false);
+            }
+            elements_equal(&left.elements, &right.elements, context, depth)
+        }
+        (Value::Interval(left), Value::Interval(right)) => left.equal(right, context),
+        (Value::Interval(span), number) | (number, Value::Interval(span)) if decimal(number).is_some() => {
+            uncertain_order(span, number, context).map_or(
+                if disjoint(span, number, context) { Some(false) } else { None },
+                |order| Some(order == Ordering::Equal),
+            )
+        }
+        (Value::Code(left), Value::Code(right)) => code_equal(left, right),
+        (Value::Concept(left), Value::Concept(right)) => {
+            if left.codes.len() != right.codes.len() {
+                return Some(false);
+            }
+            let codes = left.codes.iter().zip(&right.codes).map(|(left, right)| code_equal(left, right));
+            let display = optional_equal(left.display.as_ref(), right.display.as_ref());
+            first_unequal(codes.chain(std::iter::once(display)))
+        }
+        (Value::Ratio(left), Value::Ratio(right)) => {
+            let same = |left: &Quantity, right: &Quantity| {
+                let order = context.units.compare((left.value, &left.unit), (right.value, &right.unit));
+                order.map(|order| order == Ordering::Equal)
+            };
+            let parts = [same(&left.numerator, &right.numerator), same(&left.denominator, &right.denominator)];
+            first_unequal(parts.into_iter())
+        }
+        (Value::CodeSystem(left), Value::CodeSystem(right)) | (Value::ValueSet(left), Value::ValueSet(right)) => {
+            Some(left.id == right.id && left.version == right.version)
+        }
+        (Value::Node(left, _), Value::Node(right, _)) => node_equal(*left, *right, context, depth),
+        _ if comparable(left, right) => order(left, right, None, context).map(|order| order == Ordering::Equal),
+        _ => Some(false),
+    }
 }
 
-fn not_equal_to(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Whether two scalars are of types that have a common order.
+fn comparable(left: &Value, right: &Value) -> bool {
+    let numeric = |value: &Value| decimal(value).is_some() || matches!(value, Value::Quantity(_));
+    let dated = |value: &Value| matches!(value, Value::Date(_) | Value::DateTime(_));
+    std::mem::discriminant(left) == std::mem::discriminant(right)
+        || (numeric(left) && numeric(right))
+        || (dated(left) && dated(right))
 }
 
-fn not_equivalent_to(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The first answer that is not true, in the order of the elements, as the specification's suite has it.
+fn first_unequal(answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    for answer in answers {
+        if answer != Some(true) {
+            return answer;
+        }
+    }
+    Some(true)
+}
+
+fn pairs_equal<'v>(
+    pairs: impl Iterator<Item = (&'v Value, &'v Value)>,
+    context: &Context<'_>,
+    depth: usize,
+) -> Option<bool> {
+    first_unequal(pairs.map(|(left, right)| {
+        if left.is_null() && right.is_null() {
+            return Some(true);
+        }
+        equal_within(left, right, context, depth)
+    }))
+}
+
+type Elements = [(Arc<str>, Value)];
+
+fn elements_equal(left: &Elements, right: &Elements, context: &Context<'_>, depth: usize) -> Option<bool> {
+    static NULL: Value = Value::Null;
+    let find = |among: &'_ Elements, name: &str| among.iter().any(|(own, _)| &**own == name);
+    if right.iter().any(|(name, _)| !find(left, name)) && left.len() == right.len() {
+        return Some(false);
+    }
+    if left.len() != right.len() {
+        return Some(false);
+    }
+    let pairs = left.iter().map(|(name, value)| {
+        let other = right.iter().find(|(own, _)| own == name).map_or(&NULL, |(_, value)| value);
+        (value, other)
+    });
+    pairs_equal(pairs, context, depth)
+}
+
+fn optional_equal(left: Option<&Arc<str>>, right: Option<&Arc<str>>) -> Option<bool> {
+    match (left, right) {
+        (None, None) => Some(true),
+        (Some(left), Some(right)) => Some(left == right),
+        _ => None,
+    }
+}
+
+fn code_equal(left: &Code, right: &Code) -> Option<bool> {
+    first_unequal(
+        [
+            Some(left.code == right.code),
+            optional_equal(left.system.as_ref(), right.system.as_ref()),
+            optional_equal(left.version.as_ref(), right.version.as_ref()),
+            optional_equal(left.display.as_ref(), right.display.as_ref()),
+        ]
+        .into_iter(),
+    )
+}
+
+/// Equivalence (`~`): always true or false; two nulls are equivalent.
+pub fn equivalent(left: &Value, right: &Value, context: &Context<'_>) -> bool {
+    equivalent_within(left, right, context, DEPTH_MAX)
+}
+
+fn equivalent_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match (left, right) {
+        (Value::Null, Value::Null) => true,
+        (Value::Null, _) | (_, Value::Null) => false,
+        (Value::String(left), Value::String(right)) => folded(left) == folded(right),
+        (Value::Code(left), Value::Code(right)) => code_equivalent(left, right),
+        (Value::Concept(concept), Value::Code(code)) | (Value::Code(code), Value::Concept(concept)) => {
+            concept.codes.iter().any(|own| code_equivalent(own, code))
+        }
+        (Value::Concept(left), Value::Concept(right)) => {
+            left.codes.iter().any(|own| right.codes.iter().any(|other| code_equivalent(own, other)))
+        }
+        (Value::List(left), Value::List(right)) => {
+            left.len() == right.len()
+                && left.iter().zip(right.iter()).all(|(left, right)| equivalent_within(left, right, context, depth))
+        }
+        (Value::Tuple(left), Value::Tuple(right)) => elements_equivalent(&left.elements, &right.elements, context, depth),
+        (Value::Instance(left), Value::Instance(right)) => {
+            left.class == right.class && elements_equivalent(&left.elements, &right.elements, context, depth)
+        }
+        (Value::Interval(left), Value::Interval(right)) => left.equivalent(right, context),
+        (Value::Quantity(left), Value::Quantity(right)) => quantity_equivalent(left, right, context),
+        (Value::Ratio(left), Value::Ratio(right)) => ratio_equivalent(left, right, context),
+        (Value::Node(left, _), Value::Node(right, _)) => node_equal(*left, *right, context, depth) == Some(true),
+        _ => match (decimal(left), decimal(right)) {
+            (Some(left), Some(right)) => decimal_equivalent(left, right),
+            _ => equal_within(left, right, context, depth) == Some(true),
+        },
+    }
+}
+
+fn elements_equivalent(left: &Elements, right: &Elements, context: &Context<'_>, depth: usize) -> bool {
+    left.len() == right.len()
+        && left.iter().all(|(name, value)| {
+            let other = right.iter().find(|(own, _)| own == name);
+            other.is_some_and(|(_, other)| equivalent_within(value, other, context, depth))
+        })
+}
+
+/// Text without regard to case, runs of white space as one space.
+fn folded(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    let mut blank = false;
+    for character in text.chars() {
+        if character.is_whitespace() {
+            if !blank {
+                folded.push(' ');
+            }
+            blank = true;
+        } else {
+            blank = false;
+            folded.extend(character.to_lowercase());
+        }
+    }
+    folded
+}
+
+/// Equal at the precision of the less precise one, trailing zeros not counted.
+fn decimal_equivalent(left: Decimal, right: Decimal) -> bool {
+    let (left, right) = (left.normalize(), right.normalize());
+    let places = left.scale().min(right.scale());
+    let rounded = |value: Decimal| value.round_dp_with_strategy(places, RoundingStrategy::MidpointAwayFromZero);
+    rounded(left) == rounded(right)
+}
+
+/// Codes are equivalent by code and system, whatever version and display say.
+pub fn code_equivalent(left: &Code, right: &Code) -> bool {
+    left.code == right.code && left.system == right.system
+}
+
+fn quantity_equivalent(left: &Quantity, right: &Quantity, context: &Context<'_>) -> bool {
+    if context.units.compare((left.value, &left.unit), (right.value, &right.unit)) == Some(Ordering::Equal) {
+        return true;
+    }
+    let converted = context.units.convert_loosely(right.value, &right.unit, &left.unit);
+    converted.is_some_and(|right| decimal_equivalent(left.value, right))
+}
+
+fn ratio_equivalent(left: &Ratio, right: &Ratio, context: &Context<'_>) -> bool {
+    let number = |from: &Quantity, to: &Quantity| context.units.convert_loosely(from.value, &from.unit, &to.unit);
+    let cross = || {
+        let numerator = number(&right.numerator, &left.numerator)?;
+        let denominator = number(&right.denominator, &left.denominator)?;
+        let one = left.numerator.value.checked_mul(denominator)?;
+        let other = numerator.checked_mul(left.denominator.value)?;
+        Some(one == other)
+    };
+    cross() == Some(true)
+}
+
+/// Where a count of unknown size (an interval of what it can be) stands to another; `None` unless certain.
+fn uncertain_order(span: &Interval, number: &Value, context: &Context<'_>) -> Option<Ordering> {
+    let low = order(&span.low, number, None, context)?;
+    let high = order(&span.high, number, None, context)?;
+    (low == high).then_some(low)
+}
+
+fn disjoint(span: &Interval, number: &Value, context: &Context<'_>) -> bool {
+    order(&span.low, number, None, context) == Some(Ordering::Greater)
+        || order(&span.high, number, None, context) == Some(Ordering::Less)
+}
+
+/// The least and the greatest a value can be: itself, or the ends of an uncertain count.
+fn extremes(value: &Value) -> (&Value, &Value) {
+    match value {
+        Value::Interval(span) => (&span.low, &span.high),
+        other => (other, other),
+    }
+}
+
+/// `left < right`, with uncertain counts.
+fn is_less(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
+    let ((left_low, left_high), (right_low, right_high)) = (extremes(left), extremes(right));
+    let surely = order(left_high, right_low, None, context)?;
+    let never = order(left_low, right_high, None, context)?;
+    match (surely, never) {
+        (Ordering::Less, _) => Some(true),
+        (_, Ordering::Equal | Ordering::Greater) => Some(false),
+        _ => None,
+    }
+}
+
+fn equal_to(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(equal(call.operand(0), call.operand(1), call.context).into())
+}
+
+fn not_equal_to(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(equal(call.operand(0), call.operand(1), call.context).map(|equal| !equal).into())
+}
+
+fn equivalent_to(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(equivalent(call.operand(0), call.operand(1), call.context).into())
+}
+
+fn not_equivalent_to(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok((!equivalent(call.operand(0), call.operand(1), call.context)).into())
+}
+
+fn less(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(is_less(call.operand(0), call.operand(1), call.context).into())
+}
+
+fn less_or_equal(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(is_less(call.operand(1), call.operand(0), call.context).map(|less| !less).into())
+}
+
+fn greater(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(is_less(call.operand(1), call.operand(0), call.context).into())
+}
+
+fn greater_or_equal(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(is_less(call.operand(0), call.operand(1), call.context).map(|less| !less).into())
+}
+
+/// Elements of the record are equal when they are the same element or have the same content.
+fn node_equal(left: NodeId, right: NodeId, context: &Context<'_>, depth: usize) -> Option<bool> {
+    if left == right {
+        return Some(true);
+    }
+    let depth = depth.checked_sub(1)?;
+    let record = context.record;
+    let kind = record.kind(left);
+    if kind != record.kind(right) {
+        return Some(false);
+    }
+    match kind {
+        NodeKind::Null => Some(true),
+        NodeKind::Number => match (record.number(left), record.number(right)) {
+            (Some(left), Some(right)) => Some(left == right),
+            _ => Some(record.literal(left) == record.literal(right)),
+        },
+        NodeKind::Boolean | NodeKind::Text => Some(record.literal(left) == record.literal(right)),
+        NodeKind::Array => {
+            let (mut own, mut others) = (record.items(left), record.items(right));
+            loop {
+                match (own.next(), others.next()) {
+                    (None, None) => return Some(true),
+                    (Some(own), Some(other)) if node_equal(own, other, context, depth)? => {}
+                    _ => return Some(false),
+                }
+            }
+        }
+        NodeKind::Object => {
+            if record.fields(left).count() != record.fields(right).count() {
+                return Some(false);
+            }
+            for field in record.fields(left) {
+                let other = record.name(field).and_then(|name| record.get(right, name));
+                let Some(other) = other else { return Some(false) };
+                if !node_equal(field, other, context, depth)? {
+                    return Some(false);
+                }
+            }
+            Some(true)
+        }
+    }
 }

@@ -1,7 +1,11 @@
 //! Lists; set operations shared with intervals are rows of that chapter.
 
 use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
-use crate::cql::value::Value;
+use std::cmp::Ordering;
+
+use super::Context;
+use super::comparison::{equal, order};
+use crate::cql::value::{Precision, Value};
 
 /// Chapter 20 List of the specification's reference.
 pub(super) const OPERATORS: &[Operator] = {
@@ -14,53 +18,186 @@ pub(super) const OPERATORS: &[Operator] = {
     "IndexOf" Plain Propagate index_of { (LIST, T) -> Integer } ["IndexOf({5, 6}, 6) = 1", "IndexOf({5, 6}, 7) = -1"]
     "Last" Plain Propagate last { (LIST) -> T } ["Last({1, 2}) = 2"]
     "SingletonFrom" Plain Propagate singleton_from { (LIST) -> T } ["singleton from {1} = 1", "(singleton from {}) is null"]
-    "Slice" Plain Handled slice { (LIST, Integer, Integer) -> LIST } []
+    "Slice" Plain Handled slice { (LIST, Integer, Integer) -> LIST, (LIST, Integer) -> LIST, (LIST) -> LIST } ["Slice({1, 2, 3}, 1, -1) = {2}"]
     "Skip" Plain Handled skip { (LIST, Integer) -> LIST } ["Skip({1, 2, 3}, 1) = {2, 3}"]
     "Tail" Plain Propagate tail { (LIST) -> LIST } ["Tail({1, 2, 3}) = {2, 3}"]
     "Take" Plain Handled take { (LIST, Integer) -> LIST } ["Take({1, 2, 3}, 2) = {1, 2}"]
     }
 };
 
-fn distinct(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Equality where two nulls are the same, as lists see their elements.
+pub(super) fn same(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
+    if left.is_null() || right.is_null() {
+        return Some(left.is_null() && right.is_null());
+    }
+    equal(left, right, context)
 }
 
-fn exists(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn same_at(left: &Value, right: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<bool> {
+    match precision {
+        Some(_) if !left.is_null() && !right.is_null() => {
+            order(left, right, precision, context).map(|order| order == Ordering::Equal)
+        }
+        _ => same(left, right, context),
+    }
 }
 
-fn first(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Whether an element is in a list: `None` when it is in none for sure but might equal one.
+pub fn has(items: &[Value], wanted: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<bool> {
+    let mut unknown = false;
+    for item in items {
+        match same_at(item, wanted, precision, context) {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => unknown = true,
+        }
+    }
+    if unknown { None } else { Some(false) }
 }
 
-fn flatten(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Whether an element is in a list that also has others.
+pub(super) fn has_and_more(
+    items: &[Value],
+    wanted: &Value,
+    precision: Option<Precision>,
+    context: &Context<'_>,
+) -> Option<bool> {
+    let mut more = Some(false);
+    for item in items {
+        let differs = match (item.is_null(), wanted.is_null()) {
+            (true, true) => Some(false),
+            (false, true) => Some(true),
+            (true, false) => None,
+            (false, false) => same_at(item, wanted, precision, context).map(|same| !same),
+        };
+        more = crate::cql::interval::either(more, differs);
+    }
+    crate::cql::interval::both(has(items, wanted, precision, context), more)
 }
 
-fn index_of(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// Whether a list has every element of another.
+pub(super) fn has_all(outer: &[Value], inner: &[Value], context: &Context<'_>) -> Option<bool> {
+    let mut all = Some(true);
+    for item in inner {
+        all = crate::cql::interval::both(all, has(outer, item, None, context));
+    }
+    all
 }
 
-fn last(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+/// The elements without repetition, in the order of their first appearance.
+pub fn distinct_of<'v>(items: impl Iterator<Item = &'v Value>, context: &Context<'_>) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for item in items {
+        if has(&kept, item, None, context) != Some(true) {
+            kept.push(item.clone());
+        }
+    }
+    kept
 }
 
-fn singleton_from(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+pub(super) fn distinct_count(items: &[Value], context: &Context<'_>) -> usize {
+    distinct_of(items.iter(), context).len()
 }
 
-fn skip(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::List(items) => items,
+        _ => &[],
+    }
 }
 
-fn slice(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+pub(super) fn union(left: &Value, right: &Value, context: &Context<'_>) -> Value {
+    if left.is_null() && right.is_null() {
+        return Value::Null;
+    }
+    Value::list(distinct_of(items(left).iter().chain(items(right)), context))
 }
 
-fn tail(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+pub(super) fn intersect(left: &[Value], right: &[Value], context: &Context<'_>) -> Value {
+    let shared = left.iter().filter(|item| has(right, item, None, context) == Some(true));
+    Value::list(distinct_of(shared, context))
 }
 
-fn take(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+pub(super) fn except(left: &[Value], right: &[Value], context: &Context<'_>) -> Value {
+    let rest = left.iter().filter(|item| has(right, item, None, context) != Some(true));
+    Value::list(distinct_of(rest, context))
+}
+
+fn distinct(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(Value::list(distinct_of(items(call.operand(0)).iter(), call.context)))
+}
+
+fn exists(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(items(call.operand(0)).iter().any(|item| !item.is_null()).into())
+}
+
+fn first(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(items(call.operand(0)).first().cloned().unwrap_or_default())
+}
+
+fn last(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(items(call.operand(0)).last().cloned().unwrap_or_default())
+}
+
+fn flatten(call: &Call<'_>) -> Result<Value, Fault> {
+    let mut flat = Vec::new();
+    for item in items(call.operand(0)) {
+        match item {
+            Value::List(inner) => flat.extend(inner.iter().cloned()),
+            Value::Null => {}
+            other => flat.push(other.clone()),
+        }
+    }
+    Ok(Value::list(flat))
+}
+
+fn index_of(call: &Call<'_>) -> Result<Value, Fault> {
+    let wanted = call.operand(1);
+    let at = items(call.operand(0)).iter().position(|item| equal(item, wanted, call.context) == Some(true));
+    let at = at.map_or(Some(-1), |at| i32::try_from(at).ok());
+    Ok(at.map_or(Value::Null, Value::Integer))
+}
+
+fn singleton_from(call: &Call<'_>) -> Result<Value, Fault> {
+    match items(call.operand(0)) {
+        [] => Ok(Value::Null),
+        [only] => Ok(only.clone()),
+        many => Err(Fault::new(format!("`singleton from` found {} elements, it expects at most one", many.len()))),
+    }
+}
+
+/// A position from the start, or from the end when it is negative.
+fn place(index: &Value, count: usize) -> Option<usize> {
+    let Value::Integer(index) = index else { return None };
+    let size = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
+    Some(if *index < 0 { count.saturating_sub(size) } else { size.min(count) })
+}
+
+fn slice(call: &Call<'_>) -> Result<Value, Fault> {
+    let Value::List(list) = call.operand(0) else { return Ok(Value::Null) };
+    let start = place(call.operand(1), list.len()).unwrap_or(0);
+    let end = place(call.operand(2), list.len()).unwrap_or(list.len());
+    Ok(Value::list(list.get(start..end).unwrap_or_default().to_vec()))
+}
+
+fn skip(call: &Call<'_>) -> Result<Value, Fault> {
+    let Value::List(list) = call.operand(0) else { return Ok(Value::Null) };
+    let count = match call.operand(1) {
+        Value::Integer(count) => usize::try_from(*count).unwrap_or(0),
+        _ => 0,
+    };
+    Ok(Value::list(list.iter().skip(count).cloned().collect()))
+}
+
+fn tail(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(Value::list(items(call.operand(0)).iter().skip(1).cloned().collect()))
+}
+
+fn take(call: &Call<'_>) -> Result<Value, Fault> {
+    let Value::List(list) = call.operand(0) else { return Ok(Value::Null) };
+    let count = match call.operand(1) {
+        Value::Integer(count) => usize::try_from(*count).unwrap_or(0),
+        _ => 0,
+    };
+    Ok(Value::list(list.iter().take(count).cloned().collect()))
 }

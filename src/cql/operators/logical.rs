@@ -1,6 +1,7 @@
 //! Three-valued logic.
 
 use super::{Call, Fault, Nulls, Operator, Signature, Timing};
+use crate::cql::interval::{both, either};
 use crate::cql::value::Value;
 
 /// Chapter 13 Logical of the specification's reference.
@@ -15,22 +16,24 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
-fn and(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn and(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(both(call.operand(0).truth(), call.operand(1).truth()).into())
 }
 
-fn implies(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn or(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(either(call.operand(0).truth(), call.operand(1).truth()).into())
 }
 
-fn not(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn xor(call: &Call<'_>) -> Result<Value, Fault> {
+    let pair = call.operand(0).truth().zip(call.operand(1).truth());
+    Ok(pair.map(|(left, right)| left != right).into())
 }
 
-fn or(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn implies(call: &Call<'_>) -> Result<Value, Fault> {
+    let negated = call.operand(0).truth().map(|truth| !truth);
+    Ok(either(negated, call.operand(1).truth()).into())
 }
 
-fn xor(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn not(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(call.operand(0).truth().map(|truth| !truth).into())
 }

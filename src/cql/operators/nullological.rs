@@ -15,18 +15,22 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
-fn coalesce(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn is_null(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(call.operand(0).is_null().into())
 }
 
-fn is_false(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn is_true(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok((call.operand(0).truth() == Some(true)).into())
 }
 
-fn is_null(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn is_false(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok((call.operand(0).truth() == Some(false)).into())
 }
 
-fn is_true(_call: &Call<'_>) -> Result<Value, Fault> {
-    todo!()
+fn coalesce(call: &Call<'_>) -> Result<Value, Fault> {
+    let among = match call.operands {
+        [Value::List(items)] => items.as_slice(),
+        operands => operands,
+    };
+    Ok(among.iter().find(|value| !value.is_null()).cloned().unwrap_or_default())
 }

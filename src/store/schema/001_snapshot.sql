@@ -98,3 +98,12 @@ CREATE TABLE quarantine (
   sealed        BLOB NOT NULL,
   UNIQUE (sha256, reason, source)
 ) STRICT;
+
+-- What a partition holds as of a pull that changed it.
+CREATE TABLE partition_state (
+  pull_id   INTEGER NOT NULL REFERENCES pull (id),
+  partition TEXT NOT NULL,
+  digest    TEXT NOT NULL,
+  counts    TEXT NOT NULL,                -- JSON object: resource type to number
+  PRIMARY KEY (partition, pull_id)
+) STRICT, WITHOUT ROWID;

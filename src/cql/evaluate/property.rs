@@ -1,0 +1,117 @@
+//! Elements of nodes, tuples, instances and the structured System types.
+
+use std::sync::Arc;
+
+use super::{Outcome, Session};
+use crate::cql::typed::{Alternative, Element, Expression};
+use crate::cql::types::Type;
+use crate::cql::value::{Date, DateTime, Time, Value};
+use crate::fhir::record::{NodeId, NodeKind, Record};
+
+impl<'a> Session<'a> {
+    pub(super) fn property(&self, expression: &Expression, source: &Value, element: &Element) -> Outcome {
+        let name = &*element.name;
+        let optional_text = |text: &Option<Arc<str>>| text.clone().map_or(Value::Null, Value::String);
+        Ok(match (source, name) {
+            (Value::Null, _) => Value::Null,
+            (Value::Node(node, _), _) => return self.node_property(expression, *node, element),
+            (Value::Tuple(tuple), _) => tuple.get(name).cloned().unwrap_or_default(),
+            (Value::Instance(instance), _) => instance.get(name).cloned().unwrap_or_default(),
+            (Value::List(items), _) => return self.list_property(expression, items, element),
+            (Value::Quantity(quantity), "value") => Value::Decimal(quantity.value),
+            (Value::Quantity(quantity), "unit") => Value::String(quantity.unit.clone()),
+            (Value::Ratio(ratio), "numerator") => Value::Quantity(Arc::new(ratio.numerator.clone())),
+            (Value::Ratio(ratio), "denominator") => Value::Quantity(Arc::new(ratio.denominator.clone())),
+            (Value::Code(code), "code") => Value::String(code.code.clone()),
+            (Value::Code(code), "system") => optional_text(&code.system),
+            (Value::Code(code), "version") => optional_text(&code.version),
+            (Value::Code(code), "display") => optional_text(&code.display),
+            (Value::Concept(concept), "codes") => {
+                Value::list(concept.codes.iter().map(|code| Value::Code(Arc::new(code.clone()))).collect())
+            }
+            (Value::Concept(concept), "display") => optional_text(&concept.display),
+            (Value::Interval(interval), "low") => interval.low.clone(),
+            (Value::Interval(interval), "high") => interval.high.clone(),
+            (Value::Interval(interval), "lowClosed") => Value::Boolean(interval.low_closed),
+            (Value::Interval(interval), "highClosed") => Value::Boolean(interval.high_closed),
+            (Value::ValueSet(set) | Value::CodeSystem(set), "id") => Value::String(set.id.clone()),
+            (Value::ValueSet(set) | Value::CodeSystem(set), "version") => optional_text(&set.version),
+            (Value::ValueSet(set) | Value::CodeSystem(set), "name") => optional_text(&set.name),
+            // A primitive that is a System value already is its own value.
+            (other, "value") => other.clone(),
+            (other, _) => {
+                let found = other.type_name();
+                return Err(self.fault_at(expression, format!("a value of type `{found}` has no element `{name}`")));
+            }
+        })
+    }
+
+    /// The element of every item, in one list.
+    fn list_property(&self, expression: &Expression, items: &[Value], element: &Element) -> Outcome {
+        let mut all = Vec::new();
+        for item in items {
+            match self.property(expression, item, element)? {
+                Value::Null => {}
+                Value::List(inner) => all.extend(inner.iter().cloned()),
+                value => all.push(value),
+            }
+        }
+        Ok(Value::list(all))
+    }
+
+    fn node_property(&self, expression: &Expression, node: NodeId, element: &Element) -> Outcome {
+        let record = self.context.record;
+        match element.alternatives.as_slice() {
+            [] => {
+                let message = format!("element `{}` is not resolved to a field of the model", element.name);
+                Err(self.fault_at(expression, message))
+            }
+            [only] if only.field.is_empty() => Ok(primitive(record, node, &only.ty)),
+            alternatives => {
+                let found = alternatives.iter().find_map(|alternative| {
+                    record.get(node, &alternative.field).map(|child| (child, alternative))
+                });
+                Ok(found.map_or(Value::Null, |(child, alternative)| self.child(child, alternative, element.list)))
+            }
+        }
+    }
+
+    /// A field's value: a list of its items, or the one item.
+    fn child(&self, child: NodeId, alternative: &Alternative, list: bool) -> Value {
+        let mut items = self.context.record.items(child).map(|item| self.node_value(item, &alternative.ty));
+        if list { Value::list(items.collect()) } else { items.next().unwrap_or_default() }
+    }
+
+    /// A node as a value of its declared type; a resource as a value of its own type.
+    pub(super) fn node_value(&self, node: NodeId, ty: &Type) -> Value {
+        let record = self.context.record;
+        if record.kind(node) == NodeKind::Null && record.get(node, "extension").is_none() {
+            return Value::Null;
+        }
+        let Type::Class(class) = ty else { return primitive(record, node, ty) };
+        let own = record.resource_type(node).and_then(|resource_type| {
+            let model = class.split('.').next().unwrap_or_default();
+            self.program.class_id(&format!("{model}.{resource_type}"))
+        });
+        match own.or_else(|| self.program.class_id(class)) {
+            Some(class) => Value::Node(node, class),
+            None => Value::Null,
+        }
+    }
+}
+
+/// A JSON scalar as a System value; null when it is not a valid one.
+pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type) -> Value {
+    let text = record.literal(node);
+    let value = match ty {
+        Type::Boolean => text.and_then(|text| text.parse().ok()).map(Value::Boolean),
+        Type::Integer => text.and_then(|text| text.parse().ok()).map(Value::Integer),
+        Type::Long => text.and_then(|text| text.parse().ok()).map(Value::Long),
+        Type::Decimal => record.number(node).or_else(|| text.and_then(|text| text.parse().ok())).map(Value::Decimal),
+        Type::Date => text.and_then(|text| Date::parse(text.split('T').next().unwrap_or_default())).map(Value::Date),
+        Type::DateTime => text.and_then(DateTime::parse_fhir).map(Value::DateTime),
+        Type::Time => text.and_then(Time::parse).map(Value::Time),
+        _ => text.map(Value::string),
+    };
+    value.unwrap_or_default()
+}

@@ -1,0 +1,113 @@
+//! Selectors: tuples, instances, lists, intervals.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::{Frame, Outcome, Session};
+use crate::cql::interval::{Interval, Point};
+use crate::cql::operators::comparison;
+use crate::cql::typed::{Expression, IntervalSelector, Kind};
+use crate::cql::types::Type;
+use crate::cql::value::{Code, Concept, Instance, Quantity, Ratio, Value};
+
+/// The point type of an interval's static type.
+pub(super) fn point_of(ty: &Type) -> Option<Point> {
+    Some(match ty {
+        Type::Integer => Point::Integer,
+        Type::Long => Point::Long,
+        Type::Decimal => Point::Decimal,
+        Type::Date => Point::Date,
+        Type::DateTime => Point::DateTime,
+        Type::Time => Point::Time,
+        Type::Quantity => Point::Quantity,
+        Type::Ratio => Point::Ratio,
+        Type::String => Point::String,
+        _ => return None,
+    })
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn elements(
+        &mut self,
+        elements: &'a [(Arc<str>, Expression)],
+        frame: &mut Frame,
+    ) -> Outcome<Vec<(Arc<str>, Value)>> {
+        elements.iter().map(|(name, expression)| Ok((name.clone(), self.expression(expression, frame)?))).collect()
+    }
+
+    /// An instance; of a System type its value.
+    pub(super) fn instance(
+        &mut self,
+        expression: &Expression,
+        class: &Arc<str>,
+        elements: &'a [(Arc<str>, Expression)],
+        frame: &mut Frame,
+    ) -> Outcome {
+        let elements = self.elements(elements, frame)?;
+        let instance = Instance { class: class.clone(), elements };
+        let text = |name: &str| match instance.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            _ => None,
+        };
+        Ok(match expression.ty {
+            Type::Quantity => match instance.get("value").and_then(comparison::decimal) {
+                Some(value) => Value::Quantity(Arc::new(Quantity { value, unit: text("unit").unwrap_or_else(|| "1".into()) })),
+                None => Value::Null,
+            },
+            Type::Ratio => match (instance.get("numerator"), instance.get("denominator")) {
+                (Some(Value::Quantity(numerator)), Some(Value::Quantity(denominator))) => {
+                    Value::Ratio(Arc::new(Ratio { numerator: (**numerator).clone(), denominator: (**denominator).clone() }))
+                }
+                _ => Value::Null,
+            },
+            Type::Code => Value::Code(Arc::new(Code {
+                code: text("code").unwrap_or_else(|| "".into()),
+                system: text("system"),
+                version: text("version"),
+                display: text("display"),
+            })),
+            Type::Concept => {
+                let codes = match instance.get("codes") {
+                    Some(Value::List(codes)) => codes.iter().filter_map(|code| match code {
+                        Value::Code(code) => Some((**code).clone()),
+                        _ => None,
+                    }).collect(),
+                    Some(Value::Code(code)) => vec![(**code).clone()],
+                    _ => Vec::new(),
+                };
+                Value::Concept(Arc::new(Concept { codes, display: text("display") }))
+            }
+            _ => Value::Instance(Arc::new(instance)),
+        })
+    }
+
+    pub(super) fn list(&mut self, items: &'a [Expression], frame: &mut Frame) -> Outcome {
+        Ok(Value::list(self.values(items, frame)?))
+    }
+
+    /// Bounds in the wrong order: written so, an error; from data, null, because one bad period must not stop a patient.
+    pub(super) fn interval(&mut self, expression: &Expression, parts: &'a IntervalSelector, frame: &mut Frame) -> Outcome {
+        let low = self.expression(&parts.low, frame)?;
+        let low_closed = self.truth(&parts.low_closed, frame)?;
+        let high = self.expression(&parts.high, frame)?;
+        let high_closed = self.truth(&parts.high_closed, frame)?;
+        if low_closed.is_none() && high_closed.is_none() {
+            return Ok(Value::Null);
+        }
+        if comparison::order(&low, &high, None, &self.context) == Some(Ordering::Greater) {
+            let written = |expression: &Expression| matches!(expression.kind, Kind::Literal(_));
+            if written(&parts.low) && written(&parts.high) {
+                return Err(self.fault_at(expression, "the interval's low bound is greater than its high bound"));
+            }
+            return Ok(Value::Null);
+        }
+        let interval = Interval {
+            low,
+            low_closed: low_closed.unwrap_or(false),
+            high,
+            high_closed: high_closed.unwrap_or(false),
+            point: expression.ty.point().and_then(point_of),
+        };
+        Ok(Value::Interval(Arc::new(interval)))
+    }
+}

@@ -1,0 +1,179 @@
+//! Retrieves and queries with all their clauses.
+
+use super::{Parsed, Parser};
+use crate::cql::ast::{Aggregate, Expression, Kind, Query, Relationship, Retrieve, Sort, Source};
+use crate::cql::lexer::TokenKind;
+use crate::diagnostic::Span;
+
+impl Parser<'_> {
+    /// An alias after a term begins a query: nothing else puts a bare identifier there.
+    pub(super) fn begins_query(&self) -> bool {
+        let token = self.peek();
+        Self::is_identifier(token) && !(token.first_on_line && self.is_symbol_ahead(1, ":"))
+    }
+
+    /// `[Observation: code in "X"]`
+    pub(super) fn retrieve(&mut self) -> Parsed<Kind> {
+        self.expect_symbol("[", "")?;
+        let mut class = self.path("a class of the model")?;
+        let mut context = None;
+        if self.eat_symbol("->") {
+            context = Some(class);
+            class = self.path("a class of the model")?;
+        }
+        let mut retrieve = Retrieve { context, class, code_path: None, comparator: None, codes: None };
+        if self.eat_symbol(":") {
+            self.code_path(&mut retrieve);
+            retrieve.codes = Some(self.expression()?);
+        }
+        self.expect_symbol("]", "after the retrieve")?;
+        Ok(Kind::Retrieve(Box::new(retrieve)))
+    }
+
+    /// `code in`, `code ~`, when written; otherwise nothing is taken.
+    fn code_path(&mut self, retrieve: &mut Retrieve) {
+        let (at, faults) = (self.at, self.faults.len());
+        let path = self.path("the code's path");
+        let comparator = [("in", "In"), ("~", "Equivalent"), ("=", "Equal")];
+        let found = comparator.into_iter().find(|(text, _)| self.is_word(text) || self.is_symbol(text));
+        match (path, found) {
+            (Ok(path), Some((_, comparator))) => {
+                self.at += 1;
+                retrieve.code_path = Some(path);
+                retrieve.comparator = Some(comparator);
+            }
+            _ => {
+                self.at = at;
+                self.faults.truncate(faults);
+            }
+        }
+    }
+
+    /// `from A a, B b …`
+    pub(super) fn from_query(&mut self) -> Parsed<Kind> {
+        let start = self.peek().at;
+        self.at += 1;
+        let mut sources = vec![self.source()?];
+        while self.eat_symbol(",") {
+            sources.push(self.source()?);
+        }
+        let query = self.clauses(sources, start)?;
+        Ok(query.kind)
+    }
+
+    /// A query over one source, whose alias comes next.
+    pub(super) fn query(&mut self, source: Expression, start: Span) -> Parsed<Expression> {
+        self.child_depth = self.child_depth.max(source.depth);
+        let alias = self.identifier("an alias")?;
+        self.clauses(vec![Source { expression: source, alias }], start)
+    }
+
+    /// A source and its alias.
+    fn source(&mut self) -> Parsed<Source> {
+        let expression = self.nested(Self::operand)?;
+        let alias = self.identifier("an alias")?;
+        Ok(Source { expression, alias })
+    }
+
+    fn clauses(&mut self, sources: Vec<Source>, start: Span) -> Parsed<Expression> {
+        let mut query =
+            Query { sources, lets: Vec::new(), relationships: Vec::new(), condition: None, returning: None, aggregate: None, sort: None };
+        self.let_clause(&mut query)?;
+        while self.is_word("with") || self.is_word("without") {
+            query.relationships.push(self.relationship()?);
+        }
+        if self.eat_word("where") {
+            query.condition = Some(self.expression()?);
+        }
+        if self.eat_word("return") {
+            let distinct = !self.eat_word("all");
+            self.eat_word("distinct");
+            query.returning = Some((distinct, self.expression()?));
+        } else if self.eat_word("aggregate") {
+            query.aggregate = Some(self.aggregate()?);
+        }
+        if self.eat_word("sort") {
+            query.sort = Some(self.sort()?);
+        }
+        let (at, depth) = (self.since(start), self.child_depth + 1);
+        self.grown(Kind::Query(Box::new(query)), at, depth)
+    }
+
+    fn let_clause(&mut self, query: &mut Query) -> Parsed<()> {
+        if !self.eat_word("let") {
+            return Ok(());
+        }
+        loop {
+            let name = self.name("a `let`")?;
+            self.expect_symbol(":", "after the name")?;
+            query.lets.push((name, self.expression()?));
+            if !self.eat_symbol(",") {
+                return Ok(());
+            }
+        }
+    }
+
+    fn relationship(&mut self) -> Parsed<Relationship> {
+        let without = &*self.bump().text == "without";
+        let source = self.source()?;
+        if !self.eat_words(&["such", "that"]) {
+            return self.unexpected("`such that` and a condition");
+        }
+        Ok(Relationship { without, source, such_that: self.expression()? })
+    }
+
+    /// `starting` is a literal or in parentheses, so that the colon after it is not read as a ratio's.
+    fn aggregate(&mut self) -> Parsed<Aggregate> {
+        let distinct = self.eat_word("distinct");
+        self.eat_word("all");
+        let name = self.name("the accumulator")?;
+        let starting = if self.eat_word("starting") {
+            let start = self.peek().at;
+            let kind = if matches!(self.peek().kind, TokenKind::Integer | TokenKind::Decimal) {
+                let token = self.peek().clone();
+                let quantity = self.quantity()?;
+                match (quantity.unit.is_some(), token.kind) {
+                    (true, _) => Kind::Quantity(quantity),
+                    (false, TokenKind::Integer) => Kind::Integer(token.text),
+                    _ => Kind::Decimal(token.text),
+                }
+            } else {
+                let term = self.nested(Self::term)?;
+                term.kind
+            };
+            Some(Expression { kind, at: self.since(start), depth: self.child_depth + 1 })
+        } else {
+            None
+        };
+        self.expect_symbol(":", "after the accumulator")?;
+        Ok(Aggregate { distinct, name, starting, expression: self.expression()? })
+    }
+
+    fn sort(&mut self) -> Parsed<Sort> {
+        if !self.eat_word("by") {
+            return match self.direction() {
+                Some(descending) => Ok(Sort::Direction(descending)),
+                None => self.unexpected("`by`, `asc` or `desc` after `sort`"),
+            };
+        }
+        let mut keys = Vec::new();
+        loop {
+            let key = self.term_expression(0)?;
+            keys.push((key, self.direction().unwrap_or(false)));
+            if !self.eat_symbol(",") {
+                return Ok(Sort::By(keys));
+            }
+        }
+    }
+
+    fn direction(&mut self) -> Option<bool> {
+        let word = &*self.peek().text;
+        let descending = match word {
+            "asc" | "ascending" => false,
+            "desc" | "descending" => true,
+            _ => return None,
+        };
+        self.at += 1;
+        Some(descending)
+    }
+}

@@ -1,0 +1,514 @@
+//! Which paths of which resources a program uses: abstract evaluation over *where a value can come from*.
+//!
+//! Every expression yields a [`Flow`]: the places of the records its value may be taken from. A property moves to a
+//! field of those places; an operator that looks inside its operands keeps them whole; whatever the analysis does not
+//! follow keeps the element whole. So the shape is never too small.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Codes, Program, Requirement};
+use crate::cql::typed::{
+    Access, CodeFilter, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source,
+};
+use crate::cql::types::Type;
+use crate::cql::value::Value;
+use crate::fhir::record::{Keep, Shape};
+
+/// Deepest chain of calls that is followed; beyond it operands are kept whole.
+const CALLS_MAX: usize = 24;
+/// Deepest path into a resource; beyond it the element is kept whole (recursive elements such as `item.item`).
+const PATH_MAX: usize = 12;
+/// Most bodies analysed; beyond it operands are kept whole.
+const BODIES_MAX: usize = 20_000;
+
+/// Operators that hand on (elements of) their operands without looking inside.
+const PASSING: &[&str] =
+    &["First", "Last", "SingletonFrom", "Flatten", "ToList", "Indexer", "Skip", "Tail", "Take", "Slice", "Start", "End", "PointFrom"];
+/// Operators that need no more than whether something is there.
+const PRESENCE: &[&str] = &["Exists", "Count", "IsNull", "Length"];
+/// Operators that hand on elements and compare them for equality: resources by id, others whole.
+const SETS: &[&str] = &["Union", "Intersect", "Except", "Distinct"];
+/// Operators that compare for equality only.
+const EQUALITY: &[&str] = &["Equal", "NotEqual", "In", "Contains", "IncludedIn", "Includes", "IndexOf"];
+
+/// A place in the records: resource type and path of JSON fields.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    resource_type: Arc<str>,
+    path: Vec<Arc<str>>,
+}
+
+/// Where a value may come from; for tuples and instances by element.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Flow {
+    places: BTreeSet<Place>,
+    elements: BTreeMap<Arc<str>, Flow>,
+}
+
+impl Flow {
+    fn merge(mut self, other: Flow) -> Flow {
+        self.places.extend(other.places);
+        for (name, flow) in other.elements {
+            let own = self.elements.remove(&name).unwrap_or_default();
+            self.elements.insert(name, own.merge(flow));
+        }
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.elements.is_empty()
+    }
+}
+
+/// The analysis' result.
+pub(super) struct Needs {
+    pub requirements: Vec<Requirement>,
+    pub shape: Shape,
+    pub live: BTreeSet<DefineId>,
+}
+
+/// What the roots need.
+pub(super) fn needs(program: &Program) -> Needs {
+    let mut analysis = Analysis {
+        program,
+        shape: Shape::default(),
+        filters: BTreeSet::new(),
+        defines: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        depth: 0,
+        bodies: 0,
+    };
+    analysis.roots();
+    let live = analysis.defines.keys().copied().collect();
+    let shape = analysis.shape;
+    let requirements = analysis.filters.into_iter().map(|filter| {
+        let mut paths = BTreeSet::new();
+        if let Some(keep) = shape.types.get(&filter.resource_type) {
+            list_paths(keep, "", &mut paths);
+        }
+        Requirement { paths, ..filter }
+    });
+    Needs { requirements: requirements.collect(), shape: shape.clone(), live }
+}
+
+fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
+    match keep {
+        Keep::All => {
+            paths.insert(if before.is_empty() { "*".to_owned() } else { format!("{before}.*") });
+        }
+        Keep::Fields(fields) if fields.is_empty() => {
+            if !before.is_empty() {
+                paths.insert(before.to_owned());
+            }
+        }
+        Keep::Fields(fields) => {
+            for (name, keep) in fields {
+                let path = if before.is_empty() { name.clone() } else { format!("{before}.{name}") };
+                list_paths(keep, &path, paths);
+            }
+        }
+    }
+}
+
+struct Analysis<'a> {
+    program: &'a Program,
+    shape: Shape,
+    filters: BTreeSet<Requirement>,
+    defines: BTreeMap<DefineId, Flow>,
+    calls: BTreeMap<(FunctionId, Vec<Flow>), Flow>,
+    depth: usize,
+    bodies: usize,
+}
+
+type Slots = BTreeMap<Slot, Flow>;
+
+impl<'a> Analysis<'a> {
+    fn roots(&mut self) {
+        let tree = self.program.tree();
+        for (index, define) in (0u32..).zip(&tree.defines) {
+            if self.program.roots.contains(&define.library) {
+                let flow = self.define(DefineId(index));
+                self.identify(&flow);
+            }
+        }
+        for function in &tree.functions {
+            if !self.program.roots.contains(&function.library) || function.access == Access::Private {
+                continue;
+            }
+            // Called from outside with resources of its operand types.
+            let Some(body) = &function.body else { continue };
+            let slots = (0u32..).zip(&function.operands).map(|(slot, (_, ty))| (Slot(slot), self.any_of(ty)));
+            let mut slots: Slots = slots.collect();
+            let flow = self.flow(body, &mut slots);
+            self.keep(&flow);
+        }
+        for parameter in &tree.parameters {
+            if let Some(default) = &parameter.default {
+                self.flow(default, &mut Slots::new());
+            }
+        }
+    }
+
+    /// Any resource of a declared type.
+    fn any_of(&self, ty: &Type) -> Flow {
+        match ty {
+            Type::List(item) => self.any_of(item),
+            Type::Choice(types) => types.iter().map(|ty| self.any_of(ty)).fold(Flow::default(), Flow::merge),
+            Type::Class(class) => {
+                let name = class.rsplit('.').next().unwrap_or_default();
+                // Resource types are known by the retrieves of the program and by the model's classes.
+                let is_resource = self.program.class_id(class).is_some_and(|id| {
+                    ["Resource", "DomainResource"].iter().any(|base| {
+                        let model = class.split('.').next().unwrap_or_default();
+                        self.program.is_subclass(id, &format!("{model}.{base}"))
+                    })
+                });
+                let mut flow = Flow::default();
+                if is_resource {
+                    flow.places.insert(Place { resource_type: name.into(), path: Vec::new() });
+                }
+                flow
+            }
+            _ => Flow::default(),
+        }
+    }
+
+    fn define(&mut self, id: DefineId) -> Flow {
+        if let Some(flow) = self.defines.get(&id) {
+            return flow.clone();
+        }
+        self.defines.insert(id, Flow::default());
+        let Some(row) = self.program.tree().defines.get(id.index()) else { return Flow::default() };
+        let flow = self.flow(&row.body, &mut Slots::new());
+        self.defines.insert(id, flow.clone());
+        flow
+    }
+
+    fn call(&mut self, function: FunctionId, operands: Vec<Flow>) -> Flow {
+        if let Some(flow) = self.calls.get(&(function, operands.clone())) {
+            return flow.clone();
+        }
+        let Some(row) = self.program.tree().functions.get(function.index()) else { return Flow::default() };
+        let too_deep = self.depth >= CALLS_MAX || self.bodies >= BODIES_MAX;
+        let (Some(body), false) = (&row.body, too_deep) else {
+            for operand in &operands {
+                self.keep(operand);
+            }
+            return operands.into_iter().fold(Flow::default(), Flow::merge);
+        };
+        let mut slots: Slots = (0u32..).map(Slot).zip(operands.iter().cloned()).collect();
+        self.depth += 1;
+        self.bodies += 1;
+        let flow = self.flow(body, &mut slots);
+        self.depth -= 1;
+        self.calls.insert((function, operands), flow.clone());
+        flow
+    }
+
+    /// Keeps everything at these places.
+    fn keep(&mut self, flow: &Flow) {
+        for place in &flow.places {
+            *self.place(place) = Keep::All;
+        }
+        for element in flow.elements.values() {
+            self.keep(element);
+        }
+    }
+
+    /// Keeps enough to tell resources apart (their id is always kept), and anything else whole.
+    fn identify(&mut self, flow: &Flow) {
+        for place in &flow.places {
+            let keep = self.place(place);
+            if !place.path.is_empty() {
+                *keep = Keep::All;
+            }
+        }
+        for element in flow.elements.values() {
+            self.identify(element);
+        }
+    }
+
+    /// The shape's entry of a place, made if missing: presence is kept.
+    fn place(&mut self, place: &Place) -> &mut Keep {
+        let mut keep = self.shape.types.entry(place.resource_type.to_string()).or_default();
+        for name in &place.path {
+            match keep {
+                Keep::All => return keep,
+                Keep::Fields(fields) => keep = fields.entry(name.to_string()).or_default(),
+            }
+        }
+        keep
+    }
+
+    fn property(&mut self, source: Flow, element: &Element) -> Flow {
+        let mut result = source.elements.get(&element.name).cloned().unwrap_or_default();
+        for place in source.places {
+            let rows: Vec<&Arc<str>> = match element.alternatives.as_slice() {
+                [] => vec![&element.name],
+                rows => rows.iter().map(|row| &row.field).collect(),
+            };
+            for field in rows {
+                let mut next = place.clone();
+                if !field.is_empty() {
+                    next.path.push(field.clone());
+                }
+                let scalar = field.is_empty();
+                let keep = self.place(&next);
+                if scalar || next.path.len() >= PATH_MAX {
+                    *keep = Keep::All;
+                }
+                if !scalar {
+                    result.places.insert(next);
+                }
+            }
+        }
+        result
+    }
+
+    fn all(&mut self, expressions: &'a [Expression], slots: &mut Slots) -> Vec<Flow> {
+        expressions.iter().map(|expression| self.flow(expression, slots)).collect()
+    }
+
+    fn merged(&mut self, expressions: &'a [Expression], slots: &mut Slots) -> Flow {
+        self.all(expressions, slots).into_iter().fold(Flow::default(), Flow::merge)
+    }
+
+    fn flow(&mut self, expression: &'a Expression, slots: &mut Slots) -> Flow {
+        match &expression.kind {
+            Kind::Literal(_) | Kind::Parameter(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => {
+                Flow::default()
+            }
+            Kind::Slot(slot) => slots.get(slot).cloned().unwrap_or_default(),
+            Kind::Define(id) => self.define(*id),
+            Kind::Operator { operator, operands, .. } => self.operator(operator.name, operands, slots),
+            Kind::Call { function, operands } => {
+                let operands = self.all(operands, slots);
+                self.call(*function, operands)
+            }
+            Kind::And(pair) | Kind::Or(pair) | Kind::Implies(pair) => {
+                let flow = self.merged(pair.as_slice(), slots);
+                self.keep(&flow);
+                Flow::default()
+            }
+            Kind::If(parts) => {
+                let [condition, then, otherwise] = &**parts;
+                let condition = self.flow(condition, slots);
+                self.keep(&condition);
+                self.flow(then, slots).merge(self.flow(otherwise, slots))
+            }
+            Kind::Case { comparand, items, otherwise } => self.case(comparand.as_deref(), items, otherwise, slots),
+            Kind::Coalesce(operands) | Kind::List(operands) => self.merged(operands, slots),
+            Kind::As { operand, .. } => self.flow(operand, slots),
+            Kind::Is { operand, .. } => {
+                self.flow(operand, slots);
+                Flow::default()
+            }
+            Kind::Tuple(elements) | Kind::Instance { elements, .. } => {
+                let mut result = Flow::default();
+                for (name, expression) in elements {
+                    let flow = self.flow(expression, slots);
+                    if !flow.is_empty() {
+                        result.elements.insert(name.clone(), flow);
+                    }
+                }
+                result
+            }
+            Kind::Interval(parts) => {
+                for part in [&parts.low, &parts.low_closed, &parts.high, &parts.high_closed] {
+                    let flow = self.flow(part, slots);
+                    self.keep(&flow);
+                }
+                Flow::default()
+            }
+            Kind::Property { source, element } => {
+                let source = self.flow(source, slots);
+                self.property(source, element)
+            }
+            Kind::Retrieve(retrieve) => self.retrieve(retrieve, slots),
+            Kind::Query(query) => self.query(query, slots),
+            Kind::Message(parts) => {
+                let [source, rest @ ..] = &**parts;
+                for part in rest {
+                    let flow = self.flow(part, slots);
+                    self.keep(&flow);
+                }
+                self.flow(source, slots)
+            }
+        }
+    }
+
+    fn operator(&mut self, name: &str, operands: &'a [Expression], slots: &mut Slots) -> Flow {
+        let flows = self.all(operands, slots);
+        let merged = flows.into_iter().fold(Flow::default(), Flow::merge);
+        if PASSING.contains(&name) {
+            return merged;
+        }
+        if PRESENCE.contains(&name) {
+            return Flow::default();
+        }
+        if SETS.contains(&name) {
+            self.identify(&merged);
+            return merged;
+        }
+        if EQUALITY.contains(&name) {
+            self.identify(&merged);
+            return Flow::default();
+        }
+        // Looks inside; and what it returns may be part of an operand, which is whole now.
+        self.keep(&merged);
+        merged
+    }
+
+    fn case(&mut self, comparand: Option<&'a Expression>, items: &'a [(Expression, Expression)], otherwise: &'a Expression, slots: &mut Slots) -> Flow {
+        for condition in comparand.into_iter().chain(items.iter().map(|(when, _)| when)) {
+            let flow = self.flow(condition, slots);
+            self.keep(&flow);
+        }
+        let results = items.iter().map(|(_, then)| then).chain([otherwise]);
+        results.fold(Flow::default(), |all, result| all.merge(self.flow(result, slots)))
+    }
+
+    fn source(&mut self, source: &'a Source, slots: &mut Slots) -> Flow {
+        let flow = self.flow(&source.expression, slots);
+        slots.insert(source.slot, flow.clone());
+        flow
+    }
+
+    fn query(&mut self, query: &'a Query, slots: &mut Slots) -> Flow {
+        let mut rows = Vec::new();
+        for source in &query.sources {
+            rows.push((source.name.clone(), self.source(source, slots)));
+        }
+        for variable in &query.lets {
+            let flow = self.flow(&variable.expression, slots);
+            slots.insert(variable.slot, flow);
+        }
+        for relationship in &query.relationships {
+            self.source(&relationship.source, slots);
+            let flow = self.flow(&relationship.such_that, slots);
+            self.keep(&flow);
+        }
+        if let Some(condition) = &query.condition {
+            let flow = self.flow(condition, slots);
+            self.keep(&flow);
+        }
+        if let Some(aggregate) = &query.aggregate {
+            let start = self.flow(&aggregate.starting, slots);
+            slots.insert(aggregate.slot, start.clone());
+            let next = self.flow(&aggregate.expression, slots).merge(start);
+            // The next row sees what this row made.
+            slots.insert(aggregate.slot, next.clone());
+            self.keep(&next);
+            return self.flow(&aggregate.expression, slots).merge(next);
+        }
+        let result = match (&query.returning, rows.len()) {
+            (Some(returning), _) => {
+                let flow = self.flow(&returning.expression, slots);
+                if returning.distinct {
+                    self.identify(&flow);
+                }
+                flow
+            }
+            (None, 1) => rows.into_iter().map(|(_, flow)| flow).fold(Flow::default(), Flow::merge),
+            (None, _) => Flow { places: BTreeSet::new(), elements: rows.into_iter().collect() },
+        };
+        if let Some(sort) = &query.sort {
+            slots.insert(sort.slot, result.clone());
+            for key in &sort.keys {
+                let flow = self.flow(&key.expression, slots);
+                self.keep(&flow);
+            }
+        }
+        result
+    }
+
+    fn retrieve(&mut self, retrieve: &'a Retrieve, slots: &mut Slots) -> Flow {
+        let root = Place { resource_type: retrieve.resource_type.clone(), path: Vec::new() };
+        let mut flow = Flow::default();
+        flow.places.insert(root.clone());
+        self.place(&root);
+        for fixed in &retrieve.fixed {
+            self.keep_path(&flow, &fixed.path);
+        }
+        let mut codes = Codes::Any;
+        if let Some(filter) = &retrieve.code {
+            self.keep_path(&flow, &filter.path);
+            let inner = self.flow(&filter.codes, slots);
+            self.keep(&inner);
+            codes = self.codes(&filter.codes);
+        }
+        if let Some(filter) = &retrieve.date {
+            self.keep_path(&flow, &filter.path);
+            let inner = self.flow(&filter.range, slots);
+            self.keep(&inner);
+        }
+        if let Some(context) = &retrieve.context {
+            let inner = self.flow(context, slots);
+            self.keep(&inner);
+        }
+        self.filters.insert(Requirement {
+            resource_type: retrieve.resource_type.to_string(),
+            code_path: retrieve.code.as_ref().map(|CodeFilter { path, .. }| dotted(path)),
+            codes,
+            date_path: retrieve.date.as_ref().map(|filter| dotted(&filter.path)),
+            paths: BTreeSet::new(),
+        });
+        flow
+    }
+
+    fn keep_path(&mut self, from: &Flow, path: &[Element]) {
+        let end = path.iter().fold(from.clone(), |flow, element| self.property(flow, element));
+        self.keep(&end);
+    }
+
+    /// The codes of a filter, as far as they are known without a patient.
+    fn codes(&self, expression: &Expression) -> Codes {
+        let mut direct = Vec::new();
+        match &expression.kind {
+            Kind::ValueSet(id) => match self.program.tree().value_sets.get(id.index()) {
+                Some(row) => {
+                    let version = row.version.as_ref().map(|version| format!("|{version}")).unwrap_or_default();
+                    Codes::ValueSet(format!("{}{version}", row.id))
+                }
+                None => Codes::Any,
+            },
+            _ if self.direct(expression, &mut direct) => {
+                direct.sort();
+                direct.dedup();
+                Codes::Direct(direct)
+            }
+            _ => Codes::Any,
+        }
+    }
+
+    fn direct(&self, expression: &Expression, codes: &mut Vec<(String, String)>) -> bool {
+        let mut add = |value: &Value| match value {
+            Value::Code(code) => {
+                codes.push((code.system.as_deref().unwrap_or_default().to_owned(), code.code.to_string()));
+                true
+            }
+            Value::Concept(concept) => {
+                codes.extend(concept.codes.iter().map(|code| (code.system.as_deref().unwrap_or_default().to_owned(), code.code.to_string())));
+                true
+            }
+            _ => false,
+        };
+        match &expression.kind {
+            Kind::Code(id) => add(&self.program.code(*id)),
+            Kind::Concept(id) => add(&self.program.concept(*id)),
+            Kind::Literal(value) => add(value),
+            Kind::List(items) => items.iter().all(|item| self.direct(item, codes)),
+            Kind::Operator { operator, operands, .. } if ["ToList", "ToConcept"].contains(&operator.name) => {
+                operands.iter().all(|item| self.direct(item, codes))
+            }
+            Kind::Property { source, element } if &*element.name == "codes" => self.direct(source, codes),
+            Kind::As { operand, .. } => self.direct(operand, codes),
+            _ => false,
+        }
+    }
+}
+
+fn dotted(path: &[Element]) -> String {
+    path.iter().map(|element| &*element.name).collect::<Vec<_>>().join(".")
+}

@@ -1,0 +1,1 @@
+//! Requirements and shapes of small programs.

@@ -1,0 +1,83 @@
+//! Right and wrong `measure.yaml` files.
+
+use super::*;
+use crate::diagnostic::render_human;
+
+const GOOD: &str = "\
+id: a
+url: http://watershed.example/fhir/Measure/a
+version: 1.0.0
+status: draft
+title: A
+description: Counts something.
+steward: Someone
+scoring: proportion
+improvement: increase
+populations:
+  - code: initial-population
+    define: Initial Population
+  - code: denominator
+    define: Denominator
+  - code: numerator
+    define: Numerator
+";
+
+fn findings(text: &str) -> String {
+    let (_, found) = parse(&SourceFile::new("measure.yaml", text));
+    render_human(&found, false)
+}
+
+#[test]
+fn a_small_measure_is_enough() {
+    let (definition, found) = parse(&SourceFile::new("measure.yaml", GOOD));
+    assert!(found.is_empty(), "{}", render_human(&found, false));
+    let definition = definition.expect("usable");
+    assert_eq!(definition.canonical(), "http://watershed.example/fhir/Measure/a|1.0.0");
+    assert!(definition.counts_patients());
+    let shape = definition.all_groups()[0].shape(definition.scoring);
+    assert_eq!(shape.slots.len(), 3);
+}
+
+#[test]
+fn faults_have_their_place_and_a_way_out() {
+    for (from, to, expected) in [
+        ("title: A", "titel: A", &["measure.yaml:5", "titel", "did you mean `title`?"][..]),
+        ("1.0.0", "'1.0'", &["measure.yaml:3:11", "`1.0` is not a version"]),
+        ("id: a", "id: a b", &["measure.yaml:1:5", "`a b` is not an id"]),
+        ("http://watershed.example/fhir/Measure/a", "Measure/a", &["measure.yaml:2:6", "not a canonical URL"]),
+        ("scoring: proportion", "scoring: proportoin", &["measure.yaml:8", "proportion"]),
+        ("scoring: proportion", "scoring: ratio\nrate: {multiplier: 0, unit: x}", &["`multiplier` of 0"]),
+        ("scoring: proportion", "scoring: proportion\nrate: {multiplier: 10, unit: x}", &["only a ratio has a `rate`"]),
+        ("  - code: denominator\n    define: Denominator\n", "", &["needs the population `denominator`"]),
+        ("code: numerator", "code: measure-population", &["has no population `measure-population`", "needs the population `numerator`"]),
+        ("code: denominator\n", "code: denominator\n    id: numerator\n", &["two populations have the id `numerator`", "the first one"]),
+        ("    define: Numerator", "    define: Numerator\n    of: denominater", &["no population has the id `denominater`", "did you mean `denominator`?"]),
+        ("    define: Numerator", "    define: Numerator\n    of: denominator", &["`numerator` cannot be of `denominator`"]),
+        ("    define: Numerator", "    define: Numerator\n    aggregate: sum", &["only an observation has an `aggregate`"]),
+        ("populations:", "groups:\n  - {id: g, populations: []}\npopulations:", &["both `groups` and `populations`"]),
+    ] {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{from}");
+        let found = findings(&text);
+        for part in expected {
+            assert!(found.contains(part), "{to}: no `{part}` in\n{found}");
+        }
+    }
+}
+
+#[test]
+fn an_observation_says_what_it_observes_and_how() {
+    let ratio = GOOD.replace("proportion", "ratio") + "  - code: measure-observation\n    define: Days\n";
+    let found = findings(&ratio);
+    assert!(found.contains("needs `of`") && found.contains("needs `aggregate`"), "{found}");
+    assert_eq!(findings(&(ratio + "    of: denominator\n    aggregate: sum\n")), "");
+}
+
+#[test]
+fn two_initial_populations_are_told_apart() {
+    let two = GOOD.replace("proportion", "ratio") + "  - code: initial-population\n    id: other\n    define: Other\n";
+    let found = findings(&two);
+    assert!(found.contains("`denominator` must say which one it is `of`"), "{found}");
+    let told = two.replace("define: Denominator", "define: Denominator\n    of: initial-population").replace("define: Numerator", "define: Numerator\n    of: other");
+    assert_eq!(findings(&told), "");
+}

@@ -1,0 +1,427 @@
+//! From staged units to segments: newest version wins, unchanged content is not written again, the vanished get tombstones.
+
+use super::segment::{Header, LineReader, LineWriter, sync_folder};
+use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, segment_name, stage_name};
+use crate::store::StoreError;
+use rusqlite::{Connection, Transaction, params};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+/// JSON bytes after which a new segment is begun.
+const SEGMENT_BYTES: u64 = 256 << 20;
+/// Keys of one pull remembered across partitions, to notice a resource that moved to another patient. Above it (a
+/// first or full pull of a large hospital) the reconciliation of full types does the same.
+const MOVED_KEYS_MAX: usize = 2_000_000;
+
+type ResourceKey = (String, String);
+
+/// What the pull knows about completeness when it prepares its segments.
+#[derive(Clone, Debug, Default)]
+pub struct Reconcile {
+    /// Types that were read in full without a gap: stored resources of theirs that did not come again are gone.
+    pub full_types: BTreeSet<String>,
+    /// The server's present answer stands even if its version looks older than the stored one.
+    pub present_wins: bool,
+}
+
+struct SegmentRow {
+    partition: String,
+    number: u32,
+    records: u64,
+    bytes: u64,
+    sha256: String,
+    index_sha256: String,
+}
+
+struct PartitionRow {
+    partition: String,
+    digest: String,
+    counts: String,
+}
+
+/// Segments on disk that wait for their catalog rows.
+pub struct Prepared {
+    pull: PullId,
+    segments: Vec<SegmentRow>,
+    states: Vec<PartitionRow>,
+    /// Resources that are new or changed.
+    pub new_versions: u64,
+    /// Resources that are gone.
+    pub removed: u64,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Rank {
+    version: Option<u64>,
+    updated: Option<i64>,
+    hash: [u8; 32],
+}
+
+impl Rank {
+    fn of(header: &Header) -> Rank {
+        Rank { version: header.version, updated: header.updated, hash: header.hash }
+    }
+
+    /// Version number first, then time, as far as both have them (a later version may carry an earlier time).
+    fn age(&self, other: &Rank) -> Ordering {
+        let version = match (self.version, other.version) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => Ordering::Equal,
+        };
+        version.then_with(|| match (self.updated, other.updated) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => Ordering::Equal,
+        })
+    }
+
+    /// The order among copies of one pull: a total one, so that the order of arrival decides nothing.
+    fn within_pull(&self, other: &Rank) -> Ordering {
+        (self.version, self.updated, self.hash).cmp(&(other.version, other.updated, other.hash))
+    }
+}
+
+struct Sorted {
+    files: BTreeMap<Partition, PathBuf>,
+    removals: BTreeSet<ResourceKey>,
+    places: Option<BTreeMap<ResourceKey, (Partition, Rank)>>,
+}
+
+impl Snapshot {
+    /// Writes the segments of a pull from its staged files. Repeating it after a kill gives the same segments.
+    pub fn prepare(&self, pull: PullId, files: &[String], reconcile: &Reconcile) -> Result<Prepared, SnapshotError> {
+        remove_folder(&self.root.join(pull.0.to_string()))?;
+        let sorted = self.sort(pull, files)?;
+        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0 };
+        let mut partitions = self.partitions();
+        partitions.push(Partition::Common);
+        for partition in partitions {
+            self.prepare_partition(partition, &sorted, reconcile, &mut prepared)?;
+        }
+        remove_folder(&self.sorting(pull))?;
+        Ok(prepared)
+    }
+
+    /// Enters prepared segments in the catalog, in the caller's transaction, and marks the pull committed.
+    pub fn publish(&self, transaction: &Transaction<'_>, prepared: &Prepared) -> Result<(), StoreError> {
+        for row in &prepared.segments {
+            transaction.execute(
+                "INSERT INTO segment (pull_id, partition, number, records, bytes, sha256, index_sha256)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    prepared.pull.0,
+                    row.partition,
+                    row.number,
+                    row.records as i64,
+                    row.bytes as i64,
+                    row.sha256,
+                    row.index_sha256
+                ],
+            )?;
+        }
+        for row in &prepared.states {
+            transaction.execute(
+                "INSERT INTO partition_state (pull_id, partition, digest, counts) VALUES (?1, ?2, ?3, ?4)",
+                params![prepared.pull.0, row.partition, row.digest, row.counts],
+            )?;
+        }
+        transaction.execute(
+            "UPDATE pull SET state = 'committed', new_versions = ?2, removed = ?3 WHERE id = ?1 AND state = 'open'",
+            params![prepared.pull.0, prepared.new_versions as i64, prepared.removed as i64],
+        )?;
+        let digest = digest_of(transaction, prepared.pull.0)?;
+        transaction.execute("UPDATE pull SET digest = ?2 WHERE id = ?1", params![prepared.pull.0, digest])?;
+        Ok(())
+    }
+
+    fn sorting(&self, pull: PullId) -> PathBuf {
+        self.staging(pull).join("sorted")
+    }
+
+    /// Spreads the staged resources over one file per partition.
+    fn sort(&self, pull: PullId, files: &[String]) -> Result<Sorted, SnapshotError> {
+        let folder = self.sorting(pull);
+        remove_folder(&folder)?;
+        create_folder(&folder)?;
+        let wrong = |error| SnapshotError::File { path: folder.clone(), error };
+        let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
+        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()) };
+        let mut files = files.to_vec();
+        files.sort();
+        self.staged(pull, &files, |header, json| {
+            let key = (header.resource_type.clone(), header.id.clone());
+            if header.removed {
+                sorted.removals.insert(key);
+                return Ok(());
+            }
+            let partition = self.partition_of(&header.patient);
+            sorted.note_place(key, partition, Rank::of(header));
+            if !writers.contains_key(&partition) {
+                let path = folder.join(partition.name());
+                let writer = LineWriter::create(&path, &self.key, &stage_name(pull, &partition.name())).map_err(wrong)?;
+                writers.insert(partition, (writer, path));
+            }
+            if let Some((writer, _)) = writers.get_mut(&partition) {
+                writer.header(header).and_then(|()| writer.line(json)).map_err(wrong)?;
+            }
+            Ok(())
+        })?;
+        for (partition, (writer, path)) in writers {
+            writer.finish().map_err(wrong)?;
+            sorted.files.insert(partition, path);
+        }
+        Ok(sorted)
+    }
+
+    fn prepare_partition(
+        &self,
+        partition: Partition,
+        sorted: &Sorted,
+        reconcile: &Reconcile,
+        prepared: &mut Prepared,
+    ) -> Result<(), SnapshotError> {
+        let mut live = self.live_headers(partition)?;
+        let winners = self.winners(partition, sorted, prepared.pull)?;
+        let written: BTreeMap<&ResourceKey, u64> = winners
+            .iter()
+            .filter(|(key, (_, rank))| live.get(*key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))
+            .map(|(key, (ordinal, _))| (key, *ordinal))
+            .collect();
+        let gone: Vec<Header> = live
+            .iter()
+            .filter(|(key, _)| {
+                let stays = winners.contains_key(*key);
+                let elsewhere = sorted.place(key).is_some_and(|place| place != partition);
+                elsewhere || (!stays && (sorted.removals.contains(*key) || reconcile.full_types.contains(&key.0)))
+            })
+            .map(|(_, header)| Header { removed: true, ..header.clone() })
+            .collect();
+        if written.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        prepared.new_versions += written.len() as u64;
+        prepared.removed += gone.len() as u64;
+        let ordinals: BTreeSet<u64> = written.into_values().collect();
+        let headers = self.write_segments(partition, sorted, &ordinals, &gone, prepared)?;
+        for header in gone {
+            live.remove(&(header.resource_type, header.id));
+        }
+        for header in headers {
+            live.insert((header.resource_type.clone(), header.id.clone()), header);
+        }
+        prepared.states.push(state_of(partition, &live));
+        Ok(())
+    }
+
+    /// For each key of a partition's sorted file, the place (ordinal) of its newest copy.
+    fn winners(
+        &self,
+        partition: Partition,
+        sorted: &Sorted,
+        pull: PullId,
+    ) -> Result<BTreeMap<ResourceKey, (u64, Rank)>, SnapshotError> {
+        let mut winners: BTreeMap<ResourceKey, (u64, Rank)> = BTreeMap::new();
+        let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? else { return Ok(winners) };
+        let mut ordinal = 0;
+        while let Some((header, _)) = reader.next()? {
+            let key = (header.resource_type.clone(), header.id.clone());
+            let rank = Rank::of(&header);
+            let moved_on = sorted.place(&key).is_some_and(|place| place != partition);
+            let better =
+                winners.get(&key).is_none_or(|(_, best)| rank.within_pull(best) == Ordering::Greater);
+            if better && !moved_on {
+                winners.insert(key, (ordinal, rank));
+            }
+            ordinal += 1;
+        }
+        Ok(winners)
+    }
+
+    fn sorted_reader(
+        &self,
+        partition: Partition,
+        sorted: &Sorted,
+        pull: PullId,
+    ) -> Result<Option<SortedReader>, SnapshotError> {
+        let Some(path) = sorted.files.get(&partition) else { return Ok(None) };
+        let reader = LineReader::open(path, &self.key, &stage_name(pull, &partition.name()))
+            .map_err(|error| SnapshotError::File { path: path.clone(), error })?;
+        Ok(Some(SortedReader { reader, path: path.clone() }))
+    }
+
+    fn write_segments(
+        &self,
+        partition: Partition,
+        sorted: &Sorted,
+        ordinals: &BTreeSet<u64>,
+        gone: &[Header],
+        prepared: &mut Prepared,
+    ) -> Result<Vec<Header>, SnapshotError> {
+        let pull = prepared.pull;
+        let mut open = OpenSegment::start(self, pull, partition, 0)?;
+        for header in gone {
+            open.push(header, None)?;
+        }
+        let mut headers = Vec::with_capacity(ordinals.len());
+        if let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? {
+            let mut ordinal = 0;
+            while let Some((header, json)) = reader.next()? {
+                if ordinals.contains(&ordinal) {
+                    if open.json_bytes > SEGMENT_BYTES {
+                        let number = open.number + 1;
+                        prepared.segments.push(open.finish()?);
+                        open = OpenSegment::start(self, pull, partition, number)?;
+                    }
+                    open.push(&header, Some(&json))?;
+                    headers.push(header);
+                }
+                ordinal += 1;
+            }
+        }
+        let folder = open.folder.clone();
+        prepared.segments.push(open.finish()?);
+        for folder in [folder.as_path(), self.root.join(pull.0.to_string()).as_path(), self.root.as_path()] {
+            sync_folder(folder).map_err(|error| SnapshotError::File { path: folder.to_owned(), error })?;
+        }
+        Ok(headers)
+    }
+}
+
+impl Sorted {
+    fn note_place(&mut self, key: ResourceKey, partition: Partition, rank: Rank) {
+        let Some(places) = &mut self.places else { return };
+        match places.get(&key) {
+            Some((_, best)) if rank.within_pull(best) != Ordering::Greater => {}
+            _ => {
+                places.insert(key, (partition, rank));
+            }
+        }
+        if places.len() > MOVED_KEYS_MAX {
+            self.places = None;
+        }
+    }
+
+    fn place(&self, key: &ResourceKey) -> Option<Partition> {
+        Some(self.places.as_ref()?.get(key)?.0)
+    }
+}
+
+/// Whether a received copy replaces the stored one.
+fn supersedes(new: &Rank, old: &Header, present_wins: bool) -> bool {
+    let old = Rank::of(old);
+    new.hash != old.hash && (present_wins || new.age(&old) != Ordering::Less)
+}
+
+struct SortedReader {
+    reader: LineReader,
+    path: PathBuf,
+}
+
+impl SortedReader {
+    fn next(&mut self) -> Result<Option<(Header, Vec<u8>)>, SnapshotError> {
+        let wrong = |error| SnapshotError::File { path: self.path.clone(), error };
+        let Some(header) = self.reader.header().map_err(wrong)? else { return Ok(None) };
+        let json = self.reader.line().map_err(wrong)?.ok_or_else(|| wrong(io::ErrorKind::UnexpectedEof.into()))?;
+        Ok(Some((header, json.to_vec())))
+    }
+}
+
+struct OpenSegment {
+    data: LineWriter,
+    index: LineWriter,
+    folder: PathBuf,
+    partition: String,
+    number: u32,
+    records: u64,
+    json_bytes: u64,
+}
+
+impl OpenSegment {
+    fn start(snapshot: &Snapshot, pull: PullId, partition: Partition, number: u32) -> Result<OpenSegment, SnapshotError> {
+        let partition = partition.name();
+        let folder = snapshot.root.join(pull.0.to_string()).join(&partition);
+        create_folder(&folder)?;
+        let create = |kind: &str| {
+            let path = snapshot.segment_path(pull.0, &partition, number, kind);
+            LineWriter::create(&path, &snapshot.key, &segment_name(pull.0, &partition, number, kind))
+                .map_err(|error| SnapshotError::File { path, error })
+        };
+        Ok(OpenSegment {
+            data: create("ndjson")?,
+            index: create("index")?,
+            folder,
+            partition,
+            number,
+            records: 0,
+            json_bytes: 0,
+        })
+    }
+
+    fn push(&mut self, header: &Header, json: Option<&[u8]>) -> Result<(), SnapshotError> {
+        let wrong = |error| SnapshotError::File { path: self.folder.clone(), error };
+        self.index.header(header).map_err(wrong)?;
+        if let Some(json) = json {
+            self.data.line(json).map_err(wrong)?;
+            self.json_bytes += json.len() as u64;
+        }
+        self.records += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<SegmentRow, SnapshotError> {
+        let folder = self.folder;
+        let wrong = |error| SnapshotError::File { path: folder.clone(), error };
+        let (sha256, bytes) = self.data.finish().map_err(wrong)?;
+        let (index_sha256, _) = self.index.finish().map_err(wrong)?;
+        Ok(SegmentRow { partition: self.partition, number: self.number, records: self.records, bytes, sha256, index_sha256 })
+    }
+}
+
+fn state_of(partition: Partition, live: &BTreeMap<ResourceKey, Header>) -> PartitionRow {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for ((resource_type, id), header) in live {
+        context.update(format!("{resource_type}/{id}\n").as_bytes());
+        context.update(&header.hash);
+        *counts.entry(resource_type).or_default() += 1;
+    }
+    let digest = crate::store::hex(context.finish().as_ref());
+    let counts = serde_json::to_string(&counts).unwrap_or_else(|_| "{}".to_owned());
+    PartitionRow { partition: partition.name(), digest, counts }
+}
+
+/// The digest of all partitions as of a pull.
+pub(super) fn digest_of(connection: &Connection, upto: i64) -> Result<String, StoreError> {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for (partition, digest, counts) in states(connection, upto)? {
+        if counts != "{}" {
+            context.update(format!("{partition} {digest}\n").as_bytes());
+        }
+    }
+    Ok(crate::store::hex(context.finish().as_ref()))
+}
+
+/// Numbers of stored resources by type, as of the latest pull.
+pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut total: BTreeMap<String, u64> = BTreeMap::new();
+    for (partition, _, counts) in states(connection, i64::MAX)? {
+        let counts: BTreeMap<String, u64> = serde_json::from_str(&counts)
+            .map_err(|_| StoreError::Corrupt(format!("counts of partition `{partition}`")))?;
+        for (resource_type, count) in counts {
+            *total.entry(resource_type).or_default() += count;
+        }
+    }
+    Ok(total)
+}
+
+fn states(connection: &Connection, upto: i64) -> Result<Vec<(String, String, String)>, StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT partition, digest, counts, max(pull_id) FROM partition_state WHERE pull_id <= ?1
+         GROUP BY partition ORDER BY partition",
+    )?;
+    let rows = statement
+        .query_map([upto], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(rows)
+}

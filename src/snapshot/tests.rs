@@ -1,0 +1,212 @@
+//! Newest wins, nothing is written twice, crashes leave nothing visible.
+
+use super::*;
+use rusqlite::params;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Arc<Store>,
+    key: Key,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { folder: tempfile::tempdir().unwrap(), store: Arc::new(Store::open_in_memory().unwrap()), key: Key::generate().unwrap() }
+    }
+
+    fn open(&self) -> Snapshot {
+        Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap()
+    }
+
+    fn begin(&self) -> PullId {
+        self.store
+            .transaction(|transaction| {
+                transaction.execute(
+                    "INSERT INTO pull (source, state, full, plan, started_at) VALUES ('s', 'open', 1, 'p', 't')",
+                    [],
+                )?;
+                Ok(PullId(transaction.last_insert_rowid()))
+            })
+            .unwrap()
+    }
+
+    fn pull(&self, snapshot: &Snapshot, units: &[&[Incoming]], reconcile: &Reconcile) -> (PullId, u64, u64) {
+        let pull = self.begin();
+        let files = stage_all(snapshot, pull, units);
+        let prepared = snapshot.prepare(pull, &files, reconcile).unwrap();
+        self.store.transaction(|transaction| snapshot.publish(transaction, &prepared)).unwrap();
+        snapshot.discard_staging(pull).unwrap();
+        (pull, prepared.new_versions, prepared.removed)
+    }
+}
+
+fn stage_all(snapshot: &Snapshot, pull: PullId, units: &[&[Incoming]]) -> Vec<String> {
+    let stage = |(number, unit): (usize, &&[Incoming])| {
+        let mut stage = snapshot.stage(pull, &format!("unit {number}")).unwrap();
+        unit.iter().for_each(|incoming| stage.push(incoming).unwrap());
+        stage.finish().unwrap().0
+    };
+    units.iter().enumerate().map(stage).collect()
+}
+
+fn resource(resource_type: &str, id: &str, patient: &str, version: Option<u64>, content: &str) -> Incoming {
+    let json = format!(r#"{{"resourceType":"{resource_type}","id":"{id}","note":"{content}"}}"#).into_bytes();
+    let mut hash = [0; 32];
+    hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &json).as_ref());
+    let header = Header {
+        resource_type: resource_type.to_owned(),
+        id: id.to_owned(),
+        patient: patient.to_owned(),
+        version,
+        updated: None,
+        hash,
+        removed: false,
+    };
+    Incoming { header, json }
+}
+
+fn all(snapshot: &Snapshot, as_of: Option<PullId>) -> Vec<String> {
+    let mut lines: Vec<String> = snapshot
+        .partitions()
+        .into_iter()
+        .flat_map(|partition| snapshot.patients(partition, as_of).unwrap())
+        .flat_map(|patient| patient.lines)
+        .map(|line| String::from_utf8(line).unwrap())
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn full(types: &[&str]) -> Reconcile {
+    Reconcile { full_types: types.iter().map(|name| (*name).to_owned()).collect(), present_wins: true }
+}
+
+#[test]
+fn newest_version_wins_whatever_the_order_and_the_files() {
+    let copies = [
+        resource("Observation", "o", "p1", Some(9), "nine"),
+        resource("Observation", "o", "p1", Some(10), "ten"),
+        resource("Observation", "o", "p1", None, "none"),
+        resource("Patient", "p1", "p1", Some(1), "x"),
+        resource("Location", "l", "", None, "ward"),
+    ];
+    let mut digests = Vec::new();
+    for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 0, 4, 2, 3]] {
+        let bench = Bench::new();
+        let snapshot = bench.open();
+        let shuffled: Vec<Incoming> = order.iter().map(|at| copies[*at].clone()).collect();
+        let (first, second) = shuffled.split_at(2);
+        assert_eq!(bench.pull(&snapshot, &[first, second, first], &Reconcile::default()).1, 3);
+        assert!(all(&snapshot, None).iter().any(|line| line.contains("ten")));
+        assert_eq!(snapshot.shared().unwrap().len(), 1);
+        digests.push(snapshot.digest().unwrap());
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1);
+}
+
+#[test]
+fn a_second_pull_writes_only_what_changed_and_the_first_stays_readable() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    let first = [
+        resource("Patient", "p1", "p1", Some(1), "a"),
+        resource("Patient", "p2", "p2", Some(1), "a"),
+        resource("Observation", "o1", "p1", Some(1), "a"),
+    ];
+    let (one, ..) = bench.pull(&snapshot, &[&first], &full(&["Patient", "Observation"]));
+    let before = (all(&snapshot, None), snapshot.digest().unwrap());
+    assert_eq!(bench.pull(&snapshot, &[&first], &full(&["Patient", "Observation"])), (PullId(2), 0, 0));
+    assert_eq!((all(&snapshot, None), snapshot.digest().unwrap()), before);
+
+    let changed = [resource("Patient", "p1", "p1", Some(2), "b"), first[1].clone()];
+    assert_eq!(bench.pull(&snapshot, &[&changed], &full(&["Patient", "Observation"])), (PullId(3), 1, 1));
+    assert_eq!(all(&snapshot, None).len(), 2);
+    assert_eq!(all(&snapshot, Some(one)), before.0);
+    assert_eq!(snapshot.counts().unwrap(), BTreeMap::from([("Patient".to_owned(), 2)]));
+
+    // An older copy from a stale replica changes nothing in an incremental pull.
+    assert_eq!(bench.pull(&snapshot, &[&first[..1]], &Reconcile::default()).1, 0);
+    // A gap in a type keeps what is stored.
+    assert_eq!(bench.pull(&snapshot, &[&[]], &full(&["Observation"])).2, 0);
+}
+
+#[test]
+fn a_resource_that_moves_to_another_patient_is_counted_once() {
+    for reconcile in [Reconcile::default(), full(&["Observation"])] {
+        let bench = Bench::new();
+        let snapshot = bench.open();
+        bench.pull(&snapshot, &[&[resource("Observation", "o1", "p1", Some(1), "a")]], &Reconcile::default());
+        for patient in ["p2", "p3", "p4", "p5", "p6"] {
+            bench.pull(&snapshot, &[&[resource("Observation", "o1", patient, Some(2), patient)]], &reconcile);
+            assert_eq!(all(&snapshot, None).len(), 1);
+            assert!(all(&snapshot, None)[0].contains(patient));
+        }
+    }
+}
+
+#[test]
+fn deletions_find_their_resource_without_its_patient() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    let kept = resource("Patient", "p1", "p1", None, "a");
+    let gone = resource("Observation", "o1", "p1", None, "a");
+    bench.pull(&snapshot, &[&[kept, gone.clone()]], &Reconcile::default());
+    let mut tombstone = gone;
+    tombstone.header.removed = true;
+    tombstone.header.patient.clear();
+    tombstone.json.clear();
+    assert_eq!(bench.pull(&snapshot, &[&[tombstone]], &Reconcile::default()).2, 1);
+    assert_eq!(all(&snapshot, None).len(), 1);
+    assert_eq!(snapshot.patient_ids().unwrap(), ["p1"]);
+}
+
+#[test]
+fn a_killed_pull_is_invisible_and_its_rubbish_is_removed_while_staged_units_stay() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    bench.pull(&snapshot, &[&[resource("Patient", "p1", "p1", None, "a")]], &Reconcile::default());
+    let before = (all(&snapshot, None), snapshot.digest().unwrap());
+
+    let pull = bench.begin();
+    let files = stage_all(&snapshot, pull, &[&[resource("Patient", "p2", "p2", None, "b")]]);
+    drop(snapshot.stage(pull, "half").unwrap());
+    snapshot.prepare(pull, &files, &Reconcile::default()).unwrap();
+    std::fs::write(bench.folder.path().join("2/p000.part"), b"half a file").unwrap();
+    drop(snapshot);
+
+    let snapshot = bench.open();
+    assert_eq!((all(&snapshot, None), snapshot.digest().unwrap()), before);
+    assert!(!bench.folder.path().join("2").exists());
+    let prepared = snapshot.prepare(pull, &files, &Reconcile::default()).unwrap();
+    bench.store.transaction(|transaction| snapshot.publish(transaction, &prepared)).unwrap();
+    assert_eq!(all(&snapshot, None).len(), 2);
+    drop(snapshot);
+    bench.open();
+    assert!(!bench.folder.path().join("staging/2").exists());
+}
+
+#[test]
+fn stored_bytes_are_unreadable_without_the_key_and_damage_is_told() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    bench.pull(&snapshot, &[&[resource("Patient", "p1", "p1", None, "Kowalski")]], &Reconcile::default());
+    let partition = snapshot.partition_of("p1");
+    let path = bench.folder.path().join("1").join(partition.name()).join("000.ndjson.zst");
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("Kowalski"));
+    assert!(zstd::decode_all(bytes.as_slice()).is_err());
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(matches!(snapshot.patients(partition, None), Err(SnapshotError::File { .. })));
+    let other = Snapshot::open(bench.folder.path(), Arc::clone(&bench.store), Key::generate().unwrap(), 4);
+    assert!(matches!(other, Err(SnapshotError::WrongKey { .. })));
+    let other = Snapshot::open(bench.folder.path(), Arc::clone(&bench.store), bench.key.clone(), 8);
+    assert!(matches!(other, Err(SnapshotError::Partitions { .. })));
+    let rows: i64 = bench
+        .store
+        .with(|connection| Ok(connection.query_row("SELECT count(*) FROM segment WHERE pull_id = ?1", params![1], |row| row.get(0))?))
+        .unwrap();
+    assert_eq!(rows, 1);
+}

@@ -1,0 +1,328 @@
+//! Nights: each a row that only moves forward, so that a killed one is found and finished, with its own "now".
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// Runs listed at most.
+pub const LISTED_MAX: u32 = 1000;
+
+/// How far a night came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Fetching from the EHR.
+    Pulling,
+    /// The snapshot is committed; reports are being made.
+    Evaluating,
+    /// The feed is in the outbox.
+    Delivering,
+    /// Over.
+    Finished,
+    /// Given up, with its reason.
+    Failed,
+}
+
+impl State {
+    /// As stored.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Pulling => "pulling",
+            State::Evaluating => "evaluating",
+            State::Delivering => "delivering",
+            State::Finished => "finished",
+            State::Failed => "failed",
+        }
+    }
+
+    fn read(word: &str) -> Result<State, StoreError> {
+        [State::Pulling, State::Evaluating, State::Delivering, State::Finished, State::Failed]
+            .into_iter()
+            .find(|state| state.word() == word)
+            .ok_or_else(|| StoreError::Corrupt(format!("run state `{word}`")))
+    }
+
+    /// Whether a night may go from this state to the next. Finished and failed ones never move again.
+    pub fn may_become(self, next: State) -> bool {
+        use State::{Delivering, Evaluating, Failed, Finished, Pulling};
+        matches!((self, next), (Pulling, Evaluating) | (Evaluating, Delivering | Finished) | (Delivering, Finished) | (Pulling | Evaluating | Delivering, Failed))
+    }
+}
+
+/// A month or other span that a night reports: civil instants in the site's zone, the end excluded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// First instant, RFC 3339 with the zone's offset.
+    pub start: String,
+    /// First instant after it.
+    pub end: String,
+}
+
+/// One night.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Row.
+    pub id: i64,
+    /// The scheduled instant it answers; none when a person asked for it.
+    pub scheduled_at: Option<Timestamp>,
+    /// Its "now", fixed at its first start.
+    pub started_at: Timestamp,
+    /// What it reports, fixed at its first start.
+    pub periods: Vec<Span>,
+    /// How far it came.
+    pub state: State,
+    /// The pull whose snapshot it evaluates.
+    pub pull_id: Option<i64>,
+    /// Whether everything asked for arrived.
+    pub complete: Option<bool>,
+    /// Patients and types that could not be had.
+    pub gaps: u64,
+    /// Lines and resources set aside.
+    pub quarantined: u64,
+    /// Patients evaluated.
+    pub patients: u64,
+    /// Versions and digests of what the numbers depend on, JSON.
+    pub lineage: Option<String>,
+    /// The feed that carries its reports.
+    pub feed: Option<String>,
+    /// Why it failed, or what remains to be done.
+    pub reason: Option<String>,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A report that failed its check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Canonical URL of the measure.
+    pub measure: String,
+    /// Its version.
+    pub version: String,
+    /// `period.start` of the report.
+    pub period_start: String,
+    /// `period.end` of the report.
+    pub period_end: String,
+    /// Why, one finding a line.
+    pub findings: String,
+}
+
+/// A code or unit that the mapping does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unmapped {
+    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`.
+    pub problem: String,
+    /// The element.
+    pub element: String,
+    /// The local system.
+    pub system: String,
+    /// The local code.
+    pub code: String,
+    /// Patients that have it.
+    pub patients: u64,
+}
+
+const COLUMNS: &str = "id, scheduled_at, started_at, periods, state, pull_id, complete, gaps, quarantined, patients, lineage, feed, reason, finished_at";
+
+fn read(row: &Row<'_>) -> Result<Run, StoreError> {
+    let instant = |text: String| text.parse::<Timestamp>().map_err(|_| StoreError::Corrupt(format!("instant `{text}` of a run")));
+    let scheduled: Option<String> = row.get(1)?;
+    let finished: Option<String> = row.get(13)?;
+    let periods: String = row.get(3)?;
+    let count = |index: usize| row.get::<_, i64>(index).map(i64::unsigned_abs);
+    Ok(Run {
+        id: row.get(0)?,
+        scheduled_at: scheduled.map(instant).transpose()?,
+        started_at: instant(row.get(2)?)?,
+        periods: serde_json::from_str(&periods).map_err(|error| StoreError::Corrupt(format!("periods of a run: {error}")))?,
+        state: State::read(&row.get::<_, String>(4)?)?,
+        pull_id: row.get(5)?,
+        complete: row.get(6)?,
+        gaps: count(7)?,
+        quarantined: count(8)?,
+        patients: count(9)?,
+        lineage: row.get(10)?,
+        feed: row.get(11)?,
+        reason: row.get(12)?,
+        finished_at: finished.map(instant).transpose()?,
+    })
+}
+
+fn select(connection: &Connection, rest: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<Vec<Run>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM run {rest}"))?;
+    let mut rows = statement.query(parameters)?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        runs.push(read(row)?);
+    }
+    Ok(runs)
+}
+
+/// The night that was begun and is not over: there is at most one.
+pub fn open(connection: &Connection) -> Result<Option<Run>, StoreError> {
+    Ok(select(connection, "WHERE state NOT IN ('finished', 'failed')", &[])?.into_iter().next())
+}
+
+/// The latest nights, newest first.
+pub fn list(connection: &Connection, limit: u32) -> Result<Vec<Run>, StoreError> {
+    select(connection, "ORDER BY id DESC LIMIT ?1", &[&limit.min(LISTED_MAX)])
+}
+
+/// The latest finished night before `id` that evaluated something: what a change of numbers is compared with.
+pub fn evaluated_before(connection: &Connection, id: i64) -> Result<Option<Run>, StoreError> {
+    Ok(select(connection, "WHERE id < ?1 AND lineage IS NOT NULL ORDER BY id DESC LIMIT 1", &[&id])?.into_iter().next())
+}
+
+/// The latest scheduled instant that a night answered, finished or not.
+pub fn last_scheduled(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let text: Option<String> = connection.query_row("SELECT max(scheduled_at) FROM run", [], |row| row.get(0))?;
+    text.map(|text| text.parse().map_err(|_| StoreError::Corrupt(format!("scheduled instant `{text}`")))).transpose()
+}
+
+/// Begins a night; its "now" and its periods are on disk before anything else happens. Fails if one is open.
+pub fn begin(transaction: &Transaction<'_>, scheduled: Option<Timestamp>, now: Timestamp, periods: &[Span]) -> Result<Run, StoreError> {
+    let periods = serde_json::to_string(periods).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    transaction.execute(
+        "INSERT INTO run (scheduled_at, started_at, periods, state) VALUES (?1, ?2, ?3, 'pulling')",
+        params![scheduled.map(|instant| instant.to_string()), now.to_string(), periods],
+    )?;
+    get(transaction, transaction.last_insert_rowid())?.ok_or_else(|| StoreError::Corrupt("a run that was just begun is gone".to_owned()))
+}
+
+/// The night of that row.
+pub fn get(connection: &Connection, id: i64) -> Result<Option<Run>, StoreError> {
+    Ok(select(connection, "WHERE id = ?1", &[&id])?.into_iter().next())
+}
+
+fn advance(transaction: &Transaction<'_>, id: i64, next: State) -> Result<(), StoreError> {
+    let word: Option<String> = transaction.query_row("SELECT state FROM run WHERE id = ?1", [id], |row| row.get(0)).optional()?;
+    let state = State::read(&word.unwrap_or_default())?;
+    if !state.may_become(next) {
+        return Err(StoreError::Corrupt(format!("a run that is {} cannot become {}", state.word(), next.word())));
+    }
+    transaction.execute("UPDATE run SET state = ?2 WHERE id = ?1", params![id, next.word()])?;
+    Ok(())
+}
+
+/// The pull is committed; what it received decides how every report of the night is labelled.
+pub fn pulled(transaction: &Transaction<'_>, id: i64, pull_id: i64, complete: bool, gaps: u64, quarantined: u64) -> Result<(), StoreError> {
+    advance(transaction, id, State::Evaluating)?;
+    transaction.execute(
+        "UPDATE run SET pull_id = ?2, complete = ?3, gaps = ?4, quarantined = ?5 WHERE id = ?1",
+        params![id, pull_id, complete, count(gaps), count(quarantined)],
+    )?;
+    Ok(())
+}
+
+/// What an evaluation leaves behind beside its feed.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluated {
+    /// Patients evaluated.
+    pub patients: u64,
+    /// Versions and digests, JSON.
+    pub lineage: String,
+    /// The feed, if there was anything to send.
+    pub feed: Option<String>,
+    /// Reports that wait for a person.
+    pub held: Vec<Held>,
+    /// What the mapping does not know.
+    pub unmapped: Vec<Unmapped>,
+}
+
+/// The reports are made; called in the transaction that appends the feed to the outbox.
+pub fn evaluated(transaction: &Transaction<'_>, id: i64, evaluated: &Evaluated) -> Result<(), StoreError> {
+    advance(transaction, id, State::Delivering)?;
+    transaction.execute(
+        "UPDATE run SET patients = ?2, lineage = ?3, feed = ?4 WHERE id = ?1",
+        params![id, count(evaluated.patients), evaluated.lineage, evaluated.feed],
+    )?;
+    let mut insert = transaction.prepare_cached("INSERT INTO run_held VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for held in &evaluated.held {
+        insert.execute(params![id, held.measure, held.version, held.period_start, held.period_end, held.findings])?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO run_unmapped VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for unmapped in &evaluated.unmapped {
+        insert.execute(params![id, unmapped.problem, unmapped.element, unmapped.system, unmapped.code, count(unmapped.patients)])?;
+    }
+    Ok(())
+}
+
+/// The night is over; `reason` says what remains to be done, if anything does.
+pub fn finish(transaction: &Transaction<'_>, id: i64, reason: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
+    advance(transaction, id, State::Finished)?;
+    close(transaction, id, reason, now)
+}
+
+/// The night is given up; the next one starts anew.
+pub fn fail(transaction: &Transaction<'_>, id: i64, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    advance(transaction, id, State::Failed)?;
+    close(transaction, id, Some(reason), now)
+}
+
+fn close(transaction: &Transaction<'_>, id: i64, reason: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
+    transaction.execute("UPDATE run SET reason = ?2, finished_at = ?3 WHERE id = ?1", params![id, reason, now.to_string()])?;
+    Ok(())
+}
+
+/// The reports that a night held back.
+pub fn held(connection: &Connection, id: i64) -> Result<Vec<Held>, StoreError> {
+    let mut statement = connection.prepare("SELECT measure, version, period_start, period_end, findings FROM run_held WHERE run_id = ?1 ORDER BY measure, period_start")?;
+    let rows = statement.query_map([id], |row| {
+        Ok(Held { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)?, findings: row.get(4)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What a night could not translate, by how many patients it would unlock.
+pub fn unmapped(connection: &Connection, id: i64) -> Result<Vec<Unmapped>, StoreError> {
+    let mut statement = connection.prepare("SELECT problem, element, system, code, patients FROM run_unmapped WHERE run_id = ?1 ORDER BY patients DESC, element, code")?;
+    let rows = statement.query_map([id], |row| {
+        Ok(Unmapped { problem: row.get(0)?, element: row.get(1)?, system: row.get(2)?, code: row.get(3)?, patients: row.get::<_, i64>(4)?.unsigned_abs() })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Counts are far below 2^63.
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn instant(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn spans() -> Vec<Span> {
+        vec![Span { start: "2026-01-01T00:00:00-05:00".into(), end: "2026-02-01T00:00:00-05:00".into() }]
+    }
+
+    #[test]
+    fn a_night_keeps_its_now_and_only_one_is_open() {
+        let store = Store::open_in_memory().unwrap();
+        let now = instant("2026-03-01T06:30:00Z");
+        let run = store.transaction(|tx| begin(tx, Some(now), now, &spans())).unwrap();
+        assert!(store.transaction(|tx| begin(tx, None, instant("2026-03-02T06:30:00Z"), &spans())).is_err());
+        let found = store.with(|connection| open(connection)).unwrap().unwrap();
+        assert_eq!((found.id, found.started_at, found.periods, found.state), (run.id, now, spans(), State::Pulling));
+        assert_eq!(store.with(|connection| last_scheduled(connection)).unwrap(), Some(now));
+    }
+
+    #[test]
+    fn states_only_move_forward_and_the_last_ones_never() {
+        let states = [State::Pulling, State::Evaluating, State::Delivering, State::Finished, State::Failed];
+        let allowed: Vec<String> = states.iter().flat_map(|from| states.iter().filter(|to| from.may_become(**to)).map(move |to| format!("{} {}", from.word(), to.word()))).collect();
+        assert_eq!(allowed, ["pulling evaluating", "pulling failed", "evaluating delivering", "evaluating finished", "evaluating failed", "delivering finished", "delivering failed"]);
+        let store = Store::open_in_memory().unwrap();
+        let now = instant("2026-03-01T06:30:00Z");
+        let run = store.transaction(|tx| begin(tx, None, now, &spans())).unwrap();
+        assert!(store.transaction(|tx| finish(tx, run.id, None, now)).is_err());
+        store.transaction(|tx| fail(tx, run.id, "EHR unreachable", now)).unwrap();
+        assert!(store.transaction(|tx| fail(tx, run.id, "again", now)).is_err());
+        assert_eq!(store.with(|connection| get(connection, run.id)).unwrap().unwrap().reason.as_deref(), Some("EHR unreachable"));
+    }
+}

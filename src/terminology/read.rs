@@ -1,0 +1,238 @@
+//! Reads value sets and concept maps: FHIR JSON with an expansion, or the short YAML list.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::{CODES_MAX, Coding, ConceptMap, ValueSet};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_yaml};
+
+/// Deepest nesting of an expansion that is followed.
+const DEPTH_MAX: usize = 32;
+
+/// The short list a person writes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Short {
+    url: String,
+    version: Option<String>,
+    title: Option<String>,
+    #[serde(rename = "status")]
+    _status: Option<String>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+    #[serde(default)]
+    codes: Vec<Entry>,
+}
+
+/// One code, or the codes of one system with their text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    system: String,
+    code: Option<String>,
+    display: Option<String>,
+    codes: Option<BTreeMap<String, Option<String>>>,
+}
+
+fn start_of(source: &Arc<SourceFile>) -> Location {
+    Location::new(source, Span::new(0, 0))
+}
+
+/// Reads a value set from FHIR JSON (with its expansion, or with codes listed one by one) or from the
+/// short YAML list. A set without codes is an error that names it.
+pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>) {
+    let text = source.text.trim_start_matches('\u{feff}').trim_start();
+    let read = if text.starts_with('{') {
+        serde_json::from_str::<Json>(text)
+            .map_err(|fault| {
+                let at = source.offset(fault.line(), fault.column());
+                let at = u32::try_from(at).unwrap_or(u32::MAX);
+                Diagnostic::error("this is not valid JSON").at(Location::new(source, Span::new(at, at)))
+            })
+            .and_then(|json| fhir_value_set(&json).map_err(|reason| Diagnostic::error(reason).at(start_of(source))))
+    } else {
+        short_list(source)
+    };
+    match read {
+        Ok(set) => (Some(set), Vec::new()),
+        Err(finding) => (None, vec![finding]),
+    }
+}
+
+fn short_list(source: &Arc<SourceFile>) -> Result<ValueSet, Diagnostic> {
+    let short: Short = serde_saphyr::from_str(&source.text).map_err(|fault| from_yaml(source, &fault))?;
+    let mut set = ValueSet::new(&short.url);
+    set.version = short.version.as_deref().map(Arc::from).or(set.version);
+    set.title = short.title.as_deref().map(Arc::from);
+    for entry in &short.codes {
+        if entry.code.is_none() && entry.codes.is_none() {
+            let message = format!("an entry of system `{}` has neither `code` nor `codes`", entry.system);
+            return Err(Diagnostic::error(message).at(start_of(source)).help("give it one `code`, or `codes` by name"));
+        }
+        if let Some(code) = &entry.code {
+            set.insert(&entry.system, code, entry.display.as_deref());
+        }
+        for (code, display) in entry.codes.iter().flatten() {
+            set.insert(&entry.system, code, display.as_deref());
+        }
+    }
+    checked(set).map_err(|reason| Diagnostic::error(reason).at(start_of(source)))
+}
+
+fn checked(set: ValueSet) -> Result<ValueSet, String> {
+    if set.url.is_empty() {
+        return Err("a value set has no `url`".to_owned());
+    }
+    if set.is_empty() {
+        return Err(format!("value set `{}` has no codes: a measure that uses it would silently find nobody", set.url));
+    }
+    Ok(set)
+}
+
+fn field<'j>(json: &'j Json, name: &str) -> Option<&'j str> {
+    json.get(name).and_then(Json::as_str)
+}
+
+/// A FHIR ValueSet as an expanded set: from `expansion.contains` (abstract entries and nested ones
+/// included as FHIR says), else from `compose.include[].concept` when nothing in it needs a server.
+/// The error names the set and says what is missing.
+pub fn fhir_value_set(json: &Json) -> Result<ValueSet, String> {
+    let kind = field(json, "resourceType").unwrap_or("nothing");
+    if kind != "ValueSet" {
+        return Err(format!("expected a FHIR ValueSet, found `{kind}`"));
+    }
+    let url = field(json, "url").unwrap_or("");
+    let mut set = ValueSet::new(url);
+    set.version = field(json, "version").map(Arc::from).or(set.version);
+    set.title = field(json, "title").or_else(|| field(json, "name")).map(Arc::from);
+    if let Some(contains) = json.get("expansion").and_then(|expansion| expansion.get("contains")).and_then(Json::as_array) {
+        add_expansion(&mut set, contains, DEPTH_MAX)?;
+    } else {
+        add_composition(&mut set, json)?;
+    }
+    checked(set)
+}
+
+fn add_expansion(set: &mut ValueSet, contains: &[Json], depth: usize) -> Result<(), String> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(format!("the expansion of value set `{}` is nested deeper than {DEPTH_MAX} levels", set.url));
+    };
+    if contains.len() > CODES_MAX {
+        return Err(format!("value set `{}` has more than {CODES_MAX} codes", set.url));
+    }
+    for entry in contains {
+        let is_heading = entry.get("abstract").and_then(Json::as_bool) == Some(true);
+        if let (Some(system), Some(code), false) = (field(entry, "system"), field(entry, "code"), is_heading) {
+            set.insert(system, code, field(entry, "display"));
+        }
+        if let Some(inner) = entry.get("contains").and_then(Json::as_array) {
+            add_expansion(set, inner, depth)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
+    let compose = json.get("compose");
+    let excludes = compose.and_then(|compose| compose.get("exclude")).and_then(Json::as_array);
+    let includes = compose.and_then(|compose| compose.get("include")).and_then(Json::as_array);
+    let intensional = excludes.is_some_and(|excludes| !excludes.is_empty())
+        || includes.into_iter().flatten().any(|include| {
+            include.get("filter").is_some() || include.get("valueSet").is_some() || include.get("concept").is_none()
+        });
+    if intensional {
+        return Err(format!(
+            "value set `{}` only describes its codes and has no expansion: expand it with a terminology server and keep the result",
+            set.url
+        ));
+    }
+    for include in includes.into_iter().flatten() {
+        let Some(system) = field(include, "system") else { continue };
+        for concept in include.get("concept").and_then(Json::as_array).into_iter().flatten() {
+            if let Some(code) = field(concept, "code") {
+                set.insert(system, code, field(concept, "display"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A FHIR ConceptMap (R4): every element with a target that is equal, equivalent or wider.
+pub fn fhir_concept_map(json: &Json) -> Result<ConceptMap, String> {
+    let kind = field(json, "resourceType").unwrap_or("nothing");
+    if kind != "ConceptMap" {
+        return Err(format!("expected a FHIR ConceptMap, found `{kind}`"));
+    }
+    let mut map = ConceptMap::default();
+    let list = |json: &Json, name: &str| json.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
+    for group in list(json, "group") {
+        let (Some(from), Some(to)) = (field(&group, "source"), field(&group, "target")) else { continue };
+        for element in list(&group, "element") {
+            let Some(code) = field(&element, "code") else { continue };
+            for target in list(&element, "target") {
+                let relation = field(&target, "equivalence").unwrap_or("relatedto");
+                let usable = matches!(relation, "equal" | "equivalent" | "wider" | "subsumes");
+                if let (Some(target_code), true) = (field(&target, "code"), usable) {
+                    let display = field(&target, "display").map(Arc::from);
+                    let coding = Coding { system: Arc::from(to), code: Arc::from(target_code), display };
+                    map.insert(from, code, coding);
+                }
+            }
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_list_in_both_forms() {
+        let source = SourceFile::new(
+            "a.yaml",
+            "url: http://x/vs\nversion: '1'\ntitle: T\ncodes:\n  - {system: s, code: a, display: A}\n  - system: t\n    codes: {b: B, 'c': }\n",
+        );
+        let (set, findings) = value_set(&source);
+        assert!(findings.is_empty(), "{findings:?}");
+        let set = set.unwrap();
+        assert_eq!(set.len(), 3);
+        assert!(set.contains("s", "a") && set.contains("t", "b") && set.contains("t", "c"));
+        assert!(!set.contains("t", "a"));
+    }
+
+    #[test]
+    fn sets_that_would_find_nobody_are_refused_by_name() {
+        let cases = [
+            (r#"{"resourceType":"ValueSet","url":"http://x/empty"}"#, "http://x/empty", "has no codes"),
+            (r#"{"resourceType":"ValueSet","url":"http://x/e","expansion":{"contains":[]}}"#, "http://x/e", "has no codes"),
+            (
+                r#"{"resourceType":"ValueSet","url":"http://x/f","compose":{"include":[{"system":"s","filter":[]}]}}"#,
+                "http://x/f",
+                "no expansion",
+            ),
+            (r#"{"resourceType":"Patient"}"#, "Patient", "expected a FHIR ValueSet"),
+        ];
+        for (text, name, reason) in cases {
+            let (set, findings) = value_set(&SourceFile::new("v.json", text));
+            assert!(set.is_none());
+            let message = findings.first().map(|finding| finding.message.clone()).unwrap_or_default();
+            assert!(message.contains(name) && message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_expansion_is_read_whole() {
+        let text = r#"{"resourceType":"ValueSet","url":"http://x/v|2","expansion":{"contains":[
+            {"system":"s","code":"a","contains":[{"system":"s","code":"b"}]},
+            {"system":"s","code":"h","abstract":true,"contains":[{"system":"s","code":"c"}]}]}}"#;
+        let (set, _) = value_set(&SourceFile::new("v.json", text));
+        let set = set.unwrap();
+        assert_eq!((&*set.url, set.version.as_deref()), ("http://x/v", Some("2")));
+        let codes: Vec<&str> = set.members().map(|member| &**member.code).collect();
+        assert_eq!(codes, ["a", "b", "c"]);
+    }
+}
