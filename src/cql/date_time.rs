@@ -868,11 +868,11 @@ fn count(counting: Counting, start: Range, end: Range, unit: Precision) -> Span 
     Span { low: one(&start.1, &end.0, unit), high: one(&start.0, &end.1, unit) }
 }
 
-/// The readings between which a value's clock can stand, to the day at least and to the unit's
-/// component; what is finer and unknown does not count.
-fn readings(components: &Components, unit: Precision) -> Range {
+/// The readings between which a value's clock can stand. With `unit`, what is unknown and finer than
+/// the unit (and than a day) does not count; without it, every unknown component does.
+fn readings(components: &Components, unit: Option<Precision>) -> Range {
     let (mut low, mut high) = (components.values, components.values);
-    let end = unit.index().max(Precision::Day.index()) + 1;
+    let end = unit.map_or(COMPONENTS, |unit| unit.index().max(Precision::Day.index()) + 1);
     let first = [1, 1, 1, 0, 0, 0, 0];
     for at in components.count..COMPONENTS {
         let last = match at {
@@ -888,15 +888,20 @@ fn readings(components: &Components, unit: Precision) -> Range {
     (low, high)
 }
 
+/// A point without any time of day can be any moment of its day; one with a time is taken at its word.
+fn readings_of_point(components: &Components, unit: Precision) -> Range {
+    readings(components, (components.count > Precision::Day.index() + 1).then_some(unit))
+}
+
 /// Counts between dates; `None` for units finer than a day.
 pub fn between_dates(counting: Counting, start: &Date, end: &Date, unit: Precision) -> Option<Span> {
-    let range = |date: &Date| readings(&date.components(), unit);
+    let range = |date: &Date| readings(&date.components(), Some(unit));
     (unit <= Precision::Day).then(|| count(counting, range(start), range(end), unit))
 }
 
 /// Counts between times of day; `None` for units coarser than an hour.
 pub fn between_times(counting: Counting, start: &Time, end: &Time, unit: Precision) -> Option<Span> {
-    let range = |time: &Time| readings(&time.components(), unit);
+    let range = |time: &Time| readings(&time.components(), Some(unit));
     (unit >= Precision::Hour).then(|| count(counting, range(start), range(end), unit))
 }
 
@@ -904,12 +909,12 @@ pub fn between_times(counting: Counting, start: &Time, end: &Time, unit: Precisi
 /// has truly passed, whatever clocks did.
 pub fn between_date_times(counting: Counting, start: &DateTime, end: &DateTime, unit: Precision, zone: &TimeZone) -> Span {
     if unit <= Precision::Day {
-        let range = |point: &DateTime| readings(&point.local(zone), unit);
+        let range = |point: &DateTime| readings_of_point(&point.local(zone), unit);
         return count(counting, range(start), range(end), unit);
     }
     let base = start.offset_in(zone);
     let range = |point: &DateTime| -> Range {
-        let (low, high) = readings(&point.components(), unit);
+        let (low, high) = readings_of_point(&point.components(), unit);
         let by = (i64::from(base) - i64::from(point.offset_in(zone))) * 60_000;
         let moved = |values: &[i32; COMPONENTS]| values_of(milliseconds_of(values) + by);
         (moved(&low), moved(&high))

@@ -206,3 +206,6 @@ pub fn operator(name: &str) -> Option<&'static Operator> {
 pub fn operators() -> impl Iterator<Item = &'static Operator> {
     CHAPTERS.iter().flat_map(|chapter| chapter.iter())
 }
+
+#[cfg(test)]
+mod tests;

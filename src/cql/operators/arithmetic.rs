@@ -29,7 +29,7 @@ pub(super) const OPERATORS: &[Operator] = {
         ["HighBoundary(1.587, 8) = 1.58799999", "HighBoundary(@2014, 6) = @2014-12"]
     "LowBoundary" Plain Handled low_boundary { (Decimal, Integer) -> Decimal, (Date, Integer) -> Date, (DateTime, Integer) -> DateTime, (Time, Integer) -> Time }
         ["LowBoundary(1.587, 8) = 1.58700000", "LowBoundary(@2014, 6) = @2014-01"]
-    "Ln" Plain Propagate ln { (Decimal) -> Decimal } ["Ln(1) = 0.0", "Ln(0) is null"]
+    "Ln" Plain Propagate ln { (Decimal) -> Decimal } ["Ln(1) = 0.0", "Ln(-1) is null"]
     "Log" Plain Propagate log { (Decimal, Decimal) -> Decimal } ["Log(16, 2) = 4.0", "Log(1, 1) is null"]
     "MaxValue" Plain Propagate max_value { (String) -> Any } ["maximum Integer = 2147483647"]
     "MinValue" Plain Propagate min_value { (String) -> Any } ["minimum Integer = -2147483648"]
@@ -339,6 +339,9 @@ fn modulo(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 fn truncated_divide(call: &Call<'_>) -> Result<Value, Fault> {
+    if call.operands.iter().any(|operand| matches!(operand, Value::Interval(_))) {
+        return Err(Fault::new("`div` cannot divide a count that is uncertain because of a partial date"));
+    }
     Ok(on_aligned(call, &TRUNCATED_DIVIDE).unwrap_or_default())
 }
 

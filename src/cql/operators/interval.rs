@@ -21,17 +21,17 @@ pub(super) const OPERATORS: &[Operator] = {
     rows! { "19 Interval";
     "After" Precise Propagate after { (Date, Date) -> Boolean, (DateTime, DateTime) -> Boolean, (Time, Time) -> Boolean, (INTERVAL, INTERVAL) -> Boolean, (T, INTERVAL) -> Boolean, (INTERVAL, T) -> Boolean } ["Interval[5, 6] after Interval[1, 4]", "@2012-02-29 after month of @2012-01-31"]
     "Before" Precise Propagate before { (Date, Date) -> Boolean, (DateTime, DateTime) -> Boolean, (Time, Time) -> Boolean, (INTERVAL, INTERVAL) -> Boolean, (T, INTERVAL) -> Boolean, (INTERVAL, T) -> Boolean } ["Interval[1, 4] before Interval[5, 6]", "1 before Interval[5, 6]"]
-    "Collapse" Plain Handled collapse { (INTERVALS) -> INTERVALS, (INTERVALS, Quantity) -> INTERVALS } ["collapse {Interval[1, 4], Interval[4, 8]} = {Interval[1, 8]}"]
+    "Collapse" Plain Handled collapse { (INTERVALS) -> INTERVALS, (INTERVALS, Quantity) -> INTERVALS } ["(collapse {Interval[1, 4], Interval[4, 8]}) = {Interval[1, 8]}"]
     "Contains" Precise Handled contains { (INTERVAL, T) -> Boolean, (LIST, T) -> Boolean } ["Interval[1, 5] contains 3", "{1, null} contains null"]
     "End" Plain Propagate end { (INTERVAL) -> T } ["end of Interval[1, 5) = 4"]
     "Ends" Precise Propagate ends { (INTERVAL, INTERVAL) -> Boolean } ["Interval[3, 5] ends Interval[1, 5]"]
-    "Except" Plain Handled except { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["Interval[1, 5] except Interval[3, 7] = Interval[1, 2]"]
+    "Except" Plain Handled except { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] except Interval[3, 7]) = Interval[1, 2]"]
     "Expand" Plain Handled expand { (INTERVALS) -> INTERVALS, (INTERVALS, Quantity) -> INTERVALS, (INTERVAL) -> LIST, (INTERVAL, Quantity) -> LIST }
-        ["expand Interval[1, 3] = {1, 2, 3}", "expand {Interval[1, 2]} = {Interval[1, 1], Interval[2, 2]}"]
+        ["(expand Interval[1, 3]) = {1, 2, 3}", "(expand {Interval[1, 2]}) = {Interval[1, 1], Interval[2, 2]}"]
     "In" Precise Handled is_in { (T, INTERVAL) -> Boolean, (T, LIST) -> Boolean } ["3 in Interval[1, 5]", "null in {1, null}", "3 in {3}"]
     "Includes" Precise Handled includes { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[1, 5] includes Interval[2, 3]", "{1, 2, 3} includes {1}"]
     "IncludedIn" Precise Handled included_in { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[2, 3] included in Interval[1, 5]"]
-    "Intersect" Plain Handled intersect { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["Interval[1, 5] intersect Interval[3, 7] = Interval[3, 5]", "({1, 2} intersect {2, 3}) = {2}"]
+    "Intersect" Plain Handled intersect { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] intersect Interval[3, 7]) = Interval[3, 5]", "({1, 2} intersect {2, 3}) = {2}"]
     "Meets" Precise Propagate meets { (INTERVAL, INTERVAL) -> Boolean } ["Interval[1, 5] meets Interval[6, 7]"]
     "MeetsBefore" Precise Propagate meets_before { (INTERVAL, INTERVAL) -> Boolean } ["Interval[1, 5] meets before Interval[6, 7]"]
     "MeetsAfter" Precise Propagate meets_after { (INTERVAL, INTERVAL) -> Boolean } ["Interval[6, 7] meets after Interval[1, 5]"]
@@ -46,7 +46,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "Size" Plain Propagate size { (INTERVAL) -> T } ["Size(Interval[3, 7]) = 5"]
     "Start" Plain Propagate start { (INTERVAL) -> T } ["start of Interval(1, 5] = 2"]
     "Starts" Precise Propagate starts { (INTERVAL, INTERVAL) -> Boolean } ["Interval[1, 3] starts Interval[1, 5]"]
-    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["Interval[1, 5] union Interval[3, 7] = Interval[1, 7]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
+    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] union Interval[3, 7]) = Interval[1, 7]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
     "Width" Plain Propagate width { (INTERVAL) -> T } ["width of Interval[3, 7] = 4"]
     }
 };
@@ -166,7 +166,9 @@ fn inclusion(call: &Call<'_>, outer: &Value, inner: &Value, proper: bool) -> Val
             let more = !proper || list::distinct_count(outer, call.context) > list::distinct_count(inner, call.context);
             if more { all.into() } else { false.into() }
         }
-        (Value::Interval(_) | Value::List(_), Value::Null) | (Value::Null, _) => Value::Null,
+        (Value::List(_), Value::Null) if proper => proper_member(call, outer, inner),
+        (Value::Interval(_) | Value::List(_), Value::Null) => Value::Null,
+        (Value::Null, Value::List(_) | Value::Interval(_) | Value::Null) => Value::Null,
         // A single point or element on the inner side.
         (outer, point) if proper => proper_member(call, outer, point),
         (outer, point) => member(call, outer, point),
@@ -217,9 +219,16 @@ fn is_number(value: &Value) -> bool {
     matches!(value, Value::Integer(_) | Value::Long(_) | Value::Decimal(_) | Value::Quantity(_))
 }
 
+fn is_dated(value: &Value) -> bool {
+    matches!(value, Value::Date(_) | Value::DateTime(_) | Value::Time(_))
+}
+
 fn width(call: &Call<'_>) -> Result<Value, Fault> {
     let Value::Interval(interval) = call.operand(0) else { return Ok(Value::Null) };
     let (first, last) = (interval.start(), interval.end());
+    if is_dated(&first) || is_dated(&last) {
+        return Err(Fault::new("`width of` and `Size` are for numbers; ask for the `duration in days of` an interval of dates"));
+    }
     Ok(if is_number(&first) && is_number(&last) { difference_of(&last, &first, call.context) } else { Value::Null })
 }
 

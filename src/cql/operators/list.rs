@@ -11,10 +11,10 @@ use crate::cql::value::{Precision, Value};
 pub(super) const OPERATORS: &[Operator] = {
     use super::Pattern::*;
     rows! { "20 List";
-    "Distinct" Plain Propagate distinct { (LIST) -> LIST } ["distinct {1, 1, null, null} ~ {1, null}"]
+    "Distinct" Plain Propagate distinct { (LIST) -> LIST } ["(distinct {1, 1, null, null}) ~ {1, null}"]
     "Exists" Plain Handled exists { (LIST) -> Boolean } ["exists {1}", "not exists {null}"]
     "First" Plain Propagate first { (LIST) -> T } ["First({1, 2}) = 1"]
-    "Flatten" Plain Propagate flatten { (List(&LIST)) -> LIST } ["flatten {{1}, {2, 3}} = {1, 2, 3}"]
+    "Flatten" Plain Propagate flatten { (List(&LIST)) -> LIST } ["(flatten {{1}, {2, 3}}) = {1, 2, 3}"]
     "IndexOf" Plain Propagate index_of { (LIST, T) -> Integer } ["IndexOf({5, 6}, 6) = 1", "IndexOf({5, 6}, 7) = -1"]
     "Last" Plain Propagate last { (LIST) -> T } ["Last({1, 2}) = 2"]
     "SingletonFrom" Plain Propagate singleton_from { (LIST) -> T } ["singleton from {1} = 1", "(singleton from {}) is null"]
