@@ -530,6 +530,8 @@ fn settle(transaction: &Transaction<'_>, site: &Site, commit: &Commit<'_>, manif
         params![site.id, commit.feed, now.as_millisecond(), receipt],
     )?;
     transaction.execute("UPDATE site SET head = ?2 WHERE id = ?1", params![site.id, manifest_sha256])?;
+    // What was refused before is answered; the audit chain keeps the rejections.
+    transaction.execute("DELETE FROM refusal WHERE site = ?1", [site.id])?;
     Ok(receipt)
 }
 

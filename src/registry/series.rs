@@ -74,7 +74,6 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
                 .prepare_cached("SELECT at, reasons FROM refusal WHERE site = ?1 ORDER BY id DESC LIMIT 1")?
                 .query_row([site.id], |row| Ok((time(row.get(0)?), row.get::<_, String>(1)?)))
                 .optional()?
-                .filter(|(at, _)| last.as_ref().is_none_or(|last| *at > last.committed))
                 .map(|(at, reasons)| (at, reasons.lines().map(str::to_owned).collect()));
             let late = site.heard.is_none_or(|heard| heard.as_millisecond() < limit);
             Ok(Arrival { site, last, refused, late })
