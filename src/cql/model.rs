@@ -1,1 +1,369 @@
 //! The data model as the checker sees it: classes, elements, conversions, primary code paths.
+//!
+//! A model is data (`schemas/model/*.model`, whose README describes the lines). FHIR 4.0.1 is embedded; class names are
+//! qualified everywhere (`FHIR.Observation`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use super::typed::{self, Alternative, Element};
+use super::types::Type;
+
+/// Bases above a class; real models have six at most.
+const DEPTH_MAX: usize = 32;
+
+static FHIR_4_0_1: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    let text = include_str!("../../schemas/model/FHIR-4.0.1.model");
+    Arc::new(Model::parse(text).expect("INVARIANT: the embedded model is tested to parse"))
+});
+
+/// The models that `using` may name.
+#[derive(Debug, Clone)]
+pub struct Models {
+    models: Vec<Arc<Model>>,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Models { models: vec![FHIR_4_0_1.clone()] }
+    }
+}
+
+impl Models {
+    /// The model of that name; of that version, if one is asked for.
+    pub fn get(&self, name: &str, version: Option<&str>) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| &*model.name == name && version.is_none_or(|wanted| wanted == &*model.version))
+    }
+
+    /// Adds a model, for example one that a test describes.
+    pub fn add(&mut self, model: Model) {
+        self.models.push(Arc::new(model));
+    }
+
+    /// Names with versions, as `FHIR 4.0.1`.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.models.iter().map(|model| format!("{} {}", model.name, model.version))
+    }
+}
+
+/// One data model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// `FHIR`.
+    pub name: Arc<str>,
+    /// `4.0.1`.
+    pub version: Arc<str>,
+    /// `http://hl7.org/fhir`.
+    pub url: Arc<str>,
+    /// The qualified class of a patient.
+    pub patient: Arc<str>,
+    /// The path of the birth date from a patient: `birthDate.value`.
+    pub birth_date: Arc<str>,
+    /// By qualified name.
+    classes: BTreeMap<Arc<str>, Class>,
+    conversions: BTreeMap<Arc<str>, Vec<Conversion>>,
+}
+
+/// One class of a model.
+#[derive(Debug, Clone)]
+pub struct Class {
+    /// Qualified.
+    pub name: Arc<str>,
+    /// A class of the model, or `Any`.
+    pub base: Type,
+    /// Present when `[…]` may name the class.
+    pub retrieve: Option<Retrievable>,
+    /// Its own elements, in the order of the model.
+    pub elements: Vec<ClassElement>,
+}
+
+/// What makes a class retrievable.
+#[derive(Debug, Clone)]
+pub struct Retrievable {
+    /// Canonical URL of its profile.
+    pub profile: Arc<str>,
+    /// The element that `[Class: codes]` compares, if the model names one.
+    pub code_path: Option<Arc<str>>,
+}
+
+/// One element of a class.
+#[derive(Debug, Clone)]
+pub struct ClassElement {
+    /// Name in CQL.
+    pub name: Arc<str>,
+    /// Type; a choice for `value[x]`.
+    pub ty: Type,
+    /// Where a derived model finds it in the base model's data.
+    pub target: Option<Arc<str>>,
+}
+
+/// An implicit conversion that the model declares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversion {
+    /// To this type.
+    pub to: Type,
+    /// The helper library: `FHIRHelpers`.
+    pub library: Arc<str>,
+    /// Its function: `ToConcept`.
+    pub function: Arc<str>,
+}
+
+/// A line of a model description that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelError {
+    /// From 1.
+    pub line: usize,
+    /// What was expected.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: expected {}", self.line, self.expected)
+    }
+}
+
+impl Model {
+    /// Reads a model description.
+    ///
+    /// # Errors
+    /// The first line that is none of the forms of `schemas/model/README.md`.
+    pub fn parse(text: &str) -> Result<Model, ModelError> {
+        let mut lines = text.lines().zip(1usize..);
+        let mut model = lines
+            .next()
+            .and_then(|(head, _)| Model::head(head))
+            .ok_or(ModelError { line: 1, expected: "`model NAME VERSION URL PATIENT-CLASS BIRTH-DATE-PATH`" })?;
+        let mut current: Option<Class> = None;
+        for (line, number) in lines {
+            let error = |expected| ModelError { line: number, expected };
+            if let Some(rest) = line.strip_prefix("class ") {
+                let class = model.class_line(rest).ok_or(error("`class NAME : BASE [retrieve PROFILE CODE-PATH]`"))?;
+                model.close(current.replace(class));
+            } else if let Some(rest) = line.strip_prefix("  ") {
+                let element = model.element_line(rest).ok_or(error("`  NAME TYPE [= TARGET]`"))?;
+                current.as_mut().ok_or(error("a class before its elements"))?.elements.push(element);
+            } else if let Some(rest) = line.strip_prefix("convert ") {
+                model.convert_line(rest).ok_or(error("`convert FROM TO LIBRARY.FUNCTION`"))?;
+            } else if !line.is_empty() {
+                return Err(error("`class`, `convert` or an element"));
+            }
+        }
+        model.close(current);
+        Ok(model)
+    }
+
+    fn head(line: &str) -> Option<Model> {
+        let mut words = line.strip_prefix("model ")?.split(' ');
+        let (name, version, url) = (words.next()?, words.next()?, words.next()?);
+        let patient = format!("{name}.{}", words.next()?);
+        Some(Model {
+            name: name.into(),
+            version: version.into(),
+            url: url.into(),
+            patient: patient.into(),
+            birth_date: words.next()?.into(),
+            classes: BTreeMap::new(),
+            conversions: BTreeMap::new(),
+        })
+    }
+
+    fn close(&mut self, class: Option<Class>) {
+        if let Some(class) = class {
+            self.classes.insert(class.name.clone(), class);
+        }
+    }
+
+    fn class_line(&self, rest: &str) -> Option<Class> {
+        let (name, rest) = rest.split_once(" : ")?;
+        let mut words = rest.split(' ');
+        let base = self.type_of(words.next()?)?;
+        let retrieve = match words.next() {
+            None => None,
+            Some("retrieve") => {
+                let profile = words.next()?.into();
+                let code_path = words.next().filter(|path| *path != "-").map(Arc::from);
+                Some(Retrievable { profile, code_path })
+            }
+            Some(_) => return None,
+        };
+        Some(Class { name: format!("{}.{name}", self.name).into(), base, retrieve, elements: Vec::new() })
+    }
+
+    fn element_line(&self, rest: &str) -> Option<ClassElement> {
+        let (rest, target) = match rest.split_once(" = ") {
+            Some((rest, target)) => (rest, Some(Arc::from(target))),
+            None => (rest, None),
+        };
+        let (name, ty) = rest.split_once(' ')?;
+        Some(ClassElement { name: name.into(), ty: self.type_of(ty)?, target })
+    }
+
+    fn convert_line(&mut self, rest: &str) -> Option<()> {
+        let mut words = rest.split(' ');
+        let Type::Class(from) = self.type_of(words.next()?)? else {
+            return None;
+        };
+        let to = self.type_of(words.next()?)?;
+        let (library, function) = words.next()?.split_once('.')?;
+        let conversion = Conversion { to, library: library.into(), function: function.into() };
+        self.conversions.entry(from).or_default().push(conversion);
+        Some(())
+    }
+
+    /// A type as the description writes it: `Coding`, `System.Code`, `Coding*`, `A|B`, `(A|B)*`, `Interval<System.Date>`.
+    fn type_of(&self, text: &str) -> Option<Type> {
+        if let Some(inner) = text.strip_suffix('*') {
+            let inner = inner.strip_prefix('(').and_then(|t| t.strip_suffix(')')).unwrap_or(inner);
+            return self.type_of(inner).map(Type::list);
+        }
+        if text.contains('|') {
+            return text.split('|').map(|part| self.type_of(part)).collect::<Option<Vec<_>>>().map(Type::choice);
+        }
+        if let Some(point) = text.strip_prefix("Interval<").and_then(|t| t.strip_suffix('>')) {
+            return self.type_of(point).map(Type::interval);
+        }
+        match text.strip_prefix("System.") {
+            Some(system) => Type::system(system),
+            None if text.is_empty() => None,
+            None => Some(Type::Class(format!("{}.{text}", self.name).into())),
+        }
+    }
+
+    /// The class of that qualified name.
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes.get(name)
+    }
+
+    /// The class that `[Name …]` retrieves: by name within this model.
+    pub fn retrievable(&self, name: &str) -> Option<&Class> {
+        self.class(&format!("{}.{name}", self.name)).filter(|class| class.retrieve.is_some())
+    }
+
+    /// The classes that `[…]` may name, without qualifier.
+    pub fn retrievable_names(&self) -> impl Iterator<Item = &str> {
+        let prefix = self.name.len() + 1;
+        self.classes.values().filter(|class| class.retrieve.is_some()).filter_map(move |class| class.name.get(prefix..))
+    }
+
+    /// The class and its bases, nearest first.
+    pub fn lineage<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Class> {
+        std::iter::successors(self.class(name), |class| match &class.base {
+            Type::Class(base) => self.class(base),
+            _ => None,
+        })
+        .take(DEPTH_MAX)
+    }
+
+    /// Whether `sub` is `base` or derives from it.
+    pub fn is_a(&self, sub: &str, base: &str) -> bool {
+        self.lineage(sub).any(|class| &*class.name == base)
+    }
+
+    /// The element of that name, own or inherited.
+    pub fn element_of(&self, class: &str, name: &str) -> Option<&ClassElement> {
+        self.lineage(class).find_map(|class| class.elements.iter().find(|element| &*element.name == name))
+    }
+
+    /// The names of all elements of a class, inherited ones included.
+    pub fn element_names<'a>(&'a self, class: &str) -> impl Iterator<Item = &'a str> {
+        self.lineage(class).flat_map(|class| class.elements.iter().map(|element| &*element.name))
+    }
+
+    /// The implicit conversions of a class: its own, else the nearest base's.
+    pub fn conversions(&self, class: &str) -> &[Conversion] {
+        self.lineage(class).find_map(|class| self.conversions.get(&class.name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The element with the places where JSON keeps it.
+    pub fn resolve(&self, class: &str, name: &str) -> Option<(Element, Type)> {
+        let element = self.element_of(class, name)?;
+        let list = element.ty.is_list();
+        let item = element.ty.element().unwrap_or(&element.ty);
+        let alternatives = match item {
+            Type::Choice(types) => types.iter().map(|ty| Alternative { field: choice_field(name, ty), ty: ty.clone() }).collect(),
+            ty if name == "value" && self.is_primitive(class) => vec![Alternative { field: "".into(), ty: ty.clone() }],
+            ty => vec![Alternative { field: name.into(), ty: ty.clone() }],
+        };
+        Some((Element { name: name.into(), alternatives, list }, element.ty.clone()))
+    }
+
+    /// All classes as evaluation needs them.
+    pub fn typed_classes(&self) -> impl Iterator<Item = typed::Class> + '_ {
+        self.classes.values().map(|class| typed::Class {
+            name: class.name.clone(),
+            base: match &class.base {
+                Type::Class(base) => Some(base.clone()),
+                _ => None,
+            },
+            primitive: self.element_of(&class.name, "value").map(|value| value.ty.clone()).filter(|_| self.is_primitive(&class.name)),
+        })
+    }
+
+    /// Whether instances of the class are JSON scalars: `FHIR.string`, `FHIR.EncounterStatus`.
+    pub fn is_primitive(&self, class: &str) -> bool {
+        self.element_of(class, "value").is_some_and(|value| !matches!(value.ty, Type::Class(_) | Type::Choice(_)))
+    }
+}
+
+/// `value` + `FHIR.dateTime` = `valueDateTime`.
+fn choice_field(name: &str, ty: &Type) -> Arc<str> {
+    let written = ty.to_string();
+    let simple = written.rsplit('.').next().unwrap_or(&written);
+    let mut letters = simple.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    name.chars().chain(first).chain(letters).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fhir() -> Arc<Model> {
+        Models::default().get("FHIR", Some("4.0.1")).expect("embedded").clone()
+    }
+
+    #[test]
+    fn observations_have_their_elements_and_their_bases_elements() {
+        let fhir = fhir();
+        let (value, ty) = fhir.resolve("FHIR.Observation", "value").expect("value[x]");
+        assert_eq!(value.alternatives[0], Alternative { field: "valueQuantity".into(), ty: Type::class("FHIR.Quantity") });
+        assert_eq!(value.alternatives[9].field, "valueDateTime".into());
+        assert!(matches!(ty, Type::Choice(_)));
+        assert!(fhir.element_of("FHIR.Observation", "extension").is_some());
+        assert!(fhir.is_a("FHIR.Observation", "FHIR.DomainResource"));
+        assert!(!fhir.is_a("FHIR.DomainResource", "FHIR.Observation"));
+        let observation = fhir.retrievable("Observation").expect("a resource");
+        assert_eq!(observation.retrieve.as_ref().and_then(|r| r.code_path.as_deref()), Some("code"));
+    }
+
+    #[test]
+    fn primitives_keep_their_value_in_the_scalar_itself() {
+        let fhir = fhir();
+        for (class, ty) in [("FHIR.string", Type::String), ("FHIR.dateTime", Type::DateTime), ("FHIR.EncounterStatus", Type::String)] {
+            let (element, found) = fhir.resolve(class, "value").expect("a primitive's value");
+            assert_eq!((&*element.alternatives[0].field, found), ("", ty), "{class}");
+        }
+        assert!(!fhir.is_primitive("FHIR.Quantity"));
+        assert!(!fhir.is_primitive("FHIR.Observation"));
+    }
+
+    #[test]
+    fn conversions_are_inherited() {
+        let fhir = fhir();
+        let to = |class: &str| fhir.conversions(class).iter().map(|c| format!("{} {}", c.to, c.function)).collect::<Vec<_>>();
+        assert_eq!(to("FHIR.Age"), ["Quantity ToQuantity"]);
+        assert_eq!(to("FHIR.CodeableConcept"), ["Concept ToConcept"]);
+        assert_eq!(to("FHIR.Period"), ["Interval<DateTime> ToInterval"]);
+        assert_eq!(to("FHIR.EncounterStatus"), ["String ToString"]);
+        assert_eq!(to("FHIR.Observation"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let error = |text: &str| Model::parse(text).expect_err("a bad model").to_string();
+        insta::assert_snapshot!(error("modell X"), @"line 1: expected `model NAME VERSION URL PATIENT-CLASS BIRTH-DATE-PATH`");
+        insta::assert_snapshot!(error("model X 1 u P b\nclass A : B\n  name"), @"line 3: expected `  NAME TYPE [= TARGET]`");
+    }
+}

@@ -1,0 +1,328 @@
+//! How a value of one type becomes a value of another: subtypes, casts of choices, implicit conversions.
+//!
+//! Costs order the ways an overload can be met, least first: exact, subtype, null, cast, conversion to a simple type,
+//! conversion to a structured type (CQL, "Conversion Precedence", <https://cql.hl7.org/03-developersguide.html#conversion-precedence>).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cql::model::Model;
+use crate::cql::operators::operator;
+use crate::cql::typed::{Expression, FunctionId, Kind, Query, Return, Slot, Source};
+use crate::cql::types::Type;
+
+/// Nested types deeper than this are not compared.
+const DEPTH_MAX: usize = 24;
+
+const SUBTYPE: u32 = 1;
+const COMPATIBLE: u32 = 2;
+const CAST: u32 = 3;
+const SIMPLE: u32 = 4;
+const STRUCTURED: u32 = 6;
+
+/// One way from a type to another.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Way {
+    pub cost: u32,
+    pub step: Step,
+}
+
+/// What has to be done to a value on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// The value is one already.
+    Nothing,
+    /// A null, or a choice known to hold the type: seen as this type.
+    As(Type),
+    /// An operator of the tables, to this type.
+    Operator(&'static str, Type),
+    /// A conversion function of the model's helper library.
+    Call(FunctionId, Type),
+    /// First this, then that.
+    Then(Box<Step>, Box<Step>),
+    /// Each element of a list, to a list of this element type.
+    Each(Box<Step>, Type),
+    /// Both bounds of an interval, to an interval of this point type.
+    Bounds(Box<Step>, Type),
+    /// By the alternative that a choice holds: (alternative, step from it), to this type.
+    Alternatives(Vec<(Type, Step)>, Type),
+}
+
+/// What the conversions of one library know: its models, and the helper functions it includes.
+#[derive(Debug, Default)]
+pub(super) struct Conversions {
+    pub models: Vec<Arc<Model>>,
+    /// By class: (target, function).
+    pub helpers: BTreeMap<Arc<str>, Vec<(Type, FunctionId)>>,
+}
+
+impl Conversions {
+    /// The class's description, whichever model has it.
+    pub fn model_of(&self, class: &str) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| model.class(class).is_some())
+    }
+
+    /// Whether every value of `sub` is a value of `base`.
+    pub fn is_subtype(&self, sub: &Type, base: &Type) -> bool {
+        self.subtype_within(sub, base, 0)
+    }
+
+    fn subtype_within(&self, sub: &Type, base: &Type, depth: usize) -> bool {
+        let deeper = |a: &Type, b: &Type| depth < DEPTH_MAX && self.subtype_within(a, b, depth + 1);
+        match (sub, base) {
+            _ if sub == base => true,
+            (_, Type::Any) => true,
+            (Type::ValueSet | Type::CodeSystem, Type::Vocabulary) => true,
+            (Type::Class(a), Type::Class(b)) => self.model_of(a).is_some_and(|model| model.is_a(a, b)),
+            (Type::List(a), Type::List(b)) | (Type::Interval(a), Type::Interval(b)) => deeper(a, b),
+            (Type::Tuple(a), Type::Tuple(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && deeper(&a.1, &b.1)),
+            (Type::Choice(types), _) => types.iter().all(|ty| deeper(ty, base)),
+            (_, Type::Choice(types)) => types.iter().any(|ty| deeper(sub, ty)),
+            _ => false,
+        }
+    }
+
+    /// The cheapest way from one type to another, if there is one without a written conversion.
+    pub fn way(&self, from: &Type, to: &Type) -> Option<Way> {
+        self.way_within(from, to, 0)
+    }
+
+    fn way_within(&self, from: &Type, to: &Type, depth: usize) -> Option<Way> {
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        if from == to {
+            return Some(Way { cost: 0, step: Step::Nothing });
+        }
+        if *from == Type::Any {
+            return Some(Way { cost: COMPATIBLE, step: Step::As(to.clone()) });
+        }
+        if self.is_subtype(from, to) {
+            return Some(Way { cost: SUBTYPE, step: Step::Nothing });
+        }
+        match (from, to) {
+            (Type::Choice(types), _) => self.from_choice(types, to, depth),
+            (_, Type::Choice(types)) => types.iter().filter_map(|ty| self.way_within(from, ty, depth + 1)).min_by_key(|way| way.cost),
+            (Type::List(a), Type::List(b)) => {
+                let inner = self.way_within(a, b, depth + 1)?;
+                Some(Way { cost: inner.cost, step: Step::Each(Box::new(inner.step), (**b).clone()) })
+            }
+            (Type::Interval(a), Type::Interval(b)) => {
+                let inner = self.way_within(a, b, depth + 1)?;
+                Some(Way { cost: inner.cost, step: Step::Bounds(Box::new(inner.step), (**b).clone()) })
+            }
+            (Type::Tuple(a), Type::Tuple(b)) => {
+                let same = a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0);
+                let each = a.iter().zip(b.iter()).all(|(a, b)| a.1 == Type::Any || self.is_subtype(&a.1, &b.1));
+                (same && each).then(|| Way { cost: COMPATIBLE, step: Step::As(to.clone()) })
+            }
+            (Type::Class(class), _) => self.from_class(class, to, depth),
+            _ => system_conversion(from, to),
+        }
+    }
+
+    fn from_choice(&self, types: &[Type], to: &Type, depth: usize) -> Option<Way> {
+        let ways: Vec<(Type, Way)> = types.iter().filter_map(|ty| Some((ty.clone(), self.way_within(ty, to, depth + 1)?))).collect();
+        let cost = CAST + ways.iter().map(|(_, way)| way.cost).min()?;
+        let step = match ways.as_slice() {
+            [(ty, Way { step: Step::Nothing, .. })] => Step::As(ty.clone()),
+            [(ty, way)] => Step::Then(Box::new(Step::As(ty.clone())), Box::new(way.step.clone())),
+            several => Step::Alternatives(several.iter().map(|(ty, way)| (ty.clone(), way.step.clone())).collect(), to.clone()),
+        };
+        Some(Way { cost, step })
+    }
+
+    fn from_class(&self, class: &str, to: &Type, depth: usize) -> Option<Way> {
+        self.class_conversions(class)
+            .filter_map(|(target, function)| {
+                let own = if is_simple(target) { SIMPLE } else { STRUCTURED };
+                let call = Step::Call(*function, target.clone());
+                if target == to {
+                    return Some(Way { cost: own, step: call });
+                }
+                let rest = self.way_within(target, to, depth + 1)?;
+                let step = if rest.step == Step::Nothing { call } else { Step::Then(Box::new(call), Box::new(rest.step)) };
+                Some(Way { cost: own + rest.cost + SIMPLE, step })
+            })
+            .min_by_key(|way| way.cost)
+    }
+
+    /// The implicit conversions of a class: (target, function).
+    pub fn class_conversions(&self, class: &str) -> impl Iterator<Item = &(Type, FunctionId)> {
+        let model = self.model_of(class);
+        let found = model.and_then(|model| model.lineage(class).find_map(|class| self.helpers.get(&class.name)));
+        found.into_iter().flatten()
+    }
+
+    /// The least type that both are, or become: for the branches of `if`, the elements of a list.
+    pub fn common(&self, a: &Type, b: &Type) -> Type {
+        if *a == Type::Any || self.is_subtype(a, b) {
+            return b.clone();
+        }
+        if *b == Type::Any || self.is_subtype(b, a) {
+            return a.clone();
+        }
+        let lossless = |from: &Type, to: &Type| self.way(from, to).filter(|_| !matches!(from, Type::Choice(_)) && !matches!(to, Type::Choice(_)));
+        match (lossless(a, b), lossless(b, a)) {
+            (Some(to_b), Some(to_a)) if to_a.cost < to_b.cost => a.clone(),
+            (Some(_), _) => b.clone(),
+            (None, Some(_)) => a.clone(),
+            (None, None) => Type::choice([a.clone(), b.clone()]),
+        }
+    }
+}
+
+/// Simple types are preferred over structured ones when several conversions fit.
+fn is_simple(ty: &Type) -> bool {
+    matches!(ty, Type::Boolean | Type::Integer | Type::Long | Type::Decimal | Type::String | Type::Date | Type::DateTime | Type::Time)
+}
+
+/// The implicit conversions between system types (CQL, "Implicit Conversions").
+fn system_conversion(from: &Type, to: &Type) -> Option<Way> {
+    let (name, cost) = match (from, to) {
+        (Type::Integer, Type::Long) => ("ToLong", SIMPLE),
+        (Type::Integer | Type::Long, Type::Decimal) => ("ToDecimal", SIMPLE + 1),
+        (Type::Date, Type::DateTime) => ("ToDateTime", SIMPLE),
+        (Type::Integer | Type::Long | Type::Decimal, Type::Quantity) => ("ToQuantity", STRUCTURED),
+        (Type::Code, Type::Concept) => ("ToConcept", STRUCTURED),
+        (Type::ValueSet, Type::List(element)) if **element == Type::Code => ("ExpandValueSet", STRUCTURED),
+        _ => return None,
+    };
+    Some(Way { cost, step: Step::Operator(name, to.clone()) })
+}
+
+/// Applies a step to an expression. `slot` makes a new variable of the body, for conversions of lists.
+pub(super) fn apply(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Slot) -> Expression {
+    let at = expression.at;
+    match step {
+        Step::Nothing => expression,
+        Step::As(ty) => match expression.kind {
+            Kind::Literal(ref value) if value.is_null() => Expression::null(ty.clone(), at),
+            _ => Expression::new(Kind::As { operand: Box::new(expression), target: ty.clone(), strict: false }, ty.clone(), at),
+        },
+        Step::Operator(name, ty) => {
+            let row = operator(name).expect("INVARIANT: conversions name rows of the table (tested)");
+            Expression::new(Kind::Operator { operator: row, operands: vec![expression], precision: None }, ty.clone(), at)
+        }
+        Step::Call(function, ty) => Expression::new(Kind::Call { function: *function, operands: vec![expression] }, ty.clone(), at),
+        Step::Then(first, second) => {
+            let between = apply(expression, first, slot);
+            apply(between, second, slot)
+        }
+        Step::Each(_, _) | Step::Bounds(_, _) => structured(expression, step, slot),
+        Step::Alternatives(ways, ty) => {
+            let items = ways
+                .iter()
+                .map(|(alternative, step)| {
+                    let test = Kind::Is { operand: Box::new(expression.clone()), target: alternative.clone() };
+                    let held = apply(expression.clone(), &Step::As(alternative.clone()), slot);
+                    (Expression::new(test, Type::Boolean, at), apply(held, step, slot))
+                })
+                .collect();
+            let otherwise = Box::new(Expression::null(ty.clone(), at));
+            Expression::new(Kind::Case { comparand: None, items, otherwise }, ty.clone(), at)
+        }
+    }
+}
+
+fn structured(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Slot) -> Expression {
+    let at = expression.at;
+    let variable = slot();
+    match step {
+        Step::Each(inner, ty) => {
+            let element = expression.ty.element().cloned().unwrap_or(Type::Any);
+            let each = apply(Expression::new(Kind::Slot(variable), element, at), inner, slot);
+            for_each(expression, variable, each, Type::list(ty.clone()), false)
+        }
+        Step::Bounds(inner, ty) => {
+            let point = expression.ty.point().cloned().unwrap_or(Type::Any);
+            let whole = Expression::new(Kind::Slot(variable), expression.ty.clone(), at);
+            let part = |name: &str, ty: Type| {
+                let element = crate::cql::typed::Element { name: name.into(), alternatives: Vec::new(), list: false };
+                Expression::new(Kind::Property { source: Box::new(whole.clone()), element }, ty, at)
+            };
+            let (low, high) = (part("low", point.clone()), part("high", point));
+            let (low_closed, high_closed) = (part("lowClosed", Type::Boolean), part("highClosed", Type::Boolean));
+            let selector = crate::cql::typed::IntervalSelector { low: apply(low, inner, slot), low_closed, high: apply(high, inner, slot), high_closed };
+            let ty = Type::interval(ty.clone());
+            let interval = Expression::new(Kind::Interval(Box::new(selector)), ty.clone(), at);
+            // A query over the one interval: null stays null, and the operand is evaluated once.
+            for_each(expression, variable, interval, ty, true)
+        }
+        _ => expression,
+    }
+}
+
+fn for_each(source: Expression, slot: Slot, result: Expression, ty: Type, singular: bool) -> Expression {
+    let at = source.at;
+    let query = Query {
+        sources: vec![Source { slot, name: "X".into(), expression: source }],
+        lets: Vec::new(),
+        relationships: Vec::new(),
+        condition: None,
+        returning: Some(Return { expression: result, distinct: false }),
+        aggregate: None,
+        sort: None,
+        singular,
+    };
+    Expression::new(Kind::Query(Box::new(query)), ty, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cql::model::Models;
+
+    fn conversions() -> Conversions {
+        let fhir = Models::default().get("FHIR", None).expect("embedded").clone();
+        let helper = |class: &str, to: Type, id: u32| (Arc::from(class), vec![(to, FunctionId(id))]);
+        let helpers = BTreeMap::from([
+            helper("FHIR.CodeableConcept", Type::Concept, 1),
+            helper("FHIR.Period", Type::interval(Type::DateTime), 2),
+            helper("FHIR.EncounterStatus", Type::String, 3),
+            helper("FHIR.date", Type::Date, 4),
+            helper("FHIR.dateTime", Type::DateTime, 5),
+        ]);
+        Conversions { models: vec![fhir], helpers }
+    }
+
+    #[test]
+    fn costs_follow_the_precedence_of_the_specification() {
+        let c = conversions();
+        let cost = |from: &Type, to: &Type| c.way(from, to).map(|way| way.cost);
+        let observation = Type::class("FHIR.Observation");
+        assert_eq!(cost(&Type::Integer, &Type::Integer), Some(0));
+        assert_eq!(cost(&observation, &Type::class("FHIR.DomainResource")), Some(1));
+        assert_eq!(cost(&Type::Any, &Type::Integer), Some(2));
+        assert_eq!(cost(&Type::choice([Type::Integer, Type::String]), &Type::String), Some(3));
+        assert_eq!(cost(&Type::class("FHIR.EncounterStatus"), &Type::String), Some(4));
+        assert_eq!(cost(&Type::class("FHIR.CodeableConcept"), &Type::Concept), Some(6));
+        assert!(cost(&Type::Integer, &Type::Decimal) < cost(&Type::Integer, &Type::Quantity));
+        assert!(cost(&Type::class("FHIR.date"), &Type::DateTime).is_some(), "by way of Date");
+        assert_eq!(cost(&Type::String, &Type::Integer), None);
+        assert_eq!(cost(&observation, &Type::class("FHIR.Patient")), None);
+    }
+
+    #[test]
+    fn lists_and_intervals_convert_what_they_hold() {
+        let c = conversions();
+        assert!(c.way(&Type::list(Type::class("FHIR.CodeableConcept")), &Type::list(Type::Concept)).is_some());
+        assert!(c.way(&Type::interval(Type::Integer), &Type::interval(Type::Decimal)).is_some());
+        assert!(c.way(&Type::interval(Type::Integer), &Type::interval(Type::String)).is_none());
+    }
+
+    #[test]
+    fn branches_meet_in_their_common_type() {
+        let c = conversions();
+        assert_eq!(c.common(&Type::Any, &Type::String), Type::String);
+        assert_eq!(c.common(&Type::Integer, &Type::Decimal), Type::Decimal);
+        assert_eq!(c.common(&Type::Integer, &Type::String), Type::choice([Type::Integer, Type::String]));
+    }
+
+    #[test]
+    fn every_conversion_is_a_row_of_the_table() {
+        for name in ["ToLong", "ToDecimal", "ToDateTime", "ToQuantity", "ToConcept", "ExpandValueSet"] {
+            assert!(operator(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Names and members: what a name refers to, which element of which type a member is.
+
+use std::sync::Arc;
+
+use super::{Checker, Declared, Progress};
+use crate::cql::ast::{self, Kind as Written};
+use crate::cql::typed::{DefineId, Element, Expression, Kind, LibraryId, Query, Return, Slot, Source};
+use crate::cql::types::Type;
+use crate::diagnostic::{Span, nearest};
+
+impl Checker<'_> {
+    /// A variable, an element of the row being sorted, or a declaration of this library.
+    pub(super) fn bare_name(&mut self, name: &Arc<str>, at: Span) -> Expression {
+        if let Some(variable) = self.frame.variables.iter().rev().find(|variable| variable.name == *name) {
+            return Expression::new(Kind::Slot(variable.slot), variable.ty.clone(), at);
+        }
+        if let Some(row) = self.frame.row.clone()
+            && self.element_type(&row.ty, name).is_some()
+        {
+            let source = Expression::new(Kind::Slot(row.slot), row.ty, at);
+            return self.property(source, &ast::Name { text: name.clone(), at }, at);
+        }
+        match self.names.get(name).copied() {
+            Some(declared) => self.reference(declared, at),
+            None => {
+                self.unresolved(name, at);
+                self.unknown(at)
+            }
+        }
+    }
+
+    fn unresolved(&mut self, name: &str, at: Span) {
+        let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
+        let known = self.names.keys().chain(&variables).map(|known| &**known);
+        let help = if self.included(name).is_some() {
+            Some(format!("`{name}` is an included library: write `{name}.\"…\"`"))
+        } else {
+            nearest(name, known).map(|near| format!("did you mean `\"{near}\"`?"))
+        };
+        self.error_with_help(at, format!("nothing here is named `{name}`"), help);
+    }
+
+    /// The expression that refers to a declaration.
+    pub(super) fn reference(&mut self, declared: Declared, at: Span) -> Expression {
+        match declared {
+            Declared::Define(number) => {
+                let ty = self.define_type(number, at);
+                Expression::new(Kind::Define(number), ty, at)
+            }
+            Declared::Parameter(number) => {
+                let ty = self.tree.parameters[number.index()].ty.clone();
+                Expression::new(Kind::Parameter(number), ty, at)
+            }
+            Declared::CodeSystem(number) => Expression::new(Kind::CodeSystem(number), Type::CodeSystem, at),
+            Declared::ValueSet(number) => Expression::new(Kind::ValueSet(number), Type::ValueSet, at),
+            Declared::Code(number) => Expression::new(Kind::Code(number), Type::Code, at),
+            Declared::Concept(number) => Expression::new(Kind::Concept(number), Type::Concept, at),
+        }
+    }
+
+    /// A define's type; its body is checked first if it has not been.
+    fn define_type(&mut self, number: DefineId, at: Span) -> Type {
+        if let Some(position) = self.defines.iter().position(|(own, _)| *own == number) {
+            self.define_body(position);
+            if self.defines[position].1 == Progress::Running {
+                let name = self.tree.defines[number.index()].name.clone();
+                self.error(at, format!("`{name}` is defined by way of itself"));
+                return Type::Any;
+            }
+        }
+        self.tree.defines[number.index()].body.ty.clone()
+    }
+
+    /// `source.name`, where the source may also be an included library.
+    pub(super) fn member(&mut self, source: &ast::Expression, name: &ast::Name, at: Span) -> Expression {
+        if let Some(library) = self.library_named(source) {
+            return match library {
+                Some(library) => self.library_member(library, name, at),
+                None => self.unknown(at),
+            };
+        }
+        let source = self.expression(source);
+        self.property(source, name, at)
+    }
+
+    /// The included library that an expression names, unless a variable or declaration has that name.
+    pub(super) fn library_named(&self, source: &ast::Expression) -> Option<Option<LibraryId>> {
+        let Written::Name(name) = &source.kind else {
+            return None;
+        };
+        let hidden = self.frame.variables.iter().any(|variable| variable.name == *name) || self.names.contains_key(name);
+        if hidden { None } else { self.included(name) }
+    }
+
+    fn library_member(&mut self, library: LibraryId, name: &ast::Name, at: Span) -> Expression {
+        match self.declared_in(library, &name.text) {
+            Some(declared) => self.reference(declared, at),
+            None => {
+                let names = self.names_in(library);
+                let help = nearest(&name.text, names.iter().map(|known| &**known)).map(|near| format!("did you mean `\"{near}\"`?"));
+                let library = self.tree.libraries[library.index()].name.clone();
+                self.error_with_help(name.at, format!("library `{library}` has nothing public named `{}`", name.text), help);
+                self.unknown(at)
+            }
+        }
+    }
+
+    /// The type of an element of a type, if it has one of that name.
+    pub(super) fn element_type(&self, ty: &Type, name: &str) -> Option<Type> {
+        match ty {
+            Type::Class(class) => self.conversions.model_of(class)?.resolve(class, name).map(|(_, ty)| ty),
+            Type::Tuple(elements) => elements.iter().find(|(own, _)| &**own == name).map(|(_, ty)| ty.clone()),
+            Type::Interval(point) => match name {
+                "low" | "high" => Some((**point).clone()),
+                "lowClosed" | "highClosed" => Some(Type::Boolean),
+                _ => None,
+            },
+            Type::Choice(types) => {
+                let found: Vec<Type> = types.iter().filter_map(|ty| self.element_type(ty, name)).collect();
+                (!found.is_empty()).then(|| Type::choice(found))
+            }
+            Type::List(element) => self.element_type(element, name).map(|ty| match ty {
+                Type::List(inner) => Type::List(inner),
+                single => Type::list(single),
+            }),
+            system => system_element(system, name),
+        }
+    }
+
+    /// `source.name` over a value.
+    pub(super) fn property(&mut self, source: Expression, name: &ast::Name, at: Span) -> Expression {
+        match &source.ty {
+            Type::Any => self.unknown(at),
+            Type::Class(class) => {
+                let found = self.conversions.model_of(class).and_then(|model| model.resolve(class, &name.text));
+                match found {
+                    Some((element, ty)) => Expression::new(Kind::Property { source: Box::new(source), element }, ty, at),
+                    None => self.no_member(&source.ty.clone(), name, at),
+                }
+            }
+            Type::List(_) => self.each_property(source, name, at),
+            Type::Choice(types) => {
+                let types = types.clone();
+                self.choice_property(source, &types, name, at)
+            }
+            ty => match self.element_type(ty, &name.text) {
+                Some(ty) => {
+                    let element = Element { name: name.text.clone(), alternatives: Vec::new(), list: ty.is_list() };
+                    Expression::new(Kind::Property { source: Box::new(source), element }, ty, at)
+                }
+                None => self.no_member(&source.ty.clone(), name, at),
+            },
+        }
+    }
+
+    fn no_member(&mut self, ty: &Type, name: &ast::Name, at: Span) -> Expression {
+        self.no_element(ty, name);
+        self.unknown(at)
+    }
+
+    /// Reports that a type has no such element, with the nearest that it has.
+    pub(super) fn no_element(&mut self, ty: &Type, name: &ast::Name) {
+        let names: Vec<String> = match ty {
+            Type::Class(class) => self
+                .conversions
+                .model_of(class)
+                .map(|model| model.element_names(class).map(str::to_owned).collect())
+                .unwrap_or_default(),
+            Type::Tuple(elements) => elements.iter().map(|(name, _)| name.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        let help = nearest(&name.text, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+        self.error_with_help(name.at, format!("`{ty}` has no element `{}`", name.text), help);
+    }
+
+    /// A path through a list: the element of each item, nulls left out, lists joined (CQL, "Path Traversal").
+    fn each_property(&mut self, source: Expression, name: &ast::Name, at: Span) -> Expression {
+        let item = source.ty.element().cloned().unwrap_or(Type::Any);
+        let slot = self.slot();
+        let each = self.property(Expression::new(Kind::Slot(slot), item, source.at), name, at);
+        if each.ty == Type::Any {
+            return self.unknown(at);
+        }
+        let present = self.operation("IsNull", vec![each.clone()], None, at);
+        let present = self.operation("Not", vec![present], None, at);
+        let ty = Type::list(each.ty.clone());
+        let nested = each.ty.is_list();
+        let query = each_row(source, slot, Some(present), each);
+        let list = Expression::new(Kind::Query(Box::new(query)), ty, at);
+        if nested { self.operation("Flatten", vec![list], None, at) } else { list }
+    }
+
+    /// The element of whichever alternative the value is.
+    fn choice_property(&mut self, source: Expression, types: &[Type], name: &ast::Name, at: Span) -> Expression {
+        let having: Vec<Type> = types.iter().filter(|ty| self.element_type(ty, &name.text).is_some()).cloned().collect();
+        if having.is_empty() {
+            return self.no_member(&source.ty.clone(), name, at);
+        }
+        let mut items = Vec::with_capacity(having.len());
+        for ty in having {
+            let test = Kind::Is { operand: Box::new(source.clone()), target: ty.clone() };
+            let held = Kind::As { operand: Box::new(source.clone()), target: ty.clone(), strict: false };
+            let value = self.property(Expression::new(held, ty, at), name, at);
+            items.push((Expression::new(test, Type::Boolean, at), value));
+        }
+        let ty = Type::choice(items.iter().map(|(_, value)| value.ty.clone()));
+        let otherwise = Box::new(Expression::null(ty.clone(), at));
+        Expression::new(Kind::Case { comparand: None, items, otherwise }, ty, at)
+    }
+}
+
+fn each_row(source: Expression, slot: Slot, condition: Option<Expression>, result: Expression) -> Query {
+    Query {
+        sources: vec![Source { slot, name: "X".into(), expression: source }],
+        lets: Vec::new(),
+        relationships: Vec::new(),
+        condition,
+        returning: Some(Return { expression: result, distinct: false }),
+        aggregate: None,
+        sort: None,
+        singular: false,
+    }
+}
+
+/// Elements of the structured system types.
+fn system_element(ty: &Type, name: &str) -> Option<Type> {
+    Some(match (ty, name) {
+        (Type::Quantity, "value") => Type::Decimal,
+        (Type::Quantity, "unit") => Type::String,
+        (Type::Ratio, "numerator" | "denominator") => Type::Quantity,
+        (Type::Code, "code" | "system" | "version" | "display") => Type::String,
+        (Type::Concept, "codes") => Type::list(Type::Code),
+        (Type::Concept, "display") => Type::String,
+        (Type::ValueSet | Type::CodeSystem | Type::Vocabulary, "id" | "version" | "name") => Type::String,
+        _ => return None,
+    })
+}

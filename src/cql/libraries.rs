@@ -1,0 +1,177 @@
+//! Library texts by name and version, and their linking into one tree in the order of their includes.
+
+use std::sync::{Arc, LazyLock};
+
+use super::ast;
+use super::check::check;
+use super::model::Models;
+use super::parser::parse;
+use super::typed::{LibraryId, Tree};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, nearest};
+
+/// Checking recurses over texts; this is enough for the deepest tree the parser lets through. Bytes.
+const STACK_BYTES: usize = 256 << 20;
+
+static FHIR_HELPERS: LazyLock<Text> = LazyLock::new(|| {
+    let text = include_str!("../../mappings/libraries/FHIRHelpers-4.0.1.cql");
+    Text::read(&SourceFile::new("FHIRHelpers-4.0.1.cql", text))
+});
+
+/// The libraries that `include` may name. FHIRHelpers 4.0.1 is always there, unless a text of that name and version is.
+#[derive(Debug, Clone, Default)]
+pub struct Libraries {
+    texts: Vec<Text>,
+}
+
+/// One library's text, parsed.
+#[derive(Debug, Clone)]
+struct Text {
+    source: Arc<SourceFile>,
+    ast: Arc<ast::Library>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Text {
+    fn read(source: &Arc<SourceFile>) -> Text {
+        let (ast, diagnostics) = parse(source);
+        Text { source: source.clone(), ast: Arc::new(ast), diagnostics }
+    }
+
+    fn name(&self) -> Option<String> {
+        self.ast.name.as_ref().map(|(path, _)| path.text())
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.ast.name.as_ref().and_then(|(_, version)| version.as_ref()).map(|version| &*version.text)
+    }
+}
+
+impl Libraries {
+    /// Adds a library's text. It is read when something includes it.
+    pub fn add(&mut self, source: &Arc<SourceFile>) {
+        self.texts.push(Text::read(source));
+    }
+
+    /// The library of that name; of that version if one is asked for, else the one with the greatest version.
+    fn find(&self, name: &str, version: Option<&str>) -> Option<&Text> {
+        let own = self.texts.iter().filter(|text| text.name().as_deref() == Some(name));
+        let fits = |text: &&Text| version.is_none_or(|version| text.version() == Some(version));
+        let embedded = Some(&*FHIR_HELPERS).filter(|text| text.name().as_deref() == Some(name));
+        own.filter(fits).max_by(|a, b| a.version().cmp(&b.version())).or_else(|| embedded.filter(fits))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.texts.iter().chain([&*FHIR_HELPERS]).filter_map(Text::name).collect()
+    }
+}
+
+/// Reads and checks the roots and everything they include: the tree, the roots in it, what was found. The tree is
+/// complete if no diagnostic is an error.
+pub fn link(roots: &[Arc<SourceFile>], libraries: &Libraries, models: &Models) -> (Tree, Vec<LibraryId>, Vec<Diagnostic>) {
+    std::thread::scope(|scope| {
+        let work = || {
+            let mut linker = Linker { libraries, models, tree: Tree::default(), linked: Vec::new(), open: Vec::new(), diagnostics: Vec::new() };
+            let roots = roots.iter().map(|root| linker.add(&Text::read(root))).collect();
+            (linker.tree, roots, linker.diagnostics)
+        };
+        match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(fault) => {
+                let message = format!("no memory to check the libraries ({fault})");
+                (Tree::default(), Vec::new(), vec![Diagnostic::error(message)])
+            }
+        }
+    })
+}
+
+struct Linker<'a> {
+    libraries: &'a Libraries,
+    models: &'a Models,
+    tree: Tree,
+    /// What is in the tree, by name and version.
+    linked: Vec<(String, Option<String>, LibraryId)>,
+    /// What is being read, outermost first.
+    open: Vec<(String, Option<String>)>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Linker<'_> {
+    fn add(&mut self, text: &Text) -> LibraryId {
+        let key = (text.name().unwrap_or_default(), text.version().map(str::to_owned));
+        if let Some((.., id)) = self.linked.iter().find(|(name, version, _)| !name.is_empty() && *name == key.0 && *version == key.1) {
+            return *id;
+        }
+        self.open.push(key.clone());
+        let includes: Vec<Option<LibraryId>> = text.ast.includes.iter().map(|include| self.include(text, include)).collect();
+        self.open.pop();
+        self.diagnostics.extend(text.diagnostics.iter().cloned());
+        let id = LibraryId(u32::try_from(self.tree.libraries.len()).unwrap_or(u32::MAX));
+        let found = check(&mut self.tree, &text.source, &text.ast, &includes, self.models);
+        self.diagnostics.extend(found);
+        self.linked.push((key.0, key.1, id));
+        id
+    }
+
+    fn include(&mut self, text: &Text, include: &ast::Include) -> Option<LibraryId> {
+        let name = include.name.text();
+        let version = include.version.as_ref().map(|version| &*version.text);
+        let at = Location::new(&text.source, include.name.at);
+        let Some(found) = self.libraries.find(&name, version) else {
+            self.diagnostics.push(self.not_found(&name, version, at));
+            return None;
+        };
+        let key = (name.clone(), found.version().map(str::to_owned));
+        if self.open.contains(&key) {
+            let message = format!("library `{name}` includes itself, by way of {} others", self.open.len().saturating_sub(1));
+            self.diagnostics.push(Diagnostic::error(message).at(at));
+            return None;
+        }
+        Some(self.add(found))
+    }
+
+    fn not_found(&self, name: &str, version: Option<&str>, at: Location) -> Diagnostic {
+        let versions: Vec<&str> = self.libraries.texts.iter().filter(|text| text.name().as_deref() == Some(name)).filter_map(Text::version).collect();
+        let message = match version {
+            Some(version) => format!("no library `{name}` of version `{version}`"),
+            None => format!("no library `{name}`"),
+        };
+        let names = self.libraries.names();
+        let diagnostic = Diagnostic::error(message).at(at);
+        match (versions.as_slice(), nearest(name, names.iter().map(String::as_str))) {
+            ([], Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),
+            ([], None) => diagnostic.help("put its `.cql` file beside the measure or into mappings/libraries"),
+            (versions, _) => diagnostic.help(format!("it is here in version {}", versions.join(", "))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::render_human;
+
+    fn errors(text: &str) -> String {
+        let (_, _, diagnostics) = link(&[SourceFile::new("test.cql", text)], &Libraries::default(), &Models::default());
+        render_human(&diagnostics, false)
+    }
+
+    #[test]
+    fn the_embedded_helpers_have_no_fault() {
+        assert_eq!(errors("library T\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1'\n"), "");
+    }
+
+    #[test]
+    fn the_network_measures_have_no_fault() {
+        let file = |name: &str, text: &str| SourceFile::new(name, text);
+        let mut libraries = Libraries::default();
+        libraries.add(&file("PatientRecord-1.0.0.cql", include_str!("../../mappings/libraries/PatientRecord-1.0.0.cql")));
+        let roots = [
+            file("remission.cql", include_str!("../../mappings/measures/ibd/remission/ibd-remission.cql")),
+            file("clabsi.cql", include_str!("../../mappings/measures/hac/clabsi/hac-clabsi.cql")),
+            file("early-elective-delivery.cql", include_str!("../../mappings/measures/perinatal/early-elective-delivery/early-elective-delivery.cql")),
+        ];
+        let (tree, _, diagnostics) = link(&roots, &libraries, &Models::default());
+        assert_eq!(render_human(&diagnostics, false), "");
+        assert_eq!(tree.libraries.len(), 5, "three measures, what they share, FHIRHelpers");
+    }
+}
