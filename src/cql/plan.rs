@@ -10,8 +10,6 @@ use super::value::{ClassId, Code, Concept, Value, Vocabulary};
 use crate::fhir::record::Shape;
 
 mod flow;
-#[cfg(test)]
-mod tests;
 
 /// What a program needs of one resource type by one filter: a query to a server, a row of the readiness report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +22,7 @@ pub struct Requirement {
     pub codes: Codes,
     /// The element that a date filter is of.
     pub date_path: Option<String>,
-    /// JSON paths used of this type, dotted; `*` at the end for everything below.
+    /// JSON paths used of this type, dotted; the last element with all below it; `*` for the whole resource.
     pub paths: BTreeSet<String>,
 }
 

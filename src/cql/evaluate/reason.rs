@@ -94,6 +94,16 @@ impl<'a> Session<'a> {
         if reasons.len() > before {
             return;
         }
+        if let Kind::Property { source, element } = &expression.kind
+            && !matches!(self.again(source, slots), Ok(Value::Null))
+        {
+            return self.note(reasons, ReasonKind::NotDocumented, expression, format!("`{}` is not documented", element.name));
+        }
+        if let Kind::As { operand, target, .. } = &expression.kind
+            && !matches!(self.again(operand, slots), Ok(Value::Null))
+        {
+            return self.note(reasons, ReasonKind::NotDocumented, expression, format!("what is documented is no `{target}`"));
+        }
         let mut sources = Vec::new();
         self.empty_sources(expression, self.library, &mut sources, 0);
         for text in sources {

@@ -95,7 +95,7 @@ pub(super) fn needs(program: &Program) -> Needs {
 fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
     match keep {
         Keep::All => {
-            paths.insert(if before.is_empty() { "*".to_owned() } else { format!("{before}.*") });
+            paths.insert(if before.is_empty() { "*".to_owned() } else { before.to_owned() });
         }
         Keep::Fields(fields) if fields.is_empty() => {
             if !before.is_empty() {

@@ -1,1 +1,0 @@
-//! Requirements and shapes of small programs.
