@@ -1,0 +1,105 @@
+//! Reports with one fault each.
+
+use serde_json::json;
+
+use super::*;
+
+fn population(code: &str, count: u64) -> Value {
+    json!({ "id": code, "code": { "coding": [{ "code": code }] }, "count": count })
+}
+
+fn score_parts(numerator: i64, denominator: i64) -> Value {
+    json!([{ "url": "http://watershed.example/fhir/StructureDefinition/score-parts", "extension": [
+        { "url": "numerator", "valueDecimal": numerator }, { "url": "denominator", "valueDecimal": denominator } ] }])
+}
+
+fn good() -> Value {
+    json!({
+        "resourceType": "MeasureReport",
+        "extension": [{ "url": "http://hl7.org/fhir/us/davinci-deqm/StructureDefinition/extension-measureScoring",
+            "valueCodeableConcept": { "coding": [{ "code": "proportion" }] } }],
+        "status": "complete", "type": "summary", "measure": "http://n.example/Measure/m|1.0.0", "date": "2026-02-01T02:00:00Z",
+        "reporter": { "reference": "Organization/north" }, "period": { "start": "2026-01-01", "end": "2026-01-31" },
+        "improvementNotation": { "coding": [{ "code": "increase" }] },
+        "group": [{
+            "extension": score_parts(3, 4),
+            "population": [population("initial-population", 5), population("denominator", 5), population("denominator-exclusion", 1), population("numerator", 3)],
+            "measureScore": { "value": 0.75 },
+            "stratifier": [{ "code": [{ "text": "Race" }], "stratum": [
+                { "extension": score_parts(3, 4), "value": { "text": "a" }, "population": [population("denominator", 5)] } ] }]
+        }]
+    })
+}
+
+#[test]
+fn a_good_report_passes() {
+    assert_eq!(check(&good()), []);
+    assert_eq!(plausible(&good(), &Guards::default(), &[]), []);
+}
+
+#[test]
+fn each_fault_is_found_by_its_rule() {
+    for (pointer, value, rule) in [
+        ("/measure", json!("http://n.example/Measure/m"), "deqm-0"),
+        ("/date", json!("2026-02"), "schema"),
+        ("/period/start", json!("2026-01-xx"), "deqm-1"),
+        ("/period/end", json!("2025-01-31"), "per-1"),
+        ("/improvementNotation", Value::Null, "deqm-2"),
+        ("/extension", Value::Null, "deqm-3"),
+        ("/group/0/population", json!([]), "deqm-5"),
+        ("/group/0/measureScore/value", json!(1.2), "deqm-6"),
+        ("/group/0/stratifier/0/code", Value::Null, "deqm-7"),
+        ("/group/0/population/3/count", Value::Null, "deqm-8"),
+        ("/group/0/stratifier/0/stratum/0/population/0/count", Value::Null, "deqm-9"),
+        ("/group/0/extension", score_parts(5, 4), "numerator-within-denominator"),
+        ("/group/0/stratifier/0/stratum/0/extension", score_parts(2, 4), "strata-sum-to-total"),
+        ("/group/0/population/2/count", json!(6), "population-within-its-parent"),
+        ("/status", json!("done"), "schema"),
+        ("/reporter", Value::Null, "schema"),
+        ("/group/0/population/0/count", json!(-1), "schema"),
+        ("/group/0/population/0/surprise", json!("Ann"), "schema"),
+        ("/subject", json!({ "reference": "Patient/1" }), "schema"),
+    ] {
+        let mut report = good();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let holder = report.pointer_mut(parent).unwrap();
+        match (holder, value) {
+            (Value::Object(object), Value::Null) => drop(object.remove(name)),
+            (Value::Object(object), value) => drop(object.insert(name.to_owned(), value)),
+            (Value::Array(array), value) => array[name.parse::<usize>().unwrap()] = value,
+            _ => unreachable!(),
+        }
+        let found = check(&report);
+        assert!(found.iter().any(|finding| finding.rule == rule), "{pointer}: {found:#?}");
+        assert_eq!(blocks(&found), rule != "strata-sum-to-total", "{pointer}: {found:#?}");
+        assert!(found.iter().all(|finding| !finding.to_string().contains("Ann")), "no value of the report: {found:?}");
+    }
+}
+
+#[test]
+fn a_scoring_on_root_and_groups_is_one_too_many() {
+    let mut report = good();
+    let scoring = report["extension"][0].clone();
+    report["group"][0]["extension"].as_array_mut().unwrap().push(scoring);
+    assert!(check(&report).iter().any(|finding| finding.rule == "deqm-3"));
+}
+
+#[test]
+fn guards_warn_and_name_who_should_look() {
+    let guards = Guards {
+        denominator_min: Some(10),
+        denominator_change_percent: Some(30),
+        score_min: Some(Decimal::new(8, 1)),
+        score_max: None,
+        cannot_tell_percent: Some(10),
+    };
+    let mut report = good();
+    report["group"][0]["population"][3]["extension"] = json!([{ "url": "http://watershed.example/fhir/StructureDefinition/cannot-tell",
+        "extension": [{ "url": "count", "valueInteger": 1 }] }]);
+    let earlier: Vec<Decimal> = [20, 21, 22].map(Decimal::from).to_vec();
+    let rules: Vec<_> = plausible(&report, &guards, &earlier).into_iter().map(|finding| (finding.rule, finding.weight)).collect();
+    let expected = ["denominator-small", "denominator-jumps", "score-beyond-guard", "too-much-unknown"].map(|rule| (rule, Weight::Warn));
+    assert_eq!(rules, expected);
+    report["group"][0]["extension"] = score_parts(0, 0);
+    assert_eq!(plausible(&report, &Guards::default(), &[])[0].rule, "denominator-zero");
+}
