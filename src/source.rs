@@ -1,6 +1,350 @@
 //! Data from an EHR: capability, query plan, search, Bulk Data, folders of files.
 
 pub mod bulk;
+pub mod capability;
 pub mod folder;
+pub mod intake;
+pub mod ledger;
 pub mod plan;
+pub mod pull;
 pub mod search;
+
+use crate::http::{Client, HttpError, Origin, Settings, is_loopback};
+use crate::smart::assertion::SigningKey;
+use crate::smart::client::{TokenClient, TokenSettings, scopes_for};
+use crate::snapshot::{PullId, SnapshotError};
+use crate::store::StoreError;
+use capability::Capability;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use url::Url;
+
+pub use crate::http::{Clock, SystemClock};
+pub use plan::{Need, Plan, plan};
+pub use pull::pull;
+
+/// How data is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Bulk Data where the server declares it, search elsewhere.
+    #[default]
+    Auto,
+    /// Bulk Data export.
+    Bulk,
+    /// Search, page by page.
+    Search,
+}
+
+/// The `[source]` table of a site's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Base address of the EHR's FHIR R4 server.
+    pub url: String,
+    /// How data is asked for.
+    pub mode: Mode,
+    /// Client id at the EHR's authorization server; empty: the server asks for none.
+    pub client_id: String,
+    /// File with the private key, PEM or JWK.
+    pub key_file: String,
+    /// Token endpoint, for a server without discovery; empty: discovered.
+    pub token_url: String,
+    /// Scopes to ask for; empty: read and search of each needed type.
+    pub scopes: Vec<String>,
+    /// Id of the Group whose patients are taken; empty: every patient.
+    pub group: String,
+    /// Resources asked for on a page.
+    pub page_size: u32,
+    /// Requests under way at once.
+    pub requests_at_once: u32,
+    /// File with the snapshot's key; empty: made in the data directory.
+    pub snapshot_key_file: String,
+    /// Plain HTTP to another host than this one is intended.
+    pub allow_plain_http: bool,
+    /// Settings that most sites never touch.
+    #[serde(skip)]
+    pub tuning: Tuning,
+}
+
+/// Settings that most sites never touch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuning {
+    /// How far before the cursor an incremental pull starts, in minutes: rows become visible late on some servers.
+    pub overlap_minutes: u32,
+    /// Days after which everything is read again, to find what vanished without a word.
+    pub full_every_days: u32,
+    /// Patients in one query, where queries go by patient.
+    pub patients_per_query: usize,
+    /// Headers for the EHR only (client id or practice id, at some vendors).
+    pub headers: BTreeMap<String, String>,
+    /// Parameters a type needs on this server; each entry is a query of its own (`Observation`: `category=laboratory`).
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// Further root certificates, PEM text.
+    pub root_certificates: Vec<String>,
+    /// Ceiling of the first wait between attempts, in milliseconds.
+    pub retry_first_ms: u64,
+    /// Attempts for each request.
+    pub retry_attempts: u32,
+    /// Shortest wait between two polls of an export, in milliseconds.
+    pub poll_first_ms: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            overlap_minutes: 10,
+            full_every_days: 7,
+            patients_per_query: 25,
+            headers: BTreeMap::new(),
+            parameters: BTreeMap::new(),
+            root_certificates: Vec::new(),
+            retry_first_ms: 1000,
+            retry_attempts: 10,
+            poll_first_ms: 250,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            url: String::new(),
+            mode: Mode::Auto,
+            client_id: String::new(),
+            key_file: String::new(),
+            token_url: String::new(),
+            scopes: Vec::new(),
+            group: String::new(),
+            page_size: 200,
+            requests_at_once: 4,
+            snapshot_key_file: String::new(),
+            allow_plain_http: false,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+/// Why a pull could not be made at all. What one query or file did wrong is a [`Gap`], not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The configuration.
+    #[error("{0}")]
+    Options(String),
+    /// The server cannot be reached or refuses us.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// `/metadata` is no CapabilityStatement.
+    #[error("the server's /metadata is not a CapabilityStatement (status {status}); is the base address right")]
+    NotFhir {
+        /// Status of the answer.
+        status: u16,
+    },
+    /// The token's scopes are too narrow. Found before any data is asked for.
+    #[error("the authorization server granted no right to read {}; ask the EHR's administrator for `system/<type>.rs` (or `.read`) of each", types.join(", "))]
+    Scopes {
+        /// Types that would be refused.
+        types: Vec<String>,
+    },
+    /// Every query was refused or failed.
+    #[error("nothing could be read: {reason}")]
+    Nothing {
+        /// The first failure.
+        reason: String,
+    },
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The state database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Something a report needs and did not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The type that is incomplete.
+    pub resource_type: String,
+    /// The patient, when the gap is one patient's; otherwise all may be touched.
+    pub patient: Option<String>,
+    /// Why, without patient values.
+    pub reason: String,
+}
+
+/// What a pull brought.
+#[derive(Clone, Debug)]
+pub struct PullOutcome {
+    /// Its number.
+    pub pull_id: PullId,
+    /// Everything that was asked for came, and nothing is held in quarantine.
+    pub complete: bool,
+    /// What did not come.
+    pub gaps: Vec<Gap>,
+    /// Resources received by type, copies included.
+    pub received: BTreeMap<String, u64>,
+    /// Lines and resources held in quarantine.
+    pub quarantined: u64,
+    /// Resources that were new or changed.
+    pub new_versions: u64,
+    /// Resources that are gone.
+    pub removed: u64,
+    /// Whether everything was read, or changes only.
+    pub full: bool,
+}
+
+/// Who is told how a pull goes on.
+pub trait Progress: Send + Sync {
+    /// A stage begins, of so many steps if that is known.
+    fn stage(&self, name: &str, steps: Option<u64>);
+    /// Steps were made.
+    fn advance(&self, steps: u64);
+    /// Resources were received.
+    fn received(&self, resources: u64);
+}
+
+/// Progress that nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn stage(&self, _name: &str, _steps: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn received(&self, _resources: u64) {}
+}
+
+/// A FHIR server we are connected to.
+pub struct Source {
+    /// The options it was connected with.
+    pub options: Options,
+    /// Base address.
+    pub base: Url,
+    /// The client; its token goes to the base's origin only.
+    pub client: Client,
+    /// What the server declares.
+    pub capability: Capability,
+    /// The token client, when the server asks for tokens.
+    pub tokens: Option<Arc<TokenClient>>,
+    retry: crate::http::Retry,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("origin", &Origin::of(&self.base)).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Reads `/metadata` and the SMART configuration and sets up tokens. `key` is the text of `key_file`; `types` are
+    /// the resource types that will be read (scopes are asked for them, and checked before any data is).
+    pub async fn connect(
+        options: &Options,
+        key: Option<&SigningKey>,
+        types: &BTreeSet<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Source, SourceError> {
+        let base = parse_base(options)?;
+        let settings = settings(options, &base)?;
+        let plain = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
+        let capability = capability::probe(&plain, &base).await?;
+        if !(capability.fhir_version.is_empty() || capability.fhir_version.starts_with("4.0")) {
+            return Err(SourceError::Options(format!(
+                "the server speaks FHIR {}, expected R4 (4.0)",
+                capability.fhir_version.escape_debug()
+            )));
+        }
+        let mut client = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
+        let retry = settings.retry.clone();
+        let mut tokens = None;
+        if !options.client_id.is_empty() {
+            let token_client = Arc::new(token_client(options, key, types, &capability, settings, clock)?);
+            token_client.fetch().await?;
+            let missing = token_client.not_granted(types);
+            if !missing.is_empty() {
+                return Err(SourceError::Scopes { types: missing });
+            }
+            let origin = Origin::of(&base).ok_or_else(|| SourceError::Options("`url` is not http".to_owned()))?;
+            client = client.with_tokens(Arc::clone(&token_client) as Arc<dyn crate::http::Authorizer>, [origin]);
+            tokens = Some(token_client);
+        }
+        Ok(Source { options: options.clone(), base, client, capability, tokens, retry })
+    }
+
+    /// The wait before attempt number `attempt` + 1 of something that is repeated as a whole.
+    pub(crate) fn wait(&self, attempt: u32) -> std::time::Duration {
+        self.retry.delay(attempt, None)
+    }
+
+    /// A name for this server in the state database: its base without a final slash.
+    pub fn name(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+fn parse_base(options: &Options) -> Result<Url, SourceError> {
+    let wrong = |reason: &str| SourceError::Options(format!("`source.url` {reason}, expected for example `https://ehr.example.org/fhir`"));
+    let base = Url::parse(&options.url).map_err(|_| wrong("is not an address"))?;
+    if base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() || base.password().is_some() {
+        return Err(wrong("has a query, a fragment or credentials"));
+    }
+    match base.scheme() {
+        "https" => Ok(base),
+        "http" if is_loopback(&base) || options.allow_plain_http => Ok(base),
+        "http" => Err(wrong("is plain http to another host (set `allow_plain_http` if that is intended)")),
+        _ => Err(wrong("is neither https nor http")),
+    }
+}
+
+fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
+    let tuning = &options.tuning;
+    let mut settings = Settings {
+        concurrency: options.requests_at_once.clamp(1, 32) as usize,
+        plain_http: options.allow_plain_http,
+        headers: tuning.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        root_certificates: tuning.root_certificates.iter().map(|pem| pem.clone().into_bytes()).collect(),
+        trusted_origins: Origin::of(base).into_iter().collect(),
+        ..Settings::default()
+    };
+    settings.retry.first = std::time::Duration::from_millis(tuning.retry_first_ms);
+    settings.retry.attempts = tuning.retry_attempts.max(1);
+    if !options.token_url.is_empty() {
+        let endpoint = Url::parse(&options.token_url)
+            .map_err(|_| SourceError::Options("`source.token_url` is not an address".to_owned()))?;
+        settings.trusted_origins.extend(Origin::of(&endpoint));
+    }
+    Ok(settings)
+}
+
+fn token_client(
+    options: &Options,
+    key: Option<&SigningKey>,
+    types: &BTreeSet<String>,
+    capability: &Capability,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<TokenClient, SourceError> {
+    let key = key.ok_or_else(|| {
+        SourceError::Options("`source.client_id` is set, so `source.key_file` must name the private key".to_owned())
+    })?;
+    let configuration = capability.smart.clone().unwrap_or_default();
+    let endpoint = if options.token_url.is_empty() {
+        configuration.token_endpoint.clone()
+    } else {
+        Url::parse(&options.token_url).ok()
+    };
+    let endpoint = endpoint.ok_or_else(|| {
+        SourceError::Options("the server names no token endpoint; set `source.token_url`, or clear `source.client_id` if it needs none".to_owned())
+    })?;
+    let mut asked = types.clone();
+    if !options.group.is_empty() {
+        asked.insert("Group".to_owned());
+    }
+    let scopes =
+        if options.scopes.is_empty() { scopes_for(&asked, &configuration) } else { vec![options.scopes.join(" ")] };
+    let http = Client::new(settings)?.with_clock(Arc::clone(&clock));
+    Ok(TokenClient::new(
+        http,
+        TokenSettings { endpoint, client_id: options.client_id.clone(), key: key.clone(), scopes },
+        clock,
+    ))
+}

@@ -94,6 +94,76 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+/// One line from [`Pushed`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A line's content; never blank.
+    Text {
+        /// 1-based line number.
+        number: u64,
+        /// The content.
+        bytes: &'a [u8],
+    },
+    /// A line above the limit.
+    TooLong {
+        /// 1-based line number.
+        number: u64,
+        /// Its length, in bytes.
+        length: u64,
+        /// Its first bytes.
+        start: &'a [u8],
+    },
+}
+
+/// The same splitter for data that arrives in pieces, as a download does.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    line: Vec<u8>,
+    length: u64,
+    number: u64,
+}
+
+impl Pushed {
+    /// Takes a piece; calls `each` for every line that ends in it.
+    pub fn push<E>(&mut self, mut piece: &[u8], mut each: impl FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
+            let (head, tail) = piece.split_at(end);
+            self.keep(head);
+            self.emit(&mut each)?;
+            piece = tail.get(1..).unwrap_or_default();
+        }
+        self.keep(piece);
+        Ok(())
+    }
+
+    /// Ends the data: a last line without its newline counts.
+    pub fn finish<E>(mut self, mut each: impl FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
+        if self.length > 0 { self.emit(&mut each) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        self.length = self.length.saturating_add(piece.len() as u64);
+        let room = (LINE_BYTES_MAX + 4).saturating_sub(self.line.len()).min(piece.len());
+        self.line.extend_from_slice(piece.get(..room).unwrap_or_default());
+    }
+
+    fn emit<E>(&mut self, each: &mut impl FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.number += 1;
+        let length = std::mem::take(&mut self.length);
+        let (start, end) = content(&self.line, self.number == 1);
+        let bytes = self.line.get(start..end).unwrap_or_default();
+        let outcome = if length > LINE_BYTES_MAX as u64 + 4 || bytes.len() > LINE_BYTES_MAX {
+            each(Event::TooLong { number: self.number, length, start: bytes })
+        } else if bytes.is_empty() {
+            Ok(())
+        } else {
+            each(Event::Text { number: self.number, bytes })
+        };
+        self.line.clear();
+        outcome
+    }
+}
+
 /// Where a line's content starts and ends: without byte order mark and without JSON's white space at both ends.
 fn content(line: &[u8], first: bool) -> (usize, usize) {
     let mark = if first && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };

@@ -1,0 +1,125 @@
+//! What a FHIR server says it can do: `/metadata` and its SMART configuration, read with distrust.
+
+use super::SourceError;
+use crate::http::{Client, Request};
+use crate::smart::client::{SmartConfiguration, below, discover};
+use reqwest::Method;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use url::Url;
+
+/// What a server declares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capability {
+    /// `fhirVersion`.
+    pub fhir_version: String,
+    /// Name and version of the software, for people.
+    pub software: String,
+    /// Declared types and their search parameters.
+    pub types: BTreeMap<String, BTreeSet<String>>,
+    /// Search parameters for every type.
+    pub all_types: BTreeSet<String>,
+    /// `/$export`.
+    pub export_system: bool,
+    /// `/Patient/$export`.
+    pub export_patient: bool,
+    /// `/Group/[id]/$export`.
+    pub export_group: bool,
+    /// Its SMART configuration, or what `/metadata` says instead.
+    pub smart: Option<SmartConfiguration>,
+}
+
+impl Capability {
+    /// Whether a type may be searched with a parameter. `None` when the server does not describe the type.
+    pub fn declares(&self, resource_type: &str, parameter: &str) -> Option<bool> {
+        if self.all_types.contains(parameter) {
+            return Some(true);
+        }
+        Some(self.types.get(resource_type)?.contains(parameter))
+    }
+
+    /// Reads a CapabilityStatement.
+    pub fn from_statement(statement: &Value) -> Capability {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        let software = statement.get("software");
+        let mut capability = Capability {
+            fhir_version: text(statement.get("fhirVersion")),
+            software: format!(
+                "{} {}",
+                text(software.and_then(|software| software.get("name"))),
+                text(software.and_then(|software| software.get("version")))
+            )
+            .trim()
+            .to_owned(),
+            ..Capability::default()
+        };
+        for rest in items(statement.get("rest")) {
+            capability.all_types.extend(names(rest.get("searchParam")));
+            capability.read_operations(None, rest.get("operation"));
+            for resource in items(rest.get("resource")) {
+                let Some(name) = resource.get("type").and_then(Value::as_str) else { continue };
+                capability.types.entry(name.to_owned()).or_default().extend(names(resource.get("searchParam")));
+                capability.read_operations(Some(name), resource.get("operation"));
+            }
+            let endpoint = oauth_token_address(rest).and_then(|text| Url::parse(text).ok());
+            if endpoint.is_some() {
+                capability.smart = Some(SmartConfiguration { token_endpoint: endpoint, ..SmartConfiguration::default() });
+            }
+        }
+        capability
+    }
+
+    fn read_operations(&mut self, resource_type: Option<&str>, operations: Option<&Value>) {
+        for operation in items(operations) {
+            let name = operation.get("name").and_then(Value::as_str).unwrap_or_default().trim_start_matches('$');
+            let definition = operation.get("definition").and_then(Value::as_str).unwrap_or_default();
+            let definition = definition.split('|').next().unwrap_or_default();
+            match (resource_type, name) {
+                _ if definition.ends_with("/group-export") => self.export_group = true,
+                _ if definition.ends_with("/patient-export") => self.export_patient = true,
+                (_, "group-export") | (Some("Group"), "export") => self.export_group = true,
+                (_, "patient-export") | (Some("Patient"), "export") => self.export_patient = true,
+                (None, "export") => self.export_system = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn names(value: Option<&Value>) -> impl Iterator<Item = String> + '_ {
+    items(value).iter().filter_map(|item| Some(item.get("name")?.as_str()?.to_owned()))
+}
+
+fn oauth_token_address(rest: &Value) -> Option<&str> {
+    items(rest.get("security")?.get("extension"))
+        .iter()
+        .find(|extension| extension.get("url").and_then(Value::as_str).is_some_and(|url| url.ends_with("/oauth-uris")))
+        .and_then(|extension| {
+            items(extension.get("extension")).iter().find(|part| part.get("url").and_then(Value::as_str) == Some("token"))
+        })
+        .and_then(|part| part.get("valueUri")?.as_str())
+}
+
+/// Asks the server. The SMART configuration is asked for without a token, `/metadata` too.
+pub async fn probe(client: &Client, base: &Url) -> Result<Capability, SourceError> {
+    let address = below(base, "metadata")?;
+    let request = Request::new(Method::GET, address).header("accept", "application/fhir+json").without_token();
+    let answer = client.send(request).await?;
+    let statement = answer
+        .json::<Value>()
+        .filter(|value| value.get("resourceType").and_then(Value::as_str) == Some("CapabilityStatement"));
+    let Some(statement) = statement.filter(|_| answer.is_success()) else {
+        return Err(SourceError::NotFhir { status: answer.status });
+    };
+    let mut capability = Capability::from_statement(&statement);
+    match discover(client, base).await {
+        Ok(Some(smart)) if smart.token_endpoint.is_some() => capability.smart = Some(smart),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "SMART configuration cannot be read"),
+    }
+    Ok(capability)
+}

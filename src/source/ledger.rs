@@ -1,0 +1,267 @@
+//! The catalog's side of a pull: opened or resumed, units done, gaps, cursors, completeness.
+
+use crate::snapshot::PullId;
+use crate::store::quarantine::{self, Refused};
+use crate::store::{Store, StoreError};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What became of a unit: one query for some patients, or one exported file.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// Unique in the pull.
+    pub name: String,
+    /// The type it was asked for.
+    pub resource_type: String,
+    /// The query or file it belongs to, for the ledger.
+    pub query: String,
+    /// How many the server said there are.
+    pub expected: Option<u64>,
+    /// Resources received, copies included.
+    pub received: u64,
+    /// Of these, how many have no `meta.lastUpdated`.
+    pub undated: u64,
+    /// The server's clock when it began.
+    pub server_time: Option<Timestamp>,
+    /// Its staged file and that file's SHA-256.
+    pub staged: Option<(String, String)>,
+    /// What was refused.
+    pub refused: Vec<Refused>,
+    /// Refused beyond the number that is kept.
+    pub refused_uncounted: u64,
+    /// Why it is incomplete, if it is.
+    pub gap: Option<String>,
+}
+
+/// An open pull.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its number.
+    pub id: PullId,
+    /// Everything is read.
+    pub full: bool,
+    /// It was begun before and is continued.
+    pub resumed: bool,
+}
+
+/// Continues the open pull of this source and plan, or opens one; an open pull of another plan is abandoned.
+pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp) -> Result<Opened, StoreError> {
+    store.transaction(|transaction| {
+        let open: Option<(i64, String, bool)> = transaction
+            .query_row("SELECT id, plan, full FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        if let Some((id, known, was_full)) = open {
+            if known == plan && (was_full || !full) {
+                // What failed is asked for again.
+                transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND state = 'gap'", [id])?;
+                return Ok(Opened { id: PullId(id), full: was_full, resumed: true });
+            }
+            transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
+        }
+        transaction.execute(
+            "INSERT INTO pull (source, state, full, plan, started_at) VALUES (?1, 'open', ?2, ?3, ?4)",
+            params![source, full, plan, now.to_string()],
+        )?;
+        Ok(Opened { id: PullId(transaction.last_insert_rowid()), full, resumed: false })
+    })
+}
+
+/// Records a unit with its refusals, in one transaction; it will not be fetched again in this pull.
+pub fn record(store: &Store, pull: PullId, unit: &Unit) -> Result<(), StoreError> {
+    store.transaction(|transaction| {
+        for refused in &unit.refused {
+            quarantine::add(transaction, pull.0, refused)?;
+        }
+        let (file, sha256) = unit.staged.clone().unzip();
+        transaction.execute(
+            "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
+               quarantined, undated, server_time, file, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            params![
+                pull.0,
+                unit.name,
+                unit.resource_type,
+                unit.query,
+                if unit.gap.is_some() { "gap" } else { "done" },
+                unit.gap,
+                unit.expected.map(|count| count as i64),
+                unit.received as i64,
+                unit.refused.len() as i64 + unit.refused_uncounted as i64,
+                unit.undated as i64,
+                unit.server_time.map(|at| at.to_string()),
+                file,
+                sha256
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+/// Names of the units that are done.
+pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare("SELECT name FROM unit WHERE pull_id = ?1 AND state = 'done'")?;
+        let names = statement.query_map([pull.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(names)
+    })
+}
+
+/// Forgets units whose name begins with `prefix`: the files of an export that the server lost.
+pub fn forget(store: &Store, pull: PullId, prefix: &str) -> Result<(), StoreError> {
+    store.with(|connection| {
+        connection.execute(
+            "DELETE FROM unit WHERE pull_id = ?1 AND substr(name, 1, length(?2)) = ?2",
+            params![pull.0, prefix],
+        )?;
+        Ok(())
+    })
+}
+
+/// A unit as recorded.
+pub struct Recorded {
+    /// The type it was asked for.
+    pub resource_type: String,
+    /// The query or file.
+    pub query: String,
+    /// Why it is incomplete, if it is.
+    pub gap: Option<String>,
+    /// What the server announced.
+    pub expected: Option<u64>,
+    /// Resources received.
+    pub received: u64,
+    /// Resources refused.
+    pub quarantined: u64,
+    /// Resources without a time.
+    pub undated: u64,
+    /// The server's clock.
+    pub server_time: Option<Timestamp>,
+    /// The staged file.
+    pub file: Option<String>,
+}
+
+/// All units of a pull, by name.
+pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file
+             FROM unit WHERE pull_id = ?1 ORDER BY name",
+        )?;
+        let count = |value: i64| value.max(0) as u64;
+        let rows = statement
+            .query_map([pull.0], |row| {
+                Ok(Recorded {
+                    resource_type: row.get(0)?,
+                    query: row.get(1)?,
+                    gap: row.get(2)?,
+                    expected: row.get::<_, Option<i64>>(3)?.map(count),
+                    received: count(row.get(4)?),
+                    quarantined: count(row.get(5)?),
+                    undated: count(row.get(6)?),
+                    server_time: row.get::<_, Option<String>>(7)?.and_then(|text| text.parse().ok()),
+                    file: row.get(8)?,
+                })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(rows)
+    })
+}
+
+/// Where an incremental pull of these types may start: the earliest of their cursors, when each has one under this
+/// plan. `None`: everything must be read.
+pub fn cursor(store: &Store, source: &str, plan: &str, types: &BTreeSet<String>) -> Result<Option<Timestamp>, StoreError> {
+    store.with(|connection| {
+        let mut earliest: Option<Timestamp> = None;
+        for name in types {
+            let value: Option<String> = connection
+                .query_row(
+                    "SELECT value FROM cursor WHERE source = ?1 AND resource_type = ?2 AND plan = ?3",
+                    params![source, name, plan],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let Some(value) = value.and_then(|text| text.parse::<Timestamp>().ok()) else { return Ok(None) };
+            earliest = Some(earliest.map_or(value, |known| known.min(value)));
+        }
+        Ok(earliest)
+    })
+}
+
+/// When everything was last read in full under this plan.
+pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Timestamp>, StoreError> {
+    store.with(|connection| {
+        let at: Option<String> = connection.query_row(
+            "SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'",
+            params![source, plan],
+            |row| row.get(0),
+        )?;
+        Ok(at.and_then(|text| text.parse().ok()))
+    })
+}
+
+/// What the end of a pull writes beside the segments.
+pub struct Closing<'a> {
+    /// The pull.
+    pub pull: PullId,
+    /// Its source.
+    pub source: &'a str,
+    /// Its plan's digest.
+    pub plan: &'a str,
+    /// New cursors.
+    pub cursors: BTreeMap<String, Timestamp>,
+    /// Types whose cursor no longer holds.
+    pub without_cursor: BTreeSet<String>,
+    /// No gap.
+    pub complete: bool,
+    /// Everything was read.
+    pub full: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Writes cursors, completeness ledger and the pull's end. Gives the number held in quarantine.
+pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64, StoreError> {
+    let id = closing.pull.0;
+    transaction.execute(
+        "INSERT INTO ledger (pull_id, resource_type, query, status, expected, received, reason)
+         SELECT pull_id, resource_type, query,
+           CASE WHEN sum(state = 'gap') = 0 AND sum(quarantined) = 0 THEN 'complete'
+                WHEN sum(state = 'done') = 0 AND sum(received) = 0 THEN 'failed' ELSE 'partial' END,
+           sum(expected), sum(received), min(reason)
+         FROM unit WHERE pull_id = ?1 GROUP BY resource_type, query",
+        [id],
+    )?;
+    for name in &closing.without_cursor {
+        transaction.execute(
+            "DELETE FROM cursor WHERE source = ?1 AND resource_type = ?2",
+            params![closing.source, name],
+        )?;
+    }
+    for (name, at) in &closing.cursors {
+        transaction.execute(
+            "INSERT OR REPLACE INTO cursor (source, resource_type, value, plan, pull_id) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![closing.source, name, at.to_string(), closing.plan, id],
+        )?;
+    }
+    if closing.full && closing.complete {
+        // What was refused earlier and did not come again in that form has been repaired or is gone.
+        transaction.execute(
+            "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1",
+            [id],
+        )?;
+    }
+    let held = held(transaction)?;
+    transaction.execute(
+        "UPDATE pull SET finished_at = ?2, complete = ?3, quarantined = ?4 WHERE id = ?1",
+        params![id, closing.now.to_string(), closing.complete && held == 0, held as i64],
+    )?;
+    Ok(held)
+}
+
+fn held(connection: &Connection) -> Result<u64, StoreError> {
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get(0))?;
+    Ok(count.max(0) as u64)
+}

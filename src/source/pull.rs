@@ -1,0 +1,303 @@
+//! A pull from beginning to end: opened or resumed, units fetched, segments prepared, everything entered at once.
+
+use super::intake::{Reason, judge};
+use super::ledger::{self, Closing, Opened, Recorded, Unit};
+use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, bulk, search};
+use crate::http::Clock;
+use crate::snapshot::{Incoming, PullId, Reconcile, Snapshot, Stage, seal_bytes};
+use crate::store::quarantine::Refused;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Refusals of one unit that are kept; further ones are counted.
+const REFUSED_KEPT_MAX: usize = 10_000;
+/// Bytes of a refused line that are kept.
+const REFUSED_BYTES_MAX: usize = 256 * 1024;
+/// Below this many stored resources a sudden loss is not suspicious.
+const LOSS_SUSPICIOUS_MIN: u64 = 20;
+
+/// Name under which a refused line is sealed.
+pub const QUARANTINE_SEAL: &str = "quarantine";
+
+/// What all parts of a pull share.
+pub(super) struct Pull<'a> {
+    pub source: &'a Source,
+    pub plan: &'a Plan,
+    pub snapshot: &'a Snapshot,
+    pub clock: &'a dyn Clock,
+    pub progress: &'a dyn Progress,
+    pub id: PullId,
+    /// Changes from here on are asked for; `None`: everything.
+    pub since: Option<Timestamp>,
+    /// Units done before and in this run.
+    pub done: BTreeSet<String>,
+}
+
+/// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
+/// are not fetched again. Dropping the future at any point is such an interruption.
+pub async fn pull(
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+) -> Result<PullOutcome, SourceError> {
+    let store = snapshot.store();
+    let (name, digest) = (source.name(), plan.digest());
+    let cursor = incremental_start(source, plan, snapshot, clock)?;
+    let opened = ledger::open(store, &name, &digest, cursor.is_none(), clock.now())?;
+    tracing::info!(pull = opened.id.0, full = opened.full, resumed = opened.resumed, "pull");
+    let mut pull = Pull {
+        source,
+        plan,
+        snapshot,
+        clock,
+        progress,
+        id: opened.id,
+        since: if opened.full { None } else { cursor },
+        done: ledger::done(store, opened.id)?,
+    };
+    bulk::release_finished(&pull).await?;
+    if plan.export.is_some() {
+        bulk::run(&mut pull).await?;
+    } else {
+        search::run(&mut pull).await?;
+    }
+    search::hydrate(&mut pull).await?;
+    let outcome = finish(&pull, &opened, &digest)?;
+    if plan.export.is_some() {
+        bulk::release_finished(&pull).await?;
+    }
+    Ok(outcome)
+}
+
+/// The instant from which changes suffice, or `None` when everything is to be read.
+fn incremental_start(
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+) -> Result<Option<Timestamp>, SourceError> {
+    let tuning = &source.options.tuning;
+    if plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
+        return Ok(None);
+    }
+    let (name, digest) = (source.name(), plan.digest());
+    let Some(last_full) = ledger::last_full(snapshot.store(), &name, &digest)? else { return Ok(None) };
+    let due = SignedDuration::from_hours(24 * i64::from(tuning.full_every_days));
+    if clock.now().duration_since(last_full) >= due {
+        return Ok(None);
+    }
+    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).cloned().collect();
+    let cursor = ledger::cursor(snapshot.store(), &name, &digest, &types)?;
+    let overlap = SignedDuration::from_mins(i64::from(tuning.overlap_minutes));
+    Ok(cursor.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+}
+
+fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
+    let store = pull.snapshot.store();
+    let units = ledger::units(store, pull.id)?;
+    let mut gaps: Vec<Gap> = gaps_of(&units);
+    if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
+        return Err(SourceError::Nothing { reason: first.reason.clone() });
+    }
+    let sound = sound_types(pull, &units);
+    let mut full_types = if opened.full { sound.clone() } else { BTreeSet::new() };
+    refuse_sudden_loss(pull, &units, &mut full_types, &mut gaps)?;
+    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    pull.progress.stage("store", None);
+    let reconcile = Reconcile { full_types, present_wins: opened.full };
+    let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    let (cursors, without_cursor) = cursors(&units, &sound);
+    let name = pull.source.name();
+    let closing = Closing {
+        pull: pull.id,
+        source: &name,
+        plan: digest,
+        cursors,
+        without_cursor,
+        complete: gaps.is_empty(),
+        full: opened.full,
+        now: pull.clock.now(),
+    };
+    // Data, cursor and ledger together or not at all.
+    let quarantined = store.transaction(|transaction| {
+        pull.snapshot.publish(transaction, &prepared)?;
+        ledger::close(transaction, &closing)
+    })?;
+    pull.snapshot.discard_staging(pull.id)?;
+    let mut received: BTreeMap<String, u64> = BTreeMap::new();
+    for unit in &units {
+        *received.entry(unit.resource_type.clone()).or_default() += unit.received;
+    }
+    Ok(PullOutcome {
+        pull_id: pull.id,
+        complete: gaps.is_empty() && quarantined == 0,
+        gaps,
+        received,
+        quarantined,
+        new_versions: prepared.new_versions,
+        removed: prepared.removed,
+        full: opened.full,
+    })
+}
+
+fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
+    let found: BTreeSet<(String, String)> = units
+        .iter()
+        .filter_map(|unit| Some((unit.resource_type.clone(), format!("{}: {}", unit.query, unit.gap.as_ref()?))))
+        .collect();
+    found.into_iter().map(|(resource_type, reason)| Gap { resource_type, patient: None, reason }).collect()
+}
+
+/// Types whose every unit came whole, with nothing refused.
+fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
+    let unsound = |unit: &&Recorded| unit.gap.is_some() || unit.quarantined > 0;
+    let broken: BTreeSet<&str> = units.iter().filter(unsound).map(|unit| unit.resource_type.as_str()).collect();
+    if broken.contains("*") {
+        return BTreeSet::new();
+    }
+    pull.plan.types.iter().filter(|name| !broken.contains(name.as_str())).cloned().collect()
+}
+
+/// A server that suddenly shows less than half of a type is not believed: nothing is removed, and a gap says so.
+fn refuse_sudden_loss(
+    pull: &Pull<'_>,
+    units: &[Recorded],
+    full_types: &mut BTreeSet<String>,
+    gaps: &mut Vec<Gap>,
+) -> Result<(), SourceError> {
+    if full_types.is_empty() {
+        return Ok(());
+    }
+    let mut received: BTreeMap<&str, u64> = BTreeMap::new();
+    for unit in units {
+        *received.entry(&unit.resource_type).or_default() += unit.received;
+    }
+    for (name, stored) in pull.snapshot.counts()? {
+        let came = received.get(name.as_str()).copied().unwrap_or_default();
+        if stored >= LOSS_SUSPICIOUS_MIN && came.saturating_mul(2) < stored && full_types.remove(&name) {
+            let reason = format!("{came} came where {stored} are stored; kept until a steward has looked");
+            gaps.push(Gap { resource_type: name, patient: None, reason });
+        }
+    }
+    Ok(())
+}
+
+/// New cursors for types that came whole (refused resources would otherwise never be asked for again), and the types
+/// that can have none because the server does not date its resources.
+fn cursors(units: &[Recorded], sound: &BTreeSet<String>) -> (BTreeMap<String, Timestamp>, BTreeSet<String>) {
+    let mut cursors: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut without: BTreeSet<String> = BTreeSet::new();
+    for unit in units {
+        match unit.server_time {
+            _ if unit.undated > 0 => {
+                without.insert(unit.resource_type.clone());
+            }
+            Some(at) => {
+                let earliest = cursors.entry(unit.resource_type.clone()).or_insert(at);
+                *earliest = at.min(*earliest);
+            }
+            None => {
+                without.insert(unit.resource_type.clone());
+            }
+        }
+    }
+    cursors.retain(|name, _| sound.contains(name) && !without.contains(name));
+    (cursors, without)
+}
+
+/// A unit while it is being received.
+pub(super) struct Receiving<'a> {
+    pull: &'a Pull<'a>,
+    stage: Stage,
+    /// What will be recorded.
+    pub unit: Unit,
+    only_patients: Option<&'a BTreeSet<String>>,
+}
+
+impl Pull<'_> {
+    /// Starts (or starts again) to receive a unit.
+    pub fn receive<'a>(
+        &'a self,
+        unit: Unit,
+        only_patients: Option<&'a BTreeSet<String>>,
+    ) -> Result<Receiving<'a>, SourceError> {
+        let stage = self.snapshot.stage(self.id, &unit.name)?;
+        Ok(Receiving { pull: self, stage, unit, only_patients })
+    }
+
+    /// Records a unit.
+    pub fn record(&self, unit: &Unit) -> Result<(), SourceError> {
+        if let Some(reason) = &unit.gap {
+            tracing::warn!(pull = self.id.0, query = %unit.query, %reason, "gap");
+        }
+        self.progress.advance(1);
+        Ok(ledger::record(self.snapshot.store(), self.id, unit)?)
+    }
+}
+
+impl Receiving<'_> {
+    /// Takes one resource as received. Gives its content hash, or `None` when it was refused.
+    pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<[u8; 32]>, SourceError> {
+        self.unit.received += 1;
+        match judge(json, &self.pull.plan.types) {
+            Ok(incoming) => {
+                let outside = self.only_patients.is_some_and(|patients| {
+                    !incoming.header.patient.is_empty() && !patients.contains(&incoming.header.patient)
+                });
+                let hash = incoming.header.hash;
+                if !outside {
+                    self.unit.undated += u64::from(incoming.header.updated.is_none());
+                    self.stage.push(&incoming)?;
+                }
+                Ok(Some(hash))
+            }
+            Err((reason, resource_type)) => {
+                self.refuse(reason, resource_type, json, json.len() as u64, entry)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a tombstone.
+    pub fn take_removal(&mut self, tombstone: &Incoming) -> Result<(), SourceError> {
+        Ok(self.stage.push(tombstone)?)
+    }
+
+    /// Keeps a refused line, encrypted.
+    pub fn refuse(
+        &mut self,
+        reason: Reason,
+        resource_type: Option<String>,
+        line: &[u8],
+        length: u64,
+        entry: u64,
+    ) -> Result<(), SourceError> {
+        if self.unit.refused.len() >= REFUSED_KEPT_MAX {
+            self.unit.refused_uncounted += 1;
+            return Ok(());
+        }
+        let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
+        let sealed = seal_bytes(self.pull.snapshot.key(), QUARANTINE_SEAL, kept)
+            .map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
+        self.unit.refused.push(Refused {
+            reason: reason.text().to_owned(),
+            source: self.unit.query.clone(),
+            entry,
+            resource_type,
+            bytes: length,
+            sha256: crate::store::sha256_hex(line),
+            sealed,
+        });
+        Ok(())
+    }
+
+    /// Makes the unit durable; with a gap, what did come is kept too.
+    pub fn finish(mut self, gap: Option<String>) -> Result<Unit, SourceError> {
+        self.unit.staged = Some(self.stage.finish()?);
+        self.unit.gap = gap;
+        self.pull.progress.received(self.unit.received);
+        Ok(self.unit)
+    }
+}
