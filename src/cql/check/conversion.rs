@@ -101,7 +101,7 @@ impl Conversions {
             return Some(Way { cost: SUBTYPE, step: Step::Nothing });
         }
         match (from, to) {
-            (Type::Choice(types), _) => self.from_choice(types, to, depth),
+            (Type::Choice(types), _) => self.way_from_choice(types, to, depth),
             (_, Type::Choice(types)) => types.iter().filter_map(|ty| self.way_within(from, ty, depth + 1)).min_by_key(|way| way.cost),
             (Type::List(a), Type::List(b)) => {
                 let inner = self.way_within(a, b, depth + 1)?;
@@ -116,12 +116,12 @@ impl Conversions {
                 let each = a.iter().zip(b.iter()).all(|(a, b)| a.1 == Type::Any || self.is_subtype(&a.1, &b.1));
                 (same && each).then(|| Way { cost: COMPATIBLE, step: Step::As(to.clone()) })
             }
-            (Type::Class(class), _) => self.from_class(class, to, depth),
+            (Type::Class(class), _) => self.way_from_class(class, to, depth),
             _ => system_conversion(from, to),
         }
     }
 
-    fn from_choice(&self, types: &[Type], to: &Type, depth: usize) -> Option<Way> {
+    fn way_from_choice(&self, types: &[Type], to: &Type, depth: usize) -> Option<Way> {
         let ways: Vec<(Type, Way)> = types.iter().filter_map(|ty| Some((ty.clone(), self.way_within(ty, to, depth + 1)?))).collect();
         let cost = CAST + ways.iter().map(|(_, way)| way.cost).min()?;
         let step = match ways.as_slice() {
@@ -132,7 +132,7 @@ impl Conversions {
         Some(Way { cost, step })
     }
 
-    fn from_class(&self, class: &str, to: &Type, depth: usize) -> Option<Way> {
+    fn way_from_class(&self, class: &str, to: &Type, depth: usize) -> Option<Way> {
         self.class_conversions(class)
             .filter_map(|(target, function)| {
                 let own = if is_simple(target) { SIMPLE } else { STRUCTURED };
