@@ -1,0 +1,376 @@
+//! A measure compiled: its definition joined to its CQL, and one patient's record to populations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+
+use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
+use super::period::Period;
+use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
+use super::result::{GroupResult, PatientResult};
+use crate::cql::date_time::{Date, DateTime, Time};
+use crate::cql::interval::{Interval, Point};
+use crate::cql::value::{ClassId, Value};
+use crate::cql::{DefineId, Environment, EvaluationError, FunctionId, Program, Session};
+use crate::fhir::record::{NodeId, Record};
+use crate::terminology::ValueSets;
+use crate::terminology::units::Units;
+
+/// Name of the CQL parameter that holds the reporting period.
+pub const MEASUREMENT_PERIOD: &str = "Measurement Period";
+/// Stratum of a member whose value is null.
+pub const UNKNOWN: &str = "unknown";
+/// Most events of one population of one patient.
+const EVENTS_MAX: usize = 100_000;
+/// Deepest nesting of a value that names an event or stratum.
+const RENDER_DEPTH_MAX: usize = 8;
+
+/// A measure ready to be evaluated; immutable, shared between threads.
+#[derive(Clone, Debug)]
+pub struct Measure {
+    /// What `measure.yaml` says.
+    pub definition: Definition,
+    /// Its groups.
+    pub groups: Vec<Group>,
+    pub(super) program: Arc<Program>,
+    pub(super) bindings: Vec<GroupBinding>,
+    pub(super) supplements: Vec<DefineId>,
+    pub(super) parameters: BTreeMap<String, Value>,
+    /// Effective values of the parameters that the measure names, for reports.
+    pub shown_parameters: BTreeMap<String, String>,
+    /// SHA-256 over the texts it was made from, as hex.
+    pub digest: String,
+}
+
+/// The CQL behind a name of the definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// A definition of the patient.
+    Define(DefineId),
+    /// A function of one event.
+    Function(FunctionId),
+}
+
+/// One group with its CQL.
+#[derive(Clone, Debug)]
+pub(super) struct GroupBinding {
+    pub(super) shape: GroupShape,
+    pub(super) populations: Vec<Binding>,
+    /// Per population: definition and reason of those for whom the record cannot tell.
+    pub(super) unknown: Vec<Vec<(Binding, &'static str)>>,
+    pub(super) stratifiers: Vec<StratifierBinding>,
+}
+
+/// One stratifier with its CQL.
+#[derive(Clone, Debug)]
+pub(super) struct StratifierBinding {
+    pub(super) kind: StratifierKind,
+    pub(super) components: Vec<Binding>,
+}
+
+/// Everything that a result depends on beside measure, record and period.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// `Now()` and `Today()`.
+    pub now: DateTime,
+    /// The zone in which days are meant.
+    pub zone: jiff::tz::TimeZone,
+    /// Expanded value sets.
+    pub value_sets: Arc<ValueSets>,
+    /// Units of measure.
+    pub units: Arc<Units>,
+}
+
+/// A measure over certain periods, prepared once for all patients.
+#[derive(Clone, Debug)]
+pub struct Run<'m> {
+    /// The measure.
+    pub measure: &'m Measure,
+    environments: Vec<(Period, Environment)>,
+}
+
+impl Measure {
+    /// The compiled CQL: data requirements and shape of the scan.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Prepares the measure for these periods.
+    pub fn over(&self, periods: &[Period], setting: &Setting) -> Run<'_> {
+        let environment = |period: &Period| {
+            let mut parameters = self.parameters.clone();
+            parameters.insert(MEASUREMENT_PERIOD.to_owned(), interval(period));
+            Environment {
+                parameters,
+                now: setting.now,
+                zone: setting.zone.clone(),
+                value_sets: setting.value_sets.clone(),
+                units: setting.units.clone(),
+            }
+        };
+        Run { measure: self, environments: periods.iter().map(|period| (*period, environment(period))).collect() }
+    }
+}
+
+/// The period as CQL sees it: from the first to the last millisecond, in the zone of the evaluation.
+fn interval(period: &Period) -> Value {
+    let moment = |day: jiff::civil::Date, time: Time| {
+        let date = Date::new(day.year().into(), Some(day.month().into()), Some(day.day().into()))?;
+        DateTime::new(date, Some(time), None)
+    };
+    let bound = |found: Option<DateTime>| found.map_or(Value::Null, Value::DateTime);
+    Value::Interval(Arc::new(Interval {
+        low: bound(moment(period.start, Time::MIN)),
+        low_closed: true,
+        high: bound(moment(period.end, Time::MAX)),
+        high_closed: true,
+        point: Some(Point::DateTime),
+    }))
+}
+
+impl Run<'_> {
+    /// The periods, in the order of the results.
+    pub fn periods(&self) -> impl Iterator<Item = Period> + '_ {
+        self.environments.iter().map(|(period, _)| *period)
+    }
+
+    /// One patient over all periods. An error names the place in the CQL and nothing of the patient.
+    pub fn evaluate(&self, record: &Record) -> Vec<Result<PatientResult, EvaluationError>> {
+        self.environments.iter().map(|(_, environment)| self.one(record, environment)).collect()
+    }
+
+    /// A session over one period, to ask single definitions; `None` when there is no such period.
+    pub fn session<'s>(&'s self, record: &'s Record, period: usize) -> Option<Session<'s>> {
+        let (_, environment) = self.environments.get(period)?;
+        Some(Session::new(&self.measure.program, environment, record))
+    }
+
+    fn one(&self, record: &Record, environment: &Environment) -> Result<PatientResult, EvaluationError> {
+        let session = Session::new(&self.measure.program, environment, record);
+        let mut patient = Patient { measure: self.measure, session, events: BTreeMap::new() };
+        let mut result = PatientResult::default();
+        for binding in &self.measure.bindings {
+            result.groups.push(patient.group(binding)?);
+        }
+        let counted = result.groups.iter().any(|group| !group.is_empty());
+        for define in &self.measure.supplements {
+            let value = if counted { patient.session.evaluate(*define)? } else { Value::Null };
+            result.supplements.push(patient.render(&value, 0).filter(|text| !text.is_empty()));
+        }
+        Ok(result)
+    }
+}
+
+/// One patient while a measure is evaluated over one period.
+struct Patient<'a> {
+    measure: &'a Measure,
+    session: Session<'a>,
+    /// The events met so far, by key.
+    events: BTreeMap<Member, Value>,
+}
+
+impl Patient<'_> {
+    fn group(&mut self, binding: &GroupBinding) -> Result<GroupResult, EvaluationError> {
+        let slots = &binding.shape.slots;
+        let mut criteria = Criteria::none(slots.len());
+        let initial = |slot: &population::Slot| slot.code == PopulationCode::InitialPopulation;
+        for first in [true, false] {
+            for (index, slot) in slots.iter().enumerate() {
+                if slot.code != PopulationCode::MeasureObservation && initial(slot) == first {
+                    self.criterion(binding, index, &mut criteria)?;
+                }
+            }
+            let nobody = criteria.holds.iter().all(BTreeSet::is_empty) && criteria.unknown.iter().all(BTreeMap::is_empty);
+            if first && nobody {
+                let memberships = population::memberships(&binding.shape, &criteria);
+                return Ok(GroupResult { memberships, strata: vec![BTreeMap::new(); binding.stratifiers.len()] });
+            }
+        }
+        self.observe(binding, &mut criteria)?;
+        let memberships = population::memberships(&binding.shape, &criteria);
+        let strata = self.strata(binding, &memberships)?;
+        Ok(GroupResult { memberships, strata })
+    }
+
+    fn criterion(&mut self, binding: &GroupBinding, index: usize, criteria: &mut Criteria) -> Result<(), EvaluationError> {
+        let Some(own) = binding.populations.get(index) else { return Ok(()) };
+        let (holds, undetermined) = self.members(*own)?;
+        let mut unknown = BTreeMap::new();
+        for (doubt, reason) in binding.unknown.get(index).into_iter().flatten() {
+            for member in self.members(*doubt)?.0 {
+                unknown.entry(member).or_insert_with(|| (*reason).to_owned());
+            }
+        }
+        if undetermined {
+            unknown.entry(Member::new()).or_insert_with(|| UNDETERMINED.to_owned());
+        }
+        if let (Some(place), Some(doubts)) = (criteria.holds.get_mut(index), criteria.unknown.get_mut(index)) {
+            *place = holds;
+            *doubts = unknown;
+        }
+        Ok(())
+    }
+
+    /// The members that a definition gives, and whether it is a Boolean that gave null.
+    fn members(&mut self, binding: Binding) -> Result<(BTreeSet<Member>, bool), EvaluationError> {
+        let Binding::Define(define) = binding else { return Ok((BTreeSet::new(), false)) };
+        let value = self.session.evaluate(define)?;
+        let patients = self.measure.definition.counts_patients();
+        match value {
+            Value::Boolean(true) => Ok((BTreeSet::from([Member::new()]), false)),
+            Value::Boolean(false) => Ok((BTreeSet::new(), false)),
+            Value::Null => Ok((BTreeSet::new(), patients)),
+            Value::List(items) => {
+                let mut members = BTreeSet::new();
+                for item in items.iter().filter(|item| !item.is_null()).take(EVENTS_MAX) {
+                    let Some(key) = self.render(item, 0) else { continue };
+                    self.events.entry(key.clone()).or_insert_with(|| item.clone());
+                    members.insert(key);
+                }
+                Ok((members, false))
+            }
+            other => {
+                let message = format!("a population gave {}, expected Boolean or a list", other.type_name());
+                Err(EvaluationError { message, at: None, within: Some(self.measure.program.define_name(define).to_owned()) })
+            }
+        }
+    }
+
+    fn observe(&mut self, binding: &GroupBinding, criteria: &mut Criteria) -> Result<(), EvaluationError> {
+        if !binding.shape.slots.iter().any(|slot| slot.code == PopulationCode::MeasureObservation) {
+            return Ok(());
+        }
+        let members = population::memberships(&binding.shape, criteria);
+        for (index, slot) in binding.shape.slots.iter().enumerate() {
+            let (PopulationCode::MeasureObservation, Some(observed)) = (slot.code, slot.of) else { continue };
+            let scored = members.get(observed).map(|found| found.scored.clone()).unwrap_or_default();
+            for member in scored {
+                let Some(own) = binding.populations.get(index) else { continue };
+                let value = self.of_member(*own, &member)?;
+                if let (Some(number), Some(place)) = (number(&value), criteria.observed.get_mut(index)) {
+                    place.insert(member, number);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a definition, or of a function for one event.
+    fn of_member(&mut self, binding: Binding, member: &Member) -> Result<Value, EvaluationError> {
+        match binding {
+            Binding::Define(define) => self.session.evaluate(define),
+            Binding::Function(function) => match self.events.get(member).cloned() {
+                Some(event) => self.session.call(function, &[event]),
+                None => Ok(Value::Null),
+            },
+        }
+    }
+
+    fn strata(&mut self, binding: &GroupBinding, memberships: &[Membership]) -> Result<Vec<BTreeMap<Vec<String>, Option<BTreeSet<Member>>>>, EvaluationError> {
+        let everyone: BTreeSet<Member> =
+            memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
+        let mut all = Vec::new();
+        for stratifier in &binding.stratifiers {
+            let mut strata: BTreeMap<Vec<String>, Option<BTreeSet<Member>>> = BTreeMap::new();
+            let of_patient = stratifier.components.iter().all(|one| matches!(one, Binding::Define(_)));
+            if everyone.is_empty() {
+                // Nobody to divide.
+            } else if stratifier.kind == StratifierKind::Criteria {
+                if let Some(criterion) = stratifier.components.first() {
+                    strata.insert(vec!["true".to_owned()], Some(self.members(*criterion)?.0));
+                }
+            } else if of_patient {
+                strata.insert(self.stratum(stratifier, &Member::new())?, None);
+            } else {
+                for member in &everyone {
+                    let name = self.stratum(stratifier, member)?;
+                    strata.entry(name).or_default().get_or_insert_default().insert(member.clone());
+                }
+            }
+            all.push(strata);
+        }
+        Ok(all)
+    }
+
+    fn stratum(&mut self, stratifier: &StratifierBinding, member: &Member) -> Result<Vec<String>, EvaluationError> {
+        let mut name = Vec::new();
+        for component in &stratifier.components {
+            let value = self.of_member(*component, member)?;
+            let text = self.render(&value, 0).filter(|text| !text.is_empty());
+            name.push(text.unwrap_or_else(|| UNKNOWN.to_owned()));
+        }
+        Ok(name)
+    }
+
+    /// A value as a text that is the same for equal values: the key of an event, the name of a stratum.
+    fn render(&self, value: &Value, depth: usize) -> Option<String> {
+        if depth > RENDER_DEPTH_MAX {
+            return None;
+        }
+        match value {
+            Value::Node(node, class) => self.render_node(*node, *class),
+            Value::List(items) => {
+                let mut texts: Vec<String> = items.iter().filter_map(|item| self.render(item, depth + 1)).collect();
+                texts.sort();
+                texts.dedup();
+                Some(texts.join(","))
+            }
+            Value::Interval(interval) => {
+                let [low, high] = [&interval.low, &interval.high].map(|bound| self.render(bound, depth + 1).unwrap_or_default());
+                Some(format!("{}{low},{high}{}", if interval.low_closed { '[' } else { '(' }, if interval.high_closed { ']' } else { ')' }))
+            }
+            Value::Tuple(tuple) => Some(self.render_elements(&tuple.elements, depth)),
+            Value::Instance(instance) => Some(self.render_elements(&instance.elements, depth)),
+            plain => render_plain(plain),
+        }
+    }
+
+    fn render_elements(&self, elements: &[(Arc<str>, Value)], depth: usize) -> String {
+        let mut parts: Vec<String> = elements
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, depth + 1)?)))
+            .collect();
+        parts.sort();
+        parts.join(";")
+    }
+
+    fn render_node(&self, node: NodeId, _class: ClassId) -> Option<String> {
+        let record = self.session.record();
+        if let (Some(kind), Some(id)) = (record.resource_type(node), record.resource_id(node)) {
+            return Some(format!("{kind}/{id}"));
+        }
+        if let Some(text) = record.text(node) {
+            return Some(text.to_owned());
+        }
+        let number = record.number(node).map(|number| number.normalize().to_string());
+        number.or_else(|| record.boolean(node).map(|truth| truth.to_string())).or_else(|| Some(format!("#{}", node.0)))
+    }
+}
+
+fn render_plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Boolean(truth) => Some(truth.to_string()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Long(number) => Some(number.to_string()),
+        Value::Decimal(number) => Some(number.normalize().to_string()),
+        Value::String(text) => Some(text.to_string()),
+        Value::Date(date) => Some(date.to_string()),
+        Value::DateTime(moment) => Some(moment.to_string()),
+        Value::Time(time) => Some(time.to_string()),
+        Value::Quantity(quantity) => Some(format!("{} {}", quantity.value.normalize(), quantity.unit)),
+        Value::Code(code) => Some(code.code.to_string()),
+        Value::Concept(concept) => concept.codes.first().map(|code| code.code.to_string()),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<Decimal> {
+    match value {
+        Value::Integer(number) => Some(Decimal::from(*number)),
+        Value::Long(number) => Some(Decimal::from(*number)),
+        Value::Decimal(number) => Some(*number),
+        Value::Quantity(quantity) => Some(quantity.value),
+        _ => None,
+    }
+}

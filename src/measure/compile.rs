@@ -1,0 +1,308 @@
+//! Joins a definition to its CQL: every name resolved, every type right, every value set there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, StratifierBinding};
+use super::definition::{self, Definition, Group, Population, StratifierKind, Text, locate};
+use super::population::PopulationCode;
+use crate::cql::model::Models;
+use crate::cql::types::Type;
+use crate::cql::value::{Quantity, Value};
+use crate::cql::{self, Libraries, Program};
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
+use crate::terminology::ValueSets;
+
+/// The texts of one measure.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `measure.yaml`.
+    pub definition: Arc<SourceFile>,
+    /// The CQL beside it.
+    pub cql: Vec<Arc<SourceFile>>,
+    /// Libraries that it may include.
+    pub libraries: Vec<Arc<SourceFile>>,
+}
+
+/// What to do about a value set that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingValueSets {
+    /// The measure cannot be used: it would silently find nobody.
+    #[default]
+    Error,
+    /// Say it and go on.
+    Warn,
+}
+
+/// What the caller decides about a measure.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Values of parameters by name, in place of those of the definition; as text.
+    pub parameters: BTreeMap<String, String>,
+    /// About value sets that are not there.
+    pub missing_value_sets: MissingValueSets,
+}
+
+/// Compiles one measure; `None` when anything is wrong that would change a number.
+pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Option<Measure>, Vec<Diagnostic>) {
+    let (definition, mut found) = definition::parse(&files.definition);
+    let Some(definition) = definition else { return (None, found) };
+    let Some(root) = root(files, &definition, &mut found) else { return (None, found) };
+    let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
+    shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());
+    let mut libraries = Libraries::default();
+    shared.iter().for_each(|source| libraries.add(source));
+    let (program, more) = cql::compile(&[root.clone()], &libraries, models);
+    found.extend(more);
+    let Some(program) = program else { return (None, found) };
+    let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
+    let library = library.unwrap_or_default();
+    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found };
+    linker.value_sets(value_sets, choices.missing_value_sets);
+    let (parameters, shown_parameters) = linker.parameters(choices);
+    let groups = definition.all_groups();
+    let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
+    let supplements: Vec<_> = definition.supplemental_data.iter().map(|one| linker.define(&one.define)).collect();
+    let found = linker.found;
+    if diagnostic::has_errors(&found) {
+        return (None, found);
+    }
+    let supplements = supplements.into_iter().flatten().filter_map(|binding| match binding {
+        Binding::Define(define) => Some(define),
+        Binding::Function(_) => None,
+    });
+    let measure = Measure {
+        groups,
+        bindings: bindings.into_iter().flatten().collect(),
+        supplements: supplements.collect(),
+        program: Arc::new(program),
+        parameters,
+        shown_parameters,
+        digest: digest(files),
+        definition,
+    };
+    (Some(measure), found)
+}
+
+fn digest(files: &Files) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut texts: Vec<&str> = files.cql.iter().chain(&files.libraries).map(|file| file.text.as_str()).collect();
+    texts.sort_unstable();
+    for text in std::iter::once(files.definition.text.as_str()).chain(texts) {
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The CQL that the definition names, or the only one there is.
+fn root(files: &Files, definition: &Definition, found: &mut Vec<Diagnostic>) -> Option<Arc<SourceFile>> {
+    let name_of = |file: &Arc<SourceFile>| file.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+    let at = |text: &Text| locate(&files.definition, text);
+    let Some(wanted) = &definition.library else {
+        if let [only] = files.cql.as_slice() {
+            return Some(only.clone());
+        }
+        let message = format!("{} CQL files stand beside the measure, and `library` does not say which", files.cql.len());
+        found.push(Diagnostic::error(message).at(at(&definition.id)).help("add `library: NAME.cql`"));
+        return None;
+    };
+    if let Some(file) = files.cql.iter().find(|file| name_of(file) == wanted.value) {
+        return Some(file.clone());
+    }
+    let names: Vec<String> = files.cql.iter().map(name_of).collect();
+    let mut finding = Diagnostic::error(format!("there is no `{}` beside the measure", wanted.value)).at(at(wanted));
+    if let Some(near) = diagnostic::nearest(&wanted.value, names.iter().map(String::as_str)) {
+        finding = finding.help(format!("did you mean `{near}`?"));
+    }
+    found.push(finding);
+    None
+}
+
+struct Linker<'a> {
+    source: &'a Arc<SourceFile>,
+    definition: &'a Definition,
+    program: &'a Program,
+    library: &'a str,
+    found: Vec<Diagnostic>,
+}
+
+impl Linker<'_> {
+    fn value_sets(&mut self, known: &ValueSets, missing: MissingValueSets) {
+        let tree = self.program.tree();
+        let mut urls: Vec<(String, Location)> = Vec::new();
+        for row in &tree.value_sets {
+            if known.find(&row.id, row.version.as_deref()).is_none_or(|set| set.is_empty()) {
+                let source = tree.libraries.get(row.library.index()).map(|library| library.source.clone());
+                let source = source.unwrap_or_else(|| self.source.clone());
+                let canonical = row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
+                urls.push((canonical, Location::new(&source, row.at)));
+            }
+        }
+        for (url, at) in urls {
+            let message = format!("value set `{url}` is missing, empty or not expanded");
+            let near = diagnostic::nearest(&url, known.urls()).map(|near| format!("did you mean `{near}`?"));
+            let help = near.unwrap_or_else(|| "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned());
+            let finding = match missing {
+                MissingValueSets::Error => Diagnostic::error(message),
+                MissingValueSets::Warn => Diagnostic::warning(message),
+            };
+            self.found.push(finding.at(at).help(help));
+        }
+    }
+
+    /// Values of the parameters, and the same as text for reports.
+    fn parameters(&mut self, choices: &Choices) -> (BTreeMap<String, Value>, BTreeMap<String, String>) {
+        let names: Vec<(String, Type)> = self.program.parameters().iter().map(|one| (one.name.to_string(), one.ty.clone())).collect();
+        let mut values = BTreeMap::new();
+        let mut shown = BTreeMap::new();
+        let here = Location::new(self.source, Span::new(0, 0));
+        let of_file = self.definition.parameters.iter().map(|(name, parameter)| {
+            let place = &parameter.value.referenced;
+            let start = self.source.offset(place.line() as usize, place.column() as usize) as u32;
+            (name.clone(), parameter.value.value.text(), Location::new(self.source, Span::new(start, start)))
+        });
+        let chosen = choices.parameters.iter().map(|(name, text)| (name.clone(), text.clone(), here.clone()));
+        for (name, text, at) in of_file.chain(chosen).collect::<Vec<_>>() {
+            let Some((_, ty)) = names.iter().find(|(known, _)| *known == name) else {
+                let mut finding = Diagnostic::error(format!("the CQL has no parameter `{name}`")).at(at);
+                if let Some(near) = diagnostic::nearest(&name, names.iter().map(|(known, _)| known.as_str())) {
+                    finding = finding.help(format!("did you mean `{near}`?"));
+                }
+                self.found.push(finding);
+                continue;
+            };
+            match literal(&text, ty) {
+                Some(value) => {
+                    values.insert(name.clone(), value);
+                    shown.insert(name, text);
+                }
+                None => self.found.push(Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).at(at)),
+            }
+        }
+        if !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
+            let text = format!("the CQL has no parameter `{MEASUREMENT_PERIOD}`: every period would give the same numbers");
+            self.found.push(Diagnostic::warning(text).at(here));
+        }
+        (values, shown)
+    }
+
+    fn group(&mut self, group: &Group) -> Option<GroupBinding> {
+        let mut populations = Vec::new();
+        let mut unknown = Vec::new();
+        for population in &group.populations {
+            populations.push(self.population(population));
+            let mut doubts = Vec::new();
+            for doubt in &population.cannot_tell {
+                if let Some(binding) = self.define(&doubt.define) {
+                    self.membership_type(&doubt.define, binding);
+                    doubts.push((binding, doubt.reason.code()));
+                }
+            }
+            unknown.push(doubts);
+        }
+        let stratifiers = group.stratifiers.iter().map(|stratifier| {
+            let names: Vec<&Text> = stratifier.define.iter().chain(stratifier.components.iter().map(|one| &one.define)).collect();
+            let components: Vec<Option<Binding>> = names.iter().map(|name| self.define_or_function(name)).collect();
+            if let (StratifierKind::Criteria, Some(name), Some(Some(binding))) = (stratifier.kind, names.first(), components.first()) {
+                self.membership_type(name, *binding);
+            }
+            Some(StratifierBinding { kind: stratifier.kind, components: components.into_iter().collect::<Option<Vec<_>>>()? })
+        });
+        let stratifiers: Vec<Option<StratifierBinding>> = stratifiers.collect();
+        Some(GroupBinding {
+            shape: group.shape(self.definition.scoring),
+            populations: populations.into_iter().collect::<Option<Vec<_>>>()?,
+            unknown,
+            stratifiers: stratifiers.into_iter().collect::<Option<Vec<_>>>()?,
+        })
+    }
+
+    fn population(&mut self, population: &Population) -> Option<Binding> {
+        if population.code == PopulationCode::MeasureObservation {
+            return self.define_or_function(&population.define);
+        }
+        let binding = self.define(&population.define)?;
+        self.membership_type(&population.define, binding);
+        Some(binding)
+    }
+
+    fn define(&mut self, name: &Text) -> Option<Binding> {
+        if let Some(define) = self.program.define(self.library, &name.value) {
+            return Some(Binding::Define(define));
+        }
+        self.unknown_name(name, false);
+        None
+    }
+
+    fn define_or_function(&mut self, name: &Text) -> Option<Binding> {
+        if let Some(define) = self.program.define(self.library, &name.value) {
+            return Some(Binding::Define(define));
+        }
+        let Some(function) = self.program.function(self.library, &name.value) else {
+            self.unknown_name(name, true);
+            return None;
+        };
+        let operands = self.program.tree().functions.get(function.index()).map_or(0, |row| row.operands.len());
+        if operands != 1 || self.definition.counts_patients() {
+            let message = format!("`{}` is a function of {operands}: expected a function of one event, in a measure that counts events", name.value);
+            self.found.push(Diagnostic::error(message).at(locate(self.source, name)));
+            return None;
+        }
+        Some(Binding::Function(function))
+    }
+
+    fn unknown_name(&mut self, name: &Text, functions: bool) {
+        let kind = if functions { "definition or function" } else { "definition" };
+        let mut finding = Diagnostic::error(format!("library `{}` has no {kind} `{}`", self.library, name.value)).at(locate(self.source, name));
+        let tree = self.program.tree();
+        let defines = self.program.defines(self.library).into_iter().map(|(_, name)| name);
+        let functions = tree.functions.iter().filter(|_| functions).map(|row| &*row.name);
+        if let Some(near) = diagnostic::nearest(&name.value, defines.chain(functions)) {
+            finding = finding.help(format!("did you mean `{near}`?"));
+        }
+        self.found.push(finding);
+    }
+
+    /// A criterion gives Boolean for patients, a list of the basis for events.
+    fn membership_type(&mut self, name: &Text, binding: Binding) {
+        let Binding::Define(define) = binding else { return };
+        let ty = self.program.define_type(define).clone();
+        let basis = &self.definition.basis.value;
+        let (fits, expected) = if self.definition.counts_patients() {
+            (matches!(ty, Type::Boolean | Type::Any), "Boolean".to_owned())
+        } else {
+            let of_basis = |item: &Type| match item {
+                Type::Class(class) => class.rsplit('.').next() == Some(basis),
+                Type::Any => true,
+                other => other.to_string().rsplit('.').next() == Some(basis.as_str()),
+            };
+            (matches!(&ty, Type::List(item) if of_basis(item)), format!("List<{basis}>"))
+        };
+        if !fits {
+            let message = format!("`{}` gives {ty}, a measure that counts `{basis}` expects {expected}", name.value);
+            self.found.push(
+                Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure"),
+            );
+        }
+    }
+}
+
+/// A parameter's value from its text, by its type.
+fn literal(text: &str, ty: &Type) -> Option<Value> {
+    match ty {
+        Type::Boolean => text.parse().ok().map(Value::Boolean),
+        Type::Integer => text.parse().ok().map(Value::Integer),
+        Type::Long => text.parse().ok().map(Value::Long),
+        Type::Decimal => text.parse().ok().map(Value::Decimal),
+        Type::String => Some(Value::string(text)),
+        Type::Date => crate::cql::date_time::Date::parse(text).map(Value::Date),
+        Type::DateTime => crate::cql::date_time::DateTime::parse_fhir(text).map(Value::DateTime),
+        Type::Quantity => {
+            let (number, unit) = text.split_once(' ').unwrap_or((text, "1"));
+            let unit = unit.trim_matches('\'');
+            Some(Value::Quantity(Arc::new(Quantity { value: number.parse().ok()?, unit: Arc::from(unit) })))
+        }
+        _ => None,
+    }
+}
