@@ -11,6 +11,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::diagnostic::{self, Diagnostic, Severity};
 
+pub mod outbox;
+pub mod registry;
+
 /// The command line of `watershed`.
 #[derive(Debug, Parser)]
 #[command(name = "watershed", version, about = "Carry a hospital's FHIR data, as agreed quality measures, into a Learning Health Network",
@@ -41,7 +44,12 @@ pub enum Format {
 
 /// Every command.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Feeds on their way
+    Outbox(outbox::Args),
+    /// The network's end
+    Registry(registry::Args),
+}
 
 /// What every command is told.
 #[derive(Clone, Copy, Debug)]
@@ -162,8 +170,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Hands over to the command's file.
-fn dispatch(command: Command, _context: &Context) -> Result<Ending, Failure> {
-    match command {}
+fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
+    match command {
+        Command::Outbox(args) => outbox::run(args, context),
+        Command::Registry(args) => registry::run(args, context),
+    }
 }
 
 /// Says why, and turns the ending into the exit code.

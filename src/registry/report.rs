@@ -200,17 +200,20 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
     }
     let count = |code: &str| populations.iter().find(|population| code_of(population) == code).and_then(|population| decimal(population.get("count")?));
     let minus = |from: Option<Decimal>, codes: &[&str]| from.map(|from| codes.iter().filter_map(|code| count(code)).fold(from, |sum, count| sum - count));
-    let observed = |side: &str, place: usize| observation(populations, side, place);
+    let observed = |side: &str, place: usize| score_part(group, side).or_else(|| observation(populations, side, place));
+    let stated = score_part(group, "numerator").is_some();
     let denominator = observed("denominator", 1).or_else(|| minus(count("denominator"), &["denominator-exclusion", "denominator-exception"]));
     let mut numerator = observed("numerator", 0).or_else(|| minus(count("numerator"), &["numerator-exclusion"]));
     if is_proportion && let (Some(above), Some(below), Some(score)) = (numerator, denominator, score) {
         // Counts are reported before exclusions are taken off; members of both show in the score alone.
         let scored = (score * below).round();
-        if !below.is_zero() && scored != above {
+        if stated && scored != above && !below.is_zero() {
+            reasons.push(format!("score {score} is not numerator {above} by denominator {below}"));
+        } else if !below.is_zero() {
             numerator = Some(scored);
         }
-        if scored > below {
-            reasons.push(format!("numerator {scored} is greater than denominator {below}"));
+        if scored > below || numerator > denominator {
+            reasons.push(format!("numerator {} is greater than denominator {below}", scored.max(above)));
         }
     }
     if [numerator, denominator].into_iter().flatten().any(|number| number < Decimal::ZERO) {
@@ -221,6 +224,15 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
 
 fn code_of(population: &Value) -> String {
     population.pointer("/code/coding/0/code").and_then(Value::as_str).map(shown).unwrap_or_default()
+}
+
+/// Numerator or denominator as the score uses them, where the report states them (our own adapters do).
+fn score_part(group: &Value, side: &str) -> Option<Decimal> {
+    let of = |value: &Value, url: &str| {
+        let named = |extension: &&Value| extension.get("url").and_then(Value::as_str).is_some_and(|found| found == url || found.ends_with(&format!("/{url}")));
+        items(value, "extension").iter().find(named).cloned()
+    };
+    decimal(of(&of(group, "score-parts")?, side)?.get("valueDecimal")?)
 }
 
 /// The aggregate of the observations of one side of a ratio; sides are named by reference or, without, by order.

@@ -80,6 +80,16 @@ fn observations_make_the_pair_of_a_ratio() {
 }
 
 #[test]
+fn stated_parts_come_first_and_must_agree_with_the_score() {
+    let part = |name: &str, value: i64| json!({ "url": name, "valueDecimal": value });
+    let mut stated = report();
+    stated["group"][0]["extension"] = json!([{ "url": "http://w/score-parts", "extension": [part("numerator", 7), part("denominator", 10)] }]);
+    assert_eq!(judge(&stated).unwrap().denominator, Some(Decimal::from(10)));
+    stated["group"][0]["extension"][0]["extension"][0] = part("numerator", 9);
+    assert_eq!(judge(&stated).unwrap_err(), ["score 0.7 is not numerator 9 by denominator 10"]);
+}
+
+#[test]
 fn every_reason_is_given() {
     let cases: &[(&str, Value, &str)] = &[
         ("/resourceType", json!("Patient"), "`resourceType` is `Patient`, expected `MeasureReport`"),

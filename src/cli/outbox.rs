@@ -1,0 +1,140 @@
+//! `watershed outbox`: what waits, what was delivered, what was rejected and why.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, Subcommand};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Context, Ending, Failure, Format, print, print_json};
+use crate::config::load_site;
+use crate::outbox::{self, Listed, OutboxError, State};
+use crate::store::Store;
+
+/// File of the state database in the site's data directory.
+pub const STATE_FILE: &str = "state.sqlite";
+
+/// Feeds on their way
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// The site's configuration
+    #[arg(long, global = true, default_value = "site.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Every feed, newest first
+    List,
+    /// One feed: its manifest, its state, its reasons
+    Show {
+        /// The feed, or the first characters of its identifier
+        feed: String,
+    },
+    /// Send a waiting feed now, or a rejected one anew
+    Retry {
+        /// The feed, or the first characters of its identifier
+        feed: String,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+    let path = state_path(&args.config)?;
+    match args.what {
+        What::List => {
+            let store = Store::open_beside(&path).map_err(unreachable)?;
+            list(&all(&store)?, context);
+            Ok(Ending::Fine)
+        }
+        What::Show { feed } => {
+            let store = Store::open_beside(&path).map_err(unreachable)?;
+            let found = find(&all(&store)?, &feed)?;
+            let manifest = store.with(|connection| Ok(outbox::manifest_of(connection, &found.feed))).map_err(unreachable)?.map_err(refused)?;
+            let mut shown = row(&found);
+            shown["manifest"] = serde_json::to_value(manifest).map_err(|error| Failure::bug(error.to_string()))?;
+            match context.format {
+                Format::Json => print_json(&shown),
+                Format::Human => print(&serde_json::to_string_pretty(&shown).unwrap_or_default()),
+            }
+            Ok(Ending::Fine)
+        }
+        What::Retry { feed } => {
+            let store = Store::open(&path).map_err(unreachable)?;
+            let found = find(&all(&store)?, &feed)?;
+            let sent = store.with(|connection| Ok(outbox::retry(connection, &found.feed, Timestamp::now()))).map_err(unreachable)?.map_err(refused)?;
+            match context.format {
+                Format::Json => print_json(&json!({ "feed": sent })),
+                Format::Human => print(&format!("feed `{sent}` is due now; `watershed deliver` sends it")),
+            }
+            Ok(Ending::Fine)
+        }
+    }
+}
+
+/// The state database of a configured site.
+pub fn state_path(config: &Path) -> Result<PathBuf, Failure> {
+    let (loaded, findings) = load_site(config);
+    let loaded = loaded.ok_or_else(|| Failure::diagnostics(&findings))?;
+    Ok(loaded.path(&loaded.value.site.data).join(STATE_FILE))
+}
+
+fn unreachable(error: crate::store::StoreError) -> Failure {
+    Failure::unreachable(error.to_string())
+}
+
+fn refused(error: OutboxError) -> Failure {
+    match error {
+        OutboxError::Unknown(_) | OutboxError::Draft(_) => Failure::usage(error.to_string()),
+        other => Failure::unreachable(other.to_string()),
+    }
+}
+
+fn all(store: &Store) -> Result<Vec<Listed>, Failure> {
+    store.with(|connection| Ok(outbox::list(connection))).map_err(unreachable)?.map_err(refused)
+}
+
+/// The one feed that begins like this.
+fn find(all: &[Listed], start: &str) -> Result<Listed, Failure> {
+    let mut found = all.iter().filter(|row| row.feed.starts_with(start));
+    match (found.next(), found.next()) {
+        (Some(row), None) => Ok(row.clone()),
+        (None, _) => Err(Failure::usage(format!("no feed begins with `{start}`")).hint("`watershed outbox list` shows them")),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several feeds begin with `{start}`")).hint("write more characters")),
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Pending => "waiting",
+        State::Delivered => "delivered",
+        State::Dead => "rejected",
+        State::Rebuilt => "rebuilt",
+    }
+}
+
+fn row(row: &Listed) -> Value {
+    json!({
+        "feed": row.feed, "site": row.site, "destination": row.destination, "state": word(row.state), "attempts": row.attempts, "reports": row.reports,
+        "created": row.created.to_string(), "settled": row.settled.map(|at| at.to_string()), "nextAttempt": row.next_attempt.map(|at| at.to_string()),
+        "reasons": row.reason.as_ref().map(|reason| reason.lines().map(str::to_owned).collect::<Vec<_>>()), "receipt": row.receipt,
+    })
+}
+
+fn list(rows: &[Listed], context: &Context) {
+    if context.format == Format::Json {
+        print_json(&json!({ "feeds": rows.iter().map(row).collect::<Vec<_>>() }));
+        return;
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["Feed", "State", "Reports", "Created", "Attempts", "Next attempt", "Reason"]);
+    for row in rows {
+        let reason = row.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
+        let next = row.next_attempt.map_or_else(String::new, |at| at.to_string());
+        let (short, created): (String, String) = (row.feed.chars().take(12).collect(), row.created.to_string());
+        table.add_row([&short, word(row.state), &row.reports.to_string(), &created, &row.attempts.to_string(), &next, reason]);
+    }
+    print(&table.to_string());
+}

@@ -1,0 +1,244 @@
+//! `watershed registry`: serve a network's registry, register its sites.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args as ClapArgs, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Context, Ending, Failure, Format, print, print_json};
+use crate::config::{self, Loaded, load_registry};
+use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::measure::definition::{self, Definition, Improvement};
+use crate::registry::store::{Keys, NewSite};
+use crate::registry::{self, MeasureCard, Options, RegistryError, Unit};
+use crate::smart::assertion::Jwks;
+
+/// Bytes of a measure file or key set that are read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The network's end
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Serve the registry and its pages until asked to stop
+    Serve {
+        /// The registry's configuration
+        #[arg(long, default_value = "registry.toml")]
+        config: PathBuf,
+    },
+    /// Register and list sites
+    Site {
+        #[command(subcommand)]
+        what: SiteCommand,
+    },
+    /// Verify the registry's audit chain
+    Verify {
+        /// The registry's configuration
+        #[arg(long, default_value = "registry.toml")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SiteCommand {
+    /// Register a site by its public keys
+    Add {
+        /// Short name, part of addresses: lower-case letters, digits and hyphens
+        name: String,
+        /// Client id its adapter uses
+        #[arg(long)]
+        client_id: String,
+        /// Its public keys: a JWK Set file, or the https address where it publishes them
+        #[arg(long, value_name = "FILE|URL")]
+        jwks: String,
+        /// The organization as people know it
+        #[arg(long)]
+        organization: String,
+        /// The registry's configuration
+        #[arg(long, default_value = "registry.toml")]
+        config: PathBuf,
+    },
+    /// List the registered sites
+    List {
+        /// The registry's configuration
+        #[arg(long, default_value = "registry.toml")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+    match args.what {
+        What::Serve { config } => serve(&config),
+        What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
+            let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
+            let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
+            let added = store.add_site(&site, Timestamp::now()).map_err(failure)?;
+            match context.format {
+                Format::Json => print_json(&json!({ "site": added.name, "clientId": added.client_id, "scope": registry::auth::SCOPE })),
+                Format::Human => print(&format!("site `{}` may now send feeds as client `{}`", added.name, added.client_id)),
+            }
+            Ok(Ending::Fine)
+        }
+        What::Site { what: SiteCommand::List { config } } => list(&config, context),
+        What::Verify { config } => {
+            let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
+            match store.verify_audit().map_err(failure)? {
+                Ok(records) => print(&format!("{records} audit records, unbroken")),
+                Err(found) => {
+                    print(&format!("the audit chain breaks at record {}", found.sequence));
+                    return Ok(Ending::Findings);
+                }
+            }
+            Ok(Ending::Fine)
+        }
+    }
+}
+
+fn failure(error: RegistryError) -> Failure {
+    match error {
+        RegistryError::Configuration(text) => Failure::configuration(text),
+        other => Failure::unreachable(other.to_string()),
+    }
+}
+
+fn load(path: &Path) -> Result<Loaded<config::Registry>, Failure> {
+    let (loaded, findings) = load_registry(path);
+    loaded.ok_or_else(|| Failure::diagnostics(&findings))
+}
+
+fn data(loaded: &Loaded<config::Registry>) -> PathBuf {
+    loaded.path(&loaded.value.data)
+}
+
+fn serve(path: &Path) -> Result<Ending, Failure> {
+    let loaded = load(path)?;
+    let config = &loaded.value;
+    let mut measures = Vec::new();
+    let mut findings = Vec::new();
+    for folder in &config.measures {
+        match card(&loaded.path(folder)) {
+            Ok(card) => merge(&mut measures, card),
+            Err(found) => findings.extend(found),
+        }
+    }
+    if !findings.is_empty() {
+        return Err(Failure::diagnostics(&findings));
+    }
+    let listener = TcpListener::bind(&config.listen)
+        .map_err(|error| Failure::unreachable(format!("cannot listen on `{}`: {error}", config.listen)).hint("is another registry running? change `listen`"))?;
+    let address = listener.local_addr().map_err(|error| Failure::unreachable(error.to_string()))?;
+    let tls = (!config.tls_certificate_file.is_empty()).then(|| (loaded.path(&config.tls_certificate_file), loaded.path(&config.tls_key_file)));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let public_url = if config.public_url.is_empty() { format!("{scheme}://{address}") } else { config.public_url.clone() };
+    let options = Options {
+        data: data(&loaded),
+        public_url: public_url.clone(),
+        network: config.network.clone(),
+        measures,
+        tls,
+        behind_proxy: config.behind_proxy,
+        late_after_hours: config.late_after_hours,
+        clock: Arc::new(Timestamp::now),
+    };
+    print(&format!("registry at {public_url}"));
+    super::block_on(async { registry::serve(options, listener, super::asked_to_stop()).await.map_err(failure) })?;
+    Ok(Ending::Fine)
+}
+
+/// A version more of a measure known already, or a measure more.
+fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
+    match cards.iter_mut().find(|known| known.url == card.url) {
+        Some(known) => {
+            let mut versions = std::mem::take(&mut known.versions);
+            versions.extend(card.versions.clone());
+            *known = MeasureCard { versions, ..card };
+        }
+        None => cards.push(card),
+    }
+}
+
+/// The registry's view of a measure folder.
+pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
+    let path = folder.join("measure.yaml");
+    let text = read(&path).map_err(|error| vec![Diagnostic::error(error)])?;
+    let (definition, findings) = definition::parse(&SourceFile::new(path.display().to_string(), text));
+    definition.as_ref().map(card_of).ok_or(findings)
+}
+
+/// The registry's view of a measure.
+pub fn card_of(definition: &Definition) -> MeasureCard {
+    let unit = match &definition.rate {
+        None => Unit::Percent,
+        Some(rate) => {
+            let after_per = rate.unit.trim().trim_start_matches("per ");
+            let of = after_per.trim_start_matches(|c: char| c.is_ascii_digit() || c == ',' || c == ' ');
+            Unit::Rate { per: rate.multiplier, of: of.to_owned() }
+        }
+    };
+    MeasureCard {
+        id: definition.id.value.clone(),
+        url: definition.url.value.clone(),
+        versions: vec![definition.version.value.clone()],
+        title: definition.title.clone(),
+        plain_language: definition.description.split_whitespace().collect::<Vec<_>>().join(" "),
+        higher_is_better: Some(definition.improvement == Improvement::Increase),
+        unit,
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let size = std::fs::metadata(path).map_err(|error| format!("cannot read `{shown}`: {error}"))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("`{shown}` has {size} bytes, at most {FILE_BYTES_MAX} are read"));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("cannot read `{shown}`: {error}"))
+}
+
+fn keys(written: &str) -> Result<Keys, Failure> {
+    if let Ok(url) = url::Url::parse(written)
+        && url.has_host()
+    {
+        let is_safe = url.scheme() == "https" || crate::http::is_loopback(&url);
+        return if is_safe { Ok(Keys::Url(written.to_owned())) } else { Err(Failure::usage(format!("`{written}` must be an https address")).hint("keys that anyone could replace on the way prove nothing")) };
+    }
+    let text = read(Path::new(written)).map_err(Failure::usage)?;
+    let set: Jwks = serde_json::from_str(&text)
+        .map_err(|error| Failure::configuration(format!("`{written}` is not a JWK Set: {error}")).hint("expected {\"keys\": [{\"kty\": …, \"kid\": …}]}"))?;
+    if set.keys.is_empty() || set.keys.iter().any(|key| key.common.key_id.is_none()) {
+        return Err(Failure::configuration(format!("`{written}` must hold at least one key, each with its `kid`")));
+    }
+    if serde_json::from_str::<serde_json::Value>(&text).ok().is_some_and(|set| set.pointer("/keys").and_then(|keys| keys.as_array()).into_iter().flatten().any(|key| key.get("d").is_some() || key.get("k").is_some())) {
+        return Err(Failure::configuration(format!("`{written}` holds a private key; register the public half only")).hint("make a new key: this one was shown to the registry"));
+    }
+    serde_json::to_string(&set).map(Keys::Set).map_err(|error| Failure::bug(error.to_string()))
+}
+
+fn list(config: &Path, context: &Context) -> Result<Ending, Failure> {
+    let sites = registry::open_store(&data(&load(config)?)).map_err(failure)?.sites().map_err(failure)?;
+    match context.format {
+        Format::Json => {
+            let site = |site: &registry::store::Site| json!({ "name": site.name, "organization": site.organization, "clientId": site.client_id, "heardAt": site.heard.map(|at| at.to_string()) });
+            print_json(&json!({ "sites": sites.iter().map(site).collect::<Vec<_>>() }));
+        }
+        Format::Human => {
+            let mut table = comfy_table::Table::new();
+            table.load_preset(comfy_table::presets::NOTHING).set_header(["Site", "Organization", "Client", "Last heard of"]);
+            for site in &sites {
+                let heard = site.heard.map_or_else(|| "never".to_owned(), |at| at.to_string());
+                table.add_row([&site.name, &site.organization, &site.client_id, &heard]);
+            }
+            print(&table.to_string());
+        }
+    }
+    Ok(Ending::Fine)
+}
