@@ -41,7 +41,9 @@ const CHANGES: [Change; 7] = [
 pub(super) fn amend(state: &mut State, seed: u64, now: Timestamp) {
     let newest = state.chart.newest();
     let after = newest.checked_add(1.millisecond()).unwrap_or(newest);
-    let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+    // Whole milliseconds, never before `now`.
+    let whole = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+    let now = if whole < now { whole.checked_add(1.millisecond()).unwrap_or(now) } else { whole };
     let at = now.max(after);
     let each = (state.plans.len() * CHANGED_PERMILLE / 1000).max(1);
     let mut dice = Dice::new(seed, state.profile.name, 9_000_000);

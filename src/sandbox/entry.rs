@@ -76,6 +76,8 @@ pub(super) fn encounter_link(draft: &mut Draft, encounter: &str) {
 /// What an observation found.
 pub(super) enum Finding {
     Concept(Coding, &'static str),
+    /// A concept that has no code.
+    Text(&'static str),
     Quantity(Decimal, &'static str, &'static str),
     When(When),
 }
@@ -106,6 +108,7 @@ impl ObservationForm<'_> {
         draft.moment("effectiveDateTime", "date", self.at);
         match self.value {
             Finding::Concept(coding, text) => draft.concept("valueCodeableConcept", "value-concept", &[coding], text),
+            Finding::Text(text) => draft.concept("valueCodeableConcept", "", &[], text),
             Finding::Quantity(value, unit, code) => draft.json().quantity("valueQuantity", value, unit, code),
             Finding::When(when) => draft.when("valueDateTime", "", when, context.calendar),
         }

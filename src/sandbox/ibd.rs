@@ -57,15 +57,18 @@ pub(super) enum Activity {
 }
 
 impl Activity {
-    fn finding(self, dialect: Dialect) -> Finding {
+    fn finding(self, dialect: Dialect, text_only: bool) -> Finding {
         let (network, local) = match self {
             Activity::Quiescent => (coding(system::IBD, "quiescent", "Quiescent"), coding(harbor::PGA_ANSWER, "1", "Inactive")),
             Activity::Mild => (coding(system::IBD, "mild", "Mild"), coding(harbor::PGA_ANSWER, "2", "Mild")),
             Activity::Moderate => (coding(system::IBD, "moderate", "Moderate"), coding(harbor::PGA_ANSWER, "3", "Moderate")),
             Activity::Severe => (coding(system::IBD, "severe", "Severe"), coding(harbor::PGA_ANSWER, "4", "Severe")),
         };
-        let code = if dialect == Dialect::Harbor { local } else { network };
-        Finding::Concept(code, code.display)
+        match dialect {
+            Dialect::Standard => Finding::Concept(network, network.display),
+            Dialect::Harbor if text_only => Finding::Text(local.display),
+            Dialect::Harbor => Finding::Concept(local, local.display),
+        }
     }
 }
 
@@ -76,6 +79,8 @@ pub(super) struct Assessment {
     pub(super) status: &'static str,
     /// Minutes after the start of the visit.
     minute: i64,
+    /// Where answers are local, some come without their code.
+    text_only: bool,
 }
 
 impl Assessment {
@@ -220,7 +225,7 @@ impl IbdPatient {
         self.visits.push(Visit {
             number,
             start: calendar.moment(day, dice.between(8 * 60, 16 * 60)),
-            assessments: vec![Assessment { activity, status: "final", minute: 20 }],
+            assessments: vec![Assessment { activity, status: "final", minute: 20, text_only: false }],
             labs: None,
             calprotectin: None,
             drug: None,
@@ -300,9 +305,9 @@ impl Visit {
         let mut assessments = Vec::new();
         if assessed {
             let status = dice.weighted(&[(93, "final"), (3, "amended"), (2, "preliminary"), (2, "entered-in-error")]);
-            assessments.push(Assessment { activity, status, minute: 20 });
+            assessments.push(Assessment { activity, status, minute: 20, text_only: dice.chance(10) });
             if dice.chance(4) {
-                assessments.push(Assessment { activity: draw_activity(dice, remission), status: "final", minute: 45 });
+                assessments.push(Assessment { activity: draw_activity(dice, remission), status: "final", minute: 45, text_only: false });
             }
         }
         let ill = i64::from(activity != Activity::Quiescent) + i64::from(activity == Activity::Severe);
@@ -373,7 +378,7 @@ impl Visit {
                     category: term::SURVEY,
                     code: if local { LOCAL_PGA } else { PGA },
                     at: context.calendar.later(self.start, assessment.minute),
-                    value: assessment.activity.finding(context.dialect),
+                    value: assessment.activity.finding(context.dialect, assessment.text_only),
                 }
                 .write(context),
             );
