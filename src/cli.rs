@@ -3,6 +3,8 @@
 //! stdout is data, stderr is talk. Each command is a file in `cli/` with `Args` and `run`; this file is their
 //! table of contents, and the one place where a [`Failure`] becomes an exit code.
 
+mod sandbox;
+
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -49,6 +51,8 @@ pub enum Command {
     Outbox(outbox::Args),
     /// The network's end
     Registry(registry::Args),
+    /// A simulated hospital EHR with synthetic patients and known truth
+    Sandbox(sandbox::Args),
 }
 
 /// What every command is told.
@@ -174,6 +178,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
         Command::Outbox(args) => outbox::run(args, context),
         Command::Registry(args) => registry::run(args, context),
+        Command::Sandbox(args) => sandbox::run(args, context),
     }
 }
 
