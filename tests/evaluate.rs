@@ -1,1 +1,138 @@
-//! Tests of evaluate.
+//! CQL text over FHIR lines, end to end: compile, read by shape, evaluate.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use watershed::cql::interval::{Interval, Point};
+use watershed::cql::value::{DateTime, Value};
+use watershed::cql::{self, Environment, Libraries, Models, Program, Session};
+use watershed::diagnostic::{SourceFile, render_human};
+use watershed::fhir::record::{Record, Shape};
+use watershed::terminology::ValueSets;
+use watershed::terminology::read::value_set;
+
+fn root(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn source(path: &Path) -> Arc<SourceFile> {
+    SourceFile::new(path.display().to_string(), std::fs::read_to_string(path).unwrap())
+}
+
+fn compile(text: Arc<SourceFile>) -> Program {
+    let mut libraries = Libraries::default();
+    for entry in std::fs::read_dir(root("mappings/libraries")).unwrap() {
+        libraries.add(&source(&entry.unwrap().path()));
+    }
+    let (program, diagnostics) = cql::compile(&[text], &libraries, &Models::default());
+    program.unwrap_or_else(|| panic!("{}", render_human(&diagnostics, false)))
+}
+
+fn environment(month: (&str, &str)) -> Environment {
+    let mut sets = ValueSets::new();
+    for entry in std::fs::read_dir(root("mappings/value-sets")).unwrap() {
+        let (set, diagnostics) = value_set(&source(&entry.unwrap().path()));
+        sets.add(set.unwrap_or_else(|| panic!("{}", render_human(&diagnostics, false))));
+    }
+    let point = |text| Value::DateTime(DateTime::parse_cql(text).unwrap());
+    let period = Interval { low: point(month.0), low_closed: true, high: point(month.1), high_closed: false, point: Some(Point::DateTime) };
+    Environment {
+        parameters: BTreeMap::from([("Measurement Period".to_owned(), Value::Interval(Arc::new(period)))]),
+        now: DateTime::parse_fhir("2025-06-30T12:00:00Z").unwrap(),
+        zone: jiff::tz::TimeZone::get("America/New_York").unwrap(),
+        value_sets: Arc::new(sets),
+        units: Arc::default(),
+    }
+}
+
+const MAY: (&str, &str) = ("@2025-05-01T00:00:00.000", "@2025-06-01T00:00:00.000");
+
+/// Evaluates all defines; a Boolean as itself, null, a list by its length, anything else by its type.
+fn evaluate(program: &Program, library: &str, lines: &[&str], shape: &Shape) -> BTreeMap<String, String> {
+    let environment = environment(MAY);
+    let (record, bad) = Record::read(shape, lines.iter().map(|line| line.as_bytes()));
+    assert_eq!(bad, []);
+    let mut session = Session::new(program, &environment, &record);
+    let words = |value: Value| match value {
+        Value::Boolean(truth) => truth.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::String(text) => format!("'{text}'"),
+        Value::List(items) => format!("{{{}}}", items.len()),
+        other => other.type_name().to_owned(),
+    };
+    let defines = program.defines(library).into_iter();
+    defines.map(|(id, name)| {
+        let value = session.evaluate(id).unwrap_or_else(|error| panic!("{name}: {}", render_human(&[error.diagnostic()], false)));
+        (name.to_owned(), words(value))
+    }).collect()
+}
+
+/// With the program's own shape, with everything, and with the lines the other way round.
+fn same_in_all_ways(program: &Program, library: &str, lines: &[&str]) -> BTreeMap<String, String> {
+    let first = evaluate(program, library, lines, program.shape());
+    assert_eq!(first, evaluate(program, library, lines, &Shape::everything()), "the shape loses something");
+    let backwards: Vec<&str> = lines.iter().rev().copied().collect();
+    assert_eq!(first, evaluate(program, library, &backwards, program.shape()), "the order of lines matters");
+    first
+}
+
+#[track_caller]
+fn expect(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
+    let found: Vec<(&str, &str)> =
+        expected.iter().map(|(name, _)| (*name, found.get(*name).map_or("absent", String::as_str))).collect();
+    assert_eq!(found, expected);
+}
+
+const IBD: [&str; 5] = [
+    r#"{"resourceType":"Patient","id":"p","birthDate":"2010-03-01","gender":"female"}"#,
+    r#"{"resourceType":"Condition","id":"c","subject":{"reference":"Patient/p"},"code":{"coding":[{"system":"http://hl7.org/fhir/sid/icd-10-cm","code":"K50.90"}]},"onsetDateTime":"2022-01"}"#,
+    r#"{"resourceType":"Encounter","id":"e1","status":"finished","class":{"system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","code":"AMB"},"serviceType":{"coding":[{"system":"http://snomed.info/sct","code":"394584008"}]},"period":{"start":"2025-02-10T09:00:00-05:00","end":"2025-02-10T10:00:00-05:00"}}"#,
+    r#"{"resourceType":"Encounter","id":"e2","status":"finished","class":{"system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","code":"AMB"},"serviceType":{"coding":[{"system":"http://snomed.info/sct","code":"394584008"}]},"period":{"start":"2025-05-20T09:00:00-04:00","end":"2025-05-20T10:00:00-04:00"}}"#,
+    r#"{"resourceType":"Observation","id":"o","status":"final","code":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/ibd","code":"pga"}]},"encounter":{"reference":"Encounter/e2"},"effectiveDateTime":"2025-05-20T09:30:00-04:00","valueCodeableConcept":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/ibd","code":"quiescent"}]}}"#,
+];
+
+#[test]
+fn remission_of_inflammatory_bowel_disease() {
+    let program = compile(source(&root("mappings/measures/ibd/remission/ibd-remission.cql")));
+    let found = same_in_all_ways(&program, "IBDRemission", &IBD);
+    expect(&found, &[("Initial Population", "true"), ("Denominator Exclusion", "false"), ("Visits In Window", "{2}"), ("Numerator", "true")]);
+    let without = same_in_all_ways(&program, "IBDRemission", &IBD[..4]);
+    expect(&without, &[("Initial Population", "true"), ("Numerator", "false"), ("No Assessed Visit", "true")]);
+}
+
+#[test]
+fn central_line_infections() {
+    let program = compile(source(&root("mappings/measures/hac/clabsi/hac-clabsi.cql")));
+    let lines = [
+        IBD[0],
+        r#"{"resourceType":"Encounter","id":"e1","status":"finished","class":{"system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","code":"IMP"},"period":{"start":"2025-05-10T09:00:00-04:00","end":"2025-05-20T10:00:00-04:00"},"location":[{"location":{"reference":"Location/picu"},"period":{"start":"2025-05-10T09:00:00-04:00","end":"2025-05-20T10:00:00-04:00"}}]}"#,
+        r#"{"resourceType":"Device","id":"d1","type":{"coding":[{"system":"http://snomed.info/sct","code":"52124006"}]}}"#,
+        r#"{"resourceType":"DeviceUseStatement","id":"u1","status":"completed","device":{"reference":"Device/d1"},"timingPeriod":{"start":"2025-05-12T23:00:00-04:00","end":"2025-05-15T01:00:00-04:00"}}"#,
+        r#"{"resourceType":"Observation","id":"o","status":"final","code":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/hac","code":"clabsi-determination"}]},"encounter":{"reference":"Encounter/e1"},"effectiveDateTime":"2025-05-14","valueCodeableConcept":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/hac","code":"clabsi"}]}}"#,
+    ];
+    let found = same_in_all_ways(&program, "HACCLABSI", &lines);
+    expect(&found, &[("Inpatient Encounters", "{1}"), ("Central Lines", "{1}"), ("Initial Population", "{1}"), ("Numerator", "{1}"), ("Race", "'unknown'")]);
+    let environment = environment(MAY);
+    let (record, _) = Record::read(program.shape(), lines.iter().map(|line| line.as_bytes()));
+    let mut session = Session::new(&program, &environment, &record);
+    let population = session.evaluate(program.define("HACCLABSI", "Initial Population").unwrap()).unwrap();
+    let Value::List(stays) = population else { panic!("a list expected") };
+    let mut observe = |name| session.call(program.function("HACCLABSI", name).unwrap(), &stays[..1]).unwrap();
+    assert!(matches!(observe("Denominator Observation"), Value::Integer(4)));
+    assert!(matches!(observe("Numerator Observation"), Value::Integer(1)));
+}
+
+#[test]
+fn early_elective_delivery() {
+    let program = compile(source(&root("mappings/measures/perinatal/early-elective-delivery/early-elective-delivery.cql")));
+    let lines = [
+        r#"{"resourceType":"Patient","id":"m","birthDate":"1995-03-01","gender":"female"}"#,
+        r#"{"resourceType":"Encounter","id":"e1","status":"finished","class":{"system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","code":"IMP"},"period":{"start":"2025-05-10T09:00:00-04:00","end":"2025-05-12T10:00:00-04:00"}}"#,
+        r#"{"resourceType":"Observation","id":"d","status":"final","code":{"coding":[{"system":"http://loinc.org","code":"93857-1"}]},"encounter":{"reference":"Encounter/e1"},"effectiveDateTime":"2025-05-10T20:00:00-04:00","valueDateTime":"2025-05-10T20:00:00-04:00"}"#,
+        r#"{"resourceType":"Observation","id":"g","status":"final","code":{"coding":[{"system":"http://loinc.org","code":"11884-4"}]},"encounter":{"reference":"Encounter/e1"},"effectiveDateTime":"2025-05-10T10:00:00-04:00","valueQuantity":{"value":265,"unit":"d","system":"http://unitsofmeasure.org","code":"d"}}"#,
+        r#"{"resourceType":"Procedure","id":"i","status":"completed","code":{"coding":[{"system":"http://snomed.info/sct","code":"236958009"}]},"encounter":{"reference":"Encounter/e1"},"performedDateTime":"2025-05-10T10:30:00-04:00"}"#,
+    ];
+    let found = same_in_all_ways(&program, "EarlyElectiveDelivery", &lines);
+    expect(&found, &[("Initial Population", "{1}"), ("Denominator", "{1}"), ("Denominator Exclusion", "{0}"), ("Numerator", "{1}")]);
+}

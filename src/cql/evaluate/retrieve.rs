@@ -9,11 +9,12 @@ use crate::cql::typed::{DateFilter, Element, Expression, FixedCodes, Retrieve};
 use crate::cql::types::Type;
 use crate::cql::value::{Code, Value};
 use crate::fhir::record::{NodeId, NodeKind, Record};
+use crate::terminology::ValueSet;
 
 /// What a code filter compares with, resolved once per retrieve.
 enum Wanted {
     /// Members of a value set.
-    Set(Value),
+    Set(Arc<ValueSet>),
     /// Any code of a system.
     System(Arc<str>),
     /// One of these.
@@ -44,7 +45,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             if let Some((path, wanted)) = &wanted
-                && !self.has_code(*resource, path, wanted).map_err(|fault| self.fault_at(expression, fault.message))?
+                && !self.has_code(*resource, path, wanted)
             {
                 continue;
             }
@@ -61,7 +62,11 @@ impl<'a> Session<'a> {
     fn wanted(&self, at: &Expression, codes: Value) -> Outcome<Wanted> {
         let mut list = Vec::new();
         match codes {
-            Value::ValueSet(_) => return Ok(Wanted::Set(codes)),
+            Value::ValueSet(reference) => {
+                let set = self.context.value_sets.find(&reference.id, reference.version.as_deref());
+                let missing = || self.fault_at(at, format!("value set `{}` is not known to this run", reference.id));
+                return Ok(Wanted::Set(set.ok_or_else(missing)?.clone()));
+            }
             Value::CodeSystem(system) => return Ok(Wanted::System(system.id.clone())),
             Value::List(items) => {
                 for item in items.iter() {
@@ -78,7 +83,7 @@ impl<'a> Session<'a> {
         Ok(Wanted::Codes(list))
     }
 
-    fn has_code(&self, resource: NodeId, path: &[Element], wanted: &Wanted) -> Result<bool, Fault> {
+    fn has_code(&self, resource: NodeId, path: &[Element], wanted: &Wanted) -> bool {
         let record = self.context.record;
         for node in follow(record, resource, path) {
             for (system, code) in codings(record, node) {
@@ -87,23 +92,18 @@ impl<'a> Session<'a> {
                         &*own.code == code && (system.is_none() && record.kind(node) == NodeKind::Text || own.system.as_deref() == system)
                     }),
                     Wanted::System(own) => system == Some(&**own),
-                    Wanted::Set(set) => self.is_member(set, system, code)?,
+                    Wanted::Set(set) => match system {
+                        Some(system) => set.contains(system, code),
+                        // A `code` element names no system: its binding does.
+                        None => record.kind(node) == NodeKind::Text && set.systems_with(code) > 0,
+                    },
                 };
                 if matches {
-                    return Ok(true);
+                    return true;
                 }
             }
         }
-        Ok(false)
-    }
-
-    fn is_member(&self, set: &Value, system: Option<&str>, code: &str) -> Result<bool, Fault> {
-        let operator = operators::operator("InValueSet").ok_or_else(|| Fault::new("operator `InValueSet` is missing"))?;
-        let code = match system {
-            Some(system) => Value::Code(Arc::new(Code { code: code.into(), system: Some(system.into()), ..Code::default() })),
-            None => Value::string(code),
-        };
-        Ok(self.apply(operator, &[code, set.clone()], None)?.truth() == Some(true))
+        false
     }
 
     fn is_during(&self, resource: NodeId, filter: &DateFilter, range: &Value) -> Result<bool, Fault> {
