@@ -14,6 +14,8 @@ use rust_decimal::{Decimal, RoundingStrategy};
 const UNIT_BYTES_MAX: usize = 256;
 /// CQL's decimals have at most eight digits after the point.
 const SCALE_MAX: u32 = 8;
+/// Digits of a converted value that can be trusted, of the 28 that are computed.
+const SIGNIFICANT_DIGITS: u32 = 24;
 /// The largest power that a product of units is written with.
 const EXPONENT_MAX: i32 = 99;
 
@@ -124,7 +126,9 @@ impl Units {
         }
         if is_linear(&source) && is_linear(&target) {
             let base = base_value(value, &source)?.checked_sub(target.offset)?;
-            return decimal(base.checked_div(target.factor.checked_mul(target.scale)?)?);
+            let converted = decimal(base.checked_div(target.factor.checked_mul(target.scale)?)?)?;
+            // Factors such as 5/9 are rounded at their last digits; what they make is not.
+            return converted.round_sf(SIGNIFICANT_DIGITS);
         }
         // A unit on a logarithm or a tangent: floats, to CQL's scale.
         let approximate: f64 = value.to_string().parse().ok()?;
@@ -155,8 +159,11 @@ impl Units {
         if !is_linear(&own) || !is_linear(&other) {
             return Some(left.0.cmp(&self.convert(right.0, right_unit, left_unit)?));
         }
-        let gap = base_value(left.0, &own)?.checked_sub(base_value(right.0, &other)?)?;
-        Some(match (gap.is_zero(), gap.is_negative()) {
+        let base = base_value(left.0, &own)?;
+        let gap = base.checked_sub(base_value(right.0, &other)?)?;
+        let noise = base.abs().checked_mul(Number::power_of_ten(-(SIGNIFICANT_DIGITS as i32)))?;
+        let is_noise = gap.abs().checked_sub(noise)?.is_negative();
+        Some(match (gap.is_zero() || is_noise, gap.is_negative()) {
             (true, _) => Ordering::Equal,
             (_, true) => Ordering::Less,
             _ => Ordering::Greater,
@@ -324,6 +331,7 @@ mod tests {
         assert_eq!(units.compare((d("1"), "year"), (d("1"), "a")), None);
         assert_eq!(units.compare((d("1"), "week"), (d("7"), "d")), Some(Ordering::Equal));
         assert_eq!(units.compare((d("1"), "m"), (d("10"), "cm")), Some(Ordering::Greater));
+        assert_eq!(units.compare((d("37"), "Cel"), (d("98.6"), "[degF]")), Some(Ordering::Equal));
         assert_eq!(units.convert_loosely(d("1"), "year", "days"), Some(d("365")));
     }
 }
