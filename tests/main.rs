@@ -14,3 +14,4 @@ mod registry;
 mod sandbox;
 mod source;
 mod tidy;
+mod ucum;

@@ -74,8 +74,10 @@ fn decimal(number: Number) -> Option<Decimal> {
     if places <= 28 {
         return Decimal::try_from_i128_with_scale(digits, places).ok();
     }
+    // Rounded, half away from zero, at the last place a decimal has.
     let cut = 10_i128.checked_pow(places - 28);
-    Decimal::try_from_i128_with_scale(cut.map_or(0, |cut| digits / cut), 28).ok()
+    let rounded = |cut: i128| (digits + digits.signum() * (cut / 2)) / cut;
+    Decimal::try_from_i128_with_scale(cut.map_or(0, rounded), 28).ok()
 }
 
 /// The value in base units of a linear unit.
