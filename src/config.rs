@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::{Diagnostic, SourceFile};
 
 pub mod layers;
+pub mod measures;
 pub use layers::Places;
 
 /// The example of a site's configuration: every key with its default.

@@ -1,0 +1,175 @@
+//! Measure folders from disk, or the packs that this program carries: texts, value sets, cases.
+//!
+//! A measure folder holds `measure.yaml`, its `.cql` and `cases/`. It may use the `libraries/` and `value-sets/` folders
+//! inside it and inside the folders above it, up to [`LEVELS_MAX`] levels; nearer ones come first.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cql::Models;
+use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::measure::{self, Choices, Files, Measure};
+use crate::terminology::{self, ValueSets};
+
+/// How many folders above a measure are searched for `libraries/` and `value-sets/`.
+pub const LEVELS_MAX: usize = 4;
+/// Most files of one folder that are read.
+const FILES_MAX: usize = 10_000;
+/// Largest text file that is read.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// The texts of a measure folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    /// Definition, CQL and libraries.
+    pub files: Files,
+    /// Value sets that stand beside it.
+    pub value_sets: Vec<Arc<SourceFile>>,
+    /// Test patients.
+    pub cases: Vec<Arc<SourceFile>>,
+}
+
+/// Measures and everything they need.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Compiled measures, in the order given.
+    pub measures: Vec<Measure>,
+    /// All value sets.
+    pub value_sets: Arc<ValueSets>,
+}
+
+/// Reads the texts of a measure folder; `path` is the folder or its `measure.yaml`.
+pub fn read(path: &Path) -> Result<Folder, Diagnostic> {
+    let folder = if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new(".")).to_owned() };
+    let file = folder.join("measure.yaml");
+    if !path.exists() {
+        return Err(Diagnostic::error(format!("`{}` does not exist", path.display())).help("name a measure folder"));
+    }
+    if !file.is_file() {
+        let message = format!("`{}` holds no `measure.yaml`", folder.display());
+        return Err(Diagnostic::error(message).help("name a measure folder; FHIR Measure and Library bundles are not read yet"));
+    }
+    let definition = text(&file)?;
+    let cql = texts(&folder, &["cql"])?;
+    let mut libraries = Vec::new();
+    let mut value_sets = Vec::new();
+    let mut level = Some(std::path::absolute(&folder).unwrap_or(folder.clone()));
+    for _ in 0..=LEVELS_MAX {
+        let Some(here) = level else { break };
+        libraries.extend(texts(&here.join("libraries"), &["cql"])?);
+        value_sets.extend(texts(&here.join("value-sets"), &["yaml", "yml", "json"])?);
+        level = here.parent().map(Path::to_owned);
+    }
+    let cases = texts(&folder.join("cases"), &["yaml", "yml"])?;
+    Ok(Folder { files: Files { definition, cql, libraries }, value_sets, cases })
+}
+
+/// Reads value sets named one by one or by folder.
+pub fn read_value_sets(paths: &[PathBuf]) -> Result<Vec<Arc<SourceFile>>, Diagnostic> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            found.extend(texts(path, &["yaml", "yml", "json"])?);
+        } else {
+            found.push(text(path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Compiles measure folders together with further value sets; everything that is wrong is said at once.
+pub fn load(paths: &[PathBuf], value_sets: &[PathBuf], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let mut found = Vec::new();
+    let mut folders = Vec::new();
+    for path in paths {
+        match read(path) {
+            Ok(folder) => folders.push(folder),
+            Err(fault) => found.push(fault),
+        }
+    }
+    let extra = read_value_sets(value_sets).unwrap_or_else(|fault| {
+        found.push(fault);
+        Vec::new()
+    });
+    let (loaded, more) = compile(&folders, &extra, choices);
+    found.extend(more);
+    let failed = crate::diagnostic::has_errors(&found);
+    (loaded.filter(|_| !failed), found)
+}
+
+/// Compiles folders whose texts have been read.
+pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let mut found = Vec::new();
+    // A value set seen twice is the same file seen from two measures; later texts take precedence.
+    let texts = folders.iter().flat_map(|folder| folder.value_sets.iter().rev()).chain(value_sets);
+    let mut by_name: BTreeMap<&str, &Arc<SourceFile>> = BTreeMap::new();
+    for source in texts {
+        by_name.insert(&source.name, source);
+    }
+    let mut sets = ValueSets::new();
+    for source in by_name.values() {
+        let (set, more) = terminology::read::value_set(source);
+        found.extend(more);
+        if let Some(set) = set {
+            sets.add(set);
+        }
+    }
+    let models = Models::default();
+    let mut measures = Vec::new();
+    for folder in folders {
+        let (measure, more) = measure::compile(&folder.files, &sets, choices, &models);
+        found.extend(more);
+        measures.extend(measure);
+    }
+    let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
+    (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// Files of a folder by extension, sorted by name; none when there is no such folder.
+fn texts(folder: &Path, extensions: &[&str]) -> Result<Vec<Arc<SourceFile>>, Diagnostic> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let fault = |error: std::io::Error| Diagnostic::error(format!("`{}` cannot be read: {error}", folder.display()));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fault)?.take(FILES_MAX) {
+        let path = entry.map_err(fault)?.path();
+        let known = path.extension().and_then(|end| end.to_str()).is_some_and(|end| extensions.contains(&end));
+        if known && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|path| text(path)).collect()
+}
+
+fn text(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
+    let fault = |error: String| Diagnostic::error(format!("`{}` cannot be read: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| fault(error.to_string()))?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| fault(error.to_string()))?;
+    Ok(SourceFile::new(shown(path), text))
+}
+
+/// The path as a person would type it from here.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let near = here.as_deref().and_then(|here| path.strip_prefix(here).ok());
+    near.unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_measures_compile() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
+        let paths = ["ibd/remission", "hac/clabsi", "perinatal/early-elective-delivery"].map(|name| root.join(name));
+        let (loaded, found) = load(&paths, &[], &Choices::default());
+        assert_eq!(crate::diagnostic::render_human(&found, false), "");
+        assert_eq!(loaded.unwrap().measures.len(), 3);
+    }
+}
