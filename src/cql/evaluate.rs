@@ -31,7 +31,7 @@ mod tests;
 pub use reason::{Reason, ReasonKind};
 
 /// Deepest nesting of expressions and calls; deeper is an error. Fits the 2 MiB stack of a thread.
-pub const DEPTH_MAX: usize = 250;
+pub const DEPTH_MAX: usize = 300;
 
 /// Everything that a result depends on beside the program and the record.
 #[derive(Debug, Clone)]

@@ -11,6 +11,9 @@ use crate::fhir::record::Shape;
 
 mod flow;
 
+/// Stack of the thread that analyses a program; only what is used of it is ever touched. Bytes.
+const STACK_BYTES: usize = 256 << 20;
+
 /// What a program needs of one resource type by one filter: a query to a server, a row of the readiness report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
@@ -80,7 +83,7 @@ impl Program {
             tree,
             roots,
         };
-        let needs = flow::needs(&program);
+        let needs = on_deep_stack(&program);
         program.requirements = needs.requirements;
         program.shape = needs.shape;
         program.live = needs.live;
@@ -184,6 +187,20 @@ impl Program {
         }
         false
     }
+}
+
+/// Follows the data flow on a thread whose stack fits the deepest chain of calls through the deepest bodies. Without
+/// a thread the answer is the safe one: everything is read.
+fn on_deep_stack(program: &Program) -> flow::Needs {
+    let analysed = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        thread.spawn_scoped(scope, || flow::needs(program)).ok().and_then(|thread| thread.join().ok())
+    });
+    analysed.unwrap_or_else(|| flow::Needs {
+        requirements: Vec::new(),
+        shape: Shape::everything(),
+        live: (0u32..).zip(&program.tree.defines).map(|(index, _)| DefineId(index)).collect(),
+    })
 }
 
 fn vocabulary(id: &Arc<str>, version: &Option<Arc<str>>, name: &Arc<str>) -> Arc<Vocabulary> {

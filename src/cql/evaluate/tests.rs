@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cql::evaluate::{Environment, Session};
+use crate::cql::evaluate::{DEPTH_MAX, Environment, Session};
 use crate::cql::operators::operator;
 use crate::cql::plan::{Codes, Program};
 use crate::cql::typed::*;
@@ -206,6 +206,26 @@ fn deep_nesting_is_an_error_not_an_overflow() {
     assert!(error.at.is_some());
     // The tree itself is dropped recursively too.
     std::thread::Builder::new().stack_size(64 << 20).spawn(move || drop(program)).unwrap().join().unwrap();
+}
+
+/// The costliest nesting there is fits the stack of an ordinary thread.
+#[test]
+fn the_deepest_queries_fit_the_stack() {
+    let mut inner = query(Some(boolean(Some(true))));
+    for _ in 0..DEPTH_MAX {
+        inner = query(Some(apply("Exists", vec![inner], Type::Boolean)));
+    }
+    let deep = apply("Exists", vec![inner], Type::Boolean);
+    let stack = |bytes| std::thread::Builder::new().stack_size(bytes);
+    let program = stack(64 << 20).spawn(move || program(vec![("deep", deep)])).unwrap().join().unwrap();
+    let evaluate = || {
+        let (record, _) = Record::read(&Shape::everything(), LINES.iter().map(|line| line.as_bytes()));
+        let environment = environment();
+        Session::new(&program, &environment, &record).evaluate(DefineId(0)).unwrap_err()
+    };
+    let error = std::thread::scope(|scope| stack(2 << 20).spawn_scoped(scope, evaluate).unwrap().join().unwrap());
+    assert!(error.message.starts_with("nested deeper than"), "{}", error.message);
+    stack(64 << 20).spawn(move || drop(program)).unwrap().join().unwrap();
 }
 
 #[test]
