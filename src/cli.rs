@@ -3,8 +3,6 @@
 //! stdout is data, stderr is talk. Each command is a file in `cli/` with `Args` and `run`; this file is their
 //! table of contents, and the one place where a [`Failure`] becomes an exit code.
 
-mod sandbox;
-
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -13,8 +11,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::diagnostic::{self, Diagnostic, Severity};
 
+pub mod check;
 pub mod outbox;
 pub mod registry;
+pub mod run;
+pub mod sandbox;
+pub mod status;
 
 /// The command line of `watershed`.
 #[derive(Debug, Parser)]
@@ -47,6 +49,12 @@ pub enum Format {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
+    Check(check::Args),
+    /// Run a night at the scheduled times, or one night now
+    Run(run::Args),
+    /// Show the last nights, what waits and what needs a person
+    Status(status::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
     /// The network's end
@@ -176,6 +184,9 @@ pub fn main() -> ExitCode {
 /// Hands over to the command's file.
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
+        Command::Check(args) => check::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
+        Command::Status(args) => status::run(&args, context),
         Command::Outbox(args) => outbox::run(args, context),
         Command::Registry(args) => registry::run(args, context),
         Command::Sandbox(args) => sandbox::run(args, context),

@@ -13,6 +13,7 @@ use crate::diagnostic::{Diagnostic, SourceFile};
 
 pub mod layers;
 pub mod measures;
+pub mod setup;
 pub use layers::Places;
 
 /// The example of a site's configuration: every key with its default.
@@ -35,7 +36,7 @@ pub struct Site {
     /// Who and where.
     pub site: Identity,
     /// The EHR.
-    pub source: Source,
+    pub source: crate::source::Options,
     /// The site's mapping.
     pub mapping: Mapping,
     /// What is measured.
@@ -63,65 +64,6 @@ pub struct Identity {
 impl Default for Identity {
     fn default() -> Self {
         Identity { id: String::new(), title: String::new(), time_zone: "UTC".to_owned(), data: "data".to_owned() }
-    }
-}
-
-/// The EHR.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Source {
-    /// Base address of the FHIR server.
-    pub url: String,
-    /// `auto`, `bulk` or `search`.
-    pub mode: Mode,
-    /// Client id of this adapter at the EHR's authorization server; empty: the server asks for none.
-    pub client_id: String,
-    /// File with the private key (PEM or JWK) whose public half the EHR has.
-    pub key_file: String,
-    /// Token endpoint, for a server without SMART discovery.
-    pub token_url: String,
-    /// Scopes to ask for; empty: one `system/TYPE.rs` for each type that the measures need.
-    pub scopes: Vec<String>,
-    /// Bulk Data group to export; empty: every patient.
-    pub group: String,
-    /// Resources asked for on a page.
-    pub page_size: u32,
-    /// Requests under way at once.
-    pub requests_at_once: u32,
-    /// File with the snapshot's key (32 bytes, base64); made on first use when empty: `DATA/snapshot.key`.
-    pub snapshot_key_file: String,
-    /// Whether plain HTTP to another host than this one is intended.
-    pub allow_plain_http: bool,
-}
-
-/// How data are fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Bulk Data where the server offers it, else search.
-    #[default]
-    Auto,
-    /// Bulk Data only.
-    Bulk,
-    /// Search only.
-    Search,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Source {
-            url: String::new(),
-            mode: Mode::Auto,
-            client_id: String::new(),
-            key_file: String::new(),
-            token_url: String::new(),
-            scopes: Vec::new(),
-            group: String::new(),
-            page_size: 200,
-            requests_at_once: 4,
-            snapshot_key_file: String::new(),
-            allow_plain_http: false,
-        }
     }
 }
 

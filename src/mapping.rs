@@ -214,6 +214,11 @@ impl Mapping {
         format!("{}|{}", self.name, self.version)
     }
 
+    /// Name and version.
+    pub fn name_and_version(&self) -> (&str, &str) {
+        (&self.name, &self.version)
+    }
+
     /// Name of the policy by which race and ethnicity are read.
     pub fn race_ethnicity_policy(&self) -> &str {
         &self.race_ethnicity

@@ -1,3 +1,317 @@
 //! The one place where the stages meet: a night.
+//!
+//! ```text
+//! pull -> snapshot -> mapping -> measures -> reports -> check -> outbox -> delivery
+//! ```
+//! A night is a row in the state database that only moves forward ([`State`]). Its "now" and its periods are on disk
+//! before it asks the EHR for anything; each stage ends in one transaction. Killed at any point, the next start finds
+//! the row, repeats only the stage that was under way, and reaches the same bytes.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+
+use crate::destination::registry::{DeliverError, Delivered, Registry, deliver_due};
+use crate::http::Clock;
+use crate::mapping::Mapping;
+use crate::measure::Measure;
+use crate::measure::period::Period;
+use crate::outbox::{self, OutboxError};
+use crate::smart::assertion::SigningKey;
+use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
+use crate::source::{self, Progress, Source, SourceError};
+use crate::store::runs::{self, Run, State};
+use crate::store::{Store, StoreError};
+use crate::terminology::ValueSets;
+
+pub mod evaluation;
+pub mod needs;
 pub mod schedule;
+
+/// The name of the one destination, as the outbox knows it.
+pub const DESTINATION: &str = "registry";
+/// File of the state database in the data directory.
+pub const STATE_FILE: &str = "state.sqlite";
+/// Folder of the snapshot in the data directory.
+const SNAPSHOT_FOLDER: &str = "snapshot";
+
+/// What a site measures and how it is reached, checked as a whole before anything starts.
+pub struct Setup {
+    /// The site's name, as registered with the network.
+    pub site: String,
+    /// Its name for people, if it has one.
+    pub title: Option<String>,
+    /// The zone in which its days and months are meant.
+    pub zone: TimeZone,
+    /// IANA name of the zone.
+    pub zone_name: String,
+    /// Complete months to report.
+    pub months: u32,
+    /// Threads that evaluate.
+    pub threads: usize,
+    /// The measures, compiled.
+    pub measures: Vec<Measure>,
+    /// The value sets they use, and those given beside.
+    pub value_sets: Arc<ValueSets>,
+    /// The site's mapping.
+    pub mapping: Mapping,
+    /// How to reach the EHR.
+    pub source: source::Options,
+    /// The key that proves to it who we are.
+    pub source_key: Option<SigningKey>,
+    /// What every number depends on beside the data.
+    pub lineage: Lineage,
+}
+
+/// What every number depends on beside the data: versions and digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lineage {
+    /// Watershed's version.
+    pub engine: String,
+    /// The mapping's name, version and digest.
+    pub mapping: String,
+    /// Digest of each measure's text, by its canonical URL and version.
+    pub measures: BTreeMap<String, String>,
+    /// Digest of all value sets.
+    pub terminology: String,
+}
+
+/// One site's adapter, with its state open.
+pub struct Adapter {
+    /// What it measures and how.
+    pub setup: Setup,
+    /// The state database.
+    pub store: Arc<Store>,
+    /// The site's data.
+    pub snapshot: Snapshot,
+    /// Where its feeds go.
+    pub registry: Registry,
+    /// Where the time is read for tokens and retries; what a report says of time is the night's own "now".
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What is asked of a night.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Its "now", unless an earlier one is resumed.
+    pub now: Timestamp,
+    /// The scheduled instant that it answers; none when a person asks.
+    pub scheduled: Option<Timestamp>,
+}
+
+/// How a night ended.
+#[derive(Clone, Debug)]
+pub struct Night {
+    /// Its row, as it stands.
+    pub run: Run,
+    /// Whether it had been begun by an earlier process.
+    pub resumed: bool,
+    /// What delivery did.
+    pub delivered: Delivered,
+    /// Reports held back for a person.
+    pub held: usize,
+}
+
+/// Turns true when the process is asked to stop.
+pub type Stop = watch::Receiver<bool>;
+
+/// Why a night did not come to its end. It is resumed at the next start unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum NightError {
+    /// The EHR; the night is given up, the next one starts anew.
+    #[error("the EHR: {0}")]
+    Source(SourceError),
+    /// The site's data.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The state database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The process was asked to stop.
+    #[error("stopped on request; the next start resumes the night")]
+    Stopped,
+    /// A promise of this program does not hold.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<DeliverError> for NightError {
+    fn from(error: DeliverError) -> Self {
+        match error {
+            DeliverError::Store(error) => NightError::Store(error),
+            DeliverError::Outbox(error) => NightError::Outbox(error),
+        }
+    }
+}
+
+impl Adapter {
+    /// Opens the state in a data directory, which no other process may work on, and takes over what a killed one left.
+    pub fn open(setup: Setup, data: &Path, key: Key, registry: Registry, clock: Arc<dyn Clock>) -> Result<Adapter, NightError> {
+        let store = Arc::new(Store::open(&data.join(STATE_FILE))?);
+        let snapshot = Snapshot::open(&data.join(SNAPSHOT_FOLDER), Arc::clone(&store), key, PARTITIONS)?;
+        store.with(|connection| Ok(outbox::open_epoch(connection).and_then(|_| outbox::release_leases(connection))))??;
+        Ok(Adapter { setup, store, snapshot, registry, clock })
+    }
+
+    /// One night, from where it stands to its end.
+    pub async fn night(&self, asked: &Asked, stop: &Stop, progress: &dyn Progress) -> Result<Night, NightError> {
+        let (mut run, resumed) = self.begin(asked)?;
+        tracing::info!(run.id, run.state = run.state.word(), resumed, "night begins");
+        if run.state == State::Pulling {
+            run = self.pull(&run, stop, progress).await?;
+        }
+        if run.state == State::Evaluating {
+            run = tokio::task::block_in_place(|| self.evaluate(&run, stop, progress))?;
+        }
+        progress.stage("delivering", None);
+        let delivered = deliver_due(&self.registry, &self.store, &|| self.clock.now()).await?;
+        let run = self.finish(&run, &delivered)?;
+        let held = self.store.with(|connection| runs::held(connection, run.id))?.len();
+        tracing::info!(run.id, run.feed, delivered.delivered, delivered.waiting, delivered.dead, held, "night ends");
+        Ok(Night { run, resumed, delivered, held })
+    }
+
+    /// The night that is open, or a new one whose "now" and periods are fixed here.
+    fn begin(&self, asked: &Asked) -> Result<(Run, bool), NightError> {
+        let today = asked.now.to_zoned(self.setup.zone.clone()).date();
+        let months = Period::complete_months(today, self.setup.months as usize);
+        let periods: Vec<String> = months.iter().map(Period::to_string).collect();
+        let begun = self.store.transaction(|transaction| match runs::open(transaction)? {
+            Some(run) => Ok((run, true)),
+            None => Ok((runs::begin(transaction, asked.scheduled, asked.now, &periods)?, false)),
+        })?;
+        Ok(begun)
+    }
+
+    async fn pull(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
+        let mut stop = stop.clone();
+        let pulled = tokio::select! {
+            pulled = self.pull_to_end(progress) => pulled,
+            _ = stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
+        };
+        let outcome = match pulled {
+            Ok(outcome) => outcome,
+            // The disk or the state database: nothing was decided, so the night stays open.
+            Err(SourceError::Snapshot(error)) => return Err(NightError::Snapshot(error)),
+            Err(SourceError::Store(error)) => return Err(NightError::Store(error)),
+            Err(error) => {
+                let reason = error.to_string();
+                self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
+                return Err(NightError::Source(error));
+            }
+        };
+        let mut gaps: BTreeMap<String, u64> = BTreeMap::new();
+        for gap in &outcome.gaps {
+            tracing::warn!(run.id, gap.resource_type, gap.reason, "data are missing");
+            *gaps.entry(gap.resource_type.clone()).or_default() += 1;
+        }
+        let run = self.store.transaction(|transaction| {
+            runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
+            runs::get(transaction, run.id)
+        })?;
+        run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+        let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
+        let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
+        let needs = needs::needs(requirements, value_sets, mapping);
+        let types = needs.iter().map(|need| need.resource_type.clone()).collect();
+        let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
+        let plan = source::plan(&needs, &source.capability, options);
+        source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+    }
+
+    fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
+        let sums = evaluation::evaluate(self, run, stop, progress)?;
+        let made = evaluation::reports(self, run, &sums)?;
+        let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?;
+        let draft = outbox::Draft {
+            destination: DESTINATION.to_owned(),
+            site: self.setup.site.clone(),
+            reports: made.reports,
+            withdrawals: Vec::new(),
+            cause: self.setup.lineage.cause_since(before.and_then(|run| run.lineage).as_deref()),
+            completeness: evaluation::completeness(run),
+        };
+        let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;
+        let mut evaluated = runs::Evaluated { patients: sums.patients, lineage, feed: None, held: made.held, unmapped: sums.unmapped() };
+        let run = self.store.transaction(|transaction| {
+            let appended = match outbox::append(transaction, &draft, run.started_at) {
+                Ok(appended) => appended,
+                Err(error) => return Ok(Err(NightError::Outbox(error))),
+            };
+            let (outbox::Appended::New { feed } | outbox::Appended::Unchanged { feed }) = appended;
+            evaluated.feed = Some(feed);
+            runs::evaluated(transaction, run.id, &evaluated)?;
+            Ok(Ok(runs::get(transaction, run.id)?))
+        })??;
+        run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    fn finish(&self, run: &Run, delivered: &Delivered) -> Result<Run, NightError> {
+        let remains = match delivered {
+            Delivered { dead: 1.., .. } => Some("the registry rejected the feed; `watershed outbox list` says why"),
+            Delivered { waiting: 1.., .. } => Some("the registry could not be reached; the feed waits in the outbox and is sent again"),
+            _ => None,
+        };
+        let run = self.store.transaction(|transaction| {
+            runs::finish(transaction, run.id, remains, self.clock.now())?;
+            runs::get(transaction, run.id)
+        })?;
+        run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    /// Sends what waits in the outbox; for the time between nights.
+    pub async fn deliver(&self) -> Result<Delivered, NightError> {
+        Ok(deliver_due(&self.registry, &self.store, &|| self.clock.now()).await?)
+    }
+
+    /// The pull whose data a night evaluates.
+    fn as_of(run: &Run) -> Option<PullId> {
+        run.pull_id.map(PullId)
+    }
+}
+
+impl Lineage {
+    /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.
+    pub fn cause_since(&self, earlier: Option<&str>) -> outbox::Cause {
+        let Some(earlier) = earlier.and_then(|text| serde_json::from_str::<Lineage>(text).ok()) else { return outbox::Cause::Data };
+        let changed = [
+            (self.engine != earlier.engine, outbox::Cause::Engine),
+            (self.mapping != earlier.mapping, outbox::Cause::Mapping),
+            (self.measures != earlier.measures, outbox::Cause::Measure),
+            (self.terminology != earlier.terminology, outbox::Cause::Terminology),
+        ];
+        let mut causes = changed.iter().filter(|(changed, _)| *changed).map(|(_, cause)| *cause);
+        match (causes.next(), causes.next()) {
+            (None, _) => outbox::Cause::Data,
+            (Some(cause), None) => cause,
+            (Some(_), Some(_)) => outbox::Cause::Correction,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_number_names_what_changed_with_it() {
+        let base = Lineage { engine: "1".into(), mapping: "m".into(), terminology: "t".into(), measures: BTreeMap::new() };
+        let stored = serde_json::to_string(&base).unwrap();
+        let since = |lineage: &Lineage| lineage.cause_since(Some(&stored));
+        assert_eq!(base.cause_since(None), outbox::Cause::Data);
+        assert_eq!(since(&base), outbox::Cause::Data);
+        assert_eq!(since(&Lineage { mapping: "n".into(), ..base.clone() }), outbox::Cause::Mapping);
+        assert_eq!(since(&Lineage { engine: "2".into(), ..base.clone() }), outbox::Cause::Engine);
+        assert_eq!(since(&Lineage { engine: "2".into(), mapping: "n".into(), ..base.clone() }), outbox::Cause::Correction);
+    }
+}

@@ -1,11 +1,8 @@
-//! When a night begins, in the site's own zone, and which months it reports.
+//! When a night begins, in the site's own zone.
 
 use croner::Cron;
-use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span as Length, Timestamp, Zoned};
-
-use crate::store::runs::Span;
 
 /// Instants looked at when a missed night is sought.
 const LOOK_BACK_DAYS: i64 = 400;
@@ -37,24 +34,6 @@ impl Schedule {
         let horizon = now.checked_sub(Length::new().hours(LOOK_BACK_DAYS * 24)).ok()?;
         (latest > answered && latest > horizon).then_some(latest)
     }
-}
-
-/// The last `count` complete months before a day, oldest first: each from its first midnight to the next month's.
-pub fn months_before(today: Date, count: u32, zone: &TimeZone) -> Result<Vec<Span>, jiff::Error> {
-    let first = today.first_of_month();
-    let mut spans = Vec::new();
-    for back in (1..=i64::from(count)).rev() {
-        let start = first.checked_sub(Length::new().try_months(back)?)?;
-        let end = start.checked_add(Length::new().months(1))?;
-        spans.push(Span { start: instant(start, zone)?, end: instant(end, zone)? });
-    }
-    Ok(spans)
-}
-
-/// The first instant of a day in a zone, RFC 3339 with its offset. A day that begins by a clock change begins then.
-fn instant(day: Date, zone: &TimeZone) -> Result<String, jiff::Error> {
-    let start = day.to_zoned(zone.clone())?.start_of_day()?;
-    Ok(start.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
 }
 
 #[cfg(test)]
@@ -89,16 +68,5 @@ mod tests {
         assert_eq!(missed("2026-01-01T01:30:00Z", "2026-01-05T12:00:00Z").as_deref(), Some("2026-01-05T01:30:00Z"));
         assert_eq!(missed("2026-01-05T01:30:00Z", "2026-01-05T12:00:00Z"), None);
         assert_eq!(missed("2026-01-05T01:30:00Z", "2026-01-06T01:30:00Z").as_deref(), Some("2026-01-06T01:30:00Z"));
-    }
-
-    #[test]
-    fn months_are_whole_and_in_the_sites_zone() {
-        let months = months_before("2026-04-15".parse().unwrap(), 3, &zone("America/New_York")).unwrap();
-        let text: Vec<String> = months.iter().map(|month| format!("{}/{}", month.start, month.end)).collect();
-        assert_eq!(
-            text,
-            ["2026-01-01T00:00:00-05:00/2026-02-01T00:00:00-05:00", "2026-02-01T00:00:00-05:00/2026-03-01T00:00:00-05:00", "2026-03-01T00:00:00-05:00/2026-04-01T00:00:00-04:00"]
-        );
-        assert_eq!(months_before("2026-01-31".parse().unwrap(), 24, &zone("UTC")).unwrap().len(), 24);
     }
 }

@@ -1,8 +1,10 @@
 //! Nights: each a row that only moves forward, so that a killed one is found and finished, with its own "now".
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::StoreError;
 
@@ -51,15 +53,6 @@ impl State {
     }
 }
 
-/// A month or other span that a night reports: civil instants in the site's zone, the end excluded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
-    /// First instant, RFC 3339 with the zone's offset.
-    pub start: String,
-    /// First instant after it.
-    pub end: String,
-}
-
 /// One night.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -69,16 +62,16 @@ pub struct Run {
     pub scheduled_at: Option<Timestamp>,
     /// Its "now", fixed at its first start.
     pub started_at: Timestamp,
-    /// What it reports, fixed at its first start.
-    pub periods: Vec<Span>,
+    /// The periods it reports, `START/END`, fixed at its first start.
+    pub periods: Vec<String>,
     /// How far it came.
     pub state: State,
     /// The pull whose snapshot it evaluates.
     pub pull_id: Option<i64>,
     /// Whether everything asked for arrived.
     pub complete: Option<bool>,
-    /// Patients and types that could not be had.
-    pub gaps: u64,
+    /// What could not be had, by resource type.
+    pub gaps: BTreeMap<String, u64>,
     /// Lines and resources set aside.
     pub quarantined: u64,
     /// Patients evaluated.
@@ -129,7 +122,7 @@ fn read(row: &Row<'_>) -> Result<Run, StoreError> {
     let instant = |text: String| text.parse::<Timestamp>().map_err(|_| StoreError::Corrupt(format!("instant `{text}` of a run")));
     let scheduled: Option<String> = row.get(1)?;
     let finished: Option<String> = row.get(13)?;
-    let periods: String = row.get(3)?;
+    let (periods, gaps): (String, String) = (row.get(3)?, row.get(7)?);
     let count = |index: usize| row.get::<_, i64>(index).map(i64::unsigned_abs);
     Ok(Run {
         id: row.get(0)?,
@@ -139,7 +132,7 @@ fn read(row: &Row<'_>) -> Result<Run, StoreError> {
         state: State::read(&row.get::<_, String>(4)?)?,
         pull_id: row.get(5)?,
         complete: row.get(6)?,
-        gaps: count(7)?,
+        gaps: serde_json::from_str(&gaps).map_err(|error| StoreError::Corrupt(format!("gaps of a run: {error}")))?,
         quarantined: count(8)?,
         patients: count(9)?,
         lineage: row.get(10)?,
@@ -181,7 +174,7 @@ pub fn last_scheduled(connection: &Connection) -> Result<Option<Timestamp>, Stor
 }
 
 /// Begins a night; its "now" and its periods are on disk before anything else happens. Fails if one is open.
-pub fn begin(transaction: &Transaction<'_>, scheduled: Option<Timestamp>, now: Timestamp, periods: &[Span]) -> Result<Run, StoreError> {
+pub fn begin(transaction: &Transaction<'_>, scheduled: Option<Timestamp>, now: Timestamp, periods: &[String]) -> Result<Run, StoreError> {
     let periods = serde_json::to_string(periods).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     transaction.execute(
         "INSERT INTO run (scheduled_at, started_at, periods, state) VALUES (?1, ?2, ?3, 'pulling')",
@@ -206,11 +199,11 @@ fn advance(transaction: &Transaction<'_>, id: i64, next: State) -> Result<(), St
 }
 
 /// The pull is committed; what it received decides how every report of the night is labelled.
-pub fn pulled(transaction: &Transaction<'_>, id: i64, pull_id: i64, complete: bool, gaps: u64, quarantined: u64) -> Result<(), StoreError> {
+pub fn pulled(transaction: &Transaction<'_>, id: i64, pull_id: i64, complete: bool, gaps: &BTreeMap<String, u64>, quarantined: u64) -> Result<(), StoreError> {
     advance(transaction, id, State::Evaluating)?;
     transaction.execute(
         "UPDATE run SET pull_id = ?2, complete = ?3, gaps = ?4, quarantined = ?5 WHERE id = ?1",
-        params![id, pull_id, complete, count(gaps), count(quarantined)],
+        params![id, pull_id, complete, serde_json::to_string(gaps).unwrap_or_default(), count(quarantined)],
     )?;
     Ok(())
 }
@@ -297,8 +290,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn spans() -> Vec<Span> {
-        vec![Span { start: "2026-01-01T00:00:00-05:00".into(), end: "2026-02-01T00:00:00-05:00".into() }]
+    fn spans() -> Vec<String> {
+        vec!["2026-01-01/2026-01-31".into()]
     }
 
     #[test]

@@ -9,7 +9,7 @@ CREATE TABLE run (
   state        TEXT NOT NULL CHECK (state IN ('pulling', 'evaluating', 'delivering', 'finished', 'failed')),
   pull_id      INTEGER REFERENCES pull (id),
   complete     INTEGER CHECK (complete IN (0, 1)),
-  gaps         INTEGER NOT NULL DEFAULT 0,
+  gaps         TEXT NOT NULL DEFAULT '{}', -- JSON: what could not be had, by resource type
   quarantined  INTEGER NOT NULL DEFAULT 0,
   patients     INTEGER NOT NULL DEFAULT 0,
   lineage      TEXT,                      -- JSON: versions and digests of everything the numbers depend on

@@ -1,0 +1,171 @@
+//! `watershed run`: the daemon at a hospital, or one night of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{Context, Ending, Failure, Format};
+use crate::config::{self, Loaded, setup};
+use crate::http::{HttpError, SystemClock};
+use crate::pipeline::schedule::Schedule;
+use crate::pipeline::{Adapter, Asked, Night, NightError, Stop};
+use crate::source::{Silent, SourceError};
+use crate::store::{StoreError, runs};
+
+/// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Run a night at the scheduled times, or one night now
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site's configuration
+    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    pub config: PathBuf,
+    /// Run one night now, or finish the one that was interrupted, and exit
+    #[arg(long)]
+    pub once: bool,
+    /// The night's "now", in place of the clock's, to repeat a night of the past: 2026-01-02T01:30:00Z
+    #[arg(long, value_name = "INSTANT", requires = "once")]
+    pub as_of: Option<Timestamp>,
+}
+
+/// Checks everything, then runs.
+pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
+    let (site, adapter) = open(&args.config)?;
+    super::block_on(async {
+        let (asker, stop) = watch::channel(false);
+        tokio::spawn(async move {
+            super::asked_to_stop().await;
+            let _ = asker.send(true);
+            // Kept alive, so that waiting for it never ends by itself.
+            std::future::pending::<()>().await;
+        });
+        if args.once { once(&adapter, args.as_of, &stop, context).await } else { daemon(&site, &adapter, &stop).await }
+    })
+}
+
+/// Reads, checks and opens; says everything that is wrong at once.
+pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
+    let (site, findings) = config::load_site(path);
+    let Some(site) = site else { return Err(Failure::diagnostics(&findings)) };
+    let (checked, findings) = setup::read(&site);
+    let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
+    let adapter = setup::open(&site, checked, Arc::new(SystemClock)).map_err(|error| match error {
+        setup::OpenError::State(error) => failure(&error),
+        setup::OpenError::Settings(_) => Failure::configuration(error.to_string()),
+        setup::OpenError::File { .. } => Failure::unreachable(error.to_string()),
+    })?;
+    Ok((site, adapter))
+}
+
+async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context: &Context) -> Result<Ending, Failure> {
+    let asked = Asked { now: as_of.unwrap_or_else(Timestamp::now), scheduled: None };
+    let night = adapter.night(&asked, stop, &Silent).await.map_err(|error| failure(&error))?;
+    match context.format {
+        Format::Json => super::print_json(&as_json(&night)),
+        Format::Human => super::print(&as_text(adapter, &night)),
+    }
+    if night.delivered.dead > 0 {
+        return Err(Failure::rejected("the registry rejected the feed").hint("`watershed outbox list` gives every reason"));
+    }
+    if night.delivered.waiting > 0 {
+        return Err(Failure::unreachable("the feed is not delivered yet").hint("it waits in the outbox; `watershed deliver` or the next night sends it"));
+    }
+    Ok(if night.held > 0 || night.run.complete == Some(false) { Ending::Findings } else { Ending::Fine })
+}
+
+fn as_json(night: &Night) -> serde_json::Value {
+    json!({
+        "id": night.run.id, "startedAt": night.run.started_at.to_string(), "resumed": night.resumed, "state": night.run.state.word(),
+        "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
+        "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed,
+        "waiting": night.delivered.waiting, "rejected": night.delivered.dead, "reason": night.run.reason,
+    })
+}
+
+fn as_text(adapter: &Adapter, night: &Night) -> String {
+    let data = match night.run.complete {
+        Some(false) => format!("partial ({} gaps, {} in quarantine)", night.run.gaps.values().sum::<u64>(), night.run.quarantined),
+        _ => "complete".to_owned(),
+    };
+    let feed = match (night.delivered.delivered, night.delivered.confirmed) {
+        (0, 0) => "no feed delivered",
+        (0, _) => "nothing changed, which the registry was told",
+        _ => "feed delivered",
+    };
+    let held = if night.held > 0 { format!(", {} reports held for a person (`watershed status`)", night.held) } else { String::new() };
+    format!("{}: {} patients, data {data}, {} measures over {} periods, {feed}{held}", adapter.setup.site, night.run.patients, adapter.setup.measures.len(), night.run.periods.len())
+}
+
+/// Whose turn it is when a night did not come to its end.
+fn failure(error: &NightError) -> Failure {
+    let text = error.to_string();
+    match error {
+        NightError::Source(SourceError::Options(_)) => Failure::configuration(text),
+        NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_))) => Failure::rejected(text),
+        NightError::Source(_) | NightError::Snapshot(_) | NightError::Outbox(_) | NightError::Stopped => Failure::unreachable(text),
+        NightError::Store(StoreError::Locked { .. }) => Failure::configuration(text),
+        NightError::Store(_) => Failure::unreachable(text),
+        NightError::Broken(_) => Failure::bug(text),
+    }
+}
+
+/// Nights by the schedule until asked to stop; between them, what waits in the outbox is sent.
+async fn daemon(site: &Loaded<config::Site>, adapter: &Adapter, stop: &Stop) -> Result<Ending, Failure> {
+    let options = &site.value.schedule;
+    let zone = TimeZone::get(&site.value.site.time_zone).map_err(|error| Failure::configuration(error.to_string()))?;
+    let schedule = Schedule::parse(&options.cron, zone).map_err(Failure::configuration)?;
+    let mut waiting = stop.clone();
+    let started = Timestamp::now();
+    tracing::info!(site = adapter.setup.site, cron = options.cron, "daemon begins");
+    while !*stop.borrow() {
+        let now = Timestamp::now();
+        match due(adapter, &schedule, options.catch_up, started, now) {
+            Ok(Some(asked)) => night(adapter, &asked, stop).await,
+            Ok(None) => deliver(adapter, stop).await,
+            Err(error) => tracing::error!(%error, "state database"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = waiting.wait_for(|asked| *asked) => {}
+        }
+    }
+    tracing::info!("daemon ends");
+    Ok(Ending::Fine)
+}
+
+/// The night that should run now: one that was interrupted, or the latest scheduled instant that none answered.
+fn due(adapter: &Adapter, schedule: &Schedule, catch_up: bool, started: Timestamp, now: Timestamp) -> Result<Option<Asked>, StoreError> {
+    let (open, answered) = adapter.store.with(|connection| Ok((runs::open(connection)?, runs::last_scheduled(connection)?)))?;
+    if let Some(run) = open {
+        return Ok(Some(Asked { now, scheduled: run.scheduled_at }));
+    }
+    // A daemon that never ran a night has missed none; one that must not catch up has missed none before its start.
+    let since = answered.filter(|answered| catch_up || *answered >= started).unwrap_or(started);
+    Ok(schedule.missed(since, now).map(|scheduled| Asked { now, scheduled: Some(scheduled) }))
+}
+
+async fn night(adapter: &Adapter, asked: &Asked, stop: &Stop) {
+    match adapter.night(asked, stop, &Silent).await {
+        Ok(night) => tracing::info!(run.id = night.run.id, run.complete = night.run.complete, night.held, "night done"),
+        Err(NightError::Stopped) => {}
+        Err(error) => tracing::error!(%error, "night failed"),
+    }
+}
+
+async fn deliver(adapter: &Adapter, stop: &Stop) {
+    let mut stop = stop.clone();
+    tokio::select! {
+        delivered = adapter.deliver() => {
+            if let Err(error) = delivered {
+                tracing::error!(%error, "delivery");
+            }
+        }
+        _ = stop.wait_for(|asked| *asked) => {}
+    }
+}

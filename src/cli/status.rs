@@ -1,0 +1,151 @@
+//! `watershed status`: the last nights, what waits, what was held back and what the mapping does not know.
+
+use std::path::PathBuf;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::json;
+
+use super::{Context, Ending, Failure, Format};
+use crate::config::{self, Loaded, setup};
+use crate::outbox::{self, Listed};
+use crate::store::runs::{self, Held, Run, State, Unmapped};
+use crate::store::{Store, quarantine};
+
+/// Unmapped codes shown to people.
+const UNMAPPED_SHOWN: usize = 20;
+
+/// Show the last nights, what waits and what needs a person
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site's configuration
+    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    pub config: PathBuf,
+    /// How many nights to show
+    #[arg(long, default_value_t = 7)]
+    pub nights: u32,
+}
+
+/// What there is to show.
+struct Status {
+    site: String,
+    runs: Vec<Run>,
+    held: Vec<Held>,
+    unmapped: Vec<Unmapped>,
+    waiting: Vec<Listed>,
+    quarantined: usize,
+}
+
+/// Reads the state beside a running daemon. Ends with findings when something needs a person.
+pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
+    let (site, findings) = config::load_site(&args.config);
+    let site = site.ok_or_else(|| Failure::diagnostics(&findings))?;
+    let status = read(&site, args.nights)?;
+    match context.format {
+        Format::Json => super::print_json(&as_json(&status)),
+        Format::Human => super::print(&as_text(&status)),
+    }
+    Ok(if needs_a_person(&status) { Ending::Findings } else { Ending::Fine })
+}
+
+fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
+    let path = setup::state_file(site);
+    let name = site.value.site.id.clone();
+    if !path.exists() {
+        return Ok(Status { site: name, runs: Vec::new(), held: Vec::new(), unmapped: Vec::new(), waiting: Vec::new(), quarantined: 0 });
+    }
+    let store = Store::open_beside(&path).map_err(|error| Failure::unreachable(error.to_string()))?;
+    let read = store.with(|connection| {
+        let runs = runs::list(connection, nights.max(1))?;
+        let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
+        let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
+        let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
+        let waiting = outbox::list(connection);
+        Ok((runs, held, unmapped, waiting))
+    });
+    let (runs, held, unmapped, waiting) = read.map_err(|error| Failure::unreachable(error.to_string()))?;
+    let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
+    waiting.retain(|feed| matches!(feed.state, outbox::State::Pending | outbox::State::Dead));
+    let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
+    let quarantined = quarantined.map_err(|error| Failure::unreachable(error.to_string()))?.len();
+    Ok(Status { site: name, runs, held, unmapped, waiting, quarantined })
+}
+
+fn needs_a_person(status: &Status) -> bool {
+    let failed = status.runs.first().is_some_and(|run| run.state == State::Failed);
+    failed || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state == outbox::State::Dead)
+}
+
+fn state_word(state: outbox::State) -> &'static str {
+    match state {
+        outbox::State::Pending => "waiting",
+        outbox::State::Delivered => "delivered",
+        outbox::State::Dead => "rejected",
+        outbox::State::Rebuilt => "rebuilt",
+    }
+}
+
+fn as_json(status: &Status) -> serde_json::Value {
+    let night = |run: &Run| {
+        json!({
+            "id": run.id, "scheduledAt": run.scheduled_at.map(|at| at.to_string()), "startedAt": run.started_at.to_string(),
+            "state": run.state.word(), "complete": run.complete, "gaps": run.gaps, "quarantined": run.quarantined,
+            "patients": run.patients, "feed": run.feed, "reason": run.reason, "finishedAt": run.finished_at.map(|at| at.to_string()),
+        })
+    };
+    let feed = |feed: &Listed| json!({ "feed": feed.feed, "state": state_word(feed.state), "attempts": feed.attempts, "reports": feed.reports, "reason": feed.reason });
+    json!({
+        "site": status.site,
+        "nights": status.runs.iter().map(night).collect::<Vec<_>>(),
+        "held": status.held,
+        "unmapped": status.unmapped,
+        "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
+        "quarantined": status.quarantined,
+    })
+}
+
+fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(headings.to_vec());
+    table
+}
+
+fn as_text(status: &Status) -> String {
+    if status.runs.is_empty() {
+        return format!("{}: no night yet; `watershed run --once` runs one", status.site);
+    }
+    let mut nights = table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
+    for run in &status.runs {
+        let data = match run.complete {
+            Some(true) => "complete".to_owned(),
+            Some(false) => format!("partial: {} gaps, {} quarantined", run.gaps.values().sum::<u64>(), run.quarantined),
+            None => String::new(),
+        };
+        let feed = run.feed.as_deref().unwrap_or_default().get(..8).unwrap_or_default();
+        nights.add_row([run.id.to_string(), run.started_at.strftime("%Y-%m-%d %H:%M UTC").to_string(), run.state.word().to_owned(), data, run.patients.to_string(), feed.to_owned(), run.reason.clone().unwrap_or_default()]);
+    }
+    let mut text = format!("{}\n{nights}\n", status.site);
+    text.push_str(&format!("{} feeds wait or were rejected, {} lines and resources in quarantine\n", status.waiting.len(), status.quarantined));
+    if !status.waiting.is_empty() {
+        let mut feeds = table(&["feed", "state", "attempts", "reason"]);
+        for feed in &status.waiting {
+            feeds.add_row([feed.feed.get(..8).unwrap_or_default().to_owned(), state_word(feed.state).to_owned(), feed.attempts.to_string(), feed.reason.clone().unwrap_or_default()]);
+        }
+        text.push_str(&format!("\noutbox\n{feeds}\n"));
+    }
+    if !status.held.is_empty() {
+        let mut held = table(&["held report", "period", "why"]);
+        for report in &status.held {
+            held.add_row([format!("{}|{}", report.measure, report.version), format!("{} to {}", report.period_start, report.period_end), report.findings.clone()]);
+        }
+        text.push_str(&format!("\n{held}\n"));
+    }
+    if !status.unmapped.is_empty() {
+        let mut unmapped = table(&["not translated", "element", "system", "code", "patients"]);
+        for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
+            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.code.clone(), found.patients.to_string()]);
+        }
+        text.push_str(&format!("\n{unmapped}\n"));
+    }
+    text
+}

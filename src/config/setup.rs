@@ -1,0 +1,220 @@
+//! From a checked configuration to a [`Setup`]: measures, value sets, mapping and keys are read and checked as a whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::{Loaded, Site, measures};
+use crate::destination::registry::Registry;
+use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
+use crate::feed::sha256_hex;
+use crate::http::{Authorizer, Client, Clock, Origin, Settings};
+use crate::mapping::Mapping;
+use crate::measure::Choices;
+use crate::pipeline::{Adapter, Lineage, STATE_FILE, Setup};
+use crate::smart::assertion::SigningKey;
+use crate::smart::client::{TokenClient, TokenSettings};
+use crate::snapshot::Key;
+use crate::terminology::ValueSets;
+
+/// Bytes of one file that a person wrote: a measure, a library, a mapping, a key.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// File of the snapshot's key, unless one is named.
+const SNAPSHOT_KEY_FILE: &str = "snapshot.key";
+/// The scope of a site's adapter at the registry.
+const REGISTRY_SCOPE: &str = "system/MeasureReport.cru";
+
+/// The site's data directory.
+pub fn data_folder(site: &Loaded<Site>) -> PathBuf {
+    site.path(&site.value.site.data)
+}
+
+/// The site's state database.
+pub fn state_file(site: &Loaded<Site>) -> PathBuf {
+    data_folder(site).join(STATE_FILE)
+}
+
+/// Reads and checks everything a night needs. `None` only if there are errors.
+pub fn read(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
+    let mut reader = Reader { findings: Vec::new() };
+    let measures::Loaded { measures, value_sets } = reader.measures(site);
+    let (mapping, mapping_digest) = reader.mapping(site);
+    let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
+    let source_key = reader.key(&site.value.source.key_file, site);
+    reader.key(&site.value.registry.key_file, site);
+    if has_errors(&reader.findings) {
+        return (None, reader.findings);
+    }
+    let lineage = Lineage {
+        engine: env!("CARGO_PKG_VERSION").to_owned(),
+        mapping: format!("{} {mapping_digest}", mapping.label()),
+        measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
+        terminology: terminology_digest(&value_sets),
+    };
+    let threads = match site.value.measures.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads as usize,
+    };
+    let setup = Setup {
+        site: site.value.site.id.clone(),
+        title: Some(site.value.site.title.clone()).filter(|title| !title.is_empty()),
+        zone,
+        zone_name: site.value.site.time_zone.clone(),
+        months: site.value.measures.months,
+        threads,
+        measures,
+        value_sets,
+        mapping,
+        source: site.value.source.clone(),
+        source_key,
+        lineage,
+    };
+    (Some(setup), reader.findings)
+}
+
+/// Digest of the codes of all value sets, whatever files they came from.
+fn terminology_digest(value_sets: &ValueSets) -> String {
+    let mut text = String::new();
+    for set in value_sets.iter() {
+        text.push_str(&format!("{}|{}\n", set.url, set.version.as_deref().unwrap_or_default()));
+        for member in set.members() {
+            text.push_str(&format!("{} {}\n", member.system, member.code));
+        }
+    }
+    sha256_hex(text.as_bytes())
+}
+
+/// Why the state cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file of the data directory.
+    #[error("{path}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A key or an address of the configuration.
+    #[error("{0}")]
+    Settings(String),
+    /// The state itself.
+    #[error(transparent)]
+    State(#[from] crate::pipeline::NightError),
+}
+
+/// Opens the site's state and sets up its way to the registry.
+pub fn open(site: &Loaded<Site>, setup: Setup, clock: Arc<dyn Clock>) -> Result<Adapter, OpenError> {
+    let data = data_folder(site);
+    create_private_folder(&data).map_err(|error| OpenError::File { path: data.clone(), error })?;
+    let key_file = match site.value.source.snapshot_key_file.as_str() {
+        "" => data.join(SNAPSHOT_KEY_FILE),
+        written => site.path(written),
+    };
+    let key = Key::load_or_generate(&key_file).map_err(|error| OpenError::File { path: key_file, error })?;
+    let registry = registry(site, &clock).map_err(OpenError::Settings)?;
+    Ok(Adapter::open(setup, &data, key, registry, clock)?)
+}
+
+/// The way to the network's registry: its token goes to its origin only.
+pub fn registry(site: &Loaded<Site>, clock: &Arc<dyn Clock>) -> Result<Registry, String> {
+    let options = &site.value.registry;
+    let base: url::Url = options.url.parse().map_err(|error| format!("`registry.url`: {error}"))?;
+    let origin = Origin::of(&base).ok_or("`registry.url` is not http")?;
+    let settings = Settings { plain_http: options.allow_plain_http, trusted_origins: [origin.clone()].into(), ..Settings::default() };
+    let path = site.path(&options.key_file);
+    let text = read_text(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let key = SigningKey::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut endpoint = base.clone();
+    endpoint.path_segments_mut().map_err(|()| "`registry.url` cannot have a path")?.pop_if_empty().push("token");
+    let tokens = TokenSettings { endpoint, client_id: options.client_id.clone(), key, scopes: vec![REGISTRY_SCOPE.to_owned()] };
+    let plain = Client::new(settings.clone()).map_err(|error| error.to_string())?.with_clock(Arc::clone(clock));
+    let tokens: Arc<dyn Authorizer> = Arc::new(TokenClient::new(plain, tokens, Arc::clone(clock)));
+    let client = Client::new(settings).map_err(|error| error.to_string())?.with_clock(Arc::clone(clock)).with_tokens(tokens, [origin]);
+    Ok(Registry { base, client })
+}
+
+fn create_private_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > TEXT_BYTES_MAX {
+        return Err(format!("{size} bytes, at most {TEXT_BYTES_MAX} are read"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn source_file(path: &Path) -> Result<Arc<SourceFile>, String> {
+    let text = read_text(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    Ok(SourceFile::new(path.display().to_string(), text))
+}
+
+/// Collects what is wrong in all files.
+struct Reader {
+    findings: Vec<Diagnostic>,
+}
+
+impl Reader {
+    /// Measures with their value sets, each measure once.
+    fn measures(&mut self, site: &Loaded<Site>) -> measures::Loaded {
+        let paths = |written: &[String]| written.iter().map(|path| site.path(path)).collect::<Vec<_>>();
+        let options = &site.value.measures;
+        let (loaded, findings) = measures::load(&paths(&options.folders), &paths(&options.value_sets), &Choices::default());
+        self.findings.extend(findings);
+        let loaded = loaded.unwrap_or_default();
+        for (index, measure) in loaded.measures.iter().enumerate() {
+            let url = &measure.definition.url.value;
+            if loaded.measures.iter().take(index).any(|earlier| earlier.definition.url.value == *url) {
+                let finding = site.places.error("measures.folders", format!("measure `{url}` is named twice"));
+                self.findings.push(finding.help("one night reports one version of a measure"));
+            }
+        }
+        loaded
+    }
+
+    fn mapping(&mut self, site: &Loaded<Site>) -> (Mapping, String) {
+        let written = &site.value.mapping.file;
+        if written.is_empty() {
+            return (Mapping::none(), String::new());
+        }
+        let path = site.path(written);
+        let source = match source_file(&path) {
+            Ok(source) => source,
+            Err(error) => {
+                self.findings.push(site.places.error("mapping.file", error));
+                return (Mapping::none(), String::new());
+            }
+        };
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let named = Mapping::files_named(&source.text);
+        let files: BTreeMap<String, String> = named.into_iter().filter_map(|name| Some((name.clone(), read_text(&beside.join(&name)).ok()?))).collect();
+        let mut digests = vec![sha256_hex(source.text.as_bytes())];
+        digests.extend(files.values().map(|text| sha256_hex(text.as_bytes())));
+        let (mapping, findings) = Mapping::parse(&source, &files);
+        self.findings.extend(findings);
+        (mapping.unwrap_or_else(Mapping::none), sha256_hex(digests.join("\n").as_bytes()))
+    }
+
+    fn key(&mut self, written: &str, site: &Loaded<Site>) -> Option<SigningKey> {
+        if written.is_empty() {
+            return None;
+        }
+        let path = site.path(written);
+        let key = read_text(&path).map_err(|error| Diagnostic::error(format!("cannot read key `{}`: {error}", path.display())));
+        match key.and_then(|text| SigningKey::from_text(&text).map_err(|error| Diagnostic::error(format!("key `{}`: {error}", path.display())))) {
+            Ok(key) => Some(key),
+            Err(finding) => {
+                self.findings.push(finding.help("an RSA or P-384 private key, as PEM or JWK"));
+                None
+            }
+        }
+    }
+}

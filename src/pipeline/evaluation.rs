@@ -1,0 +1,223 @@
+//! Snapshot to reports: partitions on threads, each patient read, mapped and measured once; sums merge in any order.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::{Adapter, NightError, Stop, needs};
+use crate::feed::{Completeness, ReportKey};
+use crate::fhir::record::{Record, Shape};
+use crate::mapping::Finding;
+use crate::cql::date_time::DateTime;
+use crate::measure::period::Period;
+use crate::measure::report::{self, Facts, Reporter};
+use crate::measure::result::Partial;
+use crate::measure::{self, Setting};
+use crate::outbox;
+use crate::snapshot::Partition;
+use crate::source::Progress;
+use crate::store::runs::{Held, Run, Unmapped};
+use crate::terminology::units::Units;
+use crate::validate;
+
+/// The sums of a night.
+#[derive(Default)]
+pub struct Sums {
+    /// By measure, then by period.
+    partials: Vec<Vec<Partial>>,
+    /// What the mapping does not know, by how many patients have it.
+    findings: BTreeMap<Finding, u64>,
+    /// Patients evaluated.
+    pub patients: u64,
+    /// Stored lines that could not be read again.
+    unreadable: u64,
+}
+
+impl Sums {
+    fn new(measures: usize, periods: usize) -> Sums {
+        Sums { partials: vec![vec![Partial::default(); periods]; measures], ..Sums::default() }
+    }
+
+    fn merge(&mut self, other: Sums) {
+        for (mine, others) in self.partials.iter_mut().zip(&other.partials) {
+            for (mine, other) in mine.iter_mut().zip(others) {
+                mine.merge(other);
+            }
+        }
+        for (finding, patients) in other.findings {
+            *self.findings.entry(finding).or_default() += patients;
+        }
+        self.patients += other.patients;
+        self.unreadable += other.unreadable;
+    }
+
+    /// The findings, as they are stored.
+    pub fn unmapped(&self) -> Vec<Unmapped> {
+        let word = |finding: &Finding| serde_json::to_value(finding.problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let row = |(finding, patients): (&Finding, &u64)| Unmapped {
+            problem: word(finding),
+            element: finding.element.clone(),
+            system: finding.system.clone(),
+            code: finding.code.clone(),
+            patients: *patients,
+        };
+        self.findings.iter().map(row).collect()
+    }
+}
+
+/// The periods of a night, as fixed when it began.
+fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
+    run.periods.iter().map(|text| Period::parse(text).map_err(NightError::Broken)).collect()
+}
+
+/// Measures every patient of the snapshot as of the night's pull.
+pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
+    let setup = &adapter.setup;
+    let shape = needs::shape(setup.measures.iter().map(|measure| measure.program().shape()), &setup.mapping);
+    let periods = periods(run)?;
+    let setting = setting(adapter, run)?;
+    let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
+    let work = Work { adapter, run, measures, periods: periods.len(), shape, shared: adapter.snapshot.shared()?, stop, progress };
+    let partitions = adapter.snapshot.partitions();
+    progress.stage("evaluating", Some(partitions.len() as u64));
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new(Sums::new(setup.measures.len(), work.periods));
+    let threads = setup.threads.clamp(1, partitions.len().max(1));
+    let ended: Result<(), NightError> = std::thread::scope(|scope| {
+        let worker = || -> Result<(), NightError> {
+            while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let sums = work.partition(*partition)?;
+                total.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).merge(sums);
+                progress.advance(1);
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(NightError::Broken("a thread that evaluates panicked".to_owned()))))
+    });
+    ended?;
+    Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
+/// What the threads share.
+struct Work<'a> {
+    adapter: &'a Adapter,
+    run: &'a Run,
+    measures: Vec<measure::Run<'a>>,
+    periods: usize,
+    shape: Shape,
+    /// Resources of no patient, seen by every patient's measures.
+    shared: Vec<Vec<u8>>,
+    stop: &'a Stop,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
+        let setup = &self.adapter.setup;
+        let mut sums = Sums::new(self.measures.len(), self.periods);
+        for patient in self.adapter.snapshot.patients(partition, Adapter::as_of(self.run))? {
+            if *self.stop.borrow() {
+                return Err(NightError::Stopped);
+            }
+            let lines = patient.lines.iter().chain(&self.shared).map(Vec::as_slice);
+            let (mut record, bad) = Record::read(&self.shape, lines);
+            sums.unreadable += bad.len() as u64;
+            sums.patients += 1;
+            for finding in setup.mapping.apply(&mut record) {
+                *sums.findings.entry(finding).or_default() += 1;
+            }
+            for (measure, partials) in self.measures.iter().zip(&mut sums.partials) {
+                for (result, partial) in measure.evaluate(&record).iter().zip(partials) {
+                    match result {
+                        Ok(result) => partial.add(result),
+                        Err(error) => partial.add_fault(&error.message),
+                    }
+                }
+            }
+        }
+        self.progress.received(sums.patients);
+        Ok(sums)
+    }
+}
+
+/// The reports of a night: those to send, and those that failed their check.
+pub struct Made {
+    /// To send.
+    pub reports: Vec<outbox::Report>,
+    /// Waiting for a person.
+    pub held: Vec<Held>,
+}
+
+/// What the night received, for the manifest.
+pub fn completeness(run: &Run) -> Completeness {
+    Completeness { complete: run.complete.unwrap_or(false), gaps: run.gaps.values().sum(), quarantined: run.quarantined }
+}
+
+/// Writes and checks one report per measure and period.
+pub fn reports(adapter: &Adapter, run: &Run, sums: &Sums) -> Result<Made, NightError> {
+    let facts = facts(adapter, run, sums);
+    let complete = completeness(run).complete && facts.completeness.is_complete();
+    let mut made = Made { reports: Vec::new(), held: Vec::new() };
+    for (measure, partials) in adapter.setup.measures.iter().zip(&sums.partials) {
+        let definition = &measure.definition;
+        for (period, partial) in periods(run)?.into_iter().zip(partials) {
+            let reporter = Reporter { definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+            let report = reporter.summary(partial);
+            let key = key(&definition.url.value, &definition.version.value, &report)?;
+            let reasons = reasons_to_hold(partial, &report);
+            if reasons.is_empty() {
+                let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
+                made.reports.push(outbox::Report { key, body, complete });
+            } else {
+                tracing::warn!(report.measure = key.measure, report.period = key.period_start, "a report failed its check and is held");
+                let ReportKey { measure, version, period_start, period_end } = key;
+                made.held.push(Held { measure, version, period_start, period_end, findings: reasons.join("\n") });
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Why a report must wait for a person: patients whose evaluation failed, or a blocking finding of its check.
+fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
+    let faults = partial.faults.iter().map(|(reason, patients)| format!("{patients} patients could not be evaluated: {reason}"));
+    let findings = validate::check(report);
+    let blocking = findings.iter().filter(|finding| finding.weight == validate::Weight::Block);
+    faults.chain(blocking.map(|finding| format!("{} at `{}`: {}", finding.rule, finding.at, finding.message))).collect()
+}
+
+/// What the measures may know beside the record: the night's "now", the zone, the value sets.
+fn setting(adapter: &Adapter, run: &Run) -> Result<Setting, NightError> {
+    let text = run.started_at.to_zoned(adapter.setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+    let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
+    Ok(Setting { now, zone: adapter.setup.zone.clone(), value_sets: adapter.setup.value_sets.clone(), units: Units::new().into() })
+}
+
+fn facts(adapter: &Adapter, run: &Run, sums: &Sums) -> Facts {
+    let setup = &adapter.setup;
+    let (name, version) = setup.mapping.name_and_version();
+    Facts {
+        reporter: setup.site.clone(),
+        reporter_name: setup.title.clone(),
+        date: run.started_at.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        software: ("Watershed".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        zone: setup.zone_name.clone(),
+        lineage: vec![
+            ("mapping".to_owned(), name.to_owned(), version.to_owned()),
+            ("race-ethnicity".to_owned(), "policy".to_owned(), setup.mapping.race_ethnicity_policy().to_owned()),
+            ("terminology".to_owned(), "value-sets".to_owned(), setup.lineage.terminology.clone()),
+        ],
+        completeness: report::Completeness { gaps: run.gaps.clone(), quarantined: run.quarantined + sums.unreadable },
+    }
+}
+
+fn key(measure: &str, version: &str, report: &Value) -> Result<ReportKey, NightError> {
+    let edge = |name: &str| report.pointer(&format!("/period/{name}")).and_then(Value::as_str).map(str::to_owned);
+    let (Some(period_start), Some(period_end)) = (edge("start"), edge("end")) else {
+        return Err(NightError::Broken(format!("a report of `{measure}` has no period")));
+    };
+    Ok(ReportKey { measure: measure.to_owned(), version: version.to_owned(), period_start, period_end })
+}

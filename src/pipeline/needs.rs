@@ -1,0 +1,110 @@
+//! What to ask the EHR for: the measures' data requirements, widened to the codes that the site's mapping translates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cql::{Codes, Requirement};
+use crate::fhir::record::{Keep, Shape};
+use crate::mapping::Mapping;
+use crate::source::Need;
+use crate::terminology::ValueSets;
+
+/// The element whose codes a search by `code` finds.
+const CODE: &str = "code";
+
+/// One need per resource type, sorted: any code as soon as one requirement leaves it open, otherwise every code that
+/// would do, as `system|code`, the site's own included.
+pub fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {
+    let local = local_codes(mapping);
+    let mut types: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
+    for requirement in requirements {
+        let wanted = tokens(requirement, value_sets, &local);
+        let entry = types.entry(requirement.resource_type.clone()).or_insert_with(|| Some(BTreeSet::new()));
+        match (entry.as_mut(), wanted) {
+            (Some(codes), Some(wanted)) => codes.extend(wanted),
+            _ => *entry = None,
+        }
+    }
+    types.into_iter().map(|(resource_type, codes)| Need { resource_type, codes: codes.unwrap_or_default() }).collect()
+}
+
+/// Standard code, as `system|code`, to the local ones that mean it.
+fn local_codes(mapping: &Mapping) -> BTreeMap<String, Vec<String>> {
+    let mut local: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for translation in mapping.translations() {
+        let standard = format!("{}|{}", translation.to_system, translation.to_code);
+        local.entry(standard).or_default().push(format!("{}|{}", translation.system, translation.code));
+    }
+    local
+}
+
+/// The codes of a requirement; `None` when any would do.
+fn tokens(requirement: &Requirement, value_sets: &ValueSets, local: &BTreeMap<String, Vec<String>>) -> Option<Vec<String>> {
+    if requirement.code_path.as_deref() != Some(CODE) {
+        return None;
+    }
+    let standard: Vec<String> = match &requirement.codes {
+        Codes::Any => return None,
+        Codes::Direct(codes) => codes.iter().map(|(system, code)| format!("{system}|{code}")).collect(),
+        Codes::ValueSet(url) => value_sets.get(url)?.members().map(|member| format!("{}|{}", member.system, member.code)).collect(),
+    };
+    let translated = standard.iter().filter_map(|code| local.get(code)).flatten().cloned().collect::<Vec<_>>();
+    Some(standard.into_iter().chain(translated).collect())
+}
+
+/// The shape of reading: what the programs use and what the mapping reads.
+pub fn shape<'a>(shapes: impl Iterator<Item = &'a Shape>, mapping: &Mapping) -> Shape {
+    let mut merged = Shape::default();
+    for shape in shapes {
+        merged.merge(shape);
+    }
+    for (resource_type, path) in mapping.paths() {
+        // A type that no measure reads need not be read to be translated.
+        if merged.everything || !merged.types.contains_key(&resource_type) {
+            continue;
+        }
+        let keep = path.iter().rev().fold(Keep::All, |inner, name| Keep::Fields(BTreeMap::from([(name.clone(), inner)])));
+        merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), everything: false });
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::SourceFile;
+    use crate::terminology::ValueSet;
+
+    fn mapping() -> Mapping {
+        let text = "name: a\nversion: '1'\ncodes:\n  - {system: http://local, to: http://loinc.org, elements: [Observation.code], map: {X: '11884-4'}}\n";
+        Mapping::parse(&SourceFile::new("a.yaml", text), &BTreeMap::new()).0.unwrap()
+    }
+
+    fn requirement(resource_type: &str, code_path: &str, codes: Codes) -> Requirement {
+        Requirement { resource_type: resource_type.into(), code_path: Some(code_path.into()), codes, date_path: None, paths: BTreeSet::new() }
+    }
+
+    #[test]
+    fn local_codes_are_asked_for_beside_the_standard_ones() {
+        let mut sets = ValueSets::new();
+        let mut set = ValueSet::new("http://vs");
+        set.insert("http://snomed.info/sct", "1", None);
+        sets.add(set);
+        let requirements = [
+            requirement("Observation", "code", Codes::Direct(vec![("http://loinc.org".into(), "11884-4".into())])),
+            requirement("Observation", "code", Codes::ValueSet("http://vs".into())),
+            requirement("Condition", "code", Codes::ValueSet("http://unknown".into())),
+            requirement("Encounter", "type", Codes::ValueSet("http://vs".into())),
+        ];
+        let found: Vec<String> = needs(requirements.iter(), &sets, &mapping()).iter().map(|need| format!("{} {:?}", need.resource_type, need.codes)).collect();
+        assert_eq!(
+            found,
+            ["Condition {}", "Encounter {}", "Observation {\"http://loinc.org|11884-4\", \"http://local|X\", \"http://snomed.info/sct|1\"}"]
+        );
+    }
+
+    #[test]
+    fn one_open_requirement_opens_the_type() {
+        let requirements = [requirement("Observation", "code", Codes::Direct(vec![("a".into(), "b".into())])), requirement("Observation", "code", Codes::Any)];
+        assert_eq!(needs(requirements.iter(), &ValueSets::new(), &Mapping::none()), [Need::all("Observation")]);
+    }
+}
