@@ -219,6 +219,24 @@ impl<'a> Lexer<'a> {
         } else {
             self.take(TokenKind::Integer, whole);
         }
+        self.ends_here("a number");
+    }
+
+    /// A literal that runs into letters is a slip, and would otherwise read as a query with an alias.
+    fn ends_here(&mut self, what: &str) {
+        let rest = self.rest();
+        let run = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        if run == 0 {
+            return;
+        }
+        let help = match what {
+            "a time" => "a time of day has no offset",
+            "a number" => "a unit is in single quotes, as `5 'mg'`, or a word of its own, as `3 days`",
+            _ => "write `@2012-02-29` or `@2012-02-29T10:30:00.0+01:00`",
+        };
+        let found = rest.get(..run).unwrap_or("").to_string();
+        self.fault(self.at, self.at + run, format!("{what} runs into `{found}`"), Some(help));
+        self.at += run;
     }
 
     fn date_or_time(&mut self, rest: &str) {
@@ -245,6 +263,7 @@ impl<'a> Lexer<'a> {
             return;
         }
         self.take(kind, 1 + length);
+        self.ends_here(if kind == TokenKind::Time { "a time" } else { "a date" });
     }
 }
 
@@ -334,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_reported_once_and_skipped() {
-        for text in ["a § b", "'open", "/* open", "@x", "'\\uZZZZ'", "“x”"] {
+        for text in ["a § b", "@T06Z", "5mg", "@2012-02-29x", "'open", "/* open", "@x", "'\\uZZZZ'", "“x”"] {
             let (tokens, faults) = lex(&SourceFile::new("t", text));
             assert!(!faults.is_empty(), "{text}");
             assert_eq!(tokens.last().map(|t| t.kind), Some(TokenKind::End), "{text}");

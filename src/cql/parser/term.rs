@@ -200,7 +200,8 @@ impl Parser<'_> {
             self.at += words.len();
             return Ok(Kind::Unary(operator, Box::new(self.nested(Self::term)?)));
         }
-        if word == "timezoneoffset" && self.eat_words(&["timezoneoffset", "from"]) {
+        // `timezone from` is how CQL wrote it before 1.4.
+        if self.eat_words(&["timezoneoffset", "from"]) || self.eat_words(&["timezone", "from"]) {
             return Ok(Kind::Unary("TimezoneOffsetFrom", Box::new(self.nested(Self::term)?)));
         }
         if let Some(precision) = self.precision_ahead(0)
