@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::diagnostic::{self, Diagnostic, Severity};
 
 pub mod check;
+pub mod cql;
 pub mod outbox;
 pub mod registry;
 pub mod run;
@@ -55,6 +56,8 @@ pub enum Command {
     Run(run::Args),
     /// Show the last nights, what waits and what needs a person
     Status(status::Args),
+    /// The bare language: check a library, evaluate its defines
+    Cql(cql::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
     /// The network's end
@@ -187,6 +190,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Check(args) => check::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Cql(args) => cql::run(args, context),
         Command::Outbox(args) => outbox::run(args, context),
         Command::Registry(args) => registry::run(args, context),
         Command::Sandbox(args) => sandbox::run(args, context),

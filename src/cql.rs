@@ -11,6 +11,7 @@ pub mod model;
 pub mod operators;
 pub mod parser;
 pub mod plan;
+pub mod show;
 pub mod typed;
 pub mod types;
 pub mod value;
