@@ -422,6 +422,11 @@ fn node_equal(left: NodeId, right: NodeId, context: &Context<'_>, depth: usize) 
             }
         }
         NodeKind::Object => {
+            // Two resources differ by their ids long before their content is walked.
+            let id = |node: NodeId| record.get(node, "id").and_then(|id| record.text(id));
+            if id(left) != id(right) {
+                return Some(false);
+            }
             if record.fields(left).count() != record.fields(right).count() {
                 return Some(false);
             }
