@@ -1,3 +1,82 @@
-//! The retry table, addresses, tokens and limits, against servers made on the spot.
+//! The retry table, addresses and delays.
 
+use super::retry::{Class, Signal, classify};
 use super::*;
+
+fn now() -> Timestamp {
+    "2026-11-23T10:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn retry_after_in_every_form() {
+    let cases = [
+        ("120", Some(120)),
+        (" 0 ", Some(0)),
+        ("Mon, 23 Nov 2026 10:01:30 GMT", Some(90)),
+        ("Mon, 23 Nov 2026 09:00:00 GMT", Some(0)),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("99999999999999999999999", Some(u64::MAX)),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(retry_after(value, now()), expected.map(Duration::from_secs), "{value}");
+    }
+}
+
+#[test]
+fn the_table_of_what_is_tried_again() {
+    let signal = |status| Signal { status, retry_after: None };
+    for status in 100..600 {
+        let again = matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=529);
+        let class = classify(Ok(signal(status)), true, now());
+        assert_eq!(class != Class::Final, again, "{status}");
+        let class = classify(Ok(signal(status)), false, now());
+        assert_eq!(class != Class::Final, status == 429, "{status}, when its effect is unknown");
+    }
+    let asked = Signal { status: 503, retry_after: Some("36000".to_owned()) };
+    assert_eq!(classify(Ok(asked), true, now()), Class::Again { after: Some(Duration::from_secs(900)) });
+    let asked = Signal { status: 429, retry_after: Some("7200".to_owned()) };
+    assert_eq!(classify(Ok(asked), true, now()), Class::Again { after: Some(Duration::from_secs(7200)) });
+}
+
+#[test]
+fn waits_double_up_to_their_ceiling() {
+    let retry = Retry { jitter: Arc::new(|| 1.0), ..Retry::default() };
+    let seconds: Vec<u64> = (1..=11).map(|attempt| retry.delay(attempt, None).as_secs()).collect();
+    assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 480, 480]);
+    let none = Retry { jitter: Arc::new(|| 0.0), ..Retry::default() };
+    assert_eq!(none.delay(9, None), Duration::ZERO);
+    assert_eq!(none.delay(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
+}
+
+#[test]
+fn origins_and_what_may_be_contacted() {
+    let origin = |text: &str| Origin::of(&Url::parse(text).unwrap());
+    assert_eq!(origin("https://EHR.example/a"), origin("https://ehr.example.:443/b"));
+    assert_ne!(origin("https://ehr.example/"), origin("http://ehr.example/"));
+    assert_eq!(origin("file:///etc/passwd"), None);
+    let settings =
+        Settings { trusted_origins: origin("https://ehr.example/").into_iter().collect(), ..Settings::default() };
+    let client = Client::new(settings).unwrap();
+    for (address, allowed) in [
+        ("https://ehr.example/fhir", true),
+        ("https://files.example/x", true),
+        ("http://ehr.example/fhir", false),
+        ("https://user:pw@ehr.example/", false),
+        ("https://169.254.169.254/latest/meta-data", false),
+        ("https://10.0.0.1/", false),
+        ("https://[fd00::1]/", false),
+        ("https://[::ffff:169.254.169.254]/", false),
+        ("https://2852039166/", false),
+        ("https://0x7f.1/", false),
+        ("https://localhost/", false),
+        ("http://127.0.0.1:9/", false),
+        ("file:///etc/passwd", false),
+        ("javascript:alert(1)", false),
+        ("ftp://ehr.example/", false),
+    ] {
+        assert_eq!(client.check_address(&Url::parse(address).unwrap()).is_ok(), allowed, "{address}");
+    }
+}

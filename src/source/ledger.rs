@@ -245,10 +245,11 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
             params![closing.source, name, at.to_string(), closing.plan, id],
         )?;
     }
-    if closing.full && closing.complete {
-        // What was refused earlier and did not come again in that form has been repaired or is gone.
+    if closing.full {
+        // What was refused earlier and did not come again in that form, though its query was answered, is repaired or gone.
         transaction.execute(
-            "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1",
+            "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1
+               AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')",
             [id],
         )?;
     }

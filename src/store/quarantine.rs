@@ -108,14 +108,14 @@ fn with_state((item, state): (Item, String)) -> Result<Item, StoreError> {
     Ok(Item { state: State::from_name(&state)?, ..item })
 }
 
-/// Records a refused line for a pull. The same line for the same reason is one row, however often it comes.
+/// Records a refused line for a pull. The same line at the same place for the same reason is one row, night after night.
 pub fn add(connection: &Connection, pull: i64, refused: &Refused) -> Result<(), StoreError> {
     connection.execute(
         "INSERT INTO quarantine (first_pull, last_pull, state, reason, source, entry, resource_type, bytes, sha256, sealed)
          VALUES (?1, ?1, 'held', ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT (sha256, reason, source) DO UPDATE SET
+         ON CONFLICT (sha256, reason, source, entry) DO UPDATE SET
            seen = seen + (last_pull <> excluded.last_pull),
-           last_pull = excluded.last_pull, entry = excluded.entry,
+           last_pull = excluded.last_pull,
            state = CASE WHEN state = 'discarded' THEN 'discarded' ELSE 'held' END",
         params![
             pull,

@@ -96,7 +96,7 @@ CREATE TABLE quarantine (
   bytes         INTEGER NOT NULL,
   sha256        TEXT NOT NULL,
   sealed        BLOB NOT NULL,
-  UNIQUE (sha256, reason, source)
+  UNIQUE (sha256, reason, source, entry)
 ) STRICT;
 
 -- What a partition holds as of a pull that changed it.
