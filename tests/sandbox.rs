@@ -27,10 +27,7 @@ impl Bench {
         let key = SigningKey::generate(Algorithm::Es384).unwrap();
         let jwks = json!({"keys": [key.public_jwk()]});
         let mut options = Options {
-            clients: vec![
-                Client::reader("reader", jwks.clone()),
-                Client { id: "narrow".into(), jwks, scopes: vec!["system/Patient.rs".into(), "system/Condition.r".into()] },
-            ],
+            clients: vec![Client::reader("reader", jwks.clone()), Client { id: "narrow".into(), jwks, scopes: vec!["system/Patient.rs".into(), "system/Condition.r".into()] }],
             export_delay: Duration::from_millis(30),
             ..Options::default()
         };
@@ -111,17 +108,15 @@ impl Bench {
 }
 
 fn good<'a>(assertion: &'a str, scope: &'a str) -> [(&'a str, &'a str); 4] {
-    [
-        ("grant_type", "client_credentials"),
-        ("scope", scope),
-        ("client_assertion_type", ASSERTION_TYPE),
-        ("client_assertion", assertion),
-    ]
+    [("grant_type", "client_credentials"), ("scope", scope), ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)]
 }
 
 fn ids(bundle: &Value) -> Vec<String> {
     let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
-    entries.iter().map(|entry| format!("{}/{}", entry["resource"]["resourceType"].as_str().unwrap(), entry["resource"]["id"].as_str().unwrap())).collect()
+    entries
+        .iter()
+        .map(|entry| format!("{}/{}", entry["resource"]["resourceType"].as_str().unwrap(), entry["resource"]["id"].as_str().unwrap()))
+        .collect()
 }
 
 fn next_link(bundle: &Value) -> Option<String> {
@@ -137,8 +132,15 @@ async fn discovery_tells_the_truth() {
         let statement: Value = bench.http.get(format!("{}/metadata", bench.running.base_url)).send().await.unwrap().json().await.unwrap();
         assert_eq!(statement["resourceType"], "CapabilityStatement");
         assert_eq!(statement["fhirVersion"], "4.0.1");
-        let configuration: Value =
-            bench.http.get(format!("{}/.well-known/smart-configuration", bench.running.base_url)).send().await.unwrap().json().await.unwrap();
+        let configuration: Value = bench
+            .http
+            .get(format!("{}/.well-known/smart-configuration", bench.running.base_url))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         assert_eq!(configuration["token_endpoint"], bench.token_url());
         assert_eq!(configuration["token_endpoint_auth_signing_alg_values_supported"], json!(["RS384", "ES384"]));
         let exports = statement.to_string().contains("group-export");
@@ -175,9 +177,7 @@ async fn tokens_are_given_for_good_assertions_only() {
     let stranger = SigningKey::generate(Algorithm::Es384).unwrap();
     let rsa = SigningKey::generate(Algorithm::Rs384).unwrap();
     let now = Timestamp::now();
-    let sign = |key: &SigningKey, client: &str, audience: &str, at: Timestamp| {
-        sign_client_assertion(key, client, audience, at, &uuid::Uuid::new_v4().to_string()).unwrap()
-    };
+    let sign = |key: &SigningKey, client: &str, audience: &str, at: Timestamp| sign_client_assertion(key, client, audience, at, &uuid::Uuid::new_v4().to_string()).unwrap();
     let hour = SignedDuration::from_hours(1);
     for (why, assertion) in [
         ("audience", sign(&bench.key, "reader", &bench.running.base_url, now)),
@@ -290,7 +290,8 @@ async fn searches_find_what_the_records_hold() {
     let resources: Vec<Value> = bench.hospital.resources().iter().map(|(_, _, json)| serde_json::from_str(json).unwrap()).collect();
     let expect = |keep: &dyn Fn(&Value) -> bool| -> BTreeSet<String> {
         let kept = resources.iter().filter(|resource| keep(resource));
-        kept.map(|resource| format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap())).collect()
+        kept.map(|resource| format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap()))
+            .collect()
     };
     let is = |resource: &Value, kind: &str| resource["resourceType"] == kind;
     let of = |resource: &Value, patient: &str| resource["subject"]["reference"] == format!("Patient/{patient}");
@@ -305,17 +306,16 @@ async fn searches_find_what_the_records_hold() {
         ("/Observation?category=laboratory".to_owned(), expect(&|one| is(one, "Observation") && one["category"][0]["coding"][0]["code"] == "laboratory")),
         (
             "/Encounter?class=IMP&status=finished&date=ge2026-01-01".to_owned(),
-            expect(&|one| is(one, "Encounter") && one["class"]["code"] == "IMP" && one["status"] == "finished" && one["period"]["end"].as_str().is_some_and(|end| end >= "2026-01-01")),
+            expect(&|one| {
+                is(one, "Encounter") && one["class"]["code"] == "IMP" && one["status"] == "finished" && one["period"]["end"].as_str().is_some_and(|end| end >= "2026-01-01")
+            }),
         ),
         ("/Patient?gender=female".to_owned(), expect(&|one| is(one, "Patient") && one["gender"] == "female")),
         ("/Patient?birthdate=lt2010-01-01".to_owned(), expect(&|one| is(one, "Patient") && one["birthDate"].as_str().unwrap() < "2010")),
         ("/Device?type=52124006".to_owned(), expect(&|one| is(one, "Device") && one["type"]["coding"][0]["code"] == "52124006")),
         ("/Location?partof=building-main".to_owned(), expect(&|one| is(one, "Location") && one["partOf"]["reference"] == "Location/building-main")),
         (format!("/Patient?_id={patient},nobody"), BTreeSet::from([format!("Patient/{patient}")])),
-        (
-            "/Condition?_lastUpdated=ge2026-03-01T00:00:00Z".to_owned(),
-            expect(&|one| is(one, "Condition") && one["meta"]["lastUpdated"].as_str().unwrap() >= "2026-03-01"),
-        ),
+        ("/Condition?_lastUpdated=ge2026-03-01T00:00:00Z".to_owned(), expect(&|one| is(one, "Condition") && one["meta"]["lastUpdated"].as_str().unwrap() >= "2026-03-01")),
         ("/Condition?_lastUpdated=gt2030-01-01".to_owned(), BTreeSet::new()),
     ];
     for (path, expected) in cases {
@@ -340,8 +340,13 @@ async fn searches_find_what_the_records_hold() {
 async fn pages_are_complete_and_stable_while_the_data_change() {
     let bench = Bench::new("hillcrest", 40, |options| options.page_life = Duration::from_secs(2)).await;
     let token = bench.token("reader", "system/*.rs").await;
-    let before: Vec<String> =
-        bench.hospital.resources().into_iter().filter(|one| one.0 == "Observation").map(|one| format!("{}/{}", one.0, one.1)).collect();
+    let before: Vec<String> = bench
+        .hospital
+        .resources()
+        .into_iter()
+        .filter(|one| one.0 == "Observation")
+        .map(|one| format!("{}/{}", one.0, one.1))
+        .collect();
     let (_, mut bundle) = bench.get(&token, "/Observation?_count=37").await;
     let mut found = ids(&bundle);
     let mut pages = 1;
@@ -373,9 +378,7 @@ async fn pages_are_complete_and_stable_while_the_data_change() {
 async fn reads_have_versions_and_deletions_are_gone() {
     let bench = Bench::new("lakeside", 60, |_| {}).await;
     let token = bench.token("reader", "system/*.rs").await;
-    let snapshot = |hospital: &Hospital| -> BTreeMap<String, String> {
-        hospital.resources().into_iter().map(|(kind, id, json)| (format!("{kind}/{id}"), json)).collect()
-    };
+    let snapshot = |hospital: &Hospital| -> BTreeMap<String, String> { hospital.resources().into_iter().map(|(kind, id, json)| (format!("{kind}/{id}"), json)).collect() };
     let before = snapshot(&bench.hospital);
     let since = Timestamp::now();
     bench.hospital.amend(3);
@@ -418,7 +421,13 @@ async fn an_export_runs_through_its_life() {
     let token = bench.token("reader", "system/*.rs").await;
     let plain = bench.http.get(format!("{}/Group/all/$export", bench.running.base_url)).bearer_auth(&token).send().await.unwrap();
     assert_eq!(plain.status(), StatusCode::BAD_REQUEST);
-    let nobody = bench.http.get(format!("{}/Group/all/$export", bench.running.base_url)).header("prefer", "respond-async").send().await.unwrap();
+    let nobody = bench
+        .http
+        .get(format!("{}/Group/all/$export", bench.running.base_url))
+        .header("prefer", "respond-async")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED);
     for (path, status) in [
         ("/Group/none/$export", 404),
@@ -445,8 +454,7 @@ async fn an_export_runs_through_its_life() {
             assert!(found.insert((resource["resourceType"].as_str().unwrap().to_owned(), resource["id"].as_str().unwrap().to_owned())));
         }
     }
-    let all: BTreeSet<(String, String)> =
-        bench.hospital.resources().into_iter().filter(|one| one.0 != "Group").map(|one| (one.0, one.1)).collect();
+    let all: BTreeSet<(String, String)> = bench.hospital.resources().into_iter().filter(|one| one.0 != "Group").map(|one| (one.0, one.1)).collect();
     assert_eq!(found, all);
     // Compressed on request; refused without a token; gone after deletion.
     let file = manifest["output"][0]["url"].as_str().unwrap();
@@ -512,13 +520,23 @@ async fn faults_strike_as_told() {
     let mut struck = 0;
     for patient in bench.hospital.patients() {
         let (_, bundle) = bench.get(&token, &format!("/Observation?patient={patient}&_count=250")).await;
-        struck += bundle["entry"].as_array().into_iter().flatten().filter(|entry| entry["fullUrl"].as_str().unwrap().ends_with("malformed")).count();
+        struck += bundle["entry"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry["fullUrl"].as_str().unwrap().ends_with("malformed"))
+            .count();
     }
     assert_eq!(struck, 60);
     let (_, manifest) = bench.export(&token, "/$export?_type=Observation,Condition").await;
     for file in manifest["output"].as_array().unwrap() {
         let lines = bench.lines(&token, file).await;
-        let whole = lines.iter().filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|one| one["id"].as_str().is_some_and(|id| id.len() <= 64 && !id.contains('/')) && one["resourceType"] == file["type"])).count();
+        let whole = lines
+            .iter()
+            .filter(|line| {
+                serde_json::from_str::<Value>(line).is_ok_and(|one| one["id"].as_str().is_some_and(|id| id.len() <= 64 && !id.contains('/')) && one["resourceType"] == file["type"])
+            })
+            .count();
         let count = usize::try_from(file["count"].as_u64().unwrap()).unwrap();
         match file["type"].as_str().unwrap() {
             "Observation" => assert_eq!((lines.len(), whole), (count + 60, count)),

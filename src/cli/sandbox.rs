@@ -144,8 +144,8 @@ fn client(file: &Path) -> Result<Client, Failure> {
         return Err(Failure::configuration(format!("`{shown}` is too long for a JWK Set")));
     }
     let text = fs::read_to_string(file).map_err(unreadable)?;
-    let jwks: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::configuration(format!("`{shown}` is not JSON: {error}")).hint("write a JWK Set: {\"keys\": [ … ]}"))?;
+    let jwks: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| Failure::configuration(format!("`{shown}` is not JSON: {error}")).hint("write a JWK Set: {\"keys\": [ … ]}"))?;
     if jwks.to_string().contains("\"d\":") {
         let failure = Failure::configuration(format!("`{shown}` holds a private key"));
         return Err(failure.hint("register the public keys only, and keep the private one with the client"));

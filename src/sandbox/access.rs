@@ -114,8 +114,7 @@ impl Access {
     pub(super) fn new(clients: &[Client], token_url: String, life: Duration) -> Result<Access, ServeError> {
         let mut registered = BTreeMap::new();
         for client in clients {
-            let jwks = serde_json::from_value(client.jwks.clone())
-                .map_err(|error| ServeError::Jwks { client: client.id.clone(), reason: error.to_string() })?;
+            let jwks = serde_json::from_value(client.jwks.clone()).map_err(|error| ServeError::Jwks { client: client.id.clone(), reason: error.to_string() })?;
             let scopes = client.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect();
             registered.insert(client.id.clone(), Registered { jwks, scopes });
         }
@@ -147,7 +146,11 @@ impl Access {
             }
         }
         let value = |name: &'static str| {
-            values.get(name).copied().filter(|value| !value.is_empty()).ok_or_else(|| bad("invalid_request", &format!("`{name}` is missing")))
+            values
+                .get(name)
+                .copied()
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| bad("invalid_request", &format!("`{name}` is missing")))
         };
         if value("grant_type")? != "client_credentials" {
             return Err(bad("unsupported_grant_type", "`grant_type` must be client_credentials"));
@@ -183,8 +186,7 @@ impl Access {
     fn authenticate(&self, assertion: &str, now: Timestamp) -> Result<String, (StatusCode, &'static str, String)> {
         let refuse = |text: String| (StatusCode::UNAUTHORIZED, "invalid_client", text);
         let keys = |client: &str| self.clients.get(client).map(|registered| registered.jwks.clone());
-        let verified = verify_client_assertion(assertion, std::slice::from_ref(&self.token_url), now, keys)
-            .map_err(|error| refuse(error.to_string()))?;
+        let verified = verify_client_assertion(assertion, std::slice::from_ref(&self.token_url), now, keys).map_err(|error| refuse(error.to_string()))?;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         // Kept a little longer than the assertion, for clocks that differ.
         used.retain(|_, expires| expires.duration_until(now) < jiff::SignedDuration::from_mins(5));

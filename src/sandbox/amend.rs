@@ -2,10 +2,10 @@
 
 use jiff::{Timestamp, ToSpan};
 
+use super::delivery::Mother;
 use super::dice::Dice;
 use super::ibd::{Activity, IbdPatient};
 use super::inpatient::{InpatientPatient, Outcome};
-use super::delivery::Mother;
 use super::moment::{Calendar, add_days};
 use super::population::{Plan, State};
 

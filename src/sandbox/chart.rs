@@ -79,11 +79,7 @@ impl Chart {
         let kind = draft.kind;
         let body = draft.body().to_owned();
         let (json, keys) = draft.finish(number, updated);
-        let version = Arc::new(Version {
-            kind, id: Arc::clone(&id), number, updated,
-            patient: patient.clone(),
-            content: Some(Content { json, keys, body }),
-        });
+        let version = Arc::new(Version { kind, id: Arc::clone(&id), number, updated, patient: patient.clone(), content: Some(Content { json, keys, body }) });
         match slot.and_then(|slot| shelf.versions.get_mut(slot)) {
             Some(place) => *place = version,
             None => {
@@ -105,14 +101,7 @@ impl Chart {
             return;
         }
         self.newest = self.newest.max(at);
-        *place = Arc::new(Version {
-            kind,
-            id: Arc::clone(&place.id),
-            number: place.number + 1,
-            updated: at,
-            patient: place.patient.clone(),
-            content: None,
-        });
+        *place = Arc::new(Version { kind, id: Arc::clone(&place.id), number: place.number + 1, updated: at, patient: place.patient.clone(), content: None });
     }
 
     /// Makes a patient's record equal to `drafts`: new resources, new versions of the changed ones,

@@ -29,8 +29,7 @@ const BIRTH_TIME: Coding = coding(system::LOINC, "93857-1", "Date and time of ob
 const DUE_DATE: Coding = coding(system::LOINC, "11778-8", "Delivery date Estimated");
 const GESTATION: Coding = coding(system::LOINC, "11884-4", "Gestational age Estimated");
 const LABOR: Coding = coding(system::PERINATAL, "labor-onset", "Onset of labor");
-const INDUCTION_PCS: Coding =
-    coding(system::ICD10PCS, "3E033VJ", "Introduction of Other Hormone into Peripheral Vein, Percutaneous Approach");
+const INDUCTION_PCS: Coding = coding(system::ICD10PCS, "3E033VJ", "Introduction of Other Hormone into Peripheral Vein, Percutaneous Approach");
 const INDUCTION: Coding = coding(system::SNOMED, "236958009", "Induction of labor");
 const CESAREANS: [Coding; 4] = [
     coding(system::ICD10PCS, "10D00Z0", "Extraction of Products of Conception, High, Open Approach"),
@@ -190,9 +189,7 @@ impl Mother {
     fn weeks(&self, birth: &Birth) -> Option<i64> {
         let day = birth.delivery.date();
         let due_dates = self.births.iter().flat_map(|birth| &birth.due_dates);
-        let believed = due_dates.filter(|(recorded, _)| {
-            *recorded <= birth.delivery && days_between(recorded.date(), day) <= DUE_DATE_DAYS
-        });
+        let believed = due_dates.filter(|(recorded, _)| *recorded <= birth.delivery && days_between(recorded.date(), day) <= DUE_DATE_DAYS);
         let due = believed.max_by_key(|(recorded, _)| *recorded).map(|(_, due)| (TERM_DAYS - days_between(day, *due)).div_euclid(7));
         due.or_else(|| birth.estimate.as_ref().map(Estimate::weeks)).or(birth.coded_weeks)
     }

@@ -9,13 +9,34 @@ use super::moment::{Calendar, Moment};
 use super::truth::{STRATUM_MULTIRACIAL, STRATUM_UNKNOWN};
 
 const GIVEN: [&str; 24] = [
-    "Alder", "Ash", "Aspen", "Beech", "Birch", "Cedar", "Cypress", "Elm", "Fern", "Fir", "Hazel", "Holly",
-    "Juniper", "Larch", "Laurel", "Linden", "Maple", "Myrtle", "Oak", "Olive", "Poplar", "Rowan", "Willow", "Yew",
+    "Alder", "Ash", "Aspen", "Beech", "Birch", "Cedar", "Cypress", "Elm", "Fern", "Fir", "Hazel", "Holly", "Juniper", "Larch", "Laurel", "Linden", "Maple", "Myrtle", "Oak",
+    "Olive", "Poplar", "Rowan", "Willow", "Yew",
 ];
 const FAMILY: [&str; 24] = [
-    "Allegheny", "Brazos", "Chattahoochee", "Cumberland", "Delaware", "Gila", "Hocking", "Hudson", "Kanawha",
-    "Klamath", "Licking", "Maumee", "Merrimack", "Miami", "Monongahela", "Muskingum", "Ohio", "Olentangy",
-    "Potomac", "Scioto", "Susquehanna", "Tuscarawas", "Wabash", "Willamette",
+    "Allegheny",
+    "Brazos",
+    "Chattahoochee",
+    "Cumberland",
+    "Delaware",
+    "Gila",
+    "Hocking",
+    "Hudson",
+    "Kanawha",
+    "Klamath",
+    "Licking",
+    "Maumee",
+    "Merrimack",
+    "Miami",
+    "Monongahela",
+    "Muskingum",
+    "Ohio",
+    "Olentangy",
+    "Potomac",
+    "Scioto",
+    "Susquehanna",
+    "Tuscarawas",
+    "Wabash",
+    "Willamette",
 ];
 
 const OMB: &str = "urn:oid:2.16.840.1.113883.6.238";
@@ -53,8 +74,7 @@ const RACES: [(i64, Race); 10] = [
     (2, Race::One(ASKED_UNKNOWN)),
     (7, Race::Missing),
 ];
-const ETHNICITIES: [(i64, Option<Coding>); 5] =
-    [(72, Some(NOT_HISPANIC)), (15, Some(HISPANIC)), (2, Some(UNKNOWN)), (2, Some(ASKED_UNKNOWN)), (9, None)];
+const ETHNICITIES: [(i64, Option<Coding>); 5] = [(72, Some(NOT_HISPANIC)), (15, Some(HISPANIC)), (2, Some(UNKNOWN)), (2, Some(ASKED_UNKNOWN)), (9, None)];
 const LANGUAGES: [(i64, Option<Coding>); 6] = [
     (78, Some(coding("urn:ietf:bcp:47", "en", "English"))),
     (10, Some(coding("urn:ietf:bcp:47", "es", "Spanish"))),
@@ -73,12 +93,8 @@ const PAYERS: [(i64, Payer); 5] = [
 ];
 
 /// Organizations that pay, as (id, name).
-pub(super) const PAYER_ORGANIZATIONS: [(&str, &str); 4] = [
-    ("payer-river", "River Mutual (synthetic)"),
-    ("payer-state", "State Medicaid (synthetic)"),
-    ("payer-federal", "Federal Plan (synthetic)"),
-    ("payer-self", "Self-pay"),
-];
+pub(super) const PAYER_ORGANIZATIONS: [(&str, &str); 4] =
+    [("payer-river", "River Mutual (synthetic)"), ("payer-state", "State Medicaid (synthetic)"), ("payer-federal", "Federal Plan (synthetic)"), ("payer-self", "Self-pay")];
 
 /// Who pays. The type is missing for some, as plans often come as bare text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,29 +180,35 @@ impl Person {
             });
         });
         let record_number = format!("SYN{:06}", self.number);
-        draft.json().list("identifier", |json| json.object("", |json| {
-            json.text("use", "usual");
-            json.concept("type", &[coding("http://terminology.hl7.org/CodeSystem/v2-0203", "MR", "Medical record number")], "");
-            json.text("system", "http://hospital.example/mrn");
-            json.text("value", &record_number);
-        }));
+        draft.json().list("identifier", |json| {
+            json.object("", |json| {
+                json.text("use", "usual");
+                json.concept("type", &[coding("http://terminology.hl7.org/CodeSystem/v2-0203", "MR", "Medical record number")], "");
+                json.text("system", "http://hospital.example/mrn");
+                json.text("value", &record_number);
+            })
+        });
         draft.token_key("identifier", "http://hospital.example/mrn", record_number);
         draft.json().boolean("active", true);
         let given = format!("{}{:03}", self.name.0, self.number % 1000);
-        draft.json().list("name", |json| json.object("", |json| {
-            json.text("use", "official");
-            json.text("family", self.name.1);
-            json.list("given", |json| json.text("", &given));
-        }));
+        draft.json().list("name", |json| {
+            json.object("", |json| {
+                json.text("use", "official");
+                json.text("family", self.name.1);
+                json.list("given", |json| json.text("", &given));
+            })
+        });
         draft.text_key("family", self.name.1);
         draft.text_key("given", &given);
         draft.code("gender", "gender", if self.female { "female" } else { "male" });
         draft.when("birthDate", "birthdate", When::Day(self.birth), calendar);
         if let Some(language) = self.language {
-            draft.json().list("communication", |json| json.object("", |json| {
-                json.concept("language", &[language], language.display);
-                json.boolean("preferred", true);
-            }));
+            draft.json().list("communication", |json| {
+                json.object("", |json| {
+                    json.concept("language", &[language], language.display);
+                    json.boolean("preferred", true);
+                })
+            });
             draft.token_key("language", language.system, language.code);
         }
         draft
@@ -255,6 +277,5 @@ pub(super) mod term {
     pub(in crate::sandbox) const SURVEY: Coding = coding(OBSERVATION_CATEGORY, "survey", "Survey");
     pub(in crate::sandbox) const EXAM: Coding = coding(OBSERVATION_CATEGORY, "exam", "Exam");
     pub(in crate::sandbox) const PROBLEM: Coding = coding(CONDITION_CATEGORY, "problem-list-item", "Problem List Item");
-    pub(in crate::sandbox) const ENCOUNTER_DIAGNOSIS: Coding =
-        coding(CONDITION_CATEGORY, "encounter-diagnosis", "Encounter Diagnosis");
+    pub(in crate::sandbox) const ENCOUNTER_DIAGNOSIS: Coding = coding(CONDITION_CATEGORY, "encounter-diagnosis", "Encounter Diagnosis");
 }

@@ -12,9 +12,7 @@ impl Dice {
     /// or less does not change the others.
     pub(super) fn new(seed: u64, hospital: &str, stream: u64) -> Dice {
         // FNV-1a of the hospital's name, so that two hospitals differ under one seed.
-        let salt = hospital.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let salt = hospital.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let mut generator = ChaCha8Rng::seed_from_u64(seed ^ salt);
         generator.set_stream(stream);
         Dice(generator)

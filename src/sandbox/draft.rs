@@ -253,11 +253,7 @@ impl Draft {
 
     /// The resource with its `meta`, and its search keys.
     pub(super) fn finish(self, version: u32, updated: Timestamp) -> (String, Vec<SearchKey>) {
-        let profile = if self.profile.is_empty() {
-            String::new()
-        } else {
-            format!(",\"profile\":[\"http://hl7.org/fhir/us/core/StructureDefinition/{}\"]", self.profile)
-        };
+        let profile = if self.profile.is_empty() { String::new() } else { format!(",\"profile\":[\"http://hl7.org/fhir/us/core/StructureDefinition/{}\"]", self.profile) };
         let json = format!(
             "{{\"resourceType\":\"{}\",\"id\":\"{}\",\"meta\":{{\"versionId\":\"{version}\",\"lastUpdated\":\"{updated}\"{profile}}}{}}}",
             self.kind, self.id, self.json.out,

@@ -1,9 +1,9 @@
 //! The forms that every clinic fills in: encounters, conditions, observations, procedures.
 
+use super::demographics::term;
 use super::dialect::{Dialect, system};
 use super::draft::{Coding, Decimal, Draft, When};
 use super::moment::{Calendar, Moment};
-use super::demographics::term;
 
 /// Practitioners of a hospital.
 pub(super) const PRACTITIONERS: u32 = 6;
@@ -198,11 +198,7 @@ pub(super) struct Result<'a> {
 
 impl Result<'_> {
     pub(super) fn write(self, context: &Context) -> Draft {
-        let (category, profile) = if self.laboratory {
-            (term::LABORATORY, "us-core-observation-lab")
-        } else {
-            (term::VITAL_SIGNS, "us-core-vital-signs")
-        };
+        let (category, profile) = if self.laboratory { (term::LABORATORY, "us-core-observation-lab") } else { (term::VITAL_SIGNS, "us-core-vital-signs") };
         ObservationForm {
             id: self.id,
             profile,

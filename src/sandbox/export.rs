@@ -188,9 +188,7 @@ impl Job {
         let list = |name: &str| -> Vec<Value> {
             let files = self.files.iter().enumerate().filter(|(_, (list, _))| *list == name);
             files
-                .map(|(number, (_, file))| {
-                    json!({"type": file.kind, "url": format!("{base}/export-file/{id}/{number}.ndjson"), "count": file.count})
-                })
+                .map(|(number, (_, file))| json!({"type": file.kind, "url": format!("{base}/export-file/{id}/{number}.ndjson"), "count": file.count}))
                 .collect()
         };
         json!({
@@ -304,9 +302,7 @@ fn members(state: &State, level: &Level) -> Result<Option<BTreeSet<String>>, Rep
 
 /// The types to export: those asked for, or all that the token and the level allow.
 fn allowed_types(wanted: &Wanted, level: &Level, grant: &Grant) -> Result<Vec<&'static str>, Reply> {
-    let forbidden = |kind: &str| {
-        Reply::outcome(StatusCode::FORBIDDEN, "forbidden", &format!("the token's scopes do not allow {kind}"))
-    };
+    let forbidden = |kind: &str| Reply::outcome(StatusCode::FORBIDDEN, "forbidden", &format!("the token's scopes do not allow {kind}"));
     let every = TYPES.iter().map(|search| search.kind).filter(|kind| *level == Level::System || *kind != "Group");
     match &wanted.types {
         Some(types) => match types.iter().find(|kind| !grant.may_search(kind)) {

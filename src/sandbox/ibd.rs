@@ -160,15 +160,9 @@ impl IbdPatient {
             2 => vec![ICD_INDETERMINATE],
             _ => vec![ABDOMINAL_PAIN],
         };
-        let verification = dice.weighted(&[
-            (90, Some(term::CONFIRMED)),
-            (4, Some(term::REFUTED)),
-            (2, Some(term::ENTERED_IN_ERROR)),
-            (4, None),
-        ]);
+        let verification = dice.weighted(&[(90, Some(term::CONFIRMED)), (4, Some(term::REFUTED)), (2, Some(term::ENTERED_IN_ERROR)), (4, None)]);
         let onset = dice.chance(80).then(|| add_days(seen, -dice.between(0, 120)));
-        let mut patient =
-            IbdPatient { person, codes, verification, disease: kind != 3, onset, recorded, visits: Vec::new(), colectomy: None };
+        let mut patient = IbdPatient { person, codes, verification, disease: kind != 3, onset, recorded, visits: Vec::new(), colectomy: None };
         patient.plan_visits(dice, calendar, seen, remission);
         patient.plan_colectomy(dice, calendar, since);
         patient
@@ -296,9 +290,7 @@ impl ToCoding for i32 {
 }
 
 impl Visit {
-    fn draw(
-        dice: &mut Dice, calendar: &Calendar, number: u32, day: Date, height_mm: i64, remission: i64, drug: Option<Coding>,
-    ) -> Visit {
+    fn draw(dice: &mut Dice, calendar: &Calendar, number: u32, day: Date, height_mm: i64, remission: i64, drug: Option<Coding>) -> Visit {
         let gastroenterology = dice.chance(93);
         let activity = draw_activity(dice, remission);
         let assessed = gastroenterology && dice.chance(86);
@@ -427,10 +419,5 @@ impl Visit {
 
 fn draw_activity(dice: &mut Dice, remission: i64) -> Activity {
     let active = (100 - remission).max(6);
-    dice.weighted(&[
-        (remission, Activity::Quiescent),
-        (active * 55 / 100, Activity::Mild),
-        (active * 35 / 100, Activity::Moderate),
-        (active * 10 / 100, Activity::Severe),
-    ])
+    dice.weighted(&[(remission, Activity::Quiescent), (active * 55 / 100, Activity::Mild), (active * 35 / 100, Activity::Moderate), (active * 10 / 100, Activity::Severe)])
 }

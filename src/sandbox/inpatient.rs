@@ -232,8 +232,7 @@ impl InpatientPatient {
     }
 
     fn plan_lines(&mut self, dice: &mut Dice, calendar: &Calendar) {
-        let stays: Vec<(Moment, Option<Moment>, bool)> =
-            self.stays.iter().map(|stay| (stay.start, stay.end, stay.class == term::EMERGENCY)).collect();
+        let stays: Vec<(Moment, Option<Moment>, bool)> = self.stays.iter().map(|stay| (stay.start, stay.end, stay.class == term::EMERGENCY)).collect();
         let mut at_home = false;
         for (start, end, emergency) in stays {
             if emergency {
@@ -324,8 +323,7 @@ impl InpatientPatient {
         let mut taken = BTreeSet::new();
         let mut found = Vec::new();
         for stay in stays {
-            let days: BTreeSet<Date> =
-                stay.days(calendar.as_of).into_iter().filter(|day| line_days.contains(day) && !taken.contains(day)).collect();
+            let days: BTreeSet<Date> = stay.days(calendar.as_of).into_iter().filter(|day| line_days.contains(day) && !taken.contains(day)).collect();
             taken.extend(days.iter().copied());
             found.push((stay.number, days));
         }

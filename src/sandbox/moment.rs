@@ -27,9 +27,14 @@ impl Moment {
         let minutes = minutes.abs();
         format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{sign}{:02}:{:02}",
-            date.year(), date.month(), date.day(),
-            time.hour(), time.minute(), time.second(),
-            minutes / 60, minutes % 60,
+            date.year(),
+            date.month(),
+            date.day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            minutes / 60,
+            minutes % 60,
         )
     }
 }

@@ -284,9 +284,7 @@ impl State {
     }
 
     fn group_members(&self) -> Vec<(&'static str, &'static str, Vec<String>)> {
-        let members = |keep: fn(&Plan) -> bool| -> Vec<String> {
-            self.plans.iter().filter(|plan| keep(plan)).flat_map(Plan::patients).collect()
-        };
+        let members = |keep: fn(&Plan) -> bool| -> Vec<String> { self.plans.iter().filter(|plan| keep(plan)).flat_map(Plan::patients).collect() };
         vec![
             ("all", "All patients of the network's measures", members(|_| true)),
             ("ibd", "Inflammatory bowel disease clinic", members(|plan| matches!(plan, Plan::Ibd(_)))),
@@ -355,15 +353,19 @@ impl State {
         let mut draft = Draft::new("Practitioner", format!("practitioner-{number}"), "us-core-practitioner", self.opened());
         // Ten digits that no real provider has: the check digit is wrong on purpose.
         let npi = format!("999999999{number}");
-        draft.json().list("identifier", |json| json.object("", |json| {
-            json.text("system", "http://hl7.org/fhir/sid/us-npi");
-            json.text("value", &npi);
-        }));
+        draft.json().list("identifier", |json| {
+            json.object("", |json| {
+                json.text("system", "http://hl7.org/fhir/sid/us-npi");
+                json.text("value", &npi);
+            })
+        });
         draft.token_key("identifier", "http://hl7.org/fhir/sid/us-npi", npi);
-        draft.json().list("name", |json| json.object("", |json| {
-            json.text("family", "Clinician");
-            json.list("given", |json| json.text("", &format!("Synthetic{number}")));
-        }));
+        draft.json().list("name", |json| {
+            json.object("", |json| {
+                json.text("family", "Clinician");
+                json.list("given", |json| json.text("", &format!("Synthetic{number}")));
+            })
+        });
         draft
     }
 }

@@ -53,8 +53,7 @@ const fn parameter(name: &'static str, kind: Kind) -> Parameter {
 
 const PATIENT: Kind = Kind::Reference(&["Patient"]);
 const ENCOUNTER: Kind = Kind::Reference(&["Encounter"]);
-const BY_PATIENT: [Parameter; 2] =
-    [parameter("patient", PATIENT), Parameter { name: "subject", key: "patient", kind: PATIENT }];
+const BY_PATIENT: [Parameter; 2] = [parameter("patient", PATIENT), Parameter { name: "subject", key: "patient", kind: PATIENT }];
 
 /// What every type knows.
 pub(super) static EVERY: [Parameter; 2] = [parameter("_id", Kind::Id), parameter("_lastUpdated", Kind::LastUpdated)];
@@ -68,7 +67,8 @@ pub(super) struct TypeSearch {
 }
 
 static CONDITION: [Parameter; 9] = [
-    BY_PATIENT[0], BY_PATIENT[1],
+    BY_PATIENT[0],
+    BY_PATIENT[1],
     parameter("encounter", ENCOUNTER),
     parameter("code", Kind::Token),
     parameter("category", Kind::Token),
@@ -87,7 +87,8 @@ static COVERAGE: [Parameter; 5] = [
 static DEVICE: [Parameter; 3] = [BY_PATIENT[0], parameter("status", Kind::Token), parameter("type", Kind::Token)];
 static DEVICE_USE: [Parameter; 3] = [BY_PATIENT[0], BY_PATIENT[1], parameter("device", Kind::Reference(&["Device"]))];
 static ENCOUNTER_SEARCH: [Parameter; 7] = [
-    BY_PATIENT[0], BY_PATIENT[1],
+    BY_PATIENT[0],
+    BY_PATIENT[1],
     parameter("class", Kind::Token),
     parameter("date", Kind::Date),
     parameter("location", Kind::Reference(&["Location"])),
@@ -95,10 +96,10 @@ static ENCOUNTER_SEARCH: [Parameter; 7] = [
     parameter("type", Kind::Token),
 ];
 static GROUP: [Parameter; 1] = [parameter("type", Kind::Token)];
-static LOCATION: [Parameter; 3] =
-    [parameter("name", Kind::Text), parameter("partof", Kind::Reference(&["Location"])), parameter("status", Kind::Token)];
+static LOCATION: [Parameter; 3] = [parameter("name", Kind::Text), parameter("partof", Kind::Reference(&["Location"])), parameter("status", Kind::Token)];
 static MEDICATION_REQUEST: [Parameter; 7] = [
-    BY_PATIENT[0], BY_PATIENT[1],
+    BY_PATIENT[0],
+    BY_PATIENT[1],
     parameter("authoredon", Kind::Date),
     parameter("code", Kind::Token),
     parameter("encounter", ENCOUNTER),
@@ -106,7 +107,8 @@ static MEDICATION_REQUEST: [Parameter; 7] = [
     parameter("status", Kind::Token),
 ];
 static OBSERVATION: [Parameter; 8] = [
-    BY_PATIENT[0], BY_PATIENT[1],
+    BY_PATIENT[0],
+    BY_PATIENT[1],
     parameter("category", Kind::Token),
     parameter("code", Kind::Token),
     parameter("date", Kind::Date),
@@ -124,13 +126,8 @@ static PATIENT_SEARCH: [Parameter; 6] = [
     parameter("language", Kind::Token),
 ];
 static PRACTITIONER: [Parameter; 1] = [parameter("identifier", Kind::Token)];
-static PROCEDURE: [Parameter; 6] = [
-    BY_PATIENT[0], BY_PATIENT[1],
-    parameter("code", Kind::Token),
-    parameter("date", Kind::Date),
-    parameter("encounter", ENCOUNTER),
-    parameter("status", Kind::Token),
-];
+static PROCEDURE: [Parameter; 6] =
+    [BY_PATIENT[0], BY_PATIENT[1], parameter("code", Kind::Token), parameter("date", Kind::Date), parameter("encounter", ENCOUNTER), parameter("status", Kind::Token)];
 
 /// Every type that the hospital has.
 pub(super) static TYPES: [TypeSearch; 13] = [
@@ -178,12 +175,23 @@ struct Condition {
 enum Test {
     Id(String),
     /// `None` matches any system, an empty one only codes without a system.
-    Token { system: Option<String>, code: Option<String> },
+    Token {
+        system: Option<String>,
+        code: Option<String>,
+    },
     /// `Type/id` in any of these forms.
     Reference(Vec<String>),
-    Span { prefix: Prefix, from: i64, to: i64 },
+    Span {
+        prefix: Prefix,
+        from: i64,
+        to: i64,
+    },
     Text(String),
-    Updated { prefix: Prefix, from: Timestamp, to: Timestamp },
+    Updated {
+        prefix: Prefix,
+        from: Timestamp,
+        to: Timestamp,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,10 +273,7 @@ impl Query {
         let known = EVERY.iter().chain(search.parameters).find(|parameter| parameter.name == name);
         let Some(parameter) = known else {
             let names: Vec<&str> = EVERY.iter().chain(search.parameters).map(|parameter| parameter.name).collect();
-            return Err(Refusal::new(
-                "not-supported",
-                format!("`{name}` is not a search parameter of {} here; there are {}", search.kind, names.join(", ")),
-            ));
+            return Err(Refusal::new("not-supported", format!("`{name}` is not a search parameter of {} here; there are {}", search.kind, names.join(", "))));
         };
         let alternatives = split_escaped(value);
         if alternatives.len() > ALTERNATIVES_MAX {
@@ -307,11 +312,9 @@ impl Query {
         self.conditions.iter().all(|condition| {
             condition.tests.iter().any(|test| match test {
                 Test::Id(id) => *version.id == **id,
-                Test::Updated { prefix, from, to } => compare(
-                    *prefix,
-                    (version.updated.as_nanosecond(), version.updated.as_nanosecond() + 1),
-                    (from.as_nanosecond(), to.as_nanosecond()),
-                ),
+                Test::Updated { prefix, from, to } => {
+                    compare(*prefix, (version.updated.as_nanosecond(), version.updated.as_nanosecond() + 1), (from.as_nanosecond(), to.as_nanosecond()))
+                }
                 other => {
                     let mut values = content.keys.iter().filter(|key| key.name == condition.key);
                     values.any(|key| test_value(other, &key.value))
@@ -374,8 +377,8 @@ fn read_date(name: &str, value: &str, calendar: &Calendar) -> Result<(Prefix, Ti
         Some("eb") => (Prefix::EndsBefore, &value[2..]),
         _ => (Prefix::Equal, value),
     };
-    let (from, to) = read_span(text, calendar)
-        .ok_or_else(|| Refusal::new("value", format!("`{name}` must be a date or dateTime, with a prefix or without, such as `ge2026-01-01`")))?;
+    let (from, to) =
+        read_span(text, calendar).ok_or_else(|| Refusal::new("value", format!("`{name}` must be a date or dateTime, with a prefix or without, such as `ge2026-01-01`")))?;
     Ok((prefix, from, to))
 }
 
@@ -505,17 +508,17 @@ mod tests {
     #[test]
     fn prefixes_compare_spans() {
         let asked = (10, 20);
-        let cases = [
-            ((10, 20), "eq ge le"),
-            ((12, 13), "eq ge le"),
-            ((20, 21), "ne gt ge sa"),
-            ((9, 10), "ne lt le eb"),
-            ((5, 25), "ne gt lt ge le"),
-        ];
+        let cases = [((10, 20), "eq ge le"), ((12, 13), "eq ge le"), ((20, 21), "ne gt ge sa"), ((9, 10), "ne lt le eb"), ((5, 25), "ne gt lt ge le")];
         for (resource, holds) in cases {
             let found: Vec<&str> = [
-                ("eq", Prefix::Equal), ("ne", Prefix::NotEqual), ("gt", Prefix::Greater), ("lt", Prefix::Less),
-                ("ge", Prefix::GreaterEqual), ("le", Prefix::LessEqual), ("sa", Prefix::StartsAfter), ("eb", Prefix::EndsBefore),
+                ("eq", Prefix::Equal),
+                ("ne", Prefix::NotEqual),
+                ("gt", Prefix::Greater),
+                ("lt", Prefix::Less),
+                ("ge", Prefix::GreaterEqual),
+                ("le", Prefix::LessEqual),
+                ("sa", Prefix::StartsAfter),
+                ("eb", Prefix::EndsBefore),
             ]
             .into_iter()
             .filter(|(_, prefix)| compare(*prefix, resource, asked))

@@ -158,12 +158,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`] if a client's keys are unreadable or the listener fails.
-pub async fn serve(
-    hospital: Hospital,
-    options: Options,
-    listener: tokio::net::TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
+pub async fn serve(hospital: Hospital, options: Options, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     let origin = options.public_origin.clone().unwrap_or_else(|| format!("http://{address}"));
     let server = Arc::new(Server::new(hospital, options, &origin)?);
@@ -239,13 +234,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return Reply::outcome(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "the body is too long").into_response();
     };
-    let incoming = Incoming {
-        method: parts.method,
-        path,
-        query: parts.uri.query().map(str::to_owned),
-        headers: parts.headers,
-        body: body.to_vec(),
-    };
+    let incoming = Incoming { method: parts.method, path, query: parts.uri.query().map(str::to_owned), headers: parts.headers, body: body.to_vec() };
     server.answer(&incoming).into_response()
 }
 
@@ -291,8 +280,7 @@ impl Server {
             _ => {}
         }
         let Some(grant) = self.access.bearer(&incoming.headers, now) else {
-            return Reply::outcome(StatusCode::UNAUTHORIZED, "login", "a valid access token is needed")
-                .with(header::WWW_AUTHENTICATE, "Bearer");
+            return Reply::outcome(StatusCode::UNAUTHORIZED, "login", "a valid access token is needed").with(header::WWW_AUTHENTICATE, "Bearer");
         };
         if self.too_fast(&grant.client, now) {
             return Reply::outcome(StatusCode::TOO_MANY_REQUESTS, "throttled", "too many requests").with(header::RETRY_AFTER, "1");
@@ -315,9 +303,7 @@ impl Server {
         };
         match segments {
             ["export-status", id] => job(id),
-            ["export-file", id, number] if reading => {
-                self.exports.file(id, number, &self.call(incoming, grant, now, Vec::new()), &self.faults)
-            }
+            ["export-file", id, number] if reading => self.exports.file(id, number, &self.call(incoming, grant, now, Vec::new()), &self.faults),
             [kind] if reading => {
                 if let Some(refused) = not_acceptable(&incoming.headers) {
                     return refused;
@@ -396,7 +382,11 @@ impl Server {
         if !grant.may_search(kind) {
             return forbidden(kind);
         }
-        let lenient = incoming.headers.get_all("prefer").iter().any(|value| value.to_str().is_ok_and(|text| text.contains("handling=lenient")));
+        let lenient = incoming
+            .headers
+            .get_all("prefer")
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.contains("handling=lenient")));
         let state = self.hospital.read();
         let query = match Query::parse(search, parameters, lenient, &state.calendar) {
             Ok(query) => query,
@@ -432,10 +422,7 @@ impl Server {
     /// One page as a searchset.
     fn bundle(&self, results: &Results, id: Option<[u8; 16]>, offset: usize, grant: &Grant, now: Timestamp) -> Reply {
         let query = &results.query;
-        let mut text = format!(
-            "{{\"resourceType\":\"Bundle\",\"id\":\"{}\",\"meta\":{{\"lastUpdated\":\"{now}\"}},\"type\":\"searchset\"",
-            uuid::Uuid::new_v4(),
-        );
+        let mut text = format!("{{\"resourceType\":\"Bundle\",\"id\":\"{}\",\"meta\":{{\"lastUpdated\":\"{now}\"}},\"type\":\"searchset\"", uuid::Uuid::new_v4(),);
         if query.total || query.only_count {
             text.push_str(&format!(",\"total\":{}", results.matches.len()));
         }
@@ -458,9 +445,7 @@ impl Server {
     }
 
     fn entries(&self, results: &Results, shown: &[Arc<Version>], offset: usize, grant: &Grant) -> Vec<String> {
-        let entry = |url: &str, resource: &str, mode: &str| {
-            format!("{{\"fullUrl\":{},\"resource\":{resource},\"search\":{{\"mode\":\"{mode}\"}}}}", quoted(url))
-        };
+        let entry = |url: &str, resource: &str, mode: &str| format!("{{\"fullUrl\":{},\"resource\":{resource},\"search\":{{\"mode\":\"{mode}\"}}}}", quoted(url));
         let show = |version: &Arc<Version>, mode: &str| {
             let content = version.content.as_ref()?;
             Some(entry(&format!("{}/{}/{}", self.base, version.kind, version.id), &content.json, mode))

@@ -120,9 +120,7 @@ impl Tally {
     }
 
     /// One more encounter of a ratio, with its observations.
-    pub(super) fn observed(
-        &mut self, measure: &'static str, month: Date, denominator: usize, numerator: usize, strata: &[(&'static str, &'static str)],
-    ) {
+    pub(super) fn observed(&mut self, measure: &'static str, month: Date, denominator: usize, numerator: usize, strata: &[(&'static str, &'static str)]) {
         let (numerator, denominator) = (u64::try_from(numerator).unwrap_or(0), u64::try_from(denominator).unwrap_or(0));
         let row = self.rows.entry((measure, month)).or_default();
         row.initial += 1;
@@ -147,12 +145,7 @@ impl Tally {
 
 impl Counts {
     fn row(self, measure: &'static str, month: Date) -> TruthRow {
-        let populations = [
-            ("initial-population", self.initial),
-            ("denominator", self.denominator),
-            ("denominator-exclusion", self.excluded),
-            ("numerator", self.members),
-        ];
+        let populations = [("initial-population", self.initial), ("denominator", self.denominator), ("denominator-exclusion", self.excluded), ("numerator", self.members)];
         let strata = self.strata.into_iter().map(|((stratifier, stratum), (numerator, denominator))| TruthStratum {
             stratifier: stratifier.to_owned(),
             stratum: stratum.to_owned(),

@@ -34,8 +34,7 @@ fn same_seed_same_bytes() {
 
 fn parsed(hospital: &Hospital) -> BTreeMap<String, Value> {
     let resources = hospital.resources();
-    let parsed: BTreeMap<String, Value> =
-        resources.iter().map(|(kind, id, json)| (format!("{kind}/{id}"), serde_json::from_str(json).unwrap())).collect();
+    let parsed: BTreeMap<String, Value> = resources.iter().map(|(kind, id, json)| (format!("{kind}/{id}"), serde_json::from_str(json).unwrap())).collect();
     assert_eq!(parsed.len(), resources.len(), "an id is used twice");
     parsed
 }
