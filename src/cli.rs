@@ -13,6 +13,7 @@ use crate::diagnostic::{self, Diagnostic, Severity};
 
 pub mod check;
 pub mod cql;
+pub mod demo;
 pub mod outbox;
 pub mod registry;
 pub mod run;
@@ -52,6 +53,8 @@ pub enum Format {
 pub enum Command {
     /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
     Check(check::Args),
+    /// Run simulated hospitals, their adapters and a registry for one night, and compare with the truth
+    Demo(demo::Args),
     /// Run a night at the scheduled times, or one night now
     Run(run::Args),
     /// Show the last nights, what waits and what needs a person
@@ -188,6 +191,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
         Command::Check(args) => check::run(&args, context),
+        Command::Demo(args) => demo::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Cql(args) => cql::run(args, context),

@@ -103,7 +103,7 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
 }
 
 /// Whose turn it is when a night did not come to its end.
-fn failure(error: &NightError) -> Failure {
+pub fn failure(error: &NightError) -> Failure {
     let text = error.to_string();
     match error {
         NightError::Source(SourceError::Options(_)) => Failure::configuration(text),
