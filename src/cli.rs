@@ -14,6 +14,7 @@ use crate::diagnostic::{self, Diagnostic, Severity};
 pub mod check;
 pub mod cql;
 pub mod demo;
+pub mod key;
 pub mod outbox;
 pub mod registry;
 pub mod run;
@@ -61,6 +62,8 @@ pub enum Command {
     Status(status::Args),
     /// The bare language: check a library, evaluate its defines
     Cql(cql::Args),
+    /// Make a private key, or show the public half of one
+    Key(key::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
     /// The network's end
@@ -195,6 +198,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Cql(args) => cql::run(args, context),
+        Command::Key(args) => key::run(args, context),
         Command::Outbox(args) => outbox::run(args, context),
         Command::Registry(args) => registry::run(args, context),
         Command::Sandbox(args) => sandbox::run(args, context),
