@@ -30,11 +30,16 @@ pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> 
         }
     }
     found.sort_by(|a, b| {
-        let key = |found: &Found<'a>| (found.resource_type.clone(), found.id.clone(), found.updated.clone());
-        key(a).cmp(&key(b)).then_with(|| a.line.cmp(b.line))
+        let rest = |found: &Found<'a>| (found.line, found.root);
+        let order = (&a.resource_type, &a.id, &a.updated).cmp(&(&b.resource_type, &b.id, &b.updated));
+        order.then_with(|| rest(a).cmp(&rest(b)))
     });
+    let mut previous: &[u8] = &[];
     for resource in &found {
         // The same line twice is one resource even without an id.
+        if resource.line == std::mem::replace(&mut previous, resource.line) {
+            continue;
+        }
         let list = record.by_type.entry(resource.resource_type.clone()).or_default();
         if resource.id.is_empty() {
             list.push(resource.root);

@@ -72,6 +72,13 @@ fn one_type_and_id_counts_once_and_the_newest_wins() {
 }
 
 #[test]
+fn a_line_without_id_counts_once() {
+    let line = r#"{"resourceType":"Observation","status":"final"}"#;
+    let (record, bad) = read(&Shape::everything(), &[line, r#"{"resourceType":"Observation","status":"amended"}"#, line]);
+    assert_eq!((bad, record.resources("Observation").len()), (vec![], 2));
+}
+
+#[test]
 fn mapping_adds_codings_and_keeps_what_was_there() {
     let (mut record, _) = read(&Shape::everything(), &[OBSERVATION]);
     let observation = record.resources("Observation")[0];
