@@ -1,1 +1,328 @@
 //! Test patients beside a measure and the populations expected of them.
+//!
+//! A case is one YAML file: FHIR resources in short (the patient's reference is filled in), and per period the expected
+//! count of every population - one that is not named must be empty - or `cannot tell`. [`Coverage`] says which
+//! definitions the cases together have seen both ways.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+use serde_saphyr::Spanned;
+
+use super::calculate::{Measure, Setting};
+use super::definition::{explain, locate};
+use super::period::Period;
+use super::population::Membership;
+use super::result::{GroupResult, PatientResult};
+use crate::cql::DefineId;
+use crate::cql::types::Type;
+use crate::cql::value::Value;
+use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::fhir::record::Record;
+
+/// Id of the patient of a case, unless it has a Patient of its own.
+pub const PATIENT_ID: &str = "case";
+/// Elements that refer to the patient, filled in where a resource has none of them.
+const PATIENT_ELEMENTS: [&str; 3] = ["subject", "patient", "beneficiary"];
+
+/// One test patient.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Text {
+    /// What the case shows.
+    title: String,
+    /// FHIR resources.
+    resources: Vec<Json>,
+    /// IANA zone; the caller's when left out.
+    #[serde(default)]
+    zone: Option<Spanned<String>>,
+    /// Parameters that differ from the measure's.
+    #[serde(default)]
+    parameters: BTreeMap<String, Json>,
+    /// What is expected, per period.
+    expect: Vec<ExpectText>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ExpectText {
+    period: Spanned<String>,
+    /// The only group when left out.
+    #[serde(default)]
+    group: Option<Spanned<String>>,
+    #[serde(default)]
+    populations: BTreeMap<String, Expected>,
+    /// Stratifier to the strata the patient is in.
+    #[serde(default)]
+    strata: BTreeMap<String, Vec<String>>,
+}
+
+/// What is expected of one population.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Expected {
+    /// So many members (or, for an observation, this sum), and no doubt about any other.
+    Count(u64),
+    /// Members, and others for whom the record cannot tell.
+    #[serde(rename_all = "kebab-case")]
+    Both {
+        /// Members.
+        count: u64,
+        /// Those for whom the record cannot tell.
+        cannot_tell: u64,
+    },
+    /// `cannot tell`: no member, and one for whom the record cannot tell.
+    Words(String),
+}
+
+/// One test patient, ready to be run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The file.
+    pub source: Arc<SourceFile>,
+    /// What the case shows.
+    pub title: String,
+    /// The resources, one JSON object each.
+    pub lines: Vec<Vec<u8>>,
+    /// IANA zone, if the case names one.
+    pub zone: Option<String>,
+    /// Parameters that differ from the measure's, as text.
+    pub parameters: BTreeMap<String, String>,
+    /// What is expected.
+    pub expectations: Vec<Expectation>,
+}
+
+/// What is expected of one period and group.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// The period.
+    pub period: Period,
+    /// Index of the group.
+    pub group: usize,
+    /// Per population id: (members or sum, cannot tell).
+    pub populations: BTreeMap<String, (u64, u64)>,
+    /// Stratifier to strata, where the case names any.
+    pub strata: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// One thing that was not as expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The period.
+    pub period: Period,
+    /// Population or stratifier.
+    pub what: String,
+    /// What the case expects.
+    pub expected: String,
+    /// What the measure found.
+    pub found: String,
+}
+
+/// Reads a case against its measure; `None` when it cannot be run.
+pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<Diagnostic>) {
+    let text: Text = match serde_saphyr::from_str(&source.text) {
+        Ok(text) => text,
+        Err(fault) => return (None, vec![explain(source, &fault)]),
+    };
+    let mut found = Vec::new();
+    if let Some(zone) = &text.zone
+        && jiff::tz::TimeZone::get(&zone.value).is_err()
+    {
+        found.push(Diagnostic::error(format!("no time zone is named `{}`", zone.value)).at(locate(source, zone)).help("use an IANA name, as `America/New_York`"));
+    }
+    let expectations: Vec<Option<Expectation>> = text.expect.iter().map(|one| expectation(source, measure, one, &mut found)).collect();
+    let lines = lines(source, text.resources, &mut found);
+    if expectations.is_empty() {
+        found.push(Diagnostic::error(format!("the case `{}` expects nothing", text.title)).help("name at least one period under `expect`"));
+    }
+    let parameters = text.parameters.iter().map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    let case = Case {
+        source: source.clone(),
+        title: text.title,
+        lines,
+        zone: text.zone.map(|zone| zone.value),
+        parameters: parameters.collect(),
+        expectations: expectations.into_iter().flatten().collect(),
+    };
+    (found.iter().all(|finding| !finding.is_error()).then_some(case), found)
+}
+
+fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, found: &mut Vec<Diagnostic>) -> Option<Expectation> {
+    let period = match Period::parse(&text.period.value) {
+        Ok(period) => period,
+        Err(reason) => {
+            found.push(Diagnostic::error(reason).at(locate(source, &text.period)));
+            return None;
+        }
+    };
+    let group = match &text.group {
+        None => 0,
+        Some(wanted) => match measure.groups.iter().position(|group| group.id.value == wanted.value) {
+            Some(index) => index,
+            None => {
+                found.push(Diagnostic::error(format!("the measure has no group `{}`", wanted.value)).at(locate(source, wanted)));
+                return None;
+            }
+        },
+    };
+    let known = measure.groups.get(group)?;
+    let mut populations = BTreeMap::new();
+    for (id, expected) in &text.populations {
+        if !known.populations.iter().any(|population| population.id() == id) {
+            let near = crate::diagnostic::nearest(id, known.populations.iter().map(|population| population.id()));
+            let mut finding = Diagnostic::error(format!("the measure has no population `{id}`")).at(locate(source, &text.period));
+            if let Some(near) = near {
+                finding = finding.help(format!("did you mean `{near}`?"));
+            }
+            found.push(finding);
+        }
+        let pair = match expected {
+            Expected::Count(count) => (*count, 0),
+            Expected::Both { count, cannot_tell } => (*count, *cannot_tell),
+            Expected::Words(words) if words == "cannot tell" => (0, 1),
+            Expected::Words(words) => {
+                found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(locate(source, &text.period)));
+                continue;
+            }
+        };
+        populations.insert(id.clone(), pair);
+    }
+    let strata = text.strata.iter().map(|(id, strata)| (id.clone(), strata.iter().cloned().collect())).collect();
+    Some(Expectation { period, group, populations, strata })
+}
+
+/// The resources as JSON lines, the patient's reference filled in.
+fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, found: &mut Vec<Diagnostic>) -> Vec<Vec<u8>> {
+    let of_type = |json: &Json, wanted: &str| json.get("resourceType").and_then(Json::as_str) == Some(wanted);
+    let patient = resources.iter().find(|json| of_type(json, "Patient")).and_then(|json| json.get("id")?.as_str().map(str::to_owned));
+    let patient = patient.unwrap_or_else(|| PATIENT_ID.to_owned());
+    let mut lines = Vec::new();
+    for (number, mut json) in (1..).zip(resources) {
+        let Some(object) = json.as_object_mut() else {
+            found.push(Diagnostic::error(format!("resource {number} of `{}` is no object", source.name)));
+            continue;
+        };
+        let Some(resource_type) = object.get("resourceType").and_then(Json::as_str).map(str::to_owned) else {
+            found.push(Diagnostic::error(format!("resource {number} of `{}` has no resourceType", source.name)));
+            continue;
+        };
+        object.entry("id").or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });
+        if resource_type != "Patient" && !PATIENT_ELEMENTS.iter().any(|name| object.contains_key(*name)) {
+            let name = if resource_type == "Device" { "patient" } else { "subject" };
+            object.insert(name.into(), serde_json::json!({ "reference": format!("Patient/{patient}") }));
+        }
+        lines.push(json.to_string().into_bytes());
+    }
+    lines
+}
+
+/// Which definitions of the measure's library the cases have seen both ways.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    seen: BTreeMap<String, (bool, bool)>,
+}
+
+impl Coverage {
+    /// Definitions that were never true (or never had a member), and those that were never false (or empty).
+    pub fn gaps(&self) -> (Vec<&str>, Vec<&str>) {
+        let never = |pick: fn(&(bool, bool)) -> bool| {
+            self.seen.iter().filter(|(_, seen)| !pick(seen)).map(|(name, _)| name.as_str()).collect()
+        };
+        (never(|seen| seen.0), never(|seen| seen.1))
+    }
+
+    /// How many of the two ways of each definition were seen, and of how many.
+    pub fn reached(&self) -> (usize, usize) {
+        let reached = self.seen.values().map(|seen| usize::from(seen.0) + usize::from(seen.1)).sum();
+        (reached, self.seen.len() * 2)
+    }
+}
+
+/// Runs a case. An error of evaluation is a mismatch of the whole period.
+pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Coverage) -> Vec<Mismatch> {
+    let mut setting = setting.clone();
+    if let Some(zone) = case.zone.as_deref().and_then(|zone| jiff::tz::TimeZone::get(zone).ok()) {
+        setting.zone = zone;
+    }
+    let (record, bad) = Record::read(measure.program().shape(), case.lines.iter().map(Vec::as_slice));
+    let periods: Vec<Period> = case.expectations.iter().map(|one| one.period).collect();
+    let run = measure.over(&periods, &setting);
+    let mut mismatches = Vec::new();
+    if let (Some(first), Some(period)) = (bad.first(), periods.first()) {
+        let found = format!("resource {}: {}", first.index + 1, first.reason);
+        mismatches.push(Mismatch { period: *period, what: "resources".into(), expected: "readable".into(), found });
+    }
+    for (index, (expectation, result)) in case.expectations.iter().zip(run.evaluate(&record)).enumerate() {
+        match result {
+            Ok(result) => compare(expectation, &result, measure, &mut mismatches),
+            Err(error) => mismatches.push(Mismatch {
+                period: expectation.period,
+                what: error.within.clone().unwrap_or_else(|| "evaluation".into()),
+                expected: "a result".into(),
+                found: error.to_string(),
+            }),
+        }
+        if let Some(mut session) = run.session(&record, index) {
+            for (define, name) in branching(measure) {
+                let seen = coverage.seen.entry(name).or_default();
+                match session.evaluate(define) {
+                    Ok(Value::Boolean(true)) => seen.0 = true,
+                    Ok(Value::List(items)) if !items.is_empty() => seen.0 = true,
+                    Ok(Value::Boolean(false) | Value::List(_)) => seen.1 = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+    mismatches
+}
+
+/// The definitions of the measure's own library that decide something: Boolean, or a list.
+fn branching(measure: &Measure) -> Vec<(DefineId, String)> {
+    let program = measure.program();
+    let root = program.roots().first().and_then(|id| program.tree().libraries.get(id.index()));
+    let Some(root) = root else { return Vec::new() };
+    let defines = program.defines(&root.name).into_iter();
+    let decides = |define: &DefineId| matches!(program.define_type(*define), Type::Boolean | Type::List(_));
+    defines.filter(|(define, name)| decides(define) && *name != "Days Of Period").map(|(define, name)| (define, name.to_owned())).collect()
+}
+
+fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure, mismatches: &mut Vec<Mismatch>) {
+    let (Some(group), Some(found)) = (measure.groups.get(expectation.group), result.groups.get(expectation.group)) else { return };
+    let mut push = |what: &str, expected: String, found: String| {
+        if expected != found {
+            mismatches.push(Mismatch { period: expectation.period, what: what.to_owned(), expected, found });
+        }
+    };
+    for (index, population) in group.populations.iter().enumerate() {
+        let (count, unknown) = expectation.populations.get(population.id()).copied().unwrap_or_default();
+        let none = Membership::default();
+        let membership = found.memberships.get(index).unwrap_or(&none);
+        let count_found = match population.aggregate {
+            Some(_) => membership.observed.values().sum::<rust_decimal::Decimal>().normalize().to_string(),
+            None => membership.members.len().to_string(),
+        };
+        push(population.id(), words(&count.to_string(), unknown), words(&count_found, membership.unknown.len() as u64));
+    }
+    for (id, expected) in &expectation.strata {
+        let place = group.stratifiers.iter().position(|stratifier| stratifier.id.value == *id);
+        let strata = place.map(|place| strata_of(found, place)).unwrap_or_default();
+        let join = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+        push(id, join(expected), join(&strata));
+    }
+}
+
+fn strata_of(found: &GroupResult, place: usize) -> BTreeSet<String> {
+    found.strata.get(place).into_iter().flatten().map(|(name, _)| name.join(" / ")).collect()
+}
+
+/// `2`, `cannot tell`, or `2 and 1 cannot tell`.
+fn words(count: &str, unknown: u64) -> String {
+    match (count, unknown) {
+        (count, 0) => count.to_owned(),
+        ("0", 1) => "cannot tell".to_owned(),
+        (count, unknown) => format!("{count} and {unknown} cannot tell"),
+    }
+}
