@@ -15,6 +15,8 @@ pub mod check;
 pub mod cql;
 pub mod demo;
 pub mod key;
+pub mod evaluate;
+pub mod measure;
 pub mod outbox;
 pub mod registry;
 pub mod run;
@@ -52,6 +54,10 @@ pub enum Format {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Measures over data on disk
+    Evaluate(evaluate::Args),
+    /// The steward's bench: check and test measures
+    Measure(measure::Args),
     /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
     Check(check::Args),
     /// Run simulated hospitals, their adapters and a registry for one night, and compare with the truth
@@ -193,6 +199,8 @@ pub fn main() -> ExitCode {
 /// Hands over to the command's file.
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
+        Command::Evaluate(args) => evaluate::run(args, context),
+        Command::Measure(args) => measure::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Run(args) => run::run(&args, context),

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::diagnostic::{Diagnostic, SourceFile};
-use crate::measure::{self, Choices, Files, Measure};
+use crate::cql::date_time::DateTime;
+use crate::measure::case::{self, Case, Coverage, Mismatch};
+use crate::measure::{self, Choices, Files, Measure, Setting};
+use crate::terminology::units::Units;
 use crate::terminology::{self, ValueSets};
 
 /// How many folders above a measure are searched for `libraries/` and `value-sets/`.
@@ -125,6 +128,81 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// Every measure folder at or below a path, sorted.
+pub fn find(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let mut found = Vec::new();
+    let mut open = vec![(path.to_owned(), 0)];
+    while let Some((folder, depth)) = open.pop() {
+        if folder.join("measure.yaml").is_file() || folder.file_name().is_some_and(|name| name == "measure.yaml") {
+            found.push(folder);
+        } else if folder.is_dir() && depth <= LEVELS_MAX {
+            let fault = |error: std::io::Error| Diagnostic::error(format!("`{}` cannot be read: {error}", folder.display()));
+            for entry in std::fs::read_dir(&folder).map_err(fault)?.take(FILES_MAX) {
+                let entry = entry.map_err(fault)?.path();
+                if entry.is_dir() {
+                    open.push((entry, depth + 1));
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(Diagnostic::error(format!("there is no `measure.yaml` at or below `{}`", path.display())).help("name a measure folder"));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The cases of one measure, run.
+#[derive(Debug, Default)]
+pub struct Tested {
+    /// Each case with its mismatches; none when it passed.
+    pub cases: Vec<(Case, Vec<Mismatch>)>,
+    /// What the cases have seen.
+    pub coverage: Coverage,
+}
+
+/// Runs the cases of a folder; `None` when measure or cases are wrong.
+pub fn test(folder: &Folder, zone: &jiff::tz::TimeZone) -> (Option<Tested>, Vec<Diagnostic>) {
+    let folders = std::slice::from_ref(folder);
+    let (loaded, mut found) = compile(folders, &[], &Choices::default());
+    let Some(loaded) = loaded else { return (None, found) };
+    let Some(measure) = loaded.measures.first() else { return (None, found) };
+    let setting = setting(&loaded, zone, CASES_NOW);
+    let mut tested = Tested::default();
+    for source in &folder.cases {
+        let (case, more) = case::parse(source, measure);
+        found.extend(more);
+        let Some(case) = case else { continue };
+        let mismatches = if case.parameters.is_empty() {
+            case::run(&case, measure, &setting, &mut tested.coverage)
+        } else {
+            let choices = Choices { parameters: case.parameters.clone(), ..Choices::default() };
+            let (other, more) = compile(folders, &[], &choices);
+            let Some(other) = other.as_ref().and_then(|other| other.measures.first()) else {
+                found.extend(more);
+                continue;
+            };
+            case::run(&case, other, &setting, &mut tested.coverage)
+        };
+        tested.cases.push((case, mismatches));
+    }
+    let failed = crate::diagnostic::has_errors(&found);
+    ((!failed).then_some(tested), found)
+}
+
+/// `Now()` of test patients: after every period that a case expects something of.
+const CASES_NOW: jiff::Timestamp = jiff::Timestamp::MAX;
+
+/// What an evaluation depends on beside measure, record and period.
+pub fn setting(loaded: &Loaded, zone: &jiff::tz::TimeZone, now: jiff::Timestamp) -> Setting {
+    Setting {
+        now: DateTime::from_timestamp(now, zone),
+        zone: zone.clone(),
+        value_sets: Arc::clone(&loaded.value_sets),
+        units: Arc::new(Units::new()),
+    }
 }
 
 /// Files of a folder by extension, sorted by name; none when there is no such folder.

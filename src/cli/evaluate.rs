@@ -1,0 +1,292 @@
+//! `watershed evaluate`: measures over data on disk, no configuration needed.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::Value;
+
+use super::{Context, Ending, Failure};
+use crate::config::measures::{self, Loaded};
+use crate::fhir::record::{Record, Shape};
+use crate::measure::report::{Completeness, Facts, Reporter};
+use crate::measure::{Choices, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::source::folder::{self, Dataset};
+
+/// Most threads.
+const THREADS_MAX: usize = 256;
+/// Bad lines that are named on stderr.
+const BAD_SHOWN_MAX: usize = 20;
+
+/// Measures over data on disk
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Measure folder (with `measure.yaml`)
+    #[arg(long = "measure", required = true, num_args = 1.., value_name = "PATH")]
+    measures: Vec<PathBuf>,
+    /// NDJSON file, Bulk Data folder, Bundle file, or a folder of either; .gz and .zst too
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    data: Vec<PathBuf>,
+    /// Reporting period, both days included, as `2026-01-01/2026-01-31`; `2026-01` and `2026` are short forms; may be repeated
+    #[arg(long = "period", required = true, num_args = 1.., value_name = "START/END")]
+    periods: Vec<String>,
+    /// What to report
+    #[arg(long, value_enum, default_value_t = Kind::Summary)]
+    report: Kind,
+    /// Value sets: files or folders
+    #[arg(long = "valuesets", num_args = 1.., value_name = "PATH")]
+    value_sets: Vec<PathBuf>,
+    /// Value of a parameter
+    #[arg(long = "parameter", num_args = 1.., value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    /// IANA zone in which days are meant
+    #[arg(long, default_value = "UTC", value_name = "ZONE")]
+    timezone: String,
+    /// What to do about a value set that is missing, empty or not expanded
+    #[arg(long = "incomplete-valuesets", value_enum, default_value_t = Incomplete::Error)]
+    incomplete: Incomplete,
+    /// Threads; 0 takes one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+    /// Memory to stay within, as `512MB`
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Folder for the reports, one file each; standard output otherwise
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Id of the reporting organization
+    #[arg(long, default_value = "local", value_name = "ID")]
+    reporter: String,
+    /// Date of the reports; the first day after the period when left out, so that equal data give equal bytes
+    #[arg(long, value_name = "DATE")]
+    date: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// One report of all patients
+    Summary,
+    /// One report for each patient in an initial population
+    Individual,
+    /// One report with the list of the patients of each population
+    SubjectList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Incomplete {
+    /// Stop and name it
+    Error,
+    /// Say it and go on
+    Warn,
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+    let periods = periods(&args.periods)?;
+    let zone = jiff::tz::TimeZone::get(&args.timezone).map_err(|_| {
+        Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`")
+    })?;
+    if args.memory.is_some() {
+        return Err(Failure::usage("--memory is not implemented yet: the data are held in memory").hint("leave it out, or evaluate fewer patients at once"));
+    }
+    if args.threads > THREADS_MAX {
+        return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
+    }
+    let loaded = load(&args, context)?;
+    let shape = shape(&loaded.measures);
+    let wanted = |resource_type: &str| shape.of(resource_type).is_some();
+    let data = folder::read(&args.data, &wanted).map_err(|error| Failure::configuration(error.to_string()))?;
+    say_bad(&data);
+    let now = jiff::Timestamp::now();
+    let setting = measures::setting(&loaded, &zone, now);
+    let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
+    let found = evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary);
+    for (error, count) in &found.errors {
+        let _ = writeln!(std::io::stderr(), "error: {count} evaluations failed: {error}");
+    }
+    write(&args, &runs, &data, &found)?;
+    Ok(if found.errors.is_empty() { Ending::Fine } else { Ending::Findings })
+}
+
+fn periods(texts: &[String]) -> Result<Vec<Period>, Failure> {
+    texts.iter().map(|text| Period::parse(text).map_err(Failure::usage)).collect()
+}
+
+fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
+    let mut parameters = BTreeMap::new();
+    for text in &args.parameters {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Failure::usage(format!("`--parameter {text}` has no `=`")).hint("write NAME=VALUE"));
+        };
+        parameters.insert(name.trim().to_owned(), value.to_owned());
+    }
+    let missing_value_sets = match args.incomplete {
+        Incomplete::Error => MissingValueSets::Error,
+        Incomplete::Warn => MissingValueSets::Warn,
+    };
+    let choices = Choices { parameters, missing_value_sets };
+    let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
+    let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
+    if !found.is_empty() {
+        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&found, context.colour));
+    }
+    Ok(loaded)
+}
+
+/// What any of the measures needs of a resource.
+pub fn shape(measures: &[Measure]) -> Shape {
+    let mut shape = Shape::default();
+    for measure in measures {
+        shape.merge(measure.program().shape());
+    }
+    shape
+}
+
+fn threads(wanted: usize) -> usize {
+    if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX) }
+}
+
+fn say_bad(data: &Dataset) {
+    let stderr = &mut std::io::stderr().lock();
+    for bad in data.bad.iter().take(BAD_SHOWN_MAX) {
+        let _ = writeln!(stderr, "warning: {}:{}: {}; set aside", bad.file, bad.line, bad.reason);
+    }
+    let more = data.bad_count.saturating_sub(BAD_SHOWN_MAX as u64);
+    if more > 0 {
+        let _ = writeln!(stderr, "warning: {more} more lines or resources were set aside");
+    }
+}
+
+/// Sums and, when asked for, results of single patients; indexes are measure, then period.
+#[derive(Default)]
+struct Found {
+    sums: Vec<Vec<Partial>>,
+    patients: Vec<Vec<BTreeMap<String, PatientResult>>>,
+    errors: BTreeMap<String, u64>,
+}
+
+impl Found {
+    fn new(runs: &[Run<'_>]) -> Found {
+        let sums = runs.iter().map(|run| vec![Partial::default(); run.periods().count()]).collect();
+        let patients = runs.iter().map(|run| vec![BTreeMap::new(); run.periods().count()]).collect();
+        Found { sums, patients, errors: BTreeMap::new() }
+    }
+
+    fn merge(&mut self, other: Found) {
+        for (own, theirs) in self.sums.iter_mut().flatten().zip(other.sums.into_iter().flatten()) {
+            own.merge(&theirs);
+        }
+        for (own, theirs) in self.patients.iter_mut().flatten().zip(other.patients.into_iter().flatten()) {
+            own.extend(theirs);
+        }
+        for (error, count) in other.errors {
+            *self.errors.entry(error).or_default() += count;
+        }
+    }
+}
+
+fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, keep: bool) -> Found {
+    let patients: Vec<(&String, &Vec<Vec<u8>>)> = data.patients.iter().collect();
+    let share = patients.len().div_ceil(threads.max(1)).max(1);
+    let mut found = Found::new(runs);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = patients.chunks(share).map(|chunk| scope.spawn(move || part(runs, chunk, &data.shared, shape, keep))).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(part) => found.merge(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    found
+}
+
+fn part(runs: &[Run<'_>], patients: &[(&String, &Vec<Vec<u8>>)], shared: &[Vec<u8>], shape: &Shape, keep: bool) -> Found {
+    let mut found = Found::new(runs);
+    for (id, lines) in patients {
+        let (record, _) = Record::read(shape, lines.iter().chain(shared).map(Vec::as_slice));
+        if record.patient_id().is_none() {
+            *found.errors.entry("resources name a patient of whom there is no Patient resource".to_owned()).or_default() += 1;
+            continue;
+        }
+        for (index, run) in runs.iter().enumerate() {
+            for (period, result) in run.evaluate(&record).into_iter().enumerate() {
+                let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };
+                match result {
+                    Ok(result) => {
+                        sum.add(&result);
+                        let kept = found.patients.get_mut(index).and_then(|all| all.get_mut(period));
+                        if let (true, Some(kept)) = (keep && !result.groups.iter().all(|group| group.is_empty()), kept) {
+                            kept.insert((*id).clone(), result);
+                        }
+                    }
+                    Err(error) => {
+                        let place = error.at.as_ref().map(|at| format!("{}:{}:{}: ", at.source.name, at.line(), at.column()));
+                        let text = format!("{}{}", place.unwrap_or_default(), error.message);
+                        sum.add_fault(&text);
+                        *found.errors.entry(text).or_default() += 1;
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn write(args: &Args, runs: &[Run<'_>], data: &Dataset, found: &Found) -> Result<(), Failure> {
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::unreachable(format!("`{}` cannot be made: {error}", folder.display())))?;
+    }
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    for (index, run) in runs.iter().enumerate() {
+        for (place, period) in run.periods().enumerate() {
+            let facts = facts(args, run.measure, period, data);
+            let reporter = Reporter {
+                definition: &run.measure.definition,
+                groups: &run.measure.groups,
+                parameters: &run.measure.shown_parameters,
+                period,
+                facts: &facts,
+            };
+            let none = Partial::default();
+            let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
+            let nobody = BTreeMap::new();
+            let patients = found.patients.get(index).and_then(|all| all.get(place)).unwrap_or(&nobody);
+            let reports: Vec<Value> = match args.report {
+                Kind::Summary => vec![reporter.summary(sum)],
+                Kind::SubjectList => vec![reporter.subject_list(sum, patients)],
+                Kind::Individual => patients.iter().map(|(patient, result)| reporter.individual(patient, result)).collect(),
+            };
+            for report in &reports {
+                put(report, args.out.as_deref(), &mut stdout)?;
+            }
+        }
+    }
+    let _ = stdout.flush();
+    Ok(())
+}
+
+fn facts(args: &Args, measure: &Measure, period: Period, data: &Dataset) -> Facts {
+    let after = period.end.tomorrow().unwrap_or(period.end).to_string();
+    Facts {
+        reporter: args.reporter.clone(),
+        reporter_name: None,
+        date: args.date.clone().unwrap_or(after),
+        software: ("Watershed".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        zone: args.timezone.clone(),
+        lineage: vec![("measure".to_owned(), measure.definition.id.value.clone(), measure.digest.clone())],
+        completeness: Completeness { gaps: BTreeMap::new(), quarantined: data.bad_count },
+    }
+}
+
+/// A report to its file, or as a line to standard output; a reader that went away is no failure.
+fn put(report: &Value, folder: Option<&Path>, stdout: &mut impl Write) -> Result<(), Failure> {
+    let Some(folder) = folder else {
+        let _ = writeln!(stdout, "{report}");
+        return Ok(());
+    };
+    let id = report.get("id").and_then(Value::as_str).unwrap_or("report");
+    let path = folder.join(format!("{id}.json"));
+    std::fs::write(&path, format!("{report:#}\n")).map_err(|error| Failure::unreachable(format!("`{}` cannot be written: {error}", path.display())))
+}

@@ -1,0 +1,139 @@
+//! `watershed measure`: check measures, run their test patients.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::{Context, Ending, Failure, Format, print, print_json, report};
+use crate::config::measures::{self, Tested};
+use crate::diagnostic::{self, Diagnostic};
+use crate::measure::Choices;
+
+/// The steward's bench: check and test measures
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Every problem of measures, their CQL, value sets and cases at once
+    Check {
+        /// Measure folders, or folders of them
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Further value sets: files or folders
+        #[arg(long = "valuesets", value_name = "PATH")]
+        value_sets: Vec<PathBuf>,
+    },
+    /// Run the test patients beside measures
+    Test {
+        /// Measure folders, or folders of them
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// IANA zone of cases that name none
+        #[arg(long, default_value = "America/New_York", value_name = "ZONE")]
+        timezone: String,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+    match args.what {
+        What::Check { paths, value_sets } => check(&paths, &value_sets, context),
+        What::Test { paths, timezone } => test(&paths, &timezone, context),
+    }
+}
+
+fn folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        found.extend(measures::find(path).map_err(|fault| Failure::diagnostics(&[fault]))?);
+    }
+    Ok(found)
+}
+
+fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
+    let folders = folders(paths)?;
+    let (loaded, mut found) = measures::load(&folders, value_sets, &Choices::default());
+    for (path, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
+        let Ok(folder) = measures::read(path) else { continue };
+        for source in &folder.cases {
+            found.extend(crate::measure::case::parse(source, measure).1);
+        }
+        for (name, parameter) in measure.definition.parameters.iter().filter(|(_, parameter)| parameter.confirm) {
+            let text = format!("`{}`: the network has yet to confirm `{name}` = {}", measure.definition.id.value, parameter.value.value.text());
+            found.push(Diagnostic::note(text));
+        }
+    }
+    let ending = report(&found, context);
+    if context.format == Format::Human && ending == Ending::Fine {
+        print(&format!("{} measures are well formed", folders.len()));
+    }
+    Ok(ending)
+}
+
+fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, Failure> {
+    let zone = jiff::tz::TimeZone::get(timezone)
+        .map_err(|_| Failure::usage(format!("no time zone is named `{timezone}`")).hint("use an IANA name, as `America/New_York`"))?;
+    let mut failed = false;
+    let mut shown = Vec::new();
+    for path in folders(paths)? {
+        let folder = measures::read(&path).map_err(|fault| Failure::diagnostics(&[fault]))?;
+        let (tested, found) = measures::test(&folder, &zone);
+        let Some(tested) = tested else { return Err(Failure::diagnostics(&found)) };
+        failed |= tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
+        match context.format {
+            Format::Human => print(&human(&path, &tested)),
+            Format::Json => shown.push(machine(&path, &tested)),
+        }
+        if !found.is_empty() && context.format == Format::Human {
+            print(&diagnostic::render_human(&found, context.colour));
+        }
+    }
+    if context.format == Format::Json {
+        print_json(&Value::Array(shown));
+    }
+    Ok(if failed { Ending::Findings } else { Ending::Fine })
+}
+
+fn human(path: &Path, tested: &Tested) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["", "case", "period", "population", "expected", "found"]);
+    for (case, mismatches) in &tested.cases {
+        if mismatches.is_empty() {
+            table.add_row(["ok", &case.title, "", "", "", ""]);
+        }
+        for mismatch in mismatches {
+            let period = mismatch.period.to_string();
+            table.add_row(["FAILED", &case.title, &period, &mismatch.what, &mismatch.expected, &mismatch.found]);
+        }
+    }
+    let passed = tested.cases.iter().filter(|(_, mismatches)| mismatches.is_empty()).count();
+    let (reached, all) = tested.coverage.reached();
+    let mut text = format!("{}\n{table}\n{passed} of {} cases pass; {reached} of {all} branches reached\n", path.display(), tested.cases.len());
+    let (never_true, never_false) = tested.coverage.gaps();
+    for (names, what) in [(never_true, "never true or never with a member"), (never_false, "never false or never empty")] {
+        if !names.is_empty() {
+            text.push_str(&format!("  {what}: {}\n", names.join(", ")));
+        }
+    }
+    text
+}
+
+fn machine(path: &Path, tested: &Tested) -> Value {
+    let cases = tested.cases.iter().map(|(case, mismatches)| {
+        let mismatches = mismatches.iter().map(|one| {
+            json!({ "period": one.period.to_string(), "population": one.what, "expected": one.expected, "found": one.found })
+        });
+        json!({ "file": case.source.name, "title": case.title, "mismatches": mismatches.collect::<Vec<_>>() })
+    });
+    let (reached, all) = tested.coverage.reached();
+    let (never_true, never_false) = tested.coverage.gaps();
+    json!({ "measure": path.display().to_string(), "cases": cases.collect::<Vec<_>>(),
+        "coverage": { "reached": reached, "branches": all, "neverTrue": never_true, "neverFalse": never_false } })
+}
