@@ -5,7 +5,6 @@
 //! evaluation zone's offset for that local time; comparisons happen on the zone's calendar.
 
 use std::cmp::Ordering;
-use std::fmt;
 
 use jiff::civil;
 use jiff::tz::{Offset, TimeZone};
@@ -13,6 +12,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 mod counting;
+mod display;
 
 pub use counting::{Counting, Span, between_date_times, between_dates, between_times};
 
@@ -764,52 +764,6 @@ fn digits(bytes: &[u8]) -> Option<i32> {
         number = number.checked_mul(10)?.checked_add(i32::from(byte - b'0'))?;
     }
     (!bytes.is_empty()).then_some(number)
-}
-
-impl fmt::Display for Date {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}", self.year)?;
-        if let Some(month) = self.month {
-            write!(f, "-{month:02}")?;
-        }
-        if let Some(day) = self.day {
-            write!(f, "-{day:02}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}", self.hour)?;
-        if let Some(minute) = self.minute {
-            write!(f, ":{minute:02}")?;
-        }
-        if let Some(second) = self.second {
-            write!(f, ":{second:02}")?;
-        }
-        if let Some(millisecond) = self.millisecond {
-            write!(f, ".{millisecond:03}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for DateTime {
-    /// As `ToString` writes it: no `T` after a bare date, `Z` for an offset of zero.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.date)?;
-        let Some(time) = self.time else { return Ok(()) };
-        write!(f, "T{time}")?;
-        match self.offset {
-            None => Ok(()),
-            Some(0) => write!(f, "Z"),
-            Some(offset) => {
-                let sign = if offset < 0 { '-' } else { '+' };
-                write!(f, "{sign}{:02}:{:02}", offset.abs() / 60, offset.abs() % 60)
-            }
-        }
-    }
 }
 
 #[cfg(test)]
