@@ -18,6 +18,8 @@ pub mod key;
 pub mod evaluate;
 pub mod measure;
 pub mod outbox;
+pub mod pull;
+pub mod quarantine;
 pub mod registry;
 pub mod run;
 pub mod sandbox;
@@ -64,8 +66,12 @@ pub enum Command {
     Demo(demo::Args),
     /// Run a night at the scheduled times, or one night now
     Run(run::Args),
+    /// Bring the snapshot up to date, without evaluating or delivering
+    Pull(pull::Args),
     /// Show the last nights, what waits and what needs a person
     Status(status::Args),
+    /// Lines and resources that were refused
+    Quarantine(quarantine::Args),
     /// The bare language: check a library, evaluate its defines
     Cql(cql::Args),
     /// Make a private key, or show the public half of one
@@ -204,7 +210,9 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Check(args) => check::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Run(args) => run::run(&args, context),
+        Command::Pull(args) => pull::run(&args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Cql(args) => cql::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::Outbox(args) => outbox::run(args, context),

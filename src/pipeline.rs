@@ -219,7 +219,8 @@ impl Adapter {
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
     }
 
-    async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+    /// The pull alone: the snapshot is brought up to date.
+    pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
         let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);

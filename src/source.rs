@@ -256,6 +256,8 @@ impl Source {
         let mut client = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let retry = settings.retry.clone();
         let mut tokens = None;
+        // A plan always reads Patient, whether a measure asks for it or not.
+        let types = &types.iter().cloned().chain(["Patient".to_owned()]).collect::<BTreeSet<String>>();
         if !options.client_id.is_empty() {
             let token_client = Arc::new(token_client(options, key, types, &capability, settings, clock)?);
             token_client.fetch().await?;

@@ -36,6 +36,14 @@ pub fn state_file(site: &Loaded<Site>) -> PathBuf {
     data_folder(site).join(STATE_FILE)
 }
 
+/// The file of the snapshot's key.
+pub fn snapshot_key_file(site: &Loaded<Site>) -> PathBuf {
+    match site.value.source.snapshot_key_file.as_str() {
+        "" => data_folder(site).join(SNAPSHOT_KEY_FILE),
+        written => site.path(written),
+    }
+}
+
 /// Reads and checks everything a night needs. `None` only if there are errors.
 pub fn read(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
     let mut reader = Reader { findings: Vec::new() };
@@ -109,10 +117,7 @@ pub enum OpenError {
 pub fn open(site: &Loaded<Site>, setup: Setup, clock: Arc<dyn Clock>) -> Result<Adapter, OpenError> {
     let data = data_folder(site);
     create_private_folder(&data).map_err(|error| OpenError::File { path: data.clone(), error })?;
-    let key_file = match site.value.source.snapshot_key_file.as_str() {
-        "" => data.join(SNAPSHOT_KEY_FILE),
-        written => site.path(written),
-    };
+    let key_file = snapshot_key_file(site);
     let key = Key::load_or_generate(&key_file).map_err(|error| OpenError::File { path: key_file, error })?;
     let registry = registry(site, &clock).map_err(OpenError::Settings)?;
     Ok(Adapter::open(setup, &data, key, registry, clock)?)

@@ -33,9 +33,19 @@ impl Key {
         Ok(Key(key))
     }
 
+    /// Reads 32 bytes in base64, or as 64 hexadecimal digits.
+    pub fn from_text(text: &str) -> io::Result<Key> {
+        use base64::Engine as _;
+        let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim());
+        match decoded.ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok()) {
+            Some(key) => Ok(Key(key)),
+            None => Key::from_hex(text),
+        }
+    }
+
     /// Reads 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> io::Result<Key> {
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "snapshot key is not 64 hexadecimal digits");
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "snapshot key is neither 32 bytes in base64 nor 64 hexadecimal digits");
         let text = text.trim();
         if text.len() != KEY_BYTES * 2 || !text.is_ascii() {
             return Err(wrong());
@@ -61,7 +71,7 @@ impl Key {
                 ));
             }
         }
-        Key::from_hex(&text)
+        Key::from_text(&text)
     }
 
     /// Reads the key file, or makes one (mode 0600) when there is none.
