@@ -17,6 +17,7 @@ pub mod demo;
 pub mod key;
 pub mod evaluate;
 pub mod measure;
+pub mod deliver;
 pub mod outbox;
 pub mod pull;
 pub mod quarantine;
@@ -76,6 +77,8 @@ pub enum Command {
     Cql(cql::Args),
     /// Make a private key, or show the public half of one
     Key(key::Args),
+    /// Send what waits in the outbox
+    Deliver(deliver::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
     /// The network's end
@@ -215,6 +218,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Cql(args) => cql::run(args, context),
         Command::Key(args) => key::run(args, context),
+        Command::Deliver(args) => deliver::run(args, context),
         Command::Outbox(args) => outbox::run(args, context),
         Command::Registry(args) => registry::run(args, context),
         Command::Sandbox(args) => sandbox::run(args, context),

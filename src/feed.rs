@@ -145,6 +145,8 @@ pub struct ReceiptEntry {
     pub revision: u64,
 }
 
+/// The one scope a site's adapter has at a registry: to send reports and to see its own feeds.
+pub const SCOPE: &str = "system/MeasureReport.cru";
 /// `typ` of a receipt's header.
 pub const RECEIPT_TYPE: &str = "watershed-receipt+jwt";
 /// Header that carries the epoch of the process that made the feed.

@@ -13,6 +13,7 @@ use axum::routing::{get, post, put};
 use jiff::Timestamp;
 
 use crate::feed::sha256_hex;
+use crate::validate::{self, Weight};
 use receipt::ReceiptKey;
 use store::RegistryStore;
 
@@ -220,6 +221,7 @@ async fn secured(mut response: Response) -> Response {
 
 /// Official invariants of a MeasureReport that the report breaks.
 fn invariants(report: &serde_json::Value) -> Vec<String> {
-    let _ = report;
-    Vec::new()
+    let blocking = validate::check(report).into_iter().filter(|finding| finding.weight == Weight::Block);
+    let place = |at: &str| if at.is_empty() { String::new() } else { format!(" at `{at}`") };
+    blocking.map(|finding| format!("{} ({}){}", finding.message, finding.rule, place(&finding.at))).collect()
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use url::Url;
 use watershed::destination::registry::{Delivered, Registry, deliver_due, verify_receipt};
 use watershed::feed::{Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, feed_id, sha256_hex};
-use watershed::http::{Authorizer, Boxed, Client, HttpError, Origin, Retry, Settings};
+use watershed::http::{Clock, Retry, Settings};
 use watershed::outbox::{self, Cause, Draft, Report};
 use watershed::registry::store::{AuditBreak, Keys, NewSite};
 use watershed::registry::{self, MeasureCard, Options, Unit};
@@ -244,7 +244,7 @@ pub(crate) fn measure_report(site: &str, key: &ReportKey, improvement: &str, sco
         "status": "complete",
         "type": "summary",
         "extension": [{
-            "url": "http://hl7.org/fhir/5.0/StructureDefinition/extension-MeasureReport.scoring",
+            "url": "http://hl7.org/fhir/us/davinci-deqm/StructureDefinition/extension-measureScoring",
             "valueCodeableConcept": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-scoring", "code": scoring }] }
         }],
         "measure": format!("{}|{}", key.measure, key.version),
@@ -734,32 +734,22 @@ async fn assertions_that_are_not_beyond_doubt_get_no_token() {
     assert_eq!(json.json::<Value>().await.unwrap()["error"], "invalid_request");
 }
 
-/// Tokens for the real adapter.
-struct Tokens {
-    http: reqwest::Client,
-    base: String,
-    name: String,
-    key: SigningKey,
-    now: Timestamp,
-}
+/// The test's clock, for the adapter.
+struct Turned(Arc<AtomicI64>);
 
-impl Authorizer for Tokens {
-    fn token(&self) -> Boxed<'_, Result<String, HttpError>> {
-        Box::pin(async { Ok(token(&self.http, &self.base, &self.key, &self.name, self.now).await) })
+impl Clock for Turned {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
     }
-    fn rejected(&self, _: &str) {}
 }
 
 impl Network {
     /// The registry as the real adapter of a site sees it.
     pub(crate) fn peer(&self, adapter: &Adapter) -> Registry {
-        let base = Url::parse(&self.base()).unwrap();
         let key = SigningKey::from_pem(adapter.key.to_pem()).unwrap();
-        let tokens = Tokens { http: self.http.clone(), base: self.base(), name: adapter.name.clone(), key, now: self.now() };
-        let retry = Retry { attempts: 1, ..Retry::default() };
-        let settings = Settings { retry, ..Settings::default() };
-        let client = Client::new(settings).unwrap().with_tokens(Arc::new(tokens), [Origin::of(&base).unwrap()]);
-        Registry { base, client }
+        let settings = Settings { retry: Retry { attempts: 1, ..Retry::default() }, ..Settings::default() };
+        let base = Url::parse(&self.base()).unwrap();
+        Registry::connect(base, format!("client-{}", adapter.name), key, &settings, Arc::new(Turned(self.clock.clone()))).unwrap()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Safe to repeat at any point: the registry answers a repeated feed with the receipt it gave first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,10 +12,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use crate::feed::{EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, sha256_hex};
-use crate::http::{Client, Request, Response};
+use crate::feed::{EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, sha256_hex};
+use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings};
 use crate::outbox::{self, Claim, Outcome, OutboxError};
-use crate::smart::assertion::Jwks;
+use crate::smart::assertion::{Jwks, SigningKey};
+use crate::smart::client::{TokenClient, TokenSettings, discover};
 use crate::store::{Store, StoreError};
 
 /// How long a process may hold a feed before another may take it over; longer than all its attempts.
@@ -30,6 +32,55 @@ pub struct Registry {
     pub base: Url,
     /// A client whose tokens go to that origin.
     pub client: Client,
+}
+
+impl Registry {
+    /// A registry whose tokens are got as SMART Backend Services has it: discovery, then the token endpoint it
+    /// names, which must be at the registry's own origin.
+    pub fn connect(base: Url, client_id: String, key: SigningKey, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Registry, HttpError> {
+        let origin = Origin::of(&base).ok_or_else(|| HttpError::Settings("the registry's address has no host".to_owned()))?;
+        let plain = Client::new(settings.clone())?;
+        let tokens = Tokens { plain, base: base.clone(), client_id, key, settings: settings.clone(), clock: clock.clone(), found: tokio::sync::OnceCell::new() };
+        let client = Client::new(settings.clone())?.with_clock(clock).with_tokens(Arc::new(tokens), [origin]);
+        Ok(Registry { base, client })
+    }
+}
+
+/// Tokens by discovery at the first use, so that a registry that is down costs a wait and not the start.
+struct Tokens {
+    plain: Client,
+    base: Url,
+    client_id: String,
+    key: SigningKey,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    found: tokio::sync::OnceCell<TokenClient>,
+}
+
+impl Tokens {
+    async fn find(&self) -> Result<TokenClient, HttpError> {
+        let missing = || HttpError::Settings("the registry does not say where its tokens are".to_owned());
+        let configuration = discover(&self.plain, &self.base).await?.ok_or_else(missing)?;
+        let endpoint = configuration.token_endpoint.ok_or_else(missing)?;
+        if Origin::of(&endpoint) != Origin::of(&self.base) {
+            return Err(HttpError::Settings("the registry names a token endpoint at another origin".to_owned()));
+        }
+        let key = SigningKey::from_pem(self.key.to_pem()).map_err(|_| HttpError::Settings("the key cannot be used".to_owned()))?;
+        let settings = TokenSettings { endpoint, client_id: self.client_id.clone(), key, scopes: vec![SCOPE.to_owned()] };
+        Ok(TokenClient::new(Client::new(self.settings.clone())?, settings, self.clock.clone()))
+    }
+}
+
+impl Authorizer for Tokens {
+    fn token(&self) -> Boxed<'_, Result<String, HttpError>> {
+        Box::pin(async { self.found.get_or_try_init(|| self.find()).await?.fetch().await })
+    }
+
+    fn rejected(&self, token: &str) {
+        if let Some(found) = self.found.get() {
+            found.rejected(token);
+        }
+    }
 }
 
 /// Gives a report's bytes by digest.

@@ -21,10 +21,9 @@ use super::feeds::refuse;
 use super::protocol::{Problem, Refusal};
 use super::store::{self, Site};
 use super::{Registry, sha256_hex};
+pub use crate::feed::SCOPE;
 use crate::smart::assertion::{Jwks, verify_client_assertion};
 
-/// The one scope a site's adapter has: to send reports and to see its own feeds.
-pub const SCOPE: &str = "system/MeasureReport.cru";
 /// Bytes of a token request.
 pub const TOKEN_BODY_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a published JWK Set.

@@ -150,6 +150,7 @@ fn place(arrival: &Arrival, now: Timestamp) -> Place {
     let data = last.map_or_else(String::new, |last| match (last.complete, last.gaps, last.quarantined) {
         (true, _, 0) => "complete".to_owned(),
         (true, _, aside) => format!("complete; {aside} lines set aside"),
+        (false, 0, 0) => "some reports are partial".to_owned(),
         (false, gaps, aside) => format!("partial: {gaps} gaps, {aside} lines set aside"),
     });
     let all = arrival.refused.as_ref().map(|(_, reasons)| reasons.as_slice()).unwrap_or_default();
@@ -247,9 +248,9 @@ struct MeasurePage<'a> {
 
 fn unit_text(unit: &Unit) -> String {
     match unit {
-        Unit::Percent => "percent".to_owned(),
+        Unit::Percent => "in percent".to_owned(),
         Unit::Rate { per, of } if *per == 1 => format!("per {of}"),
-        Unit::Rate { per, of } => format!("per {per} {of}"),
+        Unit::Rate { per, of } => format!("per {} {of}", chart::count_text(Some((*per).into()))),
     }
 }
 
@@ -286,11 +287,10 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
     }
     let mut tables: Vec<Strata> = Vec::new();
     for ((name, stratum), sum) in sums {
-        let text = |number: Option<Decimal>| number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string());
         let row = StratumRow {
             stratum,
-            numerator: text(sum.numerator),
-            denominator: text(sum.denominator),
+            numerator: chart::count_text(sum.numerator),
+            denominator: chart::count_text(sum.denominator),
             value: sum.value(&card.unit).map_or_else(|| "–".to_owned(), |value| chart::value_text(card, value)),
             interval: chart::interval_text(card, &sum),
         };
@@ -377,7 +377,6 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
 
 fn revision_row(revision: &Revision) -> RevisionRow {
     let short = |digest: &Option<String>| digest.as_deref().map_or_else(|| "–".to_owned(), |digest| digest.chars().take(12).collect());
-    let text = |number: Option<Decimal>| number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string());
     let cause = match (&revision.cause, &revision.reason) {
         (_, Some(reason)) => format!("withdrawn: {reason}"),
         (Some(cause), None) => format!("{cause} changed"),
@@ -386,7 +385,7 @@ fn revision_row(revision: &Revision) -> RevisionRow {
     RevisionRow {
         number: revision.number,
         committed: stamp(revision.committed),
-        counts: format!("{} / {}", text(revision.numerator), text(revision.denominator)),
+        counts: format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
         cause,
         data: if revision.complete { "complete" } else { "partial" },
         version: revision.version.clone(),

@@ -12,10 +12,10 @@ use rust_decimal::prelude::ToPrimitive;
 /// Size of the drawing, in its own units; the page scales it.
 pub const WIDTH: f64 = 460.0;
 /// See [`WIDTH`].
-pub const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 46.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 30.0;
+pub const HEIGHT: f64 = 290.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 62.0;
+const TOP: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
 /// Confidence of the intervals shown.
 const CONFIDENCE: f64 = 0.95;
@@ -36,14 +36,16 @@ pub struct Chart {
     pub ticks: Vec<(f64, String)>,
     /// Labels below: x, text.
     pub months: Vec<(f64, String)>,
-    /// The centre line: y, label, y of the label.
-    pub median: Option<(f64, String, f64)>,
+    /// The centre line: y, label.
+    pub median: Option<(f64, String)>,
     /// Points of the line, one list per unbroken stretch.
     pub lines: Vec<String>,
     /// The points.
     pub dots: Vec<Dot>,
-    /// Shaded stretches.
+    /// Shaded stretches: shifts.
     pub bands: Vec<Band>,
+    /// Stretches marked by a bar above: trends.
+    pub bars: Vec<Band>,
     /// Signals in words, with whether each is good news.
     pub signals: Vec<Said>,
     /// Rows of the table, newest first.
@@ -106,35 +108,47 @@ pub struct Row {
     pub history: String,
 }
 
-/// Top of the value axis that all charts of a page share, and the distance of its lines.
-pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> (f64, f64) {
-    let most = series.flatten().filter_map(|point| point.value(unit)).fold(0.0, f64::max);
+/// The value axis that all charts of a page share. It starts at zero unless every value is far from it.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    bottom: f64,
+    top: f64,
+    step: f64,
+}
+
+/// The axis for all of these.
+pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> Scale {
+    let values: Vec<f64> = series.flatten().filter_map(|point| point.value(unit)).collect();
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
-    let raw = most / TICKS;
+    let from = if least > most / 2.0 { (least - (most - least) / 2.0).max(0.0) } else { 0.0 };
+    let raw = ((most - from) / TICKS).max(most / 1000.0);
     let magnitude = 10_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|nice| nice * magnitude).find(|step| *step >= raw * 0.999).unwrap_or(10.0 * magnitude);
-    let top = (most / step).ceil() * step;
-    if *unit == Unit::Percent { (top.min(100.0), step) } else { (top, step) }
+    let (bottom, top) = ((from / step).floor() * step, (most / step).ceil() * step);
+    Scale { bottom, top: if *unit == Unit::Percent { top.min(100.0) } else { top }, step }
 }
 
 /// Lays out one site's chart.
-pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], (top, step): (f64, f64)) -> Chart {
+pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], scale: Scale) -> Chart {
     let values: Vec<Option<f64>> = points.iter().map(|point| point.value(&card.unit)).collect();
     let run = run_chart(&values);
-    let place = Place { count: points.len(), top };
+    let place = Place { count: points.len(), scale };
     let names: Vec<String> = points.iter().map(period_name).collect();
-    let signals = run.signals.iter().map(|signal| said(card, signal, &names)).collect();
+    let signals = run.signals.iter().filter_map(|signal| said(card, signal, &names)).chain(said_of_series(&run.signals)).collect();
     Chart {
         id: site.to_owned(),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
         summary: summary(card, &names, &values, &run),
-        ticks: ticks(card, &place, step),
+        ticks: ticks(card, &place),
         months: months(points, &place),
-        median: run.median.map(|median| (place.y(median), value_text(card, median), label_above(place.y(median)))),
+        median: run.median.map(|median| (place.y(median), value_text(card, median))),
         lines: lines(&values, &place),
         dots: dots(card, points, &names, &values, &place),
-        bands: run.signals.iter().filter_map(|signal| band(card, signal, &place)).collect(),
+        bands: run.signals.iter().filter_map(|signal| shift(card, signal, &place)).collect(),
+        bars: run.signals.iter().filter_map(|signal| trend(card, signal, &place)).collect(),
         signals,
         rows: rows(card, site, points, &names).into_iter().rev().collect(),
         latest: latest(card, points, &names),
@@ -143,7 +157,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
 
 struct Place {
     count: usize,
-    top: f64,
+    scale: Scale,
 }
 
 impl Place {
@@ -154,16 +168,12 @@ impl Place {
         round(LEFT + self.step() * (index as f64 + 0.5))
     }
     fn y(&self, value: f64) -> f64 {
-        round(HEIGHT - BOTTOM - (value / self.top).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM))
+        round(HEIGHT - BOTTOM - ((value - self.scale.bottom) / (self.scale.top - self.scale.bottom)).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM))
     }
 }
 
 fn round(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
-}
-
-fn label_above(y: f64) -> f64 {
-    if y < TOP + 16.0 { y + 14.0 } else { y - 5.0 }
 }
 
 /// A part of an address.
@@ -204,72 +214,83 @@ fn news(card: &MeasureCard, side: Side) -> &'static str {
     }
 }
 
-fn verdict(news: &str) -> &'static str {
-    match news {
-        "good" => ", an improvement",
-        "bad" => ", a concern",
-        _ => "",
-    }
-}
-
-fn said(card: &MeasureCard, signal: &Signal, names: &[String]) -> Said {
+fn said(card: &MeasureCard, signal: &Signal, names: &[String]) -> Option<Said> {
     let name = |index: usize| names.get(index).cloned().unwrap_or_default();
+    let span = |points: &std::ops::Range<usize>| format!("{} to {}", name(points.start), name(points.end.saturating_sub(1)));
+    let news_of = |side: &Side| news(card, *side);
     let (news, text) = match signal {
         Signal::Shift { side, points, count } => {
-            let news = news(card, *side);
-            let side = if *side == Side::Up { "above" } else { "below" };
-            let (from, to) = (name(points.start), name(points.end.saturating_sub(1)));
-            (news, format!("Shift: {count} months in a row {side} the median, {from} to {to}{}.", verdict(news)))
+            let verdict = match news_of(side) {
+                "good" => ", the better side",
+                "bad" => ", the worse side",
+                _ => "",
+            };
+            let place = if *side == Side::Up { "above" } else { "below" };
+            (news_of(side), format!("Shift: {count} months in a row {place} the median{verdict}, {}.", span(points)))
         }
         Signal::Trend { side, points, count } => {
-            let news = news(card, *side);
-            let side = if *side == Side::Up { "rising" } else { "falling" };
-            let (from, to) = (name(points.start), name(points.end.saturating_sub(1)));
-            (news, format!("Trend: {count} months in a row {side}, {from} to {to}{}.", verdict(news)))
+            let verdict = match news_of(side) {
+                "good" => " for the better",
+                "bad" => " for the worse",
+                _ => "",
+            };
+            let way = if *side == Side::Up { "rising" } else { "falling" };
+            (news_of(side), format!("Trend: {count} months in a row {way}{verdict}, {}.", span(points)))
         }
-        Signal::TooFewRuns { runs, expected_min } => {
-            ("neutral", format!("Too few runs about the median: {runs}, chance gives {expected_min} or more (exact rule): the level changed."))
-        }
-        Signal::TooManyRuns { runs, expected_max } => {
-            ("neutral", format!("Too many runs about the median: {runs}, chance gives {expected_max} or fewer (exact rule): two processes may be mixed."))
-        }
-        Signal::LongestRun { length, expected_max } => {
-            ("neutral", format!("Longest run {length}, chance gives {expected_max} or fewer (Anhøj rule)."))
-        }
-        Signal::FewCrossings { crossings, expected_min } => {
-            ("neutral", format!("The median is crossed {crossings} times, chance gives {expected_min} or more (Anhøj rule)."))
-        }
-    };
-    Said { news, text }
-}
-
-fn band(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
-    let (side, points, label) = match signal {
-        Signal::Shift { side, points, .. } => (side, points, "shift"),
-        Signal::Trend { side, points, .. } => (side, points, "trend"),
         _ => return None,
     };
-    let arrow = if *side == Side::Up { "↑" } else { "↓" };
+    Some(Said { news, text })
+}
+
+/// The rules over the whole series in one sentence, each with its name.
+fn said_of_series(signals: &[Signal]) -> Option<Said> {
+    let words: Vec<String> = signals
+        .iter()
+        .filter_map(|signal| match signal {
+            Signal::TooFewRuns { runs, expected_min } => Some(format!("{runs} runs about the median where chance gives {expected_min} or more (exact rule)")),
+            Signal::TooManyRuns { runs, expected_max } => Some(format!("{runs} runs about the median where chance gives {expected_max} or fewer (exact rule)")),
+            Signal::LongestRun { length, expected_max } => Some(format!("a run of {length} where chance gives {expected_max} or fewer (Anhøj)")),
+            Signal::FewCrossings { crossings, expected_min } => Some(format!("{crossings} crossings where chance gives {expected_min} or more (Anhøj)")),
+            _ => None,
+        })
+        .collect();
+    (!words.is_empty()).then(|| Said { news: "neutral", text: format!("Over all months: {}.", words.join("; ")) })
+}
+
+fn shift(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
+    let Signal::Shift { side, points, .. } = signal else { return None };
+    Some(band(card, "shift", *side, points, place))
+}
+
+fn trend(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
+    let Signal::Trend { side, points, .. } = signal else { return None };
+    Some(band(card, "trend", *side, points, place))
+}
+
+fn band(card: &MeasureCard, name: &str, side: Side, points: &std::ops::Range<usize>, place: &Place) -> Band {
+    let arrow = if side == Side::Up { "↑" } else { "↓" };
     let x = round(LEFT + place.step() * points.start as f64);
     let width = round(place.step() * points.len() as f64);
-    Some(Band { x, width, label_x: round(x + width / 2.0), news: news(card, *side), label: format!("{label} {arrow}") })
+    Band { x, width, label_x: round(x + width / 2.0), news: news(card, side), label: format!("{name} {arrow}") }
 }
 
-fn ticks(card: &MeasureCard, place: &Place, step: f64) -> Vec<(f64, String)> {
-    let count = (place.top / step + 1e-9).floor().min(20.0) as usize;
-    let digits = if step >= 1.0 && step.fract() == 0.0 { 0 } else if step >= 0.1 { 1 } else { 2 };
+fn ticks(card: &MeasureCard, place: &Place) -> Vec<(f64, String)> {
+    let Scale { bottom, top, step } = place.scale;
+    let count = ((top - bottom) / step + 1e-9).floor().min(20.0) as usize;
+    let digits = if step >= 1.0 && step.fract() == 0.0 { 0 } else if step * 10.0 % 1.0 == 0.0 { 1 } else { 2 };
     let unit = if card.unit == Unit::Percent { "\u{202f}%" } else { "" };
-    (0..=count).map(|index| (place.y(step * index as f64), format!("{:.digits$}{unit}", step * index as f64))).collect()
+    let value = |index: usize| bottom + step * index as f64;
+    (0..=count).map(|index| (place.y(value(index)), format!("{:.digits$}{unit}", value(index)))).collect()
 }
 
-/// About five labels; the year is written with every one.
+/// About four labels; the year is written with every one.
 fn months(points: &[Point], place: &Place) -> Vec<(f64, String)> {
-    let every = points.len().div_ceil(5).max(1);
+    let every = points.len().div_ceil(4).max(1);
     let last = points.len().saturating_sub(1);
     let label = |(index, point): (usize, &Point)| {
         (last.saturating_sub(index) % every == 0).then(|| (place.x(index), day(&point.period_start).map_or_else(|| point.period_start.clone(), month_name)))
     };
-    points.iter().enumerate().filter_map(label).map(|(x, text)| (x.min(WIDTH - 28.0), text)).collect()
+    points.iter().enumerate().filter_map(label).collect()
 }
 
 fn lines(values: &[Option<f64>], place: &Place) -> Vec<String> {
@@ -284,8 +305,19 @@ fn lines(values: &[Option<f64>], place: &Place) -> Vec<String> {
     lines
 }
 
-fn count_text(number: Option<rust_decimal::Decimal>) -> String {
-    number.map_or_else(|| "–".to_owned(), |number| number.normalize().to_string())
+/// A number with thousands set apart, or a dash.
+pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
+    let Some(number) = number else { return "–".to_owned() };
+    let text = number.normalize().to_string();
+    let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index) % 3 == 0 && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
 /// `34 of 47`, or `2 in 310 line days`.
