@@ -769,3 +769,6 @@ impl<'a> Checker<'a> {
         Expression::new(Kind::Literal(value), ty, at)
     }
 }
+
+#[cfg(test)]
+mod tests;
