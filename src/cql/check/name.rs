@@ -31,7 +31,8 @@ impl Checker<'_> {
 
     fn unresolved(&mut self, name: &str, at: Span) {
         let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
-        let known = self.names.keys().chain(&variables).map(|known| &**known);
+        let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();
+        let known = self.names.keys().chain(&variables).map(|known| &**known).chain(row.iter().map(String::as_str));
         let help = if self.included(name).is_some() {
             Some(format!("`{name}` is an included library: write `{name}.\"…\"`"))
         } else {
@@ -160,17 +161,21 @@ impl Checker<'_> {
 
     /// Reports that a type has no such element, with the nearest that it has.
     pub(super) fn no_element(&mut self, ty: &Type, name: &ast::Name) {
-        let names: Vec<String> = match ty {
-            Type::Class(class) => self
-                .conversions
-                .model_of(class)
-                .map(|model| model.element_names(class).map(str::to_owned).collect())
-                .unwrap_or_default(),
-            Type::Tuple(elements) => elements.iter().map(|(name, _)| name.to_string()).collect(),
-            _ => Vec::new(),
-        };
+        let names = self.elements_of(ty);
         let help = nearest(&name.text, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
         self.error_with_help(name.at, format!("`{ty}` has no element `{}`", name.text), help);
+    }
+
+    /// The names of a type's elements, for suggestions.
+    fn elements_of(&self, ty: &Type) -> Vec<String> {
+        match ty {
+            Type::Class(class) => {
+                let model = self.conversions.model_of(class);
+                model.map(|model| model.element_names(class).map(str::to_owned).collect()).unwrap_or_default()
+            }
+            Type::Tuple(elements) => elements.iter().map(|(name, _)| name.to_string()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// A path through a list: the element of each item, nulls left out, lists joined (CQL, "Path Traversal").

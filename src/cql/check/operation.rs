@@ -14,6 +14,46 @@ const POINT_FORMS: [(&str, &str); 4] = [("IncludedIn", "In"), ("Includes", "Cont
 /// Relations whose left operand may be a choice of point and interval, decided per value.
 const TIMING: [&str; 9] = ["IncludedIn", "ProperIncludedIn", "Before", "After", "SameAs", "SameOrBefore", "SameOrAfter", "Overlaps", "In"];
 
+/// The types that `minimum` and `maximum` know.
+const EXTREMES: [Type; 7] = [Type::Integer, Type::Long, Type::Decimal, Type::Quantity, Type::Date, Type::DateTime, Type::Time];
+
+/// How authors write an operator, where that is not its ELM name.
+fn symbol(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "Add" => "+",
+        "Subtract" | "Negate" => "-",
+        "Multiply" => "*",
+        "Divide" => "/",
+        "TruncatedDivide" => "div",
+        "Modulo" => "mod",
+        "Power" => "^",
+        "Equal" => "=",
+        "NotEqual" => "!=",
+        "Equivalent" => "~",
+        "NotEquivalent" => "!~",
+        "Less" => "<",
+        "LessOrEqual" => "<=",
+        "Greater" => ">",
+        "GreaterOrEqual" => ">=",
+        "Not" => "not",
+        "Exists" => "exists",
+        "In" => "in",
+        "IncludedIn" => "during",
+        "Includes" => "includes",
+        "Before" => "before",
+        "After" => "after",
+        "SameAs" => "same as",
+        "SameOrBefore" => "on or before",
+        "SameOrAfter" => "on or after",
+        "Overlaps" => "overlaps",
+        "Union" => "union",
+        "Start" => "start of",
+        "End" => "end of",
+        "DateFrom" => "date from",
+        _ => return None,
+    })
+}
+
 impl Checker<'_> {
     /// The operator forms of the syntax tree.
     pub(super) fn operator_form(&mut self, written: &ast::Expression) -> Expression {
@@ -53,6 +93,11 @@ impl Checker<'_> {
             Written::Component(precision, operand) => self.apply_to("DateTimeComponentFrom", &[operand], Some(*precision), at),
             Written::Extreme(name, path) => {
                 let ty = self.named_type(path);
+                if !EXTREMES.contains(&ty) && ty != Type::Any {
+                    let help = "Integer, Long, Decimal, Quantity, Date, DateTime and Time have one".to_owned();
+                    self.error_with_help(path.at, format!("`{ty}` has no least and no greatest value"), Some(help));
+                    return self.unknown(at);
+                }
                 let text = self.literal(Value::string(&ty.to_string()), Type::String, path.at);
                 let mut extreme = self.operation(name, vec![text], None, at);
                 extreme.ty = ty;
@@ -201,13 +246,15 @@ impl Checker<'_> {
         forms.dedup();
         let help = match forms.as_slice() {
             [] => format!("it takes {} operands", row.signatures.first().map_or(0, |signature| signature.operands.len())),
+            _ if matches!(name, "Equal" | "NotEqual" | "Equivalent" | "NotEquivalent") => "both sides must have one type, or convert to one".to_owned(),
             forms => format!("it takes {}", forms.join(" or ")),
         };
         let help = match types {
             [Type::Class(_) | Type::Choice(_)] if name == "Exists" => "`exists` asks about a list; for one value write `is not null`".to_owned(),
             _ => help,
         };
-        self.error_with_help(at, format!("`{name}` does not go with {}", overload::written(types)), Some(help));
+        let written = symbol(name).unwrap_or(name);
+        self.error_with_help(at, format!("`{written}` does not go with {}", overload::written(types)), Some(help));
     }
 
     fn convert(&mut self, operand: Expression, target: &Type, at: Span) -> Expression {

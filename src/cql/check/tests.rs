@@ -24,7 +24,7 @@ fn told(body: &str) -> String {
 }
 
 /// The mistakes, one a row; each must be found, once, on the line where it is.
-const MISTAKES: [&str; 26] = [
+const MISTAKES: [&str; 27] = [
     "define A: exists \"Visit\"",
     "define A: [Encouter]",
     "define A: [Encounter: \"IDB\"]",
@@ -49,6 +49,7 @@ const MISTAKES: [&str; 26] = [
     "define A: 1\ndefine A: 2",
     "define A: \"Visits\" V sort by perod",
     "define A: convert 'x' to Encountr",
+    "define A: minimum Boolean",
     "parameter P Integr",
     "define A: case when true then 1 end",
 ];
