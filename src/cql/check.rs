@@ -18,10 +18,7 @@ use std::sync::Arc;
 use self::conversion::{Conversions, Step, apply};
 use super::ast;
 use super::model::{Model, Models};
-use super::typed::{
-    self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression,
-    FunctionId, Kind, LibraryId, ParameterId, Slot, Tree, ValueSetId,
-};
+use super::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression, FunctionId, Kind, LibraryId, ParameterId, Slot, Tree, ValueSetId};
 use super::types::Type;
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
@@ -31,13 +28,7 @@ const CHAIN_MAX: usize = 400;
 
 /// Checks one library against those already in the tree and adds it. `includes` are its includes in the order of the
 /// text, `None` for one that was not found (and already reported).
-pub fn check(
-    tree: &mut Tree,
-    source: &Arc<SourceFile>,
-    library: &ast::Library,
-    includes: &[Option<LibraryId>],
-    models: &Models,
-) -> Vec<Diagnostic> {
+pub fn check(tree: &mut Tree, source: &Arc<SourceFile>, library: &ast::Library, includes: &[Option<LibraryId>], models: &Models) -> Vec<Diagnostic> {
     let mut checker = Checker::new(tree, source, library);
     checker.usings(models);
     checker.includes(includes);
@@ -108,22 +99,9 @@ fn id(length: usize) -> u32 {
 impl<'a> Checker<'a> {
     fn new(tree: &'a mut Tree, source: &'a Arc<SourceFile>, ast: &'a ast::Library) -> Self {
         let library = LibraryId(id(tree.libraries.len()));
-        let name = ast
-            .name
-            .as_ref()
-            .map_or_else(|| Arc::from(""), |(path, _)| Arc::from(path.text()));
-        let version = ast
-            .name
-            .as_ref()
-            .and_then(|(_, version)| version.as_ref())
-            .map(|version| version.text.clone());
-        tree.libraries.push(typed::Library {
-            name,
-            version,
-            source: source.clone(),
-            includes: Vec::new(),
-            usings: Vec::new(),
-        });
+        let name = ast.name.as_ref().map_or_else(|| Arc::from(""), |(path, _)| Arc::from(path.text()));
+        let version = ast.name.as_ref().and_then(|(_, version)| version.as_ref()).map(|version| version.text.clone());
+        tree.libraries.push(typed::Library { name, version, source: source.clone(), includes: Vec::new(), usings: Vec::new() });
         Checker {
             tree,
             source,
@@ -170,9 +148,7 @@ impl<'a> Checker<'a> {
     fn usings(&mut self, models: &Models) {
         for using in &self.ast.usings {
             let version = using.version.as_ref().map(|version| &*version.text);
-            self.tree.libraries[self.library.index()]
-                .usings
-                .push((using.name.text.clone(), version.map(Arc::from)));
+            self.tree.libraries[self.library.index()].usings.push((using.name.text.clone(), version.map(Arc::from)));
             if &*using.name.text == "System" {
                 continue;
             }
@@ -189,11 +165,7 @@ impl<'a> Checker<'a> {
                     let wanted = format!("{} {}", using.name.text, version.unwrap_or_default());
                     let known: Vec<String> = models.names().collect();
                     let help = format!("the models here are {}", known.join(", "));
-                    self.error_with_help(
-                        using.name.at,
-                        format!("no model `{}`", wanted.trim()),
-                        Some(help),
-                    );
+                    self.error_with_help(using.name.at, format!("no model `{}`", wanted.trim()), Some(help));
                 }
             }
         }
@@ -205,16 +177,11 @@ impl<'a> Checker<'a> {
                 continue;
             };
             if self.includes.iter().any(|(own, _)| *own == name.text) {
-                self.error(
-                    name.at,
-                    format!("`{}` is included twice under one name", name.text),
-                );
+                self.error(name.at, format!("`{}` is included twice under one name", name.text));
             }
             self.includes.push((name.text.clone(), *library));
             if let Some(library) = library {
-                self.tree.libraries[self.library.index()]
-                    .includes
-                    .push((name.text.clone(), *library));
+                self.tree.libraries[self.library.index()].includes.push((name.text.clone(), *library));
             }
         }
         self.helpers();
@@ -233,23 +200,11 @@ impl<'a> Checker<'a> {
                 if function.library != *library {
                     continue;
                 }
-                let model = self
-                    .conversions
-                    .models
-                    .iter()
-                    .find(|model| model.class(class).is_some());
+                let model = self.conversions.models.iter().find(|model| model.class(class).is_some());
                 let declared = model.into_iter().flat_map(|model| model.conversions(class));
-                let fits = |c: &&super::model::Conversion| {
-                    c.library == name && c.function == function.name
-                };
-                if let Some(conversion) = declared
-                    .filter(fits)
-                    .find(|conversion| conversion.to == function.result)
-                {
-                    helpers
-                        .entry(class.clone())
-                        .or_default()
-                        .push((conversion.to.clone(), FunctionId(number)));
+                let fits = |c: &&super::model::Conversion| c.library == name && c.function == function.name;
+                if let Some(conversion) = declared.filter(fits).find(|conversion| conversion.to == function.result) {
+                    helpers.entry(class.clone()).or_default().push((conversion.to.clone(), FunctionId(number)));
                 }
             }
         }
@@ -257,51 +212,43 @@ impl<'a> Checker<'a> {
     }
 
     fn terminology(&mut self) {
+        self.declare_code_systems();
+        self.declare_value_sets();
+        self.declare_codes();
+        self.declare_concepts();
+    }
+
+    fn declare_code_systems(&mut self) {
         let ast = self.ast;
         for system in &ast.code_systems {
             let (library, access, at) = (self.library, system.access, system.at);
             let number = CodeSystemId(id(self.tree.code_systems.len()));
             let version = system.version.as_ref().map(|version| version.text.clone());
             let name = system.name.text.clone();
-            self.tree.code_systems.push(typed::CodeSystem {
-                library,
-                name,
-                id: system.id.text.clone(),
-                version,
-                access,
-                at,
-            });
+            self.tree.code_systems.push(typed::CodeSystem { library, name, id: system.id.text.clone(), version, access, at });
             self.name(&system.name, Declared::CodeSystem(number));
         }
+    }
+
+    fn declare_value_sets(&mut self) {
+        let ast = self.ast;
         for set in &ast.value_sets {
             let number = ValueSetId(id(self.tree.value_sets.len()));
-            let code_systems = set
-                .code_systems
-                .iter()
-                .filter_map(|path| self.code_system(path))
-                .collect();
+            let code_systems = set.code_systems.iter().filter_map(|path| self.code_system(path)).collect();
             let (url, inline) = match set.id.text.split_once('|') {
                 Some((url, version)) => (Arc::from(url), Some(Arc::from(version))),
                 None => (set.id.text.clone(), None),
             };
-            let version = set
-                .version
-                .as_ref()
-                .map(|version| version.text.clone())
-                .or(inline);
+            let version = set.version.as_ref().map(|version| version.text.clone()).or(inline);
             let (library, access, at) = (self.library, set.access, set.at);
             let name = set.name.text.clone();
-            self.tree.value_sets.push(typed::ValueSet {
-                library,
-                name,
-                id: url,
-                version,
-                code_systems,
-                access,
-                at,
-            });
+            self.tree.value_sets.push(typed::ValueSet { library, name, id: url, version, code_systems, access, at });
             self.name(&set.name, Declared::ValueSet(number));
         }
+    }
+
+    fn declare_codes(&mut self) {
+        let ast = self.ast;
         for code in &ast.codes {
             let Some(system) = self.code_system(&code.system) else {
                 continue;
@@ -310,35 +257,20 @@ impl<'a> Checker<'a> {
             let display = code.display.as_ref().map(|display| display.text.clone());
             let (library, access, at) = (self.library, code.access, code.at);
             let name = code.name.text.clone();
-            self.tree.codes.push(typed::CodeDefinition {
-                library,
-                name,
-                code: code.code.text.clone(),
-                system,
-                display,
-                access,
-                at,
-            });
+            self.tree.codes.push(typed::CodeDefinition { library, name, code: code.code.text.clone(), system, display, access, at });
             self.name(&code.name, Declared::Code(number));
         }
+    }
+
+    fn declare_concepts(&mut self) {
+        let ast = self.ast;
         for concept in &ast.concepts {
-            let codes = concept
-                .codes
-                .iter()
-                .filter_map(|path| self.code(path))
-                .collect();
+            let codes = concept.codes.iter().filter_map(|path| self.code(path)).collect();
             let number = ConceptId(id(self.tree.concepts.len()));
             let display = concept.display.as_ref().map(|display| display.text.clone());
             let (library, access, at) = (self.library, concept.access, concept.at);
             let name = concept.name.text.clone();
-            self.tree.concepts.push(typed::ConceptDefinition {
-                library,
-                name,
-                codes,
-                display,
-                access,
-                at,
-            });
+            self.tree.concepts.push(typed::ConceptDefinition { library, name, codes, display, access, at });
             self.name(&concept.name, Declared::Concept(number));
         }
     }
@@ -361,65 +293,29 @@ impl<'a> Checker<'a> {
             let body = self.unknown(define.body.at);
             let (library, access, at) = (self.library, define.access, define.at);
             let (name, context) = (define.name.text.clone(), define.context);
-            self.tree.defines.push(typed::Define {
-                library,
-                name,
-                context,
-                access,
-                body,
-                slots: 0,
-                at,
-            });
+            self.tree.defines.push(typed::Define { library, name, context, access, body, slots: 0, at });
             self.defines.push((number, Progress::Waiting));
             self.name(&define.name, Declared::Define(number));
         }
+        self.declare_functions();
+    }
+
+    fn declare_functions(&mut self) {
+        let ast = self.ast;
         for function in &ast.functions {
             let number = FunctionId(id(self.tree.functions.len()));
-            let operands: Vec<(Arc<str>, Type)> = function
-                .operands
-                .iter()
-                .map(|(name, ty)| (name.text.clone(), self.type_of(ty)))
-                .collect();
-            let result = function
-                .returns
-                .as_ref()
-                .map_or(Type::Any, |ty| self.type_of(ty));
-            let same = |other: &typed::Function| {
-                other.name == function.name.text
-                    && other
-                        .operands
-                        .iter()
-                        .map(|(_, ty)| ty)
-                        .eq(operands.iter().map(|(_, ty)| ty))
-            };
+            let operands: Vec<(Arc<str>, Type)> = function.operands.iter().map(|(name, ty)| (name.text.clone(), self.type_of(ty))).collect();
+            let result = function.returns.as_ref().map_or(Type::Any, |ty| self.type_of(ty));
+            let same = |other: &typed::Function| other.name == function.name.text && other.operands.iter().map(|(_, ty)| ty).eq(operands.iter().map(|(_, ty)| ty));
             let library = self.library;
-            if self
-                .tree
-                .functions
-                .iter()
-                .any(|other| other.library == library && same(other))
-            {
+            if self.tree.functions.iter().any(|other| other.library == library && same(other)) {
                 let types: Vec<Type> = operands.iter().map(|(_, ty)| ty.clone()).collect();
-                let message = format!(
-                    "function `{}{}` is defined twice",
-                    function.name.text,
-                    overload::written(&types)
-                );
+                let message = format!("function `{}{}` is defined twice", function.name.text, overload::written(&types));
                 self.error(function.name.at, message);
             }
             let (access, at, fluent) = (function.access, function.at, function.fluent);
             let name = function.name.text.clone();
-            let declared = typed::Function {
-                library,
-                name,
-                fluent,
-                operands,
-                result,
-                body: None,
-                slots: 0,
-                access,
-                at,
-            };
+            let declared = typed::Function { library, name, fluent, operands, result, body: None, slots: 0, access, at };
             self.tree.functions.push(declared);
             self.functions.push((number, Progress::Waiting));
         }
@@ -427,50 +323,26 @@ impl<'a> Checker<'a> {
 
     fn parameter(&mut self, parameter: &ast::Parameter) {
         let declared = parameter.ty.as_ref().map(|ty| self.type_of(ty));
-        let default = parameter
-            .default
-            .as_ref()
-            .map(|default| self.expression(default));
+        let default = parameter.default.as_ref().map(|default| self.expression(default));
         let (ty, default) = match (declared, default) {
-            (Some(ty), Some(default)) => (
-                ty.clone(),
-                Some(self.converted(default, &ty, "the parameter's default")),
-            ),
+            (Some(ty), Some(default)) => (ty.clone(), Some(self.converted(default, &ty, "the parameter's default"))),
             (Some(ty), None) => (ty, None),
             (None, Some(default)) => (default.ty.clone(), Some(default)),
             (None, None) => {
-                self.error(
-                    parameter.name.at,
-                    format!(
-                        "parameter `{}` has neither a type nor a default",
-                        parameter.name.text
-                    ),
-                );
+                self.error(parameter.name.at, format!("parameter `{}` has neither a type nor a default", parameter.name.text));
                 (Type::Any, None)
             }
         };
         let number = ParameterId(id(self.tree.parameters.len()));
         let (library, access, at) = (self.library, parameter.access, parameter.at);
         let name = parameter.name.text.clone();
-        self.tree.parameters.push(typed::Parameter {
-            library,
-            name,
-            ty,
-            default,
-            access,
-            at,
-        });
+        self.tree.parameters.push(typed::Parameter { library, name, ty, default, access, at });
         self.name(&parameter.name, Declared::Parameter(number));
     }
 
     /// The `Patient` that `context Patient` implies.
     fn patient(&mut self) {
-        let Some((name, _)) = self
-            .ast
-            .contexts
-            .iter()
-            .find(|(name, _)| &*name.text == "Patient")
-        else {
+        let Some((name, _)) = self.ast.contexts.iter().find(|(name, _)| &*name.text == "Patient") else {
             return;
         };
         let Some((_, model)) = self.models.first().cloned() else {
@@ -478,35 +350,15 @@ impl<'a> Checker<'a> {
         };
         let class = Type::Class(model.patient.clone());
         let resource_type = model.patient.rsplit('.').next().unwrap_or_default().into();
-        let retrieve = typed::Retrieve {
-            class: model.patient.clone(),
-            resource_type,
-            fixed: Vec::new(),
-            code: None,
-            date: None,
-            context: None,
-        };
-        let all = Expression::new(
-            Kind::Retrieve(Box::new(retrieve)),
-            Type::list(class),
-            name.at,
-        );
+        let retrieve = typed::Retrieve { class: model.patient.clone(), resource_type, fixed: Vec::new(), code: None, date: None, context: None };
+        let all = Expression::new(Kind::Retrieve(Box::new(retrieve)), Type::list(class), name.at);
         let body = self.operation("SingletonFrom", vec![all], None, name.at);
         let number = DefineId(id(self.tree.defines.len()));
         let (library, at) = (self.library, name.at);
         let context = EvaluationContext::Patient;
         let access = Access::Private;
-        self.tree.defines.push(typed::Define {
-            library,
-            name: "Patient".into(),
-            context,
-            access,
-            body,
-            slots: 0,
-            at,
-        });
-        self.names
-            .insert("Patient".into(), Declared::Define(number));
+        self.tree.defines.push(typed::Define { library, name: "Patient".into(), context, access, body, slots: 0, at });
+        self.names.insert("Patient".into(), Declared::Define(number));
     }
 
     fn bodies(&mut self) {
@@ -521,18 +373,14 @@ impl<'a> Checker<'a> {
     /// Checks a define's body, unless that has been done or is being done.
     fn define_body(&mut self, position: usize) {
         let ast = self.ast;
-        let (Some((number, progress)), Some(define)) = (
-            self.defines.get(position).copied(),
-            ast.defines.get(position),
-        ) else {
+        let (Some((number, progress)), Some(define)) = (self.defines.get(position).copied(), ast.defines.get(position)) else {
             return;
         };
         if progress != Progress::Waiting {
             return;
         }
         self.defines[position].1 = Progress::Running;
-        let (body, slots) =
-            self.in_frame(Frame::default(), |checker| checker.expression(&define.body));
+        let (body, slots) = self.in_frame(Frame::default(), |checker| checker.expression(&define.body));
         let declared = &mut self.tree.defines[number.index()];
         (declared.body, declared.slots) = (body, slots);
         self.defines[position].1 = Progress::Done;
@@ -540,10 +388,7 @@ impl<'a> Checker<'a> {
 
     fn function_body(&mut self, position: usize) {
         let ast = self.ast;
-        let (Some((number, progress)), Some(function)) = (
-            self.functions.get(position).copied(),
-            ast.functions.get(position),
-        ) else {
+        let (Some((number, progress)), Some(function)) = (self.functions.get(position).copied(), ast.functions.get(position)) else {
             return;
         };
         if progress != Progress::Waiting {
@@ -551,23 +396,9 @@ impl<'a> Checker<'a> {
         }
         self.functions[position].1 = Progress::Running;
         let operands = self.tree.functions[number.index()].operands.clone();
-        let variables = (0u32..)
-            .zip(operands)
-            .map(|(slot, (name, ty))| Variable {
-                name,
-                slot: Slot(slot),
-                ty,
-            })
-            .collect::<Vec<_>>();
-        let frame = Frame {
-            slots: id(variables.len()),
-            variables,
-            ..Frame::default()
-        };
-        let returns = function
-            .returns
-            .as_ref()
-            .map(|_| self.tree.functions[number.index()].result.clone());
+        let variables = (0u32..).zip(operands).map(|(slot, (name, ty))| Variable { name, slot: Slot(slot), ty }).collect::<Vec<_>>();
+        let frame = Frame { slots: id(variables.len()), variables, ..Frame::default() };
+        let returns = function.returns.as_ref().map(|_| self.tree.functions[number.index()].result.clone());
         let Some(text) = &function.body else {
             self.functions[position].1 = Progress::Done;
             return;
@@ -585,11 +416,7 @@ impl<'a> Checker<'a> {
         self.functions[position].1 = Progress::Done;
     }
 
-    fn in_frame(
-        &mut self,
-        frame: Frame,
-        check: impl FnOnce(&mut Self) -> Expression,
-    ) -> (Expression, u32) {
+    fn in_frame(&mut self, frame: Frame, check: impl FnOnce(&mut Self) -> Expression) -> (Expression, u32) {
         let outer = std::mem::replace(&mut self.frame, frame);
         self.chain += 1;
         let body = check(self);
@@ -606,23 +433,11 @@ impl<'a> Checker<'a> {
 
     /// Adds a variable to the innermost scope.
     fn bind(&mut self, name: &ast::Name, ty: Type) -> Slot {
-        if self
-            .frame
-            .variables
-            .iter()
-            .any(|variable| variable.name == name.text)
-        {
-            self.error(
-                name.at,
-                format!("`{}` is already the name of something here", name.text),
-            );
+        if self.frame.variables.iter().any(|variable| variable.name == name.text) {
+            self.error(name.at, format!("`{}` is already the name of something here", name.text));
         }
         let slot = self.slot();
-        self.frame.variables.push(Variable {
-            name: name.text.clone(),
-            slot,
-            ty,
-        });
+        self.frame.variables.push(Variable { name: name.text.clone(), slot, ty });
         slot
     }
 
@@ -641,13 +456,7 @@ impl<'a> Checker<'a> {
             Some(way) => self.step(expression, &way.step),
             None => {
                 let at = expression.at;
-                self.error(
-                    at,
-                    format!(
-                        "{what} must be of type `{to}`, but this is `{}`",
-                        expression.ty
-                    ),
-                );
+                self.error(at, format!("{what} must be of type `{to}`, but this is `{}`", expression.ty));
                 Expression::null(to.clone(), at)
             }
         }
@@ -678,10 +487,7 @@ impl<'a> Checker<'a> {
     fn declared(&mut self, path: &ast::Path) -> Option<Declared> {
         let found = match path.parts.as_slice() {
             [name] => self.names.get(&name.text).copied(),
-            [library, name] => self
-                .included(&library.text)
-                .flatten()
-                .and_then(|library| self.declared_in(library, &name.text)),
+            [library, name] => self.included(&library.text).flatten().and_then(|library| self.declared_in(library, &name.text)),
             _ => None,
         };
         if found.is_none() {
@@ -689,21 +495,14 @@ impl<'a> Checker<'a> {
                 .last()
                 .and_then(|name| nearest(&name.text, self.names.keys().map(|key| &**key)))
                 .map(|near| format!("did you mean `{near}`?"));
-            self.error_with_help(
-                path.at,
-                format!("nothing here is named `{}`", path.text()),
-                help,
-            );
+            self.error_with_help(path.at, format!("nothing here is named `{}`", path.text()), help);
         }
         found
     }
 
     /// The included library of that local name: `Some(None)` if it was included but not found.
     fn included(&self, name: &str) -> Option<Option<LibraryId>> {
-        self.includes
-            .iter()
-            .find(|(own, _)| &**own == name)
-            .map(|(_, library)| *library)
+        self.includes.iter().find(|(own, _)| &**own == name).map(|(_, library)| *library)
     }
 
     /// What a name declares in another library, if it is public there.
@@ -712,56 +511,23 @@ impl<'a> Checker<'a> {
             items.iter().position(test).map(id)
         }
         let tree = &self.tree;
-        let public = |own: LibraryId, text: &Arc<str>, access: Access| {
-            own == library && **text == *name && access == Access::Public
-        };
+        let public = |own: LibraryId, text: &Arc<str>, access: Access| own == library && **text == *name && access == Access::Public;
         find(&tree.defines, |d| public(d.library, &d.name, d.access))
             .map(|n| Declared::Define(DefineId(n)))
-            .or_else(|| {
-                find(&tree.parameters, |p| public(p.library, &p.name, p.access))
-                    .map(|n| Declared::Parameter(ParameterId(n)))
-            })
-            .or_else(|| {
-                find(&tree.value_sets, |v| public(v.library, &v.name, v.access))
-                    .map(|n| Declared::ValueSet(ValueSetId(n)))
-            })
-            .or_else(|| {
-                find(&tree.codes, |c| public(c.library, &c.name, c.access))
-                    .map(|n| Declared::Code(CodeId(n)))
-            })
-            .or_else(|| {
-                find(&tree.concepts, |c| public(c.library, &c.name, c.access))
-                    .map(|n| Declared::Concept(ConceptId(n)))
-            })
-            .or_else(|| {
-                find(&tree.code_systems, |c| public(c.library, &c.name, c.access))
-                    .map(|n| Declared::CodeSystem(CodeSystemId(n)))
-            })
+            .or_else(|| find(&tree.parameters, |p| public(p.library, &p.name, p.access)).map(|n| Declared::Parameter(ParameterId(n))))
+            .or_else(|| find(&tree.value_sets, |v| public(v.library, &v.name, v.access)).map(|n| Declared::ValueSet(ValueSetId(n))))
+            .or_else(|| find(&tree.codes, |c| public(c.library, &c.name, c.access)).map(|n| Declared::Code(CodeId(n))))
+            .or_else(|| find(&tree.concepts, |c| public(c.library, &c.name, c.access)).map(|n| Declared::Concept(ConceptId(n))))
+            .or_else(|| find(&tree.code_systems, |c| public(c.library, &c.name, c.access)).map(|n| Declared::CodeSystem(CodeSystemId(n))))
     }
 
     /// The names that an included library offers, for suggestions.
     fn names_in(&self, library: LibraryId) -> Vec<Arc<str>> {
         let tree = &self.tree;
-        let defines = tree
-            .defines
-            .iter()
-            .filter(|d| d.library == library && d.access == Access::Public)
-            .map(|d| d.name.clone());
-        let functions = tree
-            .functions
-            .iter()
-            .filter(|f| f.library == library)
-            .map(|f| f.name.clone());
-        let sets = tree
-            .value_sets
-            .iter()
-            .filter(|v| v.library == library)
-            .map(|v| v.name.clone());
-        let codes = tree
-            .codes
-            .iter()
-            .filter(|c| c.library == library)
-            .map(|c| c.name.clone());
+        let defines = tree.defines.iter().filter(|d| d.library == library && d.access == Access::Public).map(|d| d.name.clone());
+        let functions = tree.functions.iter().filter(|f| f.library == library).map(|f| f.name.clone());
+        let sets = tree.value_sets.iter().filter(|v| v.library == library).map(|v| v.name.clone());
+        let codes = tree.codes.iter().filter(|c| c.library == library).map(|c| c.name.clone());
         defines.chain(functions).chain(sets).chain(codes).collect()
     }
 
