@@ -172,3 +172,35 @@ impl fmt::Display for ReportKey {
         write!(f, "{}|{} {}/{}", self.measure, self.version, self.period_start, self.period_end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_describes_what_is_sent() {
+        let key = ReportKey { measure: "http://n.example/Measure/m".into(), version: "1".into(), period_start: "2026-01-01".into(), period_end: "2026-01-31".into() };
+        let (digest, cause) = ("0".repeat(64), Some(Cause::Data));
+        let entry = Entry { key: key.clone(), sha256: digest.clone(), bytes: 7, complete: true, replaces: Some(digest.clone()), cause };
+        let first = Entry { replaces: None, cause: None, ..entry.clone() };
+        let withdrawal = Withdrawal { key, replaces: digest.clone(), reason: "r".into() };
+        let manifest = Manifest {
+            protocol: PROTOCOL.into(),
+            site: "north".into(),
+            supersedes: Some(digest),
+            attempt: 1,
+            completeness: Completeness::default(),
+            reports: vec![first, entry],
+            withdrawals: vec![withdrawal],
+        };
+        let schema = serde_json::from_str(include_str!("../schemas/feed-manifest.schema.json")).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let sent: serde_json::Value = serde_json::from_slice(&manifest.bytes()).unwrap();
+        assert_eq!(validator.iter_errors(&sent).map(|error| error.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
+        assert!(validator.is_valid(&serde_json::to_value(Manifest { supersedes: None, ..manifest }).unwrap()));
+        let text = sent.to_string();
+        for (good, bad) in [("watershed-feed/1", "watershed-feed/2"), ("\"attempt\":1", "\"attempt\":0"), ("\"site\":\"north\"", "\"site\":\"No rth\"")] {
+            assert!(!validator.is_valid(&serde_json::from_str(&text.replace(good, bad)).unwrap()), "{bad}");
+        }
+    }
+}

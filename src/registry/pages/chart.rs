@@ -235,7 +235,7 @@ fn said(card: &MeasureCard, signal: &Signal, names: &[String]) -> Option<Said> {
                 _ => "",
             };
             let way = if *side == Side::Up { "rising" } else { "falling" };
-            (news_of(side), format!("Trend: {count} months in a row {way}{verdict}, {}.", span(points)))
+            (news_of(side), format!("Trend: {count} values in a row {way}{verdict}, {}.", span(points)))
         }
         _ => return None,
     };
