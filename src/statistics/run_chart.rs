@@ -235,7 +235,7 @@ fn chance_of_runs(runs: usize, a: usize, b: usize) -> f64 {
     let k = runs / 2;
     let all = ln_choose(a + b, a);
     let ways = |i: usize, j: usize| (ln_choose(a - 1, i) + ln_choose(b - 1, j) - all).exp();
-    if runs % 2 == 0 { 2.0 * ways(k - 1, k - 1) } else { ways(k - 1, k) + ways(k, k - 1) }
+    if runs.is_multiple_of(2) { 2.0 * ways(k - 1, k - 1) } else { ways(k - 1, k) + ways(k, k - 1) }
 }
 
 fn ln_choose(n: usize, k: usize) -> f64 {
