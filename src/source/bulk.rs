@@ -265,6 +265,10 @@ async fn poll(pull: &Pull<'_>, job: &Job) -> Result<Manifest, Trouble> {
                 address = next;
             }
             404 | 410 => return Err(Trouble::Lost),
+            403 => {
+                let text = "the export failed with status 403: some servers export only to a client that may read every type (`source.scopes = [\"system/*.rs\"]`)";
+                return Err(Trouble::Gap(text.to_owned()));
+            }
             status => return Err(Trouble::Gap(format!("the export failed with status {status}"))),
         }
     }
