@@ -60,6 +60,7 @@ pub async fn pull(
     bulk::release_finished(&pull).await?;
     if plan.export.is_some() {
         bulk::run(&mut pull).await?;
+        search::beside_export(&pull).await?;
     } else {
         search::run(&mut pull).await?;
     }

@@ -120,6 +120,46 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// Asks by search for the types that an export did not mention: some servers export only the types they declare, and
+/// are silent about the rest. A server that answers no such search is believed.
+pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
+    let Some(export) = &pull.plan.export else { return Ok(()) };
+    let units = super::ledger::units(pull.snapshot.store(), pull.id)?;
+    let silent = |name: &&String| {
+        let mut own = units.iter().filter(|unit| unit.resource_type == **name).peekable();
+        own.peek().is_some() && own.all(|unit| unit.expected == Some(0) && unit.received == 0 && unit.gap.is_none())
+    };
+    let absent: Vec<&String> = export.types.iter().filter(silent).collect();
+    let members = match pull.plan.group.as_str() {
+        _ if absent.is_empty() => return Ok(()),
+        "" => None,
+        group => Some(read_group(pull, group).await?),
+    };
+    for resource_type in absent {
+        let query = Query {
+            name: format!("{resource_type} beside the export"),
+            resource_type: resource_type.clone(),
+            parameters: Vec::new(),
+            by_patient: None,
+            incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+        };
+        let name = format!("query {}", query.name);
+        if pull.done.contains(&name) {
+            continue;
+        }
+        let unit = fetch(pull, Task { query: &query, name, patients: None, since: true }, members.as_ref()).await?;
+        match &unit.gap {
+            Some(reason) => tracing::info!(pull = pull.id.0, resource_type, %reason, "not in the export, and not to be searched"),
+            None if unit.received > 0 => {
+                tracing::warn!(pull = pull.id.0, resource_type, received = unit.received, "the export left this type out");
+                pull.record(&unit)?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
 fn tasks_of<'a>(
     pull: &Pull<'_>,
     query: &'a Query,
