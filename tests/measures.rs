@@ -1,1 +1,145 @@
-//! Tests of measures.
+//! The network's measures: their own test patients, and generated hospitals whose numbers are known.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rust_decimal::Decimal;
+use watershed::config::measures::{self, Loaded};
+use watershed::diagnostic::{SourceFile, render_human};
+use watershed::fhir::record::{Record, Shape};
+use watershed::mapping::Mapping;
+use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::{Choices, Partial, Period, population};
+use watershed::sandbox::{Hospital, Profile, Truth};
+use watershed::source::folder::Dataset;
+use watershed::validate;
+
+const MEASURES: [&str; 3] = ["hac/clabsi", "ibd/remission", "perinatal/early-elective-delivery"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings")
+}
+
+fn load() -> Loaded {
+    let paths = MEASURES.map(|name| root().join("measures").join(name));
+    let (loaded, found) = measures::load(&paths, &[], &Choices::default());
+    assert_eq!(render_human(&found, false), "");
+    loaded.expect("measures that compile")
+}
+
+#[test]
+fn every_case_of_every_measure_passes_and_every_branch_is_reached() {
+    let zone = jiff::tz::TimeZone::get("America/New_York").unwrap();
+    for path in measures::find(&root().join("measures")).unwrap() {
+        let folder = measures::read(&path).unwrap();
+        let (tested, found) = measures::test(&folder, &zone);
+        assert_eq!(render_human(&found, false), "");
+        let tested = tested.expect("cases that can be read");
+        assert!(tested.cases.len() >= 10, "{}: {} cases", path.display(), tested.cases.len());
+        for (case, mismatches) in &tested.cases {
+            assert_eq!(mismatches, &[], "{}: {}", case.source.name, case.title);
+        }
+        let (never_true, never_false) = tested.coverage.gaps();
+        assert_eq!((never_true, never_false), (vec![], vec![]), "{}", path.display());
+    }
+}
+
+fn dataset(hospital: &Hospital, shape: &Shape) -> Dataset {
+    let mut data = Dataset::default();
+    for (_, id, json) in hospital.resources() {
+        data.take(json.as_bytes(), &id, 1, &|kind| shape.of(kind).is_some());
+    }
+    assert_eq!(data.bad, []);
+    data
+}
+
+/// Sums per measure and month, in the order of `months`.
+fn sums(loaded: &Loaded, hospital: &Hospital, mapping: &Mapping, months: &[Period]) -> Vec<Vec<Partial>> {
+    let zone = jiff::tz::TimeZone::get(&hospital.truth().time_zone).unwrap();
+    let setting = measures::setting(loaded, &zone, "2026-11-24T00:00:00Z".parse().unwrap());
+    let mut shape = Shape::default();
+    loaded.measures.iter().for_each(|measure| shape.merge(measure.program().shape()));
+    let runs: Vec<_> = loaded.measures.iter().map(|measure| measure.over(months, &setting)).collect();
+    let mut sums = vec![vec![Partial::default(); months.len()]; runs.len()];
+    for lines in dataset(hospital, &shape).patients.values() {
+        let (mut record, bad) = Record::read(&shape, lines.iter().map(Vec::as_slice));
+        assert_eq!(bad, []);
+        mapping.apply(&mut record);
+        for (run, sums) in runs.iter().zip(&mut sums) {
+            for (result, sum) in run.evaluate(&record).into_iter().zip(sums) {
+                sum.add(&result.expect("an evaluation without fault"));
+            }
+        }
+    }
+    sums
+}
+
+fn compare(loaded: &Loaded, truth: &Truth, months: &[Period], sums: &[Vec<Partial>]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (measure, sums) in loaded.measures.iter().zip(sums) {
+        let shape = measure.groups[0].shape(measure.definition.scoring);
+        for (month, sum) in months.iter().zip(sums) {
+            let group = &sum.groups[0];
+            let found = population::score(&shape, &group.all);
+            let row = truth.row(&measure.definition.id.value, month.start);
+            let expected = row.map_or((0, 0), |row| (row.numerator, row.denominator));
+            let pair = (Decimal::from(expected.0), Decimal::from(expected.1));
+            if (found.numerator, found.denominator) != pair {
+                wrong.push(format!("{} {month}: {}/{} instead of {}/{}", measure.definition.id.value, found.numerator, found.denominator, pair.0, pair.1));
+            }
+            let mut strata = BTreeMap::new();
+            for stratum in row.iter().flat_map(|row| &row.strata) {
+                strata.insert((stratum.stratifier.as_str(), stratum.stratum.as_str()), (stratum.numerator, stratum.denominator));
+            }
+            if strata.is_empty() {
+                continue;
+            }
+            for (stratifier, found) in measure.groups[0].stratifiers.iter().zip(&group.strata) {
+                for (name, tallies) in found {
+                    let score = population::score(&shape, tallies);
+                    let known = strata.remove(&(stratifier.id.value.as_str(), name[0].as_str())).unwrap_or_default();
+                    if (score.numerator, score.denominator) != (known.0.into(), known.1.into()) {
+                        wrong.push(format!("{} {month} {name:?}: {}/{} instead of {known:?}", measure.definition.id.value, score.numerator, score.denominator));
+                    }
+                }
+            }
+            wrong.extend(strata.iter().filter(|(_, pair)| **pair != (0, 0)).map(|(name, pair)| format!("{month} {name:?}: nothing instead of {pair:?}")));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn generated_hospitals_have_the_numbers_they_were_made_with() {
+    let loaded = load();
+    let harbor = std::fs::read_to_string(root().join("sites/harbor.yaml")).unwrap();
+    let (harbor, found) = Mapping::parse(&SourceFile::new("harbor.yaml", harbor), &BTreeMap::new());
+    assert!(harbor.is_some(), "{}", render_human(&found, false));
+    for profile in Profile::all() {
+        let as_of = jiff::civil::date(2026, 11, 23);
+        let hospital = Hospital::generate(profile, 7, 120, as_of, 12);
+        let months = Period::complete_months(as_of, 12);
+        let none = Mapping::none();
+        let mapping = if profile.name.contains("harbor") { harbor.as_ref().unwrap_or(&none) } else { &none };
+        let sums = sums(&loaded, &hospital, mapping, &months);
+        let wrong = compare(&loaded, &hospital.truth(), &months, &sums);
+        assert_eq!(wrong, Vec::<String>::new(), "{}", profile.name);
+        let denominators: u64 = sums.iter().flatten().map(|sum| sum.groups[0].all.0[1].count).sum();
+        assert!(denominators > 100, "{} of {}", denominators, profile.name);
+        reports_pass_the_check(&loaded, &months, &sums);
+    }
+}
+
+fn reports_pass_the_check(loaded: &Loaded, months: &[Period], sums: &[Vec<Partial>]) {
+    let facts = Facts { reporter: "north".into(), date: "2026-11-24".into(), software: ("Watershed".into(), "0".into()), zone: "UTC".into(), ..Facts::default() };
+    for (measure, sums) in loaded.measures.iter().zip(sums) {
+        for (period, sum) in months.iter().zip(sums) {
+            let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period: *period, facts: &facts };
+            let report = reporter.summary(sum);
+            assert_eq!(validate::check(&report), [], "{report:#}");
+            let parts = validate::parts(&report["group"][0]);
+            let score = population::score(&measure.groups[0].shape(measure.definition.scoring), &sum.groups[0].all);
+            assert_eq!((parts.numerator, parts.denominator), (Some(score.numerator), Some(score.denominator)));
+        }
+    }
+}
