@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failing test may stop; a skipped one says so")]
 
+mod bed;
 mod browser;
 mod command_line;
 mod cql_suite;
