@@ -13,11 +13,11 @@ use crate::diagnostic::{self, Diagnostic, Severity};
 
 pub mod check;
 pub mod cql;
-pub mod demo;
-pub mod key;
-pub mod evaluate;
-pub mod measure;
 pub mod deliver;
+pub mod demo;
+pub mod evaluate;
+pub mod key;
+pub mod measure;
 pub mod outbox;
 pub mod pull;
 pub mod quarantine;

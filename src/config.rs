@@ -260,7 +260,11 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
         check.error("measures.threads", format!("`measures.threads` is {}", measures.threads), &format!("at most {THREADS_MAX}; 0 takes one per core"));
     }
     if let Err(error) = schedule.cron.parse::<croner::Cron>() {
-        check.error("schedule.cron", format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase()), "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one");
+        check.error(
+            "schedule.cron",
+            format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase()),
+            "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one",
+        );
     }
     check.required("registry.url", &registry.url, "the address of the network's registry");
     check.address("registry.url", &registry.url, registry.allow_plain_http);
@@ -283,10 +287,9 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
     for folder in &registry.measures {
         check.exists("measures", folder);
     }
-    for (key, file, other) in [
-        ("tls_certificate_file", &registry.tls_certificate_file, &registry.tls_key_file),
-        ("tls_key_file", &registry.tls_key_file, &registry.tls_certificate_file),
-    ] {
+    for (key, file, other) in
+        [("tls_certificate_file", &registry.tls_certificate_file, &registry.tls_key_file), ("tls_key_file", &registry.tls_key_file, &registry.tls_certificate_file)]
+    {
         check.exists(key, file);
         if file.is_empty() && !other.is_empty() {
             check.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
@@ -358,7 +361,11 @@ mod tests {
         let default = serde_json::to_value(T::default()).unwrap();
         assert_eq!(sorted(&read), sorted(&default), "the example and the defaults in the code differ");
         for (index, line) in text.lines().enumerate() {
-            assert!(line.is_empty() || line.starts_with(['#', '[']) || text.lines().nth(index.saturating_sub(1)).is_some_and(|above| above.starts_with('#')), "line {}: `{line}` has no comment above it", index + 1);
+            assert!(
+                line.is_empty() || line.starts_with(['#', '[']) || text.lines().nth(index.saturating_sub(1)).is_some_and(|above| above.starts_with('#')),
+                "line {}: `{line}` has no comment above it",
+                index + 1
+            );
         }
     }
 
@@ -389,11 +396,24 @@ mod tests {
     fn a_wrong_site_is_told_everything_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("site.toml");
-        std::fs::write(&path, "[site]\ntime_zone = 'Europe/Pari'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n").unwrap();
+        std::fs::write(
+            &path,
+            "[site]\ntime_zone = 'Europe/Pari'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
+        )
+        .unwrap();
         let (loaded, findings) = load_site(&path);
         assert!(loaded.is_none());
         let report = crate::diagnostic::render_human(&findings, false);
-        for expected in ["`site.id` is required", "`source.url` is required", "no time zone is named `Europe/Pari`", "`nowhere` does not exist", "`measures.months` is 0", "`nightly` is no cron expression", "plain HTTP to another host", "`registry.client_id` is required"] {
+        for expected in [
+            "`site.id` is required",
+            "`source.url` is required",
+            "no time zone is named `Europe/Pari`",
+            "`nowhere` does not exist",
+            "`measures.months` is 0",
+            "`nightly` is no cron expression",
+            "plain HTTP to another host",
+            "`registry.client_id` is required",
+        ] {
             assert!(report.contains(expected), "`{expected}` is missing in\n{report}");
         }
     }

@@ -1,7 +1,7 @@
 //! The HTTP client of every peer: who may see a token, limits, redirects and retries, each decided in one place.
 
-mod retry;
 mod response;
+mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -269,8 +269,7 @@ impl Client {
             .read_timeout(settings.read_timeout)
             .user_agent(concat!("watershed/", env!("CARGO_PKG_VERSION")));
         for pem in &settings.root_certificates {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?;
             builder = builder.tls_certs_merge(certificates);
         }
         let inner = builder.build().map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
@@ -354,12 +353,7 @@ impl Client {
         }
     }
 
-    async fn wait_before_retry(
-        &self,
-        request: &Request,
-        attempt: u32,
-        outcome: Result<retry::Signal, &HttpError>,
-    ) -> bool {
+    async fn wait_before_retry(&self, request: &Request, attempt: u32, outcome: Result<retry::Signal, &HttpError>) -> bool {
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
         let retry::Class::Again { after } = class else {
             self.failures.store(0, Ordering::Relaxed);
@@ -419,10 +413,7 @@ impl Client {
             (Some(authorizer), true, Token::Allowed) => Some(authorizer.token().await?),
             _ => None,
         };
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| HttpError::Settings("client is closed".to_owned()))?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| HttpError::Settings("client is closed".to_owned()))?;
         let mut builder = self.inner.request(request.method.clone(), request.url.clone());
         if home {
             builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
@@ -489,17 +480,10 @@ pub fn is_loopback(url: &Url) -> bool {
 }
 
 fn is_private(url: &Url) -> bool {
-    let v4 = |address: std::net::Ipv4Addr| {
-        address.is_private() || address.is_link_local() || address.is_unspecified() || address.is_broadcast()
-    };
+    let v4 = |address: std::net::Ipv4Addr| address.is_private() || address.is_link_local() || address.is_unspecified() || address.is_broadcast();
     match url.host() {
         Some(Host::Ipv4(address)) => v4(address),
-        Some(Host::Ipv6(address)) => {
-            address.is_unspecified()
-                || address.is_unique_local()
-                || address.is_unicast_link_local()
-                || address.to_ipv4_mapped().is_some_and(v4)
-        }
+        Some(Host::Ipv6(address)) => address.is_unspecified() || address.is_unique_local() || address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(v4),
         _ => false,
     }
 }

@@ -232,7 +232,9 @@ impl Mapping {
     /// Every code translation, in order.
     pub fn translations(&self) -> impl Iterator<Item = Translation<'_>> {
         self.codes.iter().flat_map(|rule| {
-            rule.targets.iter().map(|(code, target)| Translation { system: &rule.system, code, to_system: &target.system, to_code: &target.code })
+            rule.targets
+                .iter()
+                .map(|(code, target)| Translation { system: &rule.system, code, to_system: &target.system, to_code: &target.code })
         })
     }
 

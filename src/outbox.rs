@@ -174,7 +174,6 @@ pub enum OutboxError {
     Damaged(String),
 }
 
-
 /// Wait before the next attempt: doubling from half a minute to an hour, times a random part in `[0.5, 1]`
 /// given by the caller as `jitter` in `[0, 1)`, so that sites do not return in step.
 pub fn backoff(attempts: u32, jitter: f64) -> Duration {
@@ -379,28 +378,15 @@ fn insert(
     now: Timestamp,
 ) -> Result<Appended, OutboxError> {
     let feed = feed_id(bytes);
-    transaction.execute(
-        "UPDATE outbox_feed SET confirm_due = 0 WHERE destination = ?1 AND site = ?2",
-        params![draft.destination, draft.site],
-    )?;
+    transaction.execute("UPDATE outbox_feed SET confirm_due = 0 WHERE destination = ?1 AND site = ?2", params![draft.destination, draft.site])?;
     transaction.execute(
         "INSERT INTO outbox_feed (feed, destination, site, epoch, manifest, manifest_sha256, reports, state, next_attempt_at, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8)",
-        params![
-            feed,
-            draft.destination,
-            draft.site,
-            epoch,
-            bytes,
-            sha256_hex(bytes),
-            i64::try_from(manifest.reports.len()).unwrap_or(i64::MAX),
-            now.as_millisecond()
-        ],
+        params![feed, draft.destination, draft.site, epoch, bytes, sha256_hex(bytes), i64::try_from(manifest.reports.len()).unwrap_or(i64::MAX), now.as_millisecond()],
     )?;
     let sequence = transaction.last_insert_rowid();
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO outbox_report (sequence, measure, period_start, period_end, version, sha256, complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
+    let mut statement =
+        transaction.prepare_cached("INSERT INTO outbox_report (sequence, measure, period_start, period_end, version, sha256, complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for entry in manifest.reports.iter().filter(|entry| changed.contains(&entry.key)) {
         let key = &entry.key;
         statement.execute(params![sequence, key.measure, key.period_start, key.period_end, key.version, entry.sha256, entry.complete])?;
@@ -573,8 +559,9 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
 
 /// The manifest of a feed, for `outbox show`.
 pub fn manifest_of(connection: &Connection, feed: &str) -> Result<Manifest, OutboxError> {
-    let bytes: Option<Vec<u8>> =
-        connection.query_row("SELECT manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1", [feed], |row| row.get(0)).optional()?;
+    let bytes: Option<Vec<u8>> = connection
+        .query_row("SELECT manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1", [feed], |row| row.get(0))
+        .optional()?;
     read_manifest(&bytes.ok_or_else(|| OutboxError::Unknown(feed.to_owned()))?)
 }
 
@@ -583,11 +570,9 @@ pub fn manifest_of(connection: &Connection, feed: &str) -> Result<Manifest, Outb
 pub fn retry(connection: &mut Connection, feed: &str, now: Timestamp) -> Result<String, OutboxError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: Option<(i64, String, String, String, i64, Vec<u8>)> = transaction
-        .query_row(
-            "SELECT sequence, state, destination, site, epoch, manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1",
-            [feed],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
-        )
+        .query_row("SELECT sequence, state, destination, site, epoch, manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1", [feed], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
         .optional()?;
     let Some((sequence, state, destination, site, _, manifest)) = found else { return Err(OutboxError::Unknown(feed.to_owned())) };
     let resent = match state.as_str() {

@@ -146,9 +146,7 @@ pub fn open_store(data: &Path) -> Result<RegistryStore, RegistryError> {
 pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
     let address = listener.local_addr()?;
     if options.tls.is_none() && !options.behind_proxy && !address.ip().is_loopback() {
-        return Err(RegistryError::Configuration(format!(
-            "`{address}` is not loopback: give a certificate and key, or declare `behind_proxy` if a proxy in front speaks TLS"
-        )));
+        return Err(RegistryError::Configuration(format!("`{address}` is not loopback: give a certificate and key, or declare `behind_proxy` if a proxy in front speaks TLS")));
     }
     options.public_url = options.public_url.trim_end_matches('/').to_owned();
     let store = open_store(&options.data)?;
@@ -174,10 +172,14 @@ pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl F
     let service = routes(registry).into_make_service();
     let served = match tls {
         Some((certificates, key)) => {
-            let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificates, &key).await.map_err(|error| {
-                RegistryError::Configuration(format!("certificate `{}` with key `{}`: {error}", certificates.display(), key.display()))
-            })?;
-            axum_server::from_tcp_rustls(listener, config)?.first_request_timeout(FIRST_REQUEST_WAIT).handle(handle).serve(service).await
+            let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificates, &key)
+                .await
+                .map_err(|error| RegistryError::Configuration(format!("certificate `{}` with key `{}`: {error}", certificates.display(), key.display())))?;
+            axum_server::from_tcp_rustls(listener, config)?
+                .first_request_timeout(FIRST_REQUEST_WAIT)
+                .handle(handle)
+                .serve(service)
+                .await
         }
         None => axum_server::from_tcp(listener)?.first_request_timeout(FIRST_REQUEST_WAIT).handle(handle).serve(service).await,
     };

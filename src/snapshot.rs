@@ -129,11 +129,10 @@ pub struct Stage {
 impl Stage {
     /// Adds a resource or tombstone.
     pub fn push(&mut self, incoming: &Incoming) -> Result<(), SnapshotError> {
-        let written = self.writer.header(&incoming.header).and_then(|()| self.writer.line(if incoming.header.removed {
-            b"{}"
-        } else {
-            &incoming.json
-        }));
+        let written = self
+            .writer
+            .header(&incoming.header)
+            .and_then(|()| self.writer.line(if incoming.header.removed { b"{}" } else { &incoming.json }));
         written.map_err(|error| SnapshotError::File { path: self.folder.clone(), error })
     }
 
@@ -212,8 +211,7 @@ impl Snapshot {
     /// The latest pull in the catalog.
     pub fn latest(&self) -> Result<Option<PullId>, SnapshotError> {
         Ok(self.store.with(|connection| {
-            let id: Option<i64> =
-                connection.query_row("SELECT max(id) FROM pull WHERE state = 'committed'", [], |row| row.get(0))?;
+            let id: Option<i64> = connection.query_row("SELECT max(id) FROM pull WHERE state = 'committed'", [], |row| row.get(0))?;
             Ok(id.map(PullId))
         })?)
     }
@@ -239,18 +237,12 @@ impl Snapshot {
         create_folder(&folder)?;
         let name = unit_file(unit);
         let path = folder.join(&name);
-        let writer = LineWriter::create(&path, &self.key, &stage_name(pull, &name))
-            .map_err(|error| SnapshotError::File { path, error })?;
+        let writer = LineWriter::create(&path, &self.key, &stage_name(pull, &name)).map_err(|error| SnapshotError::File { path, error })?;
         Ok(Stage { writer, folder, name })
     }
 
     /// Calls `each` for every resource staged so far in the named files.
-    pub fn staged(
-        &self,
-        pull: PullId,
-        files: &[String],
-        mut each: impl FnMut(&Header, &[u8]) -> Result<(), SnapshotError>,
-    ) -> Result<(), SnapshotError> {
+    pub fn staged(&self, pull: PullId, files: &[String], mut each: impl FnMut(&Header, &[u8]) -> Result<(), SnapshotError>) -> Result<(), SnapshotError> {
         for name in files {
             let path = self.staging(pull).join(name);
             let wrong = |error| SnapshotError::File { path: path.clone(), error };
@@ -299,16 +291,11 @@ impl Snapshot {
 
     fn open_segment(&self, pull: i64, partition: Partition, number: u32, kind: &str) -> Result<LineReader, SnapshotError> {
         let path = self.segment_path(pull, &partition.name(), number, kind);
-        LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind))
-            .map_err(|error| SnapshotError::File { path, error })
+        LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind)).map_err(|error| SnapshotError::File { path, error })
     }
 
     #[allow(clippy::type_complexity)]
-    fn live(
-        &self,
-        partition: Partition,
-        as_of: Option<PullId>,
-    ) -> Result<BTreeMap<(String, String), (String, Vec<u8>)>, SnapshotError> {
+    fn live(&self, partition: Partition, as_of: Option<PullId>) -> Result<BTreeMap<(String, String), (String, Vec<u8>)>, SnapshotError> {
         let mut live = BTreeMap::new();
         for (pull, number) in self.segments(partition, as_of)? {
             let path = self.segment_path(pull, &partition.name(), number, "ndjson");

@@ -237,21 +237,13 @@ impl std::fmt::Debug for Source {
 impl Source {
     /// Reads `/metadata` and the SMART configuration and sets up tokens. `key` is the text of `key_file`; `types` are
     /// the resource types that will be read (scopes are asked for them, and checked before any data is).
-    pub async fn connect(
-        options: &Options,
-        key: Option<&SigningKey>,
-        types: &BTreeSet<String>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Source, SourceError> {
+    pub async fn connect(options: &Options, key: Option<&SigningKey>, types: &BTreeSet<String>, clock: Arc<dyn Clock>) -> Result<Source, SourceError> {
         let base = parse_base(options)?;
         let settings = settings(options, &base)?;
         let plain = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let capability = capability::probe(&plain, &base).await?;
         if !(capability.fhir_version.is_empty() || capability.fhir_version.starts_with("4.0")) {
-            return Err(SourceError::Options(format!(
-                "the server speaks FHIR {}, expected R4 (4.0)",
-                capability.fhir_version.escape_debug()
-            )));
+            return Err(SourceError::Options(format!("the server speaks FHIR {}, expected R4 (4.0)", capability.fhir_version.escape_debug())));
         }
         let mut client = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let retry = settings.retry.clone();
@@ -310,8 +302,7 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
     settings.retry.first = std::time::Duration::from_millis(tuning.retry_first_ms);
     settings.retry.attempts = tuning.retry_attempts.max(1);
     if !options.token_url.is_empty() {
-        let endpoint = Url::parse(&options.token_url)
-            .map_err(|_| SourceError::Options("`source.token_url` is not an address".to_owned()))?;
+        let endpoint = Url::parse(&options.token_url).map_err(|_| SourceError::Options("`source.token_url` is not an address".to_owned()))?;
         settings.trusted_origins.extend(Origin::of(&endpoint));
     }
     Ok(settings)
@@ -325,28 +316,16 @@ fn token_client(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<TokenClient, SourceError> {
-    let key = key.ok_or_else(|| {
-        SourceError::Options("`source.client_id` is set, so `source.key_file` must name the private key".to_owned())
-    })?;
+    let key = key.ok_or_else(|| SourceError::Options("`source.client_id` is set, so `source.key_file` must name the private key".to_owned()))?;
     let configuration = capability.smart.clone().unwrap_or_default();
-    let endpoint = if options.token_url.is_empty() {
-        configuration.token_endpoint.clone()
-    } else {
-        Url::parse(&options.token_url).ok()
-    };
-    let endpoint = endpoint.ok_or_else(|| {
-        SourceError::Options("the server names no token endpoint; set `source.token_url`, or clear `source.client_id` if it needs none".to_owned())
-    })?;
+    let endpoint = if options.token_url.is_empty() { configuration.token_endpoint.clone() } else { Url::parse(&options.token_url).ok() };
+    let endpoint =
+        endpoint.ok_or_else(|| SourceError::Options("the server names no token endpoint; set `source.token_url`, or clear `source.client_id` if it needs none".to_owned()))?;
     let mut asked = types.clone();
     if !options.group.is_empty() {
         asked.insert("Group".to_owned());
     }
-    let scopes =
-        if options.scopes.is_empty() { scopes_for(&asked, &configuration) } else { vec![options.scopes.join(" ")] };
+    let scopes = if options.scopes.is_empty() { scopes_for(&asked, &configuration) } else { vec![options.scopes.join(" ")] };
     let http = Client::new(settings)?.with_clock(Arc::clone(&clock));
-    Ok(TokenClient::new(
-        http,
-        TokenSettings { endpoint, client_id: options.client_id.clone(), key: key.clone(), scopes },
-        clock,
-    ))
+    Ok(TokenClient::new(http, TokenSettings { endpoint, client_id: options.client_id.clone(), key: key.clone(), scopes }, clock))
 }

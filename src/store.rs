@@ -107,10 +107,7 @@ impl Store {
     }
 
     /// Runs `work` in one immediate transaction: all of it, durable on return, or nothing.
-    pub fn transaction<T>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub fn transaction<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
@@ -165,18 +162,13 @@ pub fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Resu
         let number = index as i64 + 1;
         let sha256 = sha256_hex(sql.as_bytes());
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let applied: Option<String> = transaction
-            .query_row("SELECT sha256 FROM schema_migration WHERE number = ?1", [number], |row| row.get(0))
-            .optional()?;
+        let applied: Option<String> = transaction.query_row("SELECT sha256 FROM schema_migration WHERE number = ?1", [number], |row| row.get(0)).optional()?;
         match applied {
             Some(applied) if applied == sha256 => {}
             Some(_) => return Err(StoreError::Checksum { name: (*name).to_owned() }),
             None => {
                 transaction.execute_batch(sql)?;
-                transaction.execute(
-                    "INSERT INTO schema_migration (number, name, sha256) VALUES (?1, ?2, ?3)",
-                    rusqlite::params![number, name, sha256],
-                )?;
+                transaction.execute("INSERT INTO schema_migration (number, name, sha256) VALUES (?1, ?2, ?3)", rusqlite::params![number, name, sha256])?;
             }
         }
         transaction.commit()?;
@@ -185,8 +177,7 @@ pub fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Resu
 }
 
 fn refuse_newer(connection: &Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
-    let found: i64 =
-        connection.query_row("SELECT coalesce(max(number), 0) FROM schema_migration", [], |row| row.get(0))?;
+    let found: i64 = connection.query_row("SELECT coalesce(max(number), 0) FROM schema_migration", [], |row| row.get(0))?;
     let known = migrations.len() as i64;
     if found > known { Err(StoreError::Newer { found, known }) } else { Ok(()) }
 }
@@ -249,9 +240,7 @@ mod tests {
             Err(StoreError::Corrupt("on purpose".to_owned()))
         });
         assert!(failed.is_err());
-        let rows: i64 = store
-            .with(|connection| Ok(connection.query_row("SELECT count(*) FROM pull", [], |row| row.get(0))?))
-            .unwrap();
+        let rows: i64 = store.with(|connection| Ok(connection.query_row("SELECT count(*) FROM pull", [], |row| row.get(0))?)).unwrap();
         assert_eq!(rows, 0);
     }
 

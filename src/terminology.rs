@@ -64,9 +64,9 @@ impl ValueSet {
 
     /// Every member, by system, then by code.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        self.systems.iter().flat_map(|(system, codes)| {
-            codes.iter().map(move |(code, display)| Member { system, code, display: display.as_ref() })
-        })
+        self.systems
+            .iter()
+            .flat_map(|(system, codes)| codes.iter().map(move |(code, display)| Member { system, code, display: display.as_ref() }))
     }
 
     /// How many codes it has.

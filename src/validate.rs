@@ -156,12 +156,7 @@ pub fn parts(group: &Value) -> Parts {
     let unknown = items(group, "population").iter().flat_map(|population| items(population, "extension"));
     let unknown = unknown.filter(|one| url_ends(one, "/cannot-tell")).flat_map(|one| items(one, "extension"));
     let cannot_tell = unknown.filter_map(|part| part.get("valueInteger")?.as_u64()).sum();
-    Parts {
-        numerator: side("numerator"),
-        denominator: side("denominator"),
-        score: group.pointer("/measureScore/value").and_then(decimal),
-        cannot_tell,
-    }
+    Parts { numerator: side("numerator"), denominator: side("denominator"), score: group.pointer("/measureScore/value").and_then(decimal), cannot_tell }
 }
 
 fn arithmetic(report: &Value, found: &mut Vec<Finding>) {
@@ -187,10 +182,7 @@ fn arithmetic(report: &Value, found: &mut Vec<Finding>) {
                     weight: Weight::Warn,
                     rule: "strata-sum-to-total",
                     at: format!("{at}/stratifier/{place}"),
-                    message: format!(
-                        "the strata sum to {} of {}, the group has {} of {}",
-                        sums[0], sums[1], whole[0], whole[1]
-                    ),
+                    message: format!("the strata sum to {} of {}, the group has {} of {}", sums[0], sums[1], whole[0], whole[1]),
                     owner: Owner::Author,
                     action: "give everyone exactly one stratum, or name the policy under which strata overlap",
                 });
@@ -206,11 +198,7 @@ fn proportion_or_ratio(report: &Value, group: &Value) -> bool {
 fn within(own: &Parts, proportion: bool, at: &str, found: &mut Vec<Finding>) {
     let (Some(numerator), Some(denominator)) = (own.numerator, own.denominator) else { return };
     if proportion && numerator > denominator {
-        found.push(block(
-            "numerator-within-denominator",
-            at,
-            format!("the numerator {numerator} is greater than the denominator {denominator}"),
-        ));
+        found.push(block("numerator-within-denominator", at, format!("the numerator {numerator} is greater than the denominator {denominator}")));
     }
     if numerator.is_sign_negative() || denominator.is_sign_negative() {
         found.push(block("no-negative-count", at, format!("numerator {numerator}, denominator {denominator}")));
@@ -281,7 +269,12 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
         {
             let change = (denominator - median) * Decimal::ONE_HUNDRED / median;
             if change.abs() > Decimal::from(limit) {
-                warn("denominator-jumps", &at, format!("the denominator {denominator} is {}% off the earlier median {median}", change.round()), "compare the number of encounters with the period before; a unit or a code may have changed");
+                warn(
+                    "denominator-jumps",
+                    &at,
+                    format!("the denominator {denominator} is {}% off the earlier median {median}", change.round()),
+                    "compare the number of encounters with the period before; a unit or a code may have changed",
+                );
             }
         }
         if let Some(score) = own.score {
@@ -294,7 +287,12 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
         if let Some(limit) = guards.cannot_tell_percent {
             let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / denominator.max(Decimal::ONE);
             if share > Decimal::from(limit) {
-                warn("too-much-unknown", &at, format!("for {} the record cannot tell, {}% of the denominator", own.cannot_tell, share.round()), "see the reasons in the report, then map codes or talk to the clinic");
+                warn(
+                    "too-much-unknown",
+                    &at,
+                    format!("for {} the record cannot tell, {}% of the denominator", own.cannot_tell, share.round()),
+                    "see the reasons in the report, then map codes or talk to the clinic",
+                );
             }
         }
     }

@@ -134,11 +134,8 @@ pub struct Held {
     pub audit: u64,
 }
 
-const MEASURES: [(&str, &str, bool); 3] = [
-    ("ibd/remission", "ibd-remission", true),
-    ("hac/clabsi", "hac-clabsi", false),
-    ("perinatal/early-elective-delivery", "perinatal-early-elective-delivery", false),
-];
+const MEASURES: [(&str, &str, bool); 3] =
+    [("ibd/remission", "ibd-remission", true), ("hac/clabsi", "hac-clabsi", false), ("perinatal/early-elective-delivery", "perinatal-early-elective-delivery", false)];
 
 fn key(folder: &Path, name: &str) -> SigningKey {
     let key = SigningKey::generate(Algorithm::Es384).unwrap();

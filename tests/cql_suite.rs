@@ -118,8 +118,10 @@ fn hl7_suite_does_not_fall_below_what_passed() {
     let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
     let environment = environment();
     let all = cases(&folder);
-    let failed: Vec<(String, String, String)> =
-        all.iter().filter_map(|case| run(case, &environment, &record).err().map(|reason| (case.name.clone(), case.expression.clone(), reason))).collect();
+    let failed: Vec<(String, String, String)> = all
+        .iter()
+        .filter_map(|case| run(case, &environment, &record).err().map(|reason| (case.name.clone(), case.expression.clone(), reason)))
+        .collect();
     for (name, expression, reason) in &failed {
         println!("{name}: {}: {reason}", expression.split_whitespace().collect::<Vec<_>>().join(" "));
     }

@@ -48,9 +48,11 @@ async fn kill_at(bed: &Bed, point: Point) -> bool {
     let mut child = bed.night().env("WATERSHED_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let (log, written) = (child.stderr.take().unwrap(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&written);
-    std::thread::spawn(move || BufReader::new(log).lines().for_each(|_| {
+    std::thread::spawn(move || {
+        BufReader::new(log).lines().for_each(|_| {
             counted.fetch_add(1, Ordering::Relaxed);
-        }));
+        })
+    });
     loop {
         if child.try_wait().unwrap().is_some() {
             return false;
@@ -99,7 +101,11 @@ async fn killed_at_any_moment_the_next_start_ends_with_the_same_feed() {
     }
     let all = nights.len();
     assert!(all >= 50, "{all} points");
-    let killed: Vec<bool> = futures_util::stream::iter(nights).map(|(mode, point, expected)| survives(mode, point, expected)).buffer_unordered(AT_ONCE).collect().await;
+    let killed: Vec<bool> = futures_util::stream::iter(nights)
+        .map(|(mode, point, expected)| survives(mode, point, expected))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     let killed = killed.into_iter().filter(|killed| *killed).count();
     println!("{all} nights, {killed} killed while running, all ended with the same feed, once");
     assert!(killed >= 50, "only {killed} of {all} were killed while running");

@@ -62,10 +62,12 @@ fn evaluate(program: &Program, library: &str, lines: &[&str], shape: &Shape) -> 
         other => other.type_name().to_owned(),
     };
     let defines = program.defines(library).into_iter();
-    defines.map(|(id, name)| {
-        let value = session.evaluate(id).unwrap_or_else(|error| panic!("{name}: {}", render_human(&[error.diagnostic()], false)));
-        (name.to_owned(), words(value))
-    }).collect()
+    defines
+        .map(|(id, name)| {
+            let value = session.evaluate(id).unwrap_or_else(|error| panic!("{name}: {}", render_human(&[error.diagnostic()], false)));
+            (name.to_owned(), words(value))
+        })
+        .collect()
 }
 
 /// With the program's own shape, with everything, and with the lines the other way round.
@@ -79,8 +81,7 @@ fn same_in_all_ways(program: &Program, library: &str, lines: &[&str]) -> BTreeMa
 
 #[track_caller]
 fn expect(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
-    let found: Vec<(&str, &str)> =
-        expected.iter().map(|(name, _)| (*name, found.get(*name).map_or("absent", String::as_str))).collect();
+    let found: Vec<(&str, &str)> = expected.iter().map(|(name, _)| (*name, found.get(*name).map_or("absent", String::as_str))).collect();
     assert_eq!(found, expected);
 }
 

@@ -44,7 +44,16 @@ fn free_port() -> u16 {
 
 fn spawn(program: &str, arguments: &[&str], folder: &Path) -> Server {
     let log = std::fs::File::create(folder.join("server.log")).unwrap();
-    Server(Command::new(program).args(arguments).current_dir(folder).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).spawn().unwrap())
+    Server(
+        Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap(),
+    )
 }
 
 async fn answers(url: &str) {
@@ -59,7 +68,11 @@ async fn answers(url: &str) {
 
 /// The EHR: strict SMART Backend Services over SQLite, empty.
 fn start_sekmet(sekmet: &str, folder: &Path, port: u16) -> Server {
-    let public = Command::new("openssl").args(["pkey", "-in", "ehr-key.pem", "-pubout", "-out", "ehr-key.pub"]).current_dir(folder).output().unwrap();
+    let public = Command::new("openssl")
+        .args(["pkey", "-in", "ehr-key.pem", "-pubout", "-out", "ehr-key.pub"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
     must(&public);
     let settings = format!(
         "base_url: http://127.0.0.1:{port}/fhir\nhost: 127.0.0.1\nport: {port}\ndata_dir: ./sekmet-data\nlog_inbound: false\n\
@@ -77,7 +90,11 @@ async fn load(base: &str, folder: &Path, key: &SigningKey) -> usize {
     let configuration: Value = client.get(format!("{base}/.well-known/smart-configuration")).send().await.unwrap().json().await.unwrap();
     let endpoint = configuration["token_endpoint"].as_str().unwrap().to_owned();
     let mut entries = Vec::new();
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "ndjson")).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "ndjson"))
+        .collect();
     files.sort();
     for file in files {
         for line in std::fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty()) {

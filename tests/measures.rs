@@ -103,7 +103,12 @@ fn compare(loaded: &Loaded, truth: &Truth, months: &[Period], sums: &[Vec<Partia
                     }
                 }
             }
-            wrong.extend(strata.iter().filter(|(_, pair)| **pair != (0, 0)).map(|(name, pair)| format!("{month} {name:?}: nothing instead of {pair:?}")));
+            wrong.extend(
+                strata
+                    .iter()
+                    .filter(|(_, pair)| **pair != (0, 0))
+                    .map(|(name, pair)| format!("{month} {name:?}: nothing instead of {pair:?}")),
+            );
         }
     }
     wrong

@@ -21,17 +21,18 @@ async fn the_same_night_twice_changes_nothing_at_the_registry() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is_partial() {
     for mode in ["search", "bulk"] {
-        let faults = vec![
-            Fault::Malformed { resource_type: "Observation".into(), count: 60 },
-            Fault::Truncated { resource_type: "Encounter".into(), lines: 5 },
-        ];
+        let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 60 }, Fault::Truncated { resource_type: "Encounter".into(), lines: 5 }];
         let bed = Bed::make(Wanted { mode, limit: u64::MAX, patients: 40, faults }).await;
         let (code, said) = bed.run().await;
         assert_eq!(code, 1, "{mode}: a night with findings: {said}");
         let held = bed.registry();
         assert_eq!((held.feeds, held.current.len()), (1, 12), "{mode}: the rest of the night completes: {said}");
-        let points: serde_json::Value =
-            reqwest::get(format!("{}/v1/measures/ibd-remission/series?format=json", bed.registry_url)).await.unwrap().json().await.unwrap();
+        let points: serde_json::Value = reqwest::get(format!("{}/v1/measures/ibd-remission/series?format=json", bed.registry_url))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         let complete: Vec<_> = points["points"].as_array().unwrap().iter().map(|point| point["complete"].as_bool().unwrap()).collect();
         assert_eq!(complete, [false; 4], "{mode}: labelled partial");
         let listed = output(bed.command(&["quarantine", "list", "--format", "json"])).await;

@@ -230,7 +230,8 @@ pub(crate) fn key(month: u32) -> ReportKey {
 }
 
 pub(crate) fn body(site: &str, key: &ReportKey, numerator: u32, denominator: u32) -> Vec<u8> {
-    let population = |code: &str, count: u32| json!({ "code": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-population", "code": code }] }, "count": count });
+    let population =
+        |code: &str, count: u32| json!({ "code": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-population", "code": code }] }, "count": count });
     let group = json!({
         "population": [population("initial-population", denominator), population("denominator", denominator), population("numerator", numerator)],
         "measureScore": { "value": f64::from(numerator) / f64::from(denominator) }
@@ -273,7 +274,9 @@ impl Feed {
         let months = 1..=numerators.len() as u32;
         let bodies: Vec<_> = months.clone().zip(numerators).map(|(month, numerator)| body(site, &key(month), *numerator, 100)).collect();
         let entry = |(month, body): (u32, &Vec<u8>)| {
-            let replaces = before.and_then(|before| before.manifest.reports.iter().find(|entry| entry.key == key(month))).map(|entry| entry.sha256.clone());
+            let replaces = before
+                .and_then(|before| before.manifest.reports.iter().find(|entry| entry.key == key(month)))
+                .map(|entry| entry.sha256.clone());
             let sha256 = sha256_hex(body);
             let cause = replaces.as_ref().filter(|old| **old != sha256).map(|_| Cause::Data);
             Entry { key: key(month), sha256, bytes: body.len() as u64, complete: true, replaces, cause }
@@ -345,7 +348,9 @@ async fn the_whole_protocol_and_every_step_twice() {
         let mut forged = receipt.clone().into_bytes();
         forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };
         let forged = String::from_utf8(forged).unwrap();
-        if forged != receipt && let Ok(found) = verify_receipt(&forged, &keys, "north", &feed.id(), &feed.bytes(), &feed.manifest) {
+        if forged != receipt
+            && let Ok(found) = verify_receipt(&forged, &keys, "north", &feed.id(), &feed.bytes(), &feed.manifest)
+        {
             // The last character of a base64 part may carry bits that mean nothing.
             assert_eq!(found, claims);
         }
@@ -366,7 +371,12 @@ async fn corrections_and_withdrawals_are_revisions_and_nothing_superseded_comes_
     // The unchanged part is here already: only the changed one is asked for.
     assert_eq!(network.announce(&north, &second.bytes()).await.json()["missing"], json!([sha256_hex(&second.bodies[1])]));
     deliver(&network, &north, &second).await.receipt();
-    let numbers = |points: &[Value]| points.iter().map(|point| (point["numerator"].as_str().unwrap().to_owned(), point["revision"].as_u64().unwrap())).collect::<Vec<_>>();
+    let numbers = |points: &[Value]| {
+        points
+            .iter()
+            .map(|point| (point["numerator"].as_str().unwrap().to_owned(), point["revision"].as_u64().unwrap()))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(numbers(&network.points().await), [("60".to_owned(), 1), ("75".to_owned(), 2)]);
 
     // The old feed, sent again, gets its old receipt and changes nothing.
@@ -491,14 +501,25 @@ async fn hostile_manifests_are_refused() {
         (change(&|m| m.reports[0].key.version = "1\u{0}".into()), "must be plain text"),
         (change(&|m| m.withdrawals = vec![Withdrawal { key: key(9), replaces: "0".repeat(64), reason: String::new() }]), "must name a digest and a reason"),
         (change(&|m| m.withdrawals = vec![Withdrawal { key: key(1), replaces: "0".repeat(64), reason: "r".into() }]), "occurs twice"),
-        (change(&|m| m.reports = (1..=10_001).map(|n| Entry { key: ReportKey { version: format!("{n:05}"), ..key(1) }, ..m.reports[0].clone() }).collect()), "at most 10000"),
+        (
+            change(&|m| {
+                m.reports = (1..=10_001)
+                    .map(|n| Entry { key: ReportKey { version: format!("{n:05}"), ..key(1) }, ..m.reports[0].clone() })
+                    .collect()
+            }),
+            "at most 10000",
+        ),
     ];
     for (manifest, reason) in &cases {
         let (status, reasons) = network.announce(&north, manifest).await.refusal();
         assert_eq!(status, 422, "{reason}: {reasons}");
         assert!(reasons.contains(reason), "{reason}: {reasons}");
     }
-    let big = change(&|m| m.reports = (1..=40).map(|n| Entry { key: ReportKey { period_start: format!("2024-01-{n:02}"), ..key(1) }, bytes: 10 << 20, ..m.reports[0].clone() }).collect());
+    let big = change(&|m| {
+        m.reports = (1..=40)
+            .map(|n| Entry { key: ReportKey { period_start: format!("2024-01-{n:02}"), ..key(1) }, bytes: 10 << 20, ..m.reports[0].clone() })
+            .collect()
+    });
     assert!(network.announce(&north, &big).await.refusal().1.contains("fit one feed"));
     // Feeds that are announced and never finished are bounded, and forgotten after seven days.
     let mut north = north;
@@ -657,7 +678,8 @@ async fn an_audit_chain_that_was_touched_does_not_verify() {
     assert!(raw.execute("UPDATE audit SET body = '{}'", []).is_err(), "a trigger guards it");
     assert!(raw.execute("DELETE FROM audit", []).is_err());
     assert!(raw.execute("DELETE FROM revision", []).is_err());
-    raw.execute_batch("DROP TRIGGER audit_is_append_only; UPDATE audit SET body = replace(body, 'north', 'south') WHERE sequence = 2").unwrap();
+    raw.execute_batch("DROP TRIGGER audit_is_append_only; UPDATE audit SET body = replace(body, 'north', 'south') WHERE sequence = 2")
+        .unwrap();
     assert_eq!(registry::open_store(network.data.path()).unwrap().verify_audit().unwrap(), Err(AuditBreak { sequence: 2 }));
 }
 
@@ -671,7 +693,10 @@ async fn assertions_that_are_not_beyond_doubt_get_no_token() {
     let later = |seconds: i64| now + jiff::SignedDuration::from_secs(seconds);
     let good = sign(&north.key, "client-north", &audience, now);
     let part = |index: usize| good.split('.').nth(index).unwrap().to_owned();
-    let encode = |value: Value| { use base64::Engine as _; base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(value.to_string()) };
+    let encode = |value: Value| {
+        use base64::Engine as _;
+        base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
+    };
     let none = encode(json!({ "alg": "none", "typ": "JWT", "kid": north.key.kid() }));
     let hs = encode(json!({ "alg": "HS256", "typ": "JWT", "kid": north.key.kid() }));
     let embedded = encode(json!({ "alg": "ES384", "typ": "JWT", "kid": stranger.kid(), "jwk": stranger.public_jwk() }));

@@ -24,11 +24,7 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        Site {
-            folder: tempfile::tempdir().unwrap(),
-            store: Arc::new(Store::open_in_memory().unwrap()),
-            key: Key::generate().unwrap(),
-        }
+        Site { folder: tempfile::tempdir().unwrap(), store: Arc::new(Store::open_in_memory().unwrap()), key: Key::generate().unwrap() }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -48,13 +44,7 @@ fn quick(url: &str, mode: Mode) -> Options {
     options
 }
 
-async fn pull_once(
-    site: &Site,
-    options: &Options,
-    key: Option<&SigningKey>,
-    types: &[&str],
-    clock: Arc<dyn Clock>,
-) -> Result<PullOutcome, SourceError> {
+async fn pull_once(site: &Site, options: &Options, key: Option<&SigningKey>, types: &[&str], clock: Arc<dyn Clock>) -> Result<PullOutcome, SourceError> {
     let needs: Vec<Need> = types.iter().map(|name| Need::all(name)).collect();
     let names: BTreeSet<String> = types.iter().map(|name| (*name).to_owned()).collect();
     let source = Source::connect(options, key, &names, Arc::clone(&clock)).await?;
@@ -62,9 +52,7 @@ async fn pull_once(
     pull(&source, &plan, &site.snapshot(), clock.as_ref(), &Silent).await
 }
 
-const SANDBOX_TYPES: &[&str] = &[
-    "Patient", "Encounter", "Condition", "Observation", "Procedure", "DeviceUseStatement", "Device", "Location",
-];
+const SANDBOX_TYPES: &[&str] = &["Patient", "Encounter", "Condition", "Observation", "Procedure", "DeviceUseStatement", "Device", "Location"];
 
 async fn hospital(name: &str, key: &SigningKey, serving: Serving) -> (Hospital, Running) {
     let hospital = Hospital::generate(Profile::named(name).unwrap(), 7, 60, "2026-02-01".parse().unwrap(), 6);
@@ -129,8 +117,7 @@ async fn sixty_malformed_resources_and_cut_lines_are_held_and_the_rest_arrives()
         let serving = Serving { faults: vec![malformed, truncated], ..Serving::default() };
         let (_, running) = hospital(name, &key, serving).await;
         let site = Site::new();
-        let outcome =
-            pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
+        let outcome = pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
         assert!(!outcome.complete);
         let cut = if mode == Mode::Bulk { 3 } else { 0 };
         assert_eq!(outcome.quarantined, 60 + cut, "{mode:?}");
@@ -138,8 +125,7 @@ async fn sixty_malformed_resources_and_cut_lines_are_held_and_the_rest_arrives()
         assert!(outcome.received["Observation"] > 100);
         let shown = format!("{:?}", site.held());
         assert!(!shown.contains("resourceType\":"), "{shown:.200}");
-        let again =
-            pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
+        let again = pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
         assert_eq!((again.quarantined, again.new_versions), (60 + cut, 0), "the same lines are held once");
     }
 }
@@ -148,11 +134,9 @@ async fn sixty_malformed_resources_and_cut_lines_are_held_and_the_rest_arrives()
 async fn a_token_that_ends_in_the_middle_of_the_paging_is_renewed() {
     let key = SigningKey::generate(Algorithm::Es384).unwrap();
     let busy = Fault::Slow { path: "/Observation".to_owned(), delay: Duration::from_millis(150) };
-    let serving =
-        Serving { token_life: Duration::from_secs(1), page_max: 20, faults: vec![busy], ..Serving::default() };
+    let serving = Serving { token_life: Duration::from_secs(1), page_max: 20, faults: vec![busy], ..Serving::default() };
     let (_, running) = hospital("hillcrest", &key, serving).await;
-    let outcome =
-        pull_once(&Site::new(), &with_client(&running.base_url, Mode::Search), Some(&key), SANDBOX_TYPES, clock()).await;
+    let outcome = pull_once(&Site::new(), &with_client(&running.base_url, Mode::Search), Some(&key), SANDBOX_TYPES, clock()).await;
     let outcome = outcome.unwrap();
     assert!(outcome.complete, "{:?}", outcome.gaps);
 }
@@ -227,7 +211,14 @@ impl Small {
             let state = Arc::clone(&small);
             let router = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
                 let state = Arc::clone(&state);
-                async move { if elsewhere { state.answer_elsewhere(&uri, &headers) } else { state.count().await; state.answer(&uri) } }
+                async move {
+                    if elsewhere {
+                        state.answer_elsewhere(&uri, &headers)
+                    } else {
+                        state.count().await;
+                        state.answer(&uri)
+                    }
+                }
             });
             tokio::spawn(async move { axum::serve(listener, router).await });
         }
@@ -257,9 +248,7 @@ impl Small {
         let number = self.requests.load(Ordering::SeqCst);
         match path {
             "metadata" => self.metadata(),
-            ".well-known/smart-configuration" => {
-                json(200, serde_json::json!({"token_endpoint": format!("{}/token", self.base.lock().unwrap())}))
-            }
+            ".well-known/smart-configuration" => json(200, serde_json::json!({"token_endpoint": format!("{}/token", self.base.lock().unwrap())})),
             "/token" => json(200, serde_json::json!({"access_token": "secret", "token_type": "Bearer", "expires_in": 300})),
             "Patient/$export" => self.kick_off(),
             "status" => self.status(),
@@ -274,9 +263,12 @@ impl Small {
     }
 
     fn metadata(&self) -> Response<Body> {
-        json(200, serde_json::json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"mode": "server",
+        json(
+            200,
+            serde_json::json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"mode": "server",
             "searchParam": [{"name": "_lastUpdated"}],
-            "resource": [{"type": "Patient", "operation": [{"name": "export"}]}, {"type": "Observation"}]}]}))
+            "resource": [{"type": "Patient", "operation": [{"name": "export"}]}, {"type": "Observation"}]}]}),
+        )
     }
 
     fn kick_off(&self) -> Response<Body> {
@@ -292,8 +284,11 @@ impl Small {
         }
         let time = if self.quirk == Quirk::StaleExport { "2020-01-01T00:00:00Z".to_owned() } else { Timestamp::now().to_string() };
         let file = |name: &str| serde_json::json!({"type": name, "url": format!("{}/file/{name}", self.url()), "count": PATIENTS});
-        json(200, serde_json::json!({"transactionTime": time, "requiresAccessToken": "true",
-            "output": [file("Patient"), file("Observation")], "error": []}))
+        json(
+            200,
+            serde_json::json!({"transactionTime": time, "requiresAccessToken": "true",
+            "output": [file("Patient"), file("Observation")], "error": []}),
+        )
     }
 
     fn file(&self, name: &str) -> Response<Body> {
@@ -326,8 +321,12 @@ impl Small {
             response.headers_mut().insert("location", to.parse().unwrap());
             return response;
         }
-        let mut entries: Vec<serde_json::Value> = all.iter().skip(from).take(PAGE)
-            .map(|resource| serde_json::json!({"resource": resource, "search": {"mode": "match"}})).collect();
+        let mut entries: Vec<serde_json::Value> = all
+            .iter()
+            .skip(from)
+            .take(PAGE)
+            .map(|resource| serde_json::json!({"resource": resource, "search": {"mode": "match"}}))
+            .collect();
         let severity = match self.quirk {
             Quirk::OutcomeWithError => Some("error"),
             Quirk::OutcomeWithWarning => Some("warning"),
@@ -384,8 +383,7 @@ async fn quirks_of_paging_end_in_the_same_data_or_in_a_named_gap() {
         let small = Small::start(quirk).await;
         let site = Site::new();
         let key = SigningKey::generate(Algorithm::Es384).unwrap();
-        let outcome =
-            pull_once(&site, &with_client(&small.url(), Mode::Search), Some(&key), SMALL_TYPES, clock()).await.unwrap();
+        let outcome = pull_once(&site, &with_client(&small.url(), Mode::Search), Some(&key), SMALL_TYPES, clock()).await.unwrap();
         assert_eq!(outcome.complete, expected.is_none(), "{quirk:?}: {:?}", outcome.gaps);
         match expected {
             None => assert_eq!(site.snapshot().digest().unwrap(), clean, "{quirk:?}"),
@@ -404,11 +402,7 @@ async fn quirks_of_paging_end_in_the_same_data_or_in_a_named_gap() {
 async fn quirks_of_export_end_in_the_same_data_or_in_a_named_gap() {
     let clean = clean_digest(Mode::Bulk).await;
     assert_eq!(clean, clean_digest(Mode::Search).await);
-    for (quirk, expected) in [
-        (Quirk::ExportLostOnce, None),
-        (Quirk::StaleExport, Some("older export")),
-        (Quirk::TruncatedGzip, Some("compression")),
-    ] {
+    for (quirk, expected) in [(Quirk::ExportLostOnce, None), (Quirk::StaleExport, Some("older export")), (Quirk::TruncatedGzip, Some("compression"))] {
         let small = Small::start(quirk).await;
         let site = Site::new();
         let outcome = pull_once(&site, &quick(&small.url(), Mode::Bulk), None, SMALL_TYPES, clock()).await;

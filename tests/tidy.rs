@@ -25,7 +25,28 @@ const LAW: &[(&str, &[&str])] = &[
     ("destination", &["store", "fhir", "outbox", "feed", "http", "smart"]),
     ("registry", &["diagnostic", "fhir", "validate", "statistics", "privacy", "smart", "feed"]),
     ("sandbox", &["fhir", "smart"]),
-    ("pipeline", &["diagnostic", "fhir", "terminology", "cql", "mapping", "measure", "statistics", "privacy", "validate", "feed", "http", "smart", "source", "snapshot", "store", "outbox", "destination"]),
+    (
+        "pipeline",
+        &[
+            "diagnostic",
+            "fhir",
+            "terminology",
+            "cql",
+            "mapping",
+            "measure",
+            "statistics",
+            "privacy",
+            "validate",
+            "feed",
+            "http",
+            "smart",
+            "source",
+            "snapshot",
+            "store",
+            "outbox",
+            "destination",
+        ],
+    ),
     ("config", &["*"]),
     ("cli", &["*"]),
     ("main", &["cli"]),
@@ -37,7 +58,21 @@ const PURE: &[&str] = &["diagnostic", "fhir", "terminology", "cql", "mapping", "
 
 /// What a pure room does not say.
 const EFFECTS: &[&str] = &[
-    "std::fs", "std::net", "std::env", "std::process", "tokio", "async fn", ".await", "SystemTime", "Instant::now", "Timestamp::now", "Zoned::now", "println!", "eprintln!", "tracing::", "rand::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "tokio",
+    "async fn",
+    ".await",
+    "SystemTime",
+    "Instant::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "println!",
+    "eprintln!",
+    "tracing::",
+    "rand::",
 ];
 
 /// Words that no source file outside tests contains.
@@ -148,7 +183,10 @@ fn rooms_use_only_what_the_law_allows() {
             continue;
         };
         for (number, line) in source.lines() {
-            for room in rooms_used(line).iter().filter(|room| *room != source.room() && !allowed.contains(&"*") && !allowed.contains(&room.as_str())) {
+            for room in rooms_used(line)
+                .iter()
+                .filter(|room| *room != source.room() && !allowed.contains(&"*") && !allowed.contains(&room.as_str()))
+            {
                 breaches.push(format!("src/{}:{number}: `{}` may not use `{room}`", source.path, source.room()));
             }
         }
@@ -179,7 +217,9 @@ fn every_file_says_what_it_is() {
 fn the_map_names_every_file_and_no_other() {
     let map = std::fs::read_to_string(root().join("src/ARCHITECTURE.md")).unwrap();
     let sources = sources();
-    let absent = sources.iter().filter(|source| !source.is_test && source.path != "lib.rs" && !map.contains(&format!("`{}`", source.path)));
+    let absent = sources
+        .iter()
+        .filter(|source| !source.is_test && source.path != "lib.rs" && !map.contains(&format!("`{}`", source.path)));
     assert_none(absent.map(|source| format!("src/{}", source.path)).collect(), "src/ARCHITECTURE.md names every source file as `path.rs`");
     let named = map.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs") && !word.contains(' ') && !word.contains('*'));
     let gone = named.filter(|word| !sources.iter().any(|source| source.path == *word) && !root().join(word).exists());
@@ -232,7 +272,10 @@ fn functions_and_files_stay_short() {
     let mut breaches = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test) {
         for (name, length) in functions(source) {
-            let listed = LONG_FUNCTIONS.iter().find(|(path, function, _)| *path == source.path && *function == name).map(|(_, _, length)| *length);
+            let listed = LONG_FUNCTIONS
+                .iter()
+                .find(|(path, function, _)| *path == source.path && *function == name)
+                .map(|(_, _, length)| *length);
             if length > listed.unwrap_or(FUNCTION_LINES_MAX) {
                 breaches.push(format!("src/{}: `{name}` has {length} lines", source.path));
             }
@@ -254,7 +297,9 @@ fn long_ones_that_became_short_leave_the_list() {
         !source.is_some_and(|source| functions(source).iter().any(|(function, length)| function == name && *length > FUNCTION_LINES_MAX))
     });
     assert_none(stale.map(|(path, name, _)| format!("src/{path}: `{name}`")).collect(), "the list of long functions names only such");
-    let stale = LONG_FILES.iter().filter(|(path, _)| !sources.iter().any(|source| source.path == *path && source.code.lines().count() > FILE_LINES_MAX));
+    let stale = LONG_FILES
+        .iter()
+        .filter(|(path, _)| !sources.iter().any(|source| source.path == *path && source.code.lines().count() > FILE_LINES_MAX));
     assert_none(stale.map(|(path, _)| (*path).to_owned()).collect(), "the list of long files names only such");
 }
 

@@ -104,9 +104,13 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
         segments.pop_if_empty().extend(["v1", "feeds", "00000000000000000000000000000000"]);
     }
     match registry.client.send(Request::new(reqwest::Method::GET, address)).await {
-        Ok(answer) if answer.status == 404 || answer.is_success() => Answer { peer, lines: vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)], failure: None },
+        Ok(answer) if answer.status == 404 || answer.is_success() => {
+            Answer { peer, lines: vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)], failure: None }
+        }
         Ok(answer) => failed(Failure::rejected(format!("registry: {} answered {}", registry.base, answer.status))),
-        Err(HttpError::Token(reason)) => failed(Failure::rejected(format!("registry: no token: {reason}")).hint("is the client id registered there, with the public half of this key?")),
+        Err(HttpError::Token(reason)) => {
+            failed(Failure::rejected(format!("registry: no token: {reason}")).hint("is the client id registered there, with the public half of this key?"))
+        }
         Err(error) => failed(Failure::unreachable(format!("registry: {error}"))),
     }
 }
@@ -114,8 +118,13 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
 fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: &Context) {
     let measures: Vec<String> = checked.measures.iter().map(|measure| measure.definition.canonical()).collect();
     if context.format == Format::Json {
-        let peers: Vec<_> = answers.iter().map(|answer| json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "error": answer.failure.as_ref().map(|failure| &failure.message) })).collect();
-        super::print_json(&json!({ "site": checked.site, "measures": measures, "mapping": checked.mapping.label(), "findings": diagnostic::render_json(findings), "peers": peers }));
+        let peers: Vec<_> = answers
+            .iter()
+            .map(|answer| json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "error": answer.failure.as_ref().map(|failure| &failure.message) }))
+            .collect();
+        super::print_json(
+            &json!({ "site": checked.site, "measures": measures, "mapping": checked.mapping.label(), "findings": diagnostic::render_json(findings), "peers": peers }),
+        );
         return;
     }
     if !findings.is_empty() {

@@ -159,7 +159,10 @@ fn source(path: &Path) -> Result<Arc<SourceFile>, Failure> {
 
 /// The libraries beside the files, in the given folders and in the project's.
 fn libraries(files: &[PathBuf], folders: &[PathBuf]) -> Result<Libraries, Failure> {
-    let beside = files.iter().filter_map(|file| file.parent()).map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
+    let beside = files
+        .iter()
+        .filter_map(|file| file.parent())
+        .map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
     let project = Some(PathBuf::from(LIBRARIES_FOLDER)).filter(|folder| folder.is_dir());
     let mut all: Vec<PathBuf> = beside.chain(folders.iter().cloned()).chain(project).collect();
     all.sort();
@@ -196,8 +199,8 @@ fn record(program: &Program, path: &Path) -> Result<Record, Failure> {
 }
 
 fn environment(args: &RunArgs) -> Result<Environment, Failure> {
-    let zone = TimeZone::get(&args.timezone)
-        .map_err(|error| Failure::usage(format!("`--timezone {}`: {error}", args.timezone)).hint("write an IANA name such as `America/New_York`"))?;
+    let zone =
+        TimeZone::get(&args.timezone).map_err(|error| Failure::usage(format!("`--timezone {}`: {error}", args.timezone)).hint("write an IANA name such as `America/New_York`"))?;
     let now = DateTime::from_timestamp(jiff::Timestamp::now(), &zone);
     let mut value_sets = ValueSets::new();
     for path in &args.valuesets {
@@ -207,8 +210,7 @@ fn environment(args: &RunArgs) -> Result<Environment, Failure> {
             _ => return Err(Failure::diagnostics(&findings)),
         }
     }
-    let mut environment =
-        Environment { parameters: BTreeMap::new(), now, zone, value_sets: Arc::new(value_sets), units: Arc::new(Units::new()) };
+    let mut environment = Environment { parameters: BTreeMap::new(), now, zone, value_sets: Arc::new(value_sets), units: Arc::new(Units::new()) };
     for given in &args.parameter {
         let (name, value) = parameter(given, &environment)?;
         environment.parameters.insert(name, value);

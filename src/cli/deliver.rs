@@ -29,7 +29,9 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let loaded = loaded.ok_or_else(|| Failure::diagnostics(&findings))?;
     let registry = registry(&loaded)?;
     let store = Store::open(&super::outbox::state_path(&args.config)?).map_err(|error| Failure::unreachable(error.to_string()))?;
-    let released = store.with(|connection| Ok(outbox::release_leases(connection))).map_err(|error| Failure::unreachable(error.to_string()))?;
+    let released = store
+        .with(|connection| Ok(outbox::release_leases(connection)))
+        .map_err(|error| Failure::unreachable(error.to_string()))?;
     released.map_err(|error| Failure::unreachable(error.to_string()))?;
     let done = super::block_on(async { deliver_due(&registry, &store, &Timestamp::now).await.map_err(|error| Failure::unreachable(error.to_string())) })?;
     match context.format {

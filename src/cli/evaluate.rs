@@ -84,9 +84,8 @@ enum Incomplete {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let periods = periods(&args.periods)?;
-    let zone = jiff::tz::TimeZone::get(&args.timezone).map_err(|_| {
-        Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`")
-    })?;
+    let zone = jiff::tz::TimeZone::get(&args.timezone)
+        .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
     if args.memory.is_some() {
         return Err(Failure::usage("--memory is not implemented yet: the data are held in memory").hint("leave it out, or evaluate fewer patients at once"));
     }
@@ -242,13 +241,7 @@ fn write(args: &Args, runs: &[Run<'_>], data: &Dataset, found: &Found) -> Result
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
             let facts = facts(args, run.measure, period, data);
-            let reporter = Reporter {
-                definition: &run.measure.definition,
-                groups: &run.measure.groups,
-                parameters: &run.measure.shown_parameters,
-                period,
-                facts: &facts,
-            };
+            let reporter = Reporter { definition: &run.measure.definition, groups: &run.measure.groups, parameters: &run.measure.shown_parameters, period, facts: &facts };
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
             let nobody = BTreeMap::new();

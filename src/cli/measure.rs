@@ -77,8 +77,7 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
 }
 
 fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, Failure> {
-    let zone = jiff::tz::TimeZone::get(timezone)
-        .map_err(|_| Failure::usage(format!("no time zone is named `{timezone}`")).hint("use an IANA name, as `America/New_York`"))?;
+    let zone = jiff::tz::TimeZone::get(timezone).map_err(|_| Failure::usage(format!("no time zone is named `{timezone}`")).hint("use an IANA name, as `America/New_York`"))?;
     let mut failed = false;
     let mut shown = Vec::new();
     for path in folders(paths)? {
@@ -127,9 +126,9 @@ fn human(path: &Path, tested: &Tested) -> String {
 
 fn machine(path: &Path, tested: &Tested) -> Value {
     let cases = tested.cases.iter().map(|(case, mismatches)| {
-        let mismatches = mismatches.iter().map(|one| {
-            json!({ "period": one.period.to_string(), "population": one.what, "expected": one.expected, "found": one.found })
-        });
+        let mismatches = mismatches
+            .iter()
+            .map(|one| json!({ "period": one.period.to_string(), "population": one.what, "expected": one.expected, "found": one.found }));
         json!({ "file": case.source.name, "title": case.title, "mismatches": mismatches.collect::<Vec<_>>() })
     });
     let (reached, all) = tested.coverage.reached();

@@ -64,7 +64,10 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         What::Retry { feed } => {
             let store = Store::open(&path).map_err(unreachable)?;
             let found = find(&all(&store)?, &feed)?;
-            let sent = store.with(|connection| Ok(outbox::retry(connection, &found.feed, Timestamp::now()))).map_err(unreachable)?.map_err(refused)?;
+            let sent = store
+                .with(|connection| Ok(outbox::retry(connection, &found.feed, Timestamp::now())))
+                .map_err(unreachable)?
+                .map_err(refused)?;
             match context.format {
                 Format::Json => print_json(&json!({ "feed": sent })),
                 Format::Human => print(&format!("feed `{sent}` is due now; `watershed deliver` sends it")),
@@ -129,7 +132,9 @@ fn list(rows: &[Listed], context: &Context) {
         return;
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["Feed", "State", "Reports", "Created", "Attempts", "Next attempt", "Reason"]);
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(["Feed", "State", "Reports", "Created", "Attempts", "Next attempt", "Reason"]);
     for row in rows {
         let reason = row.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
         let next = row.next_attempt.map_or_else(String::new, |at| at.to_string());

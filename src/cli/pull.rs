@@ -33,8 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn as_json(outcome: &PullOutcome) -> serde_json::Value {
-    let gaps: Vec<_> =
-        outcome.gaps.iter().map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason})).collect();
+    let gaps: Vec<_> = outcome.gaps.iter().map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason})).collect();
     json!({
         "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": gaps,
         "received": outcome.received, "newVersions": outcome.new_versions, "removed": outcome.removed,

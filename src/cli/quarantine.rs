@@ -122,8 +122,7 @@ fn show(store: &Store, site: &Loaded<config::Site>, id: i64, reveal: bool, conte
     if reveal {
         let path = setup::snapshot_key_file(site);
         let key = Key::load(&path).map_err(|error| Failure::unreachable(format!("{}: {error}", path.display())))?;
-        let line = open_bytes(&key, QUARANTINE_SEAL, &sealed)
-            .map_err(|_| Failure::configuration(format!("{} is not the key this line was sealed with", path.display())))?;
+        let line = open_bytes(&key, QUARANTINE_SEAL, &sealed).map_err(|_| Failure::configuration(format!("{} is not the key this line was sealed with", path.display())))?;
         // Control characters would act on the terminal.
         let text: String = String::from_utf8_lossy(&line)
             .chars()

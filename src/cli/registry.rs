@@ -209,7 +209,11 @@ fn keys(written: &str) -> Result<Keys, Failure> {
         && url.has_host()
     {
         let is_safe = url.scheme() == "https" || crate::http::is_loopback(&url);
-        return if is_safe { Ok(Keys::Url(written.to_owned())) } else { Err(Failure::usage(format!("`{written}` must be an https address")).hint("keys that anyone could replace on the way prove nothing")) };
+        return if is_safe {
+            Ok(Keys::Url(written.to_owned()))
+        } else {
+            Err(Failure::usage(format!("`{written}` must be an https address")).hint("keys that anyone could replace on the way prove nothing"))
+        };
     }
     let text = read(Path::new(written)).map_err(Failure::usage)?;
     let set: Jwks = serde_json::from_str(&text)
@@ -217,7 +221,13 @@ fn keys(written: &str) -> Result<Keys, Failure> {
     if set.keys.is_empty() || set.keys.iter().any(|key| key.common.key_id.is_none()) {
         return Err(Failure::configuration(format!("`{written}` must hold at least one key, each with its `kid`")));
     }
-    if serde_json::from_str::<serde_json::Value>(&text).ok().is_some_and(|set| set.pointer("/keys").and_then(|keys| keys.as_array()).into_iter().flatten().any(|key| key.get("d").is_some() || key.get("k").is_some())) {
+    if serde_json::from_str::<serde_json::Value>(&text).ok().is_some_and(|set| {
+        set.pointer("/keys")
+            .and_then(|keys| keys.as_array())
+            .into_iter()
+            .flatten()
+            .any(|key| key.get("d").is_some() || key.get("k").is_some())
+    }) {
         return Err(Failure::configuration(format!("`{written}` holds a private key; register the public half only")).hint("make a new key: this one was shown to the registry"));
     }
     serde_json::to_string(&set).map(Keys::Set).map_err(|error| Failure::bug(error.to_string()))

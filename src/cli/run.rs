@@ -99,7 +99,13 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         _ => "feed delivered",
     };
     let held = if night.held > 0 { format!(", {} reports held for a person (`watershed status`)", night.held) } else { String::new() };
-    format!("{}: {} patients, data {data}, {} measures over {} periods, {feed}{held}", adapter.setup.site, night.run.patients, adapter.setup.measures.len(), night.run.periods.len())
+    format!(
+        "{}: {} patients, data {data}, {} measures over {} periods, {feed}{held}",
+        adapter.setup.site,
+        night.run.patients,
+        adapter.setup.measures.len(),
+        night.run.periods.len()
+    )
 }
 
 /// Whose turn it is when a night did not come to its end.

@@ -122,14 +122,27 @@ fn as_text(status: &Status) -> String {
             None => String::new(),
         };
         let feed = run.feed.as_deref().unwrap_or_default().get(..8).unwrap_or_default();
-        nights.add_row([run.id.to_string(), run.started_at.strftime("%Y-%m-%d %H:%M UTC").to_string(), run.state.word().to_owned(), data, run.patients.to_string(), feed.to_owned(), run.reason.clone().unwrap_or_default()]);
+        nights.add_row([
+            run.id.to_string(),
+            run.started_at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            run.state.word().to_owned(),
+            data,
+            run.patients.to_string(),
+            feed.to_owned(),
+            run.reason.clone().unwrap_or_default(),
+        ]);
     }
     let mut text = format!("{}\n{nights}\n", status.site);
     text.push_str(&format!("{} feeds wait or were rejected, {} lines and resources in quarantine\n", status.waiting.len(), status.quarantined));
     if !status.waiting.is_empty() {
         let mut feeds = table(&["feed", "state", "attempts", "reason"]);
         for feed in &status.waiting {
-            feeds.add_row([feed.feed.get(..8).unwrap_or_default().to_owned(), state_word(feed.state).to_owned(), feed.attempts.to_string(), feed.reason.clone().unwrap_or_default()]);
+            feeds.add_row([
+                feed.feed.get(..8).unwrap_or_default().to_owned(),
+                state_word(feed.state).to_owned(),
+                feed.attempts.to_string(),
+                feed.reason.clone().unwrap_or_default(),
+            ]);
         }
         text.push_str(&format!("\noutbox\n{feeds}\n"));
     }

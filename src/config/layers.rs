@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use toml::de::{DeTable, DeValue};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
 
@@ -261,7 +261,15 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once_with_its_place_and_the_nearest_key() {
         let report = check("name = 3\n[limits]\nmonth = 3\nshare = 'much'\n", &[("WATERSHED__LIMITS__MONHTS", "5")]).unwrap_err();
-        for expected in ["`name` must be text in quotes, found integer", "site.toml:1:8", "unknown key `limits.month`", "did you mean `months`?", "site.toml:3:1", "`limits.share` must be a number", "`WATERSHED__LIMITS__MONHTS` sets no known key"] {
+        for expected in [
+            "`name` must be text in quotes, found integer",
+            "site.toml:1:8",
+            "unknown key `limits.month`",
+            "did you mean `months`?",
+            "site.toml:3:1",
+            "`limits.share` must be a number",
+            "`WATERSHED__LIMITS__MONHTS` sets no known key",
+        ] {
             assert!(report.contains(expected), "`{expected}` is missing in\n{report}");
         }
     }

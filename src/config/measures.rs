@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cql::Models;
-use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::cql::date_time::DateTime;
+use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, Setting};
 use crate::terminology::units::Units;
@@ -197,12 +197,7 @@ const CASES_NOW: jiff::Timestamp = jiff::Timestamp::MAX;
 
 /// What an evaluation depends on beside measure, record and period.
 pub fn setting(loaded: &Loaded, zone: &jiff::tz::TimeZone, now: jiff::Timestamp) -> Setting {
-    Setting {
-        now: DateTime::from_timestamp(now, zone),
-        zone: zone.clone(),
-        value_sets: Arc::clone(&loaded.value_sets),
-        units: Arc::new(Units::new()),
-    }
+    Setting { now: DateTime::from_timestamp(now, zone), zone: zone.clone(), value_sets: Arc::clone(&loaded.value_sets), units: Arc::new(Units::new()) }
 }
 
 /// Files of a folder by extension, sorted by name; none when there is no such folder.

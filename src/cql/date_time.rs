@@ -238,9 +238,7 @@ fn coarsen(amount: Decimal, unit: Precision, count: usize) -> Option<(i64, Preci
         let whole = if unit == Precision::Second { amount } else { amount.trunc() };
         return match unit {
             // A fraction of a second is meant; it is kept as milliseconds when there are any.
-            Precision::Second if count == COMPONENTS => {
-                Some(((whole.checked_mul(Decimal::ONE_THOUSAND)?).trunc().to_i64()?, Precision::Millisecond))
-            }
+            Precision::Second if count == COMPONENTS => Some(((whole.checked_mul(Decimal::ONE_THOUSAND)?).trunc().to_i64()?, Precision::Millisecond)),
             _ => Some((whole.trunc().to_i64()?, unit)),
         };
     }
@@ -347,11 +345,7 @@ impl Date {
     /// Keeps at most this much precision.
     pub fn truncated(&self, precision: Precision) -> Date {
         let keep = |wanted: Precision| precision >= wanted;
-        Date {
-            year: self.year,
-            month: self.month.filter(|_| keep(Precision::Month)),
-            day: self.day.filter(|_| precision.index() >= 2),
-        }
+        Date { year: self.year, month: self.month.filter(|_| keep(Precision::Month)), day: self.day.filter(|_| precision.index() >= 2) }
     }
 
     /// Reads `YYYY`, `YYYY-MM` or `YYYY-MM-DD`; anything else, or a date that does not exist, is `None`.
@@ -362,9 +356,7 @@ impl Date {
         match bytes.len() {
             4 => Date::new(year, None, None),
             7 if dashed(4) => Date::new(year, Some(digits(bytes.get(5..7)?)?), None),
-            10 if dashed(4) && dashed(7) => {
-                Date::new(year, Some(digits(bytes.get(5..7)?)?), Some(digits(bytes.get(8..10)?)?))
-            }
+            10 if dashed(4) && dashed(7) => Date::new(year, Some(digits(bytes.get(5..7)?)?), Some(digits(bytes.get(8..10)?)?)),
             _ => None,
         }
     }
@@ -438,12 +430,7 @@ impl Time {
     fn of_values(values: &[i32; COMPONENTS], precision: Precision) -> Option<Time> {
         let [.., hour, minute, second, millisecond] = *values;
         let has = |wanted: Precision, value: i32| (precision >= wanted).then_some(value);
-        Time::new(
-            hour,
-            has(Precision::Minute, minute),
-            has(Precision::Second, second),
-            has(Precision::Millisecond, millisecond),
-        )
+        Time::new(hour, has(Precision::Minute, minute), has(Precision::Second, second), has(Precision::Millisecond, millisecond))
     }
 
     /// The order of two times, at a precision if one is given; `None` when it cannot be told.
@@ -460,22 +447,12 @@ impl Time {
 
     /// The earliest full time it can be.
     pub fn low(&self) -> Time {
-        Time {
-            hour: self.hour,
-            minute: self.minute.or(Some(0)),
-            second: self.second.or(Some(0)),
-            millisecond: self.millisecond.or(Some(0)),
-        }
+        Time { hour: self.hour, minute: self.minute.or(Some(0)), second: self.second.or(Some(0)), millisecond: self.millisecond.or(Some(0)) }
     }
 
     /// The latest full time it can be.
     pub fn high(&self) -> Time {
-        Time {
-            hour: self.hour,
-            minute: self.minute.or(Some(59)),
-            second: self.second.or(Some(59)),
-            millisecond: self.millisecond.or(Some(999)),
-        }
+        Time { hour: self.hour, minute: self.minute.or(Some(59)), second: self.second.or(Some(59)), millisecond: self.millisecond.or(Some(999)) }
     }
 
     /// Keeps at most this much precision (an hour at least).

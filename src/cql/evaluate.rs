@@ -99,13 +99,7 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// A session over a patient's record.
     pub fn new(program: &'a Program, environment: &'a Environment, record: &'a Record) -> Self {
-        let context = Context {
-            now: &environment.now,
-            zone: &environment.zone,
-            units: &environment.units,
-            value_sets: &environment.value_sets,
-            record,
-        };
+        let context = Context { now: &environment.now, zone: &environment.zone, units: &environment.units, value_sets: &environment.value_sets, record };
         Session {
             program,
             environment,
@@ -231,9 +225,7 @@ impl<'a> Session<'a> {
             Kind::ValueSet(id) => Ok(self.program.value_set(*id)),
             Kind::Code(id) => Ok(self.program.code(*id)),
             Kind::Concept(id) => Ok(self.program.concept(*id)),
-            Kind::Operator { operator, operands, precision } => {
-                self.operator(expression, operator, operands, *precision, frame)
-            }
+            Kind::Operator { operator, operands, precision } => self.operator(expression, operator, operands, *precision, frame),
             Kind::Call { function, operands } => self.function_call(*function, operands, frame),
             Kind::And(pair) => self.and(pair, frame),
             Kind::Or(pair) => self.or(pair, frame),
@@ -269,14 +261,7 @@ impl<'a> Session<'a> {
         self.call(function, &operands)
     }
 
-    fn operator(
-        &mut self,
-        expression: &'a Expression,
-        operator: &'static Operator,
-        operands: &'a [Expression],
-        precision: Option<Precision>,
-        frame: &mut Frame,
-    ) -> Outcome {
+    fn operator(&mut self, expression: &'a Expression, operator: &'static Operator, operands: &'a [Expression], precision: Option<Precision>, frame: &mut Frame) -> Outcome {
         if let [Expression { kind: Kind::Query(query), .. }] = operands
             && let Some(outcome) = self.without_list(operator.name, query, frame)
         {
@@ -335,13 +320,7 @@ impl<'a> Session<'a> {
         self.expression(chosen, frame)
     }
 
-    fn case(
-        &mut self,
-        comparand: Option<&'a Expression>,
-        items: &'a [(Expression, Expression)],
-        otherwise: &'a Expression,
-        frame: &mut Frame,
-    ) -> Outcome {
+    fn case(&mut self, comparand: Option<&'a Expression>, items: &'a [(Expression, Expression)], otherwise: &'a Expression, frame: &mut Frame) -> Outcome {
         let comparand = comparand.map(|comparand| self.expression(comparand, frame)).transpose()?;
         for (when, then) in items {
             let value = self.expression(when, frame)?;

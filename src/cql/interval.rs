@@ -165,8 +165,7 @@ impl Extent {
     /// Whether both are the same place.
     pub fn same(&self, other: &Extent, scale: Scale<'_, '_>) -> Option<bool> {
         let order = |left: &Place, right: &Place| left.order(right, scale.precision, scale.context);
-        let apart = order(&self.high, &other.low) == Some(Ordering::Less)
-            || order(&self.low, &other.high) == Some(Ordering::Greater);
+        let apart = order(&self.high, &other.low) == Some(Ordering::Less) || order(&self.low, &other.high) == Some(Ordering::Greater);
         if apart {
             return Some(false);
         }
@@ -313,27 +312,18 @@ impl Interval {
 
     /// Whether every point of the other lies within.
     pub fn includes(&self, other: &Interval, scale: Scale<'_, '_>) -> Option<bool> {
-        both(
-            self.starts_at().not_after(&other.starts_at(), scale),
-            other.ends_at().not_after(&self.ends_at(), scale),
-        )
+        both(self.starts_at().not_after(&other.starts_at(), scale), other.ends_at().not_after(&self.ends_at(), scale))
     }
 
     /// Whether it includes the other and more.
     pub fn properly_includes(&self, other: &Interval, scale: Scale<'_, '_>) -> Option<bool> {
-        let wider = either(
-            self.starts_at().before(&other.starts_at(), scale),
-            other.ends_at().before(&self.ends_at(), scale),
-        );
+        let wider = either(self.starts_at().before(&other.starts_at(), scale), other.ends_at().before(&self.ends_at(), scale));
         both(self.includes(other, scale), wider)
     }
 
     /// Whether some point lies in both.
     pub fn overlaps(&self, other: &Interval, scale: Scale<'_, '_>) -> Option<bool> {
-        both(
-            self.starts_at().not_after(&other.ends_at(), scale),
-            other.starts_at().not_after(&self.ends_at(), scale),
-        )
+        both(self.starts_at().not_after(&other.ends_at(), scale), other.starts_at().not_after(&self.ends_at(), scale))
     }
 
     /// Whether it overlaps the other and starts earlier.
@@ -378,8 +368,7 @@ impl Interval {
 
     /// Whether the bounds are equivalent; unknown bounds are equivalent to unknown bounds only.
     pub fn equivalent(&self, other: &Interval, context: &Context<'_>) -> bool {
-        comparison::equivalent(&self.start(), &other.start(), context)
-            && comparison::equivalent(&self.end(), &other.end(), context)
+        comparison::equivalent(&self.start(), &other.start(), context) && comparison::equivalent(&self.end(), &other.end(), context)
     }
 
     /// The points of both; `None` when there are none or it cannot be told.

@@ -194,8 +194,7 @@ static CHAPTERS: &[&[Operator]] = &[
     clinical::OPERATORS,
 ];
 
-static BY_NAME: LazyLock<BTreeMap<&'static str, &'static Operator>> =
-    LazyLock::new(|| operators().map(|operator| (operator.name, operator)).collect());
+static BY_NAME: LazyLock<BTreeMap<&'static str, &'static Operator>> = LazyLock::new(|| operators().map(|operator| (operator.name, operator)).collect());
 
 /// The row of that ELM name.
 pub fn operator(name: &str) -> Option<&'static Operator> {

@@ -60,14 +60,13 @@ impl Program {
     /// Plans a checked tree. `roots` are the libraries whose public defines and functions are asked for; what they do
     /// not reach is dead and takes no part in requirements and shape.
     pub fn new(tree: Tree, roots: Vec<LibraryId>) -> Program {
-        let classes: BTreeMap<Arc<str>, ClassId> =
-            (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
+        let classes: BTreeMap<Arc<str>, ClassId> = (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
         let parents = tree.classes.iter().map(|class| class.base.as_ref().and_then(|base| classes.get(base).copied())).collect();
         let codes: Vec<Code> = tree.codes.iter().map(|row| code_of(&tree, row)).collect();
-        let concepts = tree.concepts.iter().map(|row| Concept {
-            codes: row.codes.iter().filter_map(|id| codes.get(id.index()).cloned()).collect(),
-            display: row.display.clone(),
-        });
+        let concepts = tree
+            .concepts
+            .iter()
+            .map(|row| Concept { codes: row.codes.iter().filter_map(|id| codes.get(id.index()).cloned()).collect(), display: row.display.clone() });
         let code_systems = tree.code_systems.iter().map(|row| vocabulary(&row.id, &row.version, &row.name));
         let value_sets = tree.value_sets.iter().map(|row| vocabulary(&row.id, &row.version, &row.name));
         let mut program = Program {

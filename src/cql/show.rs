@@ -109,9 +109,7 @@ fn text_at(value: &Value, record: &Record, nesting: usize) -> String {
         return "…".to_owned();
     }
     let inner = |value: &Value| text_at(value, record, nesting + 1);
-    let elements = |elements: &[(std::sync::Arc<str>, Value)]| {
-        elements.iter().map(|(name, value)| format!("{name}: {}", inner(value))).collect::<Vec<_>>().join(", ")
-    };
+    let elements = |elements: &[(std::sync::Arc<str>, Value)]| elements.iter().map(|(name, value)| format!("{name}: {}", inner(value))).collect::<Vec<_>>().join(", ");
     match value {
         Value::Null => "null".to_owned(),
         Value::Boolean(truth) => truth.to_string(),

@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::feed::{EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, sha256_hex};
 use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings};
-use crate::outbox::{self, Claim, Outcome, OutboxError};
+use crate::outbox::{self, Claim, OutboxError, Outcome};
 use crate::smart::assertion::{Jwks, SigningKey};
 use crate::smart::client::{TokenClient, TokenSettings, discover};
 use crate::store::{Store, StoreError};
@@ -170,12 +170,16 @@ async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<St
             for digest in &standing.missing {
                 // Only what the manifest names is ever sent, whatever the registry asks for.
                 let named = manifest.reports.iter().any(|entry| &entry.sha256 == digest);
-                let body = part(digest).filter(|_| named).ok_or_else(|| Failed::Dead(vec!["the registry asks for a report that is not in the feed".into()]))?;
+                let body = part(digest)
+                    .filter(|_| named)
+                    .ok_or_else(|| Failed::Dead(vec!["the registry asks for a report that is not in the feed".into()]))?;
                 let put = request(registry, claim, Method::PUT, &["parts", digest])?.body("application/fhir+json", body);
                 ask(registry, put).await?;
             }
             let commit = request(registry, claim, Method::POST, &["commit"])?.repeatable();
-            self::standing(ask(registry, commit).await?)?.receipt.ok_or_else(|| Failed::Again("the registry's answer has no receipt".into()))?
+            self::standing(ask(registry, commit).await?)?
+                .receipt
+                .ok_or_else(|| Failed::Again("the registry's answer has no receipt".into()))?
         }
     };
     let keys = Request::new(Method::GET, address(registry, &[".well-known", "jwks.json"])?).without_token();
@@ -186,7 +190,10 @@ async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<St
 
 fn address(registry: &Registry, segments: &[&str]) -> Result<Url, Failed> {
     let mut url = registry.base.clone();
-    url.path_segments_mut().map_err(|()| Failed::Dead(vec!["the registry's address cannot have a path".into()]))?.pop_if_empty().extend(segments);
+    url.path_segments_mut()
+        .map_err(|()| Failed::Dead(vec!["the registry's address cannot have a path".into()]))?
+        .pop_if_empty()
+        .extend(segments);
     Ok(url)
 }
 

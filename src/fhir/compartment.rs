@@ -113,9 +113,7 @@ pub fn search_parameters(resource_type: &str) -> &'static [&'static str] {
 
 /// True for an id that FHIR allows: 1 to 64 of letters, digits, `-` and `.`.
 pub fn is_id(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= ID_BYTES_MAX
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+    !text.is_empty() && text.len() <= ID_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
 /// A reference taken apart: the type if it is named, and the bare id. Understands `Type/id`, absolute addresses,
@@ -132,9 +130,7 @@ pub fn reference_target(reference: &str) -> Option<(Option<&str>, &str)> {
     let mut parts = path.trim_end_matches('/').rsplit('/');
     let id = parts.next().filter(|id| is_id(id))?;
     let resource_type = parts.next()?;
-    let named = !resource_type.is_empty()
-        && resource_type.starts_with(|first: char| first.is_ascii_uppercase())
-        && resource_type.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let named = !resource_type.is_empty() && resource_type.starts_with(|first: char| first.is_ascii_uppercase()) && resource_type.bytes().all(|byte| byte.is_ascii_alphabetic());
     named.then_some((Some(resource_type), id))
 }
 
@@ -233,8 +229,7 @@ impl<'a> Head<'a> {
             Rule::Itself => Head::text(self.id).filter(|id| is_id(id)),
             Rule::At(name) => first_patient(self.element(name)?),
             Rule::Within(list, name) => {
-                let items: Vec<serde_json::Map<String, serde_json::Value>> =
-                    serde_json::from_str(self.element(list)?.get()).ok()?;
+                let items: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(self.element(list)?.get()).ok()?;
                 items
                     .into_iter()
                     .filter_map(|mut item| serde_json::from_value::<Reference>(item.remove(name)?).ok())
@@ -250,9 +245,7 @@ impl<'a> Head<'a> {
             Some((Rule::At(name) | Rule::Within(name, _), _)) => self
                 .element(name)
                 .and_then(|value| serde_json::from_str::<OneOrMany<Reference>>(value.get()).ok())
-                .is_some_and(|found| {
-                    found.as_slice().iter().any(|one| one.reference.as_deref().and_then(reference_target).is_some())
-                }),
+                .is_some_and(|found| found.as_slice().iter().any(|one| one.reference.as_deref().and_then(reference_target).is_some())),
             None => false,
         }
     }

@@ -206,8 +206,7 @@ mod tests {
         ];
         for (input, expected) in cases {
             for chunk in [1, 2, 3, 8192] {
-                let found: Vec<String> =
-                    split(input, 100, chunk).into_iter().map(|line| String::from_utf8(line.unwrap()).unwrap()).collect();
+                let found: Vec<String> = split(input, 100, chunk).into_iter().map(|line| String::from_utf8(line.unwrap()).unwrap()).collect();
                 assert_eq!(&found, expected, "{input:?} by {chunk}");
             }
         }

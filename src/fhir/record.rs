@@ -336,9 +336,7 @@ impl Record {
             _ => return,
         };
         if first == NONE {
-            if let Some(Content::Object { first } | Content::Array { first }) =
-                self.nodes.get_mut(parent.0 as usize).map(|node| &mut node.content)
-            {
+            if let Some(Content::Object { first } | Content::Array { first }) = self.nodes.get_mut(parent.0 as usize).map(|node| &mut node.content) {
                 *first = child.0;
             }
             return;

@@ -33,12 +33,7 @@ impl fmt::Debug for Retry {
 impl Default for Retry {
     /// Ten attempts with ceilings 1 s, 2 s … 8 min: about a quarter of an hour.
     fn default() -> Retry {
-        Retry {
-            attempts: 10,
-            first: Duration::from_secs(1),
-            cap: Duration::from_secs(480),
-            jitter: Arc::new(random_fraction),
-        }
+        Retry { attempts: 10, first: Duration::from_secs(1), cap: Duration::from_secs(480), jitter: Arc::new(random_fraction) }
     }
 }
 
@@ -86,9 +81,7 @@ pub(super) fn classify(outcome: Result<Signal, &HttpError>, idempotent: bool, no
             let asked = signal.retry_after.as_deref().and_then(|value| retry_after(value, now));
             match signal.status {
                 429 => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_429_MAX)) },
-                408 | 425 | 500 | 502 | 503 | 504 | 520..=529 if idempotent => {
-                    Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_MAX)) }
-                }
+                408 | 425 | 500 | 502 | 503 | 504 | 520..=529 if idempotent => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_MAX)) },
                 _ => Class::Final,
             }
         }

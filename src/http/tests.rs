@@ -57,8 +57,7 @@ fn origins_and_what_may_be_contacted() {
     assert_eq!(origin("https://EHR.example/a"), origin("https://ehr.example.:443/b"));
     assert_ne!(origin("https://ehr.example/"), origin("http://ehr.example/"));
     assert_eq!(origin("file:///etc/passwd"), None);
-    let settings =
-        Settings { trusted_origins: origin("https://ehr.example/").into_iter().collect(), ..Settings::default() };
+    let settings = Settings { trusted_origins: origin("https://ehr.example/").into_iter().collect(), ..Settings::default() };
     let client = Client::new(settings).unwrap();
     for (address, allowed) in [
         ("https://ehr.example/fhir", true),

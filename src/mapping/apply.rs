@@ -96,12 +96,9 @@ fn translate_element(rule: &CodeRule, element: &Element, record: &mut Record, fi
                 }
                 match rule.targets.get(&code) {
                     Some(target) => add(record, concept, target),
-                    None if rule.report_others && !rule.ignore.contains(&code) => findings.push(Finding {
-                        problem: Problem::UnmappedCode,
-                        element: format!("{}.{}", element.resource_type, element.path.join(".")),
-                        system,
-                        code,
-                    }),
+                    None if rule.report_others && !rule.ignore.contains(&code) => {
+                        findings.push(Finding { problem: Problem::UnmappedCode, element: format!("{}.{}", element.resource_type, element.path.join(".")), system, code })
+                    }
                     None => {}
                 }
             }
@@ -130,7 +127,9 @@ fn convert_unit(rule: &UnitRule, units: &Units, record: &mut Record, observation
         return;
     }
     let value = record.get(quantity, "value").and_then(|node| Some((node, record.number(node)?)));
-    let converted = value.filter(|_| unit == rule.from).and_then(|(node, value)| Some((node, value, units.convert(value, &rule.from, &rule.to)?)));
+    let converted = value
+        .filter(|_| unit == rule.from)
+        .and_then(|(node, value)| Some((node, value, units.convert(value, &rule.from, &rule.to)?)));
     let Some((node, original, converted)) = converted else {
         findings.push(finding(Problem::UnexpectedUnit, "Observation.valueQuantity", &rule.observation));
         return;

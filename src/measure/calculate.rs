@@ -101,13 +101,7 @@ impl Measure {
         let environment = |period: &Period| {
             let mut parameters = self.parameters.clone();
             parameters.insert(MEASUREMENT_PERIOD.to_owned(), interval(period));
-            Environment {
-                parameters,
-                now: setting.now,
-                zone: setting.zone.clone(),
-                value_sets: setting.value_sets.clone(),
-                units: setting.units.clone(),
-            }
+            Environment { parameters, now: setting.now, zone: setting.zone.clone(), value_sets: setting.value_sets.clone(), units: setting.units.clone() }
         };
         Run { measure: self, environments: periods.iter().map(|period| (*period, environment(period))).collect() }
     }
@@ -268,8 +262,7 @@ impl Patient<'_> {
     }
 
     fn strata(&mut self, binding: &GroupBinding, memberships: &[Membership]) -> Result<Vec<BTreeMap<Vec<String>, Option<BTreeSet<Member>>>>, EvaluationError> {
-        let everyone: BTreeSet<Member> =
-            memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
+        let everyone: BTreeSet<Member> = memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
         let mut all = Vec::new();
         for stratifier in &binding.stratifiers {
             let mut strata: BTreeMap<Vec<String>, Option<BTreeSet<Member>>> = BTreeMap::new();
@@ -327,10 +320,7 @@ impl Patient<'_> {
     }
 
     fn render_elements(&self, elements: &[(Arc<str>, Value)], depth: usize) -> String {
-        let mut parts: Vec<String> = elements
-            .iter()
-            .filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, depth + 1)?)))
-            .collect();
+        let mut parts: Vec<String> = elements.iter().filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, depth + 1)?))).collect();
         parts.sort();
         parts.join(";")
     }

@@ -130,14 +130,21 @@ pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<
     if let Some(zone) = &text.zone
         && jiff::tz::TimeZone::get(&zone.value).is_err()
     {
-        found.push(Diagnostic::error(format!("no time zone is named `{}`", zone.value)).at(locate(source, zone)).help("use an IANA name, as `America/New_York`"));
+        found.push(
+            Diagnostic::error(format!("no time zone is named `{}`", zone.value))
+                .at(locate(source, zone))
+                .help("use an IANA name, as `America/New_York`"),
+        );
     }
     let expectations: Vec<Option<Expectation>> = text.expect.iter().map(|one| expectation(source, measure, one, &mut found)).collect();
     let lines = lines(source, text.resources, &mut found);
     if expectations.is_empty() {
         found.push(Diagnostic::error(format!("the case `{}` expects nothing", text.title)).help("name at least one period under `expect`"));
     }
-    let parameters = text.parameters.iter().map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    let parameters = text
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
     let case = Case {
         source: source.clone(),
         title: text.title,
@@ -208,7 +215,9 @@ fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, found: &mut Vec<Diagnos
             found.push(Diagnostic::error(format!("resource {number} of `{}` has no resourceType", source.name)));
             continue;
         };
-        object.entry("id").or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });
+        object
+            .entry("id")
+            .or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });
         if resource_type != "Patient" && !PATIENT_ELEMENTS.iter().any(|name| object.contains_key(*name)) {
             let name = if resource_type == "Device" { "patient" } else { "subject" };
             object.insert(name.into(), serde_json::json!({ "reference": format!("Patient/{patient}") }));
@@ -227,9 +236,7 @@ pub struct Coverage {
 impl Coverage {
     /// Definitions that were never true (or never had a member), and those that were never false (or empty).
     pub fn gaps(&self) -> (Vec<&str>, Vec<&str>) {
-        let never = |pick: fn(&(bool, bool)) -> bool| {
-            self.seen.iter().filter(|(_, seen)| !pick(seen)).map(|(name, _)| name.as_str()).collect()
-        };
+        let never = |pick: fn(&(bool, bool)) -> bool| self.seen.iter().filter(|(_, seen)| !pick(seen)).map(|(name, _)| name.as_str()).collect();
         (never(|seen| seen.0), never(|seen| seen.1))
     }
 
@@ -286,7 +293,10 @@ fn branching(measure: &Measure) -> Vec<(DefineId, String)> {
     let Some(root) = root else { return Vec::new() };
     let defines = program.defines(&root.name).into_iter();
     let decides = |define: &DefineId| matches!(program.define_type(*define), Type::Boolean | Type::List(_));
-    defines.filter(|(define, name)| decides(define) && *name != "Days Of Period").map(|(define, name)| (define, name.to_owned())).collect()
+    defines
+        .filter(|(define, name)| decides(define) && *name != "Days Of Period")
+        .map(|(define, name)| (define, name.to_owned()))
+        .collect()
 }
 
 fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure, mismatches: &mut Vec<Mismatch>) {

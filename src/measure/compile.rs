@@ -281,9 +281,8 @@ impl Linker<'_> {
         };
         if !fits {
             let message = format!("`{}` gives {ty}, a measure that counts `{basis}` expects {expected}", name.value);
-            self.found.push(
-                Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure"),
-            );
+            self.found
+                .push(Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure"));
         }
     }
 }

@@ -408,11 +408,7 @@ impl Group {
     /// What the algebra needs of the group.
     pub fn shape(&self, scoring: Scoring) -> GroupShape {
         let place = |id: &str| self.populations.iter().position(|population| population.id() == id);
-        let slot = |population: &Population| Slot {
-            code: population.code,
-            of: population.of.as_ref().and_then(|of| place(&of.value)),
-            aggregate: population.aggregate,
-        };
+        let slot = |population: &Population| Slot { code: population.code, of: population.of.as_ref().and_then(|of| place(&of.value)), aggregate: population.aggregate };
         GroupShape { scoring, slots: self.populations.iter().map(slot).collect() }
     }
 }
@@ -519,25 +515,13 @@ fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut V
 fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
     use PopulationCode::*;
     match scoring {
-        Scoring::Proportion => &[
-            (InitialPopulation, 1, 1),
-            (Denominator, 1, 1),
-            (DenominatorExclusion, 0, 1),
-            (DenominatorException, 0, 1),
-            (Numerator, 1, 1),
-            (NumeratorExclusion, 0, 1),
-        ],
-        Scoring::Ratio => &[
-            (InitialPopulation, 1, 2),
-            (Denominator, 1, 1),
-            (DenominatorExclusion, 0, 1),
-            (Numerator, 1, 1),
-            (NumeratorExclusion, 0, 1),
-            (MeasureObservation, 0, 2),
-        ],
-        Scoring::ContinuousVariable => {
-            &[(InitialPopulation, 1, 1), (MeasurePopulation, 1, 1), (MeasurePopulationExclusion, 0, 1), (MeasureObservation, 1, 1)]
+        Scoring::Proportion => {
+            &[(InitialPopulation, 1, 1), (Denominator, 1, 1), (DenominatorExclusion, 0, 1), (DenominatorException, 0, 1), (Numerator, 1, 1), (NumeratorExclusion, 0, 1)]
         }
+        Scoring::Ratio => {
+            &[(InitialPopulation, 1, 2), (Denominator, 1, 1), (DenominatorExclusion, 0, 1), (Numerator, 1, 1), (NumeratorExclusion, 0, 1), (MeasureObservation, 0, 2)]
+        }
+        Scoring::ContinuousVariable => &[(InitialPopulation, 1, 1), (MeasurePopulation, 1, 1), (MeasurePopulationExclusion, 0, 1), (MeasureObservation, 1, 1)],
         Scoring::Cohort => &[(InitialPopulation, 1, 1)],
     }
 }
@@ -550,19 +534,14 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
         if count < *least {
             found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(definition.scoring), code.code())).at(at.clone()));
         } else if count > *most {
-            found.push(
-                Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(at.clone()),
-            );
+            found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(at.clone()));
         }
     }
     let mut ids = BTreeMap::new();
     for population in &group.populations {
         let place = locate(source, &population.define);
         if !needed.iter().any(|(code, ..)| *code == population.code) {
-            found.push(
-                Diagnostic::error(format!("a {} has no population `{}`", word(definition.scoring), population.code.code()))
-                    .at(place.clone()),
-            );
+            found.push(Diagnostic::error(format!("a {} has no population `{}`", word(definition.scoring), population.code.code())).at(place.clone()));
         }
         if let Some(first) = ids.insert(population.id().to_owned(), place.clone()) {
             found.push(
@@ -601,9 +580,7 @@ fn check_dependence(source: &Arc<SourceFile>, group: &Group, population: &Popula
     let initial = group.populations.iter().filter(|other| other.code == PopulationCode::InitialPopulation).count();
     let sided = matches!(population.code, PopulationCode::Denominator | PopulationCode::Numerator);
     if initial > 1 && sided && population.of.is_none() {
-        found.push(
-            Diagnostic::error(format!("with two initial populations `{}` must say which one it is `of`", population.id())).at(place),
-        );
+        found.push(Diagnostic::error(format!("with two initial populations `{}` must say which one it is `of`", population.id())).at(place));
     }
     let Some(of) = &population.of else { return };
     let target = group.populations.iter().find(|other| other.id() == of.value);
@@ -621,9 +598,7 @@ fn check_dependence(source: &Arc<SourceFile>, group: &Group, population: &Popula
             }
             found.push(finding);
         }
-        Some(target) if !allowed(target.code) => found.push(
-            Diagnostic::error(format!("`{}` cannot be of `{}`", population.code.code(), of.value)).at(locate(source, of)),
-        ),
+        Some(target) if !allowed(target.code) => found.push(Diagnostic::error(format!("`{}` cannot be of `{}`", population.code.code(), of.value)).at(locate(source, of))),
         Some(_) => {}
     }
 }

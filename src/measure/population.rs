@@ -148,11 +148,7 @@ pub struct Criteria {
 impl Criteria {
     /// Nothing holds in any of `slots` populations.
     pub fn none(slots: usize) -> Criteria {
-        Criteria {
-            holds: vec![BTreeSet::new(); slots],
-            unknown: vec![BTreeMap::new(); slots],
-            observed: vec![BTreeMap::new(); slots],
-        }
+        Criteria { holds: vec![BTreeSet::new(); slots], unknown: vec![BTreeMap::new(); slots], observed: vec![BTreeMap::new(); slots] }
     }
 }
 
@@ -174,8 +170,7 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
     let mut result = vec![Membership::default(); shape.slots.len()];
     let find = |code| shape.slots.iter().position(|slot| slot.code == code);
     use PopulationCode::{
-        Denominator, DenominatorException, DenominatorExclusion, InitialPopulation, MeasurePopulation,
-        MeasurePopulationExclusion, Numerator, NumeratorExclusion,
+        Denominator, DenominatorException, DenominatorExclusion, InitialPopulation, MeasurePopulation, MeasurePopulationExclusion, Numerator, NumeratorExclusion,
     };
     for (index, slot) in shape.slots.iter().enumerate() {
         if slot.code == InitialPopulation {
@@ -186,8 +181,7 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
     let parent = |index: Option<usize>| index.and_then(|at| shape.slots.get(at)).and_then(|slot| slot.of).or(initial);
     let none = BTreeSet::new();
     let (denominator, numerator) = (find(Denominator), find(Numerator));
-    let (exclusion, exception, numerator_exclusion) =
-        (find(DenominatorExclusion), find(DenominatorException), find(NumeratorExclusion));
+    let (exclusion, exception, numerator_exclusion) = (find(DenominatorExclusion), find(DenominatorException), find(NumeratorExclusion));
     if let Some(index) = denominator {
         admit(&mut result, criteria, index, parent(denominator), &none);
     }
@@ -215,11 +209,7 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
             admit(&mut result, criteria, excluding, Some(index), &none);
         }
     }
-    for (base, removed) in [
-        (denominator, vec![exclusion, exception]),
-        (numerator, vec![numerator_exclusion]),
-        (find(MeasurePopulation), vec![find(MeasurePopulationExclusion)]),
-    ] {
+    for (base, removed) in [(denominator, vec![exclusion, exception]), (numerator, vec![numerator_exclusion]), (find(MeasurePopulation), vec![find(MeasurePopulationExclusion)])] {
         subtract(&mut result, base, &removed);
     }
     observe(shape, criteria, &mut result);
@@ -229,9 +219,7 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
 /// Members of slot `index`: those of the criterion that its parent has and `closed` has not.
 fn admit(result: &mut [Membership], criteria: &Criteria, index: usize, parent: Option<usize>, closed: &BTreeSet<Member>) {
     let parent_members = parent.and_then(|at| result.get(at)).map(|parent| parent.members.clone());
-    let open = |member: &Member| {
-        parent_members.as_ref().is_none_or(|members| members.contains(member)) && !closed.contains(member)
-    };
+    let open = |member: &Member| parent_members.as_ref().is_none_or(|members| members.contains(member)) && !closed.contains(member);
     let Some(own) = result.get_mut(index) else { return };
     if let Some(holds) = criteria.holds.get(index) {
         own.members = holds.iter().filter(|member| open(member)).cloned().collect();
@@ -267,11 +255,7 @@ fn observe(shape: &GroupShape, criteria: &Criteria, result: &mut [Membership]) {
         }
         let scored = slot.of.and_then(|at| result.get(at)).map(|found| found.scored.clone()).unwrap_or_default();
         let (Some(own), Some(observed)) = (result.get_mut(index), criteria.observed.get(index)) else { continue };
-        own.observed = observed
-            .iter()
-            .filter(|(member, _)| scored.contains(*member))
-            .map(|(member, value)| (member.clone(), *value))
-            .collect();
+        own.observed = observed.iter().filter(|(member, _)| scored.contains(*member)).map(|(member, value)| (member.clone(), *value)).collect();
         own.members = own.observed.keys().cloned().collect();
         own.scored = own.members.clone();
     }
@@ -320,9 +304,9 @@ impl Observations {
     }
 
     fn sum(&self) -> Option<Decimal> {
-        self.values.iter().try_fold(Decimal::ZERO, |sum, (value, times)| {
-            sum.checked_add(value.checked_mul(Decimal::from(*times))?)
-        })
+        self.values
+            .iter()
+            .try_fold(Decimal::ZERO, |sum, (value, times)| sum.checked_add(value.checked_mul(Decimal::from(*times))?))
     }
 
     fn nth(&self, index: u64) -> Option<Decimal> {
@@ -452,8 +436,7 @@ fn observation(shape: &GroupShape, tallies: &Tallies, code: PopulationCode) -> O
     shape.slots.iter().enumerate().find_map(|(index, slot)| {
         let observed = shape.slots.get(slot.of?)?;
         let method = slot.aggregate?;
-        (slot.code == PopulationCode::MeasureObservation && observed.code == code)
-            .then(|| tallies.0.get(index).and_then(|tally| tally.observations.aggregate(method)))
+        (slot.code == PopulationCode::MeasureObservation && observed.code == code).then(|| tallies.0.get(index).and_then(|tally| tally.observations.aggregate(method)))
     })
 }
 

@@ -120,8 +120,7 @@ impl Reporter<'_> {
                     let membership = result.groups.get(index).and_then(|found| found.memberships.get(slot));
                     membership.is_some_and(|membership| !membership.members.is_empty())
                 });
-                let entries: Vec<Value> =
-                    inside.map(|(patient, _)| json!({ "item": { "reference": format!("Patient/{patient}") } })).collect();
+                let entries: Vec<Value> = inside.map(|(patient, _)| json!({ "item": { "reference": format!("Patient/{patient}") } })).collect();
                 if let Some(object) = population.as_object_mut() {
                     object.insert("subjectResults".into(), json!({ "reference": format!("#{id}") }));
                 }
@@ -174,28 +173,27 @@ impl Reporter<'_> {
             own("zone", vec![part("zone", "valueString", self.facts.zone.as_str().into())]),
         ];
         for (parameter, value) in self.parameters {
-            extensions.push(own("parameter", vec![
-                part("name", "valueString", parameter.as_str().into()),
-                part("value", "valueString", value.as_str().into()),
-            ]));
+            extensions.push(own("parameter", vec![part("name", "valueString", parameter.as_str().into()), part("value", "valueString", value.as_str().into())]));
         }
         for (kind, name, version) in &self.facts.lineage {
-            extensions.push(own("lineage", vec![
-                part("kind", "valueCode", kind.as_str().into()),
-                part("name", "valueString", name.as_str().into()),
-                part("version", "valueString", version.as_str().into()),
-            ]));
+            extensions.push(own(
+                "lineage",
+                vec![part("kind", "valueCode", kind.as_str().into()), part("name", "valueString", name.as_str().into()), part("version", "valueString", version.as_str().into())],
+            ));
         }
         if let Some(partial) = partial {
             extensions.push(self.completeness());
             extensions.push(data_quality(partial));
             for (supplement, values) in self.definition.supplemental_data.iter().zip(&partial.supplements) {
                 for (value, count) in values {
-                    extensions.push(own("supplemental-data", vec![
-                        part("id", "valueString", supplement.id.value.as_str().into()),
-                        part("value", "valueString", value.as_str().into()),
-                        part("count", "valueInteger", (*count).into()),
-                    ]));
+                    extensions.push(own(
+                        "supplemental-data",
+                        vec![
+                            part("id", "valueString", supplement.id.value.as_str().into()),
+                            part("value", "valueString", value.as_str().into()),
+                            part("count", "valueInteger", (*count).into()),
+                        ],
+                    ));
                 }
             }
         }
@@ -241,10 +239,7 @@ impl Reporter<'_> {
         value.insert("id".into(), group.id.value.as_str().into());
         let mut extensions = vec![score_parts(&shape, &partial.all)];
         if let Some((low, high)) = population::bounds(&shape, &partial.all) {
-            extensions.push(own("score-bounds", vec![
-                part("low", "valueDecimal", decimal(low)),
-                part("high", "valueDecimal", decimal(high)),
-            ]));
+            extensions.push(own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))]));
         }
         value.insert("extension".into(), Value::Array(extensions));
         if let Some(text) = &group.text {
@@ -274,13 +269,7 @@ impl Reporter<'_> {
         Some(json!({ "value": decimal(population::divide(multiplied, scaled.denominator)?), "unit": rate.unit }))
     }
 
-    fn stratifier(
-        &self,
-        group: &Group,
-        shape: &GroupShape,
-        stratifier: &Stratifier,
-        strata: Option<&BTreeMap<Stratum, Tallies>>,
-    ) -> Value {
+    fn stratifier(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, strata: Option<&BTreeMap<Stratum, Tallies>>) -> Value {
         let mut value = Map::new();
         value.insert("id".into(), stratifier.id.value.as_str().into());
         if let Some(policy) = &stratifier.policy {
@@ -310,8 +299,9 @@ impl Reporter<'_> {
             value.insert("value".into(), concept);
         } else {
             let components = stratifier.components.iter().zip(name);
-            let components: Vec<Value> =
-                components.map(|(component, text)| json!({ "code": { "text": component.id.value }, "value": { "text": text } })).collect();
+            let components: Vec<Value> = components
+                .map(|(component, text)| json!({ "code": { "text": component.id.value }, "value": { "text": text } }))
+                .collect();
             value.insert("component".into(), Value::Array(components));
         }
         value.insert("population".into(), populations(group, tallies));
@@ -381,10 +371,7 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
 /// Numerator and denominator as the score uses them.
 fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Value {
     let score = population::score(shape, tallies);
-    own("score-parts", vec![
-        part("numerator", "valueDecimal", decimal(score.numerator)),
-        part("denominator", "valueDecimal", decimal(score.denominator)),
-    ])
+    own("score-parts", vec![part("numerator", "valueDecimal", decimal(score.numerator)), part("denominator", "valueDecimal", decimal(score.denominator))])
 }
 
 fn data_quality(partial: &Partial) -> Value {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::{Adapter, NightError, Stop, needs};
+use crate::cql::date_time::DateTime;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::record::{Record, Shape};
 use crate::mapping::Finding;
-use crate::cql::date_time::DateTime;
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts, Reporter};
 use crate::measure::result::Partial;
@@ -95,7 +95,9 @@ pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progre
             Ok(())
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(NightError::Broken("a thread that evaluates panicked".to_owned()))))
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(NightError::Broken("a thread that evaluates panicked".to_owned()))))
     });
     ended?;
     Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))

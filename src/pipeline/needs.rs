@@ -95,11 +95,11 @@ mod tests {
             requirement("Condition", "code", Codes::ValueSet("http://unknown".into())),
             requirement("Encounter", "type", Codes::ValueSet("http://vs".into())),
         ];
-        let found: Vec<String> = needs(requirements.iter(), &sets, &mapping()).iter().map(|need| format!("{} {:?}", need.resource_type, need.codes)).collect();
-        assert_eq!(
-            found,
-            ["Condition {}", "Encounter {}", "Observation {\"http://loinc.org|11884-4\", \"http://local|X\", \"http://snomed.info/sct|1\"}"]
-        );
+        let found: Vec<String> = needs(requirements.iter(), &sets, &mapping())
+            .iter()
+            .map(|need| format!("{} {:?}", need.resource_type, need.codes))
+            .collect();
+        assert_eq!(found, ["Condition {}", "Encounter {}", "Observation {\"http://loinc.org|11884-4\", \"http://local|X\", \"http://snomed.info/sct|1\"}"]);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use super::series::{self, Point};
 use super::{MeasureCard, Registry, Unit};
 
 pub(super) fn routes() -> Router<Registry> {
-    Router::new().route("/v1/sites", get(sites)).route("/v1/measures", get(measures)).route("/v1/measures/{id}/series", get(series_of))
+    Router::new()
+        .route("/v1/sites", get(sites))
+        .route("/v1/measures", get(measures))
+        .route("/v1/measures/{id}/series", get(series_of))
 }
 
 async fn sites(State(registry): State<Registry>) -> Response {

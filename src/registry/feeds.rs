@@ -96,7 +96,10 @@ pub(super) async fn receive(State(registry): State<Registry>, Tenant(site): Tena
 pub(super) async fn commit(State(registry): State<Registry>, Tenant(site): Tenant, Path(feed): Path<String>, headers: HeaderMap) -> Response {
     let (now, epoch) = (registry.now(), epoch(&headers));
     let (asked, asker, cards) = (feed.clone(), site.clone(), registry.clone());
-    let examined = registry.store.reading(move |connection| protocol::examine(connection, &asker, &asked, &cards.options.measures, now)).await;
+    let examined = registry
+        .store
+        .reading(move |connection| protocol::examine(connection, &asker, &asked, &cards.options.measures, now))
+        .await;
     let examined = match examined {
         Ok(examined) => examined,
         Err(problem) => return note(&registry, site, feed, problem).await,

@@ -261,7 +261,9 @@ fn card<'a>(registry: &'a Registry, id: &str) -> Option<&'a MeasureCard> {
 async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Response {
     let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
     let asked = card.clone();
-    let read = registry.store.reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
+    let read = registry
+        .store
+        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
     let (all, sites) = match read.await {
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
@@ -318,7 +320,9 @@ struct SitePage<'a> {
 async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, String)>) -> Response {
     let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
     let asked = card.clone();
-    let read = registry.store.reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
+    let read = registry
+        .store
+        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
     let (all, sites) = match read.await {
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),

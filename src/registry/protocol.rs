@@ -58,9 +58,11 @@ impl Refusal {
 
     /// The reasons as a FHIR OperationOutcome.
     pub fn outcome(&self) -> Value {
-        let shown = self.issues.iter().take(ISSUES_MAX).map(|issue| {
-            json!({ "severity": "error", "code": issue.code, "details": { "text": issue.text } })
-        });
+        let shown = self
+            .issues
+            .iter()
+            .take(ISSUES_MAX)
+            .map(|issue| json!({ "severity": "error", "code": issue.code, "details": { "text": issue.text } }));
         let mut issues: Vec<Value> = shown.collect();
         if let Some(more) = self.issues.len().checked_sub(ISSUES_MAX).filter(|more| *more > 0) {
             issues.push(json!({ "severity": "information", "code": "informational", "details": { "text": format!("{more} more issues") } }));
@@ -147,7 +149,9 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
     if said.key != Some(said.feed) {
         return Err(Refusal::new(400, "required", "header `Idempotency-Key` must be the feed's identifier").into());
     }
-    let epoch = said.epoch.ok_or_else(|| Refusal::new(400, "required", format!("header `{}` must be a whole number", crate::feed::EPOCH_HEADER)))?;
+    let epoch = said
+        .epoch
+        .ok_or_else(|| Refusal::new(400, "required", format!("header `{}` must be a whole number", crate::feed::EPOCH_HEADER)))?;
     if let Some(stored) = stored(transaction, site.id, said.feed)? {
         if stored.manifest != said.body {
             return Err(Refusal::new(409, "conflict", format!("feed `{}` was announced with another manifest", said.feed)).into());
@@ -196,10 +200,7 @@ fn integer(number: u64) -> i64 {
 /// Refuses a process older than one that was seen: two adapters run, or one was restored from a backup.
 fn fence(transaction: &Transaction<'_>, site: &Site, epoch: u64) -> Result<(), Problem> {
     if epoch < site.epoch {
-        let text = format!(
-            "epoch {epoch} is stale, {} was seen: another adapter sends for `{}`, or this one's state was restored from a backup",
-            site.epoch, site.name
-        );
+        let text = format!("epoch {epoch} is stale, {} was seen: another adapter sends for `{}`, or this one's state was restored from a backup", site.epoch, site.name);
         return Err(Refusal::new(409, "conflict", text).into());
     }
     transaction.execute("UPDATE site SET epoch = ?2 WHERE id = ?1", params![site.id, integer(epoch)])?;
@@ -314,10 +315,8 @@ pub fn receive(transaction: &Transaction<'_>, site: &Site, feed: &str, sha256: &
     if i64::try_from(body.len()) != Ok(expected) || sha256_hex(body) != sha256 {
         return Err(Refusal::new(422, "invalid", format!("the {} bytes received are not the {expected} that digest `{}` names", body.len(), shown(sha256))).into());
     }
-    transaction.execute(
-        "INSERT INTO part (site, sha256, body, received_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-        params![site.id, sha256, body, now.as_millisecond()],
-    )?;
+    transaction
+        .execute("INSERT INTO part (site, sha256, body, received_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING", params![site.id, sha256, body, now.as_millisecond()])?;
     Ok(())
 }
 
@@ -362,10 +361,7 @@ pub fn examine(connection: &Connection, site: &Site, feed: &str, cards: &[Measur
         let bytes: Vec<u8> = body.query_row(params![site.id, entry.sha256], |row| row.get(0))?;
         match report::read(&bytes, entry, site, cards, now) {
             Ok(reading) => drop(readings.insert(entry.sha256.clone(), reading)),
-            Err(reasons) => issues.extend(reasons.into_iter().map(|reason| Issue {
-                code: "invalid",
-                text: format!("{}: {reason}", shown_key(&entry.key)),
-            })),
+            Err(reasons) => issues.extend(reasons.into_iter().map(|reason| Issue { code: "invalid", text: format!("{}: {reason}", shown_key(&entry.key)) })),
         }
     }
     Ok(Examined::Read { manifest: Box::new(manifest), readings, issues })
@@ -400,7 +396,9 @@ pub fn commit(transaction: &Transaction<'_>, site: &Site, commit: &Commit<'_>, e
         Some(Stored { state, .. }) if state == "open" => {}
         _ => return Err(not_found().into()),
     }
-    let epoch = commit.epoch.ok_or_else(|| Refusal::new(400, "required", format!("header `{}` must be a whole number", crate::feed::EPOCH_HEADER)))?;
+    let epoch = commit
+        .epoch
+        .ok_or_else(|| Refusal::new(400, "required", format!("header `{}` must be a whole number", crate::feed::EPOCH_HEADER)))?;
     fence(transaction, site, epoch)?;
     follows(site, &manifest)?;
     let before = currents(transaction, site, &manifest, &mut issues)?;
@@ -439,9 +437,7 @@ fn currents(transaction: &Transaction<'_>, site: &Site, manifest: &Manifest, iss
     )?;
     let mut current = |key: &ReportKey, replaces: Option<&str>| -> rusqlite::Result<Option<Current>> {
         let found = select
-            .query_row(params![key.measure, site.id, key.period_start, key.period_end], |row| {
-                Ok(Current { number: row.get::<_, i64>(0)?.unsigned_abs(), sha256: row.get(1)? })
-            })
+            .query_row(params![key.measure, site.id, key.period_start, key.period_end], |row| Ok(Current { number: row.get::<_, i64>(0)?.unsigned_abs(), sha256: row.get(1)? }))
             .optional()?;
         if found.as_ref().and_then(|current| current.sha256.as_deref()) != replaces {
             issues.push(Issue { code: "conflict", text: format!("{}: the report it replaces is not the current one", shown_key(key)) });
@@ -449,7 +445,11 @@ fn currents(transaction: &Transaction<'_>, site: &Site, manifest: &Manifest, iss
         Ok(found)
     };
     let reports = manifest.reports.iter().map(|entry| current(&entry.key, entry.replaces.as_deref())).collect::<Result<_, _>>()?;
-    let withdrawals = manifest.withdrawals.iter().map(|withdrawal| current(&withdrawal.key, Some(&withdrawal.replaces))).collect::<Result<_, _>>()?;
+    let withdrawals = manifest
+        .withdrawals
+        .iter()
+        .map(|withdrawal| current(&withdrawal.key, Some(&withdrawal.replaces)))
+        .collect::<Result<_, _>>()?;
     Ok((reports, withdrawals))
 }
 
@@ -557,10 +557,7 @@ pub fn note_refusal(transaction: &Transaction<'_>, site: &Site, feed: &str, refu
         "INSERT INTO refusal (site, feed, status, reasons, at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![site.id, shown(feed), refusal.status, reasons.join("\n"), now.as_millisecond()],
     )?;
-    transaction.execute(
-        "DELETE FROM refusal WHERE site = ?1 AND id NOT IN (SELECT id FROM refusal WHERE site = ?1 ORDER BY id DESC LIMIT ?2)",
-        params![site.id, REFUSALS_KEPT],
-    )?;
+    transaction.execute("DELETE FROM refusal WHERE site = ?1 AND id NOT IN (SELECT id FROM refusal WHERE site = ?1 ORDER BY id DESC LIMIT ?2)", params![site.id, REFUSALS_KEPT])?;
     Ok(())
 }
 

@@ -30,9 +30,7 @@ impl ReceiptKey {
             write_secret(data, &path, der.as_ref())?;
         }
         let der = std::fs::read(&path)?;
-        let unusable = |error: &dyn std::fmt::Display| {
-            RegistryError::Configuration(format!("`{}` is not an ECDSA P-384 key in PKCS #8: {error}", path.display()))
-        };
+        let unusable = |error: &dyn std::fmt::Display| RegistryError::Configuration(format!("`{}` is not an ECDSA P-384 key in PKCS #8: {error}", path.display()));
         EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &der).map_err(|error| unusable(&error))?;
         let key = EncodingKey::from_ec_der(&der);
         let mut public = Jwk::from_encoding_key(&key, Algorithm::ES384).map_err(|error| unusable(&error))?;

@@ -198,7 +198,12 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
             reasons.push(format!("population `{}` has count {count}, which cannot be", code_of(population)));
         }
     }
-    let count = |code: &str| populations.iter().find(|population| code_of(population) == code).and_then(|population| decimal(population.get("count")?));
+    let count = |code: &str| {
+        populations
+            .iter()
+            .find(|population| code_of(population) == code)
+            .and_then(|population| decimal(population.get("count")?))
+    };
     let minus = |from: Option<Decimal>, codes: &[&str]| from.map(|from| codes.iter().filter_map(|code| count(code)).fold(from, |sum, count| sum - count));
     let observed = |side: &str, place: usize| score_part(group, side).or_else(|| observation(populations, side, place));
     let stated = score_part(group, "numerator").is_some();
@@ -245,10 +250,14 @@ fn observation(populations: &[Value], side: &str, place: usize) -> Option<Decima
             url.ends_with("criteriaReference").then(|| extension.get("valueString")?.as_str().map(str::to_owned)).flatten()
         })
     };
-    let named = observations.iter().find(|population| refers(population).is_some_and(|name| name == side || name.starts_with(&format!("{side}-"))));
+    let named = observations
+        .iter()
+        .find(|population| refers(population).is_some_and(|name| name == side || name.starts_with(&format!("{side}-"))));
     let unnamed = observations.get(place).filter(|population| refers(population).is_none());
     let population = *named.or(unnamed)?;
-    let quantity = extensions(population).iter().find_map(|extension| decimal(extension.pointer("/valueQuantity/value").or_else(|| extension.get("valueDecimal"))?));
+    let quantity = extensions(population)
+        .iter()
+        .find_map(|extension| decimal(extension.pointer("/valueQuantity/value").or_else(|| extension.get("valueDecimal"))?));
     quantity.or_else(|| decimal(population.get("count")?))
 }
 

@@ -118,19 +118,13 @@ impl RegistryStore {
     }
 
     /// Like [`Self::write`], off the async threads.
-    pub async fn writing<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(
-        &self,
-        f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
+    pub async fn writing<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E> {
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.write(f)).await.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()))
     }
 
     /// Like [`Self::read`], off the async threads.
-    pub async fn reading<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(
-        &self,
-        f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
+    pub async fn reading<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E> {
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.read(f)).await.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()))
     }
@@ -139,20 +133,14 @@ impl RegistryStore {
     pub fn add_site(&self, site: &NewSite, now: Timestamp) -> Result<Site, RegistryError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if site.name.is_empty() || site.name.len() > 63 || !site.name.chars().all(plain) {
-            return Err(RegistryError::Configuration(format!(
-                "site name `{}` must be 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses",
-                site.name
-            )));
+            return Err(RegistryError::Configuration(format!("site name `{}` must be 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses", site.name)));
         }
         self.write(|transaction| {
             let taken: Option<String> = transaction
                 .query_row("SELECT name FROM site WHERE name = ?1 OR client_id = ?2", params![site.name, site.client_id], |row| row.get(0))
                 .optional()?;
             if let Some(name) = taken {
-                return Err(RegistryError::Configuration(format!(
-                    "site `{name}` is registered already with this name or client identifier `{}`",
-                    site.client_id
-                )));
+                return Err(RegistryError::Configuration(format!("site `{name}` is registered already with this name or client identifier `{}`", site.client_id)));
             }
             let (jwks, url) = match &site.keys {
                 Keys::Set(set) => (Some(set), None),
@@ -201,9 +189,7 @@ fn migrate(writer: &mut Connection) -> Result<(), RegistryError> {
         }
         SCHEMA_VERSION => {}
         newer => {
-            return Err(RegistryError::Configuration(format!(
-                "the registry's database has schema version {newer}, this program knows {SCHEMA_VERSION}; use the newer program"
-            )));
+            return Err(RegistryError::Configuration(format!("the registry's database has schema version {newer}, this program knows {SCHEMA_VERSION}; use the newer program")));
         }
     }
     transaction.commit()?;
@@ -236,7 +222,10 @@ pub(super) fn sites(connection: &Connection) -> rusqlite::Result<Vec<Site>> {
 
 /// The site with this client identifier.
 pub(super) fn site_of_client(connection: &Connection, client_id: &str) -> rusqlite::Result<Option<Site>> {
-    connection.prepare_cached(&format!("SELECT {SITE_COLUMNS} FROM site WHERE client_id = ?1"))?.query_row([client_id], site_row).optional()
+    connection
+        .prepare_cached(&format!("SELECT {SITE_COLUMNS} FROM site WHERE client_id = ?1"))?
+        .query_row([client_id], site_row)
+        .optional()
 }
 
 /// The site a bearer token belongs to, while it is valid.
@@ -250,20 +239,15 @@ pub(super) fn site_of_token(connection: &Connection, token_sha256: &str, now: Ti
 pub(super) fn use_assertion(transaction: &Transaction<'_>, issuer: &str, jti: &str, expires: Timestamp, now: Timestamp) -> rusqlite::Result<bool> {
     // Kept an hour beyond expiry: longer than any clock skew that is tolerated.
     transaction.execute("DELETE FROM used_assertion WHERE expires_at < ?1", [now.as_millisecond() - 3_600_000])?;
-    let inserted = transaction.execute(
-        "INSERT INTO used_assertion (issuer, jti, expires_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-        params![issuer, jti, expires.as_millisecond()],
-    )?;
+    let inserted =
+        transaction.execute("INSERT INTO used_assertion (issuer, jti, expires_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", params![issuer, jti, expires.as_millisecond()])?;
     Ok(inserted == 1)
 }
 
 /// Stores a token by its digest and drops the expired ones.
 pub(super) fn add_token(transaction: &Transaction<'_>, sha256: &str, site: i64, scope: &str, expires: Timestamp, now: Timestamp) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM token WHERE expires_at <= ?1", [now.as_millisecond()])?;
-    transaction.execute(
-        "INSERT INTO token (sha256, site, scope, expires_at) VALUES (?1, ?2, ?3, ?4)",
-        params![sha256, site, scope, expires.as_millisecond()],
-    )?;
+    transaction.execute("INSERT INTO token (sha256, site, scope, expires_at) VALUES (?1, ?2, ?3, ?4)", params![sha256, site, scope, expires.as_millisecond()])?;
     Ok(())
 }
 
@@ -278,8 +262,9 @@ pub struct AuditHead {
 
 /// Appends one audit record in the transaction of the act it records.
 pub(super) fn append_audit(transaction: &Transaction<'_>, now: Timestamp, who: &str, what: &str, detail: Value) -> rusqlite::Result<AuditHead> {
-    let last: Option<(i64, String)> =
-        transaction.query_row("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let last: Option<(i64, String)> = transaction
+        .query_row("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
     let (sequence, previous) = last.map_or((1, AUDIT_START.to_owned()), |(sequence, hash)| (sequence + 1, hash));
     let body = json!({ "sequence": sequence, "at": now.to_string(), "who": who, "what": what, "detail": detail }).to_string();
     let hash = audit_hash(&previous, &body);

@@ -150,35 +150,18 @@ struct PeerClaims {
 /// Signs a client assertion for one token request. `audience` is the token endpoint's URL; `jti` must never repeat.
 ///
 /// No `nbf` and no `iat` are sent: a second of clock drift makes some servers refuse them.
-pub fn sign_client_assertion(
-    key: &SigningKey,
-    client_id: &str,
-    audience: &str,
-    now: Timestamp,
-    jti: &str,
-) -> Result<String, AssertionError> {
+pub fn sign_client_assertion(key: &SigningKey, client_id: &str, audience: &str, now: Timestamp, jti: &str) -> Result<String, AssertionError> {
     let mut header = jsonwebtoken::Header::new(key.algorithm().jwt());
     header.typ = Some("JWT".to_owned());
     header.kid = Some(key.kid().to_owned());
-    let claims = OwnClaims {
-        iss: client_id,
-        sub: client_id,
-        aud: audience,
-        exp: now.as_second().saturating_add(LIFETIME_SECONDS),
-        jti,
-    };
+    let claims = OwnClaims { iss: client_id, sub: client_id, aud: audience, exp: now.as_second().saturating_add(LIFETIME_SECONDS), jti };
     jsonwebtoken::encode(&header, &claims, key.encoding()).map_err(|_| AssertionError::Sign)
 }
 
 /// Verifies a client assertion at instant `now` against the accepted `audiences` and the keys registered for its issuer.
 ///
 /// Keys come from `jwks_of` alone, never from the assertion; the algorithm must fit the key. The caller checks replay.
-pub fn verify_client_assertion(
-    jwt: &str,
-    audiences: &[String],
-    now: Timestamp,
-    jwks_of: impl Fn(&str) -> Option<Jwks>,
-) -> Result<VerifiedAssertion, AssertionError> {
+pub fn verify_client_assertion(jwt: &str, audiences: &[String], now: Timestamp, jwks_of: impl Fn(&str) -> Option<Jwks>) -> Result<VerifiedAssertion, AssertionError> {
     if jwt.len() > ASSERTION_BYTES_MAX {
         return Err(AssertionError::TooLong);
     }
@@ -191,8 +174,7 @@ pub fn verify_client_assertion(
     let key = select_key(&registered, kid, algorithm)?;
     check_signature(jwt, key, algorithm)?;
     check_claims(&claims, audiences, now)?;
-    let expires = Timestamp::from_second(claims.exp)
-        .map_err(|_| AssertionError::Claim { claim: "exp", reason: "is out of range" })?;
+    let expires = Timestamp::from_second(claims.exp).map_err(|_| AssertionError::Claim { claim: "exp", reason: "is out of range" })?;
     Ok(VerifiedAssertion { client_id: claims.iss, jti: claims.jti, expires })
 }
 
@@ -200,9 +182,7 @@ fn read_unverified(jwt: &str) -> Result<(PeerHeader, PeerClaims), AssertionError
     use base64::Engine as _;
     let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let mut parts = jwt.split('.');
-    let (Some(header), Some(claims), Some(signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(AssertionError::Malformed("three parts"));
     };
     if signature.is_empty() {
@@ -212,20 +192,12 @@ fn read_unverified(jwt: &str) -> Result<(PeerHeader, PeerClaims), AssertionError
     let claims = engine.decode(claims).map_err(|_| AssertionError::Malformed("base64url claims"))?;
     // A typed reading also refuses repeated members and an `exp` that is not a whole number.
     let header = serde_json::from_slice(&header).map_err(|_| AssertionError::Malformed("a readable header"))?;
-    let claims = serde_json::from_slice(&claims)
-        .map_err(|_| AssertionError::Malformed("readable `iss`, `sub`, `aud`, `exp` and `jti`"))?;
+    let claims = serde_json::from_slice(&claims).map_err(|_| AssertionError::Malformed("readable `iss`, `sub`, `aud`, `exp` and `jti`"))?;
     Ok((header, claims))
 }
 
 fn check_header(header: &PeerHeader) -> Result<Algorithm, AssertionError> {
-    let untrusted = [
-        ("crit", &header.crit),
-        ("jku", &header.jku),
-        ("jwk", &header.jwk),
-        ("x5u", &header.x5u),
-        ("x5c", &header.x5c),
-        ("b64", &header.b64),
-    ];
+    let untrusted = [("crit", &header.crit), ("jku", &header.jku), ("jwk", &header.jwk), ("x5u", &header.x5u), ("x5c", &header.x5c), ("b64", &header.b64)];
     if let Some((name, _)) = untrusted.iter().find(|(_, value)| value.is_some()) {
         return Err(AssertionError::Header(name));
     }
@@ -251,11 +223,7 @@ fn select_key<'a>(keys: &'a Jwks, kid: &str, algorithm: Algorithm) -> Result<&'a
     if kid.is_empty() || kid.len() > NAME_BYTES_MAX {
         return Err(AssertionError::Key(0));
     }
-    let fitting: Vec<&Jwk> = keys
-        .keys
-        .iter()
-        .filter(|key| key.common.key_id.as_deref() == Some(kid) && key_fits(key, algorithm))
-        .collect();
+    let fitting: Vec<&Jwk> = keys.keys.iter().filter(|key| key.common.key_id.as_deref() == Some(kid) && key_fits(key, algorithm)).collect();
     match fitting.as_slice() {
         [key] => Ok(key),
         others => Err(AssertionError::Key(others.len())),
@@ -271,16 +239,12 @@ fn key_fits(key: &Jwk, algorithm: Algorithm) -> bool {
         (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es384) => ec.curve == EllipticCurve::P384,
         _ => false,
     };
-    let declared = key.common.key_algorithm.is_none_or(|named| {
-        matches!(
-            (named, algorithm),
-            (jsonwebtoken::jwk::KeyAlgorithm::RS384, Algorithm::Rs384)
-                | (jsonwebtoken::jwk::KeyAlgorithm::ES384, Algorithm::Es384)
-        )
-    });
+    let declared = key
+        .common
+        .key_algorithm
+        .is_none_or(|named| matches!((named, algorithm), (jsonwebtoken::jwk::KeyAlgorithm::RS384, Algorithm::Rs384) | (jsonwebtoken::jwk::KeyAlgorithm::ES384, Algorithm::Es384)));
     let purpose = key.common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
-    let operations =
-        key.common.key_operations.as_ref().is_none_or(|allowed| allowed.contains(&KeyOperations::Verify));
+    let operations = key.common.key_operations.as_ref().is_none_or(|allowed| allowed.contains(&KeyOperations::Verify));
     shape && declared && purpose && operations
 }
 

@@ -136,14 +136,7 @@ enum Failure {
 impl TokenClient {
     /// A token client that speaks through `http`, which must be one without tokens of its own.
     pub fn new(http: Client, settings: TokenSettings, clock: Arc<dyn Clock>) -> TokenClient {
-        TokenClient {
-            http,
-            settings,
-            clock,
-            held: Mutex::new(None),
-            granted: Mutex::new(None),
-            single_flight: tokio::sync::Mutex::new(Progress::default()),
-        }
+        TokenClient { http, settings, clock, held: Mutex::new(None), granted: Mutex::new(None), single_flight: tokio::sync::Mutex::new(Progress::default()) }
     }
 
     /// The scopes of the last token, as the server wrote them; `None` before the first token or when it did not say.
@@ -210,9 +203,8 @@ impl TokenClient {
         let endpoint = &self.settings.endpoint;
         let jti = uuid::Uuid::new_v4().to_string();
         let now = self.clock.now();
-        let assertion =
-            sign_client_assertion(&self.settings.key, &self.settings.client_id, endpoint.as_str(), now, &jti)
-                .map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
+        let assertion = sign_client_assertion(&self.settings.key, &self.settings.client_id, endpoint.as_str(), now, &jti)
+            .map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
         let scope = self.settings.scopes.get(writing).map(String::as_str).unwrap_or_default();
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -299,11 +291,7 @@ fn grants_read(scope: &str, resource_type: &str) -> bool {
 /// The scopes for reading `types`, in the writing the server prefers first and the other one second.
 pub fn scopes_for(types: &BTreeSet<String>, configuration: &SmartConfiguration) -> Vec<String> {
     let write = |right: &str| types.iter().map(|name| format!("system/{name}.{right}")).collect::<Vec<_>>().join(" ");
-    if configuration.scopes_v1 && !configuration.scopes_v2 {
-        vec![write("read"), write("rs")]
-    } else {
-        vec![write("rs"), write("read")]
-    }
+    if configuration.scopes_v1 && !configuration.scopes_v2 { vec![write("read"), write("rs")] } else { vec![write("rs"), write("read")] }
 }
 
 #[cfg(test)]
@@ -334,8 +322,14 @@ mod tests {
     fn lifetimes_as_servers_write_them() {
         use serde_json::json;
         let cases = [
-            (json!(300), 300), (json!("300"), 300), (json!(299.7), 299), (json!(0), 300), (json!(-5), 300),
-            (json!(null), 300), (json!("soon"), 300), (json!(99_999_999_999_i64), LIFETIME_SECONDS_MAX),
+            (json!(300), 300),
+            (json!("300"), 300),
+            (json!(299.7), 299),
+            (json!(0), 300),
+            (json!(-5), 300),
+            (json!(null), 300),
+            (json!("soon"), 300),
+            (json!(99_999_999_999_i64), LIFETIME_SECONDS_MAX),
         ];
         for (value, expected) in cases {
             assert_eq!(lifetime(Some(&value)), expected, "{value}");

@@ -109,15 +109,7 @@ impl Snapshot {
             transaction.execute(
                 "INSERT INTO segment (pull_id, partition, number, records, bytes, sha256, index_sha256)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    prepared.pull.0,
-                    row.partition,
-                    row.number,
-                    row.records as i64,
-                    row.bytes as i64,
-                    row.sha256,
-                    row.index_sha256
-                ],
+                params![prepared.pull.0, row.partition, row.number, row.records as i64, row.bytes as i64, row.sha256, row.index_sha256],
             )?;
         }
         for row in &prepared.states {
@@ -174,13 +166,7 @@ impl Snapshot {
         Ok(sorted)
     }
 
-    fn prepare_partition(
-        &self,
-        partition: Partition,
-        sorted: &Sorted,
-        reconcile: &Reconcile,
-        prepared: &mut Prepared,
-    ) -> Result<(), SnapshotError> {
+    fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
         let winners = self.winners(partition, sorted, prepared.pull)?;
         let written: BTreeMap<&ResourceKey, u64> = winners
@@ -215,12 +201,7 @@ impl Snapshot {
     }
 
     /// For each key of a partition's sorted file, the place (ordinal) of its newest copy.
-    fn winners(
-        &self,
-        partition: Partition,
-        sorted: &Sorted,
-        pull: PullId,
-    ) -> Result<BTreeMap<ResourceKey, (u64, Rank)>, SnapshotError> {
+    fn winners(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<BTreeMap<ResourceKey, (u64, Rank)>, SnapshotError> {
         let mut winners: BTreeMap<ResourceKey, (u64, Rank)> = BTreeMap::new();
         let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? else { return Ok(winners) };
         let mut ordinal = 0;
@@ -228,8 +209,7 @@ impl Snapshot {
             let key = (header.resource_type.clone(), header.id.clone());
             let rank = Rank::of(&header);
             let moved_on = sorted.place(&key).is_some_and(|place| place != partition);
-            let better =
-                winners.get(&key).is_none_or(|(_, best)| rank.within_pull(best) == Ordering::Greater);
+            let better = winners.get(&key).is_none_or(|(_, best)| rank.within_pull(best) == Ordering::Greater);
             if better && !moved_on {
                 winners.insert(key, (ordinal, rank));
             }
@@ -238,26 +218,13 @@ impl Snapshot {
         Ok(winners)
     }
 
-    fn sorted_reader(
-        &self,
-        partition: Partition,
-        sorted: &Sorted,
-        pull: PullId,
-    ) -> Result<Option<SortedReader>, SnapshotError> {
+    fn sorted_reader(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<Option<SortedReader>, SnapshotError> {
         let Some(path) = sorted.files.get(&partition) else { return Ok(None) };
-        let reader = LineReader::open(path, &self.key, &stage_name(pull, &partition.name()))
-            .map_err(|error| SnapshotError::File { path: path.clone(), error })?;
+        let reader = LineReader::open(path, &self.key, &stage_name(pull, &partition.name())).map_err(|error| SnapshotError::File { path: path.clone(), error })?;
         Ok(Some(SortedReader { reader, path: path.clone() }))
     }
 
-    fn write_segments(
-        &self,
-        partition: Partition,
-        sorted: &Sorted,
-        ordinals: &BTreeSet<u64>,
-        gone: &[Header],
-        prepared: &mut Prepared,
-    ) -> Result<Vec<Header>, SnapshotError> {
+    fn write_segments(&self, partition: Partition, sorted: &Sorted, ordinals: &BTreeSet<u64>, gone: &[Header], prepared: &mut Prepared) -> Result<Vec<Header>, SnapshotError> {
         let pull = prepared.pull;
         let mut open = OpenSegment::start(self, pull, partition, 0)?;
         for header in gone {
@@ -344,18 +311,9 @@ impl OpenSegment {
         create_folder(&folder)?;
         let create = |kind: &str| {
             let path = snapshot.segment_path(pull.0, &partition, number, kind);
-            LineWriter::create(&path, &snapshot.key, &segment_name(pull.0, &partition, number, kind))
-                .map_err(|error| SnapshotError::File { path, error })
+            LineWriter::create(&path, &snapshot.key, &segment_name(pull.0, &partition, number, kind)).map_err(|error| SnapshotError::File { path, error })
         };
-        Ok(OpenSegment {
-            data: create("ndjson")?,
-            index: create("index")?,
-            folder,
-            partition,
-            number,
-            records: 0,
-            json_bytes: 0,
-        })
+        Ok(OpenSegment { data: create("ndjson")?, index: create("index")?, folder, partition, number, records: 0, json_bytes: 0 })
     }
 
     fn push(&mut self, header: &Header, json: Option<&[u8]>) -> Result<(), SnapshotError> {
@@ -406,8 +364,7 @@ pub(super) fn digest_of(connection: &Connection, upto: i64) -> Result<String, St
 pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
     let mut total: BTreeMap<String, u64> = BTreeMap::new();
     for (partition, _, counts) in states(connection, i64::MAX)? {
-        let counts: BTreeMap<String, u64> = serde_json::from_str(&counts)
-            .map_err(|_| StoreError::Corrupt(format!("counts of partition `{partition}`")))?;
+        let counts: BTreeMap<String, u64> = serde_json::from_str(&counts).map_err(|_| StoreError::Corrupt(format!("counts of partition `{partition}`")))?;
         for (resource_type, count) in counts {
             *total.entry(resource_type).or_default() += count;
         }
@@ -420,8 +377,6 @@ fn states(connection: &Connection, upto: i64) -> Result<Vec<(String, String, Str
         "SELECT partition, digest, counts, max(pull_id) FROM partition_state WHERE pull_id <= ?1
          GROUP BY partition ORDER BY partition",
     )?;
-    let rows = statement
-        .query_map([upto], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<Vec<_>, _>>()?;
+    let rows = statement.query_map([upto], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<Vec<_>, _>>()?;
     Ok(rows)
 }

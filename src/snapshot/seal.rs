@@ -65,10 +65,7 @@ impl Key {
         {
             use std::os::unix::fs::PermissionsExt as _;
             if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "snapshot key is readable by others than its owner; run chmod 600 on it",
-                ));
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "snapshot key is readable by others than its owner; run chmod 600 on it"));
             }
         }
         Key::from_text(&text)
@@ -214,16 +211,7 @@ impl<R: Read> SealReader<R> {
             return Err(damaged());
         }
         let key = key.derive(salt)?;
-        let mut reader = SealReader {
-            inner,
-            key,
-            name: name.to_owned(),
-            number: 0,
-            ahead: Vec::new(),
-            plain: Vec::new(),
-            at: 0,
-            ended: false,
-        };
+        let mut reader = SealReader { inner, key, name: name.to_owned(), number: 0, ahead: Vec::new(), plain: Vec::new(), at: 0, ended: false };
         reader.ahead = reader.next_chunk()?;
         Ok(reader)
     }

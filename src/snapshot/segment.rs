@@ -150,9 +150,7 @@ impl LineReader {
     pub fn header(&mut self) -> io::Result<Option<Header>> {
         match self.line()? {
             None => Ok(None),
-            Some(line) => Header::read(line)
-                .map(Some)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stored header is unreadable")),
+            Some(line) => Header::read(line).map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stored header is unreadable")),
         }
     }
 }

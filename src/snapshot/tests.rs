@@ -21,10 +21,7 @@ impl Bench {
     fn begin(&self) -> PullId {
         self.store
             .transaction(|transaction| {
-                transaction.execute(
-                    "INSERT INTO pull (source, state, full, plan, started_at) VALUES ('s', 'open', 1, 'p', 't')",
-                    [],
-                )?;
+                transaction.execute("INSERT INTO pull (source, state, full, plan, started_at) VALUES ('s', 'open', 1, 'p', 't')", [])?;
                 Ok(PullId(transaction.last_insert_rowid()))
             })
             .unwrap()
@@ -53,15 +50,7 @@ fn resource(resource_type: &str, id: &str, patient: &str, version: Option<u64>, 
     let json = format!(r#"{{"resourceType":"{resource_type}","id":"{id}","note":"{content}"}}"#).into_bytes();
     let mut hash = [0; 32];
     hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &json).as_ref());
-    let header = Header {
-        resource_type: resource_type.to_owned(),
-        id: id.to_owned(),
-        patient: patient.to_owned(),
-        version,
-        updated: None,
-        hash,
-        removed: false,
-    };
+    let header = Header { resource_type: resource_type.to_owned(), id: id.to_owned(), patient: patient.to_owned(), version, updated: None, hash, removed: false };
     Incoming { header, json }
 }
 
@@ -109,11 +98,7 @@ fn newest_version_wins_whatever_the_order_and_the_files() {
 fn a_second_pull_writes_only_what_changed_and_the_first_stays_readable() {
     let bench = Bench::new();
     let snapshot = bench.open();
-    let first = [
-        resource("Patient", "p1", "p1", Some(1), "a"),
-        resource("Patient", "p2", "p2", Some(1), "a"),
-        resource("Observation", "o1", "p1", Some(1), "a"),
-    ];
+    let first = [resource("Patient", "p1", "p1", Some(1), "a"), resource("Patient", "p2", "p2", Some(1), "a"), resource("Observation", "o1", "p1", Some(1), "a")];
     let (one, ..) = bench.pull(&snapshot, &[&first], &full(&["Patient", "Observation"]));
     let before = (all(&snapshot, None), snapshot.digest().unwrap());
     assert_eq!(bench.pull(&snapshot, &[&first], &full(&["Patient", "Observation"])), (PullId(2), 0, 0));

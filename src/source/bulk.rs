@@ -118,13 +118,7 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
 
 fn record_gap(pull: &Pull<'_>, export: &Export, reason: &str) -> Result<(), SourceError> {
     for name in &export.types {
-        pull.record(&Unit {
-            name: format!("export {name}"),
-            resource_type: name.clone(),
-            query: "export".to_owned(),
-            gap: Some(reason.to_owned()),
-            ..Unit::default()
-        })?;
+        pull.record(&Unit { name: format!("export {name}"), resource_type: name.clone(), query: "export".to_owned(), gap: Some(reason.to_owned()), ..Unit::default() })?;
     }
     Ok(())
 }
@@ -139,10 +133,7 @@ async fn attempt(pull: &mut Pull<'_>, export: &Export) -> Result<(), Trouble> {
         check_fresh(&manifest, &job)?;
         let text = serde_json::to_string(&manifest).map_err(|_| Trouble::Gap("the manifest cannot be kept".to_owned()))?;
         pull.snapshot.store().with(|connection| {
-            connection.execute(
-                "UPDATE bulk_job SET state = 'complete', manifest = ?2, transaction_time = ?3 WHERE id = ?1",
-                params![job.id, text, manifest.transaction_time],
-            )?;
+            connection.execute("UPDATE bulk_job SET state = 'complete', manifest = ?2, transaction_time = ?3 WHERE id = ?1", params![job.id, text, manifest.transaction_time])?;
             Ok(())
         })?;
         job.manifest = Some(manifest);
@@ -155,23 +146,12 @@ async fn attempt(pull: &mut Pull<'_>, export: &Export) -> Result<(), Trouble> {
 fn load_job(pull: &Pull<'_>) -> Result<Option<Job>, StoreError> {
     pull.snapshot.store().with(|connection| {
         let row = connection
-            .query_row(
-                "SELECT id, state, status_url, kicked_off_at, manifest FROM bulk_job WHERE pull_id = ?1 ORDER BY id DESC LIMIT 1",
-                [pull.id.0],
-                |row| {
-                    Ok((
-                        row.get::<_, i64>(0)?,
-                        row.get::<_, String>(1)?,
-                        row.get::<_, Option<String>>(2)?,
-                        row.get::<_, String>(3)?,
-                        row.get::<_, Option<String>>(4)?,
-                    ))
-                },
-            )
+            .query_row("SELECT id, state, status_url, kicked_off_at, manifest FROM bulk_job WHERE pull_id = ?1 ORDER BY id DESC LIMIT 1", [pull.id.0], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?, row.get::<_, String>(3)?, row.get::<_, Option<String>>(4)?))
+            })
             .optional()?;
         let Some((id, state, status_url, at, manifest)) = row else { return Ok(None) };
-        let kicked_off_at =
-            at.parse().map_err(|_| StoreError::Corrupt("time of an export's kick-off".to_owned()))?;
+        let kicked_off_at = at.parse().map_err(|_| StoreError::Corrupt("time of an export's kick-off".to_owned()))?;
         let manifest = manifest.and_then(|text| serde_json::from_str(&text).ok());
         Ok(Some(Job { id, state, status_url, kicked_off_at, manifest }))
     })
@@ -179,10 +159,7 @@ fn load_job(pull: &Pull<'_>) -> Result<Option<Job>, StoreError> {
 
 fn lose(pull: &Pull<'_>) -> Result<(), SourceError> {
     pull.snapshot.store().with(|connection| {
-        connection.execute(
-            "UPDATE bulk_job SET state = 'lost' WHERE pull_id = ?1 AND state IN ('intent', 'running', 'complete')",
-            [pull.id.0],
-        )?;
+        connection.execute("UPDATE bulk_job SET state = 'lost' WHERE pull_id = ?1 AND state IN ('intent', 'running', 'complete')", [pull.id.0])?;
         Ok(())
     })?;
     Ok(ledger::forget(pull.snapshot.store(), pull.id, "file ")?)
@@ -201,15 +178,10 @@ async fn kick_off(pull: &Pull<'_>, export: &Export) -> Result<Job, Trouble> {
     let now = pull.clock.now();
     // The intent is on disk first: after a kill between the server's answer and ours, the orphan is known of.
     let id = pull.snapshot.store().with(|connection| {
-        connection.execute(
-            "INSERT INTO bulk_job (pull_id, request, state, kicked_off_at) VALUES (?1, ?2, 'intent', ?3)",
-            params![pull.id.0, export.path, now.to_string()],
-        )?;
+        connection.execute("INSERT INTO bulk_job (pull_id, request, state, kicked_off_at) VALUES (?1, ?2, 'intent', ?3)", params![pull.id.0, export.path, now.to_string()])?;
         Ok(connection.last_insert_rowid())
     })?;
-    let mut request = Request::new(Method::GET, address)
-        .header("accept", "application/fhir+json")
-        .header("prefer", "respond-async");
+    let mut request = Request::new(Method::GET, address).header("accept", "application/fhir+json").header("prefer", "respond-async");
     // A kick-off whose fate is unknown is not blindly repeated: it might start a second export.
     request.idempotent = false;
     let answer = pull.source.client.send(request).await?;
@@ -223,10 +195,8 @@ async fn kick_off(pull: &Pull<'_>, export: &Export) -> Result<Job, Trouble> {
     };
     let kicked_off_at = answer.date().unwrap_or(now);
     pull.snapshot.store().with(|connection| {
-        connection.execute(
-            "UPDATE bulk_job SET state = 'running', status_url = ?2, kicked_off_at = ?3 WHERE id = ?1",
-            params![id, status_url.as_str(), kicked_off_at.to_string()],
-        )?;
+        connection
+            .execute("UPDATE bulk_job SET state = 'running', status_url = ?2, kicked_off_at = ?3 WHERE id = ?1", params![id, status_url.as_str(), kicked_off_at.to_string()])?;
         Ok(())
     })?;
     Ok(Job { id, state: "running".to_owned(), status_url: Some(status_url.into()), kicked_off_at, manifest: None })
@@ -286,8 +256,7 @@ fn add_page(manifest: &mut Manifest, answer: &Response) -> Result<Option<Url>, T
         Some(Value::String(requires)) => requires.eq_ignore_ascii_case("true"),
         _ => true,
     };
-    let lists =
-        [("output", Kind::Output), ("deleted", Kind::Deleted), ("error", Kind::Error), ("outcome", Kind::Error)];
+    let lists = [("output", Kind::Output), ("deleted", Kind::Deleted), ("error", Kind::Error), ("outcome", Kind::Error)];
     for (name, kind) in lists {
         for file in page.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
             let url = text(file.get("url")).and_then(|url| answer.url.join(&url).ok());
@@ -383,8 +352,7 @@ async fn fetch_file(pull: &Pull<'_>, file: &File, requires_token: bool, unit: Un
             Ok(complaint) => {
                 let received = receiving.unit.received;
                 let short = file.count.filter(|count| *count > received && file.kind == Kind::Output);
-                let gap = complaint
-                    .or_else(|| short.map(|count| format!("the manifest announced {count} and the file holds {received}")));
+                let gap = complaint.or_else(|| short.map(|count| format!("the manifest announced {count} and the file holds {received}")));
                 if gap.is_none() || attempt >= FILE_ATTEMPTS_MAX || file.kind == Kind::Error {
                     return Ok(receiving.finish(gap)?);
                 }
@@ -403,13 +371,7 @@ async fn fetch_file(pull: &Pull<'_>, file: &File, requires_token: bool, unit: Un
 }
 
 /// Streams one file into its stage. Gives the server's complaint, for an error file.
-async fn download(
-    pull: &Pull<'_>,
-    address: &Url,
-    requires_token: bool,
-    kind: Kind,
-    receiving: &mut Receiving<'_>,
-) -> Result<Option<String>, Trouble> {
+async fn download(pull: &Pull<'_>, address: &Url, requires_token: bool, kind: Kind, receiving: &mut Receiving<'_>) -> Result<Option<String>, Trouble> {
     let mut request = Request::new(Method::GET, address.clone()).header("accept", "application/fhir+ndjson");
     if !requires_token {
         request.token = Token::Never;
@@ -452,12 +414,7 @@ async fn download(
     Ok(complaint)
 }
 
-fn take_line(
-    receiving: &mut Receiving<'_>,
-    kind: Kind,
-    event: Event<'_>,
-    complaint: &mut Option<String>,
-) -> Result<(), SourceError> {
+fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, complaint: &mut Option<String>) -> Result<(), SourceError> {
     match (event, kind) {
         (Event::TooLong { number, length, start }, _) => {
             receiving.unit.received += 1;
@@ -499,9 +456,7 @@ pub(super) async fn release_finished(pull: &Pull<'_>) -> Result<(), SourceError>
             "SELECT bulk_job.id, status_url FROM bulk_job JOIN pull ON pull.id = pull_id
              WHERE bulk_job.state = 'complete' AND pull.state <> 'open' AND status_url IS NOT NULL AND source = ?1",
         )?;
-        let rows = statement
-            .query_map([pull.source.name()], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<Vec<_>, _>>()?;
+        let rows = statement.query_map([pull.source.name()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<_>, _>>()?;
         Ok(rows)
     })?;
     for (id, status_url) in jobs {

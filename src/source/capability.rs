@@ -44,13 +44,9 @@ impl Capability {
         let software = statement.get("software");
         let mut capability = Capability {
             fhir_version: text(statement.get("fhirVersion")),
-            software: format!(
-                "{} {}",
-                text(software.and_then(|software| software.get("name"))),
-                text(software.and_then(|software| software.get("version")))
-            )
-            .trim()
-            .to_owned(),
+            software: format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version"))))
+                .trim()
+                .to_owned(),
             ..Capability::default()
         };
         for rest in items(statement.get("rest")) {
@@ -98,9 +94,7 @@ fn oauth_token_address(rest: &Value) -> Option<&str> {
     items(rest.get("security")?.get("extension"))
         .iter()
         .find(|extension| extension.get("url").and_then(Value::as_str).is_some_and(|url| url.ends_with("/oauth-uris")))
-        .and_then(|extension| {
-            items(extension.get("extension")).iter().find(|part| part.get("url").and_then(Value::as_str) == Some("token"))
-        })
+        .and_then(|extension| items(extension.get("extension")).iter().find(|part| part.get("url").and_then(Value::as_str) == Some("token")))
         .and_then(|part| part.get("valueUri")?.as_str())
 }
 
@@ -109,9 +103,7 @@ pub async fn probe(client: &Client, base: &Url) -> Result<Capability, SourceErro
     let address = below(base, "metadata")?;
     let request = Request::new(Method::GET, address).header("accept", "application/fhir+json").without_token();
     let answer = client.send(request).await?;
-    let statement = answer
-        .json::<Value>()
-        .filter(|value| value.get("resourceType").and_then(Value::as_str) == Some("CapabilityStatement"));
+    let statement = answer.json::<Value>().filter(|value| value.get("resourceType").and_then(Value::as_str) == Some("CapabilityStatement"));
     let Some(statement) = statement.filter(|_| answer.is_success()) else {
         return Err(SourceError::NotFhir { status: answer.status });
     };

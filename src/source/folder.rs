@@ -90,11 +90,7 @@ enum Kind {
 fn kind(path: &Path) -> Option<Kind> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
-    if name.ends_with(".ndjson") || name.ends_with(".jsonl") {
-        Some(Kind::Lines)
-    } else {
-        name.ends_with(".json").then_some(Kind::Document)
-    }
+    if name.ends_with(".ndjson") || name.ends_with(".jsonl") { Some(Kind::Lines) } else { name.ends_with(".json").then_some(Kind::Document) }
 }
 
 /// The readable files below a path, sorted, so that the order of the file system does not matter.
@@ -234,12 +230,7 @@ mod tests {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(lines.as_bytes()).unwrap();
         let zst = zstd::encode_all(lines.as_bytes(), 1).unwrap();
-        for (name, bytes) in [
-            ("a.ndjson", lines.clone().into_bytes()),
-            ("a.json", bundle.into_bytes()),
-            ("a.ndjson.gz", gz.finish().unwrap()),
-            ("a.ndjson.zst", zst),
-        ] {
+        for (name, bytes) in [("a.ndjson", lines.clone().into_bytes()), ("a.json", bundle.into_bytes()), ("a.ndjson.gz", gz.finish().unwrap()), ("a.ndjson.zst", zst)] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("sub")).unwrap();
             std::fs::write(folder.path().join("sub").join(name), bytes).unwrap();
@@ -258,10 +249,16 @@ mod tests {
         std::fs::write(&file, format!("{PATIENT}\n{{\"resourceType\":\"Enc\n[]\n{{}}\n{{\"resourceType\":\"Patient\"}}\n{orphan}\n{VISIT}\n")).unwrap();
         let data = read(&[file], &everything).unwrap();
         let found: Vec<_> = data.bad.iter().map(|bad| (bad.line, bad.reason)).collect();
-        assert_eq!(found, [
-            (2, "this is not one JSON object"), (3, "this is not one JSON object"), (4, "no resourceType"),
-            (5, "no id, or one that FHIR does not allow"), (6, "it names no patient"),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (2, "this is not one JSON object"),
+                (3, "this is not one JSON object"),
+                (4, "no resourceType"),
+                (5, "no id, or one that FHIR does not allow"),
+                (6, "it names no patient"),
+            ]
+        );
         assert_eq!(data.patients["p1"].len(), 2);
     }
 

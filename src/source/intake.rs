@@ -63,8 +63,7 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     }
     let compact = compact(json).ok_or((Reason::TooDeep, None))?;
     let head = Head::read(&compact).ok_or((Reason::NotJson, None))?;
-    let named = Head::text(head.resource_type)
-        .filter(|name| !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let named = Head::text(head.resource_type).filter(|name| !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphabetic()));
     let resource_type = named.ok_or((Reason::NoType, None))?;
     let refuse = |reason| Err((reason, Some(resource_type.clone())));
     let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else { return refuse(Reason::BadId) };
@@ -83,9 +82,7 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
         id,
         patient: patient.unwrap_or_default(),
         version: text(&meta.version).and_then(|version| version.parse().ok()),
-        updated: text(&meta.updated)
-            .and_then(|updated| updated.parse::<Timestamp>().ok())
-            .map(Timestamp::as_microsecond),
+        updated: text(&meta.updated).and_then(|updated| updated.parse::<Timestamp>().ok()).map(Timestamp::as_microsecond),
         hash,
         removed: false,
         resource_type,
@@ -199,10 +196,7 @@ mod tests {
             let header = judge(json.as_bytes(), &types()).ok().unwrap().header;
             (header.version, header.updated_at().map(|at| at.to_string()))
         };
-        assert_eq!(
-            meta(r#"{"versionId":"3","lastUpdated":"2026-01-02T03:04:05.123+05:30"}"#),
-            (Some(3), Some("2026-01-01T21:34:05.123Z".to_owned()))
-        );
+        assert_eq!(meta(r#"{"versionId":"3","lastUpdated":"2026-01-02T03:04:05.123+05:30"}"#), (Some(3), Some("2026-01-01T21:34:05.123Z".to_owned())));
         assert_eq!(meta(r#"{"versionId":"a7f","lastUpdated":"yesterday"}"#), (None, None));
         assert_eq!(meta(r#"{"versionId":3,"lastUpdated":{}}"#), (None, None));
         assert_eq!(meta("[]"), (None, None));

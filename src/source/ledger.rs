@@ -49,9 +49,7 @@ pub struct Opened {
 pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp) -> Result<Opened, StoreError> {
     store.transaction(|transaction| {
         let open: Option<(i64, String, bool)> = transaction
-            .query_row("SELECT id, plan, full FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
+            .query_row("SELECT id, plan, full FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
         if let Some((id, known, was_full)) = open {
             if known == plan && (was_full || !full) {
@@ -61,10 +59,7 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
             }
             transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
         }
-        transaction.execute(
-            "INSERT INTO pull (source, state, full, plan, started_at) VALUES (?1, 'open', ?2, ?3, ?4)",
-            params![source, full, plan, now.to_string()],
-        )?;
+        transaction.execute("INSERT INTO pull (source, state, full, plan, started_at) VALUES (?1, 'open', ?2, ?3, ?4)", params![source, full, plan, now.to_string()])?;
         Ok(Opened { id: PullId(transaction.last_insert_rowid()), full, resumed: false })
     })
 }
@@ -112,10 +107,7 @@ pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError>
 /// Forgets units whose name begins with `prefix`: the files of an export that the server lost.
 pub fn forget(store: &Store, pull: PullId, prefix: &str) -> Result<(), StoreError> {
     store.with(|connection| {
-        connection.execute(
-            "DELETE FROM unit WHERE pull_id = ?1 AND substr(name, 1, length(?2)) = ?2",
-            params![pull.0, prefix],
-        )?;
+        connection.execute("DELETE FROM unit WHERE pull_id = ?1 AND substr(name, 1, length(?2)) = ?2", params![pull.0, prefix])?;
         Ok(())
     })
 }
@@ -176,11 +168,7 @@ pub fn cursor(store: &Store, source: &str, plan: &str, types: &BTreeSet<String>)
         let mut earliest: Option<Timestamp> = None;
         for name in types {
             let value: Option<String> = connection
-                .query_row(
-                    "SELECT value FROM cursor WHERE source = ?1 AND resource_type = ?2 AND plan = ?3",
-                    params![source, name, plan],
-                    |row| row.get(0),
-                )
+                .query_row("SELECT value FROM cursor WHERE source = ?1 AND resource_type = ?2 AND plan = ?3", params![source, name, plan], |row| row.get(0))
                 .optional()?;
             let Some(value) = value.and_then(|text| text.parse::<Timestamp>().ok()) else { return Ok(None) };
             earliest = Some(earliest.map_or(value, |known| known.min(value)));
@@ -192,11 +180,9 @@ pub fn cursor(store: &Store, source: &str, plan: &str, types: &BTreeSet<String>)
 /// When everything was last read in full under this plan.
 pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Timestamp>, StoreError> {
     store.with(|connection| {
-        let at: Option<String> = connection.query_row(
-            "SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'",
-            params![source, plan],
-            |row| row.get(0),
-        )?;
+        let at: Option<String> =
+            connection
+                .query_row("SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'", params![source, plan], |row| row.get(0))?;
         Ok(at.and_then(|text| text.parse().ok()))
     })
 }
@@ -234,10 +220,7 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
         [id],
     )?;
     for name in &closing.without_cursor {
-        transaction.execute(
-            "DELETE FROM cursor WHERE source = ?1 AND resource_type = ?2",
-            params![closing.source, name],
-        )?;
+        transaction.execute("DELETE FROM cursor WHERE source = ?1 AND resource_type = ?2", params![closing.source, name])?;
     }
     for (name, at) in &closing.cursors {
         transaction.execute(
@@ -262,7 +245,6 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
 }
 
 fn held(connection: &Connection) -> Result<u64, StoreError> {
-    let count: i64 =
-        connection.query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get(0))?;
+    let count: i64 = connection.query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get(0))?;
     Ok(count.max(0) as u64)
 }

@@ -84,8 +84,7 @@ impl fmt::Display for Plan {
             writeln!(f, "export: {}?_type={}", export.path, list(&export.types))?;
         }
         for query in &self.queries {
-            let parameters: Vec<String> =
-                query.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let parameters: Vec<String> = query.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
             write!(f, "query: {}?{}", query.resource_type, parameters.join("&"))?;
             if let Some(parameter) = &query.by_patient {
                 write!(f, " by {parameter}")?;
@@ -111,8 +110,7 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         }
     }
     let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), ..Plan::default() };
-    let of_patients: BTreeSet<String> =
-        plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
+    let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     if use_bulk(&mut plan, capability, options) {
         let path = if options.group.is_empty() { "Patient/$export".to_owned() } else { format!("Group/{}/$export", options.group) };
@@ -140,13 +138,7 @@ fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool
     }
 }
 
-fn add_queries(
-    plan: &mut Plan,
-    name: &str,
-    codes: Option<BTreeSet<String>>,
-    capability: &Capability,
-    options: &Options,
-) {
+fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, capability: &Capability, options: &Options) {
     let incremental = capability.declares(name, "_lastUpdated") == Some(true);
     if !incremental {
         plan.notes.push(format!("{name} is read in full each time: the server does not declare _lastUpdated for it"));

@@ -35,13 +35,7 @@ pub(super) struct Pull<'a> {
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
 /// are not fetched again. Dropping the future at any point is such an interruption.
-pub async fn pull(
-    source: &Source,
-    plan: &Plan,
-    snapshot: &Snapshot,
-    clock: &dyn Clock,
-    progress: &dyn Progress,
-) -> Result<PullOutcome, SourceError> {
+pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock, progress: &dyn Progress) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
     let cursor = incremental_start(source, plan, snapshot, clock)?;
@@ -73,12 +67,7 @@ pub async fn pull(
 }
 
 /// The instant from which changes suffice, or `None` when everything is to be read.
-fn incremental_start(
-    source: &Source,
-    plan: &Plan,
-    snapshot: &Snapshot,
-    clock: &dyn Clock,
-) -> Result<Option<Timestamp>, SourceError> {
+fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
     let tuning = &source.options.tuning;
     if plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
         return Ok(None);
@@ -111,16 +100,7 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
     let (cursors, without_cursor) = cursors(&units, &sound);
     let name = pull.source.name();
-    let closing = Closing {
-        pull: pull.id,
-        source: &name,
-        plan: digest,
-        cursors,
-        without_cursor,
-        complete: gaps.is_empty(),
-        full: opened.full,
-        now: pull.clock.now(),
-    };
+    let closing = Closing { pull: pull.id, source: &name, plan: digest, cursors, without_cursor, complete: gaps.is_empty(), full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
         pull.snapshot.publish(transaction, &prepared)?;
@@ -162,12 +142,7 @@ fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
 }
 
 /// A server that suddenly shows less than half of a type is not believed: nothing is removed, and a gap says so.
-fn refuse_sudden_loss(
-    pull: &Pull<'_>,
-    units: &[Recorded],
-    full_types: &mut BTreeSet<String>,
-    gaps: &mut Vec<Gap>,
-) -> Result<(), SourceError> {
+fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTreeSet<String>, gaps: &mut Vec<Gap>) -> Result<(), SourceError> {
     if full_types.is_empty() {
         return Ok(());
     }
@@ -219,11 +194,7 @@ pub(super) struct Receiving<'a> {
 
 impl Pull<'_> {
     /// Starts (or starts again) to receive a unit.
-    pub fn receive<'a>(
-        &'a self,
-        unit: Unit,
-        only_patients: Option<&'a BTreeSet<String>>,
-    ) -> Result<Receiving<'a>, SourceError> {
+    pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
         let stage = self.snapshot.stage(self.id, &unit.name)?;
         Ok(Receiving { pull: self, stage, unit, only_patients })
     }
@@ -244,9 +215,9 @@ impl Receiving<'_> {
         self.unit.received += 1;
         match judge(json, &self.pull.plan.types) {
             Ok(incoming) => {
-                let outside = self.only_patients.is_some_and(|patients| {
-                    !incoming.header.patient.is_empty() && !patients.contains(&incoming.header.patient)
-                });
+                let outside = self
+                    .only_patients
+                    .is_some_and(|patients| !incoming.header.patient.is_empty() && !patients.contains(&incoming.header.patient));
                 let hash = incoming.header.hash;
                 if !outside {
                     self.unit.undated += u64::from(incoming.header.updated.is_none());
@@ -267,21 +238,13 @@ impl Receiving<'_> {
     }
 
     /// Keeps a refused line, encrypted.
-    pub fn refuse(
-        &mut self,
-        reason: Reason,
-        resource_type: Option<String>,
-        line: &[u8],
-        length: u64,
-        entry: u64,
-    ) -> Result<(), SourceError> {
+    pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
         if self.unit.refused.len() >= REFUSED_KEPT_MAX {
             self.unit.refused_uncounted += 1;
             return Ok(());
         }
         let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
-        let sealed = seal_bytes(self.pull.snapshot.key(), QUARANTINE_SEAL, kept)
-            .map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
+        let sealed = seal_bytes(self.pull.snapshot.key(), QUARANTINE_SEAL, kept).map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
         self.unit.refused.push(Refused {
             reason: reason.text().to_owned(),
             source: self.unit.query.clone(),

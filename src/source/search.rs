@@ -111,9 +111,7 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     pull.progress.stage("search", Some(tasks.len() as u64));
     let shared: &Pull<'_> = pull;
     let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-    let mut running = futures_util::stream::iter(tasks)
-        .map(|task| fetch(shared, task, members.as_ref()))
-        .buffer_unordered(width);
+    let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, members.as_ref())).buffer_unordered(width);
     while let Some(unit) = running.next().await {
         shared.record(&unit?)?;
     }
@@ -160,12 +158,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-fn tasks_of<'a>(
-    pull: &Pull<'_>,
-    query: &'a Query,
-    members: Option<&BTreeSet<String>>,
-    known: &BTreeSet<String>,
-) -> Vec<Task<'a>> {
+fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Vec<Task<'a>> {
     let (Some(members), Some(_)) = (members, &query.by_patient) else {
         return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true }];
     };
@@ -224,23 +217,12 @@ fn first_address(pull: &Pull<'_>, task: &Task<'_>) -> Result<Url, SourceError> {
 
 async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Unit, SourceError> {
     let address = first_address(pull, &task)?;
-    let unit = Unit {
-        name: task.name.clone(),
-        resource_type: task.query.resource_type.clone(),
-        query: task.query.name.clone(),
-        ..Unit::default()
-    };
+    let unit = Unit { name: task.name.clone(), resource_type: task.query.resource_type.clone(), query: task.query.name.clone(), ..Unit::default() };
     fetch_pages(pull, unit, address, members, task.query.resource_type == "Patient").await
 }
 
 /// Reads a query to its end, beginning again when the paging breaks.
-async fn fetch_pages(
-    pull: &Pull<'_>,
-    unit: Unit,
-    address: Url,
-    members: Option<&BTreeSet<String>>,
-    mode_patient: bool,
-) -> Result<Unit, SourceError> {
+async fn fetch_pages(pull: &Pull<'_>, unit: Unit, address: Url, members: Option<&BTreeSet<String>>, mode_patient: bool) -> Result<Unit, SourceError> {
     let mut restarts = 0;
     loop {
         let mut receiving = pull.receive(unit.clone(), if mode_patient { None } else { members })?;
@@ -292,9 +274,7 @@ async fn pages(pull: &Pull<'_>, receiving: &mut Receiving<'_>, first: Url) -> Re
         return Err(Broken::Gap(complaint));
     }
     match receiving.unit.expected {
-        Some(total) if receiving.unit.received < total => {
-            Err(Broken::Restart(format!("the server announced {total} and sent {}", receiving.unit.received)))
-        }
+        Some(total) if receiving.unit.received < total => Err(Broken::Restart(format!("the server announced {total} and sent {}", receiving.unit.received))),
         _ => Ok(()),
     }
 }
@@ -326,11 +306,7 @@ fn issue_code(body: &[u8]) -> String {
 }
 
 /// Takes a page's entries. Gives the hashes of what it held, to notice a repeated page, and the server's complaint.
-fn take_page(
-    receiving: &mut Receiving<'_>,
-    bundle: &Bundle,
-    entries: &mut u64,
-) -> Result<(Vec<u8>, Option<String>), Broken> {
+fn take_page(receiving: &mut Receiving<'_>, bundle: &Bundle, entries: &mut u64) -> Result<(Vec<u8>, Option<String>), Broken> {
     let mut hashes = Vec::new();
     let mut complaint = None;
     for entry in bundle.entry.iter().flatten() {
@@ -342,9 +318,7 @@ fn take_page(
             continue;
         };
         let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
-        let outcome = mode == Some("outcome")
-            || serde_json::from_str::<TypeOnly>(json)
-                .is_ok_and(|head| head.resource_type.as_deref() == Some("OperationOutcome"));
+        let outcome = mode == Some("outcome") || serde_json::from_str::<TypeOnly>(json).is_ok_and(|head| head.resource_type.as_deref() == Some("OperationOutcome"));
         if outcome {
             complaint = complaint.or_else(|| worst_issue(json));
         } else if let Some(hash) = receiving.take(json.as_bytes(), *entries)? {
@@ -357,9 +331,11 @@ fn take_page(
 /// An error or fatal issue makes the page incomplete; warnings and information do not.
 pub(super) fn worst_issue(json: &str) -> Option<String> {
     let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
-    let bad = outcome.get("issue")?.as_array()?.iter().any(|issue| {
-        matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal"))
-    });
+    let bad = outcome
+        .get("issue")?
+        .as_array()?
+        .iter()
+        .any(|issue| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal")));
     bad.then(|| format!("the server reports an error{}", issue_code(json.as_bytes())))
 }
 
@@ -385,11 +361,7 @@ pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         let queries: Vec<Query> = pull.plan.referenced.iter().map(|name| reference_query(name)).collect();
         let mut tasks = Vec::new();
         for query in &queries {
-            let ids: Vec<String> = wanted
-                .iter()
-                .filter(|(resource_type, _)| *resource_type == query.resource_type)
-                .map(|(_, id)| id.clone())
-                .collect();
+            let ids: Vec<String> = wanted.iter().filter(|(resource_type, _)| *resource_type == query.resource_type).map(|(_, id)| id.clone()).collect();
             for chunk in ids.chunks(IDS_PER_QUERY) {
                 let digest = crate::store::sha256_hex(chunk.join(",").as_bytes());
                 let name = format!("refer {} {}", query.name, digest.get(..16).unwrap_or_default());
@@ -405,8 +377,7 @@ pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         {
             let shared: &Pull<'_> = pull;
             let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-            let mut running =
-                futures_util::stream::iter(tasks).map(|task| fetch(shared, task, None)).buffer_unordered(width);
+            let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, None)).buffer_unordered(width);
             while let Some(unit) = running.next().await {
                 let unit = unit?;
                 shared.record(&unit)?;
@@ -430,8 +401,7 @@ fn reference_query(resource_type: &str) -> Query {
 
 /// References in what was staged to types that are fetched on reference, without those already staged.
 fn wanted_references(pull: &Pull<'_>) -> Result<BTreeSet<(String, String)>, SourceError> {
-    let files: Vec<String> =
-        super::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let files: Vec<String> = super::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
     let mut wanted = BTreeSet::new();
     let mut have = BTreeSet::new();
     pull.snapshot.staged(pull.id, &files, |header, json| {

@@ -226,10 +226,7 @@ pub struct Evaluated {
 /// The reports are made; called in the transaction that appends the feed to the outbox.
 pub fn evaluated(transaction: &Transaction<'_>, id: i64, evaluated: &Evaluated) -> Result<(), StoreError> {
     advance(transaction, id, State::Delivering)?;
-    transaction.execute(
-        "UPDATE run SET patients = ?2, lineage = ?3, feed = ?4 WHERE id = ?1",
-        params![id, count(evaluated.patients), evaluated.lineage, evaluated.feed],
-    )?;
+    transaction.execute("UPDATE run SET patients = ?2, lineage = ?3, feed = ?4 WHERE id = ?1", params![id, count(evaluated.patients), evaluated.lineage, evaluated.feed])?;
     let mut insert = transaction.prepare_cached("INSERT INTO run_held VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for held in &evaluated.held {
         insert.execute(params![id, held.measure, held.version, held.period_start, held.period_end, held.findings])?;
@@ -261,9 +258,8 @@ fn close(transaction: &Transaction<'_>, id: i64, reason: Option<&str>, now: Time
 /// The reports that a night held back.
 pub fn held(connection: &Connection, id: i64) -> Result<Vec<Held>, StoreError> {
     let mut statement = connection.prepare("SELECT measure, version, period_start, period_end, findings FROM run_held WHERE run_id = ?1 ORDER BY measure, period_start")?;
-    let rows = statement.query_map([id], |row| {
-        Ok(Held { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)?, findings: row.get(4)? })
-    })?;
+    let rows =
+        statement.query_map([id], |row| Ok(Held { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)?, findings: row.get(4)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -308,8 +304,14 @@ mod tests {
     #[test]
     fn states_only_move_forward_and_the_last_ones_never() {
         let states = [State::Pulling, State::Evaluating, State::Delivering, State::Finished, State::Failed];
-        let allowed: Vec<String> = states.iter().flat_map(|from| states.iter().filter(|to| from.may_become(**to)).map(move |to| format!("{} {}", from.word(), to.word()))).collect();
-        assert_eq!(allowed, ["pulling evaluating", "pulling failed", "evaluating delivering", "evaluating finished", "evaluating failed", "delivering finished", "delivering failed"]);
+        let allowed: Vec<String> = states
+            .iter()
+            .flat_map(|from| states.iter().filter(|to| from.may_become(**to)).map(move |to| format!("{} {}", from.word(), to.word())))
+            .collect();
+        assert_eq!(
+            allowed,
+            ["pulling evaluating", "pulling failed", "evaluating delivering", "evaluating finished", "evaluating failed", "delivering finished", "delivering failed"]
+        );
         let store = Store::open_in_memory().unwrap();
         let now = instant("2026-03-01T06:30:00Z");
         let run = store.transaction(|tx| begin(tx, None, now, &spans())).unwrap();

@@ -140,14 +140,12 @@ fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
     let excludes = compose.and_then(|compose| compose.get("exclude")).and_then(Json::as_array);
     let includes = compose.and_then(|compose| compose.get("include")).and_then(Json::as_array);
     let intensional = excludes.is_some_and(|excludes| !excludes.is_empty())
-        || includes.into_iter().flatten().any(|include| {
-            include.get("filter").is_some() || include.get("valueSet").is_some() || include.get("concept").is_none()
-        });
+        || includes
+            .into_iter()
+            .flatten()
+            .any(|include| include.get("filter").is_some() || include.get("valueSet").is_some() || include.get("concept").is_none());
     if intensional {
-        return Err(format!(
-            "value set `{}` only describes its codes and has no expansion: expand it with a terminology server and keep the result",
-            set.url
-        ));
+        return Err(format!("value set `{}` only describes its codes and has no expansion: expand it with a terminology server and keep the result", set.url));
     }
     for include in includes.into_iter().flatten() {
         let Some(system) = field(include, "system") else { continue };
@@ -192,10 +190,7 @@ mod tests {
 
     #[test]
     fn short_list_in_both_forms() {
-        let source = SourceFile::new(
-            "a.yaml",
-            "url: http://x/vs\nversion: '1'\ntitle: T\ncodes:\n  - {system: s, code: a, display: A}\n  - system: t\n    codes: {b: B, 'c': }\n",
-        );
+        let source = SourceFile::new("a.yaml", "url: http://x/vs\nversion: '1'\ntitle: T\ncodes:\n  - {system: s, code: a, display: A}\n  - system: t\n    codes: {b: B, 'c': }\n");
         let (set, findings) = value_set(&source);
         assert!(findings.is_empty(), "{findings:?}");
         let set = set.unwrap();
@@ -209,11 +204,7 @@ mod tests {
         let cases = [
             (r#"{"resourceType":"ValueSet","url":"http://x/empty"}"#, "http://x/empty", "has no codes"),
             (r#"{"resourceType":"ValueSet","url":"http://x/e","expansion":{"contains":[]}}"#, "http://x/e", "has no codes"),
-            (
-                r#"{"resourceType":"ValueSet","url":"http://x/f","compose":{"include":[{"system":"s","filter":[]}]}}"#,
-                "http://x/f",
-                "no expansion",
-            ),
+            (r#"{"resourceType":"ValueSet","url":"http://x/f","compose":{"include":[{"system":"s","filter":[]}]}}"#, "http://x/f", "no expansion"),
             (r#"{"resourceType":"Patient"}"#, "Patient", "expected a FHIR ValueSet"),
         ];
         for (text, name, reason) in cases {

@@ -146,9 +146,7 @@ impl Units {
             return Some(left.0.cmp(&right.0));
         }
         if is_calendar(left_unit) && is_calendar(right_unit) {
-            let months = |(value, _): (Decimal, &str), unit: &str| {
-                value.checked_mul(Decimal::from(if unit == "year" { 12 } else { 1 }))
-            };
+            let months = |(value, _): (Decimal, &str), unit: &str| value.checked_mul(Decimal::from(if unit == "year" { 12 } else { 1 }));
             return Some(months(left, left_unit)?.cmp(&months(right, right_unit)?));
         }
         if is_calendar(left_unit) || is_calendar(right_unit) {

@@ -6,14 +6,7 @@ use crate::cql::types::Type;
 use crate::cql::value::Value;
 
 impl<'a> Session<'a> {
-    pub(super) fn cast(
-        &mut self,
-        expression: &Expression,
-        operand: &'a Expression,
-        target: &Type,
-        strict: bool,
-        frame: &mut Frame,
-    ) -> Outcome {
+    pub(super) fn cast(&mut self, expression: &Expression, operand: &'a Expression, target: &Type, strict: bool, frame: &mut Frame) -> Outcome {
         let value = self.expression(operand, frame)?;
         if value.is_null() || self.is_of(&value, target) {
             return Ok(value);

@@ -26,9 +26,7 @@ impl<'a> Session<'a> {
             (Value::Code(code), "system") => optional_text(&code.system),
             (Value::Code(code), "version") => optional_text(&code.version),
             (Value::Code(code), "display") => optional_text(&code.display),
-            (Value::Concept(concept), "codes") => {
-                Value::list(concept.codes.iter().map(|code| Value::Code(Arc::new(code.clone()))).collect())
-            }
+            (Value::Concept(concept), "codes") => Value::list(concept.codes.iter().map(|code| Value::Code(Arc::new(code.clone()))).collect()),
             (Value::Concept(concept), "display") => optional_text(&concept.display),
             (Value::Interval(interval), "low") => interval.low.clone(),
             (Value::Interval(interval), "high") => interval.high.clone(),
@@ -68,9 +66,7 @@ impl<'a> Session<'a> {
             }
             [only] if only.field.is_empty() => Ok(primitive(record, node, &only.ty)),
             alternatives => {
-                let found = alternatives.iter().find_map(|alternative| {
-                    record.get(node, &alternative.field).map(|child| (child, alternative))
-                });
+                let found = alternatives.iter().find_map(|alternative| record.get(node, &alternative.field).map(|child| (child, alternative)));
                 Ok(found.map_or(Value::Null, |(child, alternative)| self.child(child, alternative, element.list)))
             }
         }

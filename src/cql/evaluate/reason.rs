@@ -125,12 +125,7 @@ impl<'a> Session<'a> {
     }
 
     fn note(&self, reasons: &mut Vec<Reason>, kind: ReasonKind, expression: &Expression, text: String) {
-        let reason = Reason {
-            kind,
-            text,
-            define: self.within.unwrap_or_default().to_owned(),
-            at: self.program.tree().location(self.library, expression.at),
-        };
+        let reason = Reason { kind, text, define: self.within.unwrap_or_default().to_owned(), at: self.program.tree().location(self.library, expression.at) };
         if reasons.len() < REASONS_MAX && !reasons.iter().any(|own| own.text == reason.text && own.at == reason.at) {
             reasons.push(reason);
         }

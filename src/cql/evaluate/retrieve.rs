@@ -88,9 +88,9 @@ impl<'a> Session<'a> {
         for node in follow(record, resource, path) {
             for (system, code) in codings(record, node) {
                 let matches = match wanted {
-                    Wanted::Codes(codes) => codes.iter().any(|own| {
-                        &*own.code == code && (system.is_none() && record.kind(node) == NodeKind::Text || own.system.as_deref() == system)
-                    }),
+                    Wanted::Codes(codes) => codes
+                        .iter()
+                        .any(|own| &*own.code == code && (system.is_none() && record.kind(node) == NodeKind::Text || own.system.as_deref() == system)),
                     Wanted::System(own) => system == Some(&**own),
                     Wanted::Set(set) => match system {
                         Some(system) => set.contains(system, code),
@@ -138,13 +138,7 @@ fn add_codes(list: &mut Vec<Code>, value: &Value) {
 /// A Period as an interval of DateTime.
 fn period(record: &Record, node: NodeId) -> Value {
     let bound = |name| record.get(node, name).map_or(Value::Null, |node| super::property::primitive(record, node, &Type::DateTime));
-    let interval = Interval {
-        low: bound("start"),
-        low_closed: true,
-        high: bound("end"),
-        high_closed: true,
-        point: Some(Point::DateTime),
-    };
+    let interval = Interval { low: bound("start"), low_closed: true, high: bound("end"), high_closed: true, point: Some(Point::DateTime) };
     Value::Interval(Arc::new(interval))
 }
 
@@ -175,9 +169,10 @@ fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
 fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
     follow(record, resource, &fixed.path).into_iter().any(|node| {
         codings(record, node).into_iter().any(|(system, code)| {
-            fixed.any_of.iter().any(|(own_system, own_code)| {
-                &**own_code == code && (own_system.is_empty() || system.is_none() || system == Some(&**own_system))
-            })
+            fixed
+                .any_of
+                .iter()
+                .any(|(own_system, own_code)| &**own_code == code && (own_system.is_empty() || system.is_none() || system == Some(&**own_system)))
         })
     })
 }

@@ -27,22 +27,12 @@ pub(super) fn point_of(ty: &Type) -> Option<Point> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn elements(
-        &mut self,
-        elements: &'a [(Arc<str>, Expression)],
-        frame: &mut Frame,
-    ) -> Outcome<Vec<(Arc<str>, Value)>> {
+    pub(super) fn elements(&mut self, elements: &'a [(Arc<str>, Expression)], frame: &mut Frame) -> Outcome<Vec<(Arc<str>, Value)>> {
         elements.iter().map(|(name, expression)| Ok((name.clone(), self.expression(expression, frame)?))).collect()
     }
 
     /// An instance; of a System type its value.
-    pub(super) fn instance(
-        &mut self,
-        expression: &Expression,
-        class: &Arc<str>,
-        elements: &'a [(Arc<str>, Expression)],
-        frame: &mut Frame,
-    ) -> Outcome {
+    pub(super) fn instance(&mut self, expression: &Expression, class: &Arc<str>, elements: &'a [(Arc<str>, Expression)], frame: &mut Frame) -> Outcome {
         let elements = self.elements(elements, frame)?;
         let instance = Instance { class: class.clone(), elements };
         let text = |name: &str| match instance.get(name) {
@@ -60,18 +50,18 @@ impl<'a> Session<'a> {
                 }
                 _ => Value::Null,
             },
-            Type::Code => Value::Code(Arc::new(Code {
-                code: text("code").unwrap_or_else(|| "".into()),
-                system: text("system"),
-                version: text("version"),
-                display: text("display"),
-            })),
+            Type::Code => {
+                Value::Code(Arc::new(Code { code: text("code").unwrap_or_else(|| "".into()), system: text("system"), version: text("version"), display: text("display") }))
+            }
             Type::Concept => {
                 let codes = match instance.get("codes") {
-                    Some(Value::List(codes)) => codes.iter().filter_map(|code| match code {
-                        Value::Code(code) => Some((**code).clone()),
-                        _ => None,
-                    }).collect(),
+                    Some(Value::List(codes)) => codes
+                        .iter()
+                        .filter_map(|code| match code {
+                            Value::Code(code) => Some((**code).clone()),
+                            _ => None,
+                        })
+                        .collect(),
                     Some(Value::Code(code)) => vec![(**code).clone()],
                     _ => Vec::new(),
                 };

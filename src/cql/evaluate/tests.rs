@@ -29,8 +29,7 @@ fn apply(name: &str, operands: Vec<Expression>, ty: Type) -> Expression {
 }
 
 fn field(source: Expression, name: &str, alternatives: &[(&str, Type)], list: bool) -> Expression {
-    let alternatives: Vec<_> =
-        alternatives.iter().map(|(field, ty)| Alternative { field: Arc::from(*field), ty: ty.clone() }).collect();
+    let alternatives: Vec<_> = alternatives.iter().map(|(field, ty)| Alternative { field: Arc::from(*field), ty: ty.clone() }).collect();
     let ty = if list { Type::list(alternatives[0].ty.clone()) } else { alternatives[0].ty.clone() };
     expression(Kind::Property { source: Box::new(source), element: Element { name: name.into(), alternatives, list } }, ty)
 }
@@ -56,9 +55,10 @@ pub(crate) fn program(defines: Vec<(&str, Expression)>) -> Program {
             class("FHIR.decimal", None),
             class("FHIR.code", None),
         ],
-        defines: defines.into_iter().map(|(name, body)| Define {
-            library, name: name.into(), context: EvaluationContext::Patient, access: Access::Public, body, slots: 4, at,
-        }).collect(),
+        defines: defines
+            .into_iter()
+            .map(|(name, body)| Define { library, name: name.into(), context: EvaluationContext::Patient, access: Access::Public, body, slots: 4, at })
+            .collect(),
         ..Tree::default()
     };
     Program::new(tree, vec![library])
@@ -156,10 +156,7 @@ fn the_shape_holds_what_is_used_and_no_more() {
     let [requirement] = program.requirements() else { panic!("one requirement expected") };
     assert_eq!(requirement.code_path.as_deref(), Some("code"));
     assert_eq!(requirement.codes, Codes::Direct(vec![("http://loinc.org".into(), "4548-4".into())]));
-    assert_eq!(
-        requirement.paths.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["code", "valueQuantity.value", "valueString.value"]
-    );
+    assert_eq!(requirement.paths.iter().map(String::as_str).collect::<Vec<_>>(), ["code", "valueQuantity.value", "valueString.value"]);
     let everything = Record::read(&Shape::everything(), LINES.iter().map(|line| line.as_bytes())).0;
     let environment = environment();
     let whole = Session::new(&program, &environment, &everything).evaluate(DefineId(0)).unwrap();
@@ -171,19 +168,23 @@ fn logic_is_three_valued_and_lazy() {
     let pair = |left, right| Box::new([boolean(left), boolean(right)]);
     let (t, f, n) = (Some(true), Some(false), None);
     let table = [
-        (Kind::And(pair(t, n)), n), (Kind::And(pair(n, f)), f), (Kind::And(pair(t, t)), t),
-        (Kind::Or(pair(f, n)), n), (Kind::Or(pair(n, t)), t), (Kind::Or(pair(f, f)), f),
-        (Kind::Implies(pair(f, n)), t), (Kind::Implies(pair(n, t)), t), (Kind::Implies(pair(t, n)), n), (Kind::Implies(pair(n, f)), n),
+        (Kind::And(pair(t, n)), n),
+        (Kind::And(pair(n, f)), f),
+        (Kind::And(pair(t, t)), t),
+        (Kind::Or(pair(f, n)), n),
+        (Kind::Or(pair(n, t)), t),
+        (Kind::Or(pair(f, f)), f),
+        (Kind::Implies(pair(f, n)), t),
+        (Kind::Implies(pair(n, t)), t),
+        (Kind::Implies(pair(t, n)), n),
+        (Kind::Implies(pair(n, f)), n),
     ];
     for (index, (kind, expected)) in table.into_iter().enumerate() {
         let program = program(vec![("x", expression(kind, Type::Boolean))]);
         assert_eq!(run(&program, &[], "x").truth(), expected, "row {index}");
     }
     let fails = expression(Kind::Define(DefineId(1)), Type::Boolean);
-    let program = program(vec![
-        ("x", expression(Kind::Or(Box::new([boolean(t), fails.clone()])), Type::Boolean)),
-        ("loop", fails),
-    ]);
+    let program = program(vec![("x", expression(Kind::Or(Box::new([boolean(t), fails.clone()])), Type::Boolean)), ("loop", fails)]);
     assert!(matches!(run(&program, &[], "x"), Value::Boolean(true)));
     let (record, environment) = (Record::default(), environment());
     let error = Session::new(&program, &environment, &record).evaluate(DefineId(1)).unwrap_err();

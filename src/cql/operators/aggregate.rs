@@ -1,6 +1,6 @@
 //! Aggregates over lists; nulls are left out.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
 use std::sync::Arc;
 

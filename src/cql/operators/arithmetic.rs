@@ -68,11 +68,7 @@ pub fn decimal_max() -> Decimal {
 /// A decimal within CQL's range, rounded to eight places (half away from zero) when it has more;
 /// `None` when it is too large.
 pub fn bounded(value: Decimal) -> Option<Decimal> {
-    let rounded = if value.scale() > SCALE_MAX {
-        value.round_dp_with_strategy(SCALE_MAX, RoundingStrategy::MidpointAwayFromZero)
-    } else {
-        value
-    };
+    let rounded = if value.scale() > SCALE_MAX { value.round_dp_with_strategy(SCALE_MAX, RoundingStrategy::MidpointAwayFromZero) } else { value };
     (rounded.abs() <= decimal_max()).then_some(rounded)
 }
 
@@ -203,19 +199,11 @@ impl Numeric {
     }
 }
 
-const ADD: Numeric =
-    Numeric { integer: i32::checked_add, long: i64::checked_add, decimal: Decimal::checked_add };
-const SUBTRACT: Numeric =
-    Numeric { integer: i32::checked_sub, long: i64::checked_sub, decimal: Decimal::checked_sub };
-const MULTIPLY: Numeric =
-    Numeric { integer: i32::checked_mul, long: i64::checked_mul, decimal: Decimal::checked_mul };
-const MODULO: Numeric =
-    Numeric { integer: i32::checked_rem, long: i64::checked_rem, decimal: Decimal::checked_rem };
-const TRUNCATED_DIVIDE: Numeric = Numeric {
-    integer: i32::checked_div,
-    long: i64::checked_div,
-    decimal: |left, right| left.checked_div(right).map(|quotient| quotient.trunc()),
-};
+const ADD: Numeric = Numeric { integer: i32::checked_add, long: i64::checked_add, decimal: Decimal::checked_add };
+const SUBTRACT: Numeric = Numeric { integer: i32::checked_sub, long: i64::checked_sub, decimal: Decimal::checked_sub };
+const MULTIPLY: Numeric = Numeric { integer: i32::checked_mul, long: i64::checked_mul, decimal: Decimal::checked_mul };
+const MODULO: Numeric = Numeric { integer: i32::checked_rem, long: i64::checked_rem, decimal: Decimal::checked_rem };
+const TRUNCATED_DIVIDE: Numeric = Numeric { integer: i32::checked_div, long: i64::checked_div, decimal: |left, right| left.checked_div(right).map(|quotient| quotient.trunc()) };
 
 /// Two quantities in the finer of their units: (left, right, unit).
 fn aligned<'v>(left: &'v Quantity, right: &'v Quantity, context: &Context<'_>) -> Option<(Decimal, Decimal, &'v str)> {
@@ -386,9 +374,9 @@ fn round(call: &Call<'_>) -> Result<Value, Fault> {
         Value::Integer(places) => u32::try_from(*places).ok(),
         _ => Some(0),
     };
-    let rounded = decimal(call.operand(0)).zip(places).map(|(value, places)| {
-        value.round_dp_with_strategy(places.min(28), RoundingStrategy::MidpointAwayFromZero)
-    });
+    let rounded = decimal(call.operand(0))
+        .zip(places)
+        .map(|(value, places)| value.round_dp_with_strategy(places.min(28), RoundingStrategy::MidpointAwayFromZero));
     decimal_or_null(rounded)
 }
 
@@ -412,10 +400,7 @@ fn ln(call: &Call<'_>) -> Result<Value, Fault> {
 fn log(call: &Call<'_>) -> Result<Value, Fault> {
     let pair = decimal(call.operand(0)).zip(decimal(call.operand(1)));
     let result = pair.filter(|(value, base)| *value > Decimal::ZERO && *base > Decimal::ZERO && *base != Decimal::ONE);
-    or_null(
-        result.and_then(|(value, base)| from_float(to_float(value).ln() / to_float(base).ln())),
-        Value::Decimal,
-    )
+    or_null(result.and_then(|(value, base)| from_float(to_float(value).ln() / to_float(base).ln())), Value::Decimal)
 }
 
 fn power(call: &Call<'_>) -> Result<Value, Fault> {
@@ -430,9 +415,7 @@ fn power(call: &Call<'_>) -> Result<Value, Fault> {
     {
         let result = number.checked_pow(times);
         return match base {
-            Value::Integer(_) if matches!(exponent, Value::Integer(_)) => {
-                or_null(result.and_then(|result| i32::try_from(result).ok()), Value::Integer)
-            }
+            Value::Integer(_) if matches!(exponent, Value::Integer(_)) => or_null(result.and_then(|result| i32::try_from(result).ok()), Value::Integer),
             _ => or_null(result, Value::Long),
         };
     }
@@ -476,15 +459,7 @@ const DATE_TIME_DIGITS: [i32; 7] = [4, 6, 8, 10, 12, 14, 17];
 /// Digits of precision of a time of day, hour to millisecond.
 const TIME_DIGITS: [i32; 4] = [2, 4, 6, 9];
 /// The precision of each component of a date-time.
-const COMPONENTS: [Precision; 7] = [
-    Precision::Year,
-    Precision::Month,
-    Precision::Day,
-    Precision::Hour,
-    Precision::Minute,
-    Precision::Second,
-    Precision::Millisecond,
-];
+const COMPONENTS: [Precision; 7] = [Precision::Year, Precision::Month, Precision::Day, Precision::Hour, Precision::Minute, Precision::Second, Precision::Millisecond];
 
 fn precision(call: &Call<'_>) -> Result<Value, Fault> {
     let digits = match call.operand(0) {
@@ -523,15 +498,9 @@ fn boundary(call: &Call<'_>, high: bool) -> Result<Value, Fault> {
         COMPONENTS.get(at + first).copied()
     };
     let value = match call.operand(0) {
-        Value::Date(date) => unit(&DATE_TIME_DIGITS, 0).map(|unit| {
-            Value::Date(if high { date.high() } else { date.low() }.truncated(unit))
-        }),
-        Value::DateTime(point) => unit(&DATE_TIME_DIGITS, 0).map(|unit| {
-            Value::DateTime(if high { point.high() } else { point.low() }.truncated(unit))
-        }),
-        Value::Time(time) => unit(&TIME_DIGITS, 3).map(|unit| {
-            Value::Time(if high { time.high() } else { time.low() }.truncated(unit))
-        }),
+        Value::Date(date) => unit(&DATE_TIME_DIGITS, 0).map(|unit| Value::Date(if high { date.high() } else { date.low() }.truncated(unit))),
+        Value::DateTime(point) => unit(&DATE_TIME_DIGITS, 0).map(|unit| Value::DateTime(if high { point.high() } else { point.low() }.truncated(unit))),
+        Value::Time(time) => unit(&TIME_DIGITS, 3).map(|unit| Value::Time(if high { time.high() } else { time.low() }.truncated(unit))),
         other => decimal(other).and_then(|value| decimal_boundary(value, digits, high)),
     };
     Ok(value.unwrap_or_default())

@@ -124,13 +124,8 @@ fn any_in_code_system(call: &Call<'_>) -> Result<Value, Fault> {
 
 fn expand_value_set(call: &Call<'_>) -> Result<Value, Fault> {
     let Value::ValueSet(reference) = call.operand(0) else { return Ok(Value::Null) };
-    let codes = value_set(call, reference)?.members().map(|member| {
-        Value::Code(Arc::new(Code {
-            code: member.code.clone(),
-            system: Some(member.system.clone()),
-            version: None,
-            display: member.display.cloned(),
-        }))
-    });
+    let codes = value_set(call, reference)?
+        .members()
+        .map(|member| Value::Code(Arc::new(Code { code: member.code.clone(), system: Some(member.system.clone()), version: None, display: member.display.cloned() })));
     Ok(Value::list(codes.collect()))
 }

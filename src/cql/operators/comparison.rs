@@ -1,6 +1,6 @@
 //! Equality, equivalence and order.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T};
+use super::{Call, Fault, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -52,21 +52,11 @@ pub fn order(left: &Value, right: &Value, precision: Option<Precision>, context:
         (Value::Date(left), Value::Date(right)) => left.compare(right, precision),
         (Value::Time(left), Value::Time(right)) => left.compare(right, precision),
         (Value::DateTime(left), Value::DateTime(right)) => left.compare(right, precision, context.zone),
-        (Value::Date(left), Value::DateTime(right)) => {
-            DateTime::new(*left, None, None)?.compare(right, precision, context.zone)
-        }
-        (Value::DateTime(left), Value::Date(right)) => {
-            left.compare(&DateTime::new(*right, None, None)?, precision, context.zone)
-        }
-        (Value::Quantity(left), Value::Quantity(right)) => {
-            context.units.compare((left.value, &left.unit), (right.value, &right.unit))
-        }
-        (Value::Quantity(_), Value::Integer(_) | Value::Long(_) | Value::Decimal(_)) => {
-            order(left, &Value::quantity(decimal(right)?, "1"), precision, context)
-        }
-        (Value::Integer(_) | Value::Long(_) | Value::Decimal(_), Value::Quantity(_)) => {
-            order(&Value::quantity(decimal(left)?, "1"), right, precision, context)
-        }
+        (Value::Date(left), Value::DateTime(right)) => DateTime::new(*left, None, None)?.compare(right, precision, context.zone),
+        (Value::DateTime(left), Value::Date(right)) => left.compare(&DateTime::new(*right, None, None)?, precision, context.zone),
+        (Value::Quantity(left), Value::Quantity(right)) => context.units.compare((left.value, &left.unit), (right.value, &right.unit)),
+        (Value::Quantity(_), Value::Integer(_) | Value::Long(_) | Value::Decimal(_)) => order(left, &Value::quantity(decimal(right)?, "1"), precision, context),
+        (Value::Integer(_) | Value::Long(_) | Value::Decimal(_), Value::Quantity(_)) => order(&Value::quantity(decimal(left)?, "1"), right, precision, context),
         _ => Some(decimal(left)?.cmp(&decimal(right)?)),
     }
 }
@@ -132,10 +122,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
         }
         (Value::Interval(left), Value::Interval(right)) => left.equal(right, context),
         (Value::Interval(span), number) | (number, Value::Interval(span)) if decimal(number).is_some() => {
-            uncertain_order(span, number, context).map_or(
-                if disjoint(span, number, context) { Some(false) } else { None },
-                |order| Some(order == Ordering::Equal),
-            )
+            uncertain_order(span, number, context).map_or(if disjoint(span, number, context) { Some(false) } else { None }, |order| Some(order == Ordering::Equal))
         }
         (Value::Code(left), Value::Code(right)) => code_equal(left, right),
         (Value::Concept(left), Value::Concept(right)) => {
@@ -154,9 +141,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
             let parts = [same(&left.numerator, &right.numerator), same(&left.denominator, &right.denominator)];
             first_unequal(parts.into_iter())
         }
-        (Value::CodeSystem(left), Value::CodeSystem(right)) | (Value::ValueSet(left), Value::ValueSet(right)) => {
-            Some(left.id == right.id && left.version == right.version)
-        }
+        (Value::CodeSystem(left), Value::CodeSystem(right)) | (Value::ValueSet(left), Value::ValueSet(right)) => Some(left.id == right.id && left.version == right.version),
         (Value::Node(left, _), Value::Node(right, _)) => node_equal(*left, *right, context, depth),
         _ if comparable(left, right) => order(left, right, None, context).map(|order| order == Ordering::Equal),
         _ => Some(false),
@@ -167,9 +152,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
 fn comparable(left: &Value, right: &Value) -> bool {
     let numeric = |value: &Value| decimal(value).is_some() || matches!(value, Value::Quantity(_));
     let dated = |value: &Value| matches!(value, Value::Date(_) | Value::DateTime(_));
-    std::mem::discriminant(left) == std::mem::discriminant(right)
-        || (numeric(left) && numeric(right))
-        || (dated(left) && dated(right))
+    std::mem::discriminant(left) == std::mem::discriminant(right) || (numeric(left) && numeric(right)) || (dated(left) && dated(right))
 }
 
 /// The first answer that is not true, in the order of the elements, as the specification's suite has it.
@@ -182,11 +165,7 @@ fn first_unequal(answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     Some(true)
 }
 
-fn pairs_equal<'v>(
-    pairs: impl Iterator<Item = (&'v Value, &'v Value)>,
-    context: &Context<'_>,
-    depth: usize,
-) -> Option<bool> {
+fn pairs_equal<'v>(pairs: impl Iterator<Item = (&'v Value, &'v Value)>, context: &Context<'_>, depth: usize) -> Option<bool> {
     first_unequal(pairs.map(|(left, right)| {
         if left.is_null() && right.is_null() {
             return Some(true);
@@ -245,20 +224,11 @@ fn equivalent_within(left: &Value, right: &Value, context: &Context<'_>, depth: 
         (Value::Null, _) | (_, Value::Null) => false,
         (Value::String(left), Value::String(right)) => folded(left) == folded(right),
         (Value::Code(left), Value::Code(right)) => code_equivalent(left, right),
-        (Value::Concept(concept), Value::Code(code)) | (Value::Code(code), Value::Concept(concept)) => {
-            concept.codes.iter().any(|own| code_equivalent(own, code))
-        }
-        (Value::Concept(left), Value::Concept(right)) => {
-            left.codes.iter().any(|own| right.codes.iter().any(|other| code_equivalent(own, other)))
-        }
-        (Value::List(left), Value::List(right)) => {
-            left.len() == right.len()
-                && left.iter().zip(right.iter()).all(|(left, right)| equivalent_within(left, right, context, depth))
-        }
+        (Value::Concept(concept), Value::Code(code)) | (Value::Code(code), Value::Concept(concept)) => concept.codes.iter().any(|own| code_equivalent(own, code)),
+        (Value::Concept(left), Value::Concept(right)) => left.codes.iter().any(|own| right.codes.iter().any(|other| code_equivalent(own, other))),
+        (Value::List(left), Value::List(right)) => left.len() == right.len() && left.iter().zip(right.iter()).all(|(left, right)| equivalent_within(left, right, context, depth)),
         (Value::Tuple(left), Value::Tuple(right)) => elements_equivalent(&left.elements, &right.elements, context, depth),
-        (Value::Instance(left), Value::Instance(right)) => {
-            left.class == right.class && elements_equivalent(&left.elements, &right.elements, context, depth)
-        }
+        (Value::Instance(left), Value::Instance(right)) => left.class == right.class && elements_equivalent(&left.elements, &right.elements, context, depth),
         (Value::Interval(left), Value::Interval(right)) => left.equivalent(right, context),
         (Value::Quantity(left), Value::Quantity(right)) => quantity_equivalent(left, right, context),
         (Value::Ratio(left), Value::Ratio(right)) => ratio_equivalent(left, right, context),
@@ -337,8 +307,7 @@ fn uncertain_order(span: &Interval, number: &Value, context: &Context<'_>) -> Op
 }
 
 fn disjoint(span: &Interval, number: &Value, context: &Context<'_>) -> bool {
-    order(&span.low, number, None, context) == Some(Ordering::Greater)
-        || order(&span.high, number, None, context) == Some(Ordering::Less)
+    order(&span.low, number, None, context) == Some(Ordering::Greater) || order(&span.high, number, None, context) == Some(Ordering::Less)
 }
 
 /// The least and the greatest a value can be: itself, or the ends of an uncertain count.

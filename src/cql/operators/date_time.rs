@@ -1,6 +1,6 @@
 //! Dates and times: construction, components, durations, calendar comparison.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, INTERVAL};
+use super::{Call, Fault, INTERVAL, Nulls, Operator, Signature, T, Timing};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
@@ -163,15 +163,9 @@ pub fn between(counting: Counting, start: &Value, end: &Value, unit: Precision, 
     let span = match (start, end) {
         (Value::Date(start), Value::Date(end)) => between_dates(counting, start, end, unit),
         (Value::Time(start), Value::Time(end)) => between_times(counting, start, end, unit),
-        (Value::DateTime(start), Value::DateTime(end)) => {
-            Some(between_date_times(counting, start, end, unit, context.zone))
-        }
-        (Value::Date(start), Value::DateTime(end)) => {
-            wide(start).map(|start| between_date_times(counting, &start, end, unit, context.zone))
-        }
-        (Value::DateTime(start), Value::Date(end)) => {
-            wide(end).map(|end| between_date_times(counting, start, &end, unit, context.zone))
-        }
+        (Value::DateTime(start), Value::DateTime(end)) => Some(between_date_times(counting, start, end, unit, context.zone)),
+        (Value::Date(start), Value::DateTime(end)) => wide(start).map(|start| between_date_times(counting, &start, end, unit, context.zone)),
+        (Value::DateTime(start), Value::Date(end)) => wide(end).map(|end| between_date_times(counting, start, &end, unit, context.zone)),
         _ => None,
     };
     counted(span)

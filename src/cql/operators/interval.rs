@@ -1,6 +1,6 @@
 //! Intervals and their relations.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST, INTERVAL, INTERVALS};
+use super::{Call, Fault, INTERVAL, INTERVALS, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -63,10 +63,7 @@ fn range(value: Range) -> Value {
 }
 
 /// A relation of two intervals; null for anything that is not one.
-fn relate(
-    call: &Call<'_>,
-    relation: fn(&Range, &Range, Scale<'_, '_>) -> Option<bool>,
-) -> Result<Value, Fault> {
+fn relate(call: &Call<'_>, relation: fn(&Range, &Range, Scale<'_, '_>) -> Option<bool>) -> Result<Value, Fault> {
     Ok(match (call.operand(0), call.operand(1)) {
         (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => relation(left, right, scale(call)).into(),
         _ => Value::Null,
@@ -246,9 +243,7 @@ fn size(call: &Call<'_>) -> Result<Value, Fault> {
 
 fn union(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(match (call.operand(0), call.operand(1)) {
-        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => {
-            left.union(right, scale(call)).map_or(Value::Null, range)
-        }
+        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => left.union(right, scale(call)).map_or(Value::Null, range),
         (Value::Interval(_), _) | (_, Value::Interval(_)) => Value::Null,
         (left, right) => list::union(left, right, call.context),
     })
@@ -256,9 +251,7 @@ fn union(call: &Call<'_>) -> Result<Value, Fault> {
 
 fn intersect(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(match (call.operand(0), call.operand(1)) {
-        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => {
-            left.intersect(right, scale(call)).map_or(Value::Null, range)
-        }
+        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => left.intersect(right, scale(call)).map_or(Value::Null, range),
         (Value::List(left), Value::List(right)) => list::intersect(left, right, call.context),
         _ => Value::Null,
     })
@@ -266,9 +259,7 @@ fn intersect(call: &Call<'_>) -> Result<Value, Fault> {
 
 fn except(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(match (call.operand(0), call.operand(1)) {
-        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => {
-            left.except(right, scale(call)).map_or(Value::Null, range)
-        }
+        (Value::Interval(left), Value::Interval(right)) if !says_nothing(call) => left.except(right, scale(call)).map_or(Value::Null, range),
         (Value::List(left), Value::List(right)) => list::except(left, right, call.context),
         (Value::List(left), Value::Null) => list::except(left, &[], call.context),
         _ => Value::Null,
@@ -289,9 +280,7 @@ fn known_intervals(value: &Value, context: &Context<'_>) -> Option<Vec<Arc<Range
         _ => return None,
     };
     known.retain(|interval| !interval.start().is_null() && !interval.end().is_null());
-    known.sort_by(|left, right| {
-        sort_order(&left.start(), &right.start(), context).then_with(|| sort_order(&left.end(), &right.end(), context))
-    });
+    known.sort_by(|left, right| sort_order(&left.start(), &right.start(), context).then_with(|| sort_order(&left.end(), &right.end(), context)));
     Some(known)
 }
 
@@ -417,12 +406,8 @@ fn number_steps(first: &Value, last: &Value, per: Option<&Quantity>, context: &C
     let one = Decimal::new(1, digits);
     let make = |value: Decimal| match first {
         Value::Quantity(_) => Value::quantity(value, &unit),
-        Value::Integer(_) if digits == 0 => {
-            value.to_i32().map_or(Value::Null, Value::Integer)
-        }
-        Value::Long(_) if digits == 0 => {
-            value.to_i64().map_or(Value::Null, Value::Long)
-        }
+        Value::Integer(_) if digits == 0 => value.to_i32().map_or(Value::Null, Value::Integer),
+        Value::Long(_) if digits == 0 => value.to_i64().map_or(Value::Null, Value::Long),
         _ => Value::Decimal(value),
     };
     let step = |value: Decimal| Quantity { value, unit: unit.clone() };
@@ -475,11 +460,7 @@ fn expand(call: &Call<'_>) -> Result<Value, Fault> {
     let mut expanded = Vec::new();
     for interval in merged(&known, None, call.context) {
         let (first, last) = (interval.start(), interval.end());
-        let steps = if calendar_unit(&first).is_some() {
-            calendar_steps(&first, &last, per.as_deref())
-        } else {
-            number_steps(&first, &last, per.as_deref(), call.context)
-        };
+        let steps = if calendar_unit(&first).is_some() { calendar_steps(&first, &last, per.as_deref()) } else { number_steps(&first, &last, per.as_deref(), call.context) };
         let Some(steps) = steps else { continue };
         for (start, end) in steps.pairs(call.context)? {
             expanded.push(if single { start } else { range(Range::closed(start, end)) });

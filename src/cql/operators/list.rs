@@ -1,6 +1,6 @@
 //! Lists; set operations shared with intervals are rows of that chapter.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
 
 use super::Context;
@@ -35,9 +35,7 @@ pub(super) fn same(left: &Value, right: &Value, context: &Context<'_>) -> Option
 
 fn same_at(left: &Value, right: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<bool> {
     match precision {
-        Some(_) if !left.is_null() && !right.is_null() => {
-            order(left, right, precision, context).map(|order| order == Ordering::Equal)
-        }
+        Some(_) if !left.is_null() && !right.is_null() => order(left, right, precision, context).map(|order| order == Ordering::Equal),
         _ => same(left, right, context),
     }
 }
@@ -56,12 +54,7 @@ pub fn has(items: &[Value], wanted: &Value, precision: Option<Precision>, contex
 }
 
 /// Whether an element is in a list that also has others.
-pub(super) fn has_and_more(
-    items: &[Value],
-    wanted: &Value,
-    precision: Option<Precision>,
-    context: &Context<'_>,
-) -> Option<bool> {
+pub(super) fn has_and_more(items: &[Value], wanted: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<bool> {
     let mut more = Some(false);
     for item in items {
         let differs = match (item.is_null(), wanted.is_null()) {

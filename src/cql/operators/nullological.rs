@@ -1,6 +1,6 @@
 //! What is known and what is not.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use crate::cql::value::Value;
 
 /// Chapter 14 Nullological of the specification's reference.

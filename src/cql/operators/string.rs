@@ -1,6 +1,6 @@
 //! Text by Unicode code points, zero-based positions.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use regex::{Regex, RegexBuilder};
 
 use crate::cql::value::Value;

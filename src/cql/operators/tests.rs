@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::cql::value::{Date, Time};
 use crate::cql::ast::{self, Expression, Kind};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::parser::parse_expression;
 use crate::cql::value::{Code, Concept, Quantity, Ratio, Tuple};
+use crate::cql::value::{Date, Time};
 use crate::diagnostic::SourceFile;
 
 /// Evaluates an expression of literals, selectors, operators and calls by name; `Err` for what needs types or a library.
@@ -50,10 +50,7 @@ impl Untyped<'_> {
             Kind::DateTime(text) => Value::DateTime(DateTime::parse_cql(text).ok_or("no date-time")?),
             Kind::Time(text) => Value::Time(Time::parse(&text[1..]).ok_or("no time")?),
             Kind::Quantity(quantity) => Value::Quantity(Arc::new(Self::quantity(quantity))),
-            Kind::Ratio(numerator, denominator) => Value::Ratio(Arc::new(Ratio {
-                numerator: Self::quantity(numerator),
-                denominator: Self::quantity(denominator),
-            })),
+            Kind::Ratio(numerator, denominator) => Value::Ratio(Arc::new(Ratio { numerator: Self::quantity(numerator), denominator: Self::quantity(denominator) })),
             Kind::Name(name) => self.names.get(&**name).cloned().ok_or_else(|| format!("unsupported name `{name}`"))?,
             Kind::Call { target: None, name, operands } => return self.call(&name.text, self.all(operands)?),
             Kind::Indexer(source, index) => {
@@ -107,12 +104,9 @@ impl Untyped<'_> {
                 return self.apply(&format!("To{}", path.text()), vec![self.value(operand)?], None);
             }
             Kind::List(_, items) => Value::list(self.all(items)?),
-            Kind::Tuple(elements) => Value::Tuple(Arc::new(Tuple {
-                elements: elements
-                    .iter()
-                    .map(|(name, value)| Ok((name.text.clone(), self.value(value)?)))
-                    .collect::<Result<_, String>>()?,
-            })),
+            Kind::Tuple(elements) => {
+                Value::Tuple(Arc::new(Tuple { elements: elements.iter().map(|(name, value)| Ok((name.text.clone(), self.value(value)?))).collect::<Result<_, String>>()? }))
+            }
             Kind::Instance(path, elements) => self.instance(&path.text(), elements)?,
             Kind::Interval { low_closed, low, high, high_closed } => {
                 let point = [low, high].iter().find_map(|bound| match &bound.kind {
@@ -134,9 +128,7 @@ impl Untyped<'_> {
 
     fn cast(&self, value: Value, ty: &ast::TypeSpecifier) -> Value {
         match (&value, &ty.kind) {
-            (Value::Integer(number), ast::TypeKind::Named(path)) if path.text() == "Decimal" => {
-                Value::Decimal((*number).into())
-            }
+            (Value::Integer(number), ast::TypeKind::Named(path)) if path.text() == "Decimal" => Value::Decimal((*number).into()),
             _ => value,
         }
     }
@@ -153,12 +145,9 @@ impl Untyped<'_> {
             })
         };
         match class {
-            "Code" | "System.Code" => Ok(Value::Code(Arc::new(Code {
-                code: text("code")?.unwrap_or_default(),
-                system: text("system")?,
-                version: text("version")?,
-                display: text("display")?,
-            }))),
+            "Code" | "System.Code" => {
+                Ok(Value::Code(Arc::new(Code { code: text("code")?.unwrap_or_default(), system: text("system")?, version: text("version")?, display: text("display")? })))
+            }
             "Concept" | "System.Concept" => {
                 let codes = match get("codes")? {
                     Value::List(items) => items.to_vec(),
@@ -175,11 +164,7 @@ impl Untyped<'_> {
     }
 
     fn call(&self, name: &str, operands: Vec<Value>) -> Outcome {
-        for (function, precision) in [
-            ("CalculateAgeInYearsAt", Precision::Year),
-            ("CalculateAgeInMonthsAt", Precision::Month),
-            ("CalculateAgeInDaysAt", Precision::Day),
-        ] {
+        for (function, precision) in [("CalculateAgeInYearsAt", Precision::Year), ("CalculateAgeInMonthsAt", Precision::Month), ("CalculateAgeInDaysAt", Precision::Day)] {
             if name == function {
                 return self.apply("CalculateAgeAt", operands, Some(precision));
             }

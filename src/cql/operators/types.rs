@@ -1,6 +1,6 @@
 //! Conversions and the parts of a value.
 
-use super::{Call, Fault, Nulls, Operator, Signature, Timing, T, LIST};
+use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::sync::Arc;
 
 use rust_decimal::Decimal;

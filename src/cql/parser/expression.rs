@@ -111,14 +111,7 @@ impl Parser<'_> {
         Ok(Some(precision))
     }
 
-    pub(super) fn binary(
-        &mut self,
-        operator: &'static str,
-        precision: Option<Precision>,
-        left: &mut Expression,
-        right: Expression,
-        words: Span,
-    ) -> Parsed<Expression> {
+    pub(super) fn binary(&mut self, operator: &'static str, precision: Option<Precision>, left: &mut Expression, right: Expression, words: Span) -> Parsed<Expression> {
         let depth = left.depth.max(right.depth) + 1;
         let left = take(left);
         let at = left.at.to(right.at);

@@ -76,8 +76,7 @@ impl Parser<'_> {
     }
 
     fn clauses(&mut self, sources: Vec<Source>, start: Span) -> Parsed<Expression> {
-        let mut query =
-            Query { sources, lets: Vec::new(), relationships: Vec::new(), condition: None, returning: None, aggregate: None, sort: None };
+        let mut query = Query { sources, lets: Vec::new(), relationships: Vec::new(), condition: None, returning: None, aggregate: None, sort: None };
         self.let_clause(&mut query)?;
         while self.is_word("with") || self.is_word("without") {
             query.relationships.push(self.relationship()?);

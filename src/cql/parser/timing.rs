@@ -192,9 +192,7 @@ impl Parser<'_> {
                 let offset = Offset { before, inclusive, bound, distance, precision, left, right };
                 self.grown(Kind::Offset(Box::new(offset)), at, depth)
             }
-            Relation::Within { proper, distance } => {
-                self.grown(Kind::Within { proper, distance, left: Box::new(left), right: Box::new(right) }, at, depth)
-            }
+            Relation::Within { proper, distance } => self.grown(Kind::Within { proper, distance, left: Box::new(left), right: Box::new(right) }, at, depth),
         }
     }
 }

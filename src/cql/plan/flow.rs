@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Codes, Program, Requirement};
-use crate::cql::typed::{
-    Access, CodeFilter, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source,
-};
+use crate::cql::typed::{Access, CodeFilter, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::fhir::record::{Keep, Shape};
@@ -23,8 +21,7 @@ const PATH_MAX: usize = 12;
 const BODIES_MAX: usize = 20_000;
 
 /// Operators that hand on (elements of) their operands without looking inside.
-const PASSING: &[&str] =
-    &["First", "Last", "SingletonFrom", "Flatten", "ToList", "Indexer", "Skip", "Tail", "Take", "Slice", "Start", "End", "PointFrom"];
+const PASSING: &[&str] = &["First", "Last", "SingletonFrom", "Flatten", "ToList", "Indexer", "Skip", "Tail", "Take", "Slice", "Start", "End", "PointFrom"];
 /// Operators that need no more than whether something is there.
 const PRESENCE: &[&str] = &["Exists", "Count", "IsNull", "Length"];
 /// Operators that hand on elements and compare them for equality: resources by id, others whole.
@@ -70,15 +67,7 @@ pub(super) struct Needs {
 
 /// What the roots need.
 pub(super) fn needs(program: &Program) -> Needs {
-    let mut analysis = Analysis {
-        program,
-        shape: Shape::default(),
-        filters: BTreeSet::new(),
-        defines: BTreeMap::new(),
-        calls: BTreeMap::new(),
-        depth: 0,
-        bodies: 0,
-    };
+    let mut analysis = Analysis { program, shape: Shape::default(), filters: BTreeSet::new(), defines: BTreeMap::new(), calls: BTreeMap::new(), depth: 0, bodies: 0 };
     analysis.roots();
     let live = analysis.defines.keys().copied().collect();
     let shape = analysis.shape;
@@ -276,9 +265,7 @@ impl<'a> Analysis<'a> {
 
     fn flow(&mut self, expression: &'a Expression, slots: &mut Slots) -> Flow {
         match &expression.kind {
-            Kind::Literal(_) | Kind::Parameter(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => {
-                Flow::default()
-            }
+            Kind::Literal(_) | Kind::Parameter(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => Flow::default(),
             Kind::Slot(slot) => slots.get(slot).cloned().unwrap_or_default(),
             Kind::Define(id) => self.define(*id),
             Kind::Operator { operator, operands, .. } => self.operator(operator.name, operands, slots),
@@ -499,9 +486,7 @@ impl<'a> Analysis<'a> {
             Kind::Concept(id) => add(&self.program.concept(*id)),
             Kind::Literal(value) => add(value),
             Kind::List(items) => items.iter().all(|item| self.direct(item, codes)),
-            Kind::Operator { operator, operands, .. } if ["ToList", "ToConcept"].contains(&operator.name) => {
-                operands.iter().all(|item| self.direct(item, codes))
-            }
+            Kind::Operator { operator, operands, .. } if ["ToList", "ToConcept"].contains(&operator.name) => operands.iter().all(|item| self.direct(item, codes)),
             Kind::Property { source, element } if &*element.name == "codes" => self.direct(source, codes),
             Kind::As { operand, .. } => self.direct(operand, codes),
             _ => false,

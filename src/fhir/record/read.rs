@@ -276,9 +276,7 @@ impl Reader<'_, '_> {
         let nodes = &mut self.record.nodes;
         if let Some(node) = nodes.get_mut(last as usize) {
             node.next = child.0;
-        } else if let Some(Content::Object { first } | Content::Array { first }) =
-            nodes.get_mut(parent.0 as usize).map(|node| &mut node.content)
-        {
+        } else if let Some(Content::Object { first } | Content::Array { first }) = nodes.get_mut(parent.0 as usize).map(|node| &mut node.content) {
             *first = child.0;
         }
     }

@@ -78,6 +78,8 @@ fn two_initial_populations_are_told_apart() {
     let two = GOOD.replace("proportion", "ratio") + "  - code: initial-population\n    id: other\n    define: Other\n";
     let found = findings(&two);
     assert!(found.contains("`denominator` must say which one it is `of`"), "{found}");
-    let told = two.replace("define: Denominator", "define: Denominator\n    of: initial-population").replace("define: Numerator", "define: Numerator\n    of: other");
+    let told = two
+        .replace("define: Denominator", "define: Denominator\n    of: initial-population")
+        .replace("define: Numerator", "define: Numerator\n    of: other");
     assert_eq!(findings(&told), "");
 }

@@ -27,7 +27,15 @@ fn patient(criteria: &str) -> Criteria {
 }
 
 fn marks(memberships: &[Membership]) -> String {
-    let mark = |m: &Membership| if !m.members.is_empty() { '1' } else if !m.unknown.is_empty() { '?' } else { '0' };
+    let mark = |m: &Membership| {
+        if !m.members.is_empty() {
+            '1'
+        } else if !m.unknown.is_empty() {
+            '?'
+        } else {
+            '0'
+        }
+    };
     memberships.iter().map(mark).collect()
 }
 
@@ -126,14 +134,9 @@ fn aggregates() {
     for value in [30, 10, 10, 25] {
         observations.add(Decimal::from(value));
     }
-    for (method, expected) in [
-        (Aggregate::Sum, "75"),
-        (Aggregate::Count, "4"),
-        (Aggregate::Average, "18.75"),
-        (Aggregate::Median, "17.5"),
-        (Aggregate::Minimum, "10"),
-        (Aggregate::Maximum, "30"),
-    ] {
+    for (method, expected) in
+        [(Aggregate::Sum, "75"), (Aggregate::Count, "4"), (Aggregate::Average, "18.75"), (Aggregate::Median, "17.5"), (Aggregate::Minimum, "10"), (Aggregate::Maximum, "30")]
+    {
         assert_eq!(observations.aggregate(method).map(|d| d.to_string()).as_deref(), Some(expected), "{method:?}");
     }
     assert_eq!(Observations::default().aggregate(Aggregate::Median), None);
@@ -154,8 +157,7 @@ fn a_continuous_variable_aggregates_what_is_not_excluded() {
     let mut criteria = Criteria::none(4);
     let set = |keys: &str| keys.chars().map(String::from).collect::<BTreeSet<_>>();
     criteria.holds = vec![set("abcd"), set("abcd"), set("d"), set("")];
-    criteria.observed[3] =
-        [("a", 3), ("b", 5), ("c", 9), ("d", 99)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
+    criteria.observed[3] = [("a", 3), ("b", 5), ("c", 9), ("d", 99)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
     let mut tallies = Tallies::new(4);
     tallies.add(&memberships(&shape, &criteria), None);
     assert_eq!(score(&shape, &tallies).value, Some(Decimal::from(5)));

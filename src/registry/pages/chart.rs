@@ -125,7 +125,11 @@ pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> S
     let from = if least > most / 2.0 { (least - (most - least) / 2.0).max(0.0) } else { 0.0 };
     let raw = ((most - from) / TICKS).max(most / 1000.0);
     let magnitude = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|nice| nice * magnitude).find(|step| *step >= raw * 0.999).unwrap_or(10.0 * magnitude);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
+        .map(|nice| nice * magnitude)
+        .find(|step| *step >= raw * 0.999)
+        .unwrap_or(10.0 * magnitude);
     let (bottom, top) = ((from / step).floor() * step, (most / step).ceil() * step);
     Scale { bottom, top: if *unit == Unit::Percent { top.min(100.0) } else { top }, step }
 }
@@ -277,7 +281,13 @@ fn band(card: &MeasureCard, name: &str, side: Side, points: &std::ops::Range<usi
 fn ticks(card: &MeasureCard, place: &Place) -> Vec<(f64, String)> {
     let Scale { bottom, top, step } = place.scale;
     let count = ((top - bottom) / step + 1e-9).floor().min(20.0) as usize;
-    let digits = if step >= 1.0 && step.fract() == 0.0 { 0 } else if step * 10.0 % 1.0 == 0.0 { 1 } else { 2 };
+    let digits = if step >= 1.0 && step.fract() == 0.0 {
+        0
+    } else if step * 10.0 % 1.0 == 0.0 {
+        1
+    } else {
+        2
+    };
     let unit = if card.unit == Unit::Percent { "\u{202f}%" } else { "" };
     let value = |index: usize| bottom + step * index as f64;
     (0..=count).map(|index| (place.y(value(index)), format!("{:.digits$}{unit}", value(index)))).collect()
@@ -350,10 +360,13 @@ fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
 
 /// `62.8 – 84.2 %`.
 pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
-    interval(card, point).map_or_else(|| "–".to_owned(), |(low, high)| match card.unit {
-        Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
-        Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
-    })
+    interval(card, point).map_or_else(
+        || "–".to_owned(),
+        |(low, high)| match card.unit {
+            Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
+            Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
+        },
+    )
 }
 
 fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> Vec<Row> {

@@ -11,7 +11,17 @@ fn entry() -> Entry {
 }
 
 fn site() -> Site {
-    Site { id: 1, name: "north".into(), organization: "Northern".into(), client_id: "c".into(), jwks: None, jwks_url: None, epoch: 0, head: None, heard: None }
+    Site {
+        id: 1,
+        name: "north".into(),
+        organization: "Northern".into(),
+        client_id: "c".into(),
+        jwks: None,
+        jwks_url: None,
+        epoch: 0,
+        head: None,
+        heard: None,
+    }
 }
 
 fn card(unit: Unit) -> MeasureCard {
@@ -124,6 +134,11 @@ fn every_reason_is_given() {
     assert!(read(twice, &entry(), &site(), &[], now).unwrap_err()[0].contains("occurs twice"));
     let future = "2025-01-01T00:00:00Z".parse().unwrap();
     let bytes = serde_json::to_vec(&report()).unwrap();
-    assert!(read(&bytes, &entry(), &site(), &[card(Unit::Percent)], future).unwrap_err().iter().any(|reason| reason.contains("in the future")));
+    assert!(
+        read(&bytes, &entry(), &site(), &[card(Unit::Percent)], future)
+            .unwrap_err()
+            .iter()
+            .any(|reason| reason.contains("in the future"))
+    );
     assert!(read(&bytes, &entry(), &site(), &[], now).unwrap_err().iter().any(|reason| reason.contains("is not accepted here")));
 }

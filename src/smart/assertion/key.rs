@@ -67,8 +67,7 @@ impl SigningKey {
     pub fn generate(algorithm: Algorithm) -> Result<SigningKey, KeyError> {
         let pkcs8 = match algorithm {
             Algorithm::Rs384 => {
-                let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072)
-                    .map_err(|_| KeyError::Generate)?;
+                let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).map_err(|_| KeyError::Generate)?;
                 let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Generate)?;
                 der.as_ref().to_vec()
             }
@@ -136,30 +135,18 @@ impl SigningKey {
         let mut public = vec![0x04];
         public.extend(decode(&jwk.x)?);
         public.extend(decode(&jwk.y)?);
-        let pair = EcdsaKeyPair::from_private_key_and_public_key(
-            &ECDSA_P384_SHA384_FIXED_SIGNING,
-            &decode(&jwk.d)?,
-            &public,
-        )
-        .map_err(unreadable)?;
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P384_SHA384_FIXED_SIGNING, &decode(&jwk.d)?, &public).map_err(unreadable)?;
         debug_assert_eq!(pair.public_key().as_ref(), public.as_slice());
         let der = pair.to_pkcs8v1().map_err(|_| KeyError::Unreadable { expected: EXPECTED })?;
         let pem = pem_text("PRIVATE KEY", der.as_ref());
         SigningKey::build(Algorithm::Es384, EncodingKey::from_ec_der(der.as_ref()), pem, jwk.kid.clone())
     }
 
-    fn build(
-        algorithm: Algorithm,
-        encoding: EncodingKey,
-        pem: String,
-        kid: Option<String>,
-    ) -> Result<SigningKey, KeyError> {
+    fn build(algorithm: Algorithm, encoding: EncodingKey, pem: String, kid: Option<String>) -> Result<SigningKey, KeyError> {
         let unreadable = |_| KeyError::Unreadable { expected: EXPECTED };
         let mut public = Jwk::from_encoding_key(&encoding, algorithm.jwt()).map_err(unreadable)?;
         let strong = match &public.algorithm {
-            AlgorithmParameters::RSA(rsa) => {
-                URL_SAFE_NO_PAD.decode(&rsa.n).is_ok_and(|n| n.len() >= super::RSA_MODULUS_BYTES_MIN)
-            }
+            AlgorithmParameters::RSA(rsa) => URL_SAFE_NO_PAD.decode(&rsa.n).is_ok_and(|n| n.len() >= super::RSA_MODULUS_BYTES_MIN),
             _ => true,
         };
         if !strong {

@@ -14,10 +14,7 @@ struct Keys {
     ec: SigningKey,
 }
 
-static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys {
-    rsa: SigningKey::generate(Algorithm::Rs384).unwrap(),
-    ec: SigningKey::generate(Algorithm::Es384).unwrap(),
-});
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys { rsa: SigningKey::generate(Algorithm::Rs384).unwrap(), ec: SigningKey::generate(Algorithm::Es384).unwrap() });
 
 fn now() -> Timestamp {
     "2026-03-01T00:00:00Z".parse().unwrap()
@@ -33,13 +30,8 @@ fn verify(jwt: &str) -> Result<VerifiedAssertion, AssertionError> {
 
 /// Signs any header and claims, as an attacker who holds the EC key could.
 fn forge(header: &Value, claims: &Value) -> String {
-    let message = format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(header.to_string()),
-        URL_SAFE_NO_PAD.encode(claims.to_string())
-    );
-    let signature =
-        jsonwebtoken::crypto::sign(message.as_bytes(), KEYS.ec.encoding(), jsonwebtoken::Algorithm::ES384).unwrap();
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), KEYS.ec.encoding(), jsonwebtoken::Algorithm::ES384).unwrap();
     format!("{message}.{signature}")
 }
 
@@ -53,7 +45,9 @@ fn claims() -> Value {
 
 fn with(mut value: Value, name: &str, new: Value) -> Value {
     match new {
-        Value::Null => { value.as_object_mut().unwrap().remove(name); }
+        Value::Null => {
+            value.as_object_mut().unwrap().remove(name);
+        }
         new => value[name] = new,
     }
     value
@@ -131,17 +125,41 @@ fn forged_headers_are_refused() {
 fn forged_claims_are_refused() {
     let second = now().as_second();
     let vectors = [
-        ("iss", json!("site-b")), ("iss", Value::Null), ("iss", json!("")), ("iss", json!(["site-a"])),
-        ("iss", json!("s".repeat(300))), ("iss", json!("site-a\n")),
-        ("sub", json!("site-b")), ("sub", Value::Null), ("sub", json!("")),
-        ("aud", json!("https://evil.example/token")), ("aud", Value::Null), ("aud", json!([])),
-        ("aud", json!([AUDIENCE, "https://evil.example/token"])), ("aud", json!({"a": AUDIENCE})),
-        ("aud", json!(format!("{AUDIENCE}/"))), ("aud", json!(7)),
-        ("exp", Value::Null), ("exp", json!((second + 240).to_string())), ("exp", json!(second)),
-        ("exp", json!(second - 1)), ("exp", json!(second + 361)), ("exp", json!(second as f64 + 1.5)),
-        ("exp", json!(i64::MAX)), ("exp", json!(u64::MAX)), ("exp", json!(-1)), ("exp", json!([second + 240])),
-        ("jti", Value::Null), ("jti", json!("")), ("jti", json!(1)), ("jti", json!("j".repeat(300))), ("jti", json!("\u{0}")),
-        ("iat", json!(second + 61)), ("iat", json!("now")), ("nbf", json!(second + 61)), ("nbf", json!("0")),
+        ("iss", json!("site-b")),
+        ("iss", Value::Null),
+        ("iss", json!("")),
+        ("iss", json!(["site-a"])),
+        ("iss", json!("s".repeat(300))),
+        ("iss", json!("site-a\n")),
+        ("sub", json!("site-b")),
+        ("sub", Value::Null),
+        ("sub", json!("")),
+        ("aud", json!("https://evil.example/token")),
+        ("aud", Value::Null),
+        ("aud", json!([])),
+        ("aud", json!([AUDIENCE, "https://evil.example/token"])),
+        ("aud", json!({"a": AUDIENCE})),
+        ("aud", json!(format!("{AUDIENCE}/"))),
+        ("aud", json!(7)),
+        ("exp", Value::Null),
+        ("exp", json!((second + 240).to_string())),
+        ("exp", json!(second)),
+        ("exp", json!(second - 1)),
+        ("exp", json!(second + 361)),
+        ("exp", json!(second as f64 + 1.5)),
+        ("exp", json!(i64::MAX)),
+        ("exp", json!(u64::MAX)),
+        ("exp", json!(-1)),
+        ("exp", json!([second + 240])),
+        ("jti", Value::Null),
+        ("jti", json!("")),
+        ("jti", json!(1)),
+        ("jti", json!("j".repeat(300))),
+        ("jti", json!("\u{0}")),
+        ("iat", json!(second + 61)),
+        ("iat", json!("now")),
+        ("nbf", json!(second + 61)),
+        ("nbf", json!("0")),
     ];
     for (name, value) in vectors {
         let forged = with(claims(), name, value.clone());
@@ -155,13 +173,14 @@ fn forged_claims_are_refused() {
 fn malformed_tokens_are_refused() {
     let good = forge(&header(), &claims());
     let parts: Vec<&str> = good.split('.').collect();
-    let repeated = format!(
-        r#"{{"iss":"site-b","iss":"site-a","sub":"site-a","aud":"{AUDIENCE}","exp":{},"jti":"j"}}"#,
-        now().as_second() + 60
-    );
+    let repeated = format!(r#"{{"iss":"site-b","iss":"site-a","sub":"site-a","aud":"{AUDIENCE}","exp":{},"jti":"j"}}"#, now().as_second() + 60);
     let zero = URL_SAFE_NO_PAD.encode([0u8; 96]);
     let vectors = [
-        String::new(), ".".into(), "..".into(), "...".into(), "a.b.c".into(),
+        String::new(),
+        ".".into(),
+        "..".into(),
+        "...".into(),
+        "a.b.c".into(),
         format!("{}.{}.", parts[0], parts[1]),
         format!("{}.{}", parts[0], parts[1]),
         format!("{good}.x"),
