@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
 use super::period::Period;
 use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
-use super::result::{GroupResult, PatientResult};
+use super::result::{GroupResult, PatientResult, Strata};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::value::{ClassId, Value};
@@ -261,11 +261,11 @@ impl Patient<'_> {
         }
     }
 
-    fn strata(&mut self, binding: &GroupBinding, memberships: &[Membership]) -> Result<Vec<BTreeMap<Vec<String>, Option<BTreeSet<Member>>>>, EvaluationError> {
+    fn strata(&mut self, binding: &GroupBinding, memberships: &[Membership]) -> Result<Vec<Strata>, EvaluationError> {
         let everyone: BTreeSet<Member> = memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
         let mut all = Vec::new();
         for stratifier in &binding.stratifiers {
-            let mut strata: BTreeMap<Vec<String>, Option<BTreeSet<Member>>> = BTreeMap::new();
+            let mut strata = Strata::new();
             let of_patient = stratifier.components.iter().all(|one| matches!(one, Binding::Define(_)));
             if everyone.is_empty() {
                 // Nobody to divide.

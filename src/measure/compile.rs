@@ -52,7 +52,7 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
     shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());
     let mut libraries = Libraries::default();
     shared.iter().for_each(|source| libraries.add(source));
-    let (program, more) = cql::compile(&[root.clone()], &libraries, models);
+    let (program, more) = cql::compile(std::slice::from_ref(&root), &libraries, models);
     found.extend(more);
     let Some(program) = program else { return (None, found) };
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());

@@ -19,8 +19,11 @@ pub struct GroupResult {
     /// One per population of the group, in the measure's order.
     pub memberships: Vec<Membership>,
     /// Per stratifier: stratum (one text per component) to the members in it; `None` is all of them.
-    pub strata: Vec<BTreeMap<Stratum, Option<BTreeSet<Member>>>>,
+    pub strata: Vec<Strata>,
 }
+
+/// The strata of one stratifier with the members in each; `None` is all of them.
+pub type Strata = BTreeMap<Stratum, Option<BTreeSet<Member>>>;
 
 /// A stratum: one value for a plain stratifier, one per component otherwise.
 pub type Stratum = Vec<String>;

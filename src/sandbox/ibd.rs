@@ -199,7 +199,7 @@ impl IbdPatient {
         if !self.disease || !dice.chance(5) {
             return;
         }
-        let day = weekday(add_days(calendar.as_of, -dice.between(20, since.min(900).max(21))));
+        let day = weekday(add_days(calendar.as_of, -dice.between(20, since.clamp(21, 900))));
         if self.visits.iter().any(|visit| visit.start.date() == day) {
             return;
         }

@@ -5,6 +5,7 @@ use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_fo
 use crate::store::StoreError;
 use rusqlite::{Connection, Transaction, params};
 use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -149,14 +150,15 @@ impl Snapshot {
             }
             let partition = self.partition_of(&header.patient);
             sorted.note_place(key, partition, Rank::of(header));
-            if !writers.contains_key(&partition) {
-                let path = folder.join(partition.name());
-                let writer = LineWriter::create(&path, &self.key, &stage_name(pull, &partition.name())).map_err(wrong)?;
-                writers.insert(partition, (writer, path));
-            }
-            if let Some((writer, _)) = writers.get_mut(&partition) {
-                writer.header(header).and_then(|()| writer.line(json)).map_err(wrong)?;
-            }
+            let (writer, _) = match writers.entry(partition) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(place) => {
+                    let path = folder.join(partition.name());
+                    let writer = LineWriter::create(&path, &self.key, &stage_name(pull, &partition.name())).map_err(wrong)?;
+                    place.insert((writer, path))
+                }
+            };
+            writer.header(header).and_then(|()| writer.line(json)).map_err(wrong)?;
             Ok(())
         })?;
         for (partition, (writer, path)) in writers {

@@ -124,9 +124,12 @@ impl LineWriter {
     }
 }
 
+/// What a file holds once its seal is opened and it is decompressed.
+type Plain = zstd::Decoder<'static, BufReader<SealReader<BufReader<File>>>>;
+
 /// Reads what [`LineWriter`] wrote.
 pub(super) struct LineReader {
-    lines: Lines<BufReader<zstd::Decoder<'static, BufReader<SealReader<BufReader<File>>>>>>,
+    lines: Lines<BufReader<Plain>>,
 }
 
 impl LineReader {

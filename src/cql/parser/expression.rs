@@ -193,9 +193,7 @@ impl Parser<'_> {
         let spelled = self.precision_ahead(2).is_some() && self.is_word_ahead(3, "between");
         let operator = if spelled && self.eat_words(&["difference", "in"]) {
             "DifferenceBetween"
-        } else if spelled && self.eat_words(&["duration", "in"]) {
-            "DurationBetween"
-        } else if self.precision_ahead(0).is_some() && self.is_word_ahead(1, "between") {
+        } else if (spelled && self.eat_words(&["duration", "in"])) || (self.precision_ahead(0).is_some() && self.is_word_ahead(1, "between")) {
             "DurationBetween"
         } else {
             return Ok(None);

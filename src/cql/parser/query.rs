@@ -50,7 +50,7 @@ impl Parser<'_> {
     }
 
     /// `from A a, B b …`
-    pub(super) fn from_query(&mut self) -> Parsed<Kind> {
+    pub(super) fn query_after_from(&mut self) -> Parsed<Kind> {
         let start = self.peek().at;
         self.at += 1;
         let mut sources = vec![self.source()?];

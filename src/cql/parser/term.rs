@@ -235,7 +235,7 @@ impl Parser<'_> {
                 let operator = if word == "minimum" { "MinValue" } else { "MaxValue" };
                 Ok(Kind::Extreme(operator, self.path("a type")?))
             }
-            "from" => self.from_query(),
+            "from" => self.query_after_from(),
             // Prefix operators may stand where the grammar wants a term in parentheses; accepted when unambiguous.
             "exists" | "not" | "cast" => self.expression_at(super::expression::TIMING + 1).map(|e| Kind::Unary("", Box::new(e))),
             _ => self.named(),
