@@ -243,9 +243,10 @@ impl Adapter {
             completeness: evaluation::completeness(run),
         };
         let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;
+        // The outbox keeps real time: it decides when to send. The reports keep the night's.
         let mut evaluated = runs::Evaluated { patients: sums.patients, lineage, feed: None, held: made.held, unmapped: sums.unmapped() };
         let run = self.store.transaction(|transaction| {
-            let appended = match outbox::append(transaction, &draft, run.started_at) {
+            let appended = match outbox::append(transaction, &draft, self.clock.now()) {
                 Ok(appended) => appended,
                 Err(error) => return Ok(Err(NightError::Outbox(error))),
             };
