@@ -99,7 +99,7 @@ mod tests {
             .iter()
             .map(|need| format!("{} {:?}", need.resource_type, need.codes))
             .collect();
-        assert_eq!(found, ["Condition {}", "Encounter {}", "Observation {\"http://loinc.org|11884-4\", \"http://local|X\", \"http://snomed.info/sct|1\"}"]);
+        assert_eq!(found, ["Condition {}", "Encounter {}", "Observation {\"http://local|X\", \"http://loinc.org|11884-4\", \"http://snomed.info/sct|1\"}"]);
     }
 
     #[test]
