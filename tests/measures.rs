@@ -148,3 +148,121 @@ fn reports_pass_the_check(loaded: &Loaded, months: &[Period], sums: &[Vec<Partia
         }
     }
 }
+
+/// Every measure and case that is shipped is as its schema says.
+#[test]
+fn measures_and_cases_are_as_their_schemas_say() {
+    let schema = |name: &str| {
+        let text = std::fs::read_to_string(root().join("../schemas").join(name)).unwrap();
+        jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
+    };
+    let (of_measure, of_case) = (schema("measure.schema.json"), schema("case.schema.json"));
+    for path in measures::find(&root().join("measures")).unwrap() {
+        let folder = measures::read(&path).unwrap();
+        let definition = [(&of_measure, &folder.files.definition)];
+        for (schema, source) in folder.cases.iter().map(|case| (&of_case, case)).chain(definition) {
+            let value: serde_json::Value = serde_saphyr::from_str(&source.text).unwrap();
+            let faults: Vec<String> = schema.iter_errors(&value).map(|fault| fault.to_string()).collect();
+            assert_eq!(faults, Vec::<String>::new(), "{}", source.name);
+        }
+    }
+}
+
+/// Runs the built program and gives its exit code, standard output and standard error.
+fn watershed(arguments: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn evaluate_gives_the_same_bytes_whatever_the_threads_and_the_order_of_files() {
+    let hospital = Hospital::generate(&Profile::all()[0], 3, 40, jiff::civil::date(2026, 11, 23), 2);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut lines: Vec<String> = hospital.resources().into_iter().map(|(_, _, json)| json).collect();
+    std::fs::write(one.path().join("all.ndjson"), lines.join("\n")).unwrap();
+    lines.reverse();
+    let (early, late) = lines.split_at(lines.len() / 3);
+    std::fs::write(two.path().join("b.ndjson"), early.join("\n")).unwrap();
+    std::fs::write(two.path().join("a.ndjson"), late.join("\n")).unwrap();
+    let run = |folder: &Path, threads: &str, report: &str| {
+        let folder = folder.display().to_string();
+        let (code, out, err) = watershed(&[
+            "evaluate", "--measure", "mappings/measures/ibd/remission", "mappings/measures/hac/clabsi", "--data", &folder,
+            "--period", "2026-09", "2026-10", "--timezone", "America/New_York", "--threads", threads, "--report", report,
+        ]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        out
+    };
+    let first = run(one.path(), "1", "summary");
+    assert_eq!(first.lines().count(), 4);
+    assert_eq!(first, run(two.path(), "3", "summary"));
+    for line in first.lines() {
+        assert_eq!(validate::check(&serde_json::from_str(line).unwrap()), []);
+    }
+    let individual = run(one.path(), "2", "individual");
+    assert_eq!(individual, run(two.path(), "1", "individual"));
+    assert!(individual.lines().count() > 4 && individual.lines().all(|line| line.contains(r#""subject":{"reference":"Patient/"#)));
+    assert_eq!(run(one.path(), "2", "subject-list").lines().count(), 4);
+}
+
+#[test]
+fn commands_say_what_is_wrong_and_exit_by_its_kind() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("x.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p\"}\nnot json\n").unwrap();
+    let data = data.path().display().to_string();
+    let evaluate = ["evaluate", "--measure", "mappings/measures/ibd/remission", "--data", &data, "--period"];
+    let with = |more: &[&str]| watershed(&[&evaluate[..], more].concat());
+    let (code, out, err) = with(&["2026-01"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("x.ndjson:2: this is not one JSON object; set aside"), "{err}");
+    assert!(out.contains(r#""valueCode":"partial""#), "{out}");
+    for (more, code, part) in [
+        (&["yesterday"][..], 2, "`yesterday` is not a period"),
+        (&["2026-01", "--timezone", "Mars/Base"], 2, "no time zone is named `Mars/Base`"),
+        (&["2026-01", "--parameter", "Age"], 2, "has no `=`"),
+        (&["2026-01", "--parameter", "Age Limit Year=20"], 3, "did you mean `Age Limit Years`?"),
+        (&["2026-01", "--parameter", "Age Limit Years=young"], 3, "`young` is no Integer"),
+        (&["2026-01", "--memory", "1GB"], 2, "not implemented yet"),
+    ] {
+        let (found, _, err) = with(more);
+        assert!(found == code && err.contains(part), "{more:?}: {found} {err}");
+    }
+    let (code, _, err) = watershed(&["evaluate", "--measure", "src", "--data", &data, "--period", "2026"]);
+    assert!(code == 3 && err.contains("holds no `measure.yaml`"), "{code} {err}");
+}
+
+#[test]
+fn a_case_that_fails_exits_with_one_and_says_expected_and_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("measures/remission");
+    std::fs::create_dir_all(pack.join("cases")).unwrap();
+    for name in ["libraries", "value-sets"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        for entry in std::fs::read_dir(root().join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, folder.path().join(name).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let original = root().join("measures/ibd/remission");
+    for name in ["measure.yaml", "ibd-remission.cql"] {
+        std::fs::copy(original.join(name), pack.join(name)).unwrap();
+    }
+    let case = std::fs::read_to_string(original.join("cases/02-active-disease.yaml")).unwrap();
+    std::fs::write(pack.join("cases/a.yaml"), case.replace("numerator: 0", "numerator: 1")).unwrap();
+    let path = pack.display().to_string();
+    let (code, out, _) = watershed(&["measure", "test", &path, "--format", "json"]);
+    assert_eq!(code, 1);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let expected = serde_json::json!([{ "period": "2025-06-01/2025-06-30", "population": "numerator", "expected": "1", "found": "0" }]);
+    assert_eq!(found[0]["cases"][0]["mismatches"], expected);
+    let broken = std::fs::read_to_string(original.join("measure.yaml")).unwrap().replace("define: Numerator", "define: Numertor");
+    std::fs::write(pack.join("measure.yaml"), broken).unwrap();
+    let (code, out, err) = watershed(&["measure", "check", &path]);
+    let said = format!("{out}{err}");
+    assert!(code != 0 && said.contains("has no definition `Numertor`") && said.contains("did you mean `Numerator`?"), "{said}");
+}

@@ -493,7 +493,8 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
 
 fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
     let at = || locate(source, &definition.id);
-    if !definition.groups.is_empty() && (!definition.populations.is_empty() || !definition.stratifiers.is_empty()) {
+    let alone = !(definition.populations.is_empty() && definition.stratifiers.is_empty());
+    if alone && !definition.groups.is_empty() {
         found.push(
             Diagnostic::error("both `groups` and `populations` are given")
                 .at(at())
