@@ -6,7 +6,7 @@ use super::demographics::{Person, term};
 use super::dialect::{Dialect, harbor, system};
 use super::dice::Dice;
 use super::draft::{Coding, Decimal, Draft, When, coding};
-use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, ProcedureForm, Result};
+use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, ProcedureForm, ResultForm};
 use super::moment::{Calendar, Moment, add_days, age_on, days_between, weekday};
 use super::truth::{EARLY_ELECTIVE_DELIVERY, Tally};
 
@@ -392,7 +392,7 @@ impl Birth {
             let mut result = |name: &str, code: Coding, value: Decimal, unit: &'static str| {
                 let id = format!("{encounter}-{name}");
                 let at = context.calendar.later(start, 5);
-                let form = Result { id, patient, encounter: &encounter, laboratory: false, code, at, value, unit };
+                let form = ResultForm { id, patient, encounter: &encounter, laboratory: false, code, at, value, unit };
                 out.push(form.write(context));
             };
             result("wt", WEIGHT, Decimal(self.weight + 14 * (10 - visit), 1), "kg");

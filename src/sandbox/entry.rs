@@ -185,7 +185,7 @@ impl ProcedureForm<'_> {
 }
 
 /// A vital sign or laboratory result.
-pub(super) struct Result<'a> {
+pub(super) struct ResultForm<'a> {
     pub(super) id: String,
     pub(super) patient: &'a str,
     pub(super) encounter: &'a str,
@@ -196,7 +196,7 @@ pub(super) struct Result<'a> {
     pub(super) unit: &'static str,
 }
 
-impl Result<'_> {
+impl ResultForm<'_> {
     pub(super) fn write(self, context: &Context) -> Draft {
         let (category, profile) = if self.laboratory { (term::LABORATORY, "us-core-observation-lab") } else { (term::VITAL_SIGNS, "us-core-vital-signs") };
         ObservationForm {

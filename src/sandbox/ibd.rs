@@ -6,7 +6,7 @@ use super::demographics::{Person, term};
 use super::dialect::{Dialect, harbor, system};
 use super::dice::Dice;
 use super::draft::{Coding, Decimal, Draft, When, coding};
-use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, ProcedureForm, Result, prescription};
+use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, ProcedureForm, ResultForm, prescription};
 use super::moment::{Calendar, Moment, add_days, add_months, age_on, days_between, weekday};
 use super::truth::{IBD_REMISSION, Tally};
 
@@ -387,7 +387,7 @@ impl Visit {
     fn write_results(&self, patient: &str, encounter: &str, context: &Context, out: &mut Vec<Draft>) {
         let mut write = |name: &str, laboratory: bool, code: &'static str, display: &'static str, value: Decimal, unit: &'static str| {
             out.push(
-                Result {
+                ResultForm {
                     id: format!("{encounter}-{name}"),
                     patient,
                     encounter,

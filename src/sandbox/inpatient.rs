@@ -8,7 +8,7 @@ use super::demographics::{Person, term};
 use super::dialect::{Dialect, harbor, system};
 use super::dice::Dice;
 use super::draft::{Coding, Decimal, Draft, When, coding};
-use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, Result};
+use super::entry::{ConditionForm, Context, EncounterForm, Finding, ObservationForm, ResultForm};
 use super::moment::{Calendar, Moment, add_days, add_months, days_between};
 use super::truth::{HAC_CLABSI, Tally};
 
@@ -462,7 +462,7 @@ impl Stay {
             }
             let mut result = |name: &str, laboratory: bool, code: Coding, value: Decimal, unit: &'static str| {
                 let id = format!("{encounter}-{name}{}", day + 1);
-                out.push(Result { id, patient, encounter, laboratory, code, at, value, unit }.write(context));
+                out.push(ResultForm { id, patient, encounter, laboratory, code, at, value, unit }.write(context));
             };
             let fever = self.fever * (RESULT_DAYS - day) / RESULT_DAYS;
             result("temp", false, TEMPERATURE, Decimal(365 + fever, 1), "Cel");

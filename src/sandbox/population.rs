@@ -104,7 +104,7 @@ impl Profile {
 pub(super) enum Plan {
     Ibd(IbdPatient),
     Inpatient(InpatientPatient),
-    Mother(Mother),
+    Mother(Box<Mother>),
 }
 
 impl Plan {
@@ -237,7 +237,8 @@ fn plan(profile: &Profile, seed: u64, patients: u32, calendar: &Calendar) -> Vec
         let mut dice = Dice::new(seed, profile.name, stream);
         // Every other mother's child has a record here.
         let newborn = (stream % 2 == 1 && number + 2 <= patients).then_some(number + 2);
-        plans.push(Plan::Mother(Mother::draw(&mut dice, calendar, number + 1, newborn, profile.elective)));
+        let mother = Mother::draw(&mut dice, calendar, number + 1, newborn, profile.elective);
+        plans.push(Plan::Mother(Box::new(mother)));
         number += if newborn.is_some() { 2 } else { 1 };
         stream += 1;
     }
