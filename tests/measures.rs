@@ -192,8 +192,21 @@ fn evaluate_gives_the_same_bytes_whatever_the_threads_and_the_order_of_files() {
     let run = |folder: &Path, threads: &str, report: &str| {
         let folder = folder.display().to_string();
         let (code, out, err) = watershed(&[
-            "evaluate", "--measure", "mappings/measures/ibd/remission", "mappings/measures/hac/clabsi", "--data", &folder,
-            "--period", "2026-09", "2026-10", "--timezone", "America/New_York", "--threads", threads, "--report", report,
+            "evaluate",
+            "--measure",
+            "mappings/measures/ibd/remission",
+            "mappings/measures/hac/clabsi",
+            "--data",
+            &folder,
+            "--period",
+            "2026-09",
+            "2026-10",
+            "--timezone",
+            "America/New_York",
+            "--threads",
+            threads,
+            "--report",
+            report,
         ]);
         assert_eq!((code, err.as_str()), (0, ""));
         out

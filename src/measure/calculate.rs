@@ -262,8 +262,7 @@ impl Patient<'_> {
     }
 
     fn strata(&mut self, binding: &GroupBinding, memberships: &[Membership]) -> Result<Vec<Strata>, EvaluationError> {
-        let everyone: BTreeSet<Member> =
-            memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
+        let everyone: BTreeSet<Member> = memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys())).cloned().collect();
         let mut all = Vec::new();
         for stratifier in &binding.stratifiers {
             let mut strata = Strata::new();

@@ -28,9 +28,6 @@ pub type Strata = BTreeMap<Stratum, Option<BTreeSet<Member>>>;
 /// A stratum: one value for a plain stratifier, one per component otherwise.
 pub type Stratum = Vec<String>;
 
-/// The strata of one stratifier, each with the members in it; `None` is all of them.
-pub type Strata = BTreeMap<Stratum, Option<BTreeSet<Member>>>;
-
 impl GroupResult {
     /// Whether the patient counts in any population.
     pub fn is_empty(&self) -> bool {

@@ -65,10 +65,7 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let (definition, _) = definition::parse(&SourceFile::new("measure.yaml", RATE));
     let definition = definition.unwrap();
     let groups = definition.all_groups();
-    let results = [
-        rated(&definition, &groups, "2106-3", "Encounter/secret-1", 1_500, 3),
-        rated(&definition, &groups, "unknown", "Encounter/secret-2", 500, 0),
-    ];
+    let results = [rated(&definition, &groups, "2106-3", "Encounter/secret-1", 1_500, 3), rated(&definition, &groups, "unknown", "Encounter/secret-2", 500, 0)];
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
     check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, facts: &facts() }, &results);
@@ -133,7 +130,11 @@ fn individual_and_subject_list_name_the_patients() {
         let subjects = BTreeMap::from([("p1".to_owned(), results[0].clone()), ("p2".to_owned(), results[1].clone())]);
         let list = reporter.subject_list(&partial, &subjects);
         assert_eq!(validate::check(&list), []);
-        let size = |id: &str| list["contained"].as_array().unwrap().iter().find(|one| one["id"] == id).unwrap()["entry"].as_array().map_or(0, Vec::len);
+        let size = |id: &str| {
+            list["contained"].as_array().unwrap().iter().find(|one| one["id"] == id).unwrap()["entry"]
+                .as_array()
+                .map_or(0, Vec::len)
+        };
         assert_eq!((size("group-1-population-1"), size("group-1-population-3")), (2, 1));
     });
 }
