@@ -100,7 +100,6 @@ impl Profile {
 }
 
 /// What the generator knows of one person (or of a mother and her child).
-#[expect(clippy::large_enum_variant, reason = "a plan is one of a few hundred, made once")]
 pub(super) enum Plan {
     Ibd(IbdPatient),
     Inpatient(InpatientPatient),
