@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use crate::bed::{Bed, Held, Wanted, output};
 
 /// Points on the wires, half of them in nights by search, half by export.
-const WIRE_POINTS: u64 = 46;
+const WIRE_POINTS: u64 = 56;
 /// Starts after the kill within which the night must end.
 const STARTS_MAX: u32 = 3;
 /// Nights under way at once.
