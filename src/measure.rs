@@ -10,11 +10,12 @@ pub mod compile;
 pub mod definition;
 pub mod period;
 pub mod population;
+pub mod published;
 pub mod report;
 pub mod result;
 
 pub use calculate::{Measure, Run, Setting};
-pub use compile::{Choices, Files, MissingValueSets, compile};
+pub use compile::{Choices, Files, Logic, MissingValueSets, compile};
 pub use period::Period;
 pub use population::Score;
 pub use result::{Partial, PatientResult};

@@ -11,6 +11,7 @@ mod evaluate;
 mod interoperability;
 mod measures;
 mod pipeline;
+mod published;
 mod registry;
 mod sandbox;
 mod source;

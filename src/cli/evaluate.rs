@@ -11,7 +11,7 @@ use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
 use crate::fhir::record::{Record, Shape};
 use crate::measure::report::{Completeness, Facts, Reporter};
-use crate::measure::{Choices, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::measure::{Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
 use crate::source::folder::{self, Dataset};
 
 /// Most threads.
@@ -22,7 +22,7 @@ const BAD_SHOWN_MAX: usize = 20;
 /// Measures over data on disk
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Measure folder (with `measure.yaml`)
+    /// Measure folder (with `measure.yaml`), or a FHIR Bundle or folder with Measure, Library and ValueSet resources; .gz and .zst too
     #[arg(long = "measure", required = true, num_args = 1.., value_name = "PATH")]
     measures: Vec<PathBuf>,
     /// NDJSON file, Bulk Data folder, Bundle file, or a folder of either; .gz and .zst too
@@ -46,6 +46,9 @@ pub struct Args {
     /// What to do about a value set that is missing, empty or not expanded
     #[arg(long = "incomplete-valuesets", value_enum, default_value_t = Incomplete::Error)]
     incomplete: Incomplete,
+    /// Which form of the logic to run, where a Library holds both
+    #[arg(long, value_enum, default_value_t = Form::Cql)]
+    logic: Form,
     /// Threads; 0 takes one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -71,6 +74,23 @@ enum Kind {
     Individual,
     /// One report with the list of the patients of each population
     SubjectList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// CQL text
+    Cql,
+    /// ELM JSON
+    Elm,
+}
+
+impl From<Form> for Logic {
+    fn from(form: Form) -> Logic {
+        match form {
+            Form::Cql => Logic::Cql,
+            Form::Elm => Logic::Elm,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,7 +144,7 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
         Incomplete::Error => MissingValueSets::Error,
         Incomplete::Warn => MissingValueSets::Warn,
     };
-    let choices = Choices { parameters, missing_value_sets };
+    let choices = Choices { parameters, missing_value_sets, logic: args.logic.into() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     if !found.is_empty() {

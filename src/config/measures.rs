@@ -1,4 +1,7 @@
-//! Measure folders from disk, or the packs that this program carries: texts, value sets, cases.
+//! Measures from disk, or the packs that this program carries: texts, value sets, cases.
+//!
+//! A measure is a folder with `measure.yaml`, or FHIR Measure, Library and ValueSet resources as they are published: a
+//! Bundle, or a folder of Bundles or resources, `.gz` and `.zst` too.
 //!
 //! A measure folder holds `measure.yaml`, its `.cql` and `cases/`. It may use the `libraries/` and `value-sets/` folders
 //! inside it and inside the folders above it, up to [`LEVELS_MAX`] levels; nearer ones come first.
@@ -12,9 +15,9 @@ use crate::cql::Models;
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
-use crate::measure::{self, Choices, Files, Measure, Setting};
+use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, published};
 use crate::terminology::units::Units;
-use crate::terminology::{self, ValueSets};
+use crate::terminology::{self, ValueSet, ValueSets};
 
 /// How many folders above a measure are searched for `libraries/` and `value-sets/`.
 pub const LEVELS_MAX: usize = 4;
@@ -66,7 +69,49 @@ pub fn read(path: &Path) -> Result<Folder, Diagnostic> {
         level = here.parent().map(Path::to_owned);
     }
     let cases = texts(&folder.join("cases"), &["yaml", "yml"])?;
-    Ok(Folder { files: Files { definition, cql, libraries }, value_sets, cases })
+    Ok(Folder { files: Files { definition, cql, libraries, elm: Vec::new() }, value_sets, cases })
+}
+
+/// Reads what a path holds: a measure folder, or published resources.
+pub fn open(path: &Path) -> Result<(Vec<Folder>, Vec<Diagnostic>), Diagnostic> {
+    let is_folder = path.join("measure.yaml").is_file() || path.file_name().is_some_and(|name| name == "measure.yaml");
+    if is_folder || !path.exists() {
+        return Ok((vec![read(path)?], Vec::new()));
+    }
+    let mut files = Vec::new();
+    list(path, 0, &mut files)?;
+    let mut sources = files.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>()?;
+    sources.retain(|source| published::is_published(source));
+    let (published, found) = published::collect(&sources);
+    if published.measures.is_empty() && !crate::diagnostic::has_errors(&found) {
+        let message = format!("`{}` holds no `measure.yaml` and no FHIR Measure", path.display());
+        return Err(Diagnostic::error(message).help("name a measure folder, or a Bundle or folder with Measure, Library and ValueSet resources"));
+    }
+    let mut value_sets = published.value_sets;
+    let folder = |files| Folder { files, value_sets: std::mem::take(&mut value_sets), cases: Vec::new() };
+    Ok((published.measures.into_iter().map(folder).collect(), found))
+}
+
+/// JSON files at or below a path, sorted.
+fn list(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Diagnostic> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let fault = |error: std::io::Error| Diagnostic::error(format!("`{}` cannot be read: {error}", path.display()));
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fault)?.take(FILES_MAX) {
+        entries.push(entry.map_err(fault)?.path());
+    }
+    entries.sort();
+    for entry in entries {
+        let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let plain = name.trim_end_matches(".gz").trim_end_matches(".zst");
+        if (entry.is_dir() && depth < LEVELS_MAX) || plain.ends_with(".json") {
+            list(&entry, depth + 1, files)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads value sets named one by one or by folder.
@@ -87,8 +132,11 @@ pub fn load(paths: &[PathBuf], value_sets: &[PathBuf], choices: &Choices) -> (Op
     let mut found = Vec::new();
     let mut folders = Vec::new();
     for path in paths {
-        match read(path) {
-            Ok(folder) => folders.push(folder),
+        match open(path) {
+            Ok((opened, more)) => {
+                folders.extend(opened);
+                found.extend(more);
+            }
             Err(fault) => found.push(fault),
         }
     }
@@ -114,7 +162,9 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     let mut sets = ValueSets::new();
     for source in by_name.values() {
         let (set, more) = terminology::read::value_set(source);
-        found.extend(more);
+        // What a publication carries but does not use is no error; what is used and missing is named below.
+        let carried = source.name.contains(published::PART);
+        found.extend(more.into_iter().filter(|_| !carried));
         if let Some(set) = set {
             sets.add(set);
         }
@@ -126,8 +176,22 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         found.extend(more);
         measures.extend(measure);
     }
+    if choices.missing_value_sets == MissingValueSets::Warn {
+        measures.iter().for_each(|measure| add_missing(&mut sets, measure));
+    }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// A value set that is missing stands for no code, when the caller wants it so.
+fn add_missing(sets: &mut ValueSets, measure: &Measure) {
+    for row in &measure.program().tree().value_sets {
+        if sets.find(&row.id, row.version.as_deref()).is_none() {
+            let mut empty = ValueSet::new(&row.id);
+            empty.version.clone_from(&row.version);
+            sets.add(empty);
+        }
+    }
 }
 
 /// Every measure folder at or below a path, sorted.
@@ -220,7 +284,7 @@ fn texts(folder: &Path, extensions: &[&str]) -> Result<Vec<Arc<SourceFile>>, Dia
 
 fn text(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
     let fault = |error: String| Diagnostic::error(format!("`{}` cannot be read: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| fault(error.to_string()))?;
+    let file = crate::source::folder::open(path).map_err(|error| fault(error.reason))?;
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| fault(error.to_string()))?;
     Ok(SourceFile::new(shown(path), text))

@@ -11,6 +11,7 @@ mod operation;
 mod overload;
 mod query;
 mod type_name;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -155,10 +156,10 @@ impl<'a> Checker<'a> {
             match models.get(&using.name.text, version) {
                 Some(model) => {
                     let local = using.alias.as_ref().unwrap_or(&using.name).text.clone();
-                    if !self.tree.classes.iter().any(|class| class.name == model.patient) {
-                        self.tree.classes.extend(model.typed_classes());
+                    if model.derived {
+                        self.know(models.fhir(), models);
                     }
-                    self.conversions.models.push(model.clone());
+                    self.know(model, models);
                     self.models.push((local, model.clone()));
                 }
                 None => {
@@ -168,6 +169,16 @@ impl<'a> Checker<'a> {
                     self.error_with_help(using.name.at, format!("no model `{}`", wanted.trim()), Some(help));
                 }
             }
+        }
+    }
+
+    /// Makes a model's classes known to the program and to this library's conversions.
+    fn know(&mut self, model: &Arc<Model>, models: &Models) {
+        if !self.tree.classes.iter().any(|class| class.name == model.patient) {
+            self.tree.classes.extend(model.typed_classes(models.fhir()));
+        }
+        if !self.conversions.models.iter().any(|known| Arc::ptr_eq(known, model)) {
+            self.conversions.models.push(model.clone());
         }
     }
 
@@ -349,7 +360,7 @@ impl<'a> Checker<'a> {
             return;
         };
         let class = Type::Class(model.patient.clone());
-        let resource_type = model.patient.rsplit('.').next().unwrap_or_default().into();
+        let resource_type = self.conversions.resource_type(&model.patient);
         let retrieve = typed::Retrieve { class: model.patient.clone(), resource_type, fixed: Vec::new(), code: None, date: None, context: None };
         let all = Expression::new(Kind::Retrieve(Box::new(retrieve)), Type::list(class), name.at);
         let body = self.operation("SingletonFrom", vec![all], None, name.at);

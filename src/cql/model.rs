@@ -1,49 +1,86 @@
 //! The data model as the checker sees it: classes, elements, conversions, primary code paths.
 //!
-//! A model is data (`schemas/model/*.model`, whose README describes the lines). FHIR 4.0.1 is embedded; class names are
-//! qualified everywhere (`FHIR.Observation`).
+//! A model is data (`schemas/model/*.model`, whose README describes the lines). FHIR 4.0.1, QI-Core and US Core are
+//! embedded; class names are qualified everywhere (`FHIR.Observation`, `QICore.Encounter`).
+//!
+//! QI-Core and US Core are *derived*: their classes are views of FHIR's, with System types where FHIR has its own. Data
+//! are FHIR resources all the same, so an element of a derived class resolves to a field of the FHIR class behind it,
+//! and its [`ClassElement::target`] says how the field's value becomes the derived type.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use super::typed::{self, Alternative, Element};
+use super::typed::{self, Alternative, Element, FixedCodes};
 use super::types::Type;
 
 /// Bases above a class; real models have six at most.
 const DEPTH_MAX: usize = 32;
 
-static FHIR_4_0_1: LazyLock<Arc<Model>> = LazyLock::new(|| {
-    let text = include_str!("../../schemas/model/FHIR-4.0.1.model");
-    Arc::new(Model::parse(text).expect("INVARIANT: the embedded model is tested to parse"))
-});
-
-/// The models that `using` may name.
-#[derive(Debug, Clone)]
-pub struct Models {
-    models: Vec<Arc<Model>>,
+macro_rules! embedded {
+    ($($name:ident $version:literal $text:literal),+) => {$(
+        static $name: LazyLock<Arc<Model>> = LazyLock::new(|| {
+            Arc::new(Model::parse(include_str!($text)).expect("INVARIANT: the embedded models are tested to parse"))
+        });
+    )+
+        /// What is embedded: name, version, description read at first use.
+        static EMBEDDED: &[(&str, &str, &LazyLock<Arc<Model>>)] = &[$((model_name(stringify!($name)), $version, &$name)),+];
+    };
 }
 
-impl Default for Models {
-    fn default() -> Self {
-        Models { models: vec![FHIR_4_0_1.clone()] }
+embedded! {
+    FHIR_4_0_1 "4.0.1" "../../schemas/model/FHIR-4.0.1.model",
+    QI_CORE_4_1_1 "4.1.1" "../../schemas/model/QICore-4.1.1.model",
+    QI_CORE_6_0_0 "6.0.0" "../../schemas/model/QICore-6.0.0.model",
+    US_CORE_3_1_1 "3.1.1" "../../schemas/model/USCore-3.1.1.model",
+    US_CORE_6_1_0 "6.1.0" "../../schemas/model/USCore-6.1.0.model",
+    US_CORE_7_0_0 "7.0.0" "../../schemas/model/USCore-7.0.0.model"
+}
+
+/// `QI_CORE_6_0_0` is QICore.
+const fn model_name(constant: &str) -> &'static str {
+    match constant.as_bytes()[0] {
+        b'F' => "FHIR",
+        b'Q' => "QICore",
+        _ => "USCore",
     }
 }
 
+/// The models that `using` may name.
+#[derive(Debug, Clone, Default)]
+pub struct Models {
+    added: Vec<Arc<Model>>,
+}
+
 impl Models {
-    /// The model of that name; of that version, if one is asked for.
+    /// The model of that name; of that version, if one is asked for, else the newest.
     pub fn get(&self, name: &str, version: Option<&str>) -> Option<&Arc<Model>> {
-        self.models.iter().find(|model| &*model.name == name && version.is_none_or(|wanted| wanted == &*model.version))
+        let fits = |own: &str, other: &str| own == name && version.is_none_or(|wanted| wanted == other);
+        let added = self.added.iter().find(|model| fits(&model.name, &model.version));
+        added.or_else(|| EMBEDDED.iter().rev().find(|(own, other, _)| fits(own, other)).map(|(.., model)| &***model))
+    }
+
+    /// FHIR itself, whose classes data are instances of.
+    pub fn fhir(&self) -> &Arc<Model> {
+        self.get("FHIR", None).unwrap_or(&FHIR_4_0_1)
+    }
+
+    /// What the profile of that canonical URL fixes, for retrieves that name it; of the newest model that knows it.
+    pub fn fixed_by(&self, profile: &str) -> Vec<FixedCodes> {
+        let classes = EMBEDDED.iter().rev().filter(|(name, ..)| *name != "FHIR").flat_map(|(.., model)| model.classes.values().map(|class| (&**model, class)));
+        let known = classes.filter(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile));
+        known.map(|(model, class)| model.fixed(&class.name, self.fhir())).next().unwrap_or_default()
     }
 
     /// Adds a model, for example one that a test describes.
     pub fn add(&mut self, model: Model) {
-        self.models.push(Arc::new(model));
+        self.added.push(Arc::new(model));
     }
 
     /// Names with versions, as `FHIR 4.0.1`.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        self.models.iter().map(|model| format!("{} {}", model.name, model.version))
+        let embedded = EMBEDDED.iter().map(|(name, version, _)| format!("{name} {version}"));
+        embedded.chain(self.added.iter().map(|model| format!("{} {}", model.name, model.version)))
     }
 }
 
@@ -60,8 +97,14 @@ pub struct Model {
     pub patient: Arc<str>,
     /// The path of the birth date from a patient: `birthDate.value`.
     pub birth_date: Arc<str>,
+    /// Whether its classes are views of FHIR's.
+    pub derived: bool,
     /// By qualified name.
     classes: BTreeMap<Arc<str>, Class>,
+    /// Restricted System types without elements, by qualified name: `QICore.AddressUse`.
+    aliases: BTreeMap<Arc<str>, Type>,
+    /// Classes by what people call them, where that is not their name.
+    labels: BTreeMap<Arc<str>, Arc<str>>,
     conversions: BTreeMap<Arc<str>, Vec<Conversion>>,
 }
 
@@ -72,6 +115,8 @@ pub struct Class {
     pub name: Arc<str>,
     /// A class of the model, or `Any`.
     pub base: Type,
+    /// In a derived model: the FHIR class that instances are of, where it is not the one of the same name.
+    pub of: Option<Arc<str>>,
     /// Present when `[…]` may name the class.
     pub retrieve: Option<Retrievable>,
     /// Its own elements, in the order of the model.
@@ -85,6 +130,8 @@ pub struct Retrievable {
     pub profile: Arc<str>,
     /// The element that `[Class: codes]` compares, if the model names one.
     pub code_path: Option<Arc<str>>,
+    /// What the profile fixes: an element, and (system, code) of which one must be there; no system for a plain code.
+    pub fixed: Option<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
 }
 
 /// One element of a class.
@@ -144,6 +191,11 @@ impl Model {
             } else if let Some(rest) = line.strip_prefix("  ") {
                 let element = model.element_line(rest).ok_or(error("`  NAME TYPE [= TARGET]`"))?;
                 current.as_mut().ok_or(error("a class before its elements"))?.elements.push(element);
+            } else if let Some((name, ty)) = line.strip_prefix("alias ").and_then(|rest| rest.split_once(' ')) {
+                let ty = model.type_of(ty).ok_or(error("`alias NAME TYPE`"))?;
+                model.aliases.insert(format!("{}.{name}", model.name).into(), ty);
+            } else if let Some((name, label)) = line.strip_prefix("label ").and_then(|rest| rest.split_once(' ')) {
+                model.labels.insert(label.into(), name.into());
             } else if let Some(rest) = line.strip_prefix("convert ") {
                 model.convert_line(rest).ok_or(error("`convert FROM TO LIBRARY.FUNCTION`"))?;
             } else if !line.is_empty() {
@@ -164,7 +216,10 @@ impl Model {
             url: url.into(),
             patient: patient.into(),
             birth_date: words.next()?.into(),
+            derived: words.next().is_some(),
             classes: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            labels: BTreeMap::new(),
             conversions: BTreeMap::new(),
         })
     }
@@ -179,16 +234,20 @@ impl Model {
         let (name, rest) = rest.split_once(" : ")?;
         let mut words = rest.split(' ');
         let base = self.type_of(words.next()?)?;
-        let retrieve = match words.next() {
-            None => None,
-            Some("retrieve") => {
-                let profile = words.next()?.into();
-                let code_path = words.next().filter(|path| *path != "-").map(Arc::from);
-                Some(Retrievable { profile, code_path })
+        let mut class = Class { name: format!("{}.{name}", self.name).into(), base, of: None, retrieve: None, elements: Vec::new() };
+        while let Some(word) = words.next() {
+            match word {
+                "is" => class.of = Some(format!("FHIR.{}", words.next()?).into()),
+                "retrieve" => {
+                    let profile = words.next()?.into();
+                    let code_path = words.next().filter(|path| *path != "-").map(Arc::from);
+                    class.retrieve = Some(Retrievable { profile, code_path, fixed: None });
+                }
+                "fixed" => class.retrieve.as_mut()?.fixed = Some((words.next()?.into(), words.next()?.split(',').map(fixed_code).collect())),
+                _ => return None,
             }
-            Some(_) => return None,
-        };
-        Some(Class { name: format!("{}.{name}", self.name).into(), base, retrieve, elements: Vec::new() })
+        }
+        Some(class)
     }
 
     fn element_line(&self, rest: &str) -> Option<ClassElement> {
@@ -227,6 +286,7 @@ impl Model {
         match text.strip_prefix("System.") {
             Some(system) => Type::system(system),
             None if text.is_empty() => None,
+            None if text.starts_with("FHIR.") => Some(Type::class(text)),
             None => Some(Type::Class(format!("{}.{text}", self.name).into())),
         }
     }
@@ -236,9 +296,36 @@ impl Model {
         self.classes.get(name)
     }
 
-    /// The class that `[Name …]` retrieves: by name within this model.
+    /// The System type behind a restricted one: `QICore.AddressUse` is a String.
+    pub fn alias(&self, name: &str) -> Option<&Type> {
+        self.aliases.get(name)
+    }
+
+    /// The class that `[Name …]` retrieves: by name or label within this model.
     pub fn retrievable(&self, name: &str) -> Option<&Class> {
+        let name = self.labels.get(name).map_or(name, |own| own);
         self.class(&format!("{}.{name}", self.name)).filter(|class| class.retrieve.is_some())
+    }
+
+    /// The FHIR class that instances of a class are of; of a model that is not derived the class itself.
+    pub fn instance_class(&self, name: &str, fhir: &Model) -> Arc<str> {
+        let lineage = self.lineage(name).filter(|_| self.derived);
+        let of = lineage.map(|class| match (&class.of, &class.base) {
+            (Some(of), _) => Some(of.clone()),
+            (None, Type::Class(base)) if base.starts_with("FHIR.") => Some(base.clone()),
+            (None, _) => fhir.class(&format!("FHIR.{}", class.name.split_once('.').map_or("", |(_, own)| own))).map(|class| class.name.clone()),
+        });
+        of.flatten().next().unwrap_or_else(|| name.into())
+    }
+
+    /// What retrieving the class fixes.
+    pub fn fixed(&self, class: &str, fhir: &Model) -> Vec<FixedCodes> {
+        let fixed = self.class(class).and_then(|class| class.retrieve.as_ref()?.fixed.as_ref());
+        let resolve = |(path, any_of): &(Arc<str>, Vec<_>)| {
+            let (element, _) = fhir.resolve(&self.instance_class(class, fhir), path)?;
+            Some(FixedCodes { path: vec![element], any_of: any_of.clone() })
+        };
+        fixed.and_then(resolve).into_iter().collect()
     }
 
     /// The classes that `[…]` may name, without qualifier.
@@ -290,8 +377,9 @@ impl Model {
     }
 
     /// All classes as evaluation needs them.
-    pub fn typed_classes(&self) -> impl Iterator<Item = typed::Class> + '_ {
-        self.classes.values().map(|class| typed::Class {
+    pub fn typed_classes<'a>(&'a self, fhir: &'a Model) -> impl Iterator<Item = typed::Class> + 'a {
+        self.classes.values().map(move |class| typed::Class {
+            instance_of: self.derived.then(|| self.instance_class(&class.name, fhir)),
             name: class.name.clone(),
             base: match &class.base {
                 Type::Class(base) => Some(base.clone()),
@@ -305,6 +393,12 @@ impl Model {
     pub fn is_primitive(&self, class: &str) -> bool {
         self.element_of(class, "value").is_some_and(|value| !matches!(value.ty, Type::Class(_) | Type::Choice(_)))
     }
+}
+
+/// `system|code`, or a code without system.
+fn fixed_code(text: &str) -> (Arc<str>, Arc<str>) {
+    let (system, code) = text.split_once('|').unwrap_or(("", text));
+    (system.into(), code.into())
 }
 
 /// `value` + `FHIR.dateTime` = `valueDateTime`.

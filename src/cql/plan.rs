@@ -60,7 +60,13 @@ impl Program {
     /// Plans a checked tree. `roots` are the libraries whose public defines and functions are asked for; what they do
     /// not reach is dead and takes no part in requirements and shape.
     pub fn new(tree: Tree, roots: Vec<LibraryId>) -> Program {
-        let classes: BTreeMap<Arc<str>, ClassId> = (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
+        let mut classes: BTreeMap<Arc<str>, ClassId> = (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
+        // A class of a derived model is another name for the class that its instances are of.
+        for class in &tree.classes {
+            if let Some(id) = class.instance_of.as_ref().and_then(|own| classes.get(own).copied()) {
+                classes.insert(class.name.clone(), id);
+            }
+        }
         let parents = tree.classes.iter().map(|class| class.base.as_ref().and_then(|base| classes.get(base).copied())).collect();
         let codes: Vec<Code> = tree.codes.iter().map(|row| code_of(&tree, row)).collect();
         let concepts = tree
@@ -175,11 +181,12 @@ impl Program {
 
     /// Whether a class is `name` or one of its subclasses.
     pub fn is_subclass(&self, class: ClassId, name: &str) -> bool {
+        let Some(wanted) = self.class_id(name) else { return false };
         let mut current = Some(class);
         // A cycle in a model description must not hang: no chain is longer than the table.
         for _ in 0..=self.parents.len() {
             let Some(class) = current else { return false };
-            if self.class_name(class) == Some(name) {
+            if class == wanted {
                 return true;
             }
             current = self.parents.get(class.0 as usize).copied().flatten();

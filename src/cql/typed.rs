@@ -80,6 +80,8 @@ pub struct Class {
     pub base: Option<Arc<str>>,
     /// For a FHIR primitive: the System type of its `value` (own or inherited).
     pub primitive: Option<Type>,
+    /// For a class of a derived model: the FHIR class that its instances are of.
+    pub instance_of: Option<Arc<str>>,
 }
 
 /// One library: its identity and its text.

@@ -56,6 +56,8 @@ pub(super) enum Binding {
 #[derive(Clone, Debug)]
 pub(super) struct GroupBinding {
     pub(super) shape: GroupShape,
+    /// The patient is what is counted, not events.
+    pub(super) counts_patients: bool,
     pub(super) populations: Vec<Binding>,
     /// Per population: definition and reason of those for whom the record cannot tell.
     pub(super) unknown: Vec<Vec<(Binding, &'static str)>>,
@@ -189,10 +191,10 @@ impl Patient<'_> {
 
     fn criterion(&mut self, binding: &GroupBinding, index: usize, criteria: &mut Criteria) -> Result<(), EvaluationError> {
         let Some(own) = binding.populations.get(index) else { return Ok(()) };
-        let (holds, undetermined) = self.members(*own)?;
+        let (holds, undetermined) = self.members(*own, binding.counts_patients)?;
         let mut unknown = BTreeMap::new();
         for (doubt, reason) in binding.unknown.get(index).into_iter().flatten() {
-            for member in self.members(*doubt)?.0 {
+            for member in self.members(*doubt, binding.counts_patients)?.0 {
                 unknown.entry(member).or_insert_with(|| (*reason).to_owned());
             }
         }
@@ -207,14 +209,13 @@ impl Patient<'_> {
     }
 
     /// The members that a definition gives, and whether it is a Boolean that gave null.
-    fn members(&mut self, binding: Binding) -> Result<(BTreeSet<Member>, bool), EvaluationError> {
+    fn members(&mut self, binding: Binding, counts_patients: bool) -> Result<(BTreeSet<Member>, bool), EvaluationError> {
         let Binding::Define(define) = binding else { return Ok((BTreeSet::new(), false)) };
         let value = self.session.evaluate(define)?;
-        let patients = self.measure.definition.counts_patients();
         match value {
             Value::Boolean(true) => Ok((BTreeSet::from([Member::new()]), false)),
             Value::Boolean(false) => Ok((BTreeSet::new(), false)),
-            Value::Null => Ok((BTreeSet::new(), patients)),
+            Value::Null => Ok((BTreeSet::new(), counts_patients)),
             Value::List(items) => {
                 let mut members = BTreeSet::new();
                 for item in items.iter().filter(|item| !item.is_null()).take(EVENTS_MAX) {
@@ -254,6 +255,7 @@ impl Patient<'_> {
     fn of_member(&mut self, binding: Binding, member: &Member) -> Result<Value, EvaluationError> {
         match binding {
             Binding::Define(define) => self.session.evaluate(define),
+            Binding::Function(function) if member.is_empty() => self.session.call(function, &[]),
             Binding::Function(function) => match self.events.get(member).cloned() {
                 Some(event) => self.session.call(function, &[event]),
                 None => Ok(Value::Null),
@@ -271,7 +273,7 @@ impl Patient<'_> {
                 // Nobody to divide.
             } else if stratifier.kind == StratifierKind::Criteria {
                 if let Some(criterion) = stratifier.components.first() {
-                    strata.insert(vec!["true".to_owned()], Some(self.members(*criterion)?.0));
+                    strata.insert(vec!["true".to_owned()], Some(self.members(*criterion, binding.counts_patients)?.0));
                 }
             } else if of_patient {
                 strata.insert(self.stratum(stratifier, &Member::new())?, None);

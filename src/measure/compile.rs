@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, StratifierBinding};
 use super::definition::{self, Definition, Group, Population, StratifierKind, Text, locate};
 use super::population::PopulationCode;
+use super::published;
 use crate::cql::model::Models;
 use crate::cql::types::Type;
 use crate::cql::value::{Quantity, Value};
@@ -22,6 +23,8 @@ pub struct Files {
     pub cql: Vec<Arc<SourceFile>>,
     /// Libraries that it may include.
     pub libraries: Vec<Arc<SourceFile>>,
+    /// The same logic as ELM JSON, the measure's own library first; of published measures only.
+    pub elm: Vec<Arc<SourceFile>>,
 }
 
 /// What to do about a value set that is not there.
@@ -34,6 +37,16 @@ pub enum MissingValueSets {
     Warn,
 }
 
+/// Which form of the logic to run, where a Library holds both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Logic {
+    /// CQL text: what the authors wrote.
+    #[default]
+    Cql,
+    /// ELM, as it was translated for the publication.
+    Elm,
+}
+
 /// What the caller decides about a measure.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
@@ -41,20 +54,16 @@ pub struct Choices {
     pub parameters: BTreeMap<String, String>,
     /// About value sets that are not there.
     pub missing_value_sets: MissingValueSets,
+    /// Which form of the logic to run.
+    pub logic: Logic,
 }
 
 /// Compiles one measure; `None` when anything is wrong that would change a number.
 pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Option<Measure>, Vec<Diagnostic>) {
-    let (definition, mut found) = definition::parse(&files.definition);
+    let read = if published::is_published(&files.definition) { published::definition } else { definition::parse };
+    let (definition, mut found) = read(&files.definition);
     let Some(definition) = definition else { return (None, found) };
-    let Some(root) = root(files, &definition, &mut found) else { return (None, found) };
-    let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
-    shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());
-    let mut libraries = Libraries::default();
-    shared.iter().for_each(|source| libraries.add(source));
-    let (program, more) = cql::compile(std::slice::from_ref(&root), &libraries, models);
-    found.extend(more);
-    let Some(program) = program else { return (None, found) };
+    let Some(program) = program(files, &definition, choices.logic, models, &mut found) else { return (None, found) };
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
     let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found };
@@ -93,6 +102,18 @@ fn digest(files: &Files) -> String {
         context.update(text.as_bytes());
     }
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The logic, from CQL text or from ELM.
+fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Program> {
+    let root = root(files, definition, found)?;
+    let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
+    shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());
+    let mut libraries = Libraries::default();
+    shared.iter().for_each(|source| libraries.add(source));
+    let (program, more) = cql::compile(std::slice::from_ref(&root), &libraries, models);
+    found.extend(more);
+    program
 }
 
 /// The CQL that the definition names, or the only one there is.
@@ -188,14 +209,16 @@ impl Linker<'_> {
     }
 
     fn group(&mut self, group: &Group) -> Option<GroupBinding> {
+        let basis = self.definition.basis_of(group).to_owned();
+        let basis = basis.as_str();
         let mut populations = Vec::new();
         let mut unknown = Vec::new();
         for population in &group.populations {
-            populations.push(self.population(population));
+            populations.push(self.population(population, basis));
             let mut doubts = Vec::new();
             for doubt in &population.cannot_tell {
                 if let Some(binding) = self.define(&doubt.define) {
-                    self.membership_type(&doubt.define, binding);
+                    self.membership_type(&doubt.define, binding, basis);
                     doubts.push((binding, doubt.reason.code()));
                 }
             }
@@ -203,27 +226,38 @@ impl Linker<'_> {
         }
         let stratifiers = group.stratifiers.iter().map(|stratifier| {
             let names: Vec<&Text> = stratifier.define.iter().chain(stratifier.components.iter().map(|one| &one.define)).collect();
-            let components: Vec<Option<Binding>> = names.iter().map(|name| self.define_or_function(name)).collect();
-            if let (StratifierKind::Criteria, Some(name), Some(Some(binding))) = (stratifier.kind, names.first(), components.first()) {
-                self.membership_type(name, *binding);
+            let components: Vec<Option<Binding>> = names.iter().map(|name| self.define_or_function(name, basis)).collect();
+            let kind = self.stratifier_kind(stratifier.kind, &components);
+            if let (StratifierKind::Criteria, Some(name), Some(Some(binding))) = (kind, names.first(), components.first()) {
+                self.membership_type(name, *binding, basis);
             }
-            Some(StratifierBinding { kind: stratifier.kind, components: components.into_iter().collect::<Option<Vec<_>>>()? })
+            Some(StratifierBinding { kind, components: components.into_iter().collect::<Option<Vec<_>>>()? })
         });
         let stratifiers: Vec<Option<StratifierBinding>> = stratifiers.collect();
         Some(GroupBinding {
             shape: group.shape(self.definition.scoring),
+            counts_patients: basis == definition::PATIENT,
             populations: populations.into_iter().collect::<Option<Vec<_>>>()?,
             unknown,
             stratifiers: stratifiers.into_iter().collect::<Option<Vec<_>>>()?,
         })
     }
 
-    fn population(&mut self, population: &Population) -> Option<Binding> {
+    fn stratifier_kind(&self, kind: StratifierKind, components: &[Option<Binding>]) -> StratifierKind {
+        let is_list = matches!(components, [Some(Binding::Define(define))] if self.program.define_type(*define).is_list());
+        match kind {
+            StratifierKind::ByType if is_list => StratifierKind::Criteria,
+            StratifierKind::ByType => StratifierKind::Value,
+            said => said,
+        }
+    }
+
+    fn population(&mut self, population: &Population, basis: &str) -> Option<Binding> {
         if population.code == PopulationCode::MeasureObservation {
-            return self.define_or_function(&population.define);
+            return self.define_or_function(&population.define, basis);
         }
         let binding = self.define(&population.define)?;
-        self.membership_type(&population.define, binding);
+        self.membership_type(&population.define, binding, basis);
         Some(binding)
     }
 
@@ -235,7 +269,7 @@ impl Linker<'_> {
         None
     }
 
-    fn define_or_function(&mut self, name: &Text) -> Option<Binding> {
+    fn define_or_function(&mut self, name: &Text, basis: &str) -> Option<Binding> {
         if let Some(define) = self.program.define(self.library, &name.value) {
             return Some(Binding::Define(define));
         }
@@ -244,8 +278,9 @@ impl Linker<'_> {
             return None;
         };
         let operands = self.program.tree().functions.get(function.index()).map_or(0, |row| row.operands.len());
-        if operands != 1 || self.definition.counts_patients() {
-            let message = format!("`{}` is a function of {operands}: expected a function of one event, in a measure that counts events", name.value);
+        let expected = usize::from(basis != definition::PATIENT);
+        if operands != expected {
+            let message = format!("`{}` is a function of {operands}: expected a function of {expected}, in a measure that counts `{basis}`", name.value);
             self.found.push(Diagnostic::error(message).at(locate(self.source, name)));
             return None;
         }
@@ -264,20 +299,27 @@ impl Linker<'_> {
         self.found.push(finding);
     }
 
+    /// Whether instances of a type are of the resource type that is counted.
+    fn is_of_basis(&self, ty: &Type, basis: &str) -> bool {
+        match ty {
+            Type::Class(class) => {
+                let instance = self.program.class_id(class).and_then(|id| self.program.class_name(id)).unwrap_or(class);
+                instance.rsplit('.').next() == Some(basis)
+            }
+            Type::Choice(types) => types.iter().all(|ty| self.is_of_basis(ty, basis)),
+            Type::Any => true,
+            other => other.to_string() == basis,
+        }
+    }
+
     /// A criterion gives Boolean for patients, a list of the basis for events.
-    fn membership_type(&mut self, name: &Text, binding: Binding) {
+    fn membership_type(&mut self, name: &Text, binding: Binding, basis: &str) {
         let Binding::Define(define) = binding else { return };
         let ty = self.program.define_type(define).clone();
-        let basis = &self.definition.basis.value;
-        let (fits, expected) = if self.definition.counts_patients() {
+        let (fits, expected) = if basis == definition::PATIENT {
             (matches!(ty, Type::Boolean | Type::Any), "Boolean".to_owned())
         } else {
-            let of_basis = |item: &Type| match item {
-                Type::Class(class) => class.rsplit('.').next() == Some(basis),
-                Type::Any => true,
-                other => other.to_string().rsplit('.').next() == Some(basis.as_str()),
-            };
-            (matches!(&ty, Type::List(item) if of_basis(item)), format!("List<{basis}>"))
+            (matches!(&ty, Type::List(item) if self.is_of_basis(item, basis)), format!("List<{basis}>"))
         };
         if !fits {
             let message = format!("`{}` gives {ty}, a measure that counts `{basis}` expects {expected}", name.value);

@@ -86,7 +86,7 @@ fn patient() -> Text {
 }
 
 /// A text that is not in the file, but stands for something left out.
-fn unwritten(text: &str) -> Text {
+pub(super) fn unwritten(text: &str) -> Text {
     Spanned::new(text.to_owned(), serde_saphyr::Location::UNKNOWN, serde_saphyr::Location::UNKNOWN)
 }
 
@@ -191,6 +191,12 @@ pub struct Group {
     /// For people.
     #[serde(default)]
     pub text: Option<String>,
+    /// Its scoring, where it is not that of the measure.
+    #[serde(default)]
+    pub scoring: Option<Scoring>,
+    /// What it counts, where it is not what the measure counts.
+    #[serde(default)]
+    pub basis: Option<Text>,
     /// Its populations, in the order in which reports give them.
     pub populations: Vec<Population>,
     /// Its stratifiers.
@@ -302,6 +308,8 @@ pub enum StratifierKind {
     #[default]
     Value,
     Criteria,
+    /// As the definition's type says: a list of the basis is a criterion, anything else a value.
+    ByType,
 }
 
 /// One part of a stratum's name.
@@ -383,9 +391,9 @@ impl Definition {
         format!("{}|{}", self.url.value, self.version.value)
     }
 
-    /// Whether the patient is what is counted.
-    pub fn counts_patients(&self) -> bool {
-        self.basis.value == PATIENT
+    /// What a group counts: `Patient`, or the type of the events.
+    pub fn basis_of<'a>(&'a self, group: &'a Group) -> &'a str {
+        group.basis.as_ref().map_or(&self.basis.value, |basis| &basis.value)
     }
 
     /// The groups, whether written as `groups` or as the only one.
@@ -393,7 +401,7 @@ impl Definition {
         if !self.groups.is_empty() {
             return self.groups.clone();
         }
-        vec![Group { id: unwritten("group-1"), text: None, populations: self.populations.clone(), stratifiers: self.stratifiers.clone() }]
+        vec![Group { id: unwritten("group-1"), text: None, scoring: None, basis: None, populations: self.populations.clone(), stratifiers: self.stratifiers.clone() }]
     }
 }
 
@@ -405,8 +413,9 @@ impl Population {
 }
 
 impl Group {
-    /// What the algebra needs of the group.
+    /// What the algebra needs of the group; `scoring` is the measure's.
     pub fn shape(&self, scoring: Scoring) -> GroupShape {
+        let scoring = self.scoring.unwrap_or(scoring);
         let place = |id: &str| self.populations.iter().position(|population| population.id() == id);
         let slot = |population: &Population| Slot { code: population.code, of: population.of.as_ref().and_then(|of| place(&of.value)), aggregate: population.aggregate };
         GroupShape { scoring, slots: self.populations.iter().map(slot).collect() }
@@ -529,11 +538,12 @@ fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
 
 fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group, found: &mut Vec<Diagnostic>) {
     let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
-    let needed = needs(definition.scoring);
+    let scoring = group.scoring.unwrap_or(definition.scoring);
+    let needed = needs(scoring);
     for (code, least, most) in needed {
         let count = group.populations.iter().filter(|population| population.code == *code).count();
         if count < *least {
-            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(definition.scoring), code.code())).at(at.clone()));
+            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code())).at(at.clone()));
         } else if count > *most {
             found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(at.clone()));
         }
@@ -542,7 +552,7 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
     for population in &group.populations {
         let place = locate(source, &population.define);
         if !needed.iter().any(|(code, ..)| *code == population.code) {
-            found.push(Diagnostic::error(format!("a {} has no population `{}`", word(definition.scoring), population.code.code())).at(place.clone()));
+            found.push(Diagnostic::error(format!("a {} has no population `{}`", word(scoring), population.code.code())).at(place.clone()));
         }
         if let Some(first) = ids.insert(population.id().to_owned(), place.clone()) {
             found.push(

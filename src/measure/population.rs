@@ -67,6 +67,22 @@ impl PopulationCode {
         }
     }
 
+    /// The population of that code.
+    pub fn of(code: &str) -> Option<PopulationCode> {
+        let all = [
+            Self::InitialPopulation,
+            Self::Denominator,
+            Self::DenominatorExclusion,
+            Self::DenominatorException,
+            Self::Numerator,
+            Self::NumeratorExclusion,
+            Self::MeasurePopulation,
+            Self::MeasurePopulationExclusion,
+            Self::MeasureObservation,
+        ];
+        all.into_iter().find(|one| one.code() == code)
+    }
+
     /// The same for people.
     pub fn display(self) -> &'static str {
         match self {
@@ -97,6 +113,12 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
+    /// The method of that code, in any case: publications write `Sum`.
+    pub fn of(code: &str) -> Option<Aggregate> {
+        let all = [Self::Sum, Self::Count, Self::Average, Self::Median, Self::Minimum, Self::Maximum];
+        all.into_iter().find(|one| one.code().eq_ignore_ascii_case(code))
+    }
+
     /// The code in `http://terminology.hl7.org/CodeSystem/measure-aggregate-method`.
     pub fn code(self) -> &'static str {
         match self {

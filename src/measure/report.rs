@@ -293,7 +293,7 @@ impl Reporter<'_> {
             let own_name = name.first().map_or("", String::as_str);
             let shown = stratifier.strata.get(own_name).map_or(own_name, String::as_str);
             let concept = match stratifier.kind {
-                StratifierKind::Value => json!({ "coding": [{ "code": own_name, "display": shown }], "text": shown }),
+                StratifierKind::Value | StratifierKind::ByType => json!({ "coding": [{ "code": own_name, "display": shown }], "text": shown }),
                 StratifierKind::Criteria => json!({ "text": shown }),
             };
             value.insert("value".into(), concept);

@@ -61,7 +61,7 @@ impl Checker<'_> {
     }
 
     /// Functions of a library by name; of another library only its public ones.
-    fn functions_in(&self, library: LibraryId, name: &str, fluent: bool) -> Vec<FunctionId> {
+    pub(super) fn functions_in(&self, library: LibraryId, name: &str, fluent: bool) -> Vec<FunctionId> {
         let public = |id: &FunctionId| library == self.library || self.tree.functions[id.index()].access == Access::Public;
         let wanted = |id: &FunctionId| !fluent || self.tree.functions[id.index()].fluent;
         self.tree.functions(library, name).filter(public).filter(wanted).collect()
@@ -73,7 +73,7 @@ impl Checker<'_> {
         std::iter::once(self.library).chain(included).flat_map(|library| self.functions_in(library, name, true)).collect()
     }
 
-    fn fit(&self, candidates: &[FunctionId], operands: &[Expression]) -> Option<overload::Fit> {
+    pub(super) fn fit(&self, candidates: &[FunctionId], operands: &[Expression]) -> Option<overload::Fit> {
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         let rows = candidates.iter().enumerate().map(|(index, function)| {
             let function = &self.tree.functions[function.index()];
@@ -82,7 +82,7 @@ impl Checker<'_> {
         overload::best(&self.conversions, &types, rows)
     }
 
-    fn resolved(&mut self, name: &ast::Name, candidates: &[FunctionId], operands: Vec<Expression>, at: Span) -> Expression {
+    pub(super) fn resolved(&mut self, name: &ast::Name, candidates: &[FunctionId], operands: Vec<Expression>, at: Span) -> Expression {
         let Some(fit) = self.fit(candidates, &operands) else {
             self.no_fit(name, candidates, &operands);
             return self.unknown(at);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::cql::model::Model;
 use crate::cql::operators::operator;
-use crate::cql::typed::{Expression, FunctionId, Kind, Query, Return, Slot, Source};
+use crate::cql::typed::{Element, Expression, FunctionId, Kind, Query, Return, Slot, Source};
 use crate::cql::types::Type;
 
 /// Nested types deeper than this are not compared.
@@ -48,6 +48,22 @@ pub(super) enum Step {
     Alternatives(Vec<(Type, Step)>, Type),
 }
 
+/// An element as the checker sees it.
+#[derive(Debug, Clone)]
+pub(super) enum Member {
+    /// A field of the data, of this type.
+    Field(Element, Type),
+    /// Made of the data as the derived model says.
+    View {
+        /// The field of the same name, with the type of the data; none for what data keep in an extension.
+        field: Option<(Element, Type)>,
+        /// The type that the derived model gives it.
+        ty: Type,
+        /// `FHIRHelpers.ToConcept(%value)`, `%parent.extension[url='…'].value.value`.
+        target: Arc<str>,
+    },
+}
+
 /// What the conversions of one library know: its models, and the helper functions it includes.
 #[derive(Debug, Default)]
 pub(super) struct Conversions {
@@ -62,6 +78,57 @@ impl Conversions {
         self.models.iter().find(|model| model.class(class).is_some())
     }
 
+    /// FHIR itself, when it is known here.
+    pub fn fhir(&self) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| !model.derived)
+    }
+
+    /// Whether a class is another or derives from it, across models: US Core 7 derives from FHIR's classes.
+    fn is_a(&self, sub: &str, base: &str) -> bool {
+        let Some(model) = self.model_of(sub) else { return false };
+        if model.is_a(sub, base) {
+            return true;
+        }
+        let above = model.lineage(sub).last().and_then(|class| match &class.base {
+            Type::Class(above) if model.class(above).is_none() => Some(above),
+            _ => None,
+        });
+        above.is_some_and(|above| self.fhir().is_some_and(|fhir| fhir.is_a(above, base)))
+    }
+
+    /// The FHIR class that instances of a class are of.
+    pub fn instance_class(&self, class: &str) -> Arc<str> {
+        match (self.model_of(class), self.fhir()) {
+            (Some(model), Some(fhir)) => model.instance_class(class, fhir),
+            _ => class.into(),
+        }
+    }
+
+    /// The FHIR resource type that a retrieve of the class reads.
+    pub fn resource_type(&self, class: &str) -> Arc<str> {
+        self.instance_class(class).rsplit('.').next().unwrap_or_default().into()
+    }
+
+    /// The field that an element of a class is, in the data, with the type that the data have.
+    pub fn field(&self, class: &str, name: &str) -> Option<(Element, Type)> {
+        let instance = self.instance_class(class);
+        self.model_of(&instance)?.resolve(&instance, name)
+    }
+
+    /// An element of a class: its type, and for a class of a derived model how it is made of the data.
+    pub fn member(&self, class: &str, name: &str) -> Option<Member> {
+        let model = self.model_of(class)?;
+        let field = self.field(class, name);
+        match model.element_of(class, name) {
+            Some(element) if model.derived => match (&element.target, field) {
+                (Some(target), field) => Some(Member::View { field, ty: element.ty.clone(), target: target.clone() }),
+                (None, Some((field, _))) => Some(Member::Field(field, element.ty.clone())),
+                (None, None) => None,
+            },
+            _ => field.map(|(element, ty)| Member::Field(element, ty)),
+        }
+    }
+
     /// Whether every value of `sub` is a value of `base`.
     pub fn is_subtype(&self, sub: &Type, base: &Type) -> bool {
         self.subtype_within(sub, base, 0)
@@ -73,7 +140,7 @@ impl Conversions {
             _ if sub == base => true,
             (_, Type::Any) => true,
             (Type::ValueSet | Type::CodeSystem, Type::Vocabulary) => true,
-            (Type::Class(a), Type::Class(b)) => self.model_of(a).is_some_and(|model| model.is_a(a, b)),
+            (Type::Class(a), Type::Class(b)) => self.is_a(a, b),
             (Type::List(a), Type::List(b)) | (Type::Interval(a), Type::Interval(b)) => deeper(a, b),
             (Type::Tuple(a), Type::Tuple(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && deeper(&a.1, &b.1)),
             (Type::Choice(types), _) => types.iter().all(|ty| deeper(ty, base)),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::conversion::Member;
 use super::{Checker, Declared, Progress};
 use crate::cql::ast::{self, Kind as Written};
 use crate::cql::typed::{DefineId, Element, Expression, Kind, LibraryId, Query, Return, Slot, Source};
@@ -109,7 +110,9 @@ impl Checker<'_> {
     /// The type of an element of a type, if it has one of that name.
     pub(super) fn element_type(&self, ty: &Type, name: &str) -> Option<Type> {
         match ty {
-            Type::Class(class) => self.conversions.model_of(class)?.resolve(class, name).map(|(_, ty)| ty),
+            Type::Class(class) => self.conversions.member(class, name).map(|member| match member {
+                Member::Field(_, ty) | Member::View { ty, .. } => ty,
+            }),
             Type::Tuple(elements) => elements.iter().find(|(own, _)| &**own == name).map(|(_, ty)| ty.clone()),
             Type::Interval(point) => match name {
                 "low" | "high" => Some((**point).clone()),
@@ -133,9 +136,9 @@ impl Checker<'_> {
         match &source.ty {
             Type::Any => self.unknown(at),
             Type::Class(class) => {
-                let found = self.conversions.model_of(class).and_then(|model| model.resolve(class, &name.text));
-                match found {
-                    Some((element, ty)) => Expression::new(Kind::Property { source: Box::new(source), element }, ty, at),
+                match self.conversions.member(class, &name.text) {
+                    Some(Member::Field(element, ty)) => Expression::new(Kind::Property { source: Box::new(source), element }, ty, at),
+                    Some(Member::View { field, ty, target }) => self.view(source, field, &ty, &target, at),
                     None => self.no_member(&source.ty.clone(), name, at),
                 }
             }
@@ -214,7 +217,7 @@ impl Checker<'_> {
     }
 }
 
-fn each_row(source: Expression, slot: Slot, condition: Option<Expression>, result: Expression) -> Query {
+pub(super) fn each_row(source: Expression, slot: Slot, condition: Option<Expression>, result: Expression) -> Query {
     Query {
         sources: vec![Source { slot, name: "X".into(), expression: source }],
         lets: Vec::new(),

@@ -18,8 +18,26 @@ impl Checker<'_> {
             None => self.unknown(path.at),
         });
         let ty = Type::list(Type::Class(class.clone()));
-        let typed = Retrieve { class, resource_type, fixed: Vec::new(), code, date: None, context };
-        Expression::new(Kind::Retrieve(Box::new(typed)), ty, at)
+        let model = self.conversions.model_of(&class);
+        let fixed = model.zip(self.conversions.fhir()).map_or_else(Vec::new, |(model, fhir)| model.fixed(&class, fhir));
+        let negated = self.may_name_a_value_set(retrieve, &class, code_path.as_deref());
+        let typed = Retrieve { class, resource_type, fixed, code, date: None, context };
+        match &typed.code {
+            // What was not done may be said of a whole value set, by its URL.
+            Some(filter) if negated && filter.codes.ty == Type::ValueSet && filter.comparator == Comparator::In => {
+                let whole = Retrieve { code: Some(CodeFilter { comparator: Comparator::Equivalent, ..filter.clone() }), ..typed.clone() };
+                let operands = [typed, whole].map(|one| Expression::new(Kind::Retrieve(Box::new(one)), ty.clone(), at));
+                self.operation("Union", operands.into(), None, at)
+            }
+            _ => Expression::new(Kind::Retrieve(Box::new(typed)), ty, at),
+        }
+    }
+
+    /// Whether the compared element of a profile is codes or, instead of them, a value set.
+    fn may_name_a_value_set(&self, retrieve: &ast::Retrieve, class: &str, default: Option<&str>) -> bool {
+        let name = retrieve.code_path.as_ref().map_or(default.map(str::to_owned), |path| Some(path.text()));
+        let ty = name.and_then(|name| self.element_type(&Type::class(class), &name));
+        matches!(ty, Some(Type::Choice(types)) if types.contains(&Type::ValueSet))
     }
 
     /// The class, its FHIR resource type, its code path.
@@ -32,7 +50,7 @@ impl Checker<'_> {
         let found = self.models.iter().find_map(|(_, model)| {
             let class = model.retrievable(&name)?;
             let code_path = class.retrieve.as_ref().and_then(|retrieve| retrieve.code_path.clone());
-            Some((class.name.clone(), name.as_str().into(), code_path))
+            Some((class.name.clone(), self.conversions.resource_type(&class.name), code_path))
         });
         if found.is_none() {
             let names: Vec<&str> = self.models.iter().flat_map(|(_, model)| model.retrievable_names()).collect();
@@ -51,7 +69,8 @@ impl Checker<'_> {
         let path = match (&retrieve.code_path, default) {
             (Some(path), _) => self.element_path(class, path)?,
             (None, Some(default)) => {
-                vec![self.conversions.model_of(class)?.resolve(class, default)?.0]
+                let parts = default.split('.').map(|part| ast::Name { text: part.into(), at: codes.at }).collect();
+                self.element_path(class, &ast::Path { parts, at: codes.at })?
             }
             (None, None) => {
                 let at = codes.at;
@@ -97,7 +116,7 @@ impl Checker<'_> {
                 self.no_element(&item, name);
                 return None;
             };
-            let Some((element, next)) = self.conversions.model_of(own).and_then(|model| model.resolve(own, &name.text)) else {
+            let Some((element, next)) = self.conversions.field(own, &name.text) else {
                 self.no_element(&item, name);
                 return None;
             };

@@ -2,6 +2,7 @@
 
 use super::Checker;
 use crate::cql::ast::{Path, TypeKind, TypeSpecifier};
+use crate::cql::model::Model;
 use crate::cql::types::{SYSTEM_TYPES, Type};
 use crate::diagnostic::nearest;
 
@@ -44,13 +45,15 @@ impl Checker<'_> {
             return Type::system(name);
         }
         let (_, model) = self.models.iter().find(|(local, _)| &**local == qualifier)?;
-        let class = model.class(&format!("{}.{name}", model.name))?;
-        Some(Type::Class(class.name.clone()))
+        class_or_alias(model, name)
     }
 
     fn model_class(&self, name: &str) -> Option<Type> {
-        self.models
-            .iter()
-            .find_map(|(_, model)| Some(Type::Class(model.class(&format!("{}.{name}", model.name))?.name.clone())))
+        self.models.iter().find_map(|(_, model)| class_or_alias(model, name))
     }
+}
+
+fn class_or_alias(model: &Model, name: &str) -> Option<Type> {
+    let qualified = format!("{}.{name}", model.name);
+    model.class(&qualified).map(|class| Type::Class(class.name.clone())).or_else(|| model.alias(&qualified).cloned())
 }

@@ -42,7 +42,7 @@ fn element(name: &str, class: &str) -> Element {
 pub(crate) fn program(defines: Vec<(&str, Expression)>) -> Program {
     let library = LibraryId(0);
     let at = Span::new(0, 0);
-    let class = |name: &str, base: Option<&str>| Class { name: name.into(), base: base.map(Arc::from), primitive: None };
+    let class = |name: &str, base: Option<&str>| Class { name: name.into(), base: base.map(Arc::from), primitive: None, instance_of: None };
     let tree = Tree {
         libraries: vec![Library { name: "T".into(), version: None, source: SourceFile::new("T.cql", "library T"), includes: vec![], usings: vec![] }],
         code_systems: vec![CodeSystem { library, name: "L".into(), id: "http://loinc.org".into(), version: None, access: Access::Public, at }],

@@ -145,11 +145,12 @@ impl<'a> Analysis<'a> {
             Type::List(item) => self.any_of(item),
             Type::Choice(types) => types.iter().map(|ty| self.any_of(ty)).fold(Flow::default(), Flow::merge),
             Type::Class(class) => {
-                let name = class.rsplit('.').next().unwrap_or_default();
+                let instance = self.program.class_id(class).and_then(|id| self.program.class_name(id)).unwrap_or(class);
+                let name = instance.rsplit('.').next().unwrap_or_default();
                 // Resource types are known by the retrieves of the program and by the model's classes.
                 let is_resource = self.program.class_id(class).is_some_and(|id| {
                     ["Resource", "DomainResource"].iter().any(|base| {
-                        let model = class.split('.').next().unwrap_or_default();
+                        let model = instance.split('.').next().unwrap_or_default();
                         self.program.is_subclass(id, &format!("{model}.{base}"))
                     })
                 });

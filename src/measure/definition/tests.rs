@@ -33,7 +33,7 @@ fn a_small_measure_is_enough() {
     assert!(found.is_empty(), "{}", render_human(&found, false));
     let definition = definition.expect("usable");
     assert_eq!(definition.canonical(), "http://watershed.example/fhir/Measure/a|1.0.0");
-    assert!(definition.counts_patients());
+    assert_eq!(definition.basis.value, PATIENT);
     let shape = definition.all_groups()[0].shape(definition.scoring);
     assert_eq!(shape.slots.len(), 3);
 }
