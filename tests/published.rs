@@ -106,7 +106,10 @@ fn compare(expected: &Value, found: &Value) -> String {
         let _ = write!(text, "{} groups, expected {}", own.len(), wanted.len());
     }
     for (index, (wanted, own)) in wanted.iter().zip(&own).enumerate() {
-        let own = wanted["id"].as_str().and_then(|id| groups(found).into_iter().find(|group| group["id"] == id)).unwrap_or_else(|| own.clone());
+        let own = wanted["id"]
+            .as_str()
+            .and_then(|id| groups(found).into_iter().find(|group| group["id"] == id))
+            .unwrap_or_else(|| own.clone());
         populations(&format!("group {}", index + 1), wanted, &own, &mut text);
         for stratifier in wanted["stratifier"].as_array().unwrap_or(&none) {
             for stratum in stratifier["stratum"].as_array().unwrap_or(&none) {

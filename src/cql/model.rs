@@ -67,7 +67,11 @@ impl Models {
 
     /// What the profile of that canonical URL fixes, for retrieves that name it; of the newest model that knows it.
     pub fn fixed_by(&self, profile: &str) -> Vec<FixedCodes> {
-        let classes = EMBEDDED.iter().rev().filter(|(name, ..)| *name != "FHIR").flat_map(|(.., model)| model.classes.values().map(|class| (&**model, class)));
+        let classes = EMBEDDED
+            .iter()
+            .rev()
+            .filter(|(name, ..)| *name != "FHIR")
+            .flat_map(|(.., model)| model.classes.values().map(|class| (&**model, class)));
         let known = classes.filter(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile));
         known.map(|(model, class)| model.fixed(&class.name, self.fhir())).next().unwrap_or_default()
     }

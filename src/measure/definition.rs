@@ -401,7 +401,14 @@ impl Definition {
         if !self.groups.is_empty() {
             return self.groups.clone();
         }
-        vec![Group { id: unwritten("group-1"), text: None, scoring: None, basis: None, populations: self.populations.clone(), stratifiers: self.stratifiers.clone() }]
+        vec![Group {
+            id: unwritten("group-1"),
+            text: None,
+            scoring: None,
+            basis: None,
+            populations: self.populations.clone(),
+            stratifiers: self.stratifiers.clone(),
+        }]
     }
 }
 

@@ -139,13 +139,7 @@ fn library(source: &Arc<SourceFile>, found: &mut Vec<Diagnostic>) -> Option<Libr
     };
     let (cql, elm) = (content(CQL, "cql"), content(ELM, "elm.json"));
     let is_logic = cql.is_some() || elm.is_some();
-    is_logic.then(|| Library {
-        url: text(&json, "url").unwrap_or_default().to_owned(),
-        version: text(&json, "version").unwrap_or_default().to_owned(),
-        name,
-        cql,
-        elm,
-    })
+    is_logic.then(|| Library { url: text(&json, "url").unwrap_or_default().to_owned(), version: text(&json, "version").unwrap_or_default().to_owned(), name, cql, elm })
 }
 
 /// A Measure with the library it names first, then the rest.

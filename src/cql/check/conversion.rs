@@ -221,8 +221,22 @@ impl Conversions {
         found.into_iter().flatten()
     }
 
+    /// The least point type of two bounds: of a choice and one of its types that type, because a bound of another type
+    /// would make no interval.
+    pub fn common_point(&self, a: &Type, b: &Type) -> Type {
+        match (a, b) {
+            (Type::Choice(types), one) | (one, Type::Choice(types)) if types.contains(one) => one.clone(),
+            _ => self.common(a, b),
+        }
+    }
+
     /// The least type that both are, or become: for the branches of `if`, the elements of a list.
     pub fn common(&self, a: &Type, b: &Type) -> Type {
+        if let (Type::Interval(a), Type::Interval(b)) = (a, b)
+            && matches!((&**a, &**b), (Type::Choice(_), _) | (_, Type::Choice(_)))
+        {
+            return Type::interval(self.common_point(a, b));
+        }
         if *a == Type::Any || self.is_subtype(a, b) {
             return b.clone();
         }

@@ -9,7 +9,7 @@ use crate::cql::ast::{self, Kind as Written};
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{self, Date, DateTime, Time, Value};
-use crate::diagnostic::Span;
+use crate::diagnostic::{Diagnostic, Span};
 
 impl Checker<'_> {
     /// The typed form. After an error it is a null of any type, so that one mistake is reported once.
@@ -137,11 +137,16 @@ impl Checker<'_> {
     fn tuple(&mut self, elements: &[(ast::Name, ast::Expression)], at: Span) -> Expression {
         let mut typed: Vec<(Arc<str>, Expression)> = Vec::with_capacity(elements.len());
         for (name, element) in elements {
-            if typed.iter().any(|(own, _)| *own == name.text) {
-                self.error(name.at, format!("the tuple has two elements named `{}`", name.text));
+            let element = self.expression(element);
+            // Published measures do this; in the reference engine the last one counts.
+            if let Some((_, earlier)) = typed.iter_mut().find(|(own, _)| *own == name.text) {
+                *earlier = element;
+                let warning = Diagnostic::warning(format!("the tuple has two elements named `{}`; the last one counts", name.text));
+                let warning = warning.at(self.at(name.at)).help("remove one, or give it another name");
+                self.report(warning);
                 continue;
             }
-            typed.push((name.text.clone(), self.expression(element)));
+            typed.push((name.text.clone(), element));
         }
         let ty = Type::tuple(typed.iter().map(|(name, element)| (name.clone(), element.ty.clone())).collect());
         Expression::new(Kind::Tuple(typed), ty, at)
@@ -180,8 +185,10 @@ impl Checker<'_> {
 
     fn interval(&mut self, low: (&ast::Expression, bool), high: (&ast::Expression, bool), at: Span) -> Expression {
         let (first, second) = (self.expression(low.0), self.expression(high.0));
-        let point = self.conversions.common(&self.system_form(&first.ty), &self.system_form(&second.ty));
-        if matches!(point, Type::Choice(_)) {
+        let point = self.conversions.common_point(&self.system_form(&first.ty), &self.system_form(&second.ty));
+        // Bounds of one choice, as the low and high of an element that may be of several intervals, are decided per value.
+        let of_one_choice = first.ty == point && second.ty == point;
+        if matches!(point, Type::Choice(_)) && !of_one_choice {
             let message = "both bounds of an interval must have one type".to_owned();
             let diagnostic = crate::diagnostic::Diagnostic::error(message)
                 .at(self.at(at))

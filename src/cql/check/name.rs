@@ -135,13 +135,11 @@ impl Checker<'_> {
     pub(super) fn property(&mut self, source: Expression, name: &ast::Name, at: Span) -> Expression {
         match &source.ty {
             Type::Any => self.unknown(at),
-            Type::Class(class) => {
-                match self.conversions.member(class, &name.text) {
-                    Some(Member::Field(element, ty)) => Expression::new(Kind::Property { source: Box::new(source), element }, ty, at),
-                    Some(Member::View { field, ty, target }) => self.view(source, field, &ty, &target, at),
-                    None => self.no_member(&source.ty.clone(), name, at),
-                }
-            }
+            Type::Class(class) => match self.conversions.member(class, &name.text) {
+                Some(Member::Field(element, ty)) => Expression::new(Kind::Property { source: Box::new(source), element }, ty, at),
+                Some(Member::View { field, ty, target }) => self.view(source, field, &ty, &target, at),
+                None => self.no_member(&source.ty.clone(), name, at),
+            },
             Type::List(_) => self.each_property(source, name, at),
             Type::Choice(types) => {
                 let types = types.clone();

@@ -154,6 +154,10 @@ impl Checker<'_> {
                 };
                 Expression::new(kind, Type::Boolean, at)
             }
+            "ConcatenateNull" => {
+                let operands = [left, right].map(|operand| self.text_or_empty(operand)).into();
+                self.operation("Concatenate", operands, None, at)
+            }
             "In" if matches!(right.ty, Type::ValueSet | Type::CodeSystem) => self.membership(left, right, at),
             "Contains" if matches!(left.ty, Type::ValueSet | Type::CodeSystem) => self.membership(right, left, at),
             "Add" if self.is_text(&left.ty) && self.is_text(&right.ty) && !(left.ty == Type::Any && right.ty == Type::Any) => {
@@ -163,6 +167,14 @@ impl Checker<'_> {
             _ if TIMING.contains(&name) && matches!(left.ty, Type::Choice(_)) => self.timing_choice(name, left, right, precision, at),
             _ => self.operation(name, vec![left, right], precision, at),
         }
+    }
+
+    /// An operand of `&`: null is the empty text.
+    fn text_or_empty(&mut self, operand: Expression) -> Expression {
+        let at = operand.at;
+        let text = self.converted(operand, &Type::String, "an operand of `&`");
+        let empty = self.literal(Value::string(""), Type::String, at);
+        Expression::new(Kind::Coalesce(vec![text, empty]), Type::String, at)
     }
 
     fn is_text(&self, ty: &Type) -> bool {

@@ -8,7 +8,7 @@ use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::comparison;
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
-use crate::cql::value::{Code, Concept, Instance, Quantity, Ratio, Value};
+use crate::cql::value::{Code, Concept, Instance, Quantity, Ratio, Value, Vocabulary};
 
 /// The point type of an interval's static type.
 pub(super) fn point_of(ty: &Type) -> Option<Point> {
@@ -66,6 +66,10 @@ impl<'a> Session<'a> {
                     _ => Vec::new(),
                 };
                 Value::Concept(Arc::new(Concept { codes, display: text("display") }))
+            }
+            Type::ValueSet | Type::CodeSystem => {
+                let reference = Arc::new(Vocabulary { id: text("id").unwrap_or_else(|| "".into()), version: text("version"), name: text("name") });
+                if expression.ty == Type::ValueSet { Value::ValueSet(reference) } else { Value::CodeSystem(reference) }
             }
             _ => Value::Instance(Arc::new(instance)),
         })
