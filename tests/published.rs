@@ -71,6 +71,9 @@ fn run(folder: &Path, logic: Logic) -> Tally {
         let (record, _) = Record::read(measure.program().shape(), lines.iter().map(Vec::as_slice));
         tally.cases += 1;
         let mut differences = Vec::new();
+        if std::env::var("WATERSHED_TRACE").is_ok_and(|wanted| name.starts_with(&wanted)) {
+            trace(measure, &setting, &record, expected);
+        }
         for expected in expected {
             let day = |name: &str| expected["period"][name].as_str().unwrap()[..10].to_owned();
             let period = Period::parse(&format!("{}/{}", day("start"), day("end"))).unwrap();
@@ -90,6 +93,22 @@ fn run(folder: &Path, logic: Logic) -> Tally {
         }
     }
     tally
+}
+
+/// Prints every definition of a case, to see where it goes another way.
+fn trace(measure: &watershed::measure::Measure, setting: &watershed::measure::Setting, record: &Record, expected: &[Value]) {
+    let start = expected[0]["period"]["start"].as_str().unwrap()[..4].to_owned();
+    let run = measure.over(&[Period::parse(&start).unwrap()], setting);
+    let mut session = run.session(record, 0).unwrap();
+    let program = measure.program();
+    let root = program.tree().libraries[program.roots()[0].index()].name.to_string();
+    for (define, name) in program.defines(&root) {
+        let text = match session.evaluate(define) {
+            Ok(value) => watershed::cql::show::text(&value, record),
+            Err(error) => format!("error: {error}"),
+        };
+        println!("  {name} = {}", text.chars().take(600).collect::<String>());
+    }
 }
 
 fn code(population: &Value) -> String {

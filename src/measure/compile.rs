@@ -11,7 +11,7 @@ use crate::cql::model::Models;
 use crate::cql::types::Type;
 use crate::cql::value::{Quantity, Value};
 use crate::cql::{self, Libraries, Program};
-use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
+use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::ValueSets;
 
 /// The texts of one measure.
@@ -62,7 +62,7 @@ pub struct Choices {
 pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Option<Measure>, Vec<Diagnostic>) {
     let read = if published::is_published(&files.definition) { published::definition } else { definition::parse };
     let (definition, mut found) = read(&files.definition);
-    let Some(definition) = definition else { return (None, found) };
+    let Some(mut definition) = definition else { return (None, found) };
     let Some(program) = program(files, &definition, choices.logic, models, &mut found) else { return (None, found) };
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
@@ -71,11 +71,13 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
     let (parameters, shown_parameters) = linker.parameters(choices);
     let groups = definition.all_groups();
     let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
-    let supplements: Vec<_> = definition.supplemental_data.iter().map(|one| linker.define(&one.define)).collect();
+    let supplements: Vec<_> = linker.supplements();
     let found = linker.found;
     if diagnostic::has_errors(&found) {
         return (None, found);
     }
+    let mut kept = supplements.iter().map(Option::is_some);
+    definition.supplemental_data.retain(|_| kept.next().unwrap_or(false));
     let supplements = supplements.into_iter().flatten().filter_map(|binding| match binding {
         Binding::Define(define) => Some(define),
         Binding::Function(_) => None,
@@ -259,6 +261,16 @@ impl Linker<'_> {
         let binding = self.define(&population.define)?;
         self.membership_type(&population.define, binding, basis);
         Some(binding)
+    }
+
+    /// The supplemental data. One that a publication names and does not define cannot change a population: said, and left out.
+    fn supplements(&mut self) -> Vec<Option<Binding>> {
+        let (definition, before) = (self.definition, self.found.len());
+        let found = definition.supplemental_data.iter().map(|one| self.define(&one.define)).collect();
+        if published::is_published(self.source) {
+            self.found.iter_mut().skip(before).for_each(|finding| finding.severity = Severity::Warning);
+        }
+        found
     }
 
     fn define(&mut self, name: &Text) -> Option<Binding> {

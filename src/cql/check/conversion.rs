@@ -237,11 +237,11 @@ impl Conversions {
         {
             return Type::interval(self.common_point(a, b));
         }
+        if *b == Type::Any || *a != Type::Any && self.is_subtype(b, a) {
+            return a.clone();
+        }
         if *a == Type::Any || self.is_subtype(a, b) {
             return b.clone();
-        }
-        if *b == Type::Any || self.is_subtype(b, a) {
-            return a.clone();
         }
         let lossless = |from: &Type, to: &Type| self.way(from, to).filter(|_| !matches!(from, Type::Choice(_)) && !matches!(to, Type::Choice(_)));
         match (lossless(a, b), lossless(b, a)) {

@@ -28,7 +28,12 @@ impl Checker<'_> {
                 let rest: Vec<&str> = rest.iter().map(|part| &*part.text).collect();
                 self.qualified_type(&qualifier.text, &rest.join(".")).or_else(|| self.model_class(&path.text()))
             }
-            _ => self.model_class(&path.text()).or_else(|| Type::system(&path.text())),
+            // Some authors quote a qualified name as a whole: "QICore.observation-bp".
+            [whole] => self.model_class(&whole.text).or_else(|| Type::system(&whole.text)).or_else(|| {
+                let (qualifier, rest) = whole.text.split_once('.')?;
+                self.qualified_type(qualifier, rest)
+            }),
+            _ => None,
         };
         found.unwrap_or_else(|| {
             let wanted = path.text();

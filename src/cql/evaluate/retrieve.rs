@@ -152,12 +152,12 @@ fn follow(record: &Record, from: NodeId, path: &[Element]) -> Vec<NodeId> {
     nodes
 }
 
-/// (system, code) of a CodeableConcept, a Coding, or a `code`.
+/// (system, code) of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean, which a profile may fix.
 fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
     let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field));
     let coding = |node: NodeId| text(node, "code").map(|code| (text(node, "system"), code));
     match record.kind(node) {
-        NodeKind::Text => record.text(node).map(|code| (None, code)).into_iter().collect(),
+        NodeKind::Text | NodeKind::Boolean => record.literal(node).map(|code| (None, code)).into_iter().collect(),
         NodeKind::Object => match record.get(node, "coding") {
             Some(list) => record.items(list).filter_map(coding).collect(),
             None => coding(node).into_iter().collect(),
