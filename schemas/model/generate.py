@@ -45,6 +45,9 @@ FIXED |= {
     "qicore-mednotrequested": ("doNotPerform", ["true"]),
     "qicore-medicationnotrequested": ("doNotPerform", ["true"]),
     "qicore-servicenotrequested": ("doNotPerform", ["true"]),
+    # The modifier turns the meaning round: a request not to do something is no request to do it.
+    "qicore-medicationrequest": ("doNotPerform", ["!true"]),
+    "qicore-servicerequest": ("doNotPerform", ["!true"]),
     "qicore-observationnotdone": ("status", ["cancelled"]),
     "qicore-observationcancelled": ("status", ["cancelled"]),
     "qicore-tasknotdone": ("status", ["rejected"]),

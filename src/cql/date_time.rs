@@ -671,7 +671,8 @@ impl DateTime {
     }
 
     /// Reads what FHIR writes as date, dateTime or instant: `YYYY[-MM[-DD[Thh:mm[:ss[.f…]][Z|±hh:mm]]]]`.
-    /// A leap second counts as the second before it.
+    /// A leap second counts as the second before it. CQL compares seconds with their fraction as one decimal number, so
+    /// seconds without a fraction are whole ones: they compare with the milliseconds of others.
     pub fn parse_fhir(text: &str) -> Option<DateTime> {
         if text.len() > TEXT_BYTES_MAX {
             return None;
@@ -685,7 +686,8 @@ impl DateTime {
         }
         let (time, offset) = split_offset(rest)?;
         let time = Time::parse(time).or_else(|| leap_second(time))?;
-        DateTime::new(date, Some(time), offset)
+        let whole = Time { millisecond: time.millisecond.or(time.second.map(|_| 0)), ..time };
+        DateTime::new(date, Some(whole), offset)
     }
 
     /// Reads the text of a CQL literal, with or without `@`: as FHIR, and `2012T`, `2012-02T`, `2012-02-29T`, `2012-02-29T10`.

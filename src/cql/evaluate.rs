@@ -4,7 +4,7 @@
 //! evaluated (an unknown value set, an `external` function, nesting beyond the bound) is an [`EvaluationError`] with its
 //! place in the text, never an empty result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -94,6 +94,8 @@ pub struct Session<'a> {
     library: LibraryId,
     within: Option<&'a str>,
     depth: usize,
+    collects: bool,
+    messages: BTreeSet<String>,
 }
 
 impl<'a> Session<'a> {
@@ -109,7 +111,20 @@ impl<'a> Session<'a> {
             library: LibraryId(0),
             within: None,
             depth: 0,
+            collects: false,
+            messages: BTreeSet::new(),
         }
+    }
+
+    /// `Message` of severity Error no longer ends the evaluation: its code is collected and its source returned, so that
+    /// one strange value among a patient's data does not take the patient out of the measure.
+    pub fn collecting_messages(self) -> Self {
+        Session { collects: true, ..self }
+    }
+
+    /// The codes of the errors that the libraries raised and that were collected.
+    pub fn messages(&self) -> &BTreeSet<String> {
+        &self.messages
     }
 
     /// The record of this session.
@@ -361,10 +376,14 @@ impl<'a> Session<'a> {
             && &*severity == "Error"
         {
             let code = match &code.kind {
-                Kind::Literal(Value::String(code)) => format!(" with code `{code}`"),
-                _ => String::new(),
+                Kind::Literal(Value::String(code)) => code.to_string(),
+                _ => "without code".to_owned(),
             };
-            return Err(self.fault_at(expression, format!("the library raised an error by `Message`{code}")));
+            if self.collects {
+                self.messages.insert(code);
+            } else {
+                return Err(self.fault_at(expression, format!("the library raised an error by `Message` with code `{code}`")));
+            }
         }
         Ok(source)
     }

@@ -134,7 +134,8 @@ pub struct Retrievable {
     pub profile: Arc<str>,
     /// The element that `[Class: codes]` compares, if the model names one.
     pub code_path: Option<Arc<str>>,
-    /// What the profile fixes: an element, and (system, code) of which one must be there; no system for a plain code.
+    /// What the profile fixes: an element, and (system, code) of which one must be there; no system for a plain code. A
+    /// code after `!` must not be there.
     pub fixed: Option<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
 }
 
@@ -325,9 +326,11 @@ impl Model {
     /// What retrieving the class fixes.
     pub fn fixed(&self, class: &str, fhir: &Model) -> Vec<FixedCodes> {
         let fixed = self.class(class).and_then(|class| class.retrieve.as_ref()?.fixed.as_ref());
-        let resolve = |(path, any_of): &(Arc<str>, Vec<_>)| {
+        let resolve = |(path, any_of): &(Arc<str>, Vec<(Arc<str>, Arc<str>)>)| {
             let (element, _) = fhir.resolve(&self.instance_class(class, fhir), path)?;
-            Some(FixedCodes { path: vec![element], any_of: any_of.clone() })
+            let (path, none) = (vec![element], any_of.iter().all(|(_, code)| code.starts_with('!')));
+            let any_of = any_of.iter().map(|(system, code)| (system.clone(), code.trim_start_matches('!').into()));
+            Some(FixedCodes { path, any_of: any_of.collect(), none })
         };
         fixed.and_then(resolve).into_iter().collect()
     }

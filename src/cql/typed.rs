@@ -437,6 +437,8 @@ pub struct FixedCodes {
     pub path: Vec<Element>,
     /// Comparison with these (system, code); an empty system means a `code` element without system.
     pub any_of: Vec<(Arc<str>, Arc<str>)>,
+    /// None of them may be there, instead of one of them must.
+    pub none: bool,
 }
 
 /// How a retrieve compares codes.

@@ -143,7 +143,7 @@ impl Run<'_> {
     }
 
     fn one(&self, record: &Record, environment: &Environment) -> Result<PatientResult, EvaluationError> {
-        let session = Session::new(&self.measure.program, environment, record);
+        let session = Session::new(&self.measure.program, environment, record).collecting_messages();
         let mut patient = Patient { measure: self.measure, session, events: BTreeMap::new() };
         let mut result = PatientResult::default();
         for binding in &self.measure.bindings {
@@ -154,6 +154,7 @@ impl Run<'_> {
             let value = if counted { patient.session.evaluate(*define)? } else { Value::Null };
             result.supplements.push(patient.render(&value, 0).filter(|text| !text.is_empty()));
         }
+        result.messages.clone_from(patient.session.messages());
         Ok(result)
     }
 }

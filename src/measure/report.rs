@@ -382,6 +382,11 @@ fn data_quality(partial: &Partial) -> Value {
             part("reason", "valueString", reason.as_str().into()), part("count", "valueInteger", (*count).into()),
         ]}));
     }
+    for (code, count) in &partial.messages {
+        parts.push(json!({ "url": "message", "extension": [
+            part("code", "valueString", code.as_str().into()), part("patients", "valueInteger", (*count).into()),
+        ]}));
+    }
     own("data-quality", parts)
 }
 

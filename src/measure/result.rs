@@ -11,6 +11,8 @@ pub struct PatientResult {
     pub groups: Vec<GroupResult>,
     /// The value of each supplemental datum; `None` when nothing is known.
     pub supplements: Vec<Option<String>>,
+    /// Codes of the errors that the measure's libraries raised by `Message`, and went on.
+    pub messages: BTreeSet<String>,
 }
 
 /// One group over one patient and one period.
@@ -46,6 +48,8 @@ pub struct Partial {
     pub patients: u64,
     /// Patients whose evaluation failed, by the reason; they are in no population.
     pub faults: BTreeMap<String, u64>,
+    /// Patients about whom the libraries raised an error by `Message`, by its code; they are counted nevertheless.
+    pub messages: BTreeMap<String, u64>,
 }
 
 /// Sums of one group.
@@ -64,6 +68,9 @@ impl Partial {
         self.fit(result.groups.len(), result.supplements.len());
         for (own, found) in self.groups.iter_mut().zip(&result.groups) {
             own.add(found);
+        }
+        for code in &result.messages {
+            *self.messages.entry(code.clone()).or_default() += 1;
         }
         let counted = result.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()));
         for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
@@ -91,6 +98,9 @@ impl Partial {
             }
         }
         self.patients += other.patients;
+        for (code, count) in &other.messages {
+            *self.messages.entry(code.clone()).or_default() += count;
+        }
         for (reason, count) in &other.faults {
             *self.faults.entry(reason.clone()).or_default() += count;
         }
@@ -154,7 +164,7 @@ mod tests {
         let members: BTreeSet<Member> = members.iter().map(|&key| key.to_owned()).collect();
         let membership = Membership { scored: members.clone(), members, ..Membership::default() };
         let strata = vec![BTreeMap::from([(vec![stratum.to_owned()], None)])];
-        PatientResult { groups: vec![GroupResult { memberships: vec![membership], strata }], supplements: vec![sex.map(str::to_owned)] }
+        PatientResult { groups: vec![GroupResult { memberships: vec![membership], strata }], supplements: vec![sex.map(str::to_owned)], ..PatientResult::default() }
     }
 
     #[test]

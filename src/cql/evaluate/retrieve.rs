@@ -167,12 +167,13 @@ fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
 }
 
 fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
-    follow(record, resource, &fixed.path).into_iter().any(|node| {
+    let found = follow(record, resource, &fixed.path).into_iter().any(|node| {
         codings(record, node).into_iter().any(|(system, code)| {
             fixed
                 .any_of
                 .iter()
                 .any(|(own_system, own_code)| &**own_code == code && (own_system.is_empty() || system.is_none() || system == Some(&**own_system)))
         })
-    })
+    });
+    found != fixed.none
 }
