@@ -5,11 +5,14 @@
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::{self, Loaded};
 use crate::diagnostic::{self, Diagnostic, Severity};
+use crate::store::{Store, StoreError};
 
 pub mod check;
 pub mod cql;
@@ -26,20 +29,27 @@ pub mod run;
 pub mod sandbox;
 pub mod status;
 
+/// Heading, in every help, of the options that every command has.
+const EVERYWHERE: &str = "Options of every command";
+/// Shown under the help: what a script relies on.
+const EXIT_CODES: &str =
+    "Exit codes: 0 fine, 1 findings or mismatches, 2 usage, 3 configuration, 4 unreachable,\n5 rejected by the peer, 70 a bug. stdout is data, stderr is talk.";
+
 /// The command line of `watershed`.
 #[derive(Debug, Parser)]
 #[command(name = "watershed", version, about = "Carry a hospital's FHIR data, as agreed quality measures, into a Learning Health Network",
-    long_about = None, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+    long_about = None, after_help = EXIT_CODES, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub struct Arguments {
-    /// How a command reports on stdout
-    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    /// How a command reports on stdout: human or json
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, hide_possible_values = true, help_heading = EVERYWHERE)]
     pub format: Format,
-    /// How the log is written on stderr
-    #[arg(long, global = true, value_enum, default_value_t = Format::Human, env = "WATERSHED_LOG_FORMAT")]
-    pub log_format: Format,
     /// What is logged, for example `info` or `watershed::source=debug`
-    #[arg(long, global = true, default_value = "warn", env = "WATERSHED_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "WATERSHED_LOG", hide_env_values = true, help_heading = EVERYWHERE)]
     pub log: String,
+    /// How the log is written on stderr: human or json
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Human, hide_possible_values = true,
+        env = "WATERSHED_LOG_FORMAT", hide_env_values = true, help_heading = EVERYWHERE)]
+    pub log_format: Format,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -48,40 +58,40 @@ pub struct Arguments {
 /// For people or for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Text and tables.
+    /// Text and tables
     Human,
-    /// JSON.
+    /// JSON
     Json,
 }
 
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Measures over data on disk
-    Evaluate(evaluate::Args),
-    /// The steward's bench: check and test measures
-    Measure(measure::Args),
-    /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
-    Check(check::Args),
     /// Run simulated hospitals, their adapters and a registry for one night, and compare with the truth
     Demo(demo::Args),
+    /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
+    Check(check::Args),
     /// Run a night at the scheduled times, or one night now
     Run(run::Args),
     /// Bring the snapshot up to date, without evaluating or delivering
     Pull(pull::Args),
+    /// Send what waits in the outbox
+    Deliver(deliver::Args),
     /// Show the last nights, what waits and what needs a person
     Status(status::Args),
     /// Lines and resources that were refused
     Quarantine(quarantine::Args),
-    /// The bare language: check a library, evaluate its defines
-    Cql(cql::Args),
-    /// Make a private key, or show the public half of one
-    Key(key::Args),
-    /// Send what waits in the outbox
-    Deliver(deliver::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
-    /// The network's end
+    /// Make a private key, or show the public half of one
+    Key(key::Args),
+    /// Measures over data on disk
+    Evaluate(evaluate::Args),
+    /// The steward's bench: check and test measures
+    Measure(measure::Args),
+    /// The bare language: check a library, evaluate its defines
+    Cql(cql::Args),
+    /// The network's end: serve a registry, register its sites, verify its audit chain
     Registry(registry::Args),
     /// A simulated hospital EHR with synthetic patients and known truth
     Sandbox(sandbox::Args),
@@ -129,12 +139,14 @@ pub struct Failure {
     pub message: String,
     /// What to do about it.
     pub hints: Vec<String>,
+    /// The message is findings in their wanted form already, each with its own severity.
+    is_rendered: bool,
 }
 
 impl Failure {
     /// A failure of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hints: Vec::new() }
+        Failure { kind, message: message.into(), hints: Vec::new(), is_rendered: false }
     }
 
     /// The command line is wrong.
@@ -165,7 +177,16 @@ impl Failure {
     /// Findings that stop the work, rendered with their source lines.
     pub fn diagnostics(diagnostics: &[Diagnostic]) -> Failure {
         let colour = std::io::stderr().is_terminal();
-        Failure::configuration(diagnostic::render_human(diagnostics, colour).trim_end().to_owned())
+        let message = diagnostic::render_human(diagnostics, colour).trim_end().to_owned();
+        Failure { is_rendered: true, ..Failure::configuration(message) }
+    }
+
+    /// The same in the wanted format, for a command whose stdout is kept for values.
+    pub fn findings(diagnostics: &[Diagnostic], context: &Context) -> Failure {
+        match context.format {
+            Format::Human => Failure::diagnostics(diagnostics),
+            Format::Json => Failure { is_rendered: true, ..Failure::configuration(diagnostic::render_json(diagnostics).to_string()) },
+        }
     }
 
     /// Adds what to do about it.
@@ -232,7 +253,8 @@ fn end(ending: Result<Ending, Failure>) -> ExitCode {
         Ok(Ending::Findings) => ExitCode::from(1),
         Err(failure) => {
             let stderr = &mut std::io::stderr().lock();
-            let _ = writeln!(stderr, "error: {}", failure.message);
+            let severity = if failure.is_rendered { "" } else { "error: " };
+            let _ = writeln!(stderr, "{severity}{}", failure.message);
             for hint in &failure.hints {
                 let _ = writeln!(stderr, "  help: {hint}");
             }
@@ -272,9 +294,34 @@ pub fn print_json(value: &serde_json::Value) {
 pub fn report(diagnostics: &[Diagnostic], context: &Context) -> Ending {
     match context.format {
         Format::Json => print_json(&diagnostic::render_json(diagnostics)),
+        Format::Human if diagnostics.is_empty() => {}
         Format::Human => print(&diagnostic::render_human(diagnostics, context.colour)),
     }
     if diagnostics.iter().any(|found| found.severity == Severity::Error) { Ending::Findings } else { Ending::Fine }
+}
+
+/// A site's configuration, sound as far as it alone can tell.
+pub fn site(path: &Path) -> Result<Loaded<config::Site>, Failure> {
+    let (site, findings) = config::load_site(path);
+    site.ok_or_else(|| Failure::diagnostics(&findings))
+}
+
+/// The site's state, beside a daemon that may be at work; `None` before its first night.
+pub fn state(site: &Loaded<config::Site>) -> Result<Option<Store>, Failure> {
+    let path = config::setup::state_file(site);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Store::open_beside(&path).map(Some).map_err(state_failure)
+}
+
+/// Whose turn it is when the state database cannot be used.
+pub fn state_failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::Newer { .. } | StoreError::Checksum { .. } => Failure::configuration(error.to_string()),
+        StoreError::Locked { .. } => Failure::unreachable(error.to_string()).hint("`watershed status` and `watershed outbox` look beside a running adapter"),
+        _ => Failure::unreachable(error.to_string()),
+    }
 }
 
 /// Runs an asynchronous command to its end.

@@ -121,6 +121,8 @@ pub struct Destination {
     pub client_id: String,
     /// File with the private key (PEM or JWK) whose public half is registered there.
     pub key_file: String,
+    /// File with further certificates to trust (PEM); empty: those of the system.
+    pub ca_file: String,
     /// Whether plain HTTP to another host than this one is intended.
     pub allow_plain_http: bool,
 }
@@ -185,19 +187,28 @@ impl<T> Loaded<T> {
 
 /// Reads a site's configuration. `None` only if there are errors.
 pub fn load_site(path: &Path) -> (Option<Loaded<Site>>, Vec<Diagnostic>) {
-    load(path, check_site)
+    sound(inspect_site(path))
+}
+
+/// Reads a site's configuration as far as it can be read, so that what it names can be checked beside its errors.
+pub fn inspect_site(path: &Path) -> (Option<Loaded<Site>>, Vec<Diagnostic>) {
+    load(path, "config/site.example.toml", check_site)
 }
 
 /// Reads a registry's configuration. `None` only if there are errors.
 pub fn load_registry(path: &Path) -> (Option<Loaded<Registry>>, Vec<Diagnostic>) {
-    load(path, check_registry)
+    sound(load(path, "config/registry.example.toml", check_registry))
 }
 
-fn load<T>(path: &Path, check: fn(&Loaded<T>) -> Vec<Diagnostic>) -> (Option<Loaded<T>>, Vec<Diagnostic>)
+fn sound<T>((loaded, findings): (Option<T>, Vec<Diagnostic>)) -> (Option<T>, Vec<Diagnostic>) {
+    (loaded.filter(|_| !crate::diagnostic::has_errors(&findings)), findings)
+}
+
+fn load<T>(path: &Path, example: &str, check: fn(&Loaded<T>) -> Vec<Diagnostic>) -> (Option<Loaded<T>>, Vec<Diagnostic>)
 where
     T: Serialize + serde::de::DeserializeOwned + Default,
 {
-    let source = match read(path) {
+    let source = match read(path, example) {
         Ok(source) => source,
         Err(finding) => return (None, vec![finding]),
     };
@@ -206,14 +217,18 @@ where
     let base = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
     let Some((value, places)) = found else { return (None, findings) };
     let loaded = Loaded { value, places, base };
-    findings.extend(check(&loaded));
-    let failed = crate::diagnostic::has_errors(&findings);
-    ((!failed).then_some(loaded), findings)
+    // A key of which something was said already has its default here, of which nothing is to be said.
+    let news = check(&loaded).into_iter().filter(|new| new.at.is_none() || findings.iter().all(|old| old.at != new.at));
+    let news: Vec<Diagnostic> = news.collect();
+    findings.extend(news);
+    (Some(loaded), findings)
 }
 
-fn read(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
+fn read(path: &Path, example: &str) -> Result<Arc<SourceFile>, Diagnostic> {
     let shown = path.display().to_string();
-    let missing = |error: std::io::Error| Diagnostic::error(format!("cannot read configuration `{shown}`: {error}")).help("start from config/site.example.toml");
+    let missing = |error: std::io::Error| {
+        Diagnostic::error(format!("cannot read configuration `{shown}`: {error}")).help(format!("start from a copy of {example}, or name yours with `--config`"))
+    };
     let size = std::fs::metadata(path).map_err(missing)?.len();
     if size > layers::FILE_BYTES_MAX {
         return Err(Diagnostic::error(format!("configuration `{shown}` has {size} bytes, at most {} are read", layers::FILE_BYTES_MAX)));
@@ -235,6 +250,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     check.address("source.token_url", &source.token_url, source.allow_plain_http);
     check.exists("source.key_file", &source.key_file);
     check.exists("source.snapshot_key_file", &source.snapshot_key_file);
+    check.exists("source.ca_file", &source.ca_file);
     if !source.client_id.is_empty() && source.key_file.is_empty() {
         check.error("source.key_file", "`source.key_file` is empty".to_owned(), "a client id needs the private key that proves it");
     }
@@ -271,6 +287,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     check.required("registry.client_id", &registry.client_id, "the client id given when the site was registered");
     check.required("registry.key_file", &registry.key_file, "the private key whose public half the registry has");
     check.exists("registry.key_file", &registry.key_file);
+    check.exists("registry.ca_file", &registry.ca_file);
     check.findings
 }
 

@@ -22,8 +22,12 @@ pub use retry::{Retry, retry_after};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
+/// Depth of an error's causes that is looked at.
+const CAUSES_MAX: usize = 16;
 /// Longest URL sent, in bytes.
 const URL_BYTES_MAX: usize = 64 * 1024;
+/// Failed attempts at one request before the log warns of it: one or two happen every night.
+const SILENT_ATTEMPTS: u32 = 3;
 /// Consecutive failed attempts after which retrying stops until one succeeds.
 const BREAKER_FAILURES: u32 = 20;
 
@@ -354,6 +358,14 @@ impl Client {
     }
 
     async fn wait_before_retry(&self, request: &Request, attempt: u32, outcome: Result<retry::Signal, &HttpError>) -> bool {
+        // Attempts at a token were repeated already; to repeat the request would multiply them.
+        if matches!(outcome, Err(HttpError::Unreachable { attempts: 2.., .. })) {
+            return false;
+        }
+        let reason = match &outcome {
+            Ok(signal) => format!("status {}", signal.status),
+            Err(error) => error.to_string(),
+        };
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
         let retry::Class::Again { after } = class else {
             self.failures.store(0, Ordering::Relaxed);
@@ -364,7 +376,12 @@ impl Client {
             return false;
         }
         let delay = self.settings.retry.delay(attempt, after);
-        tracing::debug!(attempt, delay_ms = delay.as_millis() as u64, "request failed for now, waiting");
+        let (origin, wait_ms) = (origin_text(&request.url), delay.as_millis() as u64);
+        if attempt >= SILENT_ATTEMPTS {
+            tracing::warn!(origin, reason, attempt, wait_ms, "no good answer yet, trying again");
+        } else {
+            tracing::debug!(origin, reason, attempt, wait_ms, "no good answer yet, trying again");
+        }
         tokio::time::sleep(delay).await;
         true
     }
@@ -493,7 +510,7 @@ fn transport(origin: &str, error: &reqwest::Error) -> HttpError {
     let reason = if error.is_timeout() {
         "timed out"
     } else if error.is_connect() {
-        "cannot connect (refused, unknown host, or TLS not trusted)"
+        connection_fault(error)
     } else if error.is_body() || error.is_decode() {
         "the answer broke off"
     } else {
@@ -502,10 +519,30 @@ fn transport(origin: &str, error: &reqwest::Error) -> HttpError {
     HttpError::Unreachable { origin: origin.to_owned(), reason: reason.to_owned(), attempts: 1 }
 }
 
+/// Which of the things that go wrong before the first byte it was.
+fn connection_fault(error: &reqwest::Error) -> &'static str {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    for _ in 0..CAUSES_MAX {
+        let Some(here) = cause else { break };
+        let text = here.to_string();
+        if here.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return "the connection is refused: nothing listens there";
+        }
+        if text.contains("certificate") {
+            return "its TLS certificate is not trusted (`ca_file` names an authority beside the system's)";
+        }
+        if text.contains("dns error") || text.contains("failed to lookup address") {
+            return "the host's name is not known";
+        }
+        cause = here.source();
+    }
+    "cannot connect (not reachable, or no TLS there)"
+}
+
 impl HttpError {
     fn after(self, made: u32) -> HttpError {
         match self {
-            HttpError::Unreachable { origin, reason, .. } => HttpError::Unreachable { origin, reason, attempts: made },
+            HttpError::Unreachable { origin, reason, attempts } => HttpError::Unreachable { origin, reason, attempts: attempts.max(made) },
             other => other,
         }
     }

@@ -12,7 +12,6 @@ pub mod mapping;
 pub mod measure;
 pub mod outbox;
 pub mod pipeline;
-pub mod privacy;
 pub mod registry;
 pub mod sandbox;
 pub mod smart;

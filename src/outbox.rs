@@ -565,6 +565,21 @@ pub fn manifest_of(connection: &Connection, feed: &str) -> Result<Manifest, Outb
     read_manifest(&bytes.ok_or_else(|| OutboxError::Unknown(feed.to_owned()))?)
 }
 
+/// Makes everything that waits due now: a person asks for it, or a night brings newer numbers.
+pub fn make_due(connection: &Connection, now: Timestamp) -> Result<(), OutboxError> {
+    connection.execute(
+        "UPDATE outbox_feed SET next_attempt_at = ?1 WHERE next_attempt_at > ?1 AND (state = 'pending' OR (state = 'delivered' AND confirm_due = 1))",
+        [now.as_millisecond()],
+    )?;
+    Ok(())
+}
+
+/// How many feeds and confirmations wait, due or not.
+pub fn waiting(connection: &Connection) -> Result<u64, OutboxError> {
+    let query = "SELECT count(*) FROM outbox_feed WHERE state = 'pending' OR (state = 'delivered' AND confirm_due = 1)";
+    Ok(connection.query_row(query, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
 /// Makes a waiting feed due now, or sends a rejected one anew under a new identity; returns the feed that
 /// will be sent. A rejected feed with a later one behind it stays as it is: its numbers are older.
 pub fn retry(connection: &mut Connection, feed: &str, now: Timestamp) -> Result<String, OutboxError> {

@@ -171,7 +171,12 @@ impl Adapter {
             run = tokio::task::block_in_place(|| self.evaluate(&run, stop, progress))?;
         }
         progress.stage("delivering", None);
-        let delivered = deliver_due(&self.registry, &self.store, &|| self.clock.now()).await?;
+        self.store.with(|connection| Ok(outbox::make_due(connection, self.clock.now())))??;
+        let mut asked_to_stop = stop.clone();
+        let delivered = tokio::select! {
+            delivered = self.deliver() => delivered?,
+            _ = asked_to_stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
+        };
         let run = self.finish(&run, &delivered)?;
         let held = self.store.with(|connection| runs::held(connection, run.id))?.len();
         tracing::info!(run.id, run.feed, delivered.delivered, delivered.waiting, delivered.dead, held, "night ends");

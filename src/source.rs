@@ -61,6 +61,8 @@ pub struct Options {
     pub requests_at_once: u32,
     /// File with the snapshot's key; empty: made in the data directory.
     pub snapshot_key_file: String,
+    /// File with further certificates to trust (PEM); empty: those of the system.
+    pub ca_file: String,
     /// Plain HTTP to another host than this one is intended.
     pub allow_plain_http: bool,
     /// Settings that most sites never touch.
@@ -120,6 +122,7 @@ impl Default for Options {
             page_size: 200,
             requests_at_once: 4,
             snapshot_key_file: String::new(),
+            ca_file: String::new(),
             allow_plain_http: false,
             tuning: Tuning::default(),
         }

@@ -879,7 +879,7 @@ async fn a_registry_that_is_down_costs_a_wait_and_nothing_else() {
     peer.base = Url::parse(&format!("http://{closed}")).unwrap();
     let now = network.now();
     assert_eq!(deliver_due(&peer, &store, &move || now).await.unwrap().waiting, 1);
-    assert_eq!(send(&network, &north, &store).await, Delivered::default(), "not due yet");
+    assert_eq!(send(&network, &north, &store).await, Delivered { waiting: 1, ..Delivered::default() }, "not due yet, and not forgotten");
     append(&store, &night("north", &[61]), now);
     network.clock.fetch_add(60, Ordering::SeqCst);
     assert_eq!(send(&network, &north, &store).await.delivered, 2, "both nights, in order");

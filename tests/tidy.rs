@@ -13,7 +13,6 @@ const LAW: &[(&str, &[&str])] = &[
     ("mapping", &["diagnostic", "fhir", "terminology", "cql"]),
     ("measure", &["diagnostic", "fhir", "terminology", "cql", "mapping"]),
     ("statistics", &[]),
-    ("privacy", &["fhir"]),
     ("validate", &["diagnostic", "fhir"]),
     ("feed", &[]),
     ("http", &["diagnostic"]),
@@ -23,7 +22,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("outbox", &["store", "fhir", "feed"]),
     ("destination", &["store", "fhir", "outbox", "feed", "http", "smart"]),
-    ("registry", &["diagnostic", "fhir", "validate", "statistics", "privacy", "smart", "feed"]),
+    ("registry", &["diagnostic", "fhir", "validate", "statistics", "smart", "feed"]),
     ("sandbox", &["fhir", "smart"]),
     (
         "pipeline",
@@ -35,7 +34,6 @@ const LAW: &[(&str, &[&str])] = &[
             "mapping",
             "measure",
             "statistics",
-            "privacy",
             "validate",
             "feed",
             "http",
@@ -54,7 +52,7 @@ const LAW: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without effects: the same input gives the same output, always.
-const PURE: &[&str] = &["diagnostic", "fhir", "terminology", "cql", "mapping", "measure", "statistics", "privacy", "validate"];
+const PURE: &[&str] = &["diagnostic", "fhir", "terminology", "cql", "mapping", "measure", "statistics", "validate"];
 
 /// What a pure room does not say.
 const EFFECTS: &[&str] = &[

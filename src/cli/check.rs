@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Context, Ending, Failure, Format};
+use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Options, Source, SourceError, Tuning};
+
+/// Attempts at one request to the EHR.
+const ATTEMPTS: u32 = 2;
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site's configuration
-    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
     /// Ask nobody; check what is on disk
     #[arg(long)]
@@ -32,13 +35,14 @@ struct Answer {
 
 /// Checks the files; if they are sound, asks the peers.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let (site, mut findings) = config::load_site(&args.config);
-    let read = site.as_ref().map(setup::read);
-    let checked = read.and_then(|(checked, more)| {
+    let (site, mut findings) = config::inspect_site(&args.config);
+    // What the configuration names is checked even if the configuration itself is wrong: everything at once.
+    let checked = site.as_ref().and_then(|site| {
+        let (checked, more) = setup::check(site);
         findings.extend(more);
         checked
     });
-    let (Some(site), Some(checked)) = (site, checked) else {
+    let (Some(site), Some(checked), false) = (site, checked, diagnostic::has_errors(&findings)) else {
         match context.format {
             Format::Json => super::print_json(&json!({ "findings": diagnostic::render_json(&findings), "peers": [] })),
             Format::Human => super::print(&diagnostic::render_human(&findings, context.colour)),
@@ -47,9 +51,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     };
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
-    match answers.into_iter().find_map(|answer| answer.failure) {
-        Some(failure) => Err(failure),
-        None if findings.is_empty() => Ok(Ending::Fine),
+    let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
+    match failures.first() {
+        Some((_, kind)) => {
+            let peers: Vec<&str> = failures.iter().map(|(peer, _)| *peer).collect();
+            Err(Failure::new(*kind, format!("cannot be used: {}", peers.join(", "))))
+        }
+        None if findings.iter().all(|finding| finding.severity == Severity::Note) => Ok(Ending::Fine),
         None => Ok(Ending::Findings),
     }
 }
@@ -64,7 +72,10 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
     let needs = needs::needs(requirements, &checked.value_sets, &checked.mapping);
     let types = needs.iter().map(|need| need.resource_type.clone()).collect();
     let peer = "EHR";
-    match Source::connect(&checked.source, checked.source_key.as_ref(), &types, Arc::clone(clock)).await {
+    // A person waits: what is down now is said now.
+    let tuning = Tuning { retry_attempts: ATTEMPTS, ..checked.source.tuning.clone() };
+    let options = Options { tuning, ..checked.source.clone() };
+    match Source::connect(&options, checked.source_key.as_ref(), &types, Arc::clone(clock)).await {
         Ok(source) => {
             let plan = source::plan(&needs, &source.capability, &checked.source);
             let mut lines = vec![format!("{} speaks FHIR {} ({})", source.name(), source.capability.fhir_version, source.capability.software)];
@@ -80,7 +91,7 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
             Answer { peer, lines, failure: None }
         }
         Err(error) => {
-            let text = format!("EHR: {error}");
+            let text = error.to_string();
             let failure = match error {
                 SourceError::Options(_) => Failure::configuration(text),
                 SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_)) => Failure::rejected(text),
@@ -107,11 +118,9 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
         Ok(answer) if answer.status == 404 || answer.is_success() => {
             Answer { peer, lines: vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)], failure: None }
         }
-        Ok(answer) => failed(Failure::rejected(format!("registry: {} answered {}", registry.base, answer.status))),
-        Err(HttpError::Token(reason)) => {
-            failed(Failure::rejected(format!("registry: no token: {reason}")).hint("is the client id registered there, with the public half of this key?"))
-        }
-        Err(error) => failed(Failure::unreachable(format!("registry: {error}"))),
+        Ok(answer) => failed(Failure::rejected(format!("{} answered {}", registry.base, answer.status))),
+        Err(HttpError::Token(reason)) => failed(Failure::rejected(format!("no token: {reason}")).hint("is the client id registered there, with the public half of this key?")),
+        Err(error) => failed(Failure::unreachable(error.to_string())),
     }
 }
 
@@ -138,6 +147,10 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         text.push_str(&format!("{}: {}\n", answer.peer, if answer.failure.is_none() { "answers" } else { "cannot be used" }));
         for line in &answer.lines {
             text.push_str(&format!("  {line}\n"));
+        }
+        if let Some(failure) = &answer.failure {
+            text.push_str(&format!("  {}\n", failure.message));
+            failure.hints.iter().for_each(|hint| text.push_str(&format!("  help: {hint}\n")));
         }
     }
     super::print(&text);

@@ -74,7 +74,11 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         What::Check { files, library } => {
             let roots = files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
             let (_, findings) = compile(&roots, &libraries(&files, &library)?, &Models::default());
-            Ok(report(&findings, context))
+            let ending = report(&findings, context);
+            if context.format == Format::Human && ending == Ending::Fine {
+                print(&format!("{} files are well formed", files.len()));
+            }
+            Ok(ending)
         }
         What::Run(args) => evaluate(&args, context),
     }
@@ -84,7 +88,7 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
     let root = source(&args.file)?;
     let libraries = libraries(std::slice::from_ref(&args.file), &args.library)?;
     let (program, findings) = compile(&[root], &libraries, &Models::default());
-    let Some(program) = program else { return refuse(&findings, context) };
+    let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
     let record = match &args.data {
         Some(file) => record(&program, file)?,
         None => Record::read(&Shape::everything(), std::iter::empty()).0,
@@ -119,29 +123,13 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
         }
     }
     if !faults.is_empty() {
-        return refuse(&faults, context);
+        return Err(Failure::findings(&faults, context));
     }
     match context.format {
         Format::Json => print_json(&Json::Object(values)),
         Format::Human => print(&lines),
     }
     Ok(Ending::Fine)
-}
-
-/// What was found instead of values: on stderr, because stdout is for the values.
-fn refuse(findings: &[Diagnostic], context: &Context) -> Result<Ending, Failure> {
-    match context.format {
-        Format::Json => {
-            eprintln_json(findings);
-            Ok(Ending::Findings)
-        }
-        Format::Human => Err(Failure::diagnostics(findings)),
-    }
-}
-
-fn eprintln_json(findings: &[Diagnostic]) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{}", crate::diagnostic::render_json(findings));
 }
 
 fn read_text(path: &Path) -> Result<String, Failure> {

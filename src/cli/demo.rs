@@ -116,7 +116,7 @@ async fn site_night(site: Site, truth: Truth, now: Timestamp, bar: Bar) -> Resul
     let started = Instant::now();
     let (_, adapter) = tokio::task::block_in_place(|| super::run::open(&site.config))?;
     let (_asker, stop) = watch::channel(false);
-    let night = adapter.night(&Asked { now, scheduled: None }, &stop, &bar).await.map_err(|error| super::run::failure(&error))?;
+    let night = adapter.night(&Asked { now, scheduled: None }, &stop, &bar).await.map_err(super::run::failure)?;
     bar.done();
     Ok(SiteNight { site, truth, night, took: started.elapsed() })
 }

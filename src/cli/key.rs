@@ -36,7 +36,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let key = match &args.what {
         What::New { file, algorithm } => new(file, algorithm)?,
         What::Public { file } => {
-            let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", file.display())))?;
+            let text = std::fs::read_to_string(file).map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", file.display())))?;
             SigningKey::from_text(&text).map_err(|error| Failure::configuration(format!("`{}`: {error}", file.display())))?
         }
     };

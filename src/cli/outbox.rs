@@ -1,18 +1,14 @@
 //! `watershed outbox`: what waits, what was delivered, what was rejected and why.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, Ending, Failure, Format, print, print_json};
-use crate::config::load_site;
+use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
 use crate::outbox::{self, Listed, OutboxError, State};
 use crate::store::Store;
-
-/// File of the state database in the site's data directory.
-pub const STATE_FILE: &str = "state.sqlite";
 
 /// Feeds on their way
 #[derive(Debug, ClapArgs)]
@@ -20,7 +16,7 @@ pub struct Args {
     #[command(subcommand)]
     what: What,
     /// The site's configuration
-    #[arg(long, global = true, default_value = "site.toml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     config: PathBuf,
 }
 
@@ -40,19 +36,21 @@ enum What {
     },
 }
 
-/// Runs the command.
+/// Runs the command. Ends with findings when a listed feed was rejected.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
-    let path = state_path(&args.config)?;
+    let site = super::site(&args.config)?;
+    let Some(store) = super::state(&site)? else {
+        // Before the first night there is no feed.
+        return match args.what {
+            What::List => Ok(list(&[], context)),
+            What::Show { feed } | What::Retry { feed } => Err(absent(&feed)),
+        };
+    };
     match args.what {
-        What::List => {
-            let store = Store::open_beside(&path).map_err(unreachable)?;
-            list(&all(&store)?, context);
-            Ok(Ending::Fine)
-        }
+        What::List => Ok(list(&all(&store)?, context)),
         What::Show { feed } => {
-            let store = Store::open_beside(&path).map_err(unreachable)?;
             let found = find(&all(&store)?, &feed)?;
-            let manifest = store.with(|connection| Ok(outbox::manifest_of(connection, &found.feed))).map_err(unreachable)?.map_err(refused)?;
+            let manifest = store.with(|connection| Ok(outbox::manifest_of(connection, &found.feed))).map_err(state_failure)?.map_err(refused)?;
             let mut shown = row(&found);
             shown["manifest"] = serde_json::to_value(manifest).map_err(|error| Failure::bug(error.to_string()))?;
             match context.format {
@@ -62,11 +60,10 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             Ok(Ending::Fine)
         }
         What::Retry { feed } => {
-            let store = Store::open(&path).map_err(unreachable)?;
             let found = find(&all(&store)?, &feed)?;
             let sent = store
                 .with(|connection| Ok(outbox::retry(connection, &found.feed, Timestamp::now())))
-                .map_err(unreachable)?
+                .map_err(state_failure)?
                 .map_err(refused)?;
             match context.format {
                 Format::Json => print_json(&json!({ "feed": sent })),
@@ -77,17 +74,6 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-/// The state database of a configured site.
-pub fn state_path(config: &Path) -> Result<PathBuf, Failure> {
-    let (loaded, findings) = load_site(config);
-    let loaded = loaded.ok_or_else(|| Failure::diagnostics(&findings))?;
-    Ok(loaded.path(&loaded.value.site.data).join(STATE_FILE))
-}
-
-fn unreachable(error: crate::store::StoreError) -> Failure {
-    Failure::unreachable(error.to_string())
-}
-
 fn refused(error: OutboxError) -> Failure {
     match error {
         OutboxError::Unknown(_) | OutboxError::Draft(_) => Failure::usage(error.to_string()),
@@ -96,7 +82,7 @@ fn refused(error: OutboxError) -> Failure {
 }
 
 fn all(store: &Store) -> Result<Vec<Listed>, Failure> {
-    store.with(|connection| Ok(outbox::list(connection))).map_err(unreachable)?.map_err(refused)
+    store.with(|connection| Ok(outbox::list(connection))).map_err(state_failure)?.map_err(refused)
 }
 
 /// The one feed that begins like this.
@@ -104,9 +90,13 @@ fn find(all: &[Listed], start: &str) -> Result<Listed, Failure> {
     let mut found = all.iter().filter(|row| row.feed.starts_with(start));
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row.clone()),
-        (None, _) => Err(Failure::usage(format!("no feed begins with `{start}`")).hint("`watershed outbox list` shows them")),
+        (None, _) => Err(absent(start)),
         (Some(_), Some(_)) => Err(Failure::usage(format!("several feeds begin with `{start}`")).hint("write more characters")),
     }
+}
+
+fn absent(start: &str) -> Failure {
+    Failure::usage(format!("no feed begins with `{start}`")).hint("`watershed outbox list` shows them")
 }
 
 fn word(state: State) -> &'static str {
@@ -126,11 +116,17 @@ fn row(row: &Listed) -> Value {
     })
 }
 
-fn list(rows: &[Listed], context: &Context) {
-    if context.format == Format::Json {
-        print_json(&json!({ "feeds": rows.iter().map(row).collect::<Vec<_>>() }));
-        return;
+/// Prints them; a rejected one is a finding.
+fn list(rows: &[Listed], context: &Context) -> Ending {
+    match context.format {
+        Format::Json => print_json(&json!({ "feeds": rows.iter().map(row).collect::<Vec<_>>() })),
+        Format::Human if rows.is_empty() => print("no feed yet; a night makes one"),
+        Format::Human => print(&table(rows)),
     }
+    if rows.iter().any(|row| row.state == State::Dead) { Ending::Findings } else { Ending::Fine }
+}
+
+fn table(rows: &[Listed]) -> String {
     let mut table = comfy_table::Table::new();
     table
         .load_preset(comfy_table::presets::NOTHING)
@@ -141,5 +137,5 @@ fn list(rows: &[Listed], context: &Context) {
         let (short, created): (String, String) = (row.feed.chars().take(12).collect(), row.created.to_string());
         table.add_row([&short, word(row.state), &row.reports.to_string(), &created, &row.attempts.to_string(), &next, reason]);
     }
-    print(&table.to_string());
+    table.to_string()
 }

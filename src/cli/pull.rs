@@ -12,7 +12,7 @@ use crate::source::{PullOutcome, Silent};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site's configuration
-    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
 }
 
@@ -21,7 +21,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (_, adapter) = run::open(&args.config)?;
     let outcome = super::block_on(async {
         tokio::select! {
-            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(&NightError::Source(error))),
+            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::Source(error))),
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;

@@ -6,12 +6,12 @@ use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use super::{Context, Ending, Failure, Format, print, print_json};
+use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
 use crate::config::{self, Loaded, setup};
 use crate::snapshot::{Key, open_bytes};
 use crate::source::pull::QUARANTINE_SEAL;
+use crate::store::Store;
 use crate::store::quarantine::{self, Item, State};
-use crate::store::{Store, StoreError};
 
 /// Lines and resources that were refused
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub struct Args {
     #[command(subcommand)]
     what: What,
     /// The site's configuration
-    #[arg(long, global = true, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     config: PathBuf,
 }
 
@@ -53,39 +53,36 @@ enum What {
 
 /// Runs the command. Ends with findings when something is held.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let (site, findings) = config::load_site(&args.config);
-    let site = site.ok_or_else(|| Failure::diagnostics(&findings))?;
-    let path = setup::state_file(&site);
-    if !path.exists() {
-        return Err(Failure::configuration(format!("no state at {}", path.display())).hint("`watershed run --once` or `watershed pull` makes it"));
-    }
-    let store = Store::open_beside(&path).map_err(unreachable)?;
+    let site = super::site(&args.config)?;
+    let Some(store) = super::state(&site)? else {
+        // Before the first pull nothing was refused.
+        return match args.what {
+            What::List { .. } => Ok(list(&[], context)),
+            What::Show { id, .. } | What::Retry { id } | What::Discard { id } => Err(absent(id)),
+        };
+    };
     match args.what {
-        What::List { all } => list(&store, all, context),
+        What::List { all } => {
+            let items = store.with(|connection| quarantine::list(connection, None)).map_err(state_failure)?;
+            let is_open = |item: &Item| all || matches!(item.state, State::Held | State::Retry);
+            Ok(list(&items.into_iter().filter(is_open).collect::<Vec<_>>(), context))
+        }
         What::Show { id, reveal } => show(&store, &site, id, reveal, context),
-        What::Retry { id } => decide(&store, id, State::Retry, "will be judged again at the next pull"),
-        What::Discard { id } => decide(&store, id, State::Discarded, "is discarded"),
+        What::Retry { id } => decide(&store, id, State::Retry, "will be judged again at the next pull", context),
+        What::Discard { id } => decide(&store, id, State::Discarded, "is discarded", context),
     }
 }
 
-fn unreachable(error: StoreError) -> Failure {
-    Failure::unreachable(error.to_string())
-}
-
-fn list(store: &Store, all: bool, context: &Context) -> Result<Ending, Failure> {
-    let items = store.with(|connection| quarantine::list(connection, None)).map_err(unreachable)?;
-    let open = |item: &&Item| all || matches!(item.state, State::Held | State::Retry);
-    let shown: Vec<&Item> = items.iter().filter(open).collect();
+fn list(items: &[Item], context: &Context) -> Ending {
     match context.format {
-        Format::Json => shown.iter().for_each(|item| print_json(&as_json(item))),
-        Format::Human if shown.is_empty() => print("nothing is held"),
-        Format::Human => print(&table(&shown)),
+        Format::Json => items.iter().for_each(|item| print_json(&as_json(item))),
+        Format::Human if items.is_empty() => print("nothing is held"),
+        Format::Human => print(&table(items)),
     }
-    let held = items.iter().any(|item| item.state == State::Held);
-    Ok(if held { Ending::Findings } else { Ending::Fine })
+    if items.iter().any(|item| item.state == State::Held) { Ending::Findings } else { Ending::Fine }
 }
 
-fn table(items: &[&Item]) -> String {
+fn table(items: &[Item]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["number", "state", "type", "reason", "query or file", "line", "bytes", "pulls"]);
@@ -113,31 +110,44 @@ fn as_json(item: &Item) -> Value {
 }
 
 fn show(store: &Store, site: &Loaded<config::Site>, id: i64, reveal: bool, context: &Context) -> Result<Ending, Failure> {
-    let found = store.with(|connection| quarantine::get(connection, id)).map_err(unreachable)?;
+    let found = store.with(|connection| quarantine::get(connection, id)).map_err(state_failure)?;
     let (item, sealed) = found.ok_or_else(|| absent(id))?;
+    let line = reveal.then(|| line(site, &sealed)).transpose()?;
     match context.format {
-        Format::Json => print_json(&as_json(&item)),
-        Format::Human => print(&table(&[&item])),
-    }
-    if reveal {
-        let path = setup::snapshot_key_file(site);
-        let key = Key::load(&path).map_err(|error| Failure::unreachable(format!("{}: {error}", path.display())))?;
-        let line = open_bytes(&key, QUARANTINE_SEAL, &sealed).map_err(|_| Failure::configuration(format!("{} is not the key this line was sealed with", path.display())))?;
-        // Control characters would act on the terminal.
-        let text: String = String::from_utf8_lossy(&line)
-            .chars()
-            .map(|one| if one.is_control() && one != '\n' { '\u{fffd}' } else { one })
-            .collect();
-        print(&text);
+        Format::Json => {
+            let mut shown = as_json(&item);
+            if let Some(line) = line {
+                shown["line"] = Value::String(line);
+            }
+            print_json(&shown);
+        }
+        Format::Human => {
+            print(&table(&[item]));
+            line.iter().for_each(|line| print(line));
+        }
     }
     Ok(Ending::Fine)
 }
 
-fn decide(store: &Store, id: i64, state: State, said: &str) -> Result<Ending, Failure> {
-    if !store.with(|connection| quarantine::release(connection, id, state)).map_err(unreachable)? {
+/// The line itself, without the control characters that would act on a terminal.
+fn line(site: &Loaded<config::Site>, sealed: &[u8]) -> Result<String, Failure> {
+    let path = setup::snapshot_key_file(site);
+    let key = Key::load(&path).map_err(|error| Failure::unreachable(format!("{}: {error}", path.display())))?;
+    let line = open_bytes(&key, QUARANTINE_SEAL, sealed).map_err(|_| Failure::configuration(format!("{} is not the key this line was sealed with", path.display())))?;
+    Ok(String::from_utf8_lossy(&line)
+        .chars()
+        .map(|one| if one.is_control() && one != '\n' { '\u{fffd}' } else { one })
+        .collect())
+}
+
+fn decide(store: &Store, id: i64, state: State, said: &str, context: &Context) -> Result<Ending, Failure> {
+    if !store.with(|connection| quarantine::release(connection, id, state)).map_err(state_failure)? {
         return Err(absent(id));
     }
-    print(&format!("{id} {said}"));
+    match context.format {
+        Format::Json => print_json(&json!({ "id": id, "state": state.name() })),
+        Format::Human => print(&format!("{id} {said}")),
+    }
     Ok(Ending::Fine)
 }
 

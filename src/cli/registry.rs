@@ -31,7 +31,7 @@ enum What {
     /// Serve the registry and its pages until asked to stop
     Serve {
         /// The registry's configuration
-        #[arg(long, default_value = "registry.toml")]
+        #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
     },
     /// Register and list sites
@@ -42,7 +42,7 @@ enum What {
     /// Verify the registry's audit chain
     Verify {
         /// The registry's configuration
-        #[arg(long, default_value = "registry.toml")]
+        #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
     },
 }
@@ -63,13 +63,13 @@ enum SiteCommand {
         #[arg(long)]
         organization: String,
         /// The registry's configuration
-        #[arg(long, default_value = "registry.toml")]
+        #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
     },
     /// List the registered sites
     List {
         /// The registry's configuration
-        #[arg(long, default_value = "registry.toml")]
+        #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
     },
 }
@@ -77,7 +77,7 @@ enum SiteCommand {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
-        What::Serve { config } => serve(&config),
+        What::Serve { config } => serve(&config, context),
         What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
             let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
@@ -92,13 +92,21 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         What::Verify { config } => {
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
             match store.verify_audit().map_err(failure)? {
-                Ok(records) => print(&format!("{records} audit records, unbroken")),
+                Ok(records) => {
+                    match context.format {
+                        Format::Json => print_json(&json!({ "unbroken": true, "records": records })),
+                        Format::Human => print(&format!("{records} audit records, unbroken")),
+                    }
+                    Ok(Ending::Fine)
+                }
                 Err(found) => {
-                    print(&format!("the audit chain breaks at record {}", found.sequence));
-                    return Ok(Ending::Findings);
+                    match context.format {
+                        Format::Json => print_json(&json!({ "unbroken": false, "breaksAt": found.sequence })),
+                        Format::Human => print(&format!("the audit chain breaks at record {}", found.sequence)),
+                    }
+                    Ok(Ending::Findings)
                 }
             }
-            Ok(Ending::Fine)
         }
     }
 }
@@ -119,7 +127,7 @@ fn data(loaded: &Loaded<config::Registry>) -> PathBuf {
     loaded.path(&loaded.value.data)
 }
 
-fn serve(path: &Path) -> Result<Ending, Failure> {
+fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
     let loaded = load(path)?;
     let config = &loaded.value;
     let mut measures = Vec::new();
@@ -149,7 +157,10 @@ fn serve(path: &Path) -> Result<Ending, Failure> {
         late_after_hours: config.late_after_hours,
         clock: Arc::new(Timestamp::now),
     };
-    print(&format!("registry at {public_url}"));
+    match context.format {
+        Format::Json => print_json(&json!({ "registry": public_url })),
+        Format::Human => print(&format!("registry at {public_url}")),
+    }
     super::block_on(async { registry::serve(options, listener, super::asked_to_stop()).await.map_err(failure) })?;
     Ok(Ending::Fine)
 }
@@ -169,7 +180,7 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
 /// The registry's view of a measure folder.
 pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
     let path = folder.join("measure.yaml");
-    let text = read(&path).map_err(|error| vec![Diagnostic::error(error)])?;
+    let text = read(&path).map_err(|error| vec![Diagnostic::error(error).help("`measures` names folders that hold a measure.yaml")])?;
     let (definition, findings) = definition::parse(&SourceFile::new(path.display().to_string(), text));
     definition.as_ref().map(card_of).ok_or(findings)
 }
@@ -215,7 +226,10 @@ fn keys(written: &str) -> Result<Keys, Failure> {
             Err(Failure::usage(format!("`{written}` must be an https address")).hint("keys that anyone could replace on the way prove nothing"))
         };
     }
-    let text = read(Path::new(written)).map_err(Failure::usage)?;
+    let text = read(Path::new(written)).map_err(Failure::configuration)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Failure::configuration(format!("`{written}` is a private key; register its public half")).hint(format!("`watershed key public {written}` prints it")));
+    }
     let set: Jwks = serde_json::from_str(&text)
         .map_err(|error| Failure::configuration(format!("`{written}` is not a JWK Set: {error}")).hint("expected {\"keys\": [{\"kty\": …, \"kid\": …}]}"))?;
     if set.keys.is_empty() || set.keys.iter().any(|key| key.common.key_id.is_none()) {

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site's configuration
-    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
     /// Run one night now, or finish the one that was interrupted, and exit
     #[arg(long)]
@@ -56,7 +56,7 @@ pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), F
     let (checked, findings) = setup::read(&site);
     let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
     let adapter = setup::open(&site, checked, Arc::new(SystemClock)).map_err(|error| match error {
-        setup::OpenError::State(error) => failure(&error),
+        setup::OpenError::State(error) => failure(error),
         setup::OpenError::Settings(_) => Failure::configuration(error.to_string()),
         setup::OpenError::File { .. } => Failure::unreachable(error.to_string()),
     })?;
@@ -65,7 +65,7 @@ pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), F
 
 async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context: &Context) -> Result<Ending, Failure> {
     let asked = Asked { now: as_of.unwrap_or_else(Timestamp::now), scheduled: None };
-    let night = adapter.night(&asked, stop, &Silent).await.map_err(|error| failure(&error))?;
+    let night = adapter.night(&asked, stop, &Silent).await.map_err(failure)?;
     match context.format {
         Format::Json => super::print_json(&as_json(&night)),
         Format::Human => super::print(&as_text(adapter, &night)),
@@ -109,14 +109,13 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
 }
 
 /// Whose turn it is when a night did not come to its end.
-pub fn failure(error: &NightError) -> Failure {
+pub fn failure(error: NightError) -> Failure {
     let text = error.to_string();
     match error {
         NightError::Source(SourceError::Options(_)) => Failure::configuration(text),
         NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_))) => Failure::rejected(text),
         NightError::Source(_) | NightError::Snapshot(_) | NightError::Outbox(_) | NightError::Stopped => Failure::unreachable(text),
-        NightError::Store(StoreError::Locked { .. }) => Failure::configuration(text),
-        NightError::Store(_) => Failure::unreachable(text),
+        NightError::Store(error) => super::state_failure(error),
         NightError::Broken(_) => Failure::bug(text),
     }
 }

@@ -70,7 +70,7 @@ struct Serve {
 struct Generate {
     #[command(flatten)]
     which: Which,
-    /// Folder to write `TYPE.ndjson` and `truth.json` to; it is made, and must be empty
+    /// Folder to write `TYPE.ndjson` to; it is made, and must be empty. The truth stands beside it, as `DIR.truth.json`
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -144,6 +144,9 @@ fn client(file: &Path) -> Result<Client, Failure> {
         return Err(Failure::configuration(format!("`{shown}` is too long for a JWK Set")));
     }
     let text = fs::read_to_string(file).map_err(unreadable)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Failure::configuration(format!("`{shown}` is a private key; register its public half")).hint(format!("`watershed key public {shown}` prints it")));
+    }
     let jwks: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| Failure::configuration(format!("`{shown}` is not JSON: {error}")).hint("write a JWK Set: {\"keys\": [ … ]}"))?;
     if jwks.to_string().contains("\"d\":") {
@@ -153,6 +156,13 @@ fn client(file: &Path) -> Result<Client, Failure> {
     let id = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next()).filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| Failure::usage(format!("`{shown}` has no name to take the client's id from")))?;
     Ok(Client::reader(id, jwks))
+}
+
+/// Beside the folder, because every JSON file in it is data.
+fn truth_file(out: &Path) -> Result<PathBuf, Failure> {
+    let mut name = out.file_name().ok_or_else(|| Failure::usage(format!("`{}` is no name of a folder", out.display())))?.to_owned();
+    name.push(".truth.json");
+    Ok(out.with_file_name(name))
 }
 
 fn run_generate(args: &Generate, context: &Context) -> Result<Ending, Failure> {
@@ -183,12 +193,13 @@ fn run_generate(args: &Generate, context: &Context) -> Result<Ending, Failure> {
     }
     let truth = hospital.truth();
     let text = serde_json::to_string_pretty(&truth).map_err(|error| Failure::bug(error.to_string()))?;
-    fs::write(out.join("truth.json"), text + "\n").map_err(refused)?;
+    let file = truth_file(out)?;
+    fs::write(&file, text + "\n").map_err(refused)?;
     match context.format {
-        Format::Json => print_json(&serde_json::json!({"out": out, "resources": written.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()})),
+        Format::Json => print_json(&serde_json::json!({"out": out, "truth": file, "resources": written.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()})),
         Format::Human => {
             let lines: Vec<String> = written.iter().map(|(kind, count)| format!("{count:>8}  {kind}.ndjson")).collect();
-            print(&format!("{}\n{:>8}  truth.json (rows)", lines.join("\n"), truth.rows.len()));
+            print(&format!("{}\n{:>8}  rows of truth in {}", lines.join("\n"), truth.rows.len(), file.display()));
         }
     }
     Ok(Ending::Fine)

@@ -6,10 +6,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format};
-use crate::config::{self, Loaded, setup};
+use crate::config::{self, Loaded};
 use crate::outbox::{self, Listed};
+use crate::store::quarantine;
 use crate::store::runs::{self, Held, Run, State, Unmapped};
-use crate::store::{Store, quarantine};
 
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
@@ -18,7 +18,7 @@ const UNMAPPED_SHOWN: usize = 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site's configuration
-    #[arg(long, default_value = "site.toml", env = "WATERSHED_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
     /// How many nights to show
     #[arg(long, default_value_t = 7)]
@@ -37,8 +37,7 @@ struct Status {
 
 /// Reads the state beside a running daemon. Ends with findings when something needs a person.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let (site, findings) = config::load_site(&args.config);
-    let site = site.ok_or_else(|| Failure::diagnostics(&findings))?;
+    let site = super::site(&args.config)?;
     let status = read(&site, args.nights)?;
     match context.format {
         Format::Json => super::print_json(&as_json(&status)),
@@ -48,12 +47,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
-    let path = setup::state_file(site);
     let name = site.value.site.id.clone();
-    if !path.exists() {
+    let Some(store) = super::state(site)? else {
         return Ok(Status { site: name, runs: Vec::new(), held: Vec::new(), unmapped: Vec::new(), waiting: Vec::new(), quarantined: 0 });
-    }
-    let store = Store::open_beside(&path).map_err(|error| Failure::unreachable(error.to_string()))?;
+    };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
         let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
@@ -62,11 +59,11 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let waiting = outbox::list(connection);
         Ok((runs, held, unmapped, waiting))
     });
-    let (runs, held, unmapped, waiting) = read.map_err(|error| Failure::unreachable(error.to_string()))?;
+    let (runs, held, unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| matches!(feed.state, outbox::State::Pending | outbox::State::Dead));
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
-    let quarantined = quarantined.map_err(|error| Failure::unreachable(error.to_string()))?.len();
+    let quarantined = quarantined.map_err(super::state_failure)?.len();
     Ok(Status { site: name, runs, held, unmapped, waiting, quarantined })
 }
 

@@ -46,8 +46,8 @@ impl Places {
     }
 }
 
-/// Lays `file` over the defaults of `T` and `environment` (all variables of the process) over both.
-/// `None` only if there are errors; otherwise the value and where its keys were written.
+/// Lays `file` over the defaults of `T` and `environment` (all variables of the process) over both: the value and where
+/// its keys were written. A key that is wrong keeps its default; `None` only if the file cannot be read at all.
 pub fn lay<T>(file: Option<&Arc<SourceFile>>, environment: &BTreeMap<String, String>) -> (Option<(T, Places)>, Vec<Diagnostic>)
 where
     T: Serialize + DeserializeOwned + Default,
@@ -59,21 +59,46 @@ where
         check_file(source, &defaults, &mut places, &mut findings);
     }
     let overrides = check_environment(environment, &defaults, &mut findings);
-    if !findings.is_empty() {
-        return (None, findings);
-    }
-    match build(file, overrides, &defaults) {
+    let built = build::<T>(file, overrides, &defaults);
+    let value = if findings.is_empty() { built.and_then(config::Config::try_deserialize) } else { built.and_then(|built| forgiven(built, &defaults)) };
+    match value {
         Ok(value) => (Some((value, places)), findings),
         Err(error) => {
-            findings.push(located(&error, &places));
+            // What was found already says why.
+            if findings.is_empty() {
+                findings.push(located(&error, &places));
+            }
             (None, findings)
         }
     }
 }
 
-fn build<T>(file: Option<&Arc<SourceFile>>, environment: BTreeMap<String, String>, defaults: &Value) -> Result<T, config::ConfigError>
+/// The value without what was found wrong in it.
+fn forgiven<T: DeserializeOwned>(built: config::Config, defaults: &Value) -> Result<T, config::ConfigError> {
+    let mut value: Value = built.try_deserialize()?;
+    keep_known(&mut value, defaults, 0);
+    serde_json::from_value(value).map_err(|error| config::ConfigError::Message(error.to_string()))
+}
+
+/// Puts the default in the place of every value of another kind, and drops the keys that nobody knows.
+fn keep_known(value: &mut Value, defaults: &Value, depth: usize) {
+    if std::mem::discriminant(value) != std::mem::discriminant(defaults) && !defaults.is_null() {
+        *value = defaults.clone();
+    }
+    if let (Value::Object(members), Value::Object(known)) = (value, defaults)
+        && !known.is_empty()
+        && depth < DEPTH_MAX
+    {
+        members.retain(|name, _| known.contains_key(name));
+        for (name, inner) in members {
+            keep_known(inner, known.get(name).unwrap_or(&Value::Null), depth + 1);
+        }
+    }
+}
+
+fn build<T>(file: Option<&Arc<SourceFile>>, environment: BTreeMap<String, String>, defaults: &Value) -> Result<config::Config, config::ConfigError>
 where
-    T: Serialize + DeserializeOwned + Default,
+    T: Serialize + Default,
 {
     let mut builder = config::Config::builder().add_source(config::Config::try_from(&T::default())?);
     if let Some(source) = file {
@@ -88,7 +113,7 @@ where
     for list in lists(defaults, "", 0) {
         variables = variables.with_list_parse_key(&list);
     }
-    builder.add_source(variables).build()?.try_deserialize()
+    builder.add_source(variables).build()
 }
 
 /// Keys whose default is a list: only these are split at commas in the environment.
@@ -246,8 +271,8 @@ mod tests {
         let source = SourceFile::new("site.toml", text);
         let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         match lay::<Example>(Some(&source), &environment) {
-            (Some((value, _)), _) => Ok(value),
-            (None, findings) => Err(crate::diagnostic::render_human(&findings, false)),
+            (Some((value, _)), findings) if findings.is_empty() => Ok(value),
+            (_, findings) => Err(crate::diagnostic::render_human(&findings, false)),
         }
     }
 

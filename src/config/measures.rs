@@ -291,7 +291,7 @@ fn text(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
 }
 
 /// The path as a person would type it from here.
-fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let near = here.as_deref().and_then(|here| path.strip_prefix(here).ok());
     near.unwrap_or(path).display().to_string()

@@ -10,21 +10,20 @@ use super::{Loaded, Site, measures};
 use crate::destination::registry::Registry;
 use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
 use crate::feed::sha256_hex;
-use crate::http::{Authorizer, Client, Clock, Origin, Settings};
+use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
-use crate::measure::Choices;
+use crate::measure::{Choices, case, definition};
 use crate::pipeline::{Adapter, Lineage, STATE_FILE, Setup};
 use crate::smart::assertion::SigningKey;
-use crate::smart::client::{TokenClient, TokenSettings};
 use crate::snapshot::Key;
 use crate::terminology::ValueSets;
 
 /// Bytes of one file that a person wrote: a measure, a library, a mapping, a key.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// Attempts at one request to the registry: the outbox keeps the feed and comes back.
+const REGISTRY_ATTEMPTS: u32 = 3;
 /// File of the snapshot's key, unless one is named.
 const SNAPSHOT_KEY_FILE: &str = "snapshot.key";
-/// The scope of a site's adapter at the registry.
-const REGISTRY_SCOPE: &str = "system/MeasureReport.cru";
 
 /// The site's data directory.
 pub fn data_folder(site: &Loaded<Site>) -> PathBuf {
@@ -47,39 +46,16 @@ pub fn snapshot_key_file(site: &Loaded<Site>) -> PathBuf {
 /// Reads and checks everything a night needs. `None` only if there are errors.
 pub fn read(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
     let mut reader = Reader { findings: Vec::new() };
-    let measures::Loaded { measures, value_sets } = reader.measures(site);
-    let (mapping, mapping_digest) = reader.mapping(site);
-    let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
-    let source_key = reader.key(&site.value.source.key_file, site);
-    reader.key(&site.value.registry.key_file, site);
-    if has_errors(&reader.findings) {
-        return (None, reader.findings);
-    }
-    let lineage = Lineage {
-        engine: env!("CARGO_PKG_VERSION").to_owned(),
-        mapping: format!("{} {mapping_digest}", mapping.label()),
-        measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
-        terminology: terminology_digest(&value_sets),
-    };
-    let threads = match site.value.measures.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads as usize,
-    };
-    let setup = Setup {
-        site: site.value.site.id.clone(),
-        title: Some(site.value.site.title.clone()).filter(|title| !title.is_empty()),
-        zone,
-        zone_name: site.value.site.time_zone.clone(),
-        months: site.value.measures.months,
-        threads,
-        measures,
-        value_sets,
-        mapping,
-        source: site.value.source.clone(),
-        source_key,
-        lineage,
-    };
-    (Some(setup), reader.findings)
+    let measures = reader.measures(site);
+    reader.setup(site, measures)
+}
+
+/// The same for a person who asks whether all is well: the measures' test patients are checked too.
+pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
+    let mut reader = Reader { findings: Vec::new() };
+    let measures = reader.measures(site);
+    reader.cases(site, &measures);
+    reader.setup(site, measures)
 }
 
 /// Digest of the codes of all value sets, whatever files they came from.
@@ -128,17 +104,28 @@ pub fn registry(site: &Loaded<Site>, clock: &Arc<dyn Clock>) -> Result<Registry,
     let options = &site.value.registry;
     let base: url::Url = options.url.parse().map_err(|error| format!("`registry.url`: {error}"))?;
     let origin = Origin::of(&base).ok_or("`registry.url` is not http")?;
-    let settings = Settings { plain_http: options.allow_plain_http, trusted_origins: [origin.clone()].into(), ..Settings::default() };
+    let mut settings = Settings {
+        plain_http: options.allow_plain_http,
+        trusted_origins: [origin].into(),
+        root_certificates: authority(site, &options.ca_file)?.into_iter().map(String::into_bytes).collect(),
+        ..Settings::default()
+    };
+    settings.retry.attempts = REGISTRY_ATTEMPTS;
     let path = site.path(&options.key_file);
     let text = read_text(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let key = SigningKey::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut endpoint = base.clone();
-    endpoint.path_segments_mut().map_err(|()| "`registry.url` cannot have a path")?.pop_if_empty().push("token");
-    let tokens = TokenSettings { endpoint, client_id: options.client_id.clone(), key, scopes: vec![REGISTRY_SCOPE.to_owned()] };
-    let plain = Client::new(settings.clone()).map_err(|error| error.to_string())?.with_clock(Arc::clone(clock));
-    let tokens: Arc<dyn Authorizer> = Arc::new(TokenClient::new(plain, tokens, Arc::clone(clock)));
-    let client = Client::new(settings).map_err(|error| error.to_string())?.with_clock(Arc::clone(clock)).with_tokens(tokens, [origin]);
-    Ok(Registry { base, client })
+    Registry::connect(base, options.client_id.clone(), key, &settings, Arc::clone(clock)).map_err(|error| error.to_string())
+}
+
+/// The certificates of a network's own authority, if a file of them is named.
+fn authority(site: &Loaded<Site>, written: &str) -> Result<Option<String>, String> {
+    if written.is_empty() {
+        return Ok(None);
+    }
+    let path = site.path(written);
+    let text = read_text(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let is_pem = text.contains("-----BEGIN CERTIFICATE-----");
+    is_pem.then_some(Some(text)).ok_or_else(|| format!("`{}` holds no certificate in PEM form", path.display()))
 }
 
 fn create_private_folder(path: &Path) -> std::io::Result<()> {
@@ -159,7 +146,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 fn source_file(path: &Path) -> Result<Arc<SourceFile>, String> {
     let text = read_text(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-    Ok(SourceFile::new(path.display().to_string(), text))
+    Ok(SourceFile::new(measures::shown(path), text))
 }
 
 /// Collects what is wrong in all files.
@@ -168,9 +155,59 @@ struct Reader {
 }
 
 impl Reader {
+    /// Mapping and keys beside the measures; `None` only if anything is wrong.
+    fn setup(mut self, site: &Loaded<Site>, loaded: measures::Loaded) -> (Option<Setup>, Vec<Diagnostic>) {
+        let measures::Loaded { measures, value_sets } = loaded;
+        let (mapping, mapping_digest) = self.mapping(site);
+        let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
+        let source_key = self.key("source.key_file", &site.value.source.key_file, site);
+        self.key("registry.key_file", &site.value.registry.key_file, site);
+        let source = self.source(site);
+        self.authority("registry.ca_file", &site.value.registry.ca_file, site);
+        if has_errors(&self.findings) {
+            return (None, self.findings);
+        }
+        let lineage = Lineage {
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+            mapping: format!("{} {mapping_digest}", mapping.label()),
+            measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
+            terminology: terminology_digest(&value_sets),
+        };
+        let threads = match site.value.measures.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads as usize,
+        };
+        let setup = Setup {
+            site: site.value.site.id.clone(),
+            title: Some(site.value.site.title.clone()).filter(|title| !title.is_empty()),
+            zone,
+            zone_name: site.value.site.time_zone.clone(),
+            months: site.value.measures.months,
+            threads,
+            measures,
+            value_sets,
+            mapping,
+            source,
+            source_key,
+            lineage,
+        };
+        (Some(setup), self.findings)
+    }
+
+    /// The test patients beside the measures that could be compiled.
+    fn cases(&mut self, site: &Loaded<Site>, loaded: &measures::Loaded) {
+        let folders = site.value.measures.folders.iter().map(|folder| site.path(folder));
+        for folder in folders.filter_map(|folder| measures::read(&folder).ok()) {
+            let (Some(definition), _) = definition::parse(&folder.files.definition) else { continue };
+            let Some(measure) = loaded.measures.iter().find(|measure| measure.definition.canonical() == definition.canonical()) else { continue };
+            self.findings.extend(folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+        }
+    }
+
     /// Measures with their value sets, each measure once.
     fn measures(&mut self, site: &Loaded<Site>) -> measures::Loaded {
-        let paths = |written: &[String]| written.iter().map(|path| site.path(path)).collect::<Vec<_>>();
+        // What does not exist was said of the configuration already.
+        let paths = |written: &[String]| written.iter().map(|path| site.path(path)).filter(|path| path.exists()).collect::<Vec<_>>();
         let options = &site.value.measures;
         let (loaded, findings) = measures::load(&paths(&options.folders), &paths(&options.value_sets), &Choices::default());
         self.findings.extend(findings);
@@ -187,10 +224,10 @@ impl Reader {
 
     fn mapping(&mut self, site: &Loaded<Site>) -> (Mapping, String) {
         let written = &site.value.mapping.file;
-        if written.is_empty() {
+        let path = site.path(written);
+        if written.is_empty() || !path.exists() {
             return (Mapping::none(), String::new());
         }
-        let path = site.path(written);
         let source = match source_file(&path) {
             Ok(source) => source,
             Err(error) => {
@@ -208,16 +245,33 @@ impl Reader {
         (mapping.unwrap_or_else(Mapping::none), sha256_hex(digests.join("\n").as_bytes()))
     }
 
-    fn key(&mut self, written: &str, site: &Loaded<Site>) -> Option<SigningKey> {
-        if written.is_empty() {
-            return None;
+    /// The EHR's options, with the certificates that they name.
+    fn source(&mut self, site: &Loaded<Site>) -> crate::source::Options {
+        let mut source = site.value.source.clone();
+        source.tuning.root_certificates.extend(self.authority("source.ca_file", &source.ca_file, site));
+        source
+    }
+
+    fn authority(&mut self, key: &str, written: &str, site: &Loaded<Site>) -> Option<String> {
+        if !site.path(written).exists() {
+            return None; // said of the configuration already
         }
+        authority(site, written).unwrap_or_else(|error| {
+            self.findings.push(site.places.error(key, error));
+            None
+        })
+    }
+
+    fn key(&mut self, key: &str, written: &str, site: &Loaded<Site>) -> Option<SigningKey> {
         let path = site.path(written);
-        let key = read_text(&path).map_err(|error| Diagnostic::error(format!("cannot read key `{}`: {error}", path.display())));
-        match key.and_then(|text| SigningKey::from_text(&text).map_err(|error| Diagnostic::error(format!("key `{}`: {error}", path.display())))) {
+        if written.is_empty() || !path.exists() {
+            return None; // said of the configuration already, if it must be there
+        }
+        let text = read_text(&path).map_err(|error| format!("cannot read key `{}`: {error}", path.display()));
+        match text.and_then(|text| SigningKey::from_text(&text).map_err(|error| format!("`{}` is {error}", path.display()))) {
             Ok(key) => Some(key),
-            Err(finding) => {
-                self.findings.push(finding.help("an RSA or P-384 private key, as PEM or JWK"));
+            Err(error) => {
+                self.findings.push(site.places.error(key, error).help("`watershed key new` makes one"));
                 None
             }
         }

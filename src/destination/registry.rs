@@ -102,7 +102,7 @@ pub struct Delivered {
     pub delivered: u64,
     /// Unchanged nights the registry was told of.
     pub confirmed: u64,
-    /// Feeds that will be tried again.
+    /// Feeds that wait for a later attempt.
     pub waiting: u64,
     /// Feeds rejected for good.
     pub dead: u64,
@@ -130,11 +130,12 @@ pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> 
         match (&outcome, claim.confirming) {
             (Outcome::Delivered { .. }, true) => done.confirmed += 1,
             (Outcome::Delivered { .. }, false) => done.delivered += 1,
-            (Outcome::Retry { .. }, _) => done.waiting += 1,
+            (Outcome::Retry { .. }, _) => {}
             (Outcome::Dead { .. }, _) => done.dead += 1,
         }
         store.with(|connection| Ok(outbox::settle(connection, &claim, &outcome, now())))??;
     }
+    done.waiting = store.with(|connection| Ok(outbox::waiting(connection)))??;
     Ok(done)
 }
 

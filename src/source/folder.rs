@@ -77,7 +77,13 @@ pub fn read(paths: &[PathBuf], wanted: &dyn Fn(&str) -> bool) -> Result<Dataset,
     for file in &files {
         read_file(file, wanted, &mut data)?;
     }
-    Ok(data)
+    match data.bad.first() {
+        Some(bad) if data.read.is_empty() => {
+            let path = PathBuf::from(&bad.file);
+            Err(fault(&path, format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason)))
+        }
+        _ => Ok(data),
+    }
 }
 
 /// What a file holds, by its name.
@@ -277,5 +283,9 @@ mod tests {
         assert!(none.contains("does not exist"), "{none}");
         let empty = read(&[folder.path().to_owned()], &everything).unwrap_err().to_string();
         assert!(empty.contains("holds no .ndjson"), "{empty}");
+        let table = folder.path().join("table.csv");
+        std::fs::write(&table, "id,born\n1,2020\n").unwrap();
+        let table = read(&[table], &everything).unwrap_err().to_string();
+        assert!(table.contains("no line of it is a FHIR resource (line 1: this is not one JSON object)"), "{table}");
     }
 }

@@ -1,1 +1,0 @@
-//! Small cells, pseudonyms, what may leave the hospital.
