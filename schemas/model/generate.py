@@ -30,6 +30,7 @@ VITALS = {
     "us-core-observation-pregnancystatus": "82810-3", "us-core-observation-pregnancyintent": "86645-9",
     "us-core-observation-occupation": "11341-5", "us-core-observation-sexual-orientation": "76690-7",
 }
+VITAL_SIGNS = {profile for profile in VITALS if not profile.startswith("us-core-observation")} | {"us-core-pulse-oximetry"}
 FIXED = {profile: ("code", [f"{LOINC}|{code}"]) for profile, code in VITALS.items()}
 FIXED |= {
     "us-core-pulse-oximetry": ("code", [f"{LOINC}|59408-5", f"{LOINC}|2708-6"]),
@@ -121,6 +122,8 @@ class Writer:
             path, codes = FIXED.get(profile.rsplit("/", 1)[-1], (None, [])) if self.derived else (None, [])
             if path:
                 line += f" fixed {path} {','.join(codes)}"
+            if profile.rsplit("/", 1)[-1] in VITAL_SIGNS and self.derived:
+                line += f" fixed category? {CATEGORY}|vital-signs"
         print(line)
         for element in info.findall(f"{NS}element"):
             target = element.get("target")

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use super::typed::{self, Alternative, Element, FixedCodes};
+use super::typed::{self, Alternative, Element, FixedCodes, FixedRule};
 use super::types::Type;
 
 /// Bases above a class; real models have six at most.
@@ -134,9 +134,9 @@ pub struct Retrievable {
     pub profile: Arc<str>,
     /// The element that `[Class: codes]` compares, if the model names one.
     pub code_path: Option<Arc<str>>,
-    /// What the profile fixes: an element, and (system, code) of which one must be there; no system for a plain code. A
-    /// code after `!` must not be there.
-    pub fixed: Option<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
+    /// What the profile fixes: an element (with `?`: if it is there), and (system, code) of which one must be there; no
+    /// system for a plain code. A code after `!` must not be there.
+    pub fixed: Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
 }
 
 /// One element of a class.
@@ -246,9 +246,9 @@ impl Model {
                 "retrieve" => {
                     let profile = words.next()?.into();
                     let code_path = words.next().filter(|path| *path != "-").map(Arc::from);
-                    class.retrieve = Some(Retrievable { profile, code_path, fixed: None });
+                    class.retrieve = Some(Retrievable { profile, code_path, fixed: Vec::new() });
                 }
-                "fixed" => class.retrieve.as_mut()?.fixed = Some((words.next()?.into(), words.next()?.split(',').map(fixed_code).collect())),
+                "fixed" => class.retrieve.as_mut()?.fixed.push((words.next()?.into(), words.next()?.split(',').map(fixed_code).collect())),
                 _ => return None,
             }
         }
@@ -325,14 +325,35 @@ impl Model {
 
     /// What retrieving the class fixes.
     pub fn fixed(&self, class: &str, fhir: &Model) -> Vec<FixedCodes> {
-        let fixed = self.class(class).and_then(|class| class.retrieve.as_ref()?.fixed.as_ref());
+        let instance = self.instance_class(class, fhir);
+        let Some(retrieve) = self.class(class).and_then(|class| class.retrieve.as_ref()) else { return Vec::new() };
         let resolve = |(path, any_of): &(Arc<str>, Vec<(Arc<str>, Arc<str>)>)| {
-            let (element, _) = fhir.resolve(&self.instance_class(class, fhir), path)?;
-            let (path, none) = (vec![element], any_of.iter().all(|(_, code)| code.starts_with('!')));
+            let (element, _) = fhir.resolve(&instance, path.trim_end_matches('?'))?;
+            let rule = match path.ends_with('?') {
+                true => FixedRule::OneIfPresent,
+                false if any_of.iter().all(|(_, code)| code.starts_with('!')) => FixedRule::None,
+                false => FixedRule::One,
+            };
+            let rivals = self.rivals(retrieve, path, any_of).filter(|rival| self.instance_class(rival, fhir) == instance);
+            let rivals = rivals.filter_map(|rival| Some(self.class(&rival)?.retrieve.as_ref()?.profile.clone())).collect();
             let any_of = any_of.iter().map(|(system, code)| (system.clone(), code.trim_start_matches('!').into()));
-            Some(FixedCodes { path, any_of: any_of.collect(), none })
+            Some(FixedCodes { path: vec![element], any_of: any_of.collect(), rule, profile: retrieve.profile.clone(), rivals })
         };
-        fixed.and_then(resolve).into_iter().collect()
+        retrieve.fixed.iter().filter_map(resolve).collect()
+    }
+
+    /// Classes that fix the same element to the opposite: what must and what must not be done.
+    fn rivals<'a>(&'a self, own: &'a Retrievable, path: &'a str, any_of: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = Arc<str>> + 'a {
+        let opposite = move |(other, codes): &(Arc<str>, Vec<(Arc<str>, Arc<str>)>)| {
+            let negated = |code: &Arc<str>| code.starts_with('!');
+            let (first, second) = (any_of.iter().all(|(_, code)| negated(code)), codes.iter().all(|(_, code)| negated(code)));
+            &**other == path && first != second
+        };
+        let others = self
+            .classes
+            .values()
+            .filter(move |class| class.retrieve.as_ref().is_some_and(|row| row.profile != own.profile && row.fixed.iter().any(opposite)));
+        others.map(|class| class.name.clone())
     }
 
     /// The classes that `[…]` may name, without qualifier.

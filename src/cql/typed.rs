@@ -437,8 +437,23 @@ pub struct FixedCodes {
     pub path: Vec<Element>,
     /// Comparison with these (system, code); an empty system means a `code` element without system.
     pub any_of: Vec<(Arc<str>, Arc<str>)>,
-    /// None of them may be there, instead of one of them must.
-    pub none: bool,
+    /// How they decide.
+    pub rule: FixedRule,
+    /// The profile, whose claim in `meta.profile` decides before any code does.
+    pub profile: Arc<str>,
+    /// Profiles of the same type that say the opposite: a claim of one of them decides too.
+    pub rivals: Vec<Arc<str>>,
+}
+
+/// How the codes that a profile fixes decide whether a resource is of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FixedRule {
+    /// One of them must be there.
+    One,
+    /// One of them must be there, if the element is there at all: senders leave categories out.
+    OneIfPresent,
+    /// None of them may be there.
+    None,
 }
 
 /// How a retrieve compares codes.

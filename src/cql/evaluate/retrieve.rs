@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
-use crate::cql::typed::{DateFilter, Element, Expression, FixedCodes, Retrieve};
+use crate::cql::typed::{DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
 use crate::cql::types::Type;
 use crate::cql::value::{Code, Value};
 use crate::fhir::record::{NodeId, NodeKind, Record};
@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
 
     fn has_code(&self, resource: NodeId, path: &[Element], wanted: &Wanted) -> bool {
         let record = self.context.record;
-        for node in follow(record, resource, path) {
+        for node in follow(record, resource, path).into_iter().flat_map(|node| coded(record, resource, node)) {
             for (system, code) in codings(record, node) {
                 let matches = match wanted {
                     Wanted::Codes(codes) => codes
@@ -152,6 +152,15 @@ fn follow(record: &Record, from: NodeId, path: &[Element]) -> Vec<NodeId> {
     nodes
 }
 
+/// The element itself, or the `code` of the Medication that it refers to: `medication[x]` says it either way, and a
+/// retrieve by code means both.
+fn coded(record: &Record, resource: NodeId, node: NodeId) -> Vec<NodeId> {
+    let reference = record.get(node, "reference").and_then(|reference| record.text(reference));
+    let Some(target) = reference.and_then(|reference| record.resolve(resource, reference)) else { return vec![node] };
+    let code = record.get(target, "code").filter(|_| record.resource_type(target) == Some("Medication"));
+    code.into_iter().collect()
+}
+
 /// (system, code) of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean, which a profile may fix.
 fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
     let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field));
@@ -166,14 +175,31 @@ fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
     }
 }
 
+/// Whether a resource is of a profile: as it claims, if it claims the profile or one that says the opposite; else by its codes.
 fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
-    let found = follow(record, resource, &fixed.path).into_iter().any(|node| {
-        codings(record, node).into_iter().any(|(system, code)| {
+    if !fixed.rivals.is_empty() {
+        let claims = record.get(resource, "meta").and_then(|meta| record.get(meta, "profile"));
+        let claims = claims.into_iter().flat_map(|list| record.items(list)).filter_map(|claim| record.text(claim));
+        let claims: Vec<&str> = claims.map(|claim| claim.split('|').next().unwrap_or(claim)).collect();
+        if claims.contains(&&*fixed.profile) {
+            return true;
+        }
+        if fixed.rivals.iter().any(|rival| claims.contains(&&**rival)) {
+            return false;
+        }
+    }
+    let nodes = follow(record, resource, &fixed.path);
+    let found = nodes.iter().any(|node| {
+        codings(record, *node).into_iter().any(|(system, code)| {
             fixed
                 .any_of
                 .iter()
                 .any(|(own_system, own_code)| &**own_code == code && (own_system.is_empty() || system.is_none() || system == Some(&**own_system)))
         })
     });
-    found != fixed.none
+    match fixed.rule {
+        FixedRule::One => found,
+        FixedRule::OneIfPresent => found || nodes.is_empty(),
+        FixedRule::None => !found,
+    }
 }

@@ -418,6 +418,10 @@ impl<'a> Analysis<'a> {
         self.place(&root);
         for fixed in &retrieve.fixed {
             self.keep_path(&flow, &fixed.path);
+            if !fixed.rivals.is_empty() {
+                let claim = Place { path: vec!["meta".into(), "profile".into()], ..root.clone() };
+                *self.place(&claim) = Keep::All;
+            }
         }
         let mut codes = Codes::Any;
         if let Some(filter) = &retrieve.code {
@@ -425,6 +429,7 @@ impl<'a> Analysis<'a> {
             let inner = self.flow(&filter.codes, slots);
             self.keep(&inner);
             codes = self.codes(&filter.codes);
+            self.medications(&retrieve.resource_type, &filter.path, &codes);
         }
         if let Some(filter) = &retrieve.date {
             self.keep_path(&flow, &filter.path);
@@ -443,6 +448,21 @@ impl<'a> Analysis<'a> {
             paths: BTreeSet::new(),
         });
         flow
+    }
+
+    /// `medication[x]` may refer to a Medication, contained or not, whose code then counts.
+    fn medications(&mut self, resource_type: &Arc<str>, path: &[Element], codes: &Codes) {
+        let [element] = path else { return };
+        if !element.alternatives.iter().any(|row| &*row.field == "medicationReference") {
+            return;
+        }
+        let contained = Place { resource_type: resource_type.clone(), path: vec!["contained".into()] };
+        let code = Place { resource_type: "Medication".into(), path: vec!["code".into()] };
+        *self.place(&contained) = Keep::All;
+        *self.place(&code) = Keep::All;
+        let paths = BTreeSet::new();
+        self.filters
+            .insert(Requirement { resource_type: "Medication".into(), code_path: Some("code".into()), codes: codes.clone(), date_path: None, paths });
     }
 
     fn keep_path(&mut self, from: &Flow, path: &[Element]) {

@@ -58,7 +58,11 @@ fn rated(definition: &Definition, groups: &[Group], race: &str, stay: &str, days
         criteria.unknown[2].insert(stay.to_owned(), "unmapped-code".into());
     }
     let strata = vec![BTreeMap::from([(vec![race.to_owned()], None)])];
-    PatientResult { groups: vec![GroupResult { memberships: memberships(&shape, &criteria), strata }], supplements: vec![Some("female".into())], ..PatientResult::default() }
+    PatientResult {
+        groups: vec![GroupResult { memberships: memberships(&shape, &criteria), strata }],
+        supplements: vec![Some("female".into())],
+        ..PatientResult::default()
+    }
 }
 
 fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
