@@ -476,6 +476,9 @@ pub struct CodeFilter {
     pub comparator: Comparator,
     /// A `ValueSet`, `CodeSystem`, `Code`, `Concept`, or a list of `Code`.
     pub codes: Expression,
+    /// Where the element is a reference to a Medication, that one's code counts: `[MedicationRequest: "Statins"]` means
+    /// both, `[MedicationRequest: medication in "Statins"]` the element only, as the reference translator has it.
+    pub through_reference: bool,
 }
 
 /// The date part of a retrieve.

@@ -87,7 +87,8 @@ impl Checker<'_> {
             None if matches!(codes.ty, Type::Code | Type::Concept) => Comparator::Equivalent,
             None => Comparator::In,
         };
-        Some(CodeFilter { path, comparator, codes })
+        let through_reference = retrieve.code_path.is_none();
+        Some(CodeFilter { path, comparator, codes, through_reference })
     }
 
     /// Codes of a retrieve: terminology as it is, model types as the system's.

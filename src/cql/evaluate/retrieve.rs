@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
-use crate::cql::typed::{DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
+use crate::cql::typed::{CodeFilter, DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
 use crate::cql::types::Type;
 use crate::cql::value::{Code, Value};
 use crate::fhir::record::{NodeId, NodeKind, Record};
@@ -33,7 +33,7 @@ impl<'a> Session<'a> {
         let mut wanted = None;
         if let Some(filter) = &retrieve.code {
             let codes = self.expression(&filter.codes, frame)?;
-            wanted = Some((&filter.path, self.wanted(&filter.codes, codes)?));
+            wanted = Some((filter, self.wanted(&filter.codes, codes)?));
         }
         let range = match &retrieve.date {
             Some(filter) => Some((filter, self.expression(&filter.range, frame)?)),
@@ -44,8 +44,8 @@ impl<'a> Session<'a> {
             if !retrieve.fixed.iter().all(|fixed| has_fixed(record, *resource, fixed)) {
                 continue;
             }
-            if let Some((path, wanted)) = &wanted
-                && !self.has_code(*resource, path, wanted)
+            if let Some((filter, wanted)) = &wanted
+                && !self.has_code(*resource, filter, wanted)
             {
                 continue;
             }
@@ -83,9 +83,10 @@ impl<'a> Session<'a> {
         Ok(Wanted::Codes(list))
     }
 
-    fn has_code(&self, resource: NodeId, path: &[Element], wanted: &Wanted) -> bool {
+    fn has_code(&self, resource: NodeId, filter: &CodeFilter, wanted: &Wanted) -> bool {
         let record = self.context.record;
-        for node in follow(record, resource, path).into_iter().flat_map(|node| coded(record, resource, node)) {
+        let followed = |node| if filter.through_reference { coded(record, resource, node) } else { vec![node] };
+        for node in follow(record, resource, &filter.path).into_iter().flat_map(followed) {
             for (system, code) in codings(record, node) {
                 let matches = match wanted {
                     Wanted::Codes(codes) => codes

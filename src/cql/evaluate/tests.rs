@@ -83,6 +83,7 @@ fn a1c() -> Expression {
             path: vec![element("code", "FHIR.CodeableConcept")],
             comparator: Comparator::Equivalent,
             codes: expression(Kind::Code(CodeId(0)), Type::Code),
+            through_reference: false,
         }),
         date: None,
         context: None,

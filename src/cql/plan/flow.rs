@@ -429,7 +429,9 @@ impl<'a> Analysis<'a> {
             let inner = self.flow(&filter.codes, slots);
             self.keep(&inner);
             codes = self.codes(&filter.codes);
-            self.medications(&retrieve.resource_type, &filter.path, &codes);
+            if filter.through_reference {
+                self.medications(&retrieve.resource_type, &filter.path, &codes);
+            }
         }
         if let Some(filter) = &retrieve.date {
             self.keep_path(&flow, &filter.path);
