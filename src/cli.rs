@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, hide_possible_values = true, help_heading = EVERYWHERE)]
     pub format: Format,
     /// What is logged, for example `info` or `watershed::source=debug`
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "WATERSHED_LOG", hide_env_values = true, help_heading = EVERYWHERE)]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn,daemon=info", env = "WATERSHED_LOG", hide_env_values = true, help_heading = EVERYWHERE)]
     pub log: String,
     /// How the log is written on stderr: human or json
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Human, hide_possible_values = true,

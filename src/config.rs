@@ -278,7 +278,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     if let Err(error) = schedule.cron.parse::<croner::Cron>() {
         check.error(
             "schedule.cron",
-            format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase()),
+            format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase().trim_end_matches('.')),
             "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one",
         );
     }

@@ -10,10 +10,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::cql::Models;
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest};
 use crate::terminology::units::Units;
 
 mod apply;
+/// The nearest right name, or what else helps.
+fn did_you_mean(near: Option<&str>, otherwise: &str) -> String {
+    near.map_or_else(|| otherwise.to_owned(), |name| format!("did you mean `{name}`?"))
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -301,10 +307,7 @@ impl Reader<'_> {
     fn policy(&mut self, policy: &Spanned<String>) {
         if !RACE_ETHNICITY_POLICIES.contains(&policy.value.as_str()) {
             let known = RACE_ETHNICITY_POLICIES.join("`, `");
-            let help = match nearest(&policy.value, RACE_ETHNICITY_POLICIES.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known policies: `{known}`"),
-            };
+            let help = did_you_mean(nearest(&policy.value, RACE_ETHNICITY_POLICIES.iter().copied()), &format!("known policies: `{known}`"));
             self.error(policy, format!("no race and ethnicity policy is named `{}`", policy.value), &help);
         }
     }
@@ -335,11 +338,34 @@ impl Reader<'_> {
         let path: Vec<String> = parts.collect();
         let typed = resource_type.starts_with(|first: char| first.is_ascii_uppercase());
         let named = (1..=PATH_SEGMENTS_MAX).contains(&path.len()) && path.iter().all(|part| !part.is_empty() && part.chars().all(char::is_alphanumeric));
-        if typed && named {
-            return Some(Element { resource_type, path });
+        if !(typed && named) {
+            self.error(written, format!("`{}` is no element", written.value), "write the resource type, a point and the element, for example `Encounter.serviceType`");
+            return None;
         }
-        self.error(written, format!("`{}` is no element", written.value), "write the resource type, a point and the element, for example `Encounter.serviceType`");
-        None
+        self.in_model(written, &resource_type, path.first()?).then_some(Element { resource_type, path })
+    }
+
+    /// Whether FHIR has the type, and the type the element; a rule about any other would never apply.
+    fn in_model(&mut self, written: &Spanned<String>, resource_type: &str, element: &str) -> bool {
+        let models = Models::default();
+        let fhir = models.fhir();
+        let Some(class) = fhir.retrievable(resource_type) else {
+            let near = nearest(resource_type, fhir.retrievable_names());
+            self.error(written, format!("FHIR R4 has no resource type `{resource_type}`"), &did_you_mean(near, "resource types are written as in `Encounter`"));
+            return false;
+        };
+        // JSON adds the type to the name of a choice: `valueCodeableConcept`.
+        let is_named = |name: &str| {
+            element
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_uppercase()))
+        };
+        if !fhir.element_names(&class.name).any(is_named) {
+            let near = nearest(element, fhir.element_names(&class.name));
+            self.error(written, format!("`{resource_type}` has no element `{element}`"), &did_you_mean(near, "the elements of a type are listed in FHIR R4"));
+            return false;
+        }
+        true
     }
 
     fn target(&mut self, text: &TargetText, to: Option<&Spanned<String>>, near: &Spanned<String>) -> Option<Target> {

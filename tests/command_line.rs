@@ -1,1 +1,549 @@
-//! Tests of command line.
+//! The command line is a contract: help, exit codes, stdout for data and stderr for talk, `--format json`, and messages
+//! for the person who can act. The real binary, as scripts and people run it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::CommandFactory;
+use serde_json::Value;
+use tempfile::TempDir;
+use watershed::cli::Arguments;
+use watershed::sandbox::Fault;
+
+use crate::bed::{Bed, Wanted, output};
+
+/// What a process said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: std::process::Output) -> Said {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+
+    /// Exit code, stdout and stderr as one text to compare, without the folder's own name.
+    fn shown(&self, folder: &Path) -> String {
+        format!("exit {}\n--- stdout\n{}--- stderr\n{}", self.code, self.out, self.err).replace(&folder.display().to_string(), "FOLDER")
+    }
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WATERSHED_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn say(folder: &Path, arguments: &[&str]) -> Said {
+    Said::of(command(folder, arguments).output().unwrap())
+}
+
+fn scratch() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The project's measures, value sets and mappings, to be spoilt.
+fn copy_mappings(folder: &Path) {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() { copy(&entry.path(), &to) } else { drop(std::fs::copy(entry.path(), to).unwrap()) }
+        }
+    }
+    copy(&project("mappings"), &folder.join("mappings"));
+}
+
+fn spoil(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "`{from}` is not in {}", path.display());
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// A site whose files are sound and whose peers are nowhere.
+fn sound_site() -> TempDir {
+    let folder = scratch();
+    copy_mappings(folder.path());
+    for key in ["ehr-key.pem", "registry-key.pem"] {
+        assert_eq!(say(folder.path(), &["key", "new", key]).code, 0);
+    }
+    let site = "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\n\n\
+                [source]\nurl = \"http://127.0.0.1:9/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\n\n\
+                [mapping]\nfile = \"mappings/sites/harbor.yaml\"\n\n\
+                [measures]\nfolders = [\"mappings/measures/ibd/remission\", \"mappings/measures/hac/clabsi\"]\nmonths = 2\n\n\
+                [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"registry-key.pem\"\n";
+    std::fs::write(folder.path().join("site.toml"), site).unwrap();
+    folder
+}
+
+/// Every command with its path: `registry site add`.
+fn commands() -> Vec<Vec<String>> {
+    fn walk(command: &clap::Command, path: &[String], all: &mut Vec<Vec<String>>) {
+        all.push(path.to_vec());
+        for inner in command.get_subcommands() {
+            walk(inner, &[path, &[inner.get_name().to_owned()]].concat(), all);
+        }
+    }
+    let mut all = Vec::new();
+    walk(&Arguments::command(), &[], &mut all);
+    all
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let folder = scratch();
+    let all = commands();
+    assert!(all.len() > 25, "{all:?}");
+    for path in all {
+        let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let said = say(folder.path(), &words);
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{path:?}");
+        let about = said.out.lines().next().unwrap_or_default();
+        assert!(!about.is_empty() && !about.starts_with("Usage"), "{path:?} does not say what it is for: {about}");
+        assert!(said.out.contains("Options of every command:"), "{path:?}");
+        let mut command = &mut Arguments::command();
+        for word in &path {
+            command = command.find_subcommand_mut(word).unwrap();
+        }
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path:?}: `{}` does not say what it is", argument.get_id());
+        }
+    }
+}
+
+#[test]
+fn the_front_page_names_every_command_and_exit_code() {
+    let said = say(scratch().path(), &["--help"]);
+    insta::assert_snapshot!(said.out, @"
+    Carry a hospital's FHIR data, as agreed quality measures, into a Learning Health Network
+
+    Usage: watershed [OPTIONS] <COMMAND>
+
+    Commands:
+      demo        Run simulated hospitals, their adapters and a registry for one night, and compare with
+                  the truth
+      check       Report every problem of configuration, mapping and measures, then ask the EHR and the
+                  registry
+      run         Run a night at the scheduled times, or one night now
+      pull        Bring the snapshot up to date, without evaluating or delivering
+      deliver     Send what waits in the outbox
+      status      Show the last nights, what waits and what needs a person
+      quarantine  Lines and resources that were refused
+      outbox      Feeds on their way
+      key         Make a private key, or show the public half of one
+      evaluate    Measures over data on disk
+      measure     The steward's bench: check and test measures
+      cql         The bare language: check a library, evaluate its defines
+      registry    The network's end: serve a registry, register its sites, verify its audit chain
+      sandbox     A simulated hospital EHR with synthetic patients and known truth
+      help        Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Options of every command:
+          --format <FORMAT>      How a command reports on stdout: human or json [default: human]
+          --log <FILTER>         What is logged, for example `info` or `watershed::source=debug` [env:
+                                 WATERSHED_LOG] [default: warn,daemon=info]
+          --log-format <FORMAT>  How the log is written on stderr: human or json [env:
+                                 WATERSHED_LOG_FORMAT] [default: human]
+
+    Exit codes: 0 fine, 1 findings or mismatches, 2 usage, 3 configuration, 4 unreachable,
+    5 rejected by the peer, 70 a bug. stdout is data, stderr is talk.
+    ");
+    let version = say(scratch().path(), &["--version"]);
+    assert_eq!((version.code, version.out), (0, format!("watershed {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2_and_names_the_nearest_right_one() {
+    let folder = scratch();
+    for (arguments, part) in [
+        (&["chek"][..], "a similar subcommand exists: 'check'"),
+        (&["run", "--onse"], "a similar argument exists: '--once'"),
+        (&["run", "--as-of", "2026-01-01T00:00:00Z"], "--once"),
+        (&["run", "--once", "--as-of", "yesterday"], "invalid value 'yesterday'"),
+        (&["status", "--format", "xml"], "[possible values: human, json]"),
+        (&["--log", "a=b=c", "status"], "`--log a=b=c` is not a filter"),
+        (&["quarantine"], "Usage: watershed quarantine"),
+        (&["key", "new", "k.pem", "--algorithm", "ES256"], "[possible values: ES384, RS384]"),
+        (&["demo", "--sites", "0"], "0 is not in 1..=12"),
+        (&["sandbox", "generate", "--out", "data", "--profile", "lakesid"], "did you mean `lakeside`?"),
+        (&["cql", "run", "nowhere.cql", "--timezone", "Mars"], "cannot read `nowhere.cql`"),
+        (&["measure", "test", "x", "--timezone", "Mars/Base"], "no time zone is named `Mars/Base`"),
+        (&["registry", "site", "add", "n", "--client-id", "c", "--organization", "O", "--jwks", "http://example.org/keys"], "must be an https address"),
+    ] {
+        let said = say(folder.path(), arguments);
+        let expected = if said.err.contains("cannot read") { 3 } else { 2 };
+        assert!(said.code == expected && said.err.contains(part) && said.out.is_empty(), "{arguments:?}: {} {}", said.code, said.err);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a mistake leaves nothing behind");
+}
+
+#[test]
+fn without_a_configuration_every_site_command_says_where_to_start() {
+    let folder = scratch();
+    for arguments in [&["run"][..], &["run", "--once"], &["pull"], &["deliver"], &["status"], &["quarantine", "list"], &["outbox", "list"]] {
+        let said = say(folder.path(), arguments);
+        assert_eq!((said.code, said.out.as_str()), (3, ""), "{arguments:?}");
+        assert_eq!(
+            said.err,
+            "error: cannot read configuration `site.toml`: No such file or directory (os error 2)\n\
+             help: start from a copy of config/site.example.toml, or name yours with `--config`\n\n1 error\n",
+            "{arguments:?}"
+        );
+    }
+    let said = say(folder.path(), &["registry", "serve"]);
+    assert!(said.code == 3 && said.err.contains("config/registry.example.toml"), "{}", said.err);
+    let said = Said::of(command(folder.path(), &["outbox", "list"]).env("WATERSHED_CONFIG", "elsewhere.toml").output().unwrap());
+    assert!(said.code == 3 && said.err.contains("`elsewhere.toml`"), "{}", said.err);
+}
+
+#[test]
+fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once() {
+    let folder = sound_site();
+    let at = |path: &str| folder.path().join(path);
+    let sound = say(folder.path(), &["check", "--offline", "--format", "json"]);
+    assert_eq!((sound.code, sound.err.as_str()), (0, ""), "{}", sound.out);
+    assert_eq!(sound.json()["findings"].as_array().map(Vec::len), Some(0));
+    assert_eq!(sound.json()["measures"].as_array().map(Vec::len), Some(2));
+
+    let site = at("site.toml");
+    for (from, to) in [
+        ("id = \"lakeside\"", "id = 5"),
+        ("America/New_York", "America/New_Yorc"),
+        ("key_file = \"ehr-key.pem\"", "key_file = \"ehr-key.pem\"\npage_sise = 100\nrequests_at_once = 0"),
+        ("http://127.0.0.1:9/fhir", "ehr.example.org/fhir"),
+        ("months = 2", "months = \"two\"\n[schedule]\ncron = \"nightly\""),
+        ("http://127.0.0.1:9\"", "http://registry.example.org\""),
+        ("registry-key.pem", "mappings/sites/harbor.yaml"),
+    ] {
+        spoil(&site, from, to);
+    }
+    spoil(&at("mappings/measures/ibd/remission/measure.yaml"), "define: Numerator", "define: Numertor");
+    spoil(&at("mappings/measures/ibd/remission/ibd-remission.cql"), "exists", "exist");
+    spoil(&at("mappings/measures/hac/clabsi/cases/04-infection.yaml"), "denominator-observation:", "denominator-observatoin:");
+    spoil(&at("mappings/sites/harbor.yaml"), "elements: [Device.type]", "elements: [Devise.type]");
+    spoil(&at("mappings/sites/harbor.yaml"), "raceEthnicity: us-core-omb-1997", "raceEthnicity: us-core");
+    let said = say(folder.path(), &["check", "--format", "json"]);
+    assert_eq!(said.code, 3, "{}", said.out);
+    let place = |found: &Value| format!("{}:{}:{} {}", found["at"]["file"].as_str().unwrap(), found["at"]["line"], found["at"]["column"], found["message"].as_str().unwrap());
+    let mut lines: Vec<String> = said.json()["findings"].as_array().unwrap().iter().map(place).collect();
+    lines.sort();
+    insta::assert_snapshot!(lines.join("\n").replace(&folder.path().display().to_string(), "FOLDER"), @"
+    mappings/measures/hac/clabsi/cases/04-infection.yaml:19:14 the measure has no population `denominator-observatoin`
+    mappings/measures/ibd/remission/ibd-remission.cql:37:3 no function `exist`
+    mappings/sites/harbor.yaml:34:16 FHIR R4 has no resource type `Devise`
+    mappings/sites/harbor.yaml:9:16 no race and ethnicity policy is named `us-core`
+    site.toml:10:20 `source.requests_at_once` is 0
+    site.toml:17:10 `measures.months` must be a whole number, found string
+    site.toml:19:8 `nightly` is no cron expression: invalid pattern: pattern must have between 5 and 7 fields
+    site.toml:22:7 `registry.url` is plain HTTP to another host
+    site.toml:24:12 `mappings/sites/harbor.yaml` is not a usable private key: expected RSA (at least 2048 bits) or EC P-384, as PEM (PKCS#8 or PKCS#1) or as a private JWK
+    site.toml:2:6 `site.id` must be text in quotes, found integer
+    site.toml:3:13 no time zone is named `America/New_Yorc`
+    site.toml:6:7 `ehr.example.org/fhir` is no address: relative URL without a base
+    site.toml:9:1 unknown key `source.page_sise`
+    ");
+    let people = say(folder.path(), &["check"]);
+    assert_eq!(people.code, 3);
+    for found in said.json()["findings"].as_array().unwrap() {
+        // The renderer wraps long messages.
+        let start: String = found["message"].as_str().unwrap().chars().take(40).collect();
+        assert!(people.out.contains(&start), "{start} is missing in\n{}", people.out);
+    }
+}
+
+#[test]
+fn peers_that_are_down_exit_with_4_and_every_reason() {
+    let folder = sound_site();
+    let said = say(folder.path(), &["check"]);
+    insta::assert_snapshot!(said.shown(folder.path()), @"
+    exit 4
+    --- stdout
+    lakeside: configuration is sound
+      mapping harbor|1.0.0
+      measure http://watershed.example/fhir/Measure/ibd-remission|1.0.0
+      measure http://watershed.example/fhir/Measure/hac-clabsi|1.0.0
+    EHR: cannot be used
+      http://127.0.0.1:9: the connection is refused: nothing listens there (after 2 attempts)
+    registry: cannot be used
+      http://127.0.0.1:9: the connection is refused: nothing listens there (after 3 attempts)
+    --- stderr
+    error: cannot be used: EHR, registry
+    ");
+    let said = say(folder.path(), &["check", "--format", "json"]);
+    assert_eq!(said.code, 4);
+    let peers = said.json()["peers"].clone();
+    assert_eq!((&peers[0]["ok"], &peers[1]["ok"]), (&Value::Bool(false), &Value::Bool(false)));
+}
+
+#[test]
+fn before_the_first_night_the_state_is_empty_and_that_is_fine() {
+    let folder = sound_site();
+    for (arguments, expected) in [
+        (&["status"][..], "lakeside: no night yet; `watershed run --once` runs one\n"),
+        (&["quarantine", "list"], "nothing is held\n"),
+        (&["quarantine", "list", "--format", "json"], ""),
+        (&["outbox", "list"], "no feed yet; a night makes one\n"),
+        (&["outbox", "list", "--format", "json"], "{\"feeds\":[]}\n"),
+        (&["deliver"], "0 delivered, 0 confirmed unchanged, 0 waiting, 0 rejected\n"),
+        (&["deliver", "--format", "json"], "{\"delivered\":0,\"confirmed\":0,\"waiting\":0,\"rejected\":0}\n"),
+    ] {
+        let said = say(folder.path(), arguments);
+        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, expected, ""), "{arguments:?}");
+    }
+    for (arguments, part) in [
+        (&["quarantine", "show", "7"][..], "nothing in quarantine has number 7"),
+        (&["quarantine", "discard", "7"], "nothing in quarantine has number 7"),
+        (&["outbox", "show", "abc"], "no feed begins with `abc`"),
+        (&["outbox", "retry", "abc"], "no feed begins with `abc`"),
+    ] {
+        let said = say(folder.path(), arguments);
+        assert!(said.code == 2 && said.err.contains(part) && said.out.is_empty(), "{arguments:?}: {} {}", said.code, said.err);
+    }
+    assert!(!folder.path().join("data").exists(), "looking makes nothing");
+}
+
+#[test]
+fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
+    let folder = scratch();
+    for algorithm in ["ES384", "RS384"] {
+        let name = format!("{algorithm}.pem");
+        let made = say(folder.path(), &["key", "new", &name, "--algorithm", algorithm]);
+        assert_eq!((made.code, made.err.as_str()), (0, ""));
+        assert_eq!(made.json()["keys"][0]["alg"], algorithm);
+        assert!(made.json()["keys"][0].get("d").is_none(), "the private half is never printed");
+        let shown = say(folder.path(), &["key", "public", &name, "--format", "json"]);
+        assert_eq!((shown.code, shown.json()), (0, made.json()));
+        assert_eq!(shown.out.lines().count(), 1);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path().join(&name)).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    std::fs::write(folder.path().join("bad.pem"), "no key").unwrap();
+    for (arguments, code, part) in [
+        (&["key", "new", "ES384.pem"][..], 2, "a key is never overwritten"),
+        (&["key", "new", "no/where.pem"], 2, "cannot make `no/where.pem`"),
+        (&["key", "public", "nowhere.pem"], 3, "cannot read `nowhere.pem`"),
+        (&["key", "public", "bad.pem"], 3, "expected RSA (at least 2048 bits) or EC P-384"),
+        (&["sandbox", "serve", "--client-jwks", "ES384.pem"], 3, "`watershed key public ES384.pem` prints it"),
+    ] {
+        let said = say(folder.path(), arguments);
+        assert!(said.code == code && said.err.contains(part) && said.out.is_empty(), "{arguments:?}: {} {}", said.code, said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
+    let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 3 }];
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, faults }).await;
+    let run = async |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = bed.command(arguments);
+        command.envs(variables.iter().copied());
+        Said::of(output(command).await)
+    };
+    let night = ["run", "--once", "--as-of", crate::bed::AS_OF, "--format", "json"];
+    let nowhere = ("WATERSHED__REGISTRY__URL", "http://127.0.0.1:9");
+
+    // The registry is down: the feed waits, the exit code says so, and nothing is lost.
+    let said = run(&night, &[nowhere]).await;
+    assert_eq!((said.code, &said.json()["waiting"], &said.json()["complete"]), (4, &1.into(), &false.into()), "{}", said.err);
+    assert!(said.err.contains("error: the feed is not delivered yet\n  help: it waits in the outbox"), "{}", said.err);
+    let feed = said.json()["feed"].as_str().unwrap().to_owned();
+    let listed = run(&["outbox", "list", "--format", "json"], &[]).await;
+    let row = &listed.json()["feeds"][0];
+    assert_eq!((listed.code, &row["state"], &row["attempts"], &row["feed"]), (0, &"waiting".into(), &1.into(), &feed.as_str().into()));
+    assert!(row["reasons"][0].as_str().unwrap().contains("the connection is refused: nothing listens there"), "{row}");
+    assert_eq!(run(&["deliver"], &[nowhere]).await.code, 4, "still down");
+
+    // A client that the registry does not know is rejected, not unreachable.
+    let said = run(&["check", "--format", "json"], &[("WATERSHED__REGISTRY__CLIENT_ID", "nobody"), ("WATERSHED__SOURCE__CLIENT_ID", "nobody")]).await;
+    assert_eq!(said.code, 5, "{}{}", said.out, said.err);
+    for peer in said.json()["peers"].as_array().unwrap() {
+        assert!(peer["error"].as_str().unwrap().contains("no access token") || peer["error"].as_str().unwrap().contains("no token"), "{peer}");
+    }
+    assert_eq!(run(&["pull"], &[("WATERSHED__SOURCE__CLIENT_ID", "nobody")]).await.code, 5);
+
+    // Up again: sent at once, though its next attempt was due later.
+    let said = run(&["deliver", "--format", "json"], &[]).await;
+    assert_eq!((said.code, &said.json()["delivered"], &said.json()["waiting"]), (0, &1.into(), &0.into()), "{}", said.err);
+    assert_eq!(bed.registry().feeds, 1);
+    let shown = run(&["outbox", "show", &feed[..6]], &[]).await;
+    assert_eq!((shown.code, &shown.json()["state"], shown.json()["manifest"]["reports"].as_array().map(Vec::len)), (0, &"delivered".into(), Some(12)));
+    assert_eq!(run(&["outbox", "retry", &feed], &[]).await.code, 2, "a delivered feed is not sent again");
+
+    // The refused lines: shown without their content, revealed on request, and decided.
+    let listed = run(&["quarantine", "list", "--format", "json"], &[]).await;
+    let ids: Vec<i64> = listed.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap()).collect();
+    assert_eq!((listed.code, ids.len()), (1, 3), "{}", listed.out);
+    let first = ids[0].to_string();
+    let hidden = run(&["quarantine", "show", &first, "--format", "json"], &[]).await;
+    assert_eq!((hidden.code, hidden.json().get("line")), (0, None));
+    let revealed = run(&["quarantine", "show", &first, "--reveal", "--format", "json"], &[]).await;
+    assert!(revealed.json()["line"].as_str().is_some_and(|line| line.contains("Observation")), "{}", revealed.out);
+    let said = run(&["quarantine", "retry", &ids[1].to_string(), "--format", "json"], &[]).await;
+    assert_eq!((said.code, &said.json()["state"]), (0, &"retry".into()));
+    for id in &ids {
+        assert_eq!(run(&["quarantine", "discard", &id.to_string()], &[]).await.code, 0);
+    }
+    assert_eq!(run(&["quarantine", "list"], &[]).await.out, "nothing is held\n");
+
+    let status = run(&["status", "--format", "json"], &[]).await;
+    let said = status.json();
+    assert_eq!(
+        (status.code, &said["site"], &said["nights"][0]["complete"], &said["nights"][0]["quarantined"], &said["quarantined"]),
+        (0, &"lakeside".into(), &false.into(), &3.into(), &0.into())
+    );
+    let people = run(&["status"], &[]).await;
+    assert!(people.code == 0 && people.out.contains("partial: 0 gaps, 3 quarantined"), "{}", people.out);
+}
+
+#[test]
+fn generated_data_are_evaluated_and_what_is_no_data_is_refused() {
+    let folder = scratch();
+    let generate = ["sandbox", "generate", "--out", "data", "--patients", "30", "--months", "2", "--as-of", "2026-03-01"];
+    let made = say(folder.path(), &[&generate[..], &["--format", "json"]].concat());
+    assert_eq!((made.code, made.err.as_str(), &made.json()["resources"]["Patient"]), (0, "", &30.into()));
+    let again = say(folder.path(), &generate);
+    assert_eq!((again.code, again.err.as_str()), (2, "error: `data` is not empty\n  help: name a new folder\n"));
+
+    let measure = project("mappings/measures/ibd/remission").display().to_string();
+    let evaluate = |data: &str, more: &[&str]| {
+        say(folder.path(), &[&["evaluate", "--measure", &measure, "--data", data, "--period", "2026-02", "--timezone", "America/Chicago"], more].concat())
+    };
+    let said = evaluate("data", &[]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "a generated folder holds nothing but data");
+    let truth: Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("data.truth.json")).unwrap()).unwrap();
+    let row = truth["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["measure_id"] == "ibd-remission" && row["month"] == "2026-02-01")
+        .unwrap();
+    let parts = said.json()["group"][0]["extension"][0]["extension"].clone();
+    assert_eq!((&parts[0]["valueDecimal"], &parts[1]["valueDecimal"]), (&row["numerator"], &row["denominator"]));
+    let to_files = evaluate("data", &["--out", "reports"]);
+    assert_eq!((to_files.code, to_files.out.as_str(), std::fs::read_dir(folder.path().join("reports")).unwrap().count()), (0, "", 1));
+
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    std::fs::write(folder.path().join("table.csv"), "id,born\np1,2020-01-01\n").unwrap();
+    for (data, part) in [
+        ("nowhere", "`nowhere` cannot be read: it does not exist"),
+        ("empty", "`empty` cannot be read: it holds no .ndjson or .json file"),
+        ("table.csv", "`table.csv` cannot be read: no line of it is a FHIR resource (line 1: this is not one JSON object)"),
+    ] {
+        let said = evaluate(data, &[]);
+        assert!(said.code == 3 && said.err.contains(part) && said.out.is_empty(), "{data}: {} {}", said.code, said.err);
+    }
+}
+
+#[test]
+fn measures_are_checked_and_tested() {
+    let folder = sound_site();
+    let said = say(folder.path(), &["measure", "check", "mappings/measures"]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("3 measures are well formed") && said.out.contains("the network has yet to confirm"), "{}", said.out);
+    let said = say(folder.path(), &["measure", "test", "mappings/measures/ibd/remission"]);
+    assert!(said.code == 0 && said.out.contains("cases pass"), "{}{}", said.out, said.err);
+    spoil(&folder.path().join("mappings/measures/ibd/remission/ibd-remission.cql"), "exists", "exist");
+    for words in [&["measure", "check", "mappings/measures/ibd/remission"][..], &["measure", "test", "mappings/measures/ibd/remission"]] {
+        let said = say(folder.path(), words);
+        assert!(matches!(said.code, 1 | 3), "{words:?}: {}", said.code);
+        assert!(format!("{}{}", said.out, said.err).contains("ibd-remission.cql:"), "{words:?}: {}{}", said.out, said.err);
+    }
+    let said = say(folder.path(), &["measure", "check", "nowhere"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (3, "", "error: there is no `measure.yaml` at or below `nowhere`\nhelp: name a measure folder\n\n1 error\n"));
+}
+
+#[test]
+fn cql_is_checked_and_run() {
+    let folder = scratch();
+    std::fs::write(folder.path().join("good.cql"), "library Good\nparameter Limit Integer\ndefine \"The Sum\": 1 + 1.50\ndefine Twice: Limit * 2\n").unwrap();
+    std::fs::write(folder.path().join("bad.cql"), "library Bad\ndefine X: Foo\ndefine Y: 1 + 'a'\n").unwrap();
+    let said = say(folder.path(), &["cql", "check", "good.cql"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "1 files are well formed\n", ""));
+    let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "The Sum: 2.50\nTwice: 42\n", ""));
+    let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21", "--define", "Twice", "--format", "json"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "{\"Twice\":42}\n", ""));
+    let said = say(folder.path(), &["cql", "run", "good.cql", "--define", "Twise"]);
+    assert_eq!((said.code, said.err.as_str()), (2, "error: `good.cql` has no define `Twise`\n  help: did you mean `Twice`?\n"));
+
+    let said = say(folder.path(), &["cql", "check", "bad.cql", "--format", "json"]);
+    assert_eq!((said.code, said.err.as_str()), (1, ""));
+    let places: Vec<String> = said
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| format!("{}:{}:{}", found["at"]["file"].as_str().unwrap(), found["at"]["line"], found["at"]["column"]))
+        .collect();
+    assert_eq!(places, ["bad.cql:2:11", "bad.cql:3:11"]);
+    for format in ["human", "json"] {
+        let said = say(folder.path(), &["cql", "run", "bad.cql", "--format", format]);
+        assert_eq!((said.code, said.out.as_str()), (3, ""), "stdout is kept for values");
+        assert!(said.err.contains("nothing here is named `Foo`"), "{}", said.err);
+        assert!(format == "human" || serde_json::from_str::<Value>(&said.err).is_ok(), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_registry_registers_lists_and_verifies() {
+    let folder = sound_site();
+    let measures = "measures = [\"mappings/measures/ibd/remission\"]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("registry.toml"), measures).unwrap();
+    std::fs::write(folder.path().join("keys.json"), say(folder.path(), &["key", "public", "registry-key.pem"]).out).unwrap();
+    let add = |name: &str, client: &str, jwks: &str, organization: &str| {
+        say(folder.path(), &["registry", "site", "add", name, "--client-id", client, "--jwks", jwks, "--organization", organization])
+    };
+    let said = add("lakeside", "watershed-lakeside", "keys.json", "Lakeside");
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "site `lakeside` may now send feeds as client `watershed-lakeside`\n", ""));
+    for (said, code, part) in [
+        (add("lakeside", "other", "keys.json", "Lakeside"), 2, "site `lakeside` is registered already"),
+        (add("Lake Side", "other", "keys.json", "Lakeside"), 2, "lower-case letters, digits and hyphens"),
+        (add("harbor", "", "keys.json", "Harbor"), 2, "the client identifier of site `harbor`"),
+        (add("harbor", "harbor", "keys.json", " "), 2, "the organization of site `harbor`"),
+        (add("harbor", "harbor", "registry-key.pem", "Harbor"), 3, "`watershed key public registry-key.pem` prints it"),
+        (add("harbor", "harbor", "nowhere.json", "Harbor"), 3, "cannot read `nowhere.json`"),
+        (add("harbor", "harbor", "site.toml", "Harbor"), 3, "`site.toml` is not a JWK Set"),
+    ] {
+        assert!(said.code == code && said.err.contains(part) && said.out.is_empty(), "{part}: {} {}", said.code, said.err);
+    }
+    let listed = say(folder.path(), &["registry", "site", "list", "--format", "json"]);
+    assert_eq!((listed.code, listed.json()["sites"].as_array().map(Vec::len), &listed.json()["sites"][0]["clientId"]), (0, Some(1), &"watershed-lakeside".into()));
+    let verified = say(folder.path(), &["registry", "verify"]);
+    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit records, unbroken\n"));
+    let verified = say(folder.path(), &["registry", "verify", "--format", "json"]);
+    assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1}\n");
+
+    for (from, to, part) in [
+        ("127.0.0.1:0", "0.0.0.0:0", "is not loopback"),
+        ("0.0.0.0:0", "somewhere", "`somewhere` is no address to listen on"),
+        ("somewhere", "127.0.0.1:0", ""),
+        ("remission", "remision", "`mappings/measures/ibd/remision` does not exist"),
+        ("ibd/remision", "ibd", "measure.yaml"),
+        ("mappings/measures/ibd", "mappings/measures/ibd/remission", ""),
+        ("listen", "lisen", "did you mean `listen`?"),
+    ] {
+        spoil(&folder.path().join("registry.toml"), from, to);
+        if !part.is_empty() {
+            let said = say(folder.path(), &["registry", "serve"]);
+            assert!(said.code == 3 && said.err.contains(part), "{part}: {} {}{}", said.code, said.out, said.err);
+        }
+    }
+}

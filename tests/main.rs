@@ -7,6 +7,7 @@ mod browser;
 mod command_line;
 mod cql_suite;
 mod crash;
+mod daemon;
 mod evaluate;
 mod interoperability;
 mod measures;

@@ -81,7 +81,10 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
             let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
-            let added = store.add_site(&site, Timestamp::now()).map_err(failure)?;
+            let added = store.add_site(&site, Timestamp::now()).map_err(|error| match error {
+                RegistryError::Configuration(text) => Failure::usage(text).hint("`watershed registry site list` shows the registered ones"),
+                other => failure(other),
+            })?;
             match context.format {
                 Format::Json => print_json(&json!({ "site": added.name, "clientId": added.client_id, "scope": registry::auth::SCOPE })),
                 Format::Human => print(&format!("site `{}` may now send feeds as client `{}`", added.name, added.client_id)),

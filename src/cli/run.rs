@@ -20,6 +20,11 @@ use crate::store::{StoreError, runs};
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// The shortest sleep, so that a night due at this very moment is not asked for in a spin.
+const LOOK_LEAST: Duration = Duration::from_millis(10);
+/// What the daemon says of itself is logged under this name, by default too.
+pub const TALK: &str = "daemon";
+
 /// Run a night at the scheduled times, or one night now
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -127,21 +132,39 @@ async fn daemon(site: &Loaded<config::Site>, adapter: &Adapter, stop: &Stop) -> 
     let schedule = Schedule::parse(&options.cron, zone).map_err(Failure::configuration)?;
     let mut waiting = stop.clone();
     let started = Timestamp::now();
-    tracing::info!(site = adapter.setup.site, cron = options.cron, "daemon begins");
+    let mut announced = None;
+    tracing::info!(target: TALK, site = adapter.setup.site, cron = options.cron, zone = site.value.site.time_zone, "begins");
     while !*stop.borrow() {
         let now = Timestamp::now();
-        match due(adapter, &schedule, options.catch_up, started, now) {
+        let rest = match due(adapter, &schedule, options.catch_up, started, now) {
             Ok(Some(asked)) => night(adapter, &asked, stop).await,
-            Ok(None) => deliver(adapter, stop).await,
-            Err(error) => tracing::error!(%error, "state database"),
-        }
+            Ok(None) => {
+                deliver(adapter, stop).await;
+                let next = schedule.next(now);
+                if next != announced {
+                    announced = next;
+                    tracing::info!(target: TALK, at = next.map(|at| at.to_string()), "waits for the next night");
+                }
+                until(next, Timestamp::now())
+            }
+            Err(error) => {
+                tracing::error!(%error, "state database");
+                LOOK_EVERY
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(rest) => {}
             _ = waiting.wait_for(|asked| *asked) => {}
         }
     }
-    tracing::info!("daemon ends");
+    tracing::info!(target: TALK, "ends as asked");
     Ok(Ending::Fine)
+}
+
+/// How long to sleep: to the next night, but never so long that a clock that jumped goes unnoticed.
+fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    let wait = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+    wait.map_or(LOOK_EVERY, |wait| wait.clamp(LOOK_LEAST, LOOK_EVERY))
 }
 
 /// The night that should run now: one that was interrupted, or the latest scheduled instant that none answered.
@@ -155,11 +178,30 @@ fn due(adapter: &Adapter, schedule: &Schedule, catch_up: bool, started: Timestam
     Ok(schedule.missed(since, now).map(|scheduled| Asked { now, scheduled: Some(scheduled) }))
 }
 
-async fn night(adapter: &Adapter, asked: &Asked, stop: &Stop) {
+/// Runs a night; how long to rest after it. One that failed may be open still, and is not resumed in a spin.
+async fn night(adapter: &Adapter, asked: &Asked, stop: &Stop) -> Duration {
     match adapter.night(asked, stop, &Silent).await {
-        Ok(night) => tracing::info!(run.id = night.run.id, run.complete = night.run.complete, night.held, "night done"),
-        Err(NightError::Stopped) => {}
-        Err(error) => tracing::error!(%error, "night failed"),
+        Ok(night) => {
+            tracing::info!(
+                target: TALK,
+                night = night.run.id,
+                complete = night.run.complete,
+                held = night.held,
+                delivered = night.delivered.delivered,
+                waiting = night.delivered.waiting,
+                rejected = night.delivered.dead,
+                "night done"
+            );
+            Duration::ZERO
+        }
+        Err(NightError::Stopped) => {
+            tracing::info!(target: TALK, "night stopped; the next start resumes it");
+            Duration::ZERO
+        }
+        Err(error) => {
+            tracing::error!(%error, "night failed");
+            LOOK_EVERY
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
 use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
-use crate::measure::{Choices, case, definition};
+use crate::measure::{Choices, case};
 use crate::pipeline::{Adapter, Lineage, STATE_FILE, Setup};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::Key;
@@ -54,7 +54,7 @@ pub fn read(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
 pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
     let mut reader = Reader { findings: Vec::new() };
     let measures = reader.measures(site);
-    reader.cases(site, &measures);
+    reader.cases(site);
     reader.setup(site, measures)
 }
 
@@ -194,13 +194,13 @@ impl Reader {
         (Some(setup), self.findings)
     }
 
-    /// The test patients beside the measures that could be compiled.
-    fn cases(&mut self, site: &Loaded<Site>, loaded: &measures::Loaded) {
-        let folders = site.value.measures.folders.iter().map(|folder| site.path(folder));
-        for folder in folders.filter_map(|folder| measures::read(&folder).ok()) {
-            let (Some(definition), _) = definition::parse(&folder.files.definition) else { continue };
-            let Some(measure) = loaded.measures.iter().find(|measure| measure.definition.canonical() == definition.canonical()) else { continue };
-            self.findings.extend(folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+    /// The test patients beside the measures that could be compiled; each by itself, so that a wrong one hides no other.
+    fn cases(&mut self, site: &Loaded<Site>) {
+        let value_sets: Vec<PathBuf> = site.value.measures.value_sets.iter().map(|path| site.path(path)).filter(|path| path.exists()).collect();
+        for path in site.value.measures.folders.iter().map(|folder| site.path(folder)) {
+            let (Ok(folder), (Some(loaded), _)) = (measures::read(&path), measures::load(std::slice::from_ref(&path), &value_sets, &Choices::default())) else { continue };
+            let cases = loaded.measures.iter().flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+            self.findings.extend(cases);
         }
     }
 
@@ -267,8 +267,8 @@ impl Reader {
         if written.is_empty() || !path.exists() {
             return None; // said of the configuration already, if it must be there
         }
-        let text = read_text(&path).map_err(|error| format!("cannot read key `{}`: {error}", path.display()));
-        match text.and_then(|text| SigningKey::from_text(&text).map_err(|error| format!("`{}` is {error}", path.display()))) {
+        let text = read_text(&path).map_err(|error| format!("cannot read key `{}`: {error}", measures::shown(&path)));
+        match text.and_then(|text| SigningKey::from_text(&text).map_err(|error| format!("`{}` is {error}", measures::shown(&path)))) {
             Ok(key) => Some(key),
             Err(error) => {
                 self.findings.push(site.places.error(key, error).help("`watershed key new` makes one"));

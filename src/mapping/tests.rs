@@ -108,12 +108,16 @@ fn days_become_exact_weeks_and_the_original_is_kept() {
 
 #[test]
 fn every_problem_of_a_mapping_is_reported_with_its_line() {
-    let report = check("name: x\nversion: 1\nraceEthnicity: us-core-omb-1979\ncodes:\n  - system: http://local\n    elements: [serviceType]\n    map: {A: \"1\"}\n    csv: none.csv\nunits:\n  - observation: {system: a, code: b}\n    from: days_of_rain\n    to: wk\n").1;
+    let report = check("name: x\nversion: 1\nraceEthnicity: us-core-omb-1979\ncodes:\n  - system: http://local\n    elements: [serviceType, Encouter.class, Observation.valueCodeableConcept, Device.typ]\n    map: {A: \"1\"}\n    csv: none.csv\nunits:\n  - observation: {system: a, code: b}\n    from: days_of_rain\n    to: wk\n").1;
     for expected in [
         "no race and ethnicity policy is named `us-core-omb-1979`",
         "did you mean `us-core-omb-1997`?",
         "site.yaml:3:",
         "`serviceType` is no element",
+        "FHIR R4 has no resource type `Encouter`",
+        "did you mean `Encounter`?",
+        "`Device` has no element `typ`",
+        "did you mean `type`?",
         "code `1` has no system",
         "file `none.csv` cannot be read",
         "`days_of_rain` is no UCUM unit",

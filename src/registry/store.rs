@@ -22,6 +22,8 @@ const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = include_str!("schema/001_registry.sql");
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Bytes of a name that people give.
+const TEXT_BYTES_MAX: usize = 255;
 
 /// The registry's database.
 #[derive(Clone)]
@@ -134,6 +136,11 @@ impl RegistryStore {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if site.name.is_empty() || site.name.len() > 63 || !site.name.chars().all(plain) {
             return Err(RegistryError::Configuration(format!("site name `{}` must be 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses", site.name)));
+        }
+        for (what, text) in [("client identifier", &site.client_id), ("organization", &site.organization)] {
+            if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
+                return Err(RegistryError::Configuration(format!("the {what} of site `{}` must have 1 to {TEXT_BYTES_MAX} bytes", site.name)));
+            }
         }
         self.write(|transaction| {
             let taken: Option<String> = transaction
