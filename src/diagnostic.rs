@@ -239,6 +239,15 @@ pub fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
 }
 
 /// The findings for a person: each with its source line and a caret, sorted, then a count. Empty text when there are none.
+///
+/// ```
+/// use watershed::diagnostic::{Diagnostic, Location, SourceFile, Span, render_human};
+///
+/// let source = SourceFile::new("site.toml", "time_zone = \"Europe/Pari\"\n");
+/// let found = Diagnostic::error("no time zone is named `Europe/Pari`").at(Location::new(&source, Span::new(12, 25)));
+/// let text = render_human(&[found.help("write an IANA name")], false);
+/// assert!(text.contains("site.toml:1:13") && text.contains("help: write an IANA name"), "{text}");
+/// ```
 pub fn render_human(diagnostics: &[Diagnostic], colour: bool) -> String {
     let all = sorted(diagnostics);
     let mut out = String::new();

@@ -153,6 +153,23 @@ pub const RECEIPT_TYPE: &str = "watershed-receipt+jwt";
 pub const EPOCH_HEADER: &str = "watershed-epoch";
 
 /// Identity of a feed: the first 128 bits of the digest of its manifest, as 32 hexadecimal digits.
+///
+/// ```
+/// use watershed::feed::{Completeness, Manifest, PROTOCOL, feed_id};
+///
+/// let manifest = Manifest {
+///     protocol: PROTOCOL.to_owned(),
+///     site: "lakeside".to_owned(),
+///     supersedes: None,
+///     attempt: 1,
+///     completeness: Completeness::default(),
+///     reports: Vec::new(),
+///     withdrawals: Vec::new(),
+/// };
+/// let again = Manifest { attempt: 2, ..manifest.clone() };
+/// assert_eq!(feed_id(&manifest.bytes()), feed_id(&manifest.clone().bytes()), "the same content is the same feed");
+/// assert_ne!(feed_id(&manifest.bytes()), feed_id(&again.bytes()));
+/// ```
 pub fn feed_id(manifest: &[u8]) -> String {
     sha256_hex(manifest).chars().take(32).collect()
 }

@@ -57,6 +57,14 @@ pub struct Origin {
 
 impl Origin {
     /// The origin of an http or https URL; `None` for any other.
+    ///
+    /// ```
+    /// use watershed::http::Origin;
+    ///
+    /// let origin = |text: &str| Origin::of(&text.parse().unwrap());
+    /// assert_eq!(origin("https://ehr.example.org/fhir"), origin("https://EHR.example.org:443/token"));
+    /// assert_ne!(origin("https://ehr.example.org"), origin("http://ehr.example.org"));
+    /// ```
     pub fn of(url: &Url) -> Option<Origin> {
         if !matches!(url.scheme(), "http" | "https") {
             return None;

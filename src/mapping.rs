@@ -186,6 +186,20 @@ pub struct Translation<'a> {
 impl Mapping {
     /// Reads a mapping. `files` are the texts of the CSV files it may name (two or three columns: local code,
     /// standard code, display; the first line is a heading), by the name it uses. `None` only if there are errors.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use watershed::diagnostic::SourceFile;
+    /// use watershed::mapping::Mapping;
+    ///
+    /// let text = "name: harbor\nversion: 1.0.0\ncodes:\n  - system: http://harbor.example/lda\n    to: http://snomed.info/sct\n    elements: [Device.type]\n    map: {PICC: \"52124006\"}\n";
+    /// let (mapping, findings) = Mapping::parse(&SourceFile::new("harbor.yaml", text), &BTreeMap::new());
+    /// assert!(findings.is_empty());
+    /// assert_eq!(mapping.unwrap().translations().map(|one| (one.code, one.to_code)).collect::<Vec<_>>(), [("PICC", "52124006")]);
+    ///
+    /// let (_, findings) = Mapping::parse(&SourceFile::new("harbor.yaml", text.replace("Device", "Devise")), &BTreeMap::new());
+    /// assert_eq!(findings[0].help.as_deref(), Some("did you mean `Device`?"));
+    /// ```
     pub fn parse(source: &Arc<SourceFile>, files: &BTreeMap<String, String>) -> (Option<Mapping>, Vec<Diagnostic>) {
         let file: File = match serde_saphyr::from_str(&source.text) {
             Ok(file) => file,

@@ -257,6 +257,13 @@ fn first_patient(value: &RawValue) -> Option<String> {
 }
 
 /// The bare id of the patient a resource belongs to; `None` when it belongs to none, or cannot be read.
+///
+/// ```
+/// use watershed::fhir::compartment::patient_of;
+///
+/// let visit = br#"{"resourceType":"Encounter","id":"e1","subject":{"reference":"https://ehr.example.org/fhir/Patient/p1/_history/2"}}"#;
+/// assert_eq!(patient_of("Encounter", visit).as_deref(), Some("p1"));
+/// ```
 pub fn patient_of(resource_type: &str, json: &[u8]) -> Option<String> {
     Head::read(json)?.patient(resource_type)
 }

@@ -28,6 +28,16 @@ pub enum Line<'a> {
 
 /// Splits a stream into lines: LF or CRLF, a byte order mark at the start, blank lines anywhere, and a missing last
 /// newline are all accepted. Memory is bounded by the limit.
+///
+/// ```
+/// use watershed::fhir::ndjson::{Line, Lines};
+///
+/// let mut lines = Lines::with_limit(&b"{\"id\":1}\r\n\n{\"id\":\"much too long\"}\n"[..], 12);
+/// assert_eq!(lines.next_line()?, Some(Line::Text { number: 1, bytes: b"{\"id\":1}", terminated: true }));
+/// assert_eq!(lines.next_line()?, Some(Line::TooLong { number: 3, length: 22 }));
+/// assert_eq!(lines.next_line()?, None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Lines<R> {
     input: R,
     limit: usize,

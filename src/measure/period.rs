@@ -41,6 +41,13 @@ impl Period {
 
     /// Reads `2026-01-01/2026-01-31`, `2026-01`, `2026`, or times of day after the dates, which are
     /// only accepted where they mean whole days.
+    ///
+    /// ```
+    /// use watershed::measure::Period;
+    ///
+    /// assert_eq!(Period::parse("2026-02"), Period::parse("2026-02-01/2026-02-28"));
+    /// assert!(Period::parse("2026-02-30/2026-03-01").unwrap_err().contains("the start is no day"));
+    /// ```
     pub fn parse(text: &str) -> Result<Period, String> {
         let expected = "expected START/END as `2026-01-01/2026-01-31`, a month as `2026-01`, or a year as `2026`";
         let wrong = |what: &str| format!("`{text}` is not a period: {what}; {expected}");

@@ -188,6 +188,28 @@ pub struct Membership {
 }
 
 /// Applies the algebra to the raw criteria of one group and patient. One result per slot.
+///
+/// ```
+/// use watershed::measure::population::{Criteria, GroupShape, PopulationCode, Scoring, Slot, Tallies, memberships, score};
+///
+/// let slot = |code, of| Slot { code, of, aggregate: None };
+/// let shape = GroupShape {
+///     scoring: Scoring::Proportion,
+///     slots: vec![slot(PopulationCode::InitialPopulation, None), slot(PopulationCode::Denominator, Some(0)), slot(PopulationCode::Numerator, Some(0))],
+/// };
+/// let mut patient = Criteria::none(3);
+/// for index in [0, 2] {
+///     patient.holds[index].insert(String::new());
+/// }
+/// // In the numerator's criterion, but not in the denominator's: not in the numerator.
+/// let found = memberships(&shape, &patient);
+/// assert_eq!(found.iter().map(|one| one.members.len()).collect::<Vec<_>>(), [1, 0, 0]);
+///
+/// patient.holds[1].insert(String::new());
+/// let mut sums = Tallies::new(3);
+/// sums.add(&memberships(&shape, &patient), None);
+/// assert_eq!(score(&shape, &sums).value, Some(1.into()));
+/// ```
 pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
     let mut result = vec![Membership::default(); shape.slots.len()];
     let find = |code| shape.slots.iter().position(|slot| slot.code == code);

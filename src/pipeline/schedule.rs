@@ -22,6 +22,16 @@ impl Schedule {
     }
 
     /// The first night after an instant.
+    ///
+    /// ```
+    /// use watershed::pipeline::schedule::Schedule;
+    ///
+    /// let schedule = Schedule::parse("30 1 * * *", jiff::tz::TimeZone::get("America/New_York")?).unwrap();
+    /// // On 2026-11-01 half past one happens twice there; the night begins at the first.
+    /// assert_eq!(schedule.next("2026-11-01T04:00:00Z".parse()?), Some("2026-11-01T05:30:00Z".parse()?));
+    /// assert_eq!(schedule.next("2026-11-01T05:30:00Z".parse()?), Some("2026-11-02T06:30:00Z".parse()?));
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let from = after.to_zoned(self.zone.clone());
         self.cron.find_next_occurrence(&from, false).ok().map(|at| at.timestamp())

@@ -20,6 +20,14 @@ pub struct Interval {
 
 /// Wilson's score interval (1927) of `events` among `of`; `None` when `of` is zero or less than `events`,
 /// or the confidence is not between 0 and 1.
+///
+/// ```
+/// use watershed::statistics::rate::wilson;
+///
+/// let rate = wilson(84, 114, 0.95).unwrap();
+/// assert_eq!(format!("{:.1} ({:.1} to {:.1})", rate.value * 100.0, rate.low * 100.0, rate.high * 100.0), "73.7 (64.9 to 80.9)");
+/// assert_eq!(wilson(0, 0, 0.95), None, "nobody to count among is no rate of zero");
+/// ```
 pub fn wilson(events: u64, of: u64, confidence: f64) -> Option<Interval> {
     if of == 0 || events > of || !valid(confidence) {
         return None;
@@ -35,6 +43,13 @@ pub fn wilson(events: u64, of: u64, confidence: f64) -> Option<Interval> {
 
 /// The exact (Garwood, 1936) interval of `events` in `exposure`, times `per`: for 9 infections in 6,200 line
 /// days, `per` 1,000 gives the rate per 1,000 line days. `None` without exposure.
+///
+/// ```
+/// use watershed::statistics::rate::poisson_rate;
+///
+/// let rate = poisson_rate(9, 6_200.0, 1_000.0, 0.95).unwrap();
+/// assert_eq!(format!("{:.2} ({:.2} to {:.2})", rate.value, rate.low, rate.high), "1.45 (0.66 to 2.76)");
+/// ```
 pub fn poisson_rate(events: u64, exposure: f64, per: f64, confidence: f64) -> Option<Interval> {
     if !(exposure > 0.0 && exposure.is_finite() && per.is_finite() && valid(confidence)) {
         return None;

@@ -97,6 +97,15 @@ pub struct RunChart {
 
 /// Charts a series in time order. `None` is a month without a value (no report, or nothing in the
 /// denominator): it is neither on a side nor does it interrupt. Only the first [`POINTS_MAX`] points count.
+///
+/// ```
+/// use watershed::statistics::run_chart::{Side, Signal, run_chart};
+///
+/// let months = [60.0, 61.0, 59.0, 60.0, 62.0, 61.0, 70.0, 71.0, 73.0, 72.0, 74.0, 73.0];
+/// let chart = run_chart(&months.map(Some));
+/// assert_eq!(chart.median, Some(66.0));
+/// assert!(chart.signals.contains(&Signal::Shift { side: Side::Up, points: 6..12, count: 6 }));
+/// ```
 pub fn run_chart(series: &[Option<f64>]) -> RunChart {
     let values: Vec<(usize, f64)> = series
         .iter()

@@ -43,6 +43,20 @@ fn start_of(source: &Arc<SourceFile>) -> Location {
 
 /// Reads a value set from FHIR JSON (with its expansion, or with codes listed one by one) or from the
 /// short YAML list. A set without codes is an error that names it.
+///
+/// ```
+/// use watershed::diagnostic::SourceFile;
+/// use watershed::terminology::{ValueSets, read::value_set};
+///
+/// let text = "url: http://example.org/ValueSet/visits\nversion: 1.0.0\ncodes:\n  - {system: http://snomed.info/sct, code: \"185349003\"}\n";
+/// let mut sets = ValueSets::new();
+/// sets.add(value_set(&SourceFile::new("visits.yaml", text)).0.unwrap());
+/// let set = sets.get("http://example.org/ValueSet/visits|1.0.0").unwrap();
+/// assert!(set.contains("http://snomed.info/sct", "185349003"));
+///
+/// let (none, findings) = value_set(&SourceFile::new("empty.yaml", "url: http://example.org/ValueSet/empty\ncodes: []\n"));
+/// assert!(none.is_none() && findings[0].is_error(), "a set without codes would silently find nobody");
+/// ```
 pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>) {
     let text = source.text.trim_start_matches('\u{feff}').trim_start();
     let read = if text.starts_with('{') {

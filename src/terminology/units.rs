@@ -111,6 +111,15 @@ impl Units {
     }
 
     /// The value in another unit, exact where the units are; `None` when there is no conversion.
+    ///
+    /// ```
+    /// use rust_decimal::Decimal;
+    /// use watershed::terminology::units::Units;
+    ///
+    /// let units = Units::new();
+    /// assert_eq!(units.convert(Decimal::from(273), "d", "wk"), Some(Decimal::from(39)));
+    /// assert_eq!(units.convert(Decimal::from(1), "mg", "mm"), None);
+    /// ```
     pub fn convert(&self, value: Decimal, from: &str, to: &str) -> Option<Decimal> {
         let (from, to) = (canonical(from), canonical(to));
         if from == to {
