@@ -104,6 +104,8 @@ pub enum Outcome {
         reason: String,
         /// Wait at least this long, from now.
         after: Duration,
+        /// The destination answered and would not have us (an unknown client, a key that is not registered).
+        refused: bool,
     },
     /// Never to be accepted as it is.
     Dead {
@@ -456,7 +458,7 @@ pub fn settle(connection: &mut Connection, claim: &Claim, outcome: &Outcome, now
                 params![claim.sequence, receipt, at],
             )?;
         }
-        Outcome::Retry { reason, after } => {
+        Outcome::Retry { reason, after, .. } => {
             let next = at.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
             transaction.execute(
                 "UPDATE outbox_feed SET attempts = attempts + 1, next_attempt_at = ?2, reason = ?3, lease = NULL, lease_until = NULL WHERE sequence = ?1",

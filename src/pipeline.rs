@@ -266,7 +266,7 @@ impl Adapter {
     fn finish(&self, run: &Run, delivered: &Delivered) -> Result<Run, NightError> {
         let remains = match delivered {
             Delivered { dead: 1.., .. } => Some("the registry rejected the feed; `watershed outbox list` says why"),
-            Delivered { waiting: 1.., .. } => Some("the registry could not be reached; the feed waits in the outbox and is sent again"),
+            Delivered { waiting: 1.., .. } => Some("the registry has not taken the feed yet; it waits in the outbox and is sent again"),
             _ => None,
         };
         let run = self.store.transaction(|transaction| {

@@ -363,7 +363,8 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     // The registry is down: the feed waits, the exit code says so, and nothing is lost.
     let said = run(&night, &[nowhere]).await;
     assert_eq!((said.code, &said.json()["waiting"], &said.json()["complete"]), (4, &1.into(), &false.into()), "{}", said.err);
-    assert!(said.err.contains("error: the feed is not delivered yet\n  help: it waits in the outbox"), "{}", said.err);
+    assert!(said.err.contains("error: the feed is not delivered yet: http://127.0.0.1:9: the connection is refused"), "{}", said.err);
+    assert!(said.err.contains("  help: it waits in the outbox"), "{}", said.err);
     let feed = said.json()["feed"].as_str().unwrap().to_owned();
     let listed = run(&["outbox", "list", "--format", "json"], &[]).await;
     let row = &listed.json()["feeds"][0];
@@ -378,6 +379,10 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
         assert!(peer["error"].as_str().unwrap().contains("no access token") || peer["error"].as_str().unwrap().contains("no token"), "{peer}");
     }
     assert_eq!(run(&["pull"], &[("WATERSHED__SOURCE__CLIENT_ID", "nobody")]).await.code, 5);
+    let said = run(&["deliver"], &[("WATERSHED__REGISTRY__CLIENT_ID", "nobody")]).await;
+    assert!(said.code == 5 && said.err.contains("refused client `nobody`"), "the registry may learn of it later: {} {}", said.code, said.err);
+    let remains = run(&["status", "--format", "json"], &[]).await.json()["nights"][0]["reason"].clone();
+    assert_eq!(remains, "the registry has not taken the feed yet; it waits in the outbox and is sent again");
 
     // Up again: sent at once, though its next attempt was due later.
     let said = run(&["deliver", "--format", "json"], &[]).await;
@@ -409,6 +414,7 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
         (status.code, &said["site"], &said["nights"][0]["complete"], &said["nights"][0]["quarantined"], &said["quarantined"]),
         (0, &"lakeside".into(), &false.into(), &3.into(), &0.into())
     );
+    assert_eq!(said["nights"][0]["reason"], Value::Null, "what was left undone is done");
     let people = run(&["status"], &[]).await;
     assert!(people.code == 0 && people.out.contains("partial: 0 gaps, 3 quarantined"), "{}", people.out);
 }

@@ -81,6 +81,7 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
             let mut lines = vec![format!("{} speaks FHIR {} ({})", source.name(), source.capability.fhir_version, source.capability.software)];
             lines.push(match &source.tokens {
                 Some(tokens) => format!("token granted: {}", tokens.granted().unwrap_or_else(|| "scopes not said".to_owned())),
+                None if source.capability.smart.is_some() => "no token asked for, though the server issues them: without `source.client_id` it may refuse every query".to_owned(),
                 None => "no token asked for".to_owned(),
             });
             lines.push(match &plan.export {

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
+use super::{Context, Ending, Failure, Format, Kind, print, print_json, state_failure};
 use crate::config::setup;
 use crate::destination::registry::{DeliverError, Delivered, Registry, deliver_due};
 use crate::http::{Clock, SystemClock};
@@ -29,16 +29,34 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let registry = setup::registry(&site, &clock).map_err(Failure::configuration)?;
     let path = setup::state_file(&site);
     // Before the first night nothing waits.
-    let done = if path.exists() { deliver(&registry, &Store::open(&path).map_err(state_failure)?)? } else { Delivered::default() };
+    let store = path.exists().then(|| Store::open(&path)).transpose().map_err(state_failure)?;
+    let done = store.as_ref().map_or_else(|| Ok(Delivered::default()), |store| deliver(&registry, store))?;
     match context.format {
         Format::Json => print_json(&json!({ "delivered": done.delivered, "confirmed": done.confirmed, "waiting": done.waiting, "rejected": done.dead })),
         Format::Human => print(&format!("{} delivered, {} confirmed unchanged, {} waiting, {} rejected", done.delivered, done.confirmed, done.waiting, done.dead)),
     }
+    verdict(store.as_ref(), &done)?;
+    Ok(Ending::Fine)
+}
+
+/// What a person must know of a delivery that did not end with everything delivered.
+pub fn verdict(store: Option<&Store>, done: &Delivered) -> Result<(), Failure> {
+    let hint = "it waits in the outbox; `watershed deliver` or the next night sends it";
     match (done.dead, done.waiting) {
-        (0, 0) => Ok(Ending::Fine),
-        (0, _) => Err(Failure::unreachable("the registry did not take every feed").hint("`watershed outbox list` says why, and when the next attempt is due")),
-        (_, _) => Err(Failure::rejected("the registry rejected a feed").hint("`watershed outbox list` shows its reasons")),
+        (0, 0) => Ok(()),
+        (0, _) => {
+            let kind = if done.refused > 0 { Kind::Rejected } else { Kind::Unreachable };
+            let reason = store.and_then(last_reason).map_or_else(String::new, |reason| format!(": {reason}"));
+            Err(Failure::new(kind, format!("the feed is not delivered yet{reason}")).hint(hint))
+        }
+        (_, _) => Err(Failure::rejected("the registry rejected the feed").hint("`watershed outbox list` gives every reason")),
     }
+}
+
+/// Why the newest feed that waits was not taken.
+fn last_reason(store: &Store) -> Option<String> {
+    let listed = store.with(|connection| Ok(outbox::list(connection))).ok()?.ok()?;
+    listed.into_iter().filter(|feed| feed.state != outbox::State::Dead).find_map(|feed| feed.reason)
 }
 
 /// Sends everything that waits; the store is this process's alone, so a lease found in it is a killed one's.

@@ -75,12 +75,7 @@ async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context:
         Format::Json => super::print_json(&as_json(&night)),
         Format::Human => super::print(&as_text(adapter, &night)),
     }
-    if night.delivered.dead > 0 {
-        return Err(Failure::rejected("the registry rejected the feed").hint("`watershed outbox list` gives every reason"));
-    }
-    if night.delivered.waiting > 0 {
-        return Err(Failure::unreachable("the feed is not delivered yet").hint("it waits in the outbox; `watershed deliver` or the next night sends it"));
-    }
+    super::deliver::verdict(Some(&adapter.store), &night.delivered)?;
     Ok(if night.held > 0 || night.run.complete == Some(false) { Ending::Findings } else { Ending::Fine })
 }
 

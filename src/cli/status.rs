@@ -59,9 +59,13 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let waiting = outbox::list(connection);
         Ok((runs, held, unmapped, waiting))
     });
-    let (runs, held, unmapped, waiting) = read.map_err(super::state_failure)?;
+    let (mut runs, held, unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| matches!(feed.state, outbox::State::Pending | outbox::State::Dead));
+    // What a night left undone may have been done since.
+    for run in runs.iter_mut().filter(|run| run.state == State::Finished) {
+        run.reason.take_if(|_| !waiting.iter().any(|feed| Some(&feed.feed) == run.feed.as_ref()));
+    }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
     Ok(Status { site: name, runs, held, unmapped, waiting, quarantined })
@@ -130,7 +134,7 @@ fn as_text(status: &Status) -> String {
         ]);
     }
     let mut text = format!("{}\n{nights}\n", status.site);
-    text.push_str(&format!("{} feeds wait or were rejected, {} lines and resources in quarantine\n", status.waiting.len(), status.quarantined));
+    text.push_str(&format!("feeds that wait or were rejected: {}; lines and resources in quarantine: {}\n", status.waiting.len(), status.quarantined));
     if !status.waiting.is_empty() {
         let mut feeds = table(&["feed", "state", "attempts", "reason"]);
         for feed in &status.waiting {

@@ -91,7 +91,8 @@ pub async fn deliver(registry: &Registry, claim: &Claim, part: &Parts<'_>, jitte
     match send(registry, claim, part).await {
         Ok(receipt) => Outcome::Delivered { receipt },
         Err(Failed::Dead(reasons)) => Outcome::Dead { reasons },
-        Err(Failed::Again(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter) },
+        Err(Failed::Again(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: false },
+        Err(Failed::Refused(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: true },
     }
 }
 
@@ -104,6 +105,8 @@ pub struct Delivered {
     pub confirmed: u64,
     /// Feeds that wait for a later attempt.
     pub waiting: u64,
+    /// How often the registry answered and would not have us; what it refused waits.
+    pub refused: u64,
     /// Feeds rejected for good.
     pub dead: u64,
 }
@@ -130,7 +133,7 @@ pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> 
         match (&outcome, claim.confirming) {
             (Outcome::Delivered { .. }, true) => done.confirmed += 1,
             (Outcome::Delivered { .. }, false) => done.delivered += 1,
-            (Outcome::Retry { .. }, _) => {}
+            (Outcome::Retry { refused, .. }, _) => done.refused += u64::from(*refused),
             (Outcome::Dead { .. }, _) => done.dead += 1,
         }
         store.with(|connection| Ok(outbox::settle(connection, &claim, &outcome, now())))??;
@@ -149,6 +152,7 @@ fn random_fraction() -> f64 {
 
 enum Failed {
     Again(String),
+    Refused(String),
     Dead(Vec<String>),
 }
 
@@ -210,7 +214,10 @@ fn standing(response: Response) -> Result<Standing, Failed> {
 
 /// The one table of what an answer means for the feed.
 async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> {
-    let response = registry.client.send(request).await.map_err(|error| Failed::Again(error.to_string()))?;
+    let response = registry.client.send(request).await.map_err(|error| match error {
+        HttpError::Token(_) => Failed::Refused(error.to_string()),
+        _ => Failed::Again(error.to_string()),
+    })?;
     let reasons = || reasons(&response);
     match response.status {
         200..=299 => Ok(response),
@@ -218,6 +225,7 @@ async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> 
         404 => Err(Failed::Again("the registry does not know the feed (any more)".into())),
         422 if is_incomplete(&response) => Err(Failed::Again(reasons().join("; "))),
         400 | 403 | 405 | 409 | 410 | 412 | 413 | 415 | 422 => Err(Failed::Dead(reasons())),
+        401 => Err(Failed::Refused(format!("the registry refuses our token: {}", reasons().join("; ")))),
         status => Err(Failed::Again(format!("the registry answered {status}: {}", reasons().join("; ")))),
     }
 }

@@ -120,7 +120,7 @@ fn a_failed_attempt_waits_its_time_and_blocks_only_its_own_site() {
     let mut c = open();
     let first = feed_of(&send(&mut c, &draft(vec![report(1, 5, "d")]), at(0)));
     let claimed = claim(&mut c, at(0), MINUTE).unwrap().unwrap();
-    settle(&mut c, &claimed, &Outcome::Retry { reason: "connection refused".into(), after: 10 * MINUTE }, at(0)).unwrap();
+    settle(&mut c, &claimed, &Outcome::Retry { reason: "connection refused".into(), after: 10 * MINUTE, refused: false }, at(0)).unwrap();
     let south = Draft { site: "south".into(), ..draft(vec![report(1, 5, "d")]) };
     send(&mut c, &south, at(1));
     assert_eq!(deliver(&mut c, at(1)).site, "south");
