@@ -3,6 +3,7 @@
 pub mod ast;
 pub mod check;
 pub mod date_time;
+pub mod elm;
 pub mod evaluate;
 pub mod interval;
 pub mod lexer;

@@ -8,6 +8,7 @@ mod command_line;
 mod cql_suite;
 mod crash;
 mod daemon;
+mod elm;
 mod evaluate;
 mod interoperability;
 mod measures;

@@ -232,3 +232,13 @@ fn the_measures_of_2024_from_cql() {
 fn the_measures_of_2025_from_cql() {
     hold("cms-dqm-2025", "CQL", Logic::Cql);
 }
+
+#[test]
+fn the_measures_of_2024_from_elm() {
+    hold("cms-ecqm-2024", "ELM", Logic::Elm);
+}
+
+#[test]
+fn the_measures_of_2025_from_elm() {
+    hold("cms-dqm-2025", "ELM", Logic::Elm);
+}

@@ -4,11 +4,11 @@
 //! their ids first and their bodies on demand, because they may refer to each other in any order.
 
 mod call;
-mod conversion;
+pub(super) mod conversion;
 mod expression;
 mod name;
 mod operation;
-mod overload;
+pub(super) mod overload;
 mod query;
 mod type_name;
 mod view;

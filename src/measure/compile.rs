@@ -108,6 +108,11 @@ fn digest(files: &Files) -> String {
 
 /// The logic, from CQL text or from ELM.
 fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Program> {
+    if let (Logic::Elm, [root, shared @ ..]) = (logic, files.elm.as_slice()) {
+        let (program, more) = cql::elm::compile(root, shared, models);
+        found.extend(more);
+        return program;
+    }
     let root = root(files, definition, found)?;
     let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
     shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());

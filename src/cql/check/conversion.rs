@@ -22,14 +22,14 @@ const STRUCTURED: u32 = 6;
 
 /// One way from a type to another.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Way {
+pub(in crate::cql) struct Way {
     pub cost: u32,
     pub step: Step,
 }
 
 /// What has to be done to a value on the way.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub(in crate::cql) enum Step {
     /// The value is one already.
     Nothing,
     /// A null, or a choice known to hold the type: seen as this type.
@@ -50,7 +50,7 @@ pub(super) enum Step {
 
 /// An element as the checker sees it.
 #[derive(Debug, Clone)]
-pub(super) enum Member {
+pub(in crate::cql) enum Member {
     /// A field of the data, of this type.
     Field(Element, Type),
     /// Made of the data as the derived model says.
@@ -66,7 +66,7 @@ pub(super) enum Member {
 
 /// What the conversions of one library know: its models, and the helper functions it includes.
 #[derive(Debug, Default)]
-pub(super) struct Conversions {
+pub(in crate::cql) struct Conversions {
     pub models: Vec<Arc<Model>>,
     /// By class: (target, function).
     pub helpers: BTreeMap<Arc<str>, Vec<(Type, FunctionId)>>,
@@ -273,7 +273,7 @@ fn system_conversion(from: &Type, to: &Type) -> Option<Way> {
 }
 
 /// Applies a step to an expression. `slot` makes a new variable of the body, for conversions of lists.
-pub(super) fn apply(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Slot) -> Expression {
+pub(in crate::cql) fn apply(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Slot) -> Expression {
     let at = expression.at;
     match step {
         Step::Nothing => expression,

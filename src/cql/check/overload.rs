@@ -9,7 +9,7 @@ const BINDINGS_MAX: usize = 64;
 
 /// An overload that fits: its operand types, the ways to them, its result.
 #[derive(Debug, Clone)]
-pub(super) struct Fit {
+pub(in crate::cql) struct Fit {
     /// Which of the candidates.
     pub index: usize,
     pub ways: Vec<Way>,
@@ -18,7 +18,7 @@ pub(super) struct Fit {
 }
 
 /// The best of several concrete overloads, each its operand types and its result; the earlier one of equals.
-pub(super) fn best<'a>(conversions: &Conversions, operands: &[Type], candidates: impl Iterator<Item = (usize, Vec<&'a Type>, Type)>) -> Option<Fit> {
+pub(in crate::cql) fn best<'a>(conversions: &Conversions, operands: &[Type], candidates: impl Iterator<Item = (usize, Vec<&'a Type>, Type)>) -> Option<Fit> {
     let mut best: Option<Fit> = None;
     for (index, wanted, result) in candidates {
         if wanted.len() != operands.len() {
@@ -35,7 +35,7 @@ pub(super) fn best<'a>(conversions: &Conversions, operands: &[Type], candidates:
 }
 
 /// The best signature of an operator's row for these operands.
-pub(super) fn signature(conversions: &Conversions, operands: &[Type], signatures: &[Signature]) -> Option<Fit> {
+pub(in crate::cql) fn signature(conversions: &Conversions, operands: &[Type], signatures: &[Signature]) -> Option<Fit> {
     let mut best: Option<Fit> = None;
     for (index, signature) in signatures.iter().enumerate() {
         if signature.operands.len() != operands.len() {
@@ -119,7 +119,7 @@ fn has_variable(pattern: &Pattern) -> bool {
 }
 
 /// The pattern as a type, the variable replaced.
-pub(super) fn instantiate(pattern: &Pattern, variable: &Type) -> Type {
+pub(in crate::cql) fn instantiate(pattern: &Pattern, variable: &Type) -> Type {
     match pattern {
         Pattern::Any => Type::Any,
         Pattern::Boolean => Type::Boolean,
@@ -144,7 +144,7 @@ pub(super) fn instantiate(pattern: &Pattern, variable: &Type) -> Type {
 }
 
 /// A signature as an author reads it: `(Date, Date)`.
-pub(super) fn written(operands: &[Type]) -> String {
+pub(in crate::cql) fn written(operands: &[Type]) -> String {
     let names: Vec<String> = operands.iter().map(Type::to_string).collect();
     format!("({})", names.join(", "))
 }

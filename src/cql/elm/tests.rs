@@ -1,0 +1,1 @@
+//! Small documents: what is read, and what is refused with its place.
