@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
             self.fault("a retrieve with `codes` and without `codeProperty`");
             return None;
         };
-        Some(CodeFilter { path: self.element_path(class, path)?, comparator, codes })
+        Some(CodeFilter { path: self.element_path(class, path)?, comparator, codes, through_reference: false })
     }
 
     /// The codes; of one code made a list, the code.
