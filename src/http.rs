@@ -272,19 +272,24 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client that never sends a token.
     pub fn new(settings: Settings) -> Result<Client, HttpError> {
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_gzip()
-            .no_zstd()
-            .connect_timeout(settings.connect_timeout)
-            .read_timeout(settings.read_timeout)
-            .user_agent(concat!("watershed/", env!("CARGO_PKG_VERSION")));
+        let builder = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .no_gzip()
+                .no_zstd()
+                .connect_timeout(settings.connect_timeout)
+                .read_timeout(settings.read_timeout)
+                .user_agent(concat!("watershed/", env!("CARGO_PKG_VERSION")))
+        };
+        let mut own = Vec::new();
         for pem in &settings.root_certificates {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?;
-            builder = builder.tls_certs_merge(certificates);
+            own.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?);
         }
-        let inner = builder.build().map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
+        let beside_the_systems = if own.is_empty() { builder() } else { builder().tls_certs_merge(own.clone()) };
+        // A system without any certificates (a bare container) trusts our own, and nobody else.
+        let inner = beside_the_systems.build().or_else(|_| builder().tls_certs_only(own).build());
+        let inner = inner.map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
         Ok(Client {
             inner,
             permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),

@@ -18,4 +18,5 @@ mod registry;
 mod sandbox;
 mod source;
 mod tidy;
+mod tls;
 mod ucum;

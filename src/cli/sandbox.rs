@@ -64,6 +64,12 @@ struct Serve {
     /// Public keys of a client (JWK Set); the client's id is the file's name without its ending
     #[arg(long, value_name = "FILE")]
     client_jwks: Vec<PathBuf>,
+    /// Certificate chain (PEM) to serve https with; plain http otherwise
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -104,8 +110,10 @@ fn run_serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
             .await
             .map_err(|error| Failure::unreachable(format!("cannot listen on {} port {}: {error}", args.address, args.port)))?;
         let address = listener.local_addr().map_err(|error| Failure::unreachable(error.to_string()))?;
-        announce(&hospital, &clients, &format!("http://{address}"), context);
-        let options = Options { clients, ..Options::default() };
+        let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        announce(&hospital, &clients, &format!("{scheme}://{address}"), context);
+        let options = Options { clients, tls, ..Options::default() };
         serve(hospital, options, listener, asked_to_stop()).await.map_err(|error| Failure::configuration(error.to_string()))?;
         Ok(Ending::Fine)
     })

@@ -123,9 +123,9 @@ fn authority(site: &Loaded<Site>, written: &str) -> Result<Option<String>, Strin
         return Ok(None);
     }
     let path = site.path(written);
-    let text = read_text(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let text = read_text(&path).map_err(|error| format!("cannot read `{}`: {error}", measures::shown(&path)))?;
     let is_pem = text.contains("-----BEGIN CERTIFICATE-----");
-    is_pem.then_some(Some(text)).ok_or_else(|| format!("`{}` holds no certificate in PEM form", path.display()))
+    is_pem.then_some(Some(text)).ok_or_else(|| format!("`{}` holds no certificate in PEM form", measures::shown(&path)))
 }
 
 fn create_private_folder(path: &Path) -> std::io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use super::population::Hospital;
 use super::reply::{FHIR_JSON, Reply, form, outcome};
 use super::search::{Query, type_search};
 
+/// How long running requests may take once a hospital served over TLS is asked to stop.
+const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request's path and query.
@@ -116,6 +119,8 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Origin that clients see, if it is not the listener's address, without a trailing slash.
     pub public_origin: Option<String>,
+    /// Certificate chain and private key (PEM files); none: plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Default for Options {
@@ -133,6 +138,7 @@ impl Default for Options {
             rate_limit: None,
             faults: Vec::new(),
             public_origin: None,
+            tls: None,
         }
     }
 }
@@ -148,6 +154,16 @@ pub enum ServeError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The certificate cannot be served with the key.
+    #[error("certificate `{certificate}` with key `{key}`: {reason}")]
+    Certificate {
+        /// Its file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The network refused.
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),
@@ -157,13 +173,38 @@ pub enum ServeError {
 /// endpoint `{origin}/token`.
 ///
 /// # Errors
-/// [`ServeError`] if a client's keys are unreadable or the listener fails.
+/// [`ServeError`] if a client's keys or the certificate are unreadable or the listener fails.
 pub async fn serve(hospital: Hospital, options: Options, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
-    let origin = options.public_origin.clone().unwrap_or_else(|| format!("http://{address}"));
+    let tls = options.tls.clone();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let origin = options.public_origin.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let server = Arc::new(Server::new(hospital, options, &origin)?);
     let router = Router::new().fallback(handle).with_state(server);
-    Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?)
+    match tls {
+        None => Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?),
+        Some((certificate, key)) => serve_tls(router, certificate, key, listener, shutdown).await,
+    }
+}
+
+async fn serve_tls(
+    router: Router,
+    certificate: PathBuf,
+    key: PathBuf,
+    listener: tokio::net::TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificate, &key).await;
+    let config = config.map_err(|error| ServeError::Certificate { certificate, key, reason: error.to_string() })?;
+    let handle = axum_server::Handle::new();
+    let stopper = handle.clone();
+    let stop = tokio::spawn(async move {
+        shutdown.await;
+        stopper.graceful_shutdown(Some(STOP_WAIT));
+    });
+    let served = axum_server::from_tcp_rustls(listener.into_std()?, config)?.handle(handle).serve(router.into_make_service()).await;
+    stop.abort();
+    Ok(served?)
 }
 
 /// A hospital served by [`start`]; it stops when this is dropped.
