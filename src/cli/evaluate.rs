@@ -12,10 +12,13 @@ use crate::config::measures::{self, Loaded};
 use crate::fhir::record::{Record, Shape};
 use crate::measure::report::{Completeness, Facts, Reporter};
 use crate::measure::{Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::source::folder::{self, Dataset};
+use crate::source::folder::{self, Dataset, Share};
 
 /// Most threads.
 const THREADS_MAX: usize = 256;
+/// Memory to stay within when nothing is said, and the least that can be asked for; bytes.
+const MEMORY_DEFAULT: u64 = 1 << 30;
+const MEMORY_MIN: u64 = 16 << 20;
 /// Bad lines that are named on stderr.
 const BAD_SHOWN_MAX: usize = 20;
 
@@ -52,7 +55,7 @@ pub struct Args {
     /// Threads; 0 takes one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Memory to stay within, as `512MB`
+    /// Memory to stay within, as `512MB` or `2GiB`; data that do not fit are read several times, a part of the patients each; 1GiB when left out
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
     /// Folder for the reports, one file each; standard output otherwise
@@ -70,7 +73,7 @@ pub struct Args {
 enum Kind {
     /// One report of all patients
     Summary,
-    /// One report for each patient in an initial population
+    /// One report for each patient
     Individual,
     /// One report with the list of the patients of each population
     SubjectList,
@@ -106,26 +109,51 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let periods = periods(&args.periods)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
-    if args.memory.is_some() {
-        return Err(Failure::usage("--memory is not implemented yet: the data are held in memory").hint("leave it out, or evaluate fewer patients at once"));
-    }
+    let memory = args.memory.as_deref().map_or(Ok(MEMORY_DEFAULT), memory)?;
     if args.threads > THREADS_MAX {
         return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
     }
     let loaded = load(&args, context)?;
     let shape = shape(&loaded.measures);
     let wanted = |resource_type: &str| shape.of(resource_type).is_some();
-    let data = folder::read(&args.data, &wanted).map_err(|error| Failure::configuration(error.to_string()))?;
-    say_bad(&data);
+    let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
+    let files = folder::files(&args.data).map_err(unreadable)?;
     let now = jiff::Timestamp::now();
     let setting = measures::setting(&loaded, &zone, now);
     let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
-    let found = evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary);
+    let mut found = Found::new(&runs);
+    for share in Share::of(folder::size(&files), memory) {
+        let data = folder::read(&files, &wanted, share, threads(args.threads)).map_err(unreadable)?;
+        if share.index == 0 {
+            say_bad(&data);
+            found.bad = data.bad_count;
+        }
+        found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
+    }
     for (error, count) in &found.errors {
         let _ = writeln!(std::io::stderr(), "error: {count} evaluations failed: {error}");
     }
-    write(&args, &runs, &data, &found)?;
+    write(&args, &runs, &found)?;
     Ok(if found.errors.is_empty() { Ending::Fine } else { Ending::Findings })
+}
+
+/// A size as `512MB`, `1GiB` or bytes.
+fn memory(text: &str) -> Result<u64, Failure> {
+    let wrong = || Failure::usage(format!("`--memory {text}` is not a size")).hint("write a number with KB, MB, GB, KiB, MiB or GiB, as `512MB`");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes >= MEMORY_MIN);
+    bytes.ok_or_else(|| Failure::usage(format!("`--memory {text}` is less than 16MiB or no size")).hint("write a number with KB, MB, GB, KiB, MiB or GiB, as `512MB`"))
 }
 
 fn periods(texts: &[String]) -> Result<Vec<Period>, Failure> {
@@ -183,13 +211,15 @@ struct Found {
     sums: Vec<Vec<Partial>>,
     patients: Vec<Vec<BTreeMap<String, PatientResult>>>,
     errors: BTreeMap<String, u64>,
+    /// Lines and resources that were set aside.
+    bad: u64,
 }
 
 impl Found {
     fn new(runs: &[Run<'_>]) -> Found {
         let sums = runs.iter().map(|run| vec![Partial::default(); run.periods().count()]).collect();
         let patients = runs.iter().map(|run| vec![BTreeMap::new(); run.periods().count()]).collect();
-        Found { sums, patients, errors: BTreeMap::new() }
+        Found { sums, patients, errors: BTreeMap::new(), bad: 0 }
     }
 
     fn merge(&mut self, other: Found) {
@@ -236,7 +266,7 @@ fn part(runs: &[Run<'_>], patients: &[(&String, &Vec<Vec<u8>>)], shared: &[Vec<u
                     Ok(result) => {
                         sum.add(&result);
                         let kept = found.patients.get_mut(index).and_then(|all| all.get_mut(period));
-                        if let (true, Some(kept)) = (keep && !result.groups.iter().all(|group| group.is_empty()), kept) {
+                        if let (true, Some(kept)) = (keep, kept) {
                             kept.insert((*id).clone(), result);
                         }
                     }
@@ -253,14 +283,14 @@ fn part(runs: &[Run<'_>], patients: &[(&String, &Vec<Vec<u8>>)], shared: &[Vec<u
     found
 }
 
-fn write(args: &Args, runs: &[Run<'_>], data: &Dataset, found: &Found) -> Result<(), Failure> {
+fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|error| Failure::unreachable(format!("`{}` cannot be made: {error}", folder.display())))?;
     }
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, data);
+            let facts = facts(args, run.measure, period, found.bad);
             let reporter = Reporter { definition: &run.measure.definition, groups: &run.measure.groups, parameters: &run.measure.shown_parameters, period, facts: &facts };
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
@@ -280,7 +310,7 @@ fn write(args: &Args, runs: &[Run<'_>], data: &Dataset, found: &Found) -> Result
     Ok(())
 }
 
-fn facts(args: &Args, measure: &Measure, period: Period, data: &Dataset) -> Facts {
+fn facts(args: &Args, measure: &Measure, period: Period, quarantined: u64) -> Facts {
     let after = period.end.tomorrow().unwrap_or(period.end).to_string();
     Facts {
         reporter: args.reporter.clone(),
@@ -289,7 +319,7 @@ fn facts(args: &Args, measure: &Measure, period: Period, data: &Dataset) -> Fact
         software: ("Watershed".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         zone: args.timezone.clone(),
         lineage: vec![("measure".to_owned(), measure.definition.id.value.clone(), measure.digest.clone())],
-        completeness: Completeness { gaps: BTreeMap::new(), quarantined: data.bad_count },
+        completeness: Completeness { gaps: BTreeMap::new(), quarantined },
     }
 }
 

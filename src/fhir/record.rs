@@ -6,8 +6,10 @@
 //! their scale), and `_field` siblings hang on the element they extend. The order of resources is by type and id, so
 //! that a result cannot depend on the order of the input.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
@@ -90,6 +92,21 @@ pub struct Record {
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
     by_id: HashMap<(String, String), NodeId>,
+    /// Codes by what was asked for, made at the first question and shared by all measures and periods.
+    codes: RefCell<BTreeMap<String, Arc<Vec<CodeRow>>>>,
+}
+
+/// One code that resources of a type have, and which resources have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeRow {
+    /// The system; none for a `code` element, whose binding names it.
+    pub system: Option<String>,
+    /// The code.
+    pub code: String,
+    /// Whether it is a `code` element rather than a Coding.
+    pub bare: bool,
+    /// Places among [`Record::resources`] of the type, ascending.
+    pub places: Vec<u32>,
 }
 
 impl fmt::Debug for Record {
@@ -252,7 +269,17 @@ impl Record {
         self.resource(resource_type, id)
     }
 
-    // Building and mapping.
+    /// The codes under `key`, made by `make` at the first question.
+    pub fn codes(&self, key: String, make: impl FnOnce() -> Vec<CodeRow>) -> Arc<Vec<CodeRow>> {
+        if let Some(rows) = self.codes.borrow().get(&key) {
+            return rows.clone();
+        }
+        let rows = Arc::new(make());
+        self.codes.borrow_mut().insert(key, rows.clone());
+        rows
+    }
+
+    // Building and mapping. What changes a record forgets its codes.
 
     /// Adds a resource from its JSON, whole. It replaces one of the same type and id.
     pub fn add_resource(&mut self, json: &[u8]) -> Result<NodeId, String> {
@@ -280,6 +307,7 @@ impl Record {
 
     /// Makes a node a string with this text. Its extensions stay.
     pub fn set_text(&mut self, id: NodeId, text: &str) {
+        self.codes.get_mut().clear();
         let Some(content) = self.store_text(text) else { return };
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             node.content = content;
@@ -348,6 +376,7 @@ impl Record {
     }
 
     fn push(&mut self, content: Content) -> NodeId {
+        self.codes.get_mut().clear();
         let id = u32::try_from(self.nodes.len()).unwrap_or(NONE);
         self.nodes.push(Node { content, name: NONE, next: NONE, companion: NONE });
         NodeId(id)

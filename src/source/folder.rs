@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,11 +21,15 @@ const DEPTH_MAX: usize = 8;
 const FILES_MAX: usize = 1_000_000;
 /// Largest single JSON document (a Bundle), decompressed.
 const DOCUMENT_BYTES_MAX: u64 = 2 << 30;
+/// Most parts that data are cut into; beyond it a part may need more memory than was asked for.
+const SHARES_MAX: u64 = 4_096;
+/// How many bytes of JSON a compressed byte of clinical data usually stands for.
+const COMPRESSION: u64 = 16;
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
 
 /// The resources of many patients, in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Dataset {
     /// Per patient id: their resources, one JSON object each, in the order of the files.
     pub patients: BTreeMap<String, Vec<Vec<u8>>>,
@@ -36,6 +41,7 @@ pub struct Dataset {
     pub bad_count: u64,
     /// Resources read, by type, those of no use to the measures included.
     pub read: BTreeMap<String, u64>,
+    share: Share,
 }
 
 /// A line or resource that could not be read.
@@ -63,8 +69,36 @@ fn fault(path: &Path, reason: impl std::fmt::Display) -> FolderError {
     FolderError { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// Reads files and folders; of each resource type only if `wanted` says so.
-pub fn read(paths: &[PathBuf], wanted: &dyn Fn(&str) -> bool) -> Result<Dataset, FolderError> {
+/// Some of the patients: those whose id falls into part `index` of `count` by a hash of it. Data too large for the memory
+/// are read once for each part, so that nothing of a patient is written to another disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: u64,
+    /// How many parts there are.
+    pub count: u64,
+}
+
+impl Share {
+    /// All patients.
+    pub const ALL: Share = Share { index: 0, count: 1 };
+
+    /// The parts into which data of `bytes` are cut so that one fits `memory`, both in bytes.
+    pub fn of(bytes: u64, memory: u64) -> impl Iterator<Item = Share> {
+        // Lines, their records and the results of a part lie side by side.
+        let count = bytes.div_ceil((memory / 2).max(1)).clamp(1, SHARES_MAX);
+        (0..count).map(move |index| Share { index, count })
+    }
+
+    fn holds(self, patient: &str) -> bool {
+        // FNV-1a: the same on every machine.
+        let hash = patient.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        self.count <= 1 || hash % self.count == self.index
+    }
+}
+
+/// The files that paths name or hold, sorted within each path.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
     for path in paths {
         list(path, 0, true, &mut files)?;
@@ -73,16 +107,47 @@ pub fn read(paths: &[PathBuf], wanted: &dyn Fn(&str) -> bool) -> Result<Dataset,
         let path = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
         return Err(fault(path, "it holds no .ndjson or .json file, compressed by .gz or .zst or not"));
     }
-    let mut data = Dataset::default();
-    for file in &files {
-        read_file(file, wanted, &mut data)?;
+    Ok(files)
+}
+
+/// About how many bytes of JSON the files hold; compressed ones by what clinical data usually shrink to.
+pub fn size(files: &[PathBuf]) -> u64 {
+    let of_one = |path: &PathBuf| {
+        let bytes = std::fs::metadata(path).map_or(0, |data| data.len());
+        let compressed = path.extension().is_some_and(|end| end == "gz" || end == "zst");
+        if compressed { bytes.saturating_mul(COMPRESSION) } else { bytes }
+    };
+    files.iter().map(of_one).fold(0, u64::saturating_add)
+}
+
+/// Reads files on `threads` threads; of each resource type only if `wanted` says so, of the patients those of a share.
+/// The result does not depend on the number of threads.
+pub fn read(files: &[PathBuf], wanted: &(dyn Fn(&str) -> bool + Sync), share: Share, threads: usize) -> Result<Dataset, FolderError> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(index) else { return done };
+            let mut data = Dataset { share, ..Dataset::default() };
+            done.push((index, read_file(file, wanted, &mut data).map(|()| data)));
+        }
+    };
+    let mut parts: Vec<(usize, Result<Dataset, FolderError>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.clamp(1, files.len().max(1))).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    parts.sort_by_key(|(index, _)| *index);
+    let mut whole = Dataset { share, ..Dataset::default() };
+    for (_, part) in parts {
+        whole.append(part?);
     }
-    match data.bad.first() {
-        Some(bad) if data.read.is_empty() => {
+    match whole.bad.first() {
+        Some(bad) if whole.read.is_empty() => {
             let path = PathBuf::from(&bad.file);
             Err(fault(&path, format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason)))
         }
-        _ => Ok(data),
+        _ => Ok(whole),
     }
 }
 
@@ -170,6 +235,12 @@ struct EntryText<'a> {
     resource: Option<&'a RawValue>,
 }
 
+impl Default for Dataset {
+    fn default() -> Dataset {
+        Dataset { patients: BTreeMap::new(), shared: Vec::new(), bad: Vec::new(), bad_count: 0, read: BTreeMap::new(), share: Share::ALL }
+    }
+}
+
 impl Dataset {
     /// A Bundle's resources, or a single resource.
     pub fn take_document(&mut self, bytes: &[u8], name: &str, wanted: &dyn Fn(&str) -> bool) {
@@ -199,11 +270,26 @@ impl Dataset {
             return;
         }
         match head.patient(&resource_type) {
+            Some(patient) if !self.share.holds(&patient) => {}
             Some(patient) => self.patients.entry(patient).or_default().push(bytes.to_vec()),
             None if in_compartment(&resource_type) && crate::fhir::compartment::patient_required(&resource_type) => {
                 self.set_aside(name, number, "it names no patient");
             }
             None => self.shared.push(bytes.to_vec()),
+        }
+    }
+
+    /// Adds what later files hold.
+    fn append(&mut self, later: Dataset) {
+        for (patient, lines) in later.patients {
+            self.patients.entry(patient).or_default().extend(lines);
+        }
+        self.shared.extend(later.shared);
+        self.bad_count += later.bad_count;
+        let room = BAD_KEPT_MAX.saturating_sub(self.bad.len());
+        self.bad.extend(later.bad.into_iter().take(room));
+        for (kind, count) in later.read {
+            *self.read.entry(kind).or_default() += count;
         }
     }
 
@@ -229,6 +315,28 @@ mod tests {
         true
     }
 
+    fn read_all(paths: &[PathBuf], wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<Dataset, FolderError> {
+        read(&files(paths)?, wanted, Share::ALL, 2)
+    }
+
+    #[test]
+    fn shares_are_every_patient_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: String = (0..100).map(|n| PATIENT.replace("p1", &format!("p{n}")) + "\n").collect();
+        std::fs::write(folder.path().join("x.ndjson"), &lines).unwrap();
+        let files = files(&[folder.path().to_owned()]).unwrap();
+        assert_eq!(size(&files), lines.len() as u64);
+        let mut seen = Vec::new();
+        for share in Share::of(lines.len() as u64, 2_000) {
+            let part = read(&files, &everything, share, 1).unwrap();
+            assert!(part.patients.len() < 60, "{}", part.patients.len());
+            seen.extend(part.patients.into_keys());
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 100);
+    }
+
     #[test]
     fn every_form_gives_the_same_patients() {
         let lines = format!("\u{feff}{PATIENT}\r\n\n{VISIT}\n{PLACE}");
@@ -241,7 +349,7 @@ mod tests {
             std::fs::create_dir(folder.path().join("sub")).unwrap();
             std::fs::write(folder.path().join("sub").join(name), bytes).unwrap();
             std::fs::write(folder.path().join("notes.txt"), "not data").unwrap();
-            let data = read(&[folder.path().to_owned()], &everything).unwrap();
+            let data = read_all(&[folder.path().to_owned()], &everything).unwrap();
             assert_eq!(data.patients["p1"], [PATIENT.as_bytes(), VISIT.as_bytes()], "{name}");
             assert_eq!((data.shared.len(), data.bad_count, data.read["Encounter"]), (1, 0, 1), "{name}");
         }
@@ -253,7 +361,7 @@ mod tests {
         let file = folder.path().join("x.ndjson");
         let orphan = r#"{"resourceType":"Encounter","id":"e2"}"#;
         std::fs::write(&file, format!("{PATIENT}\n{{\"resourceType\":\"Enc\n[]\n{{}}\n{{\"resourceType\":\"Patient\"}}\n{orphan}\n{VISIT}\n")).unwrap();
-        let data = read(&[file], &everything).unwrap();
+        let data = read_all(&[file], &everything).unwrap();
         let found: Vec<_> = data.bad.iter().map(|bad| (bad.line, bad.reason)).collect();
         assert_eq!(
             found,
@@ -272,20 +380,20 @@ mod tests {
     fn types_of_no_use_are_counted_and_left() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("x.ndjson"), format!("{PATIENT}\n{VISIT}\n")).unwrap();
-        let data = read(&[folder.path().to_owned()], &|kind| kind == "Observation").unwrap();
+        let data = read_all(&[folder.path().to_owned()], &|kind| kind == "Observation").unwrap();
         assert_eq!((data.patients["p1"].len(), data.read["Encounter"]), (1, 1));
     }
 
     #[test]
     fn a_missing_path_or_an_empty_folder_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let none = read(&[folder.path().join("nowhere")], &everything).unwrap_err().to_string();
+        let none = read_all(&[folder.path().join("nowhere")], &everything).unwrap_err().to_string();
         assert!(none.contains("does not exist"), "{none}");
-        let empty = read(&[folder.path().to_owned()], &everything).unwrap_err().to_string();
+        let empty = read_all(&[folder.path().to_owned()], &everything).unwrap_err().to_string();
         assert!(empty.contains("holds no .ndjson"), "{empty}");
         let table = folder.path().join("table.csv");
         std::fs::write(&table, "id,born\n1,2020\n").unwrap();
-        let table = read(&[table], &everything).unwrap_err().to_string();
+        let table = read_all(&[table], &everything).unwrap_err().to_string();
         assert!(table.contains("no line of it is a FHIR resource (line 1: this is not one JSON object)"), "{table}");
     }
 }

@@ -1,14 +1,15 @@
 //! Retrieves: the resources of a type, by code and by date, straight from the record.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
-use crate::cql::typed::{CodeFilter, DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
+use crate::cql::typed::{CodeFilter, Comparator, DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
 use crate::cql::types::Type;
 use crate::cql::value::{Code, Value};
-use crate::fhir::record::{NodeId, NodeKind, Record};
+use crate::fhir::record::{CodeRow, NodeId, NodeKind, Record};
 use crate::terminology::ValueSet;
 
 /// What a code filter compares with, resolved once per retrieve.
@@ -19,6 +20,23 @@ enum Wanted {
     System(Arc<str>),
     /// One of these.
     Codes(Vec<Code>),
+    /// The value set itself, named instead of a code: what was not done may be said of all of it (QI-Core, "Negation").
+    Named(Arc<str>),
+}
+
+impl Wanted {
+    fn has(&self, row: &CodeRow) -> bool {
+        match self {
+            Wanted::Codes(codes) => codes.iter().any(|own| *own.code == *row.code && (row.bare || own.system.as_deref() == row.system.as_deref())),
+            Wanted::System(own) => row.system.as_deref() == Some(own),
+            Wanted::Named(_) => false,
+            Wanted::Set(set) => match &row.system {
+                Some(system) => set.contains(system, &row.code),
+                // A `code` element names no system: its binding does.
+                None => row.bare && set.systems_with(&row.code) > 0,
+            },
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -33,20 +51,19 @@ impl<'a> Session<'a> {
         let mut wanted = None;
         if let Some(filter) = &retrieve.code {
             let codes = self.expression(&filter.codes, frame)?;
-            wanted = Some((filter, self.wanted(&filter.codes, codes)?));
+            wanted = Some((filter, self.wanted(filter, codes)?));
         }
         let range = match &retrieve.date {
             Some(filter) => Some((filter, self.expression(&filter.range, frame)?)),
             None => None,
         };
-        let mut found = Vec::new();
-        for resource in record.resources(&retrieve.resource_type) {
+        let resources = match &wanted {
+            Some((filter, wanted)) => self.with_codes(&retrieve.resource_type, filter, wanted),
+            None => record.resources(&retrieve.resource_type).to_vec(),
+        };
+        let mut found = Vec::with_capacity(resources.len());
+        for resource in &resources {
             if !retrieve.fixed.iter().all(|fixed| has_fixed(record, *resource, fixed)) {
-                continue;
-            }
-            if let Some((filter, wanted)) = &wanted
-                && !self.has_code(*resource, filter, wanted)
-            {
                 continue;
             }
             if let Some((filter, range)) = &range
@@ -59,9 +76,11 @@ impl<'a> Session<'a> {
         Ok(Value::list(found))
     }
 
-    fn wanted(&self, at: &Expression, codes: Value) -> Outcome<Wanted> {
+    fn wanted(&self, filter: &CodeFilter, codes: Value) -> Outcome<Wanted> {
+        let at = &filter.codes;
         let mut list = Vec::new();
         match codes {
+            Value::ValueSet(reference) if filter.comparator == Comparator::Equivalent => return Ok(Wanted::Named(reference.id.clone())),
             Value::ValueSet(reference) => {
                 let set = self.context.value_sets.find(&reference.id, reference.version.as_deref());
                 let missing = || self.fault_at(at, format!("value set `{}` is not known to this run", reference.id));
@@ -83,28 +102,25 @@ impl<'a> Session<'a> {
         Ok(Wanted::Codes(list))
     }
 
-    fn has_code(&self, resource: NodeId, filter: &CodeFilter, wanted: &Wanted) -> bool {
+    /// The resources of a type that have one of the codes, in their order. Each code that the record has is looked at
+    /// once, however many resources have it.
+    fn with_codes(&self, resource_type: &str, filter: &CodeFilter, wanted: &Wanted) -> Vec<NodeId> {
         let record = self.context.record;
-        let followed = |node| if filter.through_reference { coded(record, resource, node) } else { vec![node] };
-        for node in follow(record, resource, &filter.path).into_iter().flat_map(followed) {
-            for (system, code) in codings(record, node) {
-                let matches = match wanted {
-                    Wanted::Codes(codes) => codes
-                        .iter()
-                        .any(|own| &*own.code == code && (system.is_none() && record.kind(node) == NodeKind::Text || own.system.as_deref() == system)),
-                    Wanted::System(own) => system == Some(&**own),
-                    Wanted::Set(set) => match system {
-                        Some(system) => set.contains(system, code),
-                        // A `code` element names no system: its binding does.
-                        None => record.kind(node) == NodeKind::Text && set.systems_with(code) > 0,
-                    },
-                };
-                if matches {
-                    return true;
-                }
-            }
+        let resources = record.resources(resource_type);
+        if resources.is_empty() {
+            return Vec::new();
         }
-        false
+        if let Wanted::Named(url) = wanted {
+            let names = |resource: &&NodeId| follow(record, **resource, &filter.path).into_iter().any(|node| names_value_set(record, node, url));
+            return resources.iter().filter(names).copied().collect();
+        }
+        let mut key = format!("{resource_type}|{}", filter.through_reference);
+        filter.path.iter().for_each(|element| key.extend([".", &*element.name]));
+        let rows = record.codes(key, || code_rows(record, resources, filter));
+        let mut places: Vec<u32> = rows.iter().filter(|row| wanted.has(row)).flat_map(|row| row.places.iter().copied()).collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().filter_map(|place| resources.get(place as usize).copied()).collect()
     }
 
     fn is_during(&self, resource: NodeId, filter: &DateFilter, range: &Value) -> Result<bool, Fault> {
@@ -151,6 +167,32 @@ fn follow(record: &Record, from: NodeId, path: &[Element]) -> Vec<NodeId> {
         nodes = fields.flat_map(|field| record.items(field)).collect();
     }
     nodes
+}
+
+/// Whether an element has, instead of a code, the extension that names a value set none of whose codes was done.
+fn names_value_set(record: &Record, node: NodeId, url: &str) -> bool {
+    let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field));
+    let extensions = record.get(node, "extension").into_iter().flat_map(|list| record.items(list));
+    let named = extensions.filter(|extension| text(*extension, "url").is_some_and(|own| own.ends_with("notDoneValueSet")));
+    named
+        .filter_map(|extension| text(extension, "valueCanonical").or_else(|| text(extension, "valueUri")))
+        .any(|own| own.split('|').next() == Some(url))
+}
+
+/// Every code of the resources at the filter's element, each once, with the places of its resources.
+fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter) -> Vec<CodeRow> {
+    let mut rows: BTreeMap<(Option<&str>, &str, bool), Vec<u32>> = BTreeMap::new();
+    for (place, resource) in (0u32..).zip(resources) {
+        let followed = |node| if filter.through_reference { coded(record, *resource, node) } else { vec![node] };
+        for node in follow(record, *resource, &filter.path).into_iter().flat_map(followed) {
+            let bare = record.kind(node) == NodeKind::Text;
+            for (system, code) in codings(record, node) {
+                rows.entry((system, code, bare)).or_default().push(place);
+            }
+        }
+    }
+    let row = |((system, code, bare), places): ((Option<&str>, &str, bool), _)| CodeRow { system: system.map(str::to_owned), code: code.to_owned(), bare, places };
+    rows.into_iter().map(row).collect()
 }
 
 /// The element itself, or the `code` of the Medication that it refers to: `medication[x]` says it either way, and a
