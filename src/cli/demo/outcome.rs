@@ -142,7 +142,9 @@ type Series = BTreeMap<(String, String), (String, String, Option<f64>)>;
 async fn series(house: &House, measure: &str) -> Result<Series, Failure> {
     let url = format!("{}/v1/measures/{measure}/series?format=json", house.registry_url);
     let failed = |error: reqwest::Error| Failure::unreachable(format!("the registry's series: {error}"));
-    let answer: Value = reqwest::get(&url).await.map_err(failed)?.json().await.map_err(failed)?;
+    // On this machine, without TLS: no certificate is looked for.
+    let client = reqwest::Client::builder().tls_certs_only([]).build().map_err(failed)?;
+    let answer: Value = client.get(&url).send().await.map_err(failed)?.json().await.map_err(failed)?;
     let text = |point: &Value, name: &str| point.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let points = answer.get("points").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Ok(points
