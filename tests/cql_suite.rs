@@ -20,7 +20,7 @@ use watershed::terminology::units::Units;
 const PASSING: usize = 1798;
 
 /// A folder of the yardsticks, or `None` (said aloud) where it is absent.
-fn yardstick(name: &str) -> Option<PathBuf> {
+pub(crate) fn yardstick(name: &str) -> Option<PathBuf> {
     let shared = std::env::var("WATERSHED_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").to_owned());
     let folder = Path::new(&shared).join("conformance").join(name);
     if folder.is_dir() {
@@ -30,14 +30,14 @@ fn yardstick(name: &str) -> Option<PathBuf> {
     None
 }
 
-struct Case {
-    name: String,
-    expression: String,
-    invalid: Option<String>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) expression: String,
+    pub(crate) invalid: Option<String>,
     output: Option<String>,
 }
 
-fn cases(folder: &Path) -> Vec<Case> {
+pub(crate) fn cases(folder: &Path) -> Vec<Case> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     let mut cases = Vec::new();
@@ -89,7 +89,7 @@ fn equivalent(session: &mut Session<'_>, found: Value, expected: Value) -> Resul
     if same.truth() == Some(true) { Ok(()) } else { Err(format!("found {:?}, expected {:?}", operands[0], operands[1])) }
 }
 
-fn environment() -> Environment {
+pub(crate) fn environment() -> Environment {
     Environment {
         parameters: BTreeMap::new(),
         now: DateTime::parse_cql("@2026-11-20T10:30:00.000+00:00").expect("a date and time"),

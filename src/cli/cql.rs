@@ -1,4 +1,4 @@
-//! `watershed cql`: the bare language. Check a library, evaluate its defines.
+//! `watershed cql`: the bare language. Check a library, evaluate its defines, write it as ELM.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
 use crate::cql::value::{DateTime, Value};
-use crate::cql::{Environment, Libraries, Models, Program, Session, compile, show};
+use crate::cql::{Environment, Libraries, Models, Program, Session, compile, elm, show};
 use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
 use crate::fhir::record::{Record, Shape};
 use crate::terminology::units::Units;
@@ -41,6 +41,14 @@ enum What {
     },
     /// The value of every define
     Run(RunArgs),
+    /// The library as ELM JSON, for other engines; each library it includes is written by a command of its own
+    Elm {
+        /// A CQL file
+        file: PathBuf,
+        /// Folders with libraries to include, beside the file's own and mappings/libraries
+        #[arg(long, value_name = "DIR")]
+        library: Vec<PathBuf>,
+    },
 }
 
 /// Evaluate the defines of a library
@@ -81,6 +89,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             Ok(ending)
         }
         What::Run(args) => evaluate(&args, context),
+        What::Elm { file, library } => write_elm(&file, &library, context),
     }
 }
 
@@ -129,6 +138,19 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
         Format::Json => print_json(&Json::Object(values)),
         Format::Human => print(&lines),
     }
+    Ok(Ending::Fine)
+}
+
+fn write_elm(file: &Path, folders: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
+    let libraries = libraries(&[file.to_owned()], folders)?;
+    let (program, findings) = compile(&[source(file)?], &libraries, &Models::default());
+    let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
+    let Some(root) = program.roots().first() else { return Err(Failure::findings(&findings, context)) };
+    let (document, findings) = elm::write(program.tree(), *root);
+    if has_errors(&findings) {
+        return Err(Failure::findings(&findings, context));
+    }
+    print_json(&document);
     Ok(Ending::Fine)
 }
 

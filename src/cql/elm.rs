@@ -12,6 +12,9 @@ mod property;
 mod query;
 mod reference;
 mod type_specifier;
+mod write;
+
+pub use write::write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::cql::types::Type;
 use crate::cql::value::{Precision, Value};
 
 /// Operators whose operands have names of their own.
-const NAMED: [(&str, &[&str]); 28] = [
+pub(super) const NAMED: [(&str, &[&str]); 28] = [
     ("First", &["source"]),
     ("Last", &["source"]),
     ("AllTrue", &["source"]),
@@ -44,14 +44,14 @@ const NAMED: [(&str, &[&str]); 28] = [
 ];
 
 /// Selectors of points in time: their components in order.
-const COMPONENTS: [(&str, &[&str]); 3] = [
+pub(super) const COMPONENTS: [(&str, &[&str]); 3] = [
     ("Date", &["year", "month", "day"]),
     ("DateTime", &["year", "month", "day", "hour", "minute", "second", "millisecond", "timezoneOffset"]),
     ("Time", &["hour", "minute", "second", "millisecond"]),
 ];
 
 /// Membership of vocabularies: the codes, the reference, the expression in its place, the node that the reference is.
-const MEMBERSHIP: [(&str, &str, &str, &str); 4] = [
+pub(super) const MEMBERSHIP: [(&str, &str, &str, &str); 4] = [
     ("InValueSet", "code", "valueset", "valuesetExpression"),
     ("AnyInValueSet", "codes", "valueset", "valuesetExpression"),
     ("InCodeSystem", "code", "codesystem", "codesystemExpression"),
@@ -64,7 +64,7 @@ const NARY: [&str; 4] = ["Concatenate", "Union", "Intersect", "Except"];
 /// What an interval form means when one of its operands is a point.
 const POINT_FORMS: [(&str, &str); 4] = [("IncludedIn", "In"), ("Includes", "Contains"), ("ProperIncludedIn", "ProperIn"), ("ProperIncludes", "ProperContains")];
 
-const PRECISIONS: [(&str, Precision); 8] = [
+pub(super) const PRECISIONS: [(&str, Precision); 8] = [
     ("Year", Precision::Year),
     ("Month", Precision::Month),
     ("Week", Precision::Week),

@@ -81,10 +81,8 @@ impl<'a> Reader<'a> {
     /// A query with its clauses; its variables leave scope with it.
     pub(super) fn query(&mut self, node: &'a Json) -> Expression {
         let depth = self.frame.variables.len();
-        let row = self.frame.row.take();
         let typed = self.query_in_scope(node);
         self.frame.variables.truncate(depth);
-        self.frame.row = row;
         typed
     }
 

@@ -10,7 +10,7 @@ use crate::cql::types::{SYSTEM_TYPES, Type};
 use crate::diagnostic::nearest;
 
 /// The namespace of the system types.
-const SYSTEM: &str = "urn:hl7-org:elm-types:r1";
+pub(super) const SYSTEM: &str = "urn:hl7-org:elm-types:r1";
 
 impl<'a> Reader<'a> {
     /// The type under `{name}TypeSpecifier`, or named by `{name}Type`.

@@ -1,0 +1,237 @@
+//! Expressions as nodes.
+
+use serde_json::{Value as Json, json};
+
+use super::value::{integer, text};
+use super::{Role, Writer};
+use crate::cql::elm::operator::{COMPONENTS, MEMBERSHIP, NAMED, PRECISIONS};
+use crate::cql::elm::type_specifier::SYSTEM;
+use crate::cql::typed::{Element, Expression, FunctionId, IntervalSelector, Kind, Slot};
+use crate::cql::types::Type;
+use crate::cql::value::{Precision, Value};
+use crate::diagnostic::Span;
+
+/// Operators whose operands ELM keeps in an array, however many there are.
+const ARRAYS: [&str; 6] = ["Collapse", "Expand", "Concatenate", "Union", "Intersect", "Except"];
+
+impl Writer<'_> {
+    pub(super) fn expression(&mut self, expression: &Expression) -> Json {
+        match &expression.kind {
+            Kind::Literal(value) => self.value(value, &expression.ty, expression.at),
+            Kind::Slot(slot) => self.variable(*slot, expression.at),
+            Kind::Parameter(_) | Kind::Define(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => self.declared(&expression.kind),
+            Kind::Operator { operator, operands, precision } => self.operator(operator.name, operands, *precision, &expression.ty),
+            Kind::Call { function, operands } => self.call(*function, operands),
+            Kind::And(pair) => json!({ "type": "And", "operand": self.all(pair.as_slice()) }),
+            Kind::Or(pair) => json!({ "type": "Or", "operand": self.all(pair.as_slice()) }),
+            Kind::Implies(pair) => json!({ "type": "Implies", "operand": self.all(pair.as_slice()) }),
+            Kind::If(parts) => {
+                let [condition, then, otherwise] = &**parts;
+                json!({ "type": "If", "condition": self.expression(condition), "then": self.expression(then), "else": self.expression(otherwise) })
+            }
+            Kind::Case { comparand, items, otherwise } => {
+                let items: Vec<Json> = items.iter().map(|(when, then)| json!({ "when": self.expression(when), "then": self.expression(then) })).collect();
+                let mut node = json!({ "type": "Case", "caseItem": items, "else": self.expression(otherwise) });
+                if let Some(comparand) = comparand {
+                    node["comparand"] = self.expression(comparand);
+                }
+                node
+            }
+            Kind::Coalesce(operands) => json!({ "type": "Coalesce", "operand": self.all(operands) }),
+            Kind::As { operand, target, strict } => {
+                json!({ "type": "As", "operand": self.expression(operand), "asTypeSpecifier": self.specifier(target), "strict": strict })
+            }
+            Kind::Is { operand, target } => json!({ "type": "Is", "operand": self.expression(operand), "isTypeSpecifier": self.specifier(target) }),
+            Kind::Tuple(elements) => json!({ "type": "Tuple", "element": self.elements(elements) }),
+            Kind::Instance { elements, .. } => json!({ "type": "Instance", "classType": self.type_name(&expression.ty), "element": self.elements(elements) }),
+            Kind::List(items) => {
+                let mut node = json!({ "type": "List", "element": self.all(items) });
+                if let (true, Some(element)) = (items.is_empty(), expression.ty.element()) {
+                    node["typeSpecifier"] = self.specifier(element);
+                }
+                node
+            }
+            Kind::Interval(parts) => self.interval(parts),
+            Kind::Property { source, element } => self.property(source, element),
+            Kind::Retrieve(retrieve) => self.retrieve(retrieve),
+            Kind::Query(query) => self.query(query),
+            Kind::Message(parts) => {
+                let [source, condition, code, severity, message] = &**parts;
+                json!({
+                    "type": "Message",
+                    "source": self.expression(source),
+                    "condition": self.expression(condition),
+                    "code": self.expression(code),
+                    "severity": self.expression(severity),
+                    "message": self.expression(message),
+                })
+            }
+        }
+    }
+
+    pub(super) fn all(&mut self, expressions: &[Expression]) -> Vec<Json> {
+        expressions.iter().map(|expression| self.expression(expression)).collect()
+    }
+
+    fn elements(&mut self, elements: &[(std::sync::Arc<str>, Expression)]) -> Vec<Json> {
+        elements.iter().map(|(name, value)| json!({ "name": &**name, "value": self.expression(value) })).collect()
+    }
+
+    fn variable(&mut self, slot: Slot, at: Span) -> Json {
+        match self
+            .variables
+            .iter()
+            .rev()
+            .find(|variable| variable.slot == slot)
+            .map(|variable| (variable.role, variable.name.clone()))
+        {
+            Some((Role::Alias, name)) => json!({ "type": "AliasRef", "name": name }),
+            Some((Role::Let, name)) => json!({ "type": "QueryLetRef", "name": name }),
+            Some((Role::Operand, name)) => json!({ "type": "OperandRef", "name": name }),
+            Some((Role::Row, _)) => json!({ "type": "IdentifierRef", "name": "$this" }),
+            None => self.refused("a variable out of its scope", at),
+        }
+    }
+
+    fn declared(&self, kind: &Kind) -> Json {
+        let tree = self.tree;
+        let (node, row) = match kind {
+            Kind::Parameter(id) => ("ParameterRef", tree.parameters.get(id.index()).map(|row| (&row.name, row.library))),
+            Kind::Define(id) => ("ExpressionRef", tree.defines.get(id.index()).map(|row| (&row.name, row.library))),
+            Kind::CodeSystem(id) => ("CodeSystemRef", tree.code_systems.get(id.index()).map(|row| (&row.name, row.library))),
+            Kind::ValueSet(id) => ("ValueSetRef", tree.value_sets.get(id.index()).map(|row| (&row.name, row.library))),
+            Kind::Code(id) => ("CodeRef", tree.codes.get(id.index()).map(|row| (&row.name, row.library))),
+            Kind::Concept(id) => ("ConceptRef", tree.concepts.get(id.index()).map(|row| (&row.name, row.library))),
+            _ => ("Null", None),
+        };
+        let mut reference = row.map_or_else(|| json!({}), |(name, library)| self.named(name, library));
+        reference["type"] = Json::from(node);
+        if node == "ValueSetRef" {
+            reference["preserve"] = Json::from(true);
+        }
+        reference
+    }
+
+    fn call(&mut self, function: FunctionId, operands: &[Expression]) -> Json {
+        let tree = self.tree;
+        let operands = self.all(operands);
+        let Some(row) = tree.functions.get(function.index()) else { return json!({ "type": "Null" }) };
+        let mut node = self.named(&row.name, row.library);
+        node["type"] = Json::from("FunctionRef");
+        node["signature"] = row.operands.iter().map(|(_, ty)| self.specifier(ty)).collect();
+        node["operand"] = Json::from(operands);
+        node
+    }
+
+    fn interval(&mut self, parts: &IntervalSelector) -> Json {
+        let mut node = json!({ "type": "Interval", "low": self.expression(&parts.low), "high": self.expression(&parts.high) });
+        for (closed, flag, field) in [(&parts.low_closed, "lowClosed", "lowClosedExpression"), (&parts.high_closed, "highClosed", "highClosedExpression")] {
+            match &closed.kind {
+                Kind::Literal(Value::Boolean(closed)) => node[flag] = Json::from(*closed),
+                _ => node[field] = self.expression(closed),
+            }
+        }
+        node
+    }
+
+    /// A property; of the row of a sort, the name alone, which engines look up in the row.
+    fn property(&mut self, source: &Expression, element: &Element) -> Json {
+        if let Kind::Slot(slot) = &source.kind
+            && self.variables.iter().rev().find(|variable| variable.slot == *slot).is_some_and(|variable| variable.role == Role::Row)
+        {
+            return json!({ "type": "IdentifierRef", "name": &*element.name });
+        }
+        json!({ "type": "Property", "path": &*element.name, "source": self.expression(source) })
+    }
+
+    fn operator(&mut self, name: &str, operands: &[Expression], precision: Option<Precision>, ty: &Type) -> Json {
+        if let Some(row) = MEMBERSHIP.iter().find(|(own, ..)| *own == name) {
+            return self.membership(row, operands);
+        }
+        if let Some(node) = self.without_node(name, operands, ty) {
+            return node;
+        }
+        let mut node = json!({ "type": name });
+        if let Some((precision, _)) = PRECISIONS.iter().find(|(_, own)| Some(*own) == precision) {
+            node["precision"] = Json::from(*precision);
+        }
+        let named = NAMED.iter().chain(&COMPONENTS).find(|(own, _)| *own == name).map(|(_, fields)| *fields);
+        let mut written = self.all(operands);
+        match named {
+            Some(fields) => {
+                for (field, operand) in fields.iter().zip(written) {
+                    node[*field] = operand;
+                }
+            }
+            None if written.is_empty() => {}
+            None if written.len() == 1 && !ARRAYS.contains(&name) => node["operand"] = written.remove(0),
+            None => {
+                // An interval list is collapsed and expanded per the default of its points.
+                if written.len() == 1 {
+                    written.push(self.null(&Type::Quantity));
+                }
+                node["operand"] = Json::from(written);
+            }
+        }
+        node
+    }
+
+    /// Operators that ELM says in another way.
+    fn without_node(&mut self, name: &str, operands: &[Expression], ty: &Type) -> Option<Json> {
+        let slice = |writer: &mut Self, start: Json, end: Json| {
+            let source = operands.first().map(|source| writer.expression(source));
+            json!({ "type": "Slice", "source": source, "startIndex": start, "endIndex": end })
+        };
+        let null = || json!({ "type": "Null" });
+        let count = |writer: &mut Self| operands.get(1).map(|count| writer.expression(count)).unwrap_or_default();
+        Some(match name {
+            "MinValue" | "MaxValue" => json!({ "type": name, "valueType": self.type_name(ty).unwrap_or_else(|| format!("{{{SYSTEM}}}Any")) }),
+            "NotEquivalent" => {
+                let operands = self.all(operands);
+                json!({ "type": "Not", "operand": { "type": "Equivalent", "operand": operands } })
+            }
+            "TimezoneOffsetFrom" => json!({ "type": name, "operand": operands.first().map(|operand| self.expression(operand)) }),
+            "Tail" => slice(self, integer(1), null()),
+            "Skip" => {
+                let start = count(self);
+                slice(self, start, null())
+            }
+            "Take" => {
+                let end = count(self);
+                let end = json!({ "type": "Coalesce", "operand": [end, integer(0)] });
+                slice(self, integer(0), end)
+            }
+            _ => return None,
+        })
+    }
+
+    fn membership(&mut self, (name, codes, reference, expression): &(&str, &str, &str, &str), operands: &[Expression]) -> Json {
+        let [members, vocabulary] = operands else { return json!({ "type": name }) };
+        let mut node = json!({ "type": name });
+        node[*codes] = self.expression(members);
+        match vocabulary.kind {
+            Kind::ValueSet(_) | Kind::CodeSystem(_) => node[*reference] = self.declared(&vocabulary.kind),
+            _ => node[*expression] = self.expression(vocabulary),
+        }
+        node
+    }
+
+    /// A call of FHIRHelpers with one operand; the operand itself where the library does not include it.
+    pub(super) fn helped(&self, function: &str, operand: Json) -> Json {
+        let own = self.tree.libraries.get(self.library.index());
+        let helpers = own.and_then(|own| {
+            own.includes
+                .iter()
+                .find(|(_, id)| self.tree.libraries.get(id.index()).is_some_and(|library| &*library.name == "FHIRHelpers"))
+        });
+        match helpers {
+            Some((local, _)) => json!({ "type": "FunctionRef", "libraryName": &**local, "name": function, "operand": [operand] }),
+            None => operand,
+        }
+    }
+
+    /// A text constant, for the queries that are written for references.
+    pub(super) fn separator() -> Json {
+        text("/")
+    }
+}

@@ -1,0 +1,144 @@
+//! Queries and retrieves as nodes.
+
+use serde_json::{Value as Json, json};
+
+use super::{FHIR, Role, Writer};
+use crate::cql::typed::{CodeFilter, Element, Expression, Kind, Query, Relationship, Retrieve, Sort, Source};
+use crate::cql::types::Type;
+
+impl Writer<'_> {
+    pub(super) fn query(&mut self, query: &Query) -> Json {
+        let depth = self.variables.len();
+        let sources: Vec<Json> = query.sources.iter().map(|source| self.source(source)).collect();
+        let mut lets = Vec::new();
+        for variable in &query.lets {
+            let expression = self.expression(&variable.expression);
+            lets.push(json!({ "identifier": self.bind(variable.slot, &variable.name, Role::Let), "expression": expression }));
+        }
+        let relationships: Vec<Json> = query.relationships.iter().map(|relationship| self.relationship(relationship)).collect();
+        let mut node = json!({ "type": "Query", "source": sources, "let": lets, "relationship": relationships });
+        if let Some(condition) = &query.condition {
+            node["where"] = self.expression(condition);
+        }
+        if let Some(returning) = &query.returning {
+            node["return"] = json!({ "distinct": returning.distinct, "expression": self.expression(&returning.expression) });
+        }
+        if let Some(aggregate) = &query.aggregate {
+            let starting = self.expression(&aggregate.starting);
+            let identifier = self.bind(aggregate.slot, "total", Role::Let);
+            let expression = self.expression(&aggregate.expression);
+            node["aggregate"] = json!({ "identifier": identifier, "distinct": aggregate.distinct, "starting": starting, "expression": expression });
+        }
+        if let Some(sort) = &query.sort {
+            node["sort"] = json!({ "by": self.sort(sort) });
+        }
+        self.variables.truncate(depth);
+        node
+    }
+
+    fn source(&mut self, source: &Source) -> Json {
+        let expression = self.expression(&source.expression);
+        json!({ "alias": self.bind(source.slot, &source.name, Role::Alias), "expression": expression })
+    }
+
+    fn relationship(&mut self, relationship: &Relationship) -> Json {
+        let depth = self.variables.len();
+        let mut node = self.source(&relationship.source);
+        node["type"] = Json::from(if relationship.without { "Without" } else { "With" });
+        node["suchThat"] = self.expression(&relationship.such_that);
+        self.variables.truncate(depth);
+        node
+    }
+
+    fn sort(&mut self, sort: &Sort) -> Vec<Json> {
+        let depth = self.variables.len();
+        self.bind(sort.slot, "$this", Role::Row);
+        let keys = sort.keys.iter().map(|key| {
+            let direction = if key.descending { "desc" } else { "asc" };
+            match &key.expression.kind {
+                Kind::Slot(slot) if *slot == sort.slot => json!({ "type": "ByDirection", "direction": direction }),
+                _ => json!({ "type": "ByExpression", "direction": direction, "expression": self.expression(&key.expression) }),
+            }
+        });
+        let keys = keys.collect();
+        self.variables.truncate(depth);
+        keys
+    }
+
+    /// A retrieve; by a code that may stand behind a reference, the union of both ways to say it.
+    pub(super) fn retrieve(&mut self, retrieve: &Retrieve) -> Json {
+        let plain = self.plain_retrieve(retrieve, retrieve.code.as_ref());
+        let Some(filter) = retrieve.code.as_ref().filter(|filter| filter.through_reference) else { return plain };
+        match filter.path.as_slice() {
+            [element] if refers(element) => match self.by_reference(retrieve, filter, element) {
+                Some(referring) => json!({ "type": "Union", "operand": [plain, referring] }),
+                None => plain,
+            },
+            _ => plain,
+        }
+    }
+
+    fn plain_retrieve(&mut self, retrieve: &Retrieve, filter: Option<&CodeFilter>) -> Json {
+        let base = || format!("{FHIR}/StructureDefinition/{}", retrieve.resource_type);
+        let profile = retrieve.fixed.first().map(|fixed| fixed.profile.to_string()).filter(|profile| !profile.is_empty());
+        let mut node = json!({ "type": "Retrieve", "dataType": self.class(&retrieve.class), "templateId": profile.unwrap_or_else(base) });
+        if let Some(filter) = filter {
+            let (comparator, codes) = self.codes(&filter.codes);
+            node["codeProperty"] = Json::from(dotted(&filter.path));
+            node["codeComparator"] = Json::from(comparator);
+            node["codes"] = codes;
+        }
+        if let Some(filter) = &retrieve.date {
+            node["dateProperty"] = Json::from(dotted(&filter.path));
+            node["dateRange"] = self.expression(&filter.range);
+        }
+        if let Some(context) = &retrieve.context {
+            node["context"] = self.expression(context);
+        }
+        node
+    }
+
+    /// The comparator, and the codes as a value set or a list.
+    fn codes(&mut self, codes: &Expression) -> (&'static str, Json) {
+        let written = self.expression(codes);
+        match codes.ty {
+            Type::Code => ("~", json!({ "type": "ToList", "operand": written })),
+            Type::Concept => ("~", json!({ "type": "Property", "path": "codes", "source": written })),
+            Type::List(_) => ("~", written),
+            _ => ("in", written),
+        }
+    }
+
+    /// Those whose element refers to a Medication with such a code.
+    fn by_reference(&mut self, retrieve: &Retrieve, filter: &CodeFilter, element: &Element) -> Option<Json> {
+        let code = self.helped("ToConcept", json!({ "type": "Property", "path": "code", "scope": "M" }));
+        let such_code = match (&filter.codes.kind, &filter.codes.ty) {
+            (Kind::ValueSet(_), _) => json!({ "type": "InValueSet", "code": code, "valueset": self.expression(&filter.codes) }),
+            (_, Type::Code) => json!({ "type": "Equivalent", "operand": [code, { "type": "ToConcept", "operand": self.expression(&filter.codes) }] }),
+            (_, Type::Concept) => json!({ "type": "Equivalent", "operand": [code, self.expression(&filter.codes)] }),
+            _ => return None,
+        };
+        let reference = json!({ "name": format!("{{{FHIR}}}Reference"), "type": "NamedTypeSpecifier" });
+        let reference = json!({ "type": "As", "operand": { "type": "Property", "path": &*element.name, "scope": "MR" }, "asTypeSpecifier": reference });
+        let reference = json!({ "type": "Property", "path": "reference.value", "source": reference });
+        let last = json!({ "type": "Last", "source": { "type": "Split", "stringToSplit": reference, "separator": Self::separator() } });
+        let same = json!({ "type": "Equal", "operand": [{ "type": "Property", "path": "id.value", "scope": "M" }, last] });
+        let medications = json!({ "type": "Retrieve", "dataType": format!("{{{FHIR}}}Medication"), "templateId": format!("{FHIR}/StructureDefinition/Medication") });
+        let source = self.plain_retrieve(retrieve, None);
+        Some(json!({
+            "type": "Query",
+            "source": [{ "alias": "MR", "expression": source }],
+            "let": [],
+            "relationship": [{ "type": "With", "alias": "M", "expression": medications, "suchThat": { "type": "And", "operand": [same, such_code] } }],
+        }))
+    }
+}
+
+/// Whether an element may be a reference.
+fn refers(element: &Element) -> bool {
+    element.alternatives.iter().any(|alternative| alternative.ty == Type::class("FHIR.Reference"))
+}
+
+fn dotted(path: &[Element]) -> String {
+    path.iter().map(|element| &*element.name).collect::<Vec<_>>().join(".")
+}
