@@ -191,6 +191,7 @@ impl Writer<'_> {
                 json!({ "type": "Not", "operand": { "type": "Equivalent", "operand": operands } })
             }
             "TimezoneOffsetFrom" => json!({ "type": name, "operand": operands.first().map(|operand| self.expression(operand)) }),
+            "Expand" if operands.first().is_some_and(|first| matches!(first.ty, Type::Interval(_))) => self.points(operands),
             "Tail" => slice(self, integer(1), null()),
             "Skip" => {
                 let start = count(self);
@@ -203,6 +204,24 @@ impl Writer<'_> {
             }
             _ => return None,
         })
+    }
+
+    /// `expand` of one interval gives points. Engines differ over that, so: the start of each of the intervals that
+    /// `expand` gives of the list of the one; null for null, because a query over nothing is nothing.
+    fn points(&mut self, operands: &[Expression]) -> Json {
+        let mut written = self.all(operands).into_iter();
+        let (whole, per) = (written.next(), written.next().unwrap_or_else(|| self.null(&Type::Quantity)));
+        let alias = |name: &str| json!({ "type": "AliasRef", "name": name });
+        let expanded = json!({ "type": "Expand", "operand": [{ "type": "List", "element": [alias("$whole")] }, per] });
+        let starts = json!({
+            "type": "Query",
+            "source": [{ "alias": "$part", "expression": expanded }],
+            "let": [],
+            "relationship": [],
+            "return": { "distinct": false, "expression": { "type": "Start", "operand": alias("$part") } },
+        });
+        let source = json!([{ "alias": "$whole", "expression": whole }]);
+        json!({ "type": "Query", "source": source, "let": [], "relationship": [], "return": { "distinct": false, "expression": starts } })
     }
 
     fn membership(&mut self, (name, codes, reference, expression): &(&str, &str, &str, &str), operands: &[Expression]) -> Json {
