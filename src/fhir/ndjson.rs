@@ -245,9 +245,11 @@ mod tests {
         {
             let found = split(&input, limit, chunk);
             prop_assert_eq!(&found, &split(&input, limit, 4096));
-            let body = input.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&input);
-            let expected: Vec<Vec<u8>> = body.split(|byte| *byte == b'\n')
-                .map(|line| line.trim_ascii_start_and_end()).filter(|line| !line.is_empty()).collect();
+            // A blank line beyond the limit cannot be known to be blank: it is told as too long.
+            let expected: Vec<Vec<u8>> = input.split(|byte| *byte == b'\n').enumerate()
+                .map(|(index, line)| (line.len() > limit + 4, line.strip_prefix(b"\xEF\xBB\xBF").filter(|_| index == 0).unwrap_or(line)))
+                .map(|(long, line)| (long, line.trim_ascii_start_and_end()))
+                .filter(|(long, line)| *long || !line.is_empty()).map(|(_, line)| line).collect();
             prop_assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(&expected) {
                 match found {
