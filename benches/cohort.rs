@@ -113,7 +113,9 @@ fn by_hand(patients: &Lines) -> BTreeSet<String> {
         }
         let observation: Observation<'_> = serde_json::from_slice(line).unwrap();
         let coded = observation.code.coding.iter().any(|coding| coding.system == Some(LOINC) && coding.code == Some(CODE));
-        let high = observation.value.is_some_and(|value| value.code == Some("mg/L") && value.value.is_some_and(|number| number.get().parse::<f64>().unwrap() > LIMIT));
+        let high = observation
+            .value
+            .is_some_and(|value| value.code == Some("mg/L") && value.value.is_some_and(|number| number.get().parse::<f64>().unwrap() > LIMIT));
         coded && high && observation.status == "final"
     };
     patients.iter().filter(|(_, lines)| lines.iter().any(holds)).map(|(id, _)| id.clone()).collect()
@@ -121,7 +123,11 @@ fn by_hand(patients: &Lines) -> BTreeSet<String> {
 
 /// Every resource as a `serde_json::Value`, as programs without a plan do.
 fn by_values(patients: &Lines) -> usize {
-    patients.values().flatten().filter(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap()["code"]["coding"][0]["code"] == CODE).count()
+    patients
+        .values()
+        .flatten()
+        .filter(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap()["code"]["coding"][0]["code"] == CODE)
+        .count()
 }
 
 /// The least of several runs, in seconds.

@@ -8,6 +8,7 @@ pub mod calculate;
 pub mod case;
 pub mod compile;
 pub mod definition;
+pub mod explain;
 pub mod period;
 pub mod population;
 pub mod published;

@@ -10,6 +10,7 @@ mod crash;
 mod daemon;
 mod elm;
 mod evaluate;
+mod explain;
 mod interoperability;
 mod measures;
 mod pipeline;

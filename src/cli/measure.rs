@@ -1,4 +1,4 @@
-//! `watershed measure`: check measures, run their test patients.
+//! `watershed measure`: check measures, run their test patients, explain one patient.
 
 use std::path::{Path, PathBuf};
 
@@ -38,12 +38,17 @@ enum What {
         #[arg(long, default_value = "America/New_York", value_name = "ZONE")]
         timezone: String,
     },
+    /// Why one patient is in each population or not: a proof tree down to the values
+    Explain(explain::Args),
 }
+
+mod explain;
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
         What::Check { paths, value_sets } => check(&paths, &value_sets, context),
+        What::Explain(args) => explain::run(&args, context),
         What::Test { paths, timezone } => test(&paths, &timezone, context),
     }
 }

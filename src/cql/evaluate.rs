@@ -156,6 +156,14 @@ impl<'a> Session<'a> {
         outcome
     }
 
+    /// The value of a part of a define's body that stands outside its queries, to explain how the whole came about.
+    pub fn part(&mut self, define: DefineId, part: &'a Expression) -> Result<Value, EvaluationError> {
+        let Some(row) = self.program.tree().defines.get(define.index()) else {
+            return Err(self.fault_here("there is no such define in this program"));
+        };
+        self.body(row.library, &row.name, part, &mut vec![Value::Null; row.slots as usize])
+    }
+
     fn remember(&mut self, define: DefineId, memo: Memo) {
         if let Some(place) = self.defines.get_mut(define.index()) {
             *place = memo;

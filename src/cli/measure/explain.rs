@@ -1,0 +1,130 @@
+//! `watershed measure explain`: why one patient is in each population or not, down to the source values.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
+use crate::config::measures;
+use crate::fhir::record::Record;
+use crate::measure::explain::{self, Proof, Step, Verdict};
+use crate::measure::{Choices, MissingValueSets, Period};
+use crate::source::folder::{self, Share};
+
+/// Why one patient is in each population or not
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Measure folder, or a FHIR Bundle or folder with Measure, Library and ValueSet resources
+    measure: PathBuf,
+    /// Where the patient is: as `evaluate` takes it
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    data: Vec<PathBuf>,
+    /// Id of the Patient resource
+    #[arg(long, value_name = "ID")]
+    patient: String,
+    /// Reporting period, as `2026-01-01/2026-12-31`, `2026-01` or `2026`
+    #[arg(long, value_name = "START/END")]
+    period: String,
+    /// Only this population, by its code or id
+    #[arg(long, value_name = "NAME")]
+    population: Option<String>,
+    /// Value sets: files or folders
+    #[arg(long = "valuesets", num_args = 1.., value_name = "PATH")]
+    value_sets: Vec<PathBuf>,
+    /// IANA zone in which days are meant
+    #[arg(long, default_value = "UTC", value_name = "ZONE")]
+    timezone: String,
+    /// Go on when a value set is missing, empty or not expanded
+    #[arg(long)]
+    incomplete_valuesets: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
+    let period = Period::parse(&args.period).map_err(Failure::usage)?;
+    let zone = jiff::tz::TimeZone::get(&args.timezone)
+        .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
+    let missing_value_sets = if args.incomplete_valuesets { MissingValueSets::Warn } else { MissingValueSets::Error };
+    let choices = Choices { missing_value_sets, ..Choices::default() };
+    let (loaded, found) = measures::load(std::slice::from_ref(&args.measure), &args.value_sets, &choices);
+    let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
+    let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
+    let shape = evaluate::shape(&loaded.measures);
+    let wanted = |kind: &str| shape.of(kind).is_some();
+    let files = folder::files(&args.data).map_err(unreadable)?;
+    let data = folder::read(&files, &wanted, Share::ALL, 1).map_err(unreadable)?;
+    let Some(lines) = data.patients.get(&args.patient) else {
+        let message = format!("the data have no patient of that id, but {} others", data.patients.len());
+        return Err(Failure::usage(message).hint("name the `id` of a Patient resource, without `Patient/`"));
+    };
+    let (record, _) = Record::read(&shape, lines.iter().chain(&data.shared).map(Vec::as_slice));
+    let setting = measures::setting(&loaded, &zone, jiff::Timestamp::now());
+    let mut shown = Vec::new();
+    for measure in &loaded.measures {
+        let run = measure.over(&[period], &setting);
+        let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
+            .unwrap_or(Ok(Vec::new()))
+            .map_err(|error| Failure::diagnostics(&[error.diagnostic()]))?;
+        if proofs.is_empty() {
+            return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
+        }
+        match context.format {
+            Format::Human => print(&human(&measure.definition.title, &args.period, &proofs)),
+            Format::Json => {
+                shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }))
+            }
+        }
+    }
+    if context.format == Format::Json {
+        print_json(&Value::Array(shown));
+    }
+    Ok(Ending::Fine)
+}
+
+fn human(title: &str, period: &str, proofs: &[Proof]) -> String {
+    let mut text = format!("{title}, {period}\n");
+    for proof in proofs {
+        let members = if proof.members > 1 { format!(", {} times", proof.members) } else { String::new() };
+        let why = if proof.unknown.is_empty() { String::new() } else { format!(": {}", proof.unknown.join(", ")) };
+        let verdict = match proof.verdict {
+            Verdict::Yes => "in",
+            Verdict::No => "not in",
+            Verdict::Unknown => "cannot tell",
+        };
+        text.push_str(&format!("\n{} ({}): {verdict}{members}{why}\n", proof.code, proof.group));
+        lines(&proof.step, 1, &mut text);
+    }
+    text.trim_end().to_owned()
+}
+
+fn lines(step: &Step, depth: usize, text: &mut String) {
+    let mark = match step.verdict {
+        Some(Verdict::Yes) => '✓',
+        Some(Verdict::No) => '✗',
+        Some(Verdict::Unknown) => '?',
+        None => '·',
+    };
+    let place = step.at.as_ref().map(|(library, line)| format!("   {library}:{line}")).unwrap_or_default();
+    text.push_str(&format!("{:indent$}{mark} {} = {}{place}\n", "", step.what, step.value, indent = depth * 2));
+    step.because.iter().for_each(|inner| lines(inner, depth + 1, text));
+}
+
+fn machine(proof: &Proof) -> Value {
+    json!({
+        "group": proof.group, "population": proof.population, "code": proof.code, "verdict": word(Some(proof.verdict)),
+        "members": proof.members, "unknown": proof.unknown, "proof": step(&proof.step),
+    })
+}
+
+fn step(one: &Step) -> Value {
+    let at = one.at.as_ref().map(|(library, line)| json!({ "library": library, "line": line }));
+    json!({ "what": one.what, "at": at, "value": one.value, "verdict": word(one.verdict), "because": one.because.iter().map(step).collect::<Vec<_>>() })
+}
+
+fn word(verdict: Option<Verdict>) -> Option<&'static str> {
+    verdict.map(|verdict| match verdict {
+        Verdict::Yes => "true",
+        Verdict::No => "false",
+        Verdict::Unknown => "unknown",
+    })
+}

@@ -1,0 +1,263 @@
+//! Why a patient is in a population or not: a proof tree from the criterion down to the values of the record.
+//!
+//! Only what decides is shown: of an `and` that failed the operands that failed, of an `or` that holds those that hold.
+//! Inside a query the rows are data: the tree shows what it ranged over and what it found.
+
+use std::collections::BTreeSet;
+
+use super::calculate::{Binding, Run};
+use super::definition;
+use super::result::PatientResult;
+use crate::cql::show;
+use crate::cql::typed::{DefineId, Expression, Kind, LibraryId};
+use crate::cql::value::Value;
+use crate::cql::{EvaluationError, Program, Session};
+use crate::fhir::record::Record;
+
+/// Deepest nesting of a proof.
+const DEPTH_MAX: usize = 40;
+/// Most steps of one proof.
+const STEPS_MAX: usize = 2_000;
+/// Most resources that a step names, and characters of a value or of a piece of source that it shows.
+const NAMED_MAX: usize = 5;
+const SHOWN_CHARS_MAX: usize = 100;
+
+/// Whether the criterion holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// In.
+    Yes,
+    /// Out.
+    No,
+    /// The record cannot tell.
+    Unknown,
+}
+
+/// One population of one patient, with its proof.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// Id of the group.
+    pub group: String,
+    /// Id of the population.
+    pub population: String,
+    /// Its code.
+    pub code: &'static str,
+    /// Whether the patient, or an event of the patient, is in it after the algebra of the measure.
+    pub verdict: Verdict,
+    /// How many members it has: 1 for the patient, else events.
+    pub members: usize,
+    /// Why the record cannot tell, if it cannot.
+    pub unknown: Vec<String>,
+    /// The criterion.
+    pub step: Step,
+}
+
+/// One step of a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// A definition's name, or the source text of an expression.
+    pub what: String,
+    /// Where it stands: library and line.
+    pub at: Option<(String, usize)>,
+    /// Its value, in short.
+    pub value: String,
+    /// What it comes to, when it is a truth or a list.
+    pub verdict: Option<Verdict>,
+    /// What decided it.
+    pub because: Vec<Step>,
+}
+
+/// Explains the populations of a measure for one patient and period, or only those of a code or id; `None` when there is no
+/// such period.
+pub fn explain(run: &Run<'_>, record: &Record, period: usize, only: Option<&str>) -> Option<Result<Vec<Proof>, EvaluationError>> {
+    let session = run.session(record, period)?;
+    let result = run.evaluate(record).into_iter().nth(period)?;
+    Some(result.and_then(|result| Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new() }.proofs(run, &result, only)))
+}
+
+struct Explainer<'a> {
+    program: &'a Program,
+    session: Session<'a>,
+    steps: usize,
+    /// Definitions that have been explained; once is enough.
+    seen: BTreeSet<DefineId>,
+}
+
+impl<'a> Explainer<'a> {
+    fn proofs(mut self, run: &Run<'_>, result: &PatientResult, only: Option<&str>) -> Result<Vec<Proof>, EvaluationError> {
+        let mut proofs = Vec::new();
+        for (group, (binding, found)) in run.measure.groups.iter().zip(run.measure.bindings.iter().zip(&result.groups)) {
+            for ((population, binding), membership) in group.populations.iter().zip(&binding.populations).zip(&found.memberships) {
+                let Binding::Define(define) = binding else { continue };
+                if only.is_some_and(|only| only != population.code.code() && only != population.id()) {
+                    continue;
+                }
+                let verdict = match (membership.members.is_empty(), membership.unknown.is_empty()) {
+                    (false, _) => Verdict::Yes,
+                    (true, true) => Verdict::No,
+                    (true, false) => Verdict::Unknown,
+                };
+                let mut unknown: Vec<String> = membership.unknown.values().filter(|reason| *reason != definition::UNDETERMINED).cloned().collect();
+                unknown.dedup();
+                proofs.push(Proof {
+                    group: group.id.value.clone(),
+                    population: population.id().to_owned(),
+                    code: population.code.code(),
+                    verdict,
+                    members: membership.members.len(),
+                    unknown,
+                    step: self.define(*define, 0)?,
+                });
+            }
+        }
+        Ok(proofs)
+    }
+
+    fn define(&mut self, define: DefineId, depth: usize) -> Result<Step, EvaluationError> {
+        let value = self.session.evaluate(define)?;
+        let seen = !self.seen.insert(define);
+        let Some(row) = self.program.tree().defines.get(define.index()) else { return Ok(self.step(String::new(), None, &value, Vec::new())) };
+        if seen {
+            return Ok(self.step(format!("\"{}\" (above)", row.name), None, &value, Vec::new()));
+        }
+        let because = self.parts(define, &row.body, &value, depth + 1)?;
+        Ok(self.step(format!("\"{}\"", row.name), self.place(row.library, &row.body), &value, because))
+    }
+
+    /// A part of a define's body, with what decided it.
+    fn expression(&mut self, define: DefineId, expression: &'a Expression, depth: usize) -> Result<Step, EvaluationError> {
+        if let Kind::Define(id) = &expression.kind {
+            return self.define(*id, depth);
+        }
+        let value = self.session.part(define, expression)?;
+        let library = self.program.tree().defines.get(define.index()).map(|row| row.library);
+        let because = self.parts(define, expression, &value, depth + 1)?;
+        let (what, at) = library.map_or((String::new(), None), |library| (self.source(library, expression), self.place(library, expression)));
+        Ok(self.step(what, at, &value, because))
+    }
+
+    /// What decided an expression's value.
+    fn parts(&mut self, define: DefineId, expression: &'a Expression, value: &Value, depth: usize) -> Result<Vec<Step>, EvaluationError> {
+        self.steps += 1;
+        if depth > DEPTH_MAX || self.steps > STEPS_MAX {
+            return Ok(Vec::new());
+        }
+        let operands: Vec<&'a Expression> = match &expression.kind {
+            Kind::And(_) | Kind::Or(_) => flattened(expression),
+            Kind::Operator { operator, .. } if operator.name == "Union" => flattened(expression),
+            Kind::Implies(pair) => pair.iter().collect(),
+            Kind::Define(_) => vec![expression],
+            Kind::Operator { operands, .. } | Kind::Call { operands, .. } | Kind::Coalesce(operands) => operands.iter().collect(),
+            Kind::Query(query) => query.sources.iter().map(|source| &source.expression).collect(),
+            Kind::If(parts) => parts.iter().take(1).collect(),
+            Kind::As { operand, .. } | Kind::Is { operand, .. } => vec![operand],
+            Kind::Property { source, .. } => vec![source],
+            _ => Vec::new(),
+        };
+        let own = self.source_of(define, expression);
+        let mut steps = Vec::new();
+        let varying: Vec<&'a Expression> = operands.into_iter().filter(|operand| !self.is_constant(operand)).collect();
+        for operand in varying {
+            let step = self.expression(define, operand, depth)?;
+            // A conversion that the author did not write stands at the text of its operand.
+            if step.what == own { steps.extend(step.because) } else { steps.push(step) }
+        }
+        let decided = verdict(value);
+        let any_decides = match &expression.kind {
+            Kind::And(_) => decided != Some(Verdict::Yes),
+            Kind::Or(_) => decided != Some(Verdict::No),
+            Kind::Operator { operator, .. } => operator.name == "Union" && decided == Some(Verdict::Yes),
+            _ => false,
+        };
+        if any_decides && steps.iter().any(|step| step.verdict == decided) {
+            steps.retain(|step| step.verdict == decided);
+        }
+        Ok(steps)
+    }
+
+    /// What is the same for every patient, and the patient itself, explain nothing.
+    fn is_constant(&self, expression: &Expression) -> bool {
+        match &expression.kind {
+            Kind::Literal(_) | Kind::ValueSet(_) | Kind::CodeSystem(_) | Kind::Code(_) | Kind::Concept(_) | Kind::Slot(_) | Kind::Parameter(_) => true,
+            Kind::Define(id) => self.program.define_name(*id) == "Patient",
+            Kind::Interval(parts) => self.is_constant(&parts.low) && self.is_constant(&parts.high),
+            Kind::List(items) => items.iter().all(|item| self.is_constant(item)),
+            Kind::Property { source, .. } => self.is_constant(source) && !matches!(source.kind, Kind::Define(_)),
+            Kind::Call { operands, .. } | Kind::Operator { operands, .. } => operands.iter().all(|operand| self.is_constant(operand)),
+            _ => false,
+        }
+    }
+
+    fn step(&self, what: String, at: Option<(String, usize)>, value: &Value, because: Vec<Step>) -> Step {
+        Step { what, at, value: self.brief(value), verdict: verdict(value), because }
+    }
+
+    fn source_of(&self, define: DefineId, expression: &Expression) -> String {
+        self.program.tree().defines.get(define.index()).map_or_else(String::new, |row| self.source(row.library, expression))
+    }
+
+    /// The expression as its author wrote it, on one line.
+    fn source(&self, library: LibraryId, expression: &Expression) -> String {
+        let location = self.program.tree().location(library, expression.at);
+        let text = location.as_ref().map_or("", |location| location.text());
+        clip(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    fn place(&self, library: LibraryId, expression: &Expression) -> Option<(String, usize)> {
+        let location = self.program.tree().location(library, expression.at)?;
+        let name = &self.program.tree().libraries.get(library.index())?.name;
+        Some((name.to_string(), location.line()))
+    }
+
+    /// A value in short: resources by type and id, lists by their length.
+    fn brief(&self, value: &Value) -> String {
+        let record = self.session.record();
+        match value {
+            Value::Node(node, _) => match (record.resource_type(*node), record.resource_id(*node)) {
+                (Some(kind), Some(id)) => format!("{kind}/{id}"),
+                _ => clip(&show::text(value, record)),
+            },
+            Value::List(items) => {
+                let named: Vec<String> = items.iter().take(NAMED_MAX).map(|item| self.brief(item)).collect();
+                let more = if items.len() > NAMED_MAX { ", …" } else { "" };
+                match items.len() {
+                    0 => "none".to_owned(),
+                    count => clip(&format!("{count}: {}{more}", named.join(", "))),
+                }
+            }
+            other => clip(&show::text(other, record)),
+        }
+    }
+}
+
+fn verdict(value: &Value) -> Option<Verdict> {
+    match value {
+        Value::Boolean(true) => Some(Verdict::Yes),
+        Value::Boolean(false) => Some(Verdict::No),
+        Value::Null => Some(Verdict::Unknown),
+        Value::List(items) => Some(if items.is_empty() { Verdict::No } else { Verdict::Yes }),
+        _ => None,
+    }
+}
+
+/// The operands of `a and b and c`, or of a chain of unions, as one list rather than a tower.
+fn flattened(expression: &Expression) -> Vec<&Expression> {
+    let same = |inner: &Expression| match (&inner.kind, &expression.kind) {
+        (Kind::And(_), Kind::And(_)) | (Kind::Or(_), Kind::Or(_)) => true,
+        (Kind::Operator { operator: a, .. }, Kind::Operator { operator: b, .. }) => a.name == b.name,
+        _ => false,
+    };
+    let pair: &[Expression] = match &expression.kind {
+        Kind::And(pair) | Kind::Or(pair) => &**pair,
+        Kind::Operator { operands, .. } => operands,
+        _ => return vec![expression],
+    };
+    pair.iter().flat_map(|inner| if same(inner) { flattened(inner) } else { vec![inner] }).collect()
+}
+
+fn clip(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
