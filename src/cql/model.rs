@@ -134,9 +134,17 @@ pub struct Retrievable {
     pub profile: Arc<str>,
     /// The element that `[Class: codes]` compares, if the model names one.
     pub code_path: Option<Arc<str>>,
-    /// What the profile fixes: an element (with `?`: if it is there), and (system, code) of which one must be there; no
-    /// system for a plain code. A code after `!` must not be there.
-    pub fixed: Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
+    /// What the profile fixes.
+    pub fixed: Vec<Fixed>,
+}
+
+/// What a profile fixes of one element.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// The element; with `?` at its end: if it is there.
+    pub path: Arc<str>,
+    /// (system, code) of which one must be there; no system for a plain code. A code after `!` must not be there.
+    pub any_of: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// One element of a class.
@@ -248,7 +256,11 @@ impl Model {
                     let code_path = words.next().filter(|path| *path != "-").map(Arc::from);
                     class.retrieve = Some(Retrievable { profile, code_path, fixed: Vec::new() });
                 }
-                "fixed" => class.retrieve.as_mut()?.fixed.push((words.next()?.into(), words.next()?.split(',').map(fixed_code).collect())),
+                "fixed" => class
+                    .retrieve
+                    .as_mut()?
+                    .fixed
+                    .push(Fixed { path: words.next()?.into(), any_of: words.next()?.split(',').map(fixed_code).collect() }),
                 _ => return None,
             }
         }
@@ -327,7 +339,7 @@ impl Model {
     pub fn fixed(&self, class: &str, fhir: &Model) -> Vec<FixedCodes> {
         let instance = self.instance_class(class, fhir);
         let Some(retrieve) = self.class(class).and_then(|class| class.retrieve.as_ref()) else { return Vec::new() };
-        let resolve = |(path, any_of): &(Arc<str>, Vec<(Arc<str>, Arc<str>)>)| {
+        let resolve = |Fixed { path, any_of }: &Fixed| {
             let (element, _) = fhir.resolve(&instance, path.trim_end_matches('?'))?;
             let rule = match path.ends_with('?') {
                 true => FixedRule::OneIfPresent,
@@ -344,7 +356,7 @@ impl Model {
 
     /// Classes that fix the same element to the opposite: what must and what must not be done.
     fn rivals<'a>(&'a self, own: &'a Retrievable, path: &'a str, any_of: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = Arc<str>> + 'a {
-        let opposite = move |(other, codes): &(Arc<str>, Vec<(Arc<str>, Arc<str>)>)| {
+        let opposite = move |Fixed { path: other, any_of: codes }: &Fixed| {
             let negated = |code: &Arc<str>| code.starts_with('!');
             let (first, second) = (any_of.iter().all(|(_, code)| negated(code)), codes.iter().all(|(_, code)| negated(code)));
             &**other == path && first != second

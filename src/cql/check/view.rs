@@ -157,7 +157,7 @@ impl Checker<'_> {
             } else {
                 value
             };
-            let literal = self.literal(Value::string(*wanted), Type::String, view.at);
+            let literal = self.literal(Value::string(wanted), Type::String, view.at);
             let test = match value.ty.is_list() {
                 true => self.operation("In", vec![literal, value], None, view.at),
                 false => self.operation("Equal", vec![value, literal], None, view.at),
