@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         };
         match value {
             Some(value) => made(Kind::Literal(value), ty),
-            None => self.refused(&format!("literal `{text}` is not a {ty} that can be represented")),
+            None => self.refused(&format!("literal `{text}` is no {ty} that can be represented")),
         }
     }
 

@@ -15,7 +15,8 @@ impl<'a> Reader<'a> {
     pub(super) fn retrieve(&mut self, node: &'a Json) -> Expression {
         let ty = self.named_type(text_of(node, "dataType").unwrap_or_default());
         let Type::Class(class) = &ty else {
-            return self.refused(&format!("a retrieve of `{ty}`, which is no resource"));
+            // What is no type has been reported.
+            return if ty == Type::Any { Expression::null(ty, NOWHERE) } else { self.refused(&format!("a retrieve of `{ty}`, which is no resource")) };
         };
         let fixed = text_of(node, "templateId").map(|profile| self.models.fixed_by(profile)).unwrap_or_default();
         let code = match node.get("codes") {

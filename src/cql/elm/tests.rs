@@ -1,1 +1,184 @@
 //! Small documents: what is read, and what is refused with its place.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::compile;
+use super::document::NESTING_MAX;
+use crate::cql::model::Models;
+use crate::diagnostic::{SourceFile, render_human};
+
+/// A library `T` with these defines and includes.
+fn library(defines: &[(&str, Json)], includes: Json) -> Arc<SourceFile> {
+    let rows: Vec<Json> = defines
+        .iter()
+        .map(|(name, body)| json!({ "name": name, "context": "Patient", "accessLevel": "Public", "locator": "3:1-4:9", "expression": body }))
+        .collect();
+    let document = json!({ "library": {
+        "identifier": { "id": "T", "version": "1.0.0" },
+        "usings": { "def": [{ "localIdentifier": "FHIR", "uri": "http://hl7.org/fhir", "version": "4.0.1" }] },
+        "includes": { "def": includes },
+        "statements": { "def": rows },
+    } });
+    SourceFile::new("t.json", document.to_string())
+}
+
+/// What is told about a define of this body.
+fn told(body: Json) -> String {
+    let (program, found) = compile(&library(&[("A", body)], json!([])), &[], &Models::default());
+    assert_eq!(program.is_none(), crate::diagnostic::has_errors(&found));
+    found.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("\n")
+}
+
+fn number(value: &str) -> Json {
+    json!({ "type": "Literal", "valueType": "{urn:hl7-org:elm-types:r1}Integer", "value": value, "locator": "3:11" })
+}
+
+fn encounters() -> Json {
+    json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encounter" })
+}
+
+fn over_encounters(clause: &str, inner: Json) -> Json {
+    let mut query = json!({ "type": "Query", "source": [{ "alias": "E", "expression": encounters() }] });
+    query[clause] = inner;
+    query
+}
+
+#[test]
+fn what_is_not_known_is_an_error_with_its_place() {
+    let place = "library T 1.0.0, define `A`, at 3:1-4:9 of its CQL text";
+    let table = [
+        (json!({ "type": "Repeat" }), "node `Repeat` is not supported"),
+        (json!({ "type": "Subsumes", "operand": [] }), "node `Subsumes` is not supported"),
+        (json!({ "operand": [] }), "an expression without `type`"),
+        (json!({ "type": "Count", "source": encounters(), "path": "period" }), "`Count` with `path` is not supported"),
+        (json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encounter", "dateSearch": "x" }), "`Retrieve` with `dateSearch` is not supported"),
+        (json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encouter" }), "no type `{http://hl7.org/fhir}Encouter`; did you mean `Encounter`?"),
+        (over_encounters("where", json!({ "type": "Property", "path": "statuss", "scope": "E" })), "`FHIR.Encounter` has no element `statuss`; did you mean `status`?"),
+        (over_encounters("where", json!({ "type": "AliasRef", "name": "F" })), "`AliasRef` to `F`, which is nothing here"),
+        (over_encounters("where", encounters()), "a condition of type `List<FHIR.Encounter>` instead of Boolean"),
+        (
+            over_encounters("relationship", json!([{ "type": "Beside", "alias": "F", "expression": encounters(), "suchThat": { "type": "Null" } }])),
+            "relationship `Beside` of a query is not supported",
+        ),
+        (over_encounters("sort", json!({ "by": [{ "type": "ByMagic" }] })), "sort key `ByMagic` is not supported"),
+        (json!({ "type": "ExpressionRef", "name": "B" }), "library `T` has no define `B`"),
+        (json!({ "type": "ExpressionRef", "name": "A" }), "`A` is defined by way of itself"),
+        (json!({ "type": "ExpressionRef", "name": "A", "libraryName": "Other" }), "no included library is called `Other` here"),
+        (json!({ "type": "FunctionRef", "name": "F", "operand": [] }), "no function `F`"),
+        (json!({ "type": "Exists", "operand": { "type": "Quantity", "value": 1 } }), "`Exists` does not go with (Quantity)"),
+        (
+            json!({ "type": "Literal", "valueType": "{urn:hl7-org:elm-types:r1}Integer", "value": "9999999999" }),
+            "literal `9999999999` is no Integer that can be represented",
+        ),
+        (json!({ "type": "DurationBetween", "precision": "Fortnight", "operand": [{ "type": "Today" }, { "type": "Today" }] }), "precision `Fortnight` is not known"),
+    ];
+    let wrong: Vec<_> = table
+        .into_iter()
+        .map(|(body, expected)| (told(body), format!("{expected} ({place})")))
+        .filter(|(told, expected)| told != expected)
+        .collect();
+    assert_eq!(wrong, []);
+}
+
+/// Definitions of several kinds, without a fault.
+fn sound() -> Vec<(&'static str, Json)> {
+    let sum = json!({ "type": "Add", "operand": [number("1"), number("2")] });
+    let status = json!({ "type": "Property", "path": "status.value", "scope": "E" });
+    let finished = json!({ "type": "Equal", "operand": [status, { "type": "Literal", "valueType": "{urn:hl7-org:elm-types:r1}String", "value": "finished" }] });
+    let sorted = json!({ "by": [{ "type": "ByExpression", "direction": "desc", "expression": { "type": "Property", "path": "start.value", "source": { "type": "IdentifierRef", "name": "period" } } }] });
+    let choice = json!({ "type": "As", "operand": { "type": "Null" }, "asTypeSpecifier": { "type": [], "choice": [{ "type": "NamedTypeSpecifier", "name": "{urn:hl7-org:elm-types:r1}Date" }, { "type": "NamedTypeSpecifier", "name": "{http://hl7.org/fhir}Period" }] } });
+    vec![
+        ("A", sum),
+        ("B", over_encounters("where", finished)),
+        ("C", over_encounters("sort", sorted)),
+        ("D", choice),
+        (
+            "E",
+            json!({ "type": "Filter", "scope": "X", "source": encounters(), "condition": { "type": "Is", "isType": "{http://hl7.org/fhir}Encounter", "operand": { "type": "Current", "scope": "X" } } }),
+        ),
+    ]
+}
+
+#[test]
+fn what_is_known_is_read() {
+    let (program, found) = compile(&library(&sound(), json!([])), &[], &Models::default());
+    assert_eq!(render_human(&found, false), "");
+    let program = program.expect("a program");
+    let types: Vec<String> = program.defines("T").iter().map(|(define, name)| format!("{name} {}", program.define_type(*define))).collect();
+    assert_eq!(types, ["A Integer", "B List<FHIR.Encounter>", "C List<FHIR.Encounter>", "D Choice<Date, FHIR.Period>", "E List<FHIR.Encounter>"]);
+}
+
+/// Every place of a document, as a JSON pointer.
+fn places(json: &Json, here: &str, found: &mut Vec<String>) {
+    found.push(here.to_owned());
+    match json {
+        Json::Object(fields) => fields.iter().for_each(|(name, inner)| places(inner, &format!("{here}/{name}"), found)),
+        Json::Array(items) => items.iter().enumerate().for_each(|(index, inner)| places(inner, &format!("{here}/{index}"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_damage_makes_it_panic() {
+    let whole: Json = serde_json::from_str(&library(&sound(), json!([])).text).expect("JSON");
+    let mut all = Vec::new();
+    places(&whole, "", &mut all);
+    let mut refused = 0;
+    for place in &all {
+        for damage in [Json::Null, json!("x"), json!([]), json!({})] {
+            let mut broken = whole.clone();
+            if let Some(spot) = broken.pointer_mut(place) {
+                *spot = damage;
+            }
+            let (program, found) = compile(&SourceFile::new("broken.json", broken.to_string()), &[], &Models::default());
+            assert_eq!(program.is_none(), crate::diagnostic::has_errors(&found), "{place}");
+            refused += usize::from(program.is_none());
+        }
+    }
+    assert!(refused > all.len(), "{refused} of {} damaged documents were refused", all.len() * 4);
+}
+
+#[test]
+fn includes_are_found_by_name_namespace_and_version() {
+    let shared = |version: &str| {
+        let identifier = json!({ "id": "Shared", "system": "http://example.org/logic", "version": version });
+        SourceFile::new("shared.json", json!({ "library": { "identifier": identifier } }).to_string())
+    };
+    let shared = [shared("1.0.0"), shared("2.0.0")];
+    let told = |path: &str, version: &str| {
+        let include = json!([{ "localIdentifier": "S", "path": path, "version": version }]);
+        let (_, found) = compile(&library(&[], include), &shared, &Models::default());
+        found
+            .iter()
+            .map(|finding| format!("{} / {}", finding.message, finding.help.clone().unwrap_or_default()))
+            .collect::<String>()
+    };
+    assert_eq!(told("Shared", "1.0.0"), "");
+    assert_eq!(told("http://example.org/logic/Shared", "2.0.0"), "");
+    assert_eq!(told("Shared", "3.0.0"), "no library `Shared` of version `3.0.0`, which library `T` includes / it is here in version 1.0.0, 2.0.0");
+    assert_eq!(told("Sharde", "1.0.0"), "no library `Sharde` of version `1.0.0`, which library `T` includes / did you mean `Shared`?");
+}
+
+#[test]
+fn deep_documents_are_read_or_refused() {
+    let nested = |depth: usize| {
+        let (open, close) = (r#"{"type":"Not","operand":"#.repeat(depth), "}".repeat(depth));
+        let head = r#"{"library":{"identifier":{"id":"T"},"statements":{"def":[{"name":"A","expression":"#;
+        SourceFile::new("deep.json", format!(r#"{head}{open}{{"type":"Null"}}{close}}}]}}}}}}"#))
+    };
+    let (program, found) = compile(&nested(NESTING_MAX - 10), &[], &Models::default());
+    assert!(program.is_some(), "{}", render_human(&found, false));
+    drop(program);
+    let (program, found) = compile(&nested(NESTING_MAX), &[], &Models::default());
+    assert!(program.is_none() && found[0].message.starts_with("this ELM is nested deeper than"), "{}", render_human(&found, false));
+}
+
+#[test]
+fn what_is_no_elm_says_so() {
+    let told = |text: &str| compile(&SourceFile::new("x.json", text), &[], &Models::default()).1[0].message.clone();
+    assert_eq!(told("{}"), "this JSON is not ELM: it has no `library`");
+    assert_eq!(told(r#"{"library":{}}"#), "this ELM library has no `identifier.id`");
+    assert!(told(r#"{"library":"#).starts_with("this is not JSON: "), "{}", told("{"));
+}
