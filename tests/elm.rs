@@ -125,6 +125,33 @@ fn ours(measure: &Measure, setting: &Setting, period: Period, lines: &[Vec<u8>])
     counts.filter(|(code, _)| !code.ends_with("observation")).collect()
 }
 
+/// A Bundle whose libraries have no CQL text is run from their ELM without being asked to.
+#[test]
+fn a_measure_that_has_elm_alone_gives_the_same_populations() {
+    let packs = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
+    let mut compared = 0;
+    for path in measures::find(&packs).unwrap() {
+        let cases = measures::read(&path).unwrap().cases;
+        let (loaded, _) = measures::load(&[path], &[], &Choices::default());
+        let loaded = loaded.expect("a measure");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bundle.json");
+        std::fs::write(&file, bundle(&loaded.measures[0], &loaded.value_sets).to_string()).unwrap();
+        let (from_elm, found) = measures::load(&[file], &[], &Choices::default());
+        let from_elm = from_elm.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+        let setting = |loaded| measures::setting(loaded, &TimeZone::get("America/New_York").unwrap(), "2026-11-24T00:00:00Z".parse().unwrap());
+        for source in &cases {
+            let case = measure::case::parse(source, &loaded.measures[0]).0.expect("a case");
+            for expectation in case.expectations.iter().filter(|_| case.parameters.is_empty()) {
+                let counts = [&loaded, &from_elm].map(|loaded| ours(&loaded.measures[0], &setting(loaded), expectation.period, &case.lines));
+                assert_eq!(counts[0], counts[1], "{}", case.title);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 50, "{compared}");
+}
+
 /// The ELM of our measures gives the same populations in fqm-execution. `.ci/run` installs it and sets
 /// `WATERSHED_INTEROP_FQM` to its folder; without it the test is skipped aloud.
 #[test]

@@ -1,6 +1,7 @@
 //! `watershed cql`: the bare language. Check a library, evaluate its defines, write it as ELM.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -183,7 +184,13 @@ fn libraries(files: &[PathBuf], folders: &[PathBuf]) -> Result<Libraries, Failur
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "cql")) {
-            libraries.add(&source(&path)?);
+            match source(&path) {
+                Ok(text) => libraries.add(&text),
+                // A neighbour that nobody may ever include is no reason to refuse this file.
+                Err(fault) => {
+                    let _ = writeln!(std::io::stderr(), "warning: {}; left out", fault.message);
+                }
+            }
         }
     }
     Ok(libraries)

@@ -97,7 +97,7 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
 
 fn digest(files: &Files) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut texts: Vec<&str> = files.cql.iter().chain(&files.libraries).map(|file| file.text.as_str()).collect();
+    let mut texts: Vec<&str> = files.cql.iter().chain(&files.libraries).chain(&files.elm).map(|file| file.text.as_str()).collect();
     texts.sort_unstable();
     for text in std::iter::once(files.definition.text.as_str()).chain(texts) {
         context.update(&(text.len() as u64).to_be_bytes());
@@ -108,7 +108,9 @@ fn digest(files: &Files) -> String {
 
 /// The logic, from CQL text or from ELM.
 fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Program> {
-    if let (Logic::Elm, [root, shared @ ..]) = (logic, files.elm.as_slice()) {
+    // Where a Library has no CQL text the ELM of all is run: one form cannot include the other.
+    let incomplete = files.cql.len() + files.libraries.len() < files.elm.len();
+    if let (true, [root, shared @ ..]) = (logic == Logic::Elm || incomplete, files.elm.as_slice()) {
         let (program, more) = cql::elm::compile(root, shared, models);
         found.extend(more);
         return program;
