@@ -137,3 +137,31 @@ fn early_elective_delivery() {
     let found = same_in_all_ways(&program, "EarlyElectiveDelivery", &lines);
     expect(&found, &[("Initial Population", "{1}"), ("Denominator", "{1}"), ("Denominator Exclusion", "{0}"), ("Numerator", "{1}")]);
 }
+
+/// Data larger than the memory asked for are read a part of the patients at a time; nothing of the report may show it.
+#[test]
+fn a_report_is_the_same_in_any_memory_and_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let watershed = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let path = data.to_str().unwrap();
+    watershed(&["sandbox", "generate", "--profile", "lakeside", "--patients", "450", "--as-of", "2026-11-01", "--out", path]);
+    let bytes: u64 = std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes > 8 << 20, "{bytes} bytes fit into 16 MiB at once");
+    let evaluate = |more: &[&str]| {
+        let mut arguments = vec!["evaluate", "--measure", "mappings/measures/ibd/remission", "--data", path, "--period", "2026-01", "--report", "subject-list"];
+        arguments.extend(more);
+        watershed(&arguments)
+    };
+    let whole = evaluate(&["--threads", "1"]);
+    assert!(whole.len() > 2_000);
+    assert_eq!(evaluate(&["--memory", "16MiB", "--threads", "2"]), whole);
+}

@@ -21,16 +21,6 @@ const UPSTREAM: &str = include_str!("published_upstream.txt");
 /// When the cases are evaluated: `Now()` is after every measurement period.
 const NOW: &str = "2027-01-01T00:00:00Z";
 
-fn yardstick(name: &str) -> Option<PathBuf> {
-    let shared = std::env::var("WATERSHED_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").to_owned());
-    let folder = Path::new(&shared).join("conformance").join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: {} absent", folder.display());
-    None
-}
-
 /// What one measure did.
 #[derive(Default)]
 struct Tally {
@@ -166,7 +156,7 @@ fn populations(what: &str, wanted: &Value, own: &Value, text: &mut String) {
 
 /// Every measure of a publication, on as many threads as there are cores.
 fn publication(name: &str, logic: Logic) -> Option<BTreeMap<String, Tally>> {
-    let root = yardstick(name)?;
+    let root = crate::cql_suite::yardstick(name)?;
     let queue = Mutex::new(folders(&root));
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
