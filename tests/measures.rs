@@ -240,7 +240,7 @@ fn commands_say_what_is_wrong_and_exit_by_its_kind() {
         (&["2026-01", "--parameter", "Age"], 2, "has no `=`"),
         (&["2026-01", "--parameter", "Age Limit Year=20"], 3, "did you mean `Age Limit Years`?"),
         (&["2026-01", "--parameter", "Age Limit Years=young"], 3, "`young` is no Integer"),
-        (&["2026-01", "--memory", "1GB"], 2, "not implemented yet"),
+        (&["2026-01", "--memory", "much"], 2, "`--memory much` is no size of at least 16MiB"),
     ] {
         let (found, _, err) = with(more);
         assert!(found == code && err.contains(part), "{more:?}: {found} {err}");

@@ -139,21 +139,20 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
 
 /// A size as `512MB`, `1GiB` or bytes.
 fn memory(text: &str) -> Result<u64, Failure> {
-    let wrong = || Failure::usage(format!("`--memory {text}` is not a size")).hint("write a number with KB, MB, GB, KiB, MiB or GiB, as `512MB`");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        _ => return Err(wrong()),
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit: Option<u64> = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1_000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "kib" | "k" => Some(1 << 10),
+        "mib" | "m" => Some(1 << 20),
+        "gib" | "g" => Some(1 << 30),
+        _ => None,
     };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes >= MEMORY_MIN);
-    bytes.ok_or_else(|| Failure::usage(format!("`--memory {text}` is less than 16MiB or no size")).hint("write a number with KB, MB, GB, KiB, MiB or GiB, as `512MB`"))
+    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let wrong = || Failure::usage(format!("`--memory {text}` is no size of at least 16MiB")).hint("write a number with KB, MB, GB, KiB, MiB or GiB, as `512MB`");
+    bytes.filter(|bytes| *bytes >= MEMORY_MIN).ok_or_else(wrong)
 }
 
 fn periods(texts: &[String]) -> Result<Vec<Period>, Failure> {
