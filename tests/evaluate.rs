@@ -165,3 +165,23 @@ fn a_report_is_the_same_in_any_memory_and_on_any_number_of_threads() {
     assert!(whole.len() > 2_000);
     assert_eq!(evaluate(&["--memory", "16MiB", "--threads", "2"]), whole);
 }
+
+/// A definition that doubles its work, its text or its list again and again is refused, neither run for ever nor given all memory.
+#[test]
+fn work_that_doubles_ends_with_an_error_that_names_it() {
+    let doubling = |first: &str, next: &dyn Fn(usize) -> String| {
+        let defines: String = (1..60).map(|step| format!("define D{step}: {}\n", next(step - 1))).collect();
+        format!("library Doubling\ncontext Unfiltered\ndefine D0: {first}\n{defines}")
+    };
+    let texts = doubling("'ab'", &|before| format!("D{before} + D{before}"));
+    let lists = doubling("{1}", &|before| format!("flatten {{D{before}, D{before}}}"));
+    let functions: String = (1..60).map(|step| format!("define function F{step}(a Integer): F{0}(a) + F{0}(a)\n", step - 1)).collect();
+    let functions = format!("library Doubling\ncontext Unfiltered\ndefine function F0(a Integer): a\n{functions}define D59: F59(1)\n");
+    for (text, expected) in [(texts, "a text of more than"), (lists, "a list of more than"), (functions, "does the work double")] {
+        let (program, found) = cql::compile(&[SourceFile::new("doubling.cql", text)], &Libraries::default(), &Models::default());
+        let program = program.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+        let (record, environment) = (Record::default(), environment(("2026-01-01", "2026-01-31")));
+        let fault = Session::new(&program, &environment, &record).evaluate(program.define("Doubling", "D59").unwrap()).unwrap_err();
+        assert!(fault.message.contains(expected), "{}", fault.message);
+    }
+}

@@ -33,6 +33,13 @@ pub use reason::{Reason, ReasonKind};
 /// Deepest nesting of expressions and calls; deeper is an error. Fits the 2 MiB stack of a thread.
 pub const DEPTH_MAX: usize = 300;
 
+/// Most expressions evaluated for one patient and period: published measures need some hundred thousand. A definition that
+/// doubles its work with every step ends here, not never.
+pub const STEPS_MAX: u64 = 50_000_000;
+/// Most items of a list, and bytes of a text, that an operator may return.
+const ITEMS_MAX: usize = 5_000_000;
+const TEXT_BYTES_MAX: usize = 64 << 20;
+
 /// Everything that a result depends on beside the program and the record.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -94,6 +101,7 @@ pub struct Session<'a> {
     library: LibraryId,
     within: Option<&'a str>,
     depth: usize,
+    steps: u64,
     collects: bool,
     messages: BTreeSet<String>,
 }
@@ -111,6 +119,7 @@ impl<'a> Session<'a> {
             library: LibraryId(0),
             within: None,
             depth: 0,
+            steps: 0,
             collects: false,
             messages: BTreeSet::new(),
         }
@@ -232,6 +241,10 @@ impl<'a> Session<'a> {
         if self.depth >= DEPTH_MAX {
             return Err(self.fault_at(expression, format!("nested deeper than {DEPTH_MAX} levels; is a function calling itself?")));
         }
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(self.fault_at(expression, format!("more than {STEPS_MAX} steps for one patient: does the work double with every definition or row?")));
+        }
         self.depth += 1;
         let outcome = self.dispatch(expression, frame);
         self.depth -= 1;
@@ -291,7 +304,12 @@ impl<'a> Session<'a> {
             return outcome;
         }
         let operands = self.values(operands, frame)?;
-        self.apply(operator, &operands, precision).map_err(|fault| self.fault_at(expression, fault.message))
+        let value = self.apply(operator, &operands, precision).map_err(|fault| self.fault_at(expression, fault.message))?;
+        match &value {
+            Value::List(items) if items.len() > ITEMS_MAX => Err(self.fault_at(expression, format!("a list of more than {ITEMS_MAX} items"))),
+            Value::String(text) if text.len() > TEXT_BYTES_MAX => Err(self.fault_at(expression, format!("a text of more than {TEXT_BYTES_MAX} bytes"))),
+            _ => Ok(value),
+        }
     }
 
     fn apply(&self, operator: &Operator, operands: &[Value], precision: Option<Precision>) -> Result<Value, Fault> {
