@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
         }
         self.steps += 1;
         if self.steps > STEPS_MAX {
-            return Err(self.fault_at(expression, format!("more than {STEPS_MAX} steps for one patient: does the work double with every definition or row?")));
+            return Err(self.too_many_steps(expression));
         }
         self.depth += 1;
         let outcome = self.dispatch(expression, frame);
@@ -304,12 +304,23 @@ impl<'a> Session<'a> {
             return outcome;
         }
         let operands = self.values(operands, frame)?;
-        let value = self.apply(operator, &operands, precision).map_err(|fault| self.fault_at(expression, fault.message))?;
+        self.bounded(expression, self.apply(operator, &operands, precision))
+    }
+
+    /// What an operator returned, if it is not too large. Apart, so that the frames of nested expressions stay small.
+    #[inline(never)]
+    fn bounded(&self, expression: &Expression, outcome: Result<Value, Fault>) -> Outcome {
+        let value = outcome.map_err(|fault| self.fault_at(expression, fault.message))?;
         match &value {
             Value::List(items) if items.len() > ITEMS_MAX => Err(self.fault_at(expression, format!("a list of more than {ITEMS_MAX} items"))),
             Value::String(text) if text.len() > TEXT_BYTES_MAX => Err(self.fault_at(expression, format!("a text of more than {TEXT_BYTES_MAX} bytes"))),
             _ => Ok(value),
         }
+    }
+
+    #[inline(never)]
+    fn too_many_steps(&self, expression: &Expression) -> EvaluationError {
+        self.fault_at(expression, format!("more than {STEPS_MAX} steps for one patient: does the work double with every definition or row?"))
     }
 
     fn apply(&self, operator: &Operator, operands: &[Value], precision: Option<Precision>) -> Result<Value, Fault> {
