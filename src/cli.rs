@@ -308,17 +308,13 @@ pub fn site(path: &Path) -> Result<Loaded<config::Site>, Failure> {
 
 /// The site's state, beside a daemon that may be at work; `None` before its first night.
 pub fn state(site: &Loaded<config::Site>) -> Result<Option<Store>, Failure> {
-    let path = config::setup::state_file(site);
-    if !path.exists() {
-        return Ok(None);
-    }
-    Store::open_beside(&path).map(Some).map_err(state_failure)
+    Store::open_beside(&config::setup::state_file(site)).map_err(state_failure)
 }
 
 /// Whose turn it is when the state database cannot be used.
 pub fn state_failure(error: StoreError) -> Failure {
     match error {
-        StoreError::Newer { .. } | StoreError::Checksum { .. } => Failure::configuration(error.to_string()),
+        StoreError::Newer { .. } | StoreError::Older { .. } | StoreError::Checksum { .. } => Failure::configuration(error.to_string()),
         StoreError::Locked { .. } => Failure::unreachable(error.to_string()).hint("`watershed status` and `watershed outbox` look beside a running adapter"),
         _ => Failure::unreachable(error.to_string()),
     }

@@ -47,6 +47,14 @@ pub enum StoreError {
         /// Highest number this program knows.
         known: i64,
     },
+    /// The file was written by an earlier version, and only looked at.
+    #[error("state database has schema {found}, this version reads {known}; start this version's `watershed run`, which brings it up to date")]
+    Older {
+        /// Schema number in the file.
+        found: i64,
+        /// The number this program reads.
+        known: i64,
+    },
     /// An applied schema file differs from the one in this program.
     #[error("schema file `{name}` differs from the one applied to this database; the data comes from a different build")]
     Checksum {
@@ -77,18 +85,28 @@ impl Store {
         let lock = lock_beside(path)?;
         create_private(path)?;
         let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
         configure(&connection)?;
         migrate(&mut connection, MIGRATIONS)?;
         Ok(Store { connection: Mutex::new(connection), _lock: Some(lock) })
     }
 
     /// Opens an existing database beside a running process, for looking and for small changes by commands.
-    /// Does not create and does not migrate.
-    pub fn open_beside(path: &Path) -> Result<Store, StoreError> {
+    /// Does not create and does not migrate; `None` while there is nothing in it yet.
+    pub fn open_beside(path: &Path) -> Result<Option<Store>, StoreError> {
+        if !path.exists() {
+            return Ok(None);
+        }
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         configure(&connection)?;
-        refuse_newer(&connection, MIGRATIONS)?;
-        Ok(Store { connection: Mutex::new(connection), _lock: None })
+        let known = MIGRATIONS.len() as i64;
+        match schema_number(&connection)? {
+            0 => Ok(None),
+            found if found > known => Err(StoreError::Newer { found, known }),
+            found if found < known => Err(StoreError::Older { found, known }),
+            _ => Ok(Some(Store { connection: Mutex::new(connection), _lock: None })),
+        }
     }
 
     /// A database that lives as long as the value; for tests and for one-off evaluations.
@@ -141,27 +159,30 @@ fn private_options() -> OpenOptions {
     options
 }
 
-/// Settings every connection needs: WAL, a sync at each commit (a power cut loses nothing acknowledged), foreign keys.
-pub fn configure(connection: &Connection) -> Result<(), StoreError> {
+/// Settings every connection needs: patience, a sync at each commit (a power cut loses nothing acknowledged), foreign keys.
+fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
     Ok(())
 }
 
-/// Applies the schema files that are not applied yet, each in its own transaction, and verifies the others' checksums.
-pub fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
-    connection.execute_batch(
+/// Verifies the checksums of the schema files applied so far and applies the others, in one transaction:
+/// who looks at the same moment sees the old schema or the new one.
+fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (found, known) = (schema_number(&transaction)?, migrations.len() as i64);
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_migration (
             number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL) STRICT",
     )?;
-    refuse_newer(connection, migrations)?;
     for (index, (name, sql)) in migrations.iter().enumerate() {
         let number = index as i64 + 1;
         let sha256 = sha256_hex(sql.as_bytes());
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let applied: Option<String> = transaction.query_row("SELECT sha256 FROM schema_migration WHERE number = ?1", [number], |row| row.get(0)).optional()?;
         match applied {
             Some(applied) if applied == sha256 => {}
@@ -171,15 +192,17 @@ pub fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Resu
                 transaction.execute("INSERT INTO schema_migration (number, name, sha256) VALUES (?1, ?2, ?3)", rusqlite::params![number, name, sha256])?;
             }
         }
-        transaction.commit()?;
     }
+    transaction.commit()?;
     Ok(())
 }
 
-fn refuse_newer(connection: &Connection, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
-    let found: i64 = connection.query_row("SELECT coalesce(max(number), 0) FROM schema_migration", [], |row| row.get(0))?;
-    let known = migrations.len() as i64;
-    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(()) }
+/// How many schema files have been applied; 0 for a file without any.
+fn schema_number(connection: &Connection) -> Result<i64, StoreError> {
+    if !connection.table_exists(None, "schema_migration")? {
+        return Ok(0);
+    }
+    Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM schema_migration", [], |row| row.get(0))?)
 }
 
 /// SHA-256 of `bytes` in lower-case hexadecimal.
@@ -206,9 +229,27 @@ mod tests {
         let path = folder.path().join("state.db");
         let first = Store::open(&path).unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Locked { .. })));
-        assert!(Store::open_beside(&path).is_ok());
+        assert!(Store::open_beside(&path).unwrap().is_some());
         drop(first);
         Store::open(&path).unwrap();
+    }
+
+    #[test]
+    fn who_looks_beside_a_starting_process_sees_nothing_or_a_whole_schema() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        assert!(Store::open_beside(&path).unwrap().is_none(), "no file");
+        std::fs::write(&path, "").unwrap();
+        assert!(Store::open_beside(&path).unwrap().is_none(), "a file just created");
+        let mut starting = Connection::open(&path).unwrap();
+        migrate(&mut starting, &MIGRATIONS[..1]).unwrap();
+        assert!(matches!(Store::open_beside(&path), Err(StoreError::Older { found: 1, .. })), "an earlier version's");
+        drop(starting);
+        std::fs::remove_file(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| while Store::open_beside(&path).unwrap().is_none() {});
+            Store::open(&path).unwrap();
+        });
     }
 
     #[test]
