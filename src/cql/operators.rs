@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use jiff::tz::TimeZone;
 
+use super::types::Type;
 use super::value::{DateTime, Precision, Value};
 use crate::fhir::record::Record;
 use crate::terminology::ValueSets;
@@ -199,6 +200,15 @@ static BY_NAME: LazyLock<BTreeMap<&'static str, &'static Operator>> = LazyLock::
 /// The row of that ELM name.
 pub fn operator(name: &str) -> Option<&'static Operator> {
     BY_NAME.get(name).copied()
+}
+
+/// The row of that ELM name for operands of these types: where the specification treats the null of one type otherwise
+/// than that of another, types decide, because a null at run time has none.
+pub fn typed(name: &str, operands: &[Type]) -> Option<&'static Operator> {
+    match (name, operands) {
+        ("Length", [Type::List(_)]) => Some(&list::LENGTH),
+        _ => operator(name),
+    }
 }
 
 /// All rows, by chapter.

@@ -260,9 +260,11 @@ impl Checker<'_> {
     }
 }
 
-/// At most 28 digits with at most 8 after the point.
+/// At most 28 digits in all with at most 8 after the point; never rounded.
 fn decimal(digits: &str) -> Option<Decimal> {
-    digits.parse::<Decimal>().ok().filter(|number| number.scale() <= 8)
+    let limit = Decimal::from_i128_with_scale(10_i128.pow(28), 0);
+    let exact = Decimal::from_str_exact(digits).or_else(|_| Decimal::from_str_exact(digits.trim_end_matches('0').trim_end_matches('.')));
+    exact.ok().filter(|number| number.scale() <= 8 && *number < limit)
 }
 
 fn bare(text: &str) -> &str {

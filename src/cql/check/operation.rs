@@ -2,7 +2,7 @@
 
 use super::{Checker, overload};
 use crate::cql::ast::{self, Bound, Kind as Written};
-use crate::cql::operators::operator;
+use crate::cql::operators::{self, operator};
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{Precision, Value};
@@ -220,7 +220,7 @@ impl Checker<'_> {
     pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         for name in [Some(name), point_form(name)].into_iter().flatten() {
-            let Some(row) = operator(name) else { continue };
+            let Some(row) = operators::typed(name, &types) else { continue };
             let fit = overload::signature(&self.conversions, &types, row.signatures);
             let Some(fit) = fit.or_else(|| self.mixed_lists(name, &types)) else {
                 continue;

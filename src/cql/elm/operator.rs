@@ -6,7 +6,7 @@ use super::definition::Reader;
 use super::document::text_of;
 use super::expression::{NOWHERE, made};
 use crate::cql::check::overload;
-use crate::cql::operators::operator;
+use crate::cql::operators::{self, operator};
 use crate::cql::typed::{Expression, FunctionId, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{Precision, Value};
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         let point_form = POINT_FORMS.iter().find(|(interval, _)| *interval == name).map(|(_, point)| *point);
         for name in [Some(name), point_form].into_iter().flatten() {
-            let Some(row) = operator(name) else { continue };
+            let Some(row) = operators::typed(name, &types) else { continue };
             if let Some(ty) = self.set_type(name, &types) {
                 return Ok(made(Kind::Operator { operator: row, operands, precision }, ty));
             }

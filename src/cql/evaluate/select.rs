@@ -85,10 +85,14 @@ impl<'a> Session<'a> {
         let low_closed = self.truth(&parts.low_closed, frame)?;
         let high = self.expression(&parts.high, frame)?;
         let high_closed = self.truth(&parts.high_closed, frame)?;
-        if low_closed.is_none() && high_closed.is_none() {
+        // `Interval[null, null]` of no known point type has no bounds that it could reach.
+        let boundless = expression.ty.point() == Some(&Type::Any) && low.is_null() && high.is_null();
+        if boundless || (low_closed.is_none() && high_closed.is_none()) {
             return Ok(Value::Null);
         }
-        if comparison::order(&low, &high, None, &self.context) == Some(Ordering::Greater) {
+        let order = comparison::order(&low, &high, None, &self.context);
+        let empty = order == Some(Ordering::Equal) && !(low_closed == Some(true) && high_closed == Some(true));
+        if order == Some(Ordering::Greater) || empty {
             let written = |expression: &Expression| matches!(expression.kind, Kind::Literal(_));
             if written(&parts.low) && written(&parts.high) {
                 return Err(self.fault_at(expression, "the interval's low bound is greater than its high bound"));

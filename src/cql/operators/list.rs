@@ -25,12 +25,27 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
+/// `Length` of what is known to be a list: a missing list has no elements, while the length of a missing text is unknown.
+pub(super) static LENGTH: Operator = Operator {
+    name: "Length",
+    section: "20 List",
+    signatures: &[Signature { operands: &[LIST], result: super::Pattern::Integer }],
+    takes_precision: false,
+    nulls: Nulls::Handled,
+    call: length,
+    examples: &[],
+};
+
 /// Equality where two nulls are the same, as lists see their elements.
 pub(super) fn same(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
     if left.is_null() || right.is_null() {
         return Some(left.is_null() && right.is_null());
     }
     equal(left, right, context)
+}
+
+fn length(call: &Call<'_>) -> Result<Value, Fault> {
+    Ok(i32::try_from(items(call.operand(0)).len()).map_or(Value::Null, Value::Integer))
 }
 
 fn same_at(left: &Value, right: &Value, precision: Option<Precision>, context: &Context<'_>) -> Option<bool> {
