@@ -95,6 +95,23 @@ impl Location {
         self.source.text.get(start..end).unwrap_or("")
     }
 
+    /// The first place of a word at or after the start of this one; this place where the text has none.
+    pub fn first(&self, word: &str) -> Location {
+        let start = self.bytes().0;
+        let found = self.source.text.get(start..).and_then(|rest| rest.find(word)).map(|at| start + at);
+        self.of_word(found, word)
+    }
+
+    /// The last place of a word before this one; this place where there is none.
+    pub fn last_before(&self, word: &str) -> Location {
+        self.of_word(self.before().rfind(word), word)
+    }
+
+    fn of_word(&self, start: Option<usize>, word: &str) -> Location {
+        let span = start.map(|start| Span::new(start as u32, (start + word.len()) as u32));
+        Location { source: self.source.clone(), span: span.unwrap_or(self.span) }
+    }
+
     fn before(&self) -> &str {
         self.source.text.get(..self.bytes().0).unwrap_or("")
     }
@@ -353,15 +370,29 @@ pub fn render_json(diagnostics: &[Diagnostic]) -> serde_json::Value {
     sorted(diagnostics).into_iter().map(object).collect()
 }
 
-/// The name most like the wanted one, if any is near enough to be a slip: case apart, or a third of its letters changed.
+/// Letters with which a name must begin to be taken for the beginning of another.
+const BEGINNING_MIN: usize = 4;
+
+/// The name most like the wanted one, if any is near enough to be a slip: case apart, a third of its letters changed, or
+/// its end left out.
 pub fn nearest<'a>(wanted: &str, among: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let lower = wanted.to_lowercase();
-    let limit = (wanted.chars().count() / 3).max(1);
-    let scored = among.filter(|name| *name != wanted).map(|name| {
-        let distance = strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-        (distance, name)
+    let scored = among.filter(|name| *name != wanted).filter_map(|name| {
+        let other = name.to_lowercase();
+        let (own, other) = after_common_path(&lower, &other);
+        let limit = (own.chars().count() / 3).max(1);
+        let begins = own.len().min(other.len()) >= BEGINNING_MIN && (own.starts_with(other) || other.starts_with(own));
+        let distance = strsim::damerau_levenshtein(own, other);
+        (distance <= limit || begins).then_some((distance, name))
     });
-    scored.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
+    scored.min().map(|(_, name)| name)
+}
+
+/// Of two URLs only what differs counts: else every value set of a publisher is like every other.
+fn after_common_path<'a>(left: &'a str, right: &'a str) -> (&'a str, &'a str) {
+    let common = left.bytes().zip(right.bytes()).take_while(|(one, other)| one == other).count();
+    let cut = left.as_bytes().get(..common).and_then(|same| same.iter().rposition(|byte| *byte == b'/')).map_or(0, |slash| slash + 1);
+    (left.get(cut..).unwrap_or(left), right.get(cut..).unwrap_or(right))
 }
 
 /// A fault in a YAML file as a finding with its line and column.
@@ -380,9 +411,57 @@ pub fn from_yaml(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagn
         }
         None => (message, None),
     };
+    let (message, help) = in_words(&message);
+    let is_missing = message.ends_with("is missing");
     let mut diagnostic = Diagnostic::error(message);
-    diagnostic.at = at;
+    diagnostic.at = if is_missing { at.map(|at| start_of_mapping(&at)) } else { at };
+    diagnostic.help = help.map(str::to_owned);
     diagnostic
+}
+
+/// What the YAML reader says, as its users would say it, and what to do.
+fn in_words(message: &str) -> (String, Option<&'static str>) {
+    let named = message.split('`').nth(1).unwrap_or_default();
+    if message.starts_with("missing field") {
+        return (format!("the field `{named}` is missing"), None);
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        return (rest.replacen(", expected one of", " is not known here, expected one of", 1), None);
+    }
+    if let Some(rest) = message.strip_prefix("duplicate mapping key: ") {
+        let key = rest.split(',').next().unwrap_or(rest);
+        return (format!("the key `{key}` is given twice"), Some("leave one of them out"));
+    }
+    match message {
+        "invalid u64" | "invalid u32" | "invalid usize" => ("expected a whole number that is not negative".to_owned(), None),
+        "mapping values are not allowed in this context" => (message.to_owned(), Some("put a text that holds `: ` in quotes")),
+        "while parsing a block mapping, did not find expected key" => (message.to_owned(), Some("keys of one level begin in one column")),
+        _ => (message.to_owned(), None),
+    }
+}
+
+/// The first line of the mapping in whose last line the reader noticed that something is missing.
+fn start_of_mapping(at: &Location) -> Location {
+    let column = at.column() - 1;
+    let lines: Vec<&str> = at.source.text.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let mut first = at.line();
+    for number in (1..at.line()).rev() {
+        let line = lines.get(number - 1).copied().unwrap_or_default();
+        if !blank(line) && indent(line) < column {
+            break;
+        }
+        if !blank(line) && indent(line) == column {
+            first = number;
+            if line.trim_start().starts_with('-') {
+                break;
+            }
+        }
+    }
+    let start = at.source.offset(first, column + 1);
+    let word = at.source.text.get(start..).and_then(|rest| rest.find([':', '\n'])).unwrap_or(0);
+    Location::new(&at.source, Span::new(start as u32, (start + word) as u32))
 }
 
 /// The YAML reader says the place within its message too; we show it in one way only.

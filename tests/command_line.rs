@@ -246,7 +246,7 @@ fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once
     let mut lines: Vec<String> = said.json()["findings"].as_array().unwrap().iter().map(place).collect();
     lines.sort();
     insta::assert_snapshot!(lines.join("\n").replace(&folder.path().display().to_string(), "FOLDER"), @"
-    mappings/measures/hac/clabsi/cases/04-infection.yaml:19:14 the measure has no population `denominator-observatoin`
+    mappings/measures/hac/clabsi/cases/04-infection.yaml:20:58 the measure has no population `denominator-observatoin`
     mappings/measures/ibd/remission/ibd-remission.cql:37:3 no function `exist`
     mappings/sites/harbor.yaml:34:16 FHIR R4 has no resource type `Devise`
     mappings/sites/harbor.yaml:9:16 no race and ethnicity policy is named `us-core`

@@ -13,6 +13,7 @@ mod evaluate;
 mod explain;
 mod interoperability;
 mod measures;
+mod mistakes;
 mod pipeline;
 mod published;
 mod registry;

@@ -197,6 +197,8 @@ fn judge(name: &str, form: &str, tallies: &BTreeMap<String, Tally>) -> Vec<Strin
         for (case, difference) in &tally.wrong {
             if !listed.contains(&(measure.as_str(), case.as_str())) {
                 faults.push(format!("{measure} {case}: {difference}"));
+            } else if show {
+                println!("listed: {measure} {case}: {difference}");
             }
         }
         for (_, case) in listed.iter().filter(|(own, case)| own == measure && !tally.wrong.contains_key(*case)) {

@@ -160,8 +160,12 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         by_name.insert(&source.name, source);
     }
     let mut sets = ValueSets::new();
+    let mut broken = Vec::new();
     for source in by_name.values() {
         let (set, more) = terminology::read::value_set(source);
+        if set.is_none() {
+            broken.push(*source);
+        }
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
         found.extend(more.into_iter().filter(|_| !carried));
@@ -173,7 +177,12 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     let mut measures = Vec::new();
     for folder in folders {
         let (measure, more) = measure::compile(&folder.files, &sets, choices, &models);
-        found.extend(more);
+        // A value set whose file has a fault of its own is not missing as well.
+        let follows = |finding: &Diagnostic| {
+            let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
+            url.is_some_and(|url| broken.iter().any(|source| source.text.contains(url)))
+        };
+        found.extend(more.into_iter().filter(|finding| !follows(finding)));
         measures.extend(measure);
     }
     if choices.missing_value_sets == MissingValueSets::Warn {

@@ -61,6 +61,10 @@ pub struct Library {
     pub functions: Vec<Function>,
     /// `context …` as written, in order.
     pub contexts: Vec<(Name, EvaluationContext)>,
+    /// Names of statements that could not be read: their fault is reported, so nobody need hear that they are missing.
+    pub broken: Vec<Name>,
+    /// Whether the end of the text is missing, because a text or comment is never closed.
+    pub is_cut: bool,
 }
 
 /// A string literal, where it stands.

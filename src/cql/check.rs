@@ -13,7 +13,7 @@ mod query;
 mod type_name;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::conversion::{Conversions, Step, apply};
@@ -22,7 +22,7 @@ use super::model::{Model, Models};
 use super::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression, FunctionId, Kind, LibraryId, ParameterId, Slot, Tree, ValueSetId};
 use super::types::Type;
 use super::value::Value;
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, has_errors, nearest};
 
 /// Defines and functions that may be waiting for one another; deeper chains are refused rather than risk the stack.
 const CHAIN_MAX: usize = 400;
@@ -32,10 +32,18 @@ const CHAIN_MAX: usize = 400;
 pub fn check(tree: &mut Tree, source: &Arc<SourceFile>, library: &ast::Library, includes: &[Option<LibraryId>], models: &Models) -> Vec<Diagnostic> {
     let mut checker = Checker::new(tree, source, library);
     checker.usings(models);
+    // Without its model nothing of a library makes sense: one fault, not one for every name.
+    if has_errors(&checker.diagnostics) {
+        return checker.diagnostics;
+    }
     checker.includes(includes);
+    checker.contexts();
     checker.terminology();
     checker.declare();
-    checker.bodies();
+    // Of a text that is cut off most names are missing: its fault is told, and what follows from it is not.
+    if !library.is_cut {
+        checker.bodies();
+    }
     checker.diagnostics
 }
 
@@ -85,6 +93,8 @@ struct Checker<'a> {
     includes: Vec<(Arc<str>, Option<LibraryId>)>,
     conversions: Conversions,
     names: BTreeMap<Arc<str>, Declared>,
+    /// Names whose declaration has a fault of its own.
+    broken: BTreeSet<Arc<str>>,
     /// By position in the syntax tree.
     defines: Vec<(DefineId, Progress)>,
     functions: Vec<(FunctionId, Progress)>,
@@ -112,6 +122,7 @@ impl<'a> Checker<'a> {
             includes: Vec::new(),
             conversions: Conversions::default(),
             names: BTreeMap::new(),
+            broken: ast.broken.iter().map(|name| name.text.clone()).collect(),
             defines: Vec::new(),
             functions: Vec::new(),
             frame: Frame::default(),
@@ -262,6 +273,7 @@ impl<'a> Checker<'a> {
         let ast = self.ast;
         for code in &ast.codes {
             let Some(system) = self.code_system(&code.system) else {
+                self.broken.insert(code.name.text.clone());
                 continue;
             };
             let number = CodeId(id(self.tree.codes.len()));
@@ -287,8 +299,40 @@ impl<'a> Checker<'a> {
     }
 
     fn name(&mut self, name: &ast::Name, declared: Declared) {
-        if self.names.insert(name.text.clone(), declared).is_some() {
-            self.error(name.at, format!("`{}` is declared twice", name.text));
+        if let Some(first) = self.names.get(&name.text) {
+            let first = self.place(*first).first(&name.text);
+            let fault = Diagnostic::error(format!("`{}` is declared twice", name.text)).at(self.at(name.at)).label(first, "the first one");
+            return self.report(fault.help("give one of them another name"));
+        }
+        self.names.insert(name.text.clone(), declared);
+    }
+
+    /// Where a declaration of this library stands.
+    fn place(&self, declared: Declared) -> Location {
+        let tree = &self.tree;
+        let at = match declared {
+            Declared::Define(n) => tree.defines.get(n.index()).map(|row| row.at),
+            Declared::Parameter(n) => tree.parameters.get(n.index()).map(|row| row.at),
+            Declared::CodeSystem(n) => tree.code_systems.get(n.index()).map(|row| row.at),
+            Declared::ValueSet(n) => tree.value_sets.get(n.index()).map(|row| row.at),
+            Declared::Code(n) => tree.codes.get(n.index()).map(|row| row.at),
+            Declared::Concept(n) => tree.concepts.get(n.index()).map(|row| row.at),
+        };
+        self.at(at.unwrap_or_default())
+    }
+
+    /// `context X`: a kind of subject that a model knows, or none.
+    fn contexts(&mut self) {
+        const WITHOUT_SUBJECT: [&str; 3] = ["Unfiltered", "Population", "Unspecified"];
+        let ast = self.ast;
+        for (name, _) in &ast.contexts {
+            let known = WITHOUT_SUBJECT.contains(&&*name.text) || self.models.is_empty() || self.model_class(&name.text).is_some();
+            if !known {
+                let near = nearest(&name.text, ["Patient", "Practitioner", "Unfiltered"].into_iter())
+                    .map_or_else(|| "write `context Patient` or `context Unfiltered`".to_owned(), |near| format!("did you mean `{near}`?"));
+                self.error_with_help(name.at, format!("no context `{}`", name.text), Some(near));
+                self.broken.insert("Patient".into());
+            }
         }
     }
 
@@ -501,7 +545,7 @@ impl<'a> Checker<'a> {
             [library, name] => self.included(&library.text).flatten().and_then(|library| self.declared_in(library, &name.text)),
             _ => None,
         };
-        if found.is_none() {
+        if found.is_none() && !path.last().is_some_and(|name| self.broken.contains(&name.text)) {
             let help = path
                 .last()
                 .and_then(|name| nearest(&name.text, self.names.keys().map(|key| &**key)))

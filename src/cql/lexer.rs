@@ -52,9 +52,23 @@ const SYMBOLS: [&str; 32] = [
     "#",
 ];
 
-/// All tokens of a text, the last one `End`, and what could not be read.
-pub fn lex(source: &Arc<SourceFile>) -> (Vec<Token>, Vec<Diagnostic>) {
-    let mut lexer = Lexer { source, text: &source.text, at: 0, tokens: Vec::new(), faults: Vec::new(), fresh_line: true };
+/// Operators of other languages, with what CQL writes in their place.
+const FOREIGN: [(&str, TokenKind, &str); 4] = [("&&", TokenKind::Word, "and"), ("||", TokenKind::Word, "or"), ("==", TokenKind::Symbol, "="), ("<>", TokenKind::Symbol, "!=")];
+
+/// A text as tokens.
+#[derive(Debug)]
+pub struct Lexed {
+    /// All tokens, the last one `End`.
+    pub tokens: Vec<Token>,
+    /// What could not be read.
+    pub faults: Vec<Diagnostic>,
+    /// Whether a text or comment that is never closed swallowed what follows it.
+    pub is_cut: bool,
+}
+
+/// Reads a text to its end, whatever stands in it.
+pub fn lex(source: &Arc<SourceFile>) -> Lexed {
+    let mut lexer = Lexer { source, text: &source.text, at: 0, tokens: Vec::new(), faults: Vec::new(), fresh_line: true, is_cut: false };
     if source.text.len() > TEXT_BYTES_MAX {
         lexer.fault(0, 0, format!("the text has {} bytes; at most {TEXT_BYTES_MAX} are read", source.text.len()), None);
         lexer.at = source.text.len();
@@ -63,7 +77,7 @@ pub fn lex(source: &Arc<SourceFile>) -> (Vec<Token>, Vec<Diagnostic>) {
         lexer.step();
     }
     lexer.push(TokenKind::End, Arc::from(""), lexer.at);
-    (lexer.tokens, lexer.faults)
+    Lexed { tokens: lexer.tokens, faults: lexer.faults, is_cut: lexer.is_cut }
 }
 
 struct Lexer<'a> {
@@ -73,6 +87,7 @@ struct Lexer<'a> {
     tokens: Vec<Token>,
     faults: Vec<Diagnostic>,
     fresh_line: bool,
+    is_cut: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -111,6 +126,7 @@ impl<'a> Lexer<'a> {
                 let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
                 self.take(TokenKind::Word, length);
             }
+            '\u{2018}' | '\u{201c}' => self.curly(first, rest),
             other => self.symbol(rest, other),
         }
     }
@@ -123,6 +139,12 @@ impl<'a> Lexer<'a> {
     }
 
     fn symbol(&mut self, rest: &str, first: char) {
+        if let Some((foreign, kind, ours)) = FOREIGN.iter().find(|(foreign, ..)| rest.starts_with(foreign)) {
+            let start = self.at;
+            self.at += foreign.len();
+            self.fault(start, self.at, format!("`{foreign}` is no operator of CQL"), Some(&format!("write `{ours}`")));
+            return self.push(*kind, Arc::from(*ours), start);
+        }
         match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
             Some(symbol) => self.take(TokenKind::Symbol, symbol.len()),
             None => {
@@ -138,6 +160,19 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Quotes of a word processor: said once, and read as what they stand for.
+    fn curly(&mut self, open: char, rest: &str) {
+        let (close, kind, plain) = if open == '\u{201c}' { ('\u{201d}', TokenKind::Quoted, '"') } else { ('\u{2019}', TokenKind::String, '\'') };
+        let start = self.at;
+        let line = rest.split('\n').next().unwrap_or(rest);
+        let inner = line.get(open.len_utf8()..).unwrap_or("");
+        let length = inner.find(close).or_else(|| inner.find(plain)).unwrap_or(inner.len());
+        let text = inner.get(..length).unwrap_or("");
+        self.at += open.len_utf8() + length + inner.get(length..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        self.fault(start, self.at, format!("`{open}` is a quote of a word processor"), Some(&format!("write {plain}{text}{plain}, with straight quotes")));
+        self.push(kind, Arc::from(text), start);
+    }
+
     fn block_comment(&mut self, rest: &str) {
         let end = rest.get(2..).and_then(|inner| inner.find("*/"));
         match end {
@@ -146,6 +181,7 @@ impl<'a> Lexer<'a> {
                 self.at += end + 4;
             }
             None => {
+                self.is_cut = true;
                 self.fault(self.at, self.at + 2, "this comment is never closed".to_string(), Some("close it with `*/`"));
                 self.at = self.text.len();
             }
@@ -159,9 +195,11 @@ impl<'a> Lexer<'a> {
         loop {
             let Some(c) = self.rest().chars().next() else {
                 let (what, close) = if quote == '\'' { ("text", "`'`") } else { ("name", "the same quote") };
+                self.is_cut = true;
+                let start = self.first_open(quote).unwrap_or(start);
                 let line_end = self.text.get(start..).and_then(|t| t.find('\n')).map_or(self.text.len(), |i| start + i);
                 self.fault(start, line_end, format!("this {what} is never closed"), Some(&format!("close it with {close}")));
-                break;
+                return;
             };
             self.at += c.len_utf8();
             match c {
@@ -172,6 +210,20 @@ impl<'a> Lexer<'a> {
         }
         let kind = if quote == '\'' { TokenKind::String } else { TokenKind::Quoted };
         self.push(kind, Arc::from(value), start);
+    }
+
+    /// Where a quote was forgotten, when the last of the text finds no partner: most likely at the first that runs over the
+    /// end of its line. What was read from there on is given up.
+    fn first_open(&mut self, quote: char) -> Option<usize> {
+        let runs_on = |token: &Token| {
+            let written = self.text.get(token.at.start as usize..token.at.end as usize).unwrap_or("");
+            written.starts_with(quote) && written.contains('\n')
+        };
+        let at = self.tokens.iter().position(runs_on)?;
+        let start = self.tokens.get(at)?.at.start as usize;
+        self.tokens.truncate(at);
+        self.faults.retain(|fault| fault.at.as_ref().is_none_or(|at| (at.span.start as usize) < start));
+        Some(start)
     }
 
     /// After a backslash. What is no escape of CQL stays as written, backslash included.
@@ -320,7 +372,7 @@ mod tests {
     use super::*;
 
     fn kinds(text: &str) -> Vec<(TokenKind, String)> {
-        let (tokens, faults) = lex(&SourceFile::new("t", text));
+        let Lexed { tokens, faults, .. } = lex(&SourceFile::new("t", text));
         assert_eq!(faults, vec![], "{text}");
         tokens.into_iter().filter(|t| t.kind != TokenKind::End).map(|t| (t.kind, t.text.to_string())).collect()
     }
@@ -354,7 +406,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_reported_once_and_skipped() {
         for text in ["a § b", "@T06Z", "5mg", "@2012-02-29x", "'open", "/* open", "@x", "'\\uZZZZ'", "“x”"] {
-            let (tokens, faults) = lex(&SourceFile::new("t", text));
+            let Lexed { tokens, faults, .. } = lex(&SourceFile::new("t", text));
             assert!(!faults.is_empty(), "{text}");
             assert_eq!(tokens.last().map(|t| t.kind), Some(TokenKind::End), "{text}");
         }

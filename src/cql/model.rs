@@ -374,6 +374,12 @@ impl Model {
         self.classes.values().filter(|class| class.retrieve.is_some()).filter_map(move |class| class.name.get(prefix..))
     }
 
+    /// All its classes, without qualifier.
+    pub fn class_names(&self) -> impl Iterator<Item = &str> {
+        let prefix = self.name.len() + 1;
+        self.classes.keys().filter_map(move |name| name.get(prefix..))
+    }
+
     /// The class and its bases, nearest first.
     pub fn lineage<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Class> {
         std::iter::successors(self.class(name), |class| match &class.base {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::ast;
-use super::lexer::{Token, TokenKind, lex};
+use super::lexer::{Lexed, Token, TokenKind, lex};
 use super::typed::{Access, EvaluationContext};
 use super::value::Precision;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
@@ -218,16 +218,14 @@ type Parsed<T> = Result<T, Reported>;
 
 /// The syntax tree of a library and every fault of its text. Faulty statements are missing from the tree.
 pub fn parse(source: &Arc<SourceFile>) -> (ast::Library, Vec<Diagnostic>) {
-    let (tokens, faults) = lex(source);
-    let mut parser = Parser { source, tokens, at: 0, faults, nesting: 0, child_depth: 0 };
+    let mut parser = Parser::new(source);
     let library = parser.library();
     (library, parser.faults)
 }
 
 /// One expression alone, as the test suites write them.
 pub fn parse_expression(source: &Arc<SourceFile>) -> (Option<ast::Expression>, Vec<Diagnostic>) {
-    let (tokens, faults) = lex(source);
-    let mut parser = Parser { source, tokens, at: 0, faults, nesting: 0, child_depth: 0 };
+    let mut parser = Parser::new(source);
     let expression = parser.expression().and_then(|e| parser.end_of_text().map(|()| e)).ok();
     let expression = if parser.faults.is_empty() { expression } else { None };
     (expression, parser.faults)
@@ -241,10 +239,16 @@ struct Parser<'a> {
     nesting: u32,
     /// Greatest height of the expressions finished since the enclosing one began.
     child_depth: u32,
+    is_cut: bool,
 }
 
 // The cursor.
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(source: &'a Arc<SourceFile>) -> Parser<'a> {
+        let Lexed { tokens, faults, is_cut } = lex(source);
+        Parser { source, tokens, at: 0, faults, nesting: 0, child_depth: 0, is_cut }
+    }
+
     fn peek(&self) -> &Token {
         self.ahead(0)
     }
@@ -333,6 +337,13 @@ impl Parser<'_> {
 
     fn unexpected<T>(&mut self, expected: &str) -> Parsed<T> {
         let token = self.peek().clone();
+        if self.is_cut && token.kind == TokenKind::End {
+            return Err(Reported);
+        }
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).cloned();
+        if let Some(before) = before.filter(|before| before.kind == TokenKind::Word && self.is_word("of") && Self::is_identifier(before)) {
+            return self.fault(before.at, format!("`{}` is no precision", before.text), near_word(&before.text, &PRECISIONS));
+        }
         let help = self.help_for(&token, expected);
         let message = format!("expected {expected}, found {}", Self::describe(&token));
         self.fault(token.at, message, help)
@@ -375,6 +386,14 @@ impl Parser<'_> {
         self.nesting -= 1;
         result
     }
+}
+
+/// Units of time, as authors write them.
+const PRECISIONS: [&str; 16] =
+    ["year", "years", "month", "months", "week", "weeks", "day", "days", "hour", "hours", "minute", "minutes", "second", "seconds", "millisecond", "milliseconds"];
+
+fn near_word(word: &str, among: &[&str]) -> Option<String> {
+    nearest(word, among.iter().copied()).map(|near| format!("did you mean `{near}`?"))
 }
 
 fn after(purpose: &str) -> String {
@@ -484,6 +503,13 @@ impl Parser<'_> {
         Ok(inner)
     }
 
+    /// Nothing but a unit can follow a number.
+    pub(super) fn unknown_unit<T>(&mut self) -> Parsed<T> {
+        let token = self.peek().clone();
+        let help = near_word(&token.text, &PRECISIONS).unwrap_or_else(|| format!("units of measure are in single quotes, as `5 '{}'`", token.text));
+        self.fault(token.at, format!("`{}` is no unit of time", token.text), Some(help))
+    }
+
     /// `day`, `days`: singular and plural forms both, as authors mix them.
     fn precision_word(word: &str) -> Option<Precision> {
         Some(match word {
@@ -518,15 +544,31 @@ impl Parser<'_> {
 // Statements.
 impl Parser<'_> {
     fn library(&mut self) -> ast::Library {
-        let mut library = ast::Library::default();
+        let mut library = ast::Library { is_cut: self.is_cut, ..ast::Library::default() };
         let mut context = EvaluationContext::Patient;
         while self.peek().kind != TokenKind::End && self.faults.len() < FAULTS_MAX {
             let before = self.at;
             if self.statement(&mut library, &mut context).is_err() {
+                library.broken.extend(self.slipped_name());
+                library.broken.extend(self.declared_at(before));
                 self.recover(before);
             }
         }
         library
+    }
+
+    /// What a statement with a slip in its first word would have declared.
+    fn slipped_name(&self) -> Option<ast::Name> {
+        let (word, _) = self.slipped_statement()?;
+        let at = self.tokens.iter().position(|token| token.at == word.at)?;
+        self.declared_at(at + 1)
+    }
+
+    /// The name that a statement declares, by its first words alone.
+    fn declared_at(&self, start: usize) -> Option<ast::Name> {
+        let words = ["define", "public", "private", "fluent", "function", "parameter", "codesystem", "valueset", "code", "concept", "include"];
+        let mut tokens = self.tokens.get(start..)?.iter().skip_while(|token| token.kind == TokenKind::Word && words.contains(&&*token.text));
+        tokens.next().filter(|token| Self::is_name(token)).map(|token| ast::Name { text: token.text.clone(), at: token.at })
     }
 
     /// Skips to the next word that begins a statement at the start of a line.
@@ -577,7 +619,7 @@ impl Parser<'_> {
     }
 
     fn not_a_statement(&mut self, found: &str, start: Span) -> Parsed<()> {
-        let near = nearest(found, STATEMENTS.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        let near = near_word(found, STATEMENTS);
         let found = if found.is_empty() { Self::describe(self.peek()) } else { format!("`{found}`") };
         let message = format!("expected a statement such as `define`, `parameter` or `valueset`, found {found}");
         self.fault(start, message, near)
@@ -727,7 +769,17 @@ impl Parser<'_> {
         if begins || token.kind == TokenKind::End {
             return Ok(());
         }
-        self.unexpected("an operator or the next statement")
+        match self.slipped_statement() {
+            Some((word, near)) => self.fault(word.at, format!("no statement begins with `{}`", word.text), Some(format!("did you mean `{near}`?"))),
+            None => self.unexpected("an operator or the next statement"),
+        }
+    }
+
+    /// The first word of a line that nearly begins a statement: `defin "X":`. Before the name it has been read as an alias.
+    fn slipped_statement(&self) -> Option<(Token, &'static str)> {
+        let begins = |token: &&Token| token.kind == TokenKind::Word && token.first_on_line && !STATEMENTS.contains(&&*token.text);
+        let token = [self.at.checked_sub(1), Some(self.at)].into_iter().flatten().filter_map(|at| self.tokens.get(at)).find(begins)?;
+        nearest(&token.text, STATEMENTS.iter().copied()).map(|near| (token.clone(), near))
     }
 }
 

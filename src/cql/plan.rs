@@ -179,6 +179,13 @@ impl Program {
         self.tree.classes.get(class.0 as usize).map(|class| &*class.name)
     }
 
+    /// The resource types of the model, as `Encounter`; none for a program without a model.
+    pub fn resource_types(&self) -> impl Iterator<Item = &str> {
+        const ROOTS: [&str; 2] = ["FHIR.DomainResource", "FHIR.Resource"];
+        let resources = self.tree.classes.iter().filter(|class| class.base.as_deref().is_some_and(|base| ROOTS.contains(&base)));
+        resources.filter_map(|class| class.name.strip_prefix("FHIR."))
+    }
+
     /// Whether a class is `name` or one of its subclasses.
     pub fn is_subclass(&self, class: ClassId, name: &str) -> bool {
         let Some(wanted) = self.class_id(name) else { return false };

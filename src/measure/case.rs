@@ -19,7 +19,7 @@ use super::result::{GroupResult, PatientResult};
 use crate::cql::DefineId;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
-use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
 use crate::fhir::record::Record;
 
 /// Id of the patient of a case, unless it has a Patient of its own.
@@ -61,7 +61,7 @@ struct ExpectText {
 
 /// What is expected of one population.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a count that is not negative, `{count: …, cannot-tell: …}` or `cannot tell`")]
 pub enum Expected {
     /// So many members (or, for an observation, this sum), and no doubt about any other.
     Count(u64),
@@ -137,7 +137,7 @@ pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<
         );
     }
     let expectations: Vec<Option<Expectation>> = text.expect.iter().map(|one| expectation(source, measure, one, &mut found)).collect();
-    let lines = lines(source, text.resources, &mut found);
+    let lines = lines(source, text.resources, measure, &mut found);
     if expectations.is_empty() {
         found.push(Diagnostic::error(format!("the case `{}` expects nothing", text.title)).help("name at least one period under `expect`"));
     }
@@ -179,7 +179,7 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
     for (id, expected) in &text.populations {
         if !known.populations.iter().any(|population| population.id() == id) {
             let near = crate::diagnostic::nearest(id, known.populations.iter().map(|population| population.id()));
-            let mut finding = Diagnostic::error(format!("the measure has no population `{id}`")).at(locate(source, &text.period));
+            let mut finding = Diagnostic::error(format!("the measure has no population `{id}`")).at(locate(source, &text.period).first(id));
             if let Some(near) = near {
                 finding = finding.help(format!("did you mean `{near}`?"));
             }
@@ -190,7 +190,7 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
             Expected::Both { count, cannot_tell } => (*count, *cannot_tell),
             Expected::Words(words) if words == "cannot tell" => (0, 1),
             Expected::Words(words) => {
-                found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(locate(source, &text.period)));
+                found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(locate(source, &text.period).first(words)));
                 continue;
             }
         };
@@ -201,20 +201,27 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
 }
 
 /// The resources as JSON lines, the patient's reference filled in.
-fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, found: &mut Vec<Diagnostic>) -> Vec<Vec<u8>> {
+fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, measure: &Measure, found: &mut Vec<Diagnostic>) -> Vec<Vec<u8>> {
+    let start = Location::new(source, Span::default());
     let of_type = |json: &Json, wanted: &str| json.get("resourceType").and_then(Json::as_str) == Some(wanted);
     let patient = resources.iter().find(|json| of_type(json, "Patient")).and_then(|json| json.get("id")?.as_str().map(str::to_owned));
     let patient = patient.unwrap_or_else(|| PATIENT_ID.to_owned());
     let mut lines = Vec::new();
     for (number, mut json) in (1..).zip(resources) {
         let Some(object) = json.as_object_mut() else {
-            found.push(Diagnostic::error(format!("resource {number} of `{}` is no object", source.name)));
+            found.push(Diagnostic::error(format!("resource {number} is no object")).at(start.first("resources")));
             continue;
         };
         let Some(resource_type) = object.get("resourceType").and_then(Json::as_str).map(str::to_owned) else {
-            found.push(Diagnostic::error(format!("resource {number} of `{}` has no resourceType", source.name)));
+            found.push(Diagnostic::error(format!("resource {number} has no resourceType")).at(start.first("resources")));
             continue;
         };
+        let known = || measure.program().resource_types();
+        if known().next().is_some() && !known().any(|name| name == resource_type) {
+            let mut finding = Diagnostic::error(format!("FHIR has no resource type `{resource_type}`")).at(start.first(&resource_type));
+            finding.help = crate::diagnostic::nearest(&resource_type, known()).map(|near| format!("did you mean `{near}`?"));
+            found.push(finding);
+        }
         object
             .entry("id")
             .or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });

@@ -66,7 +66,7 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
     let Some(program) = program(files, &definition, choices.logic, models, &mut found) else { return (None, found) };
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
-    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found };
+    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found, mismatched: Vec::new() };
     linker.value_sets(value_sets, choices.missing_value_sets);
     let (parameters, shown_parameters) = linker.parameters(choices);
     let groups = definition.all_groups();
@@ -155,6 +155,8 @@ struct Linker<'a> {
     program: &'a Program,
     library: &'a str,
     found: Vec<Diagnostic>,
+    /// Criteria of the group in hand that are not of the type that its basis asks for.
+    mismatched: Vec<(Diagnostic, Type)>,
 }
 
 impl Linker<'_> {
@@ -166,7 +168,7 @@ impl Linker<'_> {
                 let source = tree.libraries.get(row.library.index()).map(|library| library.source.clone());
                 let source = source.unwrap_or_else(|| self.source.clone());
                 let canonical = row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
-                urls.push((canonical, Location::new(&source, row.at)));
+                urls.push((canonical, Location::new(&source, row.at).first(&row.id)));
             }
         }
         for (url, at) in urls {
@@ -195,7 +197,7 @@ impl Linker<'_> {
         let chosen = choices.parameters.iter().map(|(name, text)| (name.clone(), text.clone(), here.clone()));
         for (name, text, at) in of_file.chain(chosen).collect::<Vec<_>>() {
             let Some((_, ty)) = names.iter().find(|(known, _)| *known == name) else {
-                let mut finding = Diagnostic::error(format!("the CQL has no parameter `{name}`")).at(at);
+                let mut finding = Diagnostic::error(format!("the CQL has no parameter `{name}`")).at(at.last_before(&name));
                 if let Some(near) = diagnostic::nearest(&name, names.iter().map(|(known, _)| known.as_str())) {
                     finding = finding.help(format!("did you mean `{near}`?"));
                 }
@@ -207,7 +209,10 @@ impl Linker<'_> {
                     values.insert(name.clone(), value);
                     shown.insert(name, text);
                 }
-                None => self.found.push(Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).at(at)),
+                None => {
+                    let finding = Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).at(at.first(&text));
+                    self.found.push(finding.help(format!("write it as in CQL: {}", example(ty))));
+                }
             }
         }
         if !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
@@ -218,8 +223,11 @@ impl Linker<'_> {
     }
 
     fn group(&mut self, group: &Group) -> Option<GroupBinding> {
-        let basis = self.definition.basis_of(group).to_owned();
-        let basis = basis.as_str();
+        let written = group.basis.as_ref().unwrap_or(&self.definition.basis);
+        let basis = written.value.as_str();
+        if !self.is_counted(written) {
+            return None;
+        }
         let mut populations = Vec::new();
         let mut unknown = Vec::new();
         for population in &group.populations {
@@ -243,6 +251,7 @@ impl Linker<'_> {
             Some(StratifierBinding { kind, components: components.into_iter().collect::<Option<Vec<_>>>()? })
         });
         let stratifiers: Vec<Option<StratifierBinding>> = stratifiers.collect();
+        self.mismatches(group, written);
         Some(GroupBinding {
             shape: group.shape(self.definition.scoring),
             counts_patients: basis == definition::PATIENT,
@@ -268,6 +277,19 @@ impl Linker<'_> {
         let binding = self.define(&population.define)?;
         self.membership_type(&population.define, binding, basis);
         Some(binding)
+    }
+
+    /// Whether there is such a thing to count: patients, a resource type, or - in published measures - a type of CQL.
+    fn is_counted(&mut self, basis: &Text) -> bool {
+        let types = || self.program.resource_types().chain([definition::PATIENT]);
+        if types().nth(1).is_none() || types().any(|name| name == basis.value) || published::is_published(self.source) {
+            return true;
+        }
+        let mut finding = Diagnostic::error(format!("`{}` is nothing that a measure counts", basis.value)).at(locate(self.source, basis));
+        let near = diagnostic::nearest(&basis.value, types()).map(|near| format!("did you mean `{near}`?"));
+        finding.help = near.or_else(|| Some("name a FHIR resource type, as `Patient` or `Encounter`".to_owned()));
+        self.found.push(finding);
+        false
     }
 
     /// The supplemental data. One that a publication names and does not define cannot change a population: said, and left out.
@@ -342,9 +364,40 @@ impl Linker<'_> {
         };
         if !fits {
             let message = format!("`{}` gives {ty}, a measure that counts `{basis}` expects {expected}", name.value);
-            self.found
-                .push(Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure"));
+            let finding = Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure");
+            self.mismatched.push((finding, ty));
         }
+    }
+
+    /// Criteria of another type than the basis asks for. When all are of one type, the basis is what is wrong.
+    fn mismatches(&mut self, group: &Group, basis: &Text) {
+        let mut mismatched = std::mem::take(&mut self.mismatched);
+        let criteria = group.populations.iter().filter(|one| one.code != PopulationCode::MeasureObservation).count();
+        match mismatched.first() {
+            Some((_, ty)) if criteria > 1 && mismatched.len() >= criteria && mismatched.iter().all(|(_, other)| other == ty) => {
+                let message = format!("the measure counts `{}`, but its populations give {ty}", basis.value);
+                let help = match ty {
+                    Type::Boolean => "write `basis: Patient`, or let the definitions give what is counted".to_owned(),
+                    Type::List(item) => format!("name as `basis` what the lists hold: {item}"),
+                    _ => "let the definitions give Boolean for patients, or lists of what is counted".to_owned(),
+                };
+                self.found.push(Diagnostic::error(message).at(locate(self.source, basis)).help(help));
+            }
+            _ => self.found.extend(mismatched.drain(..).map(|(finding, _)| finding)),
+        }
+    }
+}
+
+/// A value of a type, as an author writes it.
+fn example(ty: &Type) -> &'static str {
+    match ty {
+        Type::Boolean => "`true` or `false`",
+        Type::Integer | Type::Long => "`21`",
+        Type::Decimal => "`0.5`",
+        Type::Date => "`2025-01-31`",
+        Type::DateTime => "`2025-01-31T10:30:00.0`",
+        Type::Quantity => "`13 'mo'`",
+        _ => "a text",
     }
 }
 

@@ -550,9 +550,11 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
     for (code, least, most) in needed {
         let count = group.populations.iter().filter(|population| population.code == *code).count();
         if count < *least {
-            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code())).at(at.clone()));
-        } else if count > *most {
-            found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(at.clone()));
+            let help = format!("add it to `populations`: `- code: {}` and its `define`", code.code());
+            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code())).at(at.clone()).help(help));
+        } else if let Some(surplus) = group.populations.iter().filter(|population| population.code == *code).nth(*most) {
+            let place = locate(source, &surplus.define).last_before(code.code());
+            found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(place));
         }
     }
     let mut ids = BTreeMap::new();

@@ -1,7 +1,5 @@
 //! Function calls: functions of this and of included libraries, fluent calls, the specification's functions.
 
-use std::sync::Arc;
-
 use super::{Checker, Progress, overload};
 use crate::cql::ast;
 use crate::cql::operators::{operator, operators};
@@ -54,7 +52,7 @@ impl Checker<'_> {
         match self.system_call(&name.text, operands, at) {
             Ok(call) => call,
             Err(_) => {
-                self.no_function(name, at);
+                self.no_function(name);
                 self.unknown(at)
             }
         }
@@ -115,7 +113,7 @@ impl Checker<'_> {
             }
         }
         if candidates.is_empty() {
-            self.no_function(name, name.at);
+            self.no_function(name);
             return;
         }
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
@@ -130,11 +128,18 @@ impl Checker<'_> {
         self.error_with_help(name.at, format!("function `{}` does not go with {}", name.text, overload::written(&types)), help);
     }
 
-    fn no_function(&mut self, name: &ast::Name, at: Span) {
-        let own: Vec<Arc<str>> = self.tree.functions.iter().map(|function| function.name.clone()).collect();
+    fn no_function(&mut self, name: &ast::Name) {
+        if self.broken.contains(&name.text) {
+            return;
+        }
+        let own = self.tree.functions.iter().map(|function| function.name.to_string());
+        let ages = AGES
+            .iter()
+            .flat_map(|(unit, _)| ["", "Calculate"].into_iter().flat_map(move |start| ["", "At"].map(|end| format!("{start}AgeIn{unit}{end}"))));
+        let known: Vec<String> = own.chain(ages).chain(["Coalesce", "Message"].map(str::to_owned)).collect();
         let system = operators().map(|row| row.name);
-        let help = nearest(&name.text, own.iter().map(|known| &**known).chain(system)).map(|near| format!("did you mean `{near}`?"));
-        self.error_with_help(at, format!("no function `{}`", name.text), help);
+        let help = nearest(&name.text, known.iter().map(String::as_str).chain(system)).map(|near| format!("did you mean `{near}`?"));
+        self.error_with_help(name.at, format!("no function `{}`", name.text), help);
     }
 
     /// A function of the specification; gives the operands back when there is none of that name.
@@ -165,6 +170,14 @@ impl Checker<'_> {
             all.push(self.birth_date(at));
         }
         all.extend(operands.iter().cloned());
+        if let [_, day] = all.as_slice()
+            && is_at
+            && ![Type::Date, Type::DateTime].iter().any(|ty| self.conversions.way(&day.ty, ty).is_some())
+        {
+            let message = format!("`{name}` takes a Date or a DateTime, but this is `{}`", day.ty);
+            self.error(day.at, message);
+            return Some(self.unknown(at));
+        }
         Some(self.operation(if is_at { "CalculateAgeAt" } else { "CalculateAge" }, all, Some(*precision), at))
     }
 

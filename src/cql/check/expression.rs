@@ -10,6 +10,7 @@ use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{self, Date, DateTime, Time, Value};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::terminology::units::Units;
 
 impl Checker<'_> {
     /// The typed form. After an error it is a null of any type, so that one mistake is reported once.
@@ -94,7 +95,13 @@ impl Checker<'_> {
             self.error(quantity.at, format!("`{}` is not a Decimal that can be represented", quantity.value));
             return None;
         };
-        Some(value::Quantity { value, unit: quantity.unit.clone().unwrap_or_else(|| "1".into()) })
+        let unit = quantity.unit.clone().unwrap_or_else(|| "1".into());
+        if !Units::new().is_valid(&unit) {
+            let help = "units are UCUM's, as `mg/dL`, `mm[Hg]` or `{score}`, or a word of time as `days`: with another no quantity compares";
+            let warning = Diagnostic::warning(format!("`{unit}` is no unit of measure")).at(self.at(quantity.at));
+            self.report(warning.help(help));
+        }
+        Some(value::Quantity { value, unit })
     }
 
     fn conditional(&mut self, parts: &[ast::Expression; 3], at: Span) -> Expression {
@@ -208,7 +215,7 @@ impl Checker<'_> {
     }
 
     /// What a model's class converts to, where it converts to one system type; else the type itself.
-    fn system_form(&self, ty: &Type) -> Type {
+    pub(super) fn system_form(&self, ty: &Type) -> Type {
         match ty {
             Type::Class(class) => self.conversions.class_conversions(class).next().map_or_else(|| ty.clone(), |(to, _)| to.clone()),
             _ => ty.clone(),

@@ -31,6 +31,9 @@ impl Checker<'_> {
     }
 
     fn unresolved(&mut self, name: &str, at: Span) {
+        if self.broken.contains(name) {
+            return;
+        }
         let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
         let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();
         let known = self.names.keys().chain(&variables).map(|known| &**known).chain(row.iter().map(String::as_str));

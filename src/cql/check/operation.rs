@@ -6,7 +6,7 @@ use crate::cql::operators::{self, operator};
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{Precision, Value};
-use crate::diagnostic::Span;
+use crate::diagnostic::{Diagnostic, Span};
 
 /// What an interval phrase means when its left or right operand is one point.
 const POINT_FORMS: [(&str, &str); 4] = [("IncludedIn", "In"), ("Includes", "Contains"), ("ProperIncludedIn", "ProperIn"), ("ProperIncludes", "ProperContains")];
@@ -61,6 +61,9 @@ impl Checker<'_> {
         match &written.kind {
             Written::Unary(name, operand) => self.unary(name, operand, at),
             Written::Binary { operator, precision, left, right, .. } => {
+                if [left, right].iter().any(|side| matches!(side.kind, Written::Null)) {
+                    self.compared_with_null(operator, at);
+                }
                 let (left, right) = (self.expression(left), self.expression(right));
                 self.binary(operator, left, right, *precision, at)
             }
@@ -225,6 +228,9 @@ impl Checker<'_> {
             let Some(fit) = fit.or_else(|| self.mixed_lists(name, &types)) else {
                 continue;
             };
+            if self.lacks_order(name, &types, at) {
+                return self.unknown(at);
+            }
             let operands = operands.into_iter().zip(&fit.ways).map(|(operand, way)| self.step(operand, &way.step)).collect();
             return Expression::new(Kind::Operator { operator: row, operands, precision }, fit.result, at);
         }
@@ -239,6 +245,32 @@ impl Checker<'_> {
         };
         let mixed = Type::list(Type::choice([a.element()?.clone(), b.element()?.clone()]));
         overload::best(&self.conversions, types, std::iter::once((0, vec![&mixed, &mixed], mixed.clone())))
+    }
+
+    /// Nothing equals null, not even null: the author means `is null`.
+    fn compared_with_null(&mut self, operator: &str, at: Span) {
+        let instead = match operator {
+            "Equal" => "is null",
+            "NotEqual" => "is not null",
+            _ => return,
+        };
+        let warning = Diagnostic::warning("a comparison with null is null, whatever stands on the other side").at(self.at(at));
+        self.report(warning.help(format!("write `{instead}`")));
+    }
+
+    /// The least or greatest of what has no order would be an error of every run.
+    fn lacks_order(&mut self, name: &str, types: &[Type], at: Span) -> bool {
+        let ([Type::List(item)], "Max" | "Min") = (types, name) else { return false };
+        let lacks = match &**item {
+            Type::Boolean | Type::Code | Type::Concept | Type::Tuple(_) | Type::List(_) | Type::Interval(_) | Type::Ratio => true,
+            class @ Type::Class(_) => self.system_form(class) == *class,
+            _ => false,
+        };
+        if lacks {
+            let help = format!("give `{name}` what is to be compared, as `{name}(X x return x.when)`");
+            self.error_with_help(at, format!("values of type `{item}` have no order: `{name}` cannot tell which comes first"), Some(help));
+        }
+        lacks
     }
 
     fn no_overload(&mut self, name: &str, types: &[Type], at: Span) {
@@ -258,6 +290,9 @@ impl Checker<'_> {
         forms.dedup();
         let help = match forms.as_slice() {
             [] => format!("it takes {} operands", row.signatures.first().map_or(0, |signature| signature.operands.len())),
+            _ if types.contains(&Type::String) && types.iter().any(|ty| matches!(ty, Type::Date | Type::DateTime)) => {
+                "a date is written `@2025-01-01`, a date and time `@2025-01-01T10:30:00.0`, without quotes".to_owned()
+            }
             _ if matches!(name, "Equal" | "NotEqual" | "Equivalent" | "NotEquivalent") => "both sides must have one type, or convert to one".to_owned(),
             forms => format!("it takes {}", forms.join(" or ")),
         };

@@ -37,9 +37,11 @@ impl Checker<'_> {
         };
         found.unwrap_or_else(|| {
             let wanted = path.text();
-            let classes: Vec<&str> = self.models.iter().flat_map(|(_, model)| model.retrievable_names()).collect();
+            let classes: Vec<&str> = self.models.iter().flat_map(|(_, model)| model.class_names()).collect();
             let system = SYSTEM_TYPES.iter().map(|(name, _)| *name);
-            let help = nearest(&wanted, classes.into_iter().chain(system)).map(|near| format!("did you mean `{near}`?"));
+            let (qualifier, bare) = wanted.rsplit_once('.').map_or(("", wanted.as_str()), |(qualifier, bare)| (qualifier, bare));
+            let dot = if qualifier.is_empty() { "" } else { "." };
+            let help = nearest(bare, classes.into_iter().chain(system)).map(|near| format!("did you mean `{qualifier}{dot}{near}`?"));
             self.error_with_help(path.at, format!("no type `{wanted}`"), help);
             Type::Any
         })
@@ -53,7 +55,7 @@ impl Checker<'_> {
         class_or_alias(model, name)
     }
 
-    fn model_class(&self, name: &str) -> Option<Type> {
+    pub(super) fn model_class(&self, name: &str) -> Option<Type> {
         self.models.iter().find_map(|(_, model)| class_or_alias(model, name))
     }
 }

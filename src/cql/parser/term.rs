@@ -189,6 +189,8 @@ impl Parser<'_> {
         let unit = if next.kind == TokenKind::String || calendar {
             self.at += 1;
             Some(next.text)
+        } else if next.kind == TokenKind::Word && !next.first_on_line && Self::is_identifier(&next) {
+            return self.unknown_unit();
         } else {
             None
         };

@@ -1,0 +1,187 @@
+//! What a steward is told after a slip: sixty and more mistakes, one at a time, in a measure that is well formed.
+//!
+//! Each row changes one piece of one file; `§` in the new text marks where the finding must point. The snapshot is what the
+//! steward reads.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use watershed::config::measures::{self, Folder};
+use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
+use watershed::measure::{Choices, case};
+
+/// File, what stands there, what the steward wrote.
+type Mistake = (&'static str, &'static str, &'static str);
+
+const CQL: &[Mistake] = &[
+    ("cql", r#"< "Age Limit Years""#, r#"< §"Age Limit Year""#),
+    (
+        "cql",
+        r#"    "IBD Diagnoses" Diagnosis
+      where PatientRecord"#,
+        r#"    §"IBD Diagnosis" Diagnosis
+      where PatientRecord"#,
+    ),
+    (
+        "cql",
+        "      and Visit.class ~ \"Ambulatory\"",
+        "      and (Visit.class ~ \"Ambulatory\"\n      and Visit.serviceType ~ \"Gastroenterology\"\n\n§define \"More\":\n  1",
+    ),
+    ("cql", "= 'finished'", "= §'finished"),
+    ("cql", "Visit.status.value = 'finished'", "§Visit.status.value = 1"),
+    ("cql", "Visit.status.value = 'finished'", "Visit.§statu.value = 'finished'"),
+    ("cql", "  [Encounter] Visit", "  [§Encouter] Visit"),
+    ("cql", "[Condition: \"Inflammatory Bowel Disease\"]", "[Condition: §\"Inflamatory Bowel Disease\"]"),
+    ("cql", "AgeInYearsAt(date from", "§AgeInYearAt(date from"),
+    ("cql", "AgeInYearsAt(date from end of \"Measurement Period\")", "AgeInYearsAt(§\"Measurement Period\")"),
+    ("cql", "define \"Denominator\":", "define \"Denominator\"\n  §\"Initial Population\"\n\n//"),
+    ("cql", "define \"Denominator\":", "define §\"Under Age Limit\":"),
+    ("cql", "define \"Denominator\":\n  \"Initial Population\"", "define \"Denominator\":\n  §\"Denominator\" or \"Initial Population\""),
+    ("cql", "include PatientRecord version '1.0.0' called", "include §PatientRecords version '1.0.0' called"),
+    ("cql", "include PatientRecord version '1.0.0' called", "include §PatientRecord version '2.0.0' called"),
+    ("cql", "using FHIR version '4.0.1'", "using §FHIR version '3.0.0'"),
+    ("cql", "'394584008' from \"SNOMED CT\"", "'394584008' from §\"SNOMED\""),
+    ("cql", "where start of Visit.period >= \"Window Start\"", "where start of §Vist.period >= \"Window Start\""),
+    ("cql", "  exists \"Visits In Window\"\n    and \"Under Age Limit\"\n    and \"IBD", "  exists \"Visits In Window\"\n    and §\"Age Limit Years\"\n    and \"IBD"),
+    (
+        "cql",
+        "  \"Exclude Colectomy\" and \"Colectomy Before Index Visit\"",
+        "  if \"Exclude Colectomy\" then \"Colectomy Before Index Visit\"\n\n§define \"More\": 1\n",
+    ),
+    ("cql", "  \"Exclude Colectomy\" and", "  §Interval[1, 'two'] contains 1 and"),
+    ("cql", "+ 1 millisecond)", "+ 1 §milisecond)"),
+    ("cql", "+ 1 millisecond)", "+ §1 'msec')"),
+    ("cql", "define \"Denominator\":\n  \"Initial Population\"", "define \"Denominator\":\n  AgeInYearsAt(§@2025-13-01) > 3"),
+    ("cql", "  Max(\"Visits In Window\" Visit return start of Visit.period)", "  §Max(\"Visits In Window\")"),
+    ("cql", "  Last(\"Assessed Visits\")", "  §Last(\"Under Age Limit\")"),
+    ("cql", "  not exists \"Assessed Visits\"", "  not §exists \"Under Age Limit\""),
+    ("cql", "sort by started asc, visit asc", "sort by §start asc, visit asc"),
+    ("cql", "  \"Latest Assessment\".answer ~", "  \"Latest Assessment\".§anwser ~"),
+    ("cql", "PatientRecord.\"Is Held\"(Diagnosis)", "PatientRecord.§\"Is Held\"(Diagnosis, 1)"),
+    ("cql", "PatientRecord.\"Is Held\"(Diagnosis)", "PatientRecord.§\"Is Hold\"(Diagnosis)"),
+    ("cql", "\"Age Limit Years\" Integer", "\"Age Limit Years\" §Intger"),
+    ("cql", "Integer default 21", "Integer default §'21'"),
+    ("cql", "define \"Window Start\":", "§defin \"Window Start\":"),
+    ("cql", "context Patient", "context §Pateint"),
+    ("cql", "on or before day of end of \"Measurement Period\"\n  )", "on or before §dy of end of \"Measurement Period\"\n  )"),
+    ("cql", "Integer default 21", "Integer default §99999999999"),
+    ("cql", "valueset \"Total Colectomy\":", "valueset §\"Inflammatory Bowel Disease\":"),
+    ("cql", "'http://watershed.example/fhir/ValueSet/total-colectomy'", "'§http://watershed.example/fhir/ValueSet/total-colectomies'"),
+    ("cql", "as FHIR.CodeableConcept)", "as §FHIR.CodableConcept)"),
+    ("cql", "  \"Exclude Colectomy\" and", "  §/* to be decided\n  \"Exclude Colectomy\" and"),
+    ("cql", "< \"Age Limit Years\"", "< §“Age Limit Years”"),
+    ("cql", "  \"Exclude Colectomy\" and", "  \"Exclude Colectomy\" §&&"),
+    ("cql", "Visit.status.value = 'finished'", "Visit.status.value §== 'finished'"),
+    ("cql", "Visit.status.value = 'finished'", "Visit.status.value §<> 'finished'"),
+    ("cql", "define \"Window Start\":", "§Define \"Window Start\":"),
+    ("cql", "\"Latest Assessment\".answer ~ \"Quiescent\"", "§\"Latest Assessment\".answer = null"),
+    ("cql", "start of Visit.period <= end", "§start of Visit.period <= '2025-01-01' and start of Visit.period <= end"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "§where true"),
+    ("cql", "\"Latest Assessment\".answer ~ \"Quiescent\"", "§\"Latest Assessment\".answer in 'quiescent'"),
+    ("cql", "from \"Visits In Window\" Visit, \"Global Assessments\" Assessment", "from \"Visits In Window\" Visit, \"Global Assessments\" §Visit"),
+    ("cql", "\"Latest Assessment\".answer ~ \"Quiescent\"", "§\"Latest Assessment\".answer ~ 'quiescent'"),
+    ("cql", "library IBDRemission version", "library IBD §Remission version"),
+];
+
+const YAML: &[Mistake] = &[
+    ("measure", "steward: The", "§stewart: The"),
+    ("measure", "scoring: proportion", "scoring: §proportional"),
+    ("measure", "    define: Denominator\n", "    define: §Denominatr\n"),
+    ("measure", "  - code: numerator\n", "  - code: §numerators\n"),
+    ("measure", "basis: Patient", "basis: §patient"),
+    ("measure", "    define: Numerator\n", "    define: §Latest Assessment\n"),
+    ("measure", "basis: Patient", "basis: §Encounter"),
+    ("measure", "period: month", "period: §monthly"),
+    ("measure", "library: ibd-remission.cql", "library: §ibd-remision.cql"),
+    ("measure", "  Age Limit Years:", "  §Age Limit:"),
+    ("measure", "    value: 21", "    value: §twenty-one"),
+    ("measure", "  - code: denominator\n", "  - code: §initial-population\n"),
+    ("measure", "improvement: increase", "improvement: §up"),
+    ("measure", "    define: SDE Sex", "    define: §SDE Gender"),
+    ("measure", "scoring: proportion", " §scoring: proportion"),
+    ("measure", "title: IBD in remission", "title: IBD§: in remission"),
+    (
+        "measure",
+        "id: ibd-remission\nurl: http://watershed.example/fhir/Measure/ibd-remission\nversion: 1.0.0\n",
+        "§id: ibd-remission\nurl: http://watershed.example/fhir/Measure/ibd-remission\n",
+    ),
+    ("measure", "  denominator-min: 1", "  denominator-min: §-1"),
+    ("measure", "  type: p", "  type: §pie"),
+    (
+        "case",
+        "initial-population: 1, denominator: 1, numerator: 1}\n  - period: \"2026-06\"",
+        "initial-population: 1, denominator: 1, §numeratr: 1}\n  - period: \"2026-06\"",
+    ),
+    ("case", "  - period: \"2025-05\"", "  - period: \"§2025-5\""),
+    ("case", "resourceType: Encounter", "resourceType: §Encouter"),
+    ("case", "expect:", "§expected:"),
+    ("case", "numerator: 1}\n  - period: \"2026-06\"", "numerator: §-1}\n  - period: \"2026-06\""),
+    ("value-set", "      \"mild\": \"Mild\"", "      §\"quiescent\": \"Mild\""),
+    ("value-set", "  - system: http", "  - §sytem: http"),
+    ("value-set", "url: http://watershed.example/fhir/ValueSet/pga-answers\nversion", "§version"),
+];
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/mappings/measures/ibd/remission"))
+}
+
+/// The file with the mistake in it, and where the finding must point: line and column.
+fn changed(source: &SourceFile, (_, from, to): &Mistake) -> (Arc<SourceFile>, (usize, usize)) {
+    assert_eq!(source.text.matches(from).count(), 1, "`{from}` stands once in {}", source.name);
+    let marked = source.text.replacen(from, to, 1);
+    let at = marked.find('§').expect("a mark");
+    let before = &marked[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let place = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+    (SourceFile::new(&source.name, marked.replace('§', "")), place)
+}
+
+/// What `watershed measure check` finds.
+fn findings(folder: &Folder) -> Vec<Diagnostic> {
+    let (loaded, mut found) = measures::compile(std::slice::from_ref(folder), &[], &Choices::default());
+    let measures = loaded.map(|loaded| loaded.measures).unwrap_or_default();
+    for measure in &measures {
+        found.extend(folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+    }
+    found
+}
+
+fn told(mistakes: &[Mistake]) -> String {
+    let mut text = String::new();
+    let mut astray = Vec::new();
+    for mistake in mistakes {
+        let mut folder = measures::read(root()).unwrap();
+        let files = match mistake.0 {
+            "cql" => &mut folder.files.cql[0],
+            "measure" => &mut folder.files.definition,
+            "case" => &mut folder.cases[0],
+            _ => folder.value_sets.iter_mut().find(|source| source.name.ends_with("pga-answers.yaml")).unwrap(),
+        };
+        let (source, place) = changed(files, mistake);
+        *files = source;
+        let found = findings(&folder);
+        let points = |finding: &Diagnostic| finding.at.as_ref().is_some_and(|at| (at.line(), at.column()) == place);
+        if !found.iter().any(points) {
+            astray.push(format!(
+                "{}: {:?}: expected {place:?}, found {:?}",
+                mistake.0,
+                mistake.2,
+                found.iter().map(|one| one.at.as_ref().map(|at| (at.line(), at.column()))).collect::<Vec<_>>()
+            ));
+        }
+        let shown = render_human(&found, false).replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
+        text.push_str(&format!("=== {}\n{}\n", mistake.2.replace('§', ""), shown.trim_end()));
+    }
+    assert!(astray.is_empty(), "{text}\n{} point elsewhere:\n{}", astray.len(), astray.join("\n"));
+    text
+}
+
+#[test]
+fn mistakes_in_cql_are_named_where_they_are() {
+    insta::assert_snapshot!(told(CQL));
+}
+
+#[test]
+fn mistakes_in_yaml_are_named_where_they_are() {
+    insta::assert_snapshot!(told(YAML));
+}
