@@ -1,7 +1,8 @@
 //! A selective cohort question three ways, as ratios on one machine in one run: by CQL through the plan and the scan, by a
 //! program that someone wrote by hand for this one question, and by the general reading of every resource.
 //!
-//! `cargo bench` prints a table. The answers are compared before anything is timed.
+//! `cargo bench` prints a table. The answers are compared before anything is timed. With `WATERSHED_DUCKDB` naming a Python that
+//! has the package `duckdb`, DuckDB answers too, over the same resources as a file, on one thread, its start-up not counted.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench may stop, and prints")]
 
@@ -69,8 +70,9 @@ fn program() -> Program {
 /// Through the engine: only the paths that the plan needs are read.
 fn by_cql(program: &Program, environment: &Environment, patients: &Lines) -> BTreeSet<String> {
     let define = program.define("Cohort", "In Cohort").unwrap();
+    let shape = program.sifted_shape(&environment.value_sets);
     let inside = |lines: &Vec<Vec<u8>>| {
-        let (record, _) = Record::read(program.shape(), lines.iter().map(Vec::as_slice));
+        let (record, _) = Record::read(&shape, lines.iter().map(Vec::as_slice));
         Session::new(program, environment, &record).evaluate(define).unwrap().truth() == Some(true)
     };
     patients.iter().filter(|(_, lines)| inside(lines)).map(|(id, _)| id.clone()).collect()
@@ -130,6 +132,48 @@ fn by_values(patients: &Lines) -> usize {
         .count()
 }
 
+/// What DuckDB runs: the file's name and the limits come as arguments, the number of patients and the seconds go out.
+const DUCKDB: &str = r#"
+import sys, time, duckdb
+file, code, limit, rounds = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+db = duckdb.connect()
+db.execute("set threads = 1")
+coding = "struct(system varchar, code varchar)[]"
+columns = "{status: 'varchar', subject: 'struct(reference varchar)', code: 'struct(coding %s)', valueQuantity: 'struct(value double, code varchar)'}" % coding
+query = f"""select count(distinct subject.reference) from read_json('{file}', format = 'newline_delimited', columns = {columns})
+  where status = 'final' and valueQuantity.value > {limit} and valueQuantity.code = 'mg/L'
+  and len(list_filter(code.coding, lambda c: c.system = 'http://loinc.org' and c.code = '{code}')) > 0"""
+best = 1e9
+for _ in range(rounds):
+    started = time.process_time()
+    answer = db.execute(query).fetchone()[0]
+    best = min(best, time.process_time() - started)
+print(answer, best)
+"#;
+
+/// Patients in the cohort and seconds by DuckDB, over a file with the Observations; `None` (said aloud) without it.
+fn by_duckdb(patients: &Lines) -> Option<(usize, f64)> {
+    let Ok(python) = std::env::var("WATERSHED_DUCKDB") else {
+        println!("DuckDB is left out: WATERSHED_DUCKDB names no Python that has it");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Observation.ndjson");
+    let observations = patients.values().flatten().filter(|line| line.starts_with(b"{\"resourceType\":\"Observation\""));
+    std::fs::write(&file, observations.map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<_>>().concat()).unwrap();
+    let rounds = ROUNDS.to_string();
+    let output = std::process::Command::new(python)
+        .args(["-c", DUCKDB])
+        .arg(&file)
+        .args([CODE, &LIMIT.to_string(), &rounds])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace();
+    let mut next = || words.next().unwrap_or_else(|| panic!("DuckDB said: {}", String::from_utf8_lossy(&output.stderr)));
+    Some((next().parse().unwrap(), next().parse().unwrap()))
+}
+
 /// The least of several runs, in seconds.
 fn timed<T>(mut work: impl FnMut() -> T) -> f64 {
     let one = |work: &mut dyn FnMut() -> T| {
@@ -152,7 +196,12 @@ fn main() {
     let megabytes = bytes as f64 / 1e6;
     println!("{} patients, {megabytes:.1} MB, {} in the cohort, one thread, least of {ROUNDS}", patients.len(), ours.len());
     let hand = timed(|| by_hand(&patients));
-    for (name, seconds) in [("written by hand", hand), ("CQL", timed(|| by_cql(&program, &environment, &patients))), ("serde_json::Value", timed(|| by_values(&patients)))] {
+    let mut rows = vec![("written by hand", hand), ("CQL", timed(|| by_cql(&program, &environment, &patients))), ("serde_json::Value", timed(|| by_values(&patients)))];
+    if let Some((found, seconds)) = by_duckdb(&patients) {
+        assert_eq!(found, ours.len(), "DuckDB's answer differs");
+        rows.push(("DuckDB", seconds));
+    }
+    for (name, seconds) in rows {
         println!("{name:>20}  {:>8.1} ms  {:>7.0} MB/s  {:>6.2} x", seconds * 1e3, megabytes / seconds, seconds / hand);
     }
 }

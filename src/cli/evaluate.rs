@@ -114,7 +114,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
     }
     let loaded = load(&args, context)?;
-    let shape = shape(&loaded.measures);
+    let shape = shape(&loaded);
     let wanted = |resource_type: &str| shape.of(resource_type).is_some();
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
@@ -180,11 +180,11 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// What any of the measures needs of a resource.
-pub fn shape(measures: &[Measure]) -> Shape {
+/// What any of the measures needs, and of which resources.
+pub fn shape(loaded: &Loaded) -> Shape {
     let mut shape = Shape::default();
-    for measure in measures {
-        shape.merge(measure.program().shape());
+    for measure in &loaded.measures {
+        shape.merge(&measure.program().sifted_shape(&loaded.value_sets));
     }
     shape
 }

@@ -1,4 +1,4 @@
-//! `watershed measure`: check measures, run their test patients, explain one patient.
+//! `watershed measure`: check measures, run their test patients and see what these reach, explain one patient.
 
 use std::path::{Path, PathBuf};
 
@@ -40,14 +40,18 @@ enum What {
     },
     /// Why one patient is in each population or not: a proof tree down to the values
     Explain(explain::Args),
+    /// Which clauses the test patients, or real data, test: what is left may as well say anything
+    Coverage(coverage::Args),
 }
 
+mod coverage;
 mod explain;
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
         What::Check { paths, value_sets } => check(&paths, &value_sets, context),
+        What::Coverage(args) => coverage::run(&args, context),
         What::Explain(args) => explain::run(&args, context),
         What::Test { paths, timezone } => test(&paths, &timezone, context),
     }

@@ -20,6 +20,7 @@ use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
 
 mod cast;
+pub mod observe;
 mod property;
 mod query;
 mod reason;
@@ -103,6 +104,7 @@ pub struct Session<'a> {
     depth: usize,
     steps: u64,
     collects: bool,
+    observed: Option<Box<observe::Observed>>,
     messages: BTreeSet<String>,
 }
 
@@ -121,6 +123,7 @@ impl<'a> Session<'a> {
             depth: 0,
             steps: 0,
             collects: false,
+            observed: None,
             messages: BTreeSet::new(),
         }
     }
@@ -248,6 +251,11 @@ impl<'a> Session<'a> {
         self.depth += 1;
         let outcome = self.dispatch(expression, frame);
         self.depth -= 1;
+        if self.observed.is_some()
+            && let Ok(value) = &outcome
+        {
+            self.note_clause(expression, value);
+        }
         outcome
     }
 

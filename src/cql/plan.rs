@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::typed::{CodeId, CodeSystemId, ConceptId, DefineId, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
+use super::typed::{CodeId, CodeSystemId, ConceptId, Define, DefineId, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
 use super::types::Type;
 use super::value::{ClassId, Code, Concept, Value, Vocabulary};
 use crate::fhir::record::Shape;
+use crate::terminology::ValueSets;
 
 mod flow;
 
@@ -53,6 +54,7 @@ pub struct Program {
     concepts: Vec<Value>,
     requirements: Vec<Requirement>,
     shape: Shape,
+    sought: BTreeMap<String, BTreeSet<Codes>>,
     live: BTreeSet<DefineId>,
 }
 
@@ -84,6 +86,7 @@ impl Program {
             parents,
             requirements: Vec::new(),
             shape: Shape::default(),
+            sought: BTreeMap::new(),
             live: BTreeSet::new(),
             tree,
             roots,
@@ -91,6 +94,7 @@ impl Program {
         let needs = on_deep_stack(&program);
         program.requirements = needs.requirements;
         program.shape = needs.shape;
+        program.sought = needs.sought;
         program.live = needs.live;
         program
     }
@@ -133,6 +137,18 @@ impl Program {
         rows.map(|(index, row)| (DefineId(index), &*row.name)).collect()
     }
 
+    /// The defines of a library that the roots reach.
+    pub fn defines_of(&self, library: LibraryId) -> impl Iterator<Item = &Define> {
+        let rows = (0u32..).zip(&self.tree.defines).filter(move |(_, row)| row.library == library);
+        rows.filter(|(index, _)| self.is_live(DefineId(*index))).map(|(_, row)| row)
+    }
+
+    /// Every define that the roots reach, with its name.
+    pub fn live_defines(&self) -> impl Iterator<Item = (DefineId, &str)> {
+        let rows = (0u32..).zip(&self.tree.defines).map(|(index, row)| (DefineId(index), &*row.name));
+        rows.filter(|(define, _)| self.is_live(*define))
+    }
+
     /// All parameters: library, name, type, default.
     pub fn parameters(&self) -> &[Parameter] {
         &self.tree.parameters
@@ -151,6 +167,23 @@ impl Program {
     /// What to keep of each resource while reading.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// The same with sieves: of types that are only asked for by code, lines without any of the codes are not read. Not for
+    /// data whose codes are yet to be translated.
+    pub fn sifted_shape(&self, value_sets: &ValueSets) -> Shape {
+        let mut shape = self.shape.clone();
+        for (resource_type, sought) in &self.sought {
+            let texts = sought.iter().map(|codes| match codes {
+                Codes::Any => None,
+                Codes::Direct(codes) => Some(codes.iter().map(|(_, code)| code.clone()).collect::<Vec<_>>()),
+                Codes::ValueSet(url) => Some(value_sets.get(url)?.members().map(|member| member.code.to_string()).collect()),
+            });
+            if let Some(texts) = texts.collect::<Option<Vec<_>>>() {
+                shape.sift(resource_type, texts.into_iter().flatten().collect());
+            }
+        }
+        shape
     }
 
     pub(super) fn code_system(&self, id: CodeSystemId) -> Value {
@@ -212,6 +245,7 @@ fn on_deep_stack(program: &Program) -> flow::Needs {
     analysed.unwrap_or_else(|| flow::Needs {
         requirements: Vec::new(),
         shape: Shape::everything(),
+        sought: BTreeMap::new(),
         live: (0u32..).zip(&program.tree.defines).map(|(index, _)| DefineId(index)).collect(),
     })
 }

@@ -272,6 +272,42 @@ impl Expression {
     pub fn null(ty: Type, at: Span) -> Self {
         Self::new(Kind::Literal(Value::Null), ty, at)
     }
+
+    /// The expressions directly below, in the order of their evaluation.
+    pub fn children(&self) -> Vec<&Expression> {
+        match &self.kind {
+            Kind::Operator { operands, .. } | Kind::Call { operands, .. } | Kind::Coalesce(operands) | Kind::List(operands) => operands.iter().collect(),
+            Kind::And(pair) | Kind::Or(pair) | Kind::Implies(pair) => pair.iter().collect(),
+            Kind::If(parts) => parts.iter().collect(),
+            Kind::Case { comparand, items, otherwise } => {
+                let items = items.iter().flat_map(|(when, then)| [when, then]);
+                comparand.as_deref().into_iter().chain(items).chain([&**otherwise]).collect()
+            }
+            Kind::As { operand, .. } | Kind::Is { operand, .. } => vec![operand],
+            Kind::Tuple(elements) | Kind::Instance { elements, .. } => elements.iter().map(|(_, element)| element).collect(),
+            Kind::Interval(parts) => vec![&parts.low, &parts.low_closed, &parts.high, &parts.high_closed],
+            Kind::Property { source, .. } => vec![source],
+            Kind::Retrieve(retrieve) => {
+                let (code, date) = (retrieve.code.iter().map(|filter| &filter.codes), retrieve.date.iter().map(|filter| &filter.range));
+                code.chain(date).chain(&retrieve.context).collect()
+            }
+            Kind::Query(query) => query.children(),
+            Kind::Message(parts) => parts.iter().collect(),
+            Kind::Literal(_) | Kind::Parameter(_) | Kind::Slot(_) | Kind::Define(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => Vec::new(),
+        }
+    }
+}
+
+impl Query {
+    fn children(&self) -> Vec<&Expression> {
+        let sources = self.sources.iter().map(|source| &source.expression);
+        let lets = self.lets.iter().map(|one| &one.expression);
+        let related = self.relationships.iter().flat_map(|related| [&related.source.expression, &related.such_that]);
+        let returning = self.returning.iter().map(|returning| &returning.expression);
+        let aggregate = self.aggregate.iter().flat_map(|aggregate| [&aggregate.starting, &aggregate.expression]);
+        let keys = self.sort.iter().flat_map(|sort| &sort.keys).map(|key| &key.expression);
+        sources.chain(lets).chain(related).chain(&self.condition).chain(returning).chain(aggregate).chain(keys).collect()
+    }
 }
 
 /// The forms of expression. Closed on purpose: an ELM node that is neither one of these nor an operator of the tables

@@ -15,10 +15,12 @@ use rust_decimal::Decimal;
 
 mod read;
 pub mod shape;
+pub mod sieve;
 #[cfg(test)]
 mod tests;
 
 pub use shape::{Keep, Shape};
+pub use sieve::Sieve;
 
 /// Longest line that is read; a longer one is reported as bad.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -91,7 +93,6 @@ pub struct Record {
     names: Vec<Box<str>>,
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
-    by_id: HashMap<(String, String), NodeId>,
     /// Codes by what was asked for, made at the first question and shared by all measures and periods.
     codes: RefCell<BTreeMap<String, Arc<Vec<CodeRow>>>>,
 }
@@ -255,7 +256,9 @@ impl Record {
 
     /// The resource of that type and id.
     pub fn resource(&self, resource_type: &str, id: &str) -> Option<NodeId> {
-        self.by_id.get(&(resource_type.to_owned(), id.to_owned())).copied()
+        let list = self.resources(resource_type);
+        let at = list.partition_point(|node| self.resource_id(*node).unwrap_or_default() < id);
+        list.get(at).copied().filter(|node| self.resource_id(*node) == Some(id))
     }
 
     /// The resource that a reference names: `Type/id`, absolute, or with a version. A `#id` is looked for among the
@@ -406,13 +409,9 @@ impl Record {
     /// Lists a resource under its type and id, in order.
     fn index(&mut self, root: NodeId) {
         let resource_type = self.resource_type(root).unwrap_or_default().to_owned();
-        if let Some(id) = self.resource_id(root).map(str::to_owned) {
-            let key = (resource_type.clone(), id);
-            if let Some(older) = self.by_id.insert(key, root)
-                && let Some(list) = self.by_type.get_mut(&resource_type)
-            {
-                list.retain(|node| *node != older);
-            }
+        let older = self.resource_id(root).and_then(|id| self.resource(&resource_type, id));
+        if let (Some(older), Some(list)) = (older, self.by_type.get_mut(&resource_type)) {
+            list.retain(|node| *node != older);
         }
         let mut list = self.by_type.remove(&resource_type).unwrap_or_default();
         let id = self.resource_id(root).unwrap_or_default();

@@ -10,6 +10,7 @@ use super::period::Period;
 use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
 use super::result::{GroupResult, PatientResult, Strata};
 use crate::cql::date_time::{Date, DateTime, Time};
+use crate::cql::evaluate::observe::Observed;
 use crate::cql::interval::{Interval, Point};
 use crate::cql::value::{ClassId, Value};
 use crate::cql::{DefineId, Environment, EvaluationError, FunctionId, Program, Session};
@@ -140,6 +141,20 @@ impl Run<'_> {
     pub fn session<'s>(&'s self, record: &'s Record, period: usize) -> Option<Session<'s>> {
         let (_, environment) = self.environments.get(period)?;
         Some(Session::new(&self.measure.program, environment, record))
+    }
+
+    /// What each clause comes to for one patient and period, in the populations and in every definition beside them;
+    /// `None` when there is no such period. What fails is not seen: its error is the evaluation's to tell.
+    pub fn observe(&self, record: &Record, period: usize) -> Option<Observed> {
+        let session = self.session(record, period)?.collecting_messages().observing();
+        let mut patient = Patient { measure: self.measure, session, events: BTreeMap::new() };
+        for binding in &self.measure.bindings {
+            let _ = patient.group(binding);
+        }
+        for (define, _) in self.measure.program.live_defines() {
+            let _ = patient.session.evaluate(define);
+        }
+        Some(patient.session.observed().clone())
     }
 
     fn one(&self, record: &Record, environment: &Environment) -> Result<PatientResult, EvaluationError> {

@@ -17,6 +17,7 @@ use super::period::Period;
 use super::population::Membership;
 use super::result::{GroupResult, PatientResult};
 use crate::cql::DefineId;
+use crate::cql::evaluate::observe::Observed;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
@@ -238,6 +239,8 @@ fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, measure: &Measure, foun
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     seen: BTreeMap<String, (bool, bool)>,
+    /// What every clause came to.
+    pub clauses: Observed,
 }
 
 impl Coverage {
@@ -277,6 +280,9 @@ pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Cov
                 expected: "a result".into(),
                 found: error.to_string(),
             }),
+        }
+        if let Some(observed) = run.observe(&record, index) {
+            coverage.clauses.merge(&observed);
         }
         if let Some(mut session) = run.session(&record, index) {
             for (define, name) in branching(measure) {

@@ -75,7 +75,8 @@ fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
 /// Measures every patient of the snapshot as of the night's pull.
 pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
     let setup = &adapter.setup;
-    let shape = needs::shape(setup.measures.iter().map(|measure| measure.program().shape()), &setup.mapping);
+    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
+    let shape = needs::shape(shapes.iter(), &setup.mapping);
     let periods = periods(run)?;
     let setting = setting(adapter, run)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();

@@ -63,7 +63,8 @@ pub fn shape<'a>(shapes: impl Iterator<Item = &'a Shape>, mapping: &Mapping) -> 
             continue;
         }
         let keep = path.iter().rev().fold(Keep::All, |inner, name| Keep::Fields(BTreeMap::from([(name.clone(), inner)])));
-        merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), everything: false });
+        // Without a sieve: a local code that is translated counts as what it is translated to.
+        merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), ..Shape::default() });
     }
     merged
 }

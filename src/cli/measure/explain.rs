@@ -49,7 +49,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (loaded, found) = measures::load(std::slice::from_ref(&args.measure), &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
-    let shape = evaluate::shape(&loaded.measures);
+    let shape = evaluate::shape(&loaded);
     let wanted = |kind: &str| shape.of(kind).is_some();
     let files = folder::files(&args.data).map_err(unreadable)?;
     let data = folder::read(&files, &wanted, Share::ALL, 1).map_err(unreadable)?;

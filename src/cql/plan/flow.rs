@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Codes, Program, Requirement};
-use crate::cql::typed::{Access, CodeFilter, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source};
+use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::fhir::record::{Keep, Shape};
@@ -63,11 +63,22 @@ pub(super) struct Needs {
     pub requirements: Vec<Requirement>,
     pub shape: Shape,
     pub live: BTreeSet<DefineId>,
+    /// Types of which every retrieve asks for codes that are known without a patient, with these.
+    pub sought: BTreeMap<String, BTreeSet<Codes>>,
 }
 
 /// What the roots need.
 pub(super) fn needs(program: &Program) -> Needs {
-    let mut analysis = Analysis { program, shape: Shape::default(), filters: BTreeSet::new(), defines: BTreeMap::new(), calls: BTreeMap::new(), depth: 0, bodies: 0 };
+    let mut analysis = Analysis {
+        program,
+        shape: Shape::default(),
+        filters: BTreeSet::new(),
+        sought: BTreeMap::new(),
+        defines: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        depth: 0,
+        bodies: 0,
+    };
     analysis.roots();
     let live = analysis.defines.keys().copied().collect();
     let shape = analysis.shape;
@@ -78,7 +89,8 @@ pub(super) fn needs(program: &Program) -> Needs {
         }
         Requirement { paths, ..filter }
     });
-    Needs { requirements: requirements.collect(), shape: shape.clone(), live }
+    let sought = analysis.sought.into_iter().filter_map(|(name, codes)| Some((name, codes?))).collect();
+    Needs { requirements: requirements.collect(), shape: shape.clone(), live, sought }
 }
 
 fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
@@ -104,6 +116,7 @@ struct Analysis<'a> {
     program: &'a Program,
     shape: Shape,
     filters: BTreeSet<Requirement>,
+    sought: BTreeMap<String, Option<BTreeSet<Codes>>>,
     defines: BTreeMap<DefineId, Flow>,
     calls: BTreeMap<(FunctionId, Vec<Flow>), Flow>,
     depth: usize,
@@ -428,7 +441,9 @@ impl<'a> Analysis<'a> {
             self.keep_path(&flow, &filter.path);
             let inner = self.flow(&filter.codes, slots);
             self.keep(&inner);
-            codes = self.codes(&filter.codes);
+            // Whose code is a value set as such - none of it was done - has none of its codes.
+            let is_named = filter.comparator == Comparator::Equivalent && filter.codes.ty == Type::ValueSet;
+            codes = if is_named { Codes::Any } else { self.codes(&filter.codes) };
             if filter.through_reference {
                 self.medications(&retrieve.resource_type, &filter.path, &codes);
             }
@@ -442,6 +457,9 @@ impl<'a> Analysis<'a> {
             let inner = self.flow(context, slots);
             self.keep(&inner);
         }
+        let refers = |row: &Alternative| row.field.ends_with("Reference") || matches!(&row.ty, Type::Class(class) if class.ends_with(".Reference"));
+        let is_direct = retrieve.code.as_ref().is_some_and(|filter| !filter.path.iter().flat_map(|element| &element.alternatives).any(refers));
+        self.seek(&retrieve.resource_type, (is_direct && codes != Codes::Any).then(|| codes.clone()));
         self.filters.insert(Requirement {
             resource_type: retrieve.resource_type.to_string(),
             code_path: retrieve.code.as_ref().map(|CodeFilter { path, .. }| dotted(path)),
@@ -450,6 +468,17 @@ impl<'a> Analysis<'a> {
             paths: BTreeSet::new(),
         });
         flow
+    }
+
+    /// Notes the codes by which a retrieve asks for a type; `None` when others matter too.
+    fn seek(&mut self, resource_type: &str, codes: Option<Codes>) {
+        let sought = self.sought.entry(resource_type.to_owned()).or_insert_with(|| Some(BTreeSet::new()));
+        match (sought.as_mut(), codes) {
+            (Some(sought), Some(codes)) => {
+                sought.insert(codes);
+            }
+            _ => *sought = None,
+        }
     }
 
     /// `medication[x]` may refer to a Medication, contained or not, whose code then counts.
@@ -462,6 +491,7 @@ impl<'a> Analysis<'a> {
         let code = Place { resource_type: "Medication".into(), path: vec!["code".into()] };
         *self.place(&contained) = Keep::All;
         *self.place(&code) = Keep::All;
+        self.seek("Medication", None);
         let paths = BTreeSet::new();
         self.filters
             .insert(Requirement { resource_type: "Medication".into(), code_path: Some("code".into()), codes: codes.clone(), date_path: None, paths });

@@ -1,5 +1,8 @@
 //! Reading resources into a record with a pull parser.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use jiter::{Jiter, JiterError, Peek};
 
 use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, TEXT_BYTES_MAX};
@@ -11,69 +14,113 @@ const PREFIX: &[u8] = b"{\"resourceType\":\"";
 
 /// A resource just read, with what decides between versions of it.
 struct Found<'a> {
-    resource_type: String,
-    id: String,
-    updated: String,
+    resource_type: Cow<'a, str>,
     line: &'a [u8],
     root: NodeId,
+}
+
+impl Found<'_> {
+    fn id<'r>(&self, record: &'r Record) -> &'r str {
+        record.resource_id(self.root).unwrap_or_default()
+    }
+
+    fn updated<'r>(&self, record: &'r Record) -> &'r str {
+        let updated = record.get(self.root, "meta").and_then(|meta| record.get(meta, "lastUpdated"));
+        updated.and_then(|node| record.text(node)).unwrap_or_default()
+    }
 }
 
 pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
     let mut record = Record::default();
     let mut bad = Vec::new();
     let mut found = Vec::new();
+    let mut passed_over = Vec::new();
     for (index, line) in lines.enumerate() {
-        match read_line(&mut record, shape, line) {
-            Ok(Some(resource)) => found.push(resource),
-            Ok(None) => {}
+        match read_line(&mut record, shape, line, true) {
+            Ok(Line::Resource(resource)) => found.push(resource),
+            Ok(Line::PassedOver) => passed_over.push((index, line)),
+            Ok(Line::Unwanted) => {}
             Err(reason) => bad.push(BadLine { index, reason }),
         }
     }
+    if !found.is_empty() {
+        read_versions(&mut record, shape, &passed_over, &mut found, &mut bad);
+    }
     found.sort_by(|a, b| {
-        let rest = |found: &Found<'a>| (found.line, found.root);
-        let order = (&a.resource_type, &a.id, &a.updated).cmp(&(&b.resource_type, &b.id, &b.updated));
-        order.then_with(|| rest(a).cmp(&rest(b)))
+        let key = |one: &Found<'a>| (one.id(&record), one.updated(&record), one.line, one.root);
+        a.resource_type.cmp(&b.resource_type).then_with(|| key(a).cmp(&key(b)))
     });
-    let mut previous: &[u8] = &[];
-    for resource in &found {
-        // The same line twice is one resource even without an id.
-        if resource.line == std::mem::replace(&mut previous, resource.line) {
-            continue;
-        }
-        let list = record.by_type.entry(resource.resource_type.clone()).or_default();
-        if resource.id.is_empty() {
-            list.push(resource.root);
-            continue;
-        }
-        let key = (resource.resource_type.clone(), resource.id.clone());
-        match record.by_id.insert(key, resource.root) {
-            // Sorted: an older version is the last of the list.
-            Some(older) if list.last() == Some(&older) => {
-                list.pop();
-            }
-            _ => {}
-        }
-        list.push(resource.root);
+    for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
+        let Some(first) = group.first() else { continue };
+        let list = newest(&record, group);
+        record.by_type.insert(first.resource_type.to_string(), list);
     }
     (record, bad)
 }
 
+/// Of sorted resources of one type the newest version of each, and each line without an id once.
+fn newest(record: &Record, sorted: &[Found<'_>]) -> Vec<NodeId> {
+    let is_older = |one: &Found<'_>, next: &Found<'_>| one.line == next.line || (!one.id(record).is_empty() && one.id(record) == next.id(record));
+    let followed = sorted.iter().zip(sorted.iter().skip(1).map(Some).chain([None]));
+    followed.filter(|(one, next)| !next.is_some_and(|next| is_older(one, next))).map(|(one, _)| one.root).collect()
+}
+
+/// Of what was passed over, other versions of resources that were not: the newest counts, whatever codes it has.
+fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u8])], found: &mut Vec<Found<'a>>, bad: &mut Vec<BadLine>) {
+    let sieved = found.iter().filter(|resource| shape.sieves.contains_key(&*resource.resource_type));
+    let ids: BTreeSet<String> = sieved.map(|resource| resource.id(record).to_owned()).collect();
+    if ids.is_empty() {
+        return;
+    }
+    for (index, line) in lines {
+        if !quick_id(line).is_none_or(|id| ids.contains(id)) {
+            continue;
+        }
+        match read_line(record, shape, line, false) {
+            Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(resource),
+            Ok(_) => {}
+            Err(reason) => bad.push(BadLine { index: *index, reason }),
+        }
+    }
+}
+
+/// The id where every server writes it, right after the type; `None` when it stands elsewhere or is escaped.
+fn quick_id(line: &[u8]) -> Option<&str> {
+    let rest = line.trim_ascii().strip_prefix(PREFIX)?;
+    let rest = rest.get(memchr::memchr(b'"', rest)?..)?.strip_prefix(b"\",\"id\":\"")?;
+    let id = rest.get(..memchr::memchr(b'"', rest)?)?;
+    std::str::from_utf8(id).ok().filter(|id| !id.contains('\\'))
+}
+
 pub(super) fn add(record: &mut Record, json: &[u8]) -> Result<NodeId, String> {
-    let found = read_line(record, &Shape::everything(), json)?.ok_or("an empty line is no resource")?;
+    let Line::Resource(found) = read_line(record, &Shape::everything(), json, false)? else { return Err("an empty line is no resource".to_owned()) };
     record.index(found.root);
     Ok(found.root)
 }
 
-fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8]) -> Result<Option<Found<'a>>, String> {
+/// What a line is.
+enum Line<'a> {
+    /// A resource of a type that is wanted.
+    Resource(Found<'a>),
+    /// One of a type that is wanted, without any of the codes that are.
+    PassedOver,
+    /// Nothing, or a resource of another type.
+    Unwanted,
+}
+
+fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
     let line = line.trim_ascii();
     if line.is_empty() {
-        return Ok(None);
+        return Ok(Line::Unwanted);
     }
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
     let resource_type = type_of(line)?;
-    let Some(keep) = shape.of(&resource_type) else { return Ok(None) };
+    let Some(keep) = shape.of(&resource_type) else { return Ok(Line::Unwanted) };
+    if sifted && shape.sieves.get(&*resource_type).is_some_and(|sieve| !sieve.may_hold(line)) {
+        return Ok(Line::PassedOver);
+    }
     let (nodes, texts) = (record.nodes.len(), record.texts.len());
     let mut reader = Reader { json: Jiter::new(line), record };
     let result = reader.root(keep);
@@ -84,21 +131,14 @@ fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8]) -> Result<O
         return Err(reason);
     }
     let root = NodeId(u32::try_from(nodes).map_err(|_| "the record is full")?);
-    let updated = record.get(root, "meta").and_then(|meta| record.get(meta, "lastUpdated"));
-    Ok(Some(Found {
-        id: record.resource_id(root).unwrap_or_default().to_owned(),
-        updated: updated.and_then(|node| record.text(node)).unwrap_or_default().to_owned(),
-        resource_type,
-        line,
-        root,
-    }))
+    Ok(Line::Resource(Found { resource_type, line, root }))
 }
 
 /// The resource type, from the first bytes if they have it.
-fn type_of(line: &[u8]) -> Result<String, String> {
+fn type_of(line: &[u8]) -> Result<Cow<'_, str>, String> {
     let name = match line.strip_prefix(PREFIX).and_then(|rest| Some(rest.split_at_checked(memchr::memchr(b'"', rest)?)?.0)) {
-        Some(name) => String::from_utf8_lossy(name).into_owned(),
-        None => searched_type(line)?,
+        Some(name) => String::from_utf8_lossy(name),
+        None => Cow::Owned(searched_type(line)?),
     };
     let plausible = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if plausible { Ok(name) } else { Err("`resourceType` is no name of a resource type".to_owned()) }

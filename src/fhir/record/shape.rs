@@ -1,6 +1,8 @@
 //! What to keep of each resource while reading: the types and paths that a plan uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Sieve;
 
 /// Which parts of an element are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +49,14 @@ pub struct Shape {
     pub types: BTreeMap<String, Keep>,
     /// Every type, whole.
     pub everything: bool,
+    /// Types of which only lines with certain codes matter.
+    pub sieves: BTreeMap<String, Sieve>,
 }
 
 impl Shape {
     /// Keeps all of everything.
     pub fn everything() -> Shape {
-        Shape { types: BTreeMap::new(), everything: true }
+        Shape { everything: true, ..Shape::default() }
     }
 
     /// What is kept of a resource type; `None` if it is skipped.
@@ -63,8 +67,67 @@ impl Shape {
     /// Keeps what either keeps: for several programs over one reading.
     pub fn merge(&mut self, other: &Shape) {
         self.everything |= other.everything;
+        self.merge_sieves(other);
         for (name, keep) in &other.types {
             self.types.entry(name.clone()).or_default().merge(keep);
         }
+    }
+
+    /// A type that both read keeps a sieve only if both have one.
+    fn merge_sieves(&mut self, other: &Shape) {
+        let mut sieves = std::mem::take(&mut self.sieves);
+        sieves.retain(|name, _| !other.types.contains_key(name) || other.sieves.contains_key(name));
+        for (name, sieve) in &other.sieves {
+            let merged = match sieves.get(name) {
+                Some(own) => own.merge(sieve),
+                None if self.types.contains_key(name) => None,
+                None => Some(sieve.clone()),
+            };
+            match merged {
+                Some(merged) => sieves.insert(name.clone(), merged),
+                None => sieves.remove(name),
+            };
+        }
+        if !self.everything {
+            self.sieves = sieves;
+        }
+    }
+
+    /// Reads, of a type, only lines that may hold one of these codes.
+    pub fn sift(&mut self, resource_type: &str, codes: BTreeSet<String>) {
+        if let Some(sieve) = Sieve::new(codes) {
+            self.sieves.insert(resource_type.to_owned(), sieve);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(types: &[(&str, Option<&str>)]) -> Shape {
+        let mut shape = Shape::default();
+        for (name, code) in types {
+            shape.types.insert((*name).to_owned(), Keep::All);
+            if let Some(code) = code {
+                shape.sift(name, BTreeSet::from([(*code).to_owned()]));
+            }
+        }
+        shape
+    }
+
+    #[test]
+    fn what_one_of_two_programs_reads_whole_is_not_sifted() {
+        let merged = |left: &[(&str, Option<&str>)], right: &[(&str, Option<&str>)]| {
+            let mut left = shape(left);
+            left.merge(&shape(right));
+            left
+        };
+        let both = merged(&[("Observation", Some("a"))], &[("Observation", Some("b"))]);
+        assert!(both.sieves["Observation"].may_hold(br#""a""#) && both.sieves["Observation"].may_hold(br#""b""#));
+        assert!(!both.sieves["Observation"].may_hold(br#""c""#));
+        assert_eq!(merged(&[("Observation", Some("a"))], &[("Observation", None)]).sieves.len(), 0);
+        assert_eq!(merged(&[("Observation", None)], &[("Observation", Some("a"))]).sieves.len(), 0);
+        assert_eq!(merged(&[("Condition", None)], &[("Observation", Some("a"))]).sieves.len(), 1);
     }
 }

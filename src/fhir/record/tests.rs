@@ -112,3 +112,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_sieve_passes_over_lines_but_never_over_a_newer_version() {
+    let observation = |id: &str, code: &str, updated: &str| {
+        format!(r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"{updated}"}},"code":{{"coding":[{{"code":"{code}"}}]}}}}"#)
+    };
+    let mut shape = Shape::default();
+    shape.types.insert("Observation".to_owned(), Keep::All);
+    shape.sift("Observation", ["crp".to_owned()].into());
+    let old = observation("o1", "crp", "2025-01-01");
+    let corrected = observation("o1", "esr", "2025-02-01");
+    let other = observation("o2", "esr", "2025-02-01");
+    let codes = |lines: &[&str]| {
+        let (record, bad) = read(&shape, lines);
+        assert_eq!(bad, []);
+        let code = |node: &NodeId| path(&record, *node, "code.coding.code").and_then(|node| record.text(node)).unwrap().to_owned();
+        record.resources("Observation").iter().map(code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&[&old, &other]), ["crp"]);
+    assert_eq!(codes(&[&corrected, &old, &other]), ["esr"], "what was corrected is no longer a C-reactive protein");
+    let elsewhere = corrected.replace(r#""id":"o1","#, "").replace("{\"resourceType\"", "{\"id\":\"o1\",\"resourceType\"");
+    assert_eq!(codes(&[&elsewhere, &old]), ["esr"]);
+}
