@@ -31,6 +31,9 @@ pub const NODES_MAX: usize = 50_000_000;
 /// Most bytes of text of one record.
 pub const TEXT_BYTES_MAX: usize = 1 << 30;
 
+/// So many names are looked through faster than they are hashed.
+const FIRST_NAMES: usize = 24;
+
 /// No node: ends lists of siblings.
 const NONE: u32 = u32::MAX;
 
@@ -91,6 +94,7 @@ pub struct Record {
     nodes: Vec<Node>,
     texts: String,
     names: Vec<Box<str>>,
+    /// Of the names after the first few.
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
     /// Codes by what was asked for, made at the first question and shared by all measures and periods.
@@ -397,12 +401,18 @@ impl Record {
     }
 
     fn intern(&mut self, name: &str) -> u32 {
+        let number = |at: usize| u32::try_from(at).unwrap_or(NONE);
+        if let Some(found) = self.names.iter().take(FIRST_NAMES).position(|known| **known == *name) {
+            return number(found);
+        }
         if let Some(found) = self.name_index.get(name) {
             return *found;
         }
-        let index = u32::try_from(self.names.len()).unwrap_or(NONE);
+        let index = number(self.names.len());
         self.names.push(name.into());
-        self.name_index.insert(name.into(), index);
+        if self.names.len() > FIRST_NAMES {
+            self.name_index.insert(name.into(), index);
+        }
         index
     }
 

@@ -81,7 +81,7 @@ impl Found {
     }
 
     fn human(&self) -> String {
-        let share = if self.clauses == 0 { 100 } else { self.seen() * 100 / self.clauses };
+        let share = (self.seen() * 100).checked_div(self.clauses).unwrap_or(100);
         let mut text = format!("{}: {} of {} clauses tested ({share} %), over {}", self.title, self.seen(), self.clauses, self.over);
         if self.gaps.is_empty() {
             return text;

@@ -1,11 +1,11 @@
 //! Reading resources into a record with a pull parser.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiter::{Jiter, JiterError, Peek};
 
-use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, TEXT_BYTES_MAX};
+use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, Sieve, TEXT_BYTES_MAX};
 
 /// Longest name of a resource type.
 const TYPE_BYTES_MAX: usize = 64;
@@ -35,8 +35,9 @@ pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> 
     let mut bad = Vec::new();
     let mut found = Vec::new();
     let mut passed_over = Vec::new();
+    let mut kinds = Kinds { shape, last: None };
     for (index, line) in lines.enumerate() {
-        match read_line(&mut record, shape, line, true) {
+        match read_line(&mut record, &mut kinds, line, true) {
             Ok(Line::Resource(resource)) => found.push(resource),
             Ok(Line::PassedOver) => passed_over.push((index, line)),
             Ok(Line::Unwanted) => {}
@@ -76,7 +77,7 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
         if !quick_id(line).is_none_or(|id| ids.contains(id)) {
             continue;
         }
-        match read_line(record, shape, line, false) {
+        match read_line(record, &mut Kinds { shape, last: None }, line, false) {
             Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(resource),
             Ok(_) => {}
             Err(reason) => bad.push(BadLine { index: *index, reason }),
@@ -93,7 +94,8 @@ fn quick_id(line: &[u8]) -> Option<&str> {
 }
 
 pub(super) fn add(record: &mut Record, json: &[u8]) -> Result<NodeId, String> {
-    let Line::Resource(found) = read_line(record, &Shape::everything(), json, false)? else { return Err("an empty line is no resource".to_owned()) };
+    let shape = Shape::everything();
+    let Line::Resource(found) = read_line(record, &mut Kinds { shape: &shape, last: None }, json, false)? else { return Err("an empty line is no resource".to_owned()) };
     record.index(found.root);
     Ok(found.root)
 }
@@ -108,7 +110,42 @@ enum Line<'a> {
     Unwanted,
 }
 
-fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
+/// What is kept of a type, and which of its lines.
+#[derive(Clone)]
+struct Kind<'s, 'a> {
+    name: Cow<'a, str>,
+    keep: &'s Keep,
+    sieve: Option<&'s Sieve>,
+}
+
+/// The types of lines: most lines are of the type of the line before.
+struct Kinds<'s, 'a> {
+    shape: &'s Shape,
+    /// The beginning of the last line, up to the quote after its type; and what is kept of it, if it is wanted.
+    last: Option<(&'a [u8], Option<Kind<'s, 'a>>)>,
+}
+
+impl<'s, 'a> Kinds<'s, 'a> {
+    /// `None` for a type that is not wanted.
+    fn of(&mut self, line: &'a [u8]) -> Result<Option<Kind<'s, 'a>>, String> {
+        if let Some((beginning, kind)) = &self.last
+            && line.starts_with(beginning)
+        {
+            return Ok(kind.clone());
+        }
+        let name = type_of(line)?;
+        let is_plain = matches!(name, Cow::Borrowed(_));
+        let beginning = line.get(..=PREFIX.len() + name.len()).unwrap_or(line);
+        let shape = self.shape;
+        let kind = shape.of(&name).map(|keep| Kind { keep, sieve: shape.sieves.get(&*name), name });
+        if is_plain {
+            self.last = Some((beginning, kind.clone()));
+        }
+        Ok(kind)
+    }
+}
+
+fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
     let line = line.trim_ascii();
     if line.is_empty() {
         return Ok(Line::Unwanted);
@@ -116,9 +153,8 @@ fn read_line<'a>(record: &mut Record, shape: &Shape, line: &'a [u8], sifted: boo
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
-    let resource_type = type_of(line)?;
-    let Some(keep) = shape.of(&resource_type) else { return Ok(Line::Unwanted) };
-    if sifted && shape.sieves.get(&*resource_type).is_some_and(|sieve| !sieve.may_hold(line)) {
+    let Some(Kind { name: resource_type, keep, sieve }) = kinds.of(line)? else { return Ok(Line::Unwanted) };
+    if sifted && sieve.is_some_and(|sieve| !sieve.may_hold(line)) {
         return Ok(Line::PassedOver);
     }
     let (nodes, texts) = (record.nodes.len(), record.texts.len());
@@ -166,6 +202,8 @@ fn searched_type(line: &[u8]) -> Result<String, String> {
 fn reason(fault: &JiterError) -> String {
     format!("invalid JSON at byte {}: {}", fault.index, fault.error_type)
 }
+
+static NOTHING: Keep = Keep::Fields(BTreeMap::new());
 
 struct Reader<'a, 'j> {
     json: Jiter<'j>,
@@ -242,7 +280,9 @@ impl Reader<'_, '_> {
             let wanted = plain.unwrap_or(name);
             let kept = match keep.field(wanted) {
                 None if name == "resourceType" || name == "id" => Some(&Keep::All),
-                None if depth == 0 && name == "meta" => Some(&Keep::All),
+                // What decides between versions.
+                None if (depth, name) == (0, "meta") => Some(&NOTHING),
+                None if (depth, name) == (1, "lastUpdated") => Some(&Keep::All),
                 kept => kept,
             };
             let Some(kept) = kept else {

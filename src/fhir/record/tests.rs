@@ -135,3 +135,16 @@ fn a_sieve_passes_over_lines_but_never_over_a_newer_version() {
     let elsewhere = corrected.replace(r#""id":"o1","#, "").replace("{\"resourceType\"", "{\"id\":\"o1\",\"resourceType\"");
     assert_eq!(codes(&[&elsewhere, &old]), ["esr"]);
 }
+
+#[test]
+fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
+    let line = |updated: &str, status: &str| format!(r#"{{"resourceType":"Observation","id":"o1","meta":{{"profile":["p"],"lastUpdated":"{updated}"}},"status":"{status}"}}"#);
+    let profile = Keep::Fields([("profile".to_owned(), Keep::All)].into());
+    let shape = Shape {
+        types: [("Observation".to_owned(), Keep::Fields([("meta".to_owned(), profile), ("status".to_owned(), Keep::All)].into()))].into(),
+        ..Shape::default()
+    };
+    let (record, _) = read(&shape, &[&line("2025-02-01", "amended"), &line("2025-01-01", "final")]);
+    let [only] = record.resources("Observation") else { panic!("one Observation") };
+    assert_eq!(path(&record, *only, "status").and_then(|node| record.text(node)), Some("amended"));
+}
