@@ -47,6 +47,22 @@ fn written(program: &Program) -> Arc<SourceFile> {
     SourceFile::new("written.json", json.to_string())
 }
 
+/// The program read again from the ELM of all its libraries.
+pub(crate) fn round_trip(program: &Program) -> Result<Program, String> {
+    let tree = program.tree();
+    let mut documents = Vec::new();
+    for (index, library) in (0u32..).zip(&tree.libraries) {
+        let (json, found) = elm::write(tree, LibraryId(index));
+        if !found.is_empty() {
+            return Err(render_human(&found, false));
+        }
+        documents.push(SourceFile::new(format!("{}.json", library.name), json.to_string()));
+    }
+    let root = documents.remove(program.roots()[0].index());
+    let (again, found) = elm::compile(&root, &documents, &Models::default());
+    again.ok_or_else(|| render_human(&found, false))
+}
+
 /// Every expression of HL7's suite means the same after CQL was written as ELM and read again.
 #[test]
 fn what_is_written_is_read_as_the_same() {

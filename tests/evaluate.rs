@@ -185,3 +185,28 @@ fn work_that_doubles_ends_with_an_error_that_names_it() {
         assert!(fault.message.contains(expected), "{}", fault.message);
     }
 }
+
+/// FHIRPath's functions mean in CQL what they mean in FHIRPath, over fields that the plan must have kept.
+#[test]
+fn fhirpath_methods_are_part_of_cql() {
+    let text = "library T\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1'\ncontext Patient\n\
+        define Usual: Patient.name.where(use = 'usual').select(given.first().value).first()\n\
+        define Nested: Patient.name.exists($this.given.exists(substring(0, 1) = 'J'))\n\
+        define All: Patient.name.all(family.value.length() > 3)\n\
+        define None: Patient.name.where(use = 'old').empty()\n\
+        define Sum: ({1, 2, 3}).aggregate($this + $total, 10)\n\
+        define Typed: Patient.telecom.ofType(FHIR.ContactPoint).count()\n\
+        define Joined: Patient.name.select(given).select($this.value).join(' ')\n\
+        define Chosen: iif(Patient.active.value.not(), 'no', 'yes')\n";
+    let program = compile(SourceFile::new("t.cql", text));
+    let patient = r#"{"resourceType":"Patient","id":"p","active":true,"telecom":[{"value":"1"}],"name":[
+        {"use":"official","family":"Chalmers","given":["Peter","James"]},{"use":"usual","family":"Lee","given":["Jim"]}]}"#;
+    let found = evaluate(&program, "T", &[&patient.replace('\n', "")], program.shape());
+    let wanted = [("Usual", "'Jim'"), ("Nested", "true"), ("All", "false"), ("None", "true"), ("Sum", "16"), ("Typed", "1"), ("Joined", "'Peter James Jim'"), ("Chosen", "'yes'")];
+    for (name, value) in wanted {
+        assert_eq!(found.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    let lists = "library T\ndefine A: 1 in (1 | 2)\n";
+    let asked = |libraries: Libraries| cql::compile(&[SourceFile::new("t.cql", lists)], &libraries, &Models::default()).0.is_some();
+    assert!(asked(Libraries::default().with_singletons()) && !asked(Libraries::default()), "list promotion has to be asked for");
+}

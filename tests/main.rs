@@ -11,6 +11,7 @@ mod daemon;
 mod elm;
 mod evaluate;
 mod explain;
+mod fhirpath;
 mod interoperability;
 mod measures;
 mod mistakes;

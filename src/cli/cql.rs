@@ -39,6 +39,9 @@ enum What {
         /// Folders with libraries to include, beside the files' own and mappings/libraries
         #[arg(long, value_name = "DIR")]
         library: Vec<PathBuf>,
+        /// A list of one and its item convert into each other, as FHIRPath reads collections
+        #[arg(long)]
+        fhirpath_lists: bool,
     },
     /// The value of every define
     Run(RunArgs),
@@ -49,6 +52,9 @@ enum What {
         /// Folders with libraries to include, beside the file's own and mappings/libraries
         #[arg(long, value_name = "DIR")]
         library: Vec<PathBuf>,
+        /// A list of one and its item convert into each other, as FHIRPath reads collections
+        #[arg(long)]
+        fhirpath_lists: bool,
     },
 }
 
@@ -60,6 +66,9 @@ struct RunArgs {
     /// Folders with libraries to include, beside the file's own and mappings/libraries
     #[arg(long, value_name = "DIR")]
     library: Vec<PathBuf>,
+    /// A list of one and its item convert into each other, as FHIRPath reads collections
+    #[arg(long)]
+    fhirpath_lists: bool,
     /// One patient's resources: NDJSON, a Bundle or a resource
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -80,9 +89,9 @@ struct RunArgs {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
-        What::Check { files, library } => {
+        What::Check { files, library, fhirpath_lists } => {
             let roots = files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
-            let (_, findings) = compile(&roots, &libraries(&files, &library)?, &Models::default());
+            let (_, findings) = compile(&roots, &libraries(&files, &library, fhirpath_lists)?, &Models::default());
             let ending = report(&findings, context);
             if context.format == Format::Human && ending == Ending::Fine {
                 print(&format!("{} files are well formed", files.len()));
@@ -90,13 +99,13 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             Ok(ending)
         }
         What::Run(args) => evaluate(&args, context),
-        What::Elm { file, library } => write_elm(&file, &library, context),
+        What::Elm { file, library, fhirpath_lists } => write_elm(&file, &library, fhirpath_lists, context),
     }
 }
 
 fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
     let root = source(&args.file)?;
-    let libraries = libraries(std::slice::from_ref(&args.file), &args.library)?;
+    let libraries = libraries(std::slice::from_ref(&args.file), &args.library, args.fhirpath_lists)?;
     let (program, findings) = compile(&[root], &libraries, &Models::default());
     let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
     let record = match &args.data {
@@ -142,8 +151,8 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
     Ok(Ending::Fine)
 }
 
-fn write_elm(file: &Path, folders: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
-    let libraries = libraries(&[file.to_owned()], folders)?;
+fn write_elm(file: &Path, folders: &[PathBuf], fhirpath_lists: bool, context: &Context) -> Result<Ending, Failure> {
+    let libraries = libraries(&[file.to_owned()], folders, fhirpath_lists)?;
     let (program, findings) = compile(&[source(file)?], &libraries, &Models::default());
     let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
     let Some(root) = program.roots().first() else { return Err(Failure::findings(&findings, context)) };
@@ -169,7 +178,7 @@ fn source(path: &Path) -> Result<Arc<SourceFile>, Failure> {
 }
 
 /// The libraries beside the files, in the given folders and in the project's.
-fn libraries(files: &[PathBuf], folders: &[PathBuf]) -> Result<Libraries, Failure> {
+fn libraries(files: &[PathBuf], folders: &[PathBuf], fhirpath_lists: bool) -> Result<Libraries, Failure> {
     let beside = files
         .iter()
         .filter_map(|file| file.parent())
@@ -178,7 +187,7 @@ fn libraries(files: &[PathBuf], folders: &[PathBuf]) -> Result<Libraries, Failur
     let mut all: Vec<PathBuf> = beside.chain(folders.iter().cloned()).chain(project).collect();
     all.sort();
     all.dedup();
-    let mut libraries = Libraries::default();
+    let mut libraries = if fhirpath_lists { Libraries::default().with_singletons() } else { Libraries::default() };
     for folder in all {
         let entries = std::fs::read_dir(&folder).map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", folder.display())))?;
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();

@@ -6,6 +6,7 @@
 mod call;
 pub(super) mod conversion;
 mod expression;
+mod method;
 mod name;
 mod operation;
 pub(super) mod overload;
@@ -28,9 +29,11 @@ use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, has_errors, near
 const CHAIN_MAX: usize = 400;
 
 /// Checks one library against those already in the tree and adds it. `includes` are its includes in the order of the
-/// text, `None` for one that was not found (and already reported).
-pub fn check(tree: &mut Tree, source: &Arc<SourceFile>, library: &ast::Library, includes: &[Option<LibraryId>], models: &Models) -> Vec<Diagnostic> {
+/// text, `None` for one that was not found (and already reported). With `singletons` a list of one and its item convert
+/// into each other.
+pub fn check(tree: &mut Tree, source: &Arc<SourceFile>, library: &ast::Library, includes: &[Option<LibraryId>], models: &Models, singletons: bool) -> Vec<Diagnostic> {
     let mut checker = Checker::new(tree, source, library);
+    checker.conversions.singletons = singletons;
     checker.usings(models);
     // Without its model nothing of a library makes sense: one fault, not one for every name.
     if has_errors(&checker.diagnostics) {

@@ -21,6 +21,7 @@ static FHIR_HELPERS: LazyLock<Text> = LazyLock::new(|| {
 #[derive(Debug, Clone, Default)]
 pub struct Libraries {
     texts: Vec<Text>,
+    singletons: bool,
 }
 
 /// One library's text, parsed.
@@ -50,6 +51,13 @@ impl Libraries {
     /// Adds a library's text. It is read when something includes it.
     pub fn add(&mut self, source: &Arc<SourceFile>) {
         self.texts.push(Text::read(source));
+    }
+
+    /// Lets a list of one and its item convert into each other in the roots, as FHIRPath's collections are read: the
+    /// list demotion and promotion that CQL has, but leaves to be asked for.
+    pub fn with_singletons(mut self) -> Self {
+        self.singletons = true;
+        self
     }
 
     /// The library of that name; of that version if one is asked for, else the one with the greatest version.
@@ -106,7 +114,8 @@ impl Linker<'_> {
         self.open.pop();
         self.diagnostics.extend(text.diagnostics.iter().cloned());
         let id = LibraryId(u32::try_from(self.tree.libraries.len()).unwrap_or(u32::MAX));
-        let found = check(&mut self.tree, &text.source, &text.ast, &includes, self.models);
+        let singletons = self.libraries.singletons && self.open.is_empty();
+        let found = check(&mut self.tree, &text.source, &text.ast, &includes, self.models, singletons);
         self.diagnostics.extend(found);
         self.linked.push((key.0, key.1, id));
         id

@@ -1,5 +1,6 @@
 //! Function calls: functions of this and of included libraries, fluent calls, the specification's functions.
 
+use super::method::{self, is_method};
 use super::{Checker, Progress, overload};
 use crate::cql::ast;
 use crate::cql::operators::{operator, operators};
@@ -24,6 +25,11 @@ impl Checker<'_> {
     pub(super) fn call(&mut self, target: Option<&ast::Expression>, name: &ast::Name, operands: &[ast::Expression], at: Span) -> Expression {
         match target {
             None => {
+                if self.functions_in(self.library, &name.text, false).is_empty()
+                    && let Some(call) = self.targetless(name, operands, at)
+                {
+                    return call;
+                }
                 let operands: Vec<Expression> = operands.iter().map(|operand| self.expression(operand)).collect();
                 self.plain_call(name, operands, at)
             }
@@ -35,9 +41,13 @@ impl Checker<'_> {
                     self.resolved(name, &candidates, operands, at)
                 }
                 None => {
-                    let mut all = vec![self.expression(target)];
-                    all.extend(operands.iter().map(|operand| self.expression(operand)));
                     let candidates = self.fluent_functions(&name.text);
+                    let target = self.expression(target);
+                    if candidates.is_empty() && is_method(&name.text) {
+                        return self.method(target, name, operands, at);
+                    }
+                    let mut all = vec![target];
+                    all.extend(operands.iter().map(|operand| self.expression(operand)));
                     self.resolved(name, &candidates, all, at)
                 }
             },
@@ -136,7 +146,7 @@ impl Checker<'_> {
         let ages = AGES
             .iter()
             .flat_map(|(unit, _)| ["", "Calculate"].into_iter().flat_map(move |start| ["", "At"].map(|end| format!("{start}AgeIn{unit}{end}"))));
-        let known: Vec<String> = own.chain(ages).chain(["Coalesce", "Message"].map(str::to_owned)).collect();
+        let known: Vec<String> = own.chain(ages).chain(["Coalesce", "Message"].map(str::to_owned)).chain(method::names().map(str::to_owned)).collect();
         let system = operators().map(|row| row.name);
         let help = nearest(&name.text, known.iter().map(String::as_str).chain(system)).map(|near| format!("did you mean `{near}`?"));
         self.error_with_help(name.at, format!("no function `{}`", name.text), help);
@@ -203,7 +213,7 @@ impl Checker<'_> {
         Expression::new(Kind::Coalesce(operands), ty, at)
     }
 
-    fn message(&mut self, operands: Vec<Expression>, at: Span) -> Expression {
+    pub(super) fn message(&mut self, operands: Vec<Expression>, at: Span) -> Expression {
         let unknown = self.unknown(at);
         let mut parts = operands.into_iter();
         let mut next = || parts.next().unwrap_or_else(|| unknown.clone());

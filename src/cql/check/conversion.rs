@@ -1,7 +1,7 @@
 //! How a value of one type becomes a value of another: subtypes, casts of choices, implicit conversions.
 //!
 //! Costs order the ways an overload can be met, least first: exact, subtype, null, cast, conversion to a simple type,
-//! conversion to a structured type (CQL, "Conversion Precedence", <https://cql.hl7.org/03-developersguide.html#conversion-precedence>).
+//! conversion to a structured type, list demotion, list promotion (CQL, "Conversion Precedence", <https://cql.hl7.org/03-developersguide.html#conversion-precedence>).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ const COMPATIBLE: u32 = 2;
 const CAST: u32 = 3;
 const SIMPLE: u32 = 4;
 const STRUCTURED: u32 = 6;
+const DEMOTION: u32 = 16;
+const PROMOTION: u32 = 20;
 
 /// One way from a type to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +50,15 @@ pub(in crate::cql) enum Step {
     Alternatives(Vec<(Type, Step)>, Type),
 }
 
+impl Step {
+    fn then(self, next: Step) -> Step {
+        match (self, next) {
+            (Step::Nothing, one) | (one, Step::Nothing) => one,
+            (first, second) => Step::Then(Box::new(first), Box::new(second)),
+        }
+    }
+}
+
 /// An element as the checker sees it.
 #[derive(Debug, Clone)]
 pub(in crate::cql) enum Member {
@@ -70,6 +81,8 @@ pub(in crate::cql) struct Conversions {
     pub models: Vec<Arc<Model>>,
     /// By class: (target, function).
     pub helpers: BTreeMap<Arc<str>, Vec<(Type, FunctionId)>>,
+    /// List demotion and promotion, which CQL leaves to be asked for: a list of one and its item convert into each other.
+    pub singletons: bool,
 }
 
 impl Conversions {
@@ -183,9 +196,26 @@ impl Conversions {
                 let each = a.iter().zip(b.iter()).all(|(a, b)| a.1 == Type::Any || self.is_subtype(&a.1, &b.1));
                 (same && each).then(|| Way { cost: COMPATIBLE, step: Step::As(to.clone()) })
             }
+            (Type::List(_), _) => self.way_from_list(from, to, depth),
             (Type::Class(class), _) => self.way_from_class(class, to, depth),
             _ => system_conversion(from, to),
         }
+        .or_else(|| self.way_to_list(from, to, depth))
+    }
+
+    /// List demotion: the one item of a list, converted further.
+    fn way_from_list(&self, from: &Type, to: &Type, depth: usize) -> Option<Way> {
+        let item = from.element().filter(|_| self.singletons)?;
+        let rest = self.way_within(item, to, depth + 1)?;
+        let single = Step::Operator("SingletonFrom", item.clone());
+        Some(Way { cost: DEMOTION + rest.cost, step: single.then(rest.step) })
+    }
+
+    /// List promotion: the value as the one item of a list; a null makes an empty list.
+    fn way_to_list(&self, from: &Type, to: &Type, depth: usize) -> Option<Way> {
+        let item = to.element().filter(|_| self.singletons && !from.is_list())?;
+        let first = self.way_within(from, item, depth + 1)?;
+        Some(Way { cost: PROMOTION + first.cost, step: first.step.then(Step::Operator("ToList", to.clone())) })
     }
 
     fn way_from_choice(&self, types: &[Type], to: &Type, depth: usize) -> Option<Way> {
@@ -364,7 +394,7 @@ mod tests {
             helper("FHIR.date", Type::Date, 4),
             helper("FHIR.dateTime", Type::DateTime, 5),
         ]);
-        Conversions { models: vec![fhir], helpers }
+        Conversions { models: vec![fhir], helpers, singletons: false }
     }
 
     #[test]
@@ -402,7 +432,7 @@ mod tests {
 
     #[test]
     fn every_conversion_is_a_row_of_the_table() {
-        for name in ["ToLong", "ToDecimal", "ToDateTime", "ToQuantity", "ToConcept", "ExpandValueSet"] {
+        for name in ["SingletonFrom", "ToList", "ToLong", "ToDecimal", "ToDateTime", "ToQuantity", "ToConcept", "ExpandValueSet"] {
             assert!(operator(name).is_some(), "{name}");
         }
     }

@@ -223,7 +223,7 @@ impl Checker<'_> {
     }
 
     /// `x as T`: legal when some value of x's type can be a T.
-    fn cast(&mut self, operand: Expression, target: Type, strict: bool, at: Span) -> Expression {
+    pub(super) fn cast(&mut self, operand: Expression, target: Type, strict: bool, at: Span) -> Expression {
         let possible = operand.ty == Type::Any
             || target == Type::Any
             || self.conversions.is_subtype(&operand.ty, &target)

@@ -79,6 +79,7 @@ fn collect(conversions: &Conversions, pattern: &Pattern, ty: &Type, found: &mut 
                 push(found, target);
             }
         }
+        (Pattern::List(inner), single) if conversions.singletons && !single.is_list() => collect(conversions, inner, single, found),
         (Pattern::List(inner), Type::List(element)) => collect(conversions, inner, element, found),
         (Pattern::Interval(inner), Type::Interval(point)) => collect(conversions, inner, point, found),
         (Pattern::List(_) | Pattern::Interval(_), ty) => {
@@ -98,7 +99,14 @@ fn targets(conversions: &Conversions, ty: &Type) -> Vec<Type> {
         Type::Choice(types) => types.iter().flat_map(|ty| std::iter::once(ty.clone()).chain(targets(conversions, ty))).collect(),
         Type::Class(class) => conversions.class_conversions(class).map(|(to, _)| to.clone()).collect(),
         Type::ValueSet => vec![Type::list(Type::Code)],
-        Type::List(element) => targets(conversions, element).into_iter().map(Type::list).collect(),
+        Type::List(element) => {
+            let mut found: Vec<Type> = targets(conversions, element).into_iter().map(Type::list).collect();
+            if conversions.singletons {
+                found.push((**element).clone());
+                found.extend(targets(conversions, element));
+            }
+            found
+        }
         Type::Interval(point) => targets(conversions, point).into_iter().map(Type::interval).collect(),
         _ => Vec::new(),
     }

@@ -198,7 +198,7 @@ impl Checker<'_> {
     }
 
     /// The accumulator has the type of its start, or the wider one that the next value needs.
-    fn aggregate(&mut self, aggregate: &ast::Aggregate) -> Aggregate {
+    pub(super) fn aggregate(&mut self, aggregate: &ast::Aggregate) -> Aggregate {
         let starting = match &aggregate.starting {
             Some(starting) => self.expression(starting),
             None => self.unknown(aggregate.name.at),

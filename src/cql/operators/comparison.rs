@@ -15,7 +15,7 @@ pub(super) const OPERATORS: &[Operator] = {
     use super::Pattern::*;
     rows! { "12 Comparison";
     "Equal" Plain Propagate equal_to { (T, T) -> Boolean }
-        ["1 = 1.0", "{1, null} = {1, null}", "(@2012 = @2012-01) is null", "(1 'cm' = 1 'g') is null"]
+        ["1 = 1.0", "{1, null} = {1, null}", "(@2012 = @2012-01) is null", "@T10:30:00 = @T10:30:00.0", "(1 'cm' = 1 'g') is null"]
     "NotEqual" Plain Propagate not_equal_to { (T, T) -> Boolean } ["1 != 2"]
     "Equivalent" Plain Handled equivalent_to { (Concept, Code) -> Boolean, (Code, Concept) -> Boolean, (T, T) -> Boolean }
         ["null ~ null", "'ABC' ~ 'abc'", "{1, null} ~ {1, null}", "not (@2012 ~ @2012-01)"]
@@ -23,7 +23,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "Less" Plain Propagate less {
         (Integer, Integer) -> Boolean, (Long, Long) -> Boolean, (Decimal, Decimal) -> Boolean, (String, String) -> Boolean,
         (Date, Date) -> Boolean, (DateTime, DateTime) -> Boolean, (Time, Time) -> Boolean, (Quantity, Quantity) -> Boolean,
-    } ["1 < 2", "(@2012 < @2012-01) is null", "not (1 'cm' < 1 'cm')", "(1 'cm' < 1 'g') is null"]
+    } ["1 < 2", "(@2012 < @2012-01) is null", "@T10:30:00 < @T10:30:00.5", "not (1 'cm' < 1 'cm')", "(1 'cm' < 1 'g') is null"]
     "LessOrEqual" Plain Propagate less_or_equal {
         (Integer, Integer) -> Boolean, (Long, Long) -> Boolean, (Decimal, Decimal) -> Boolean, (String, String) -> Boolean,
         (Date, Date) -> Boolean, (DateTime, DateTime) -> Boolean, (Time, Time) -> Boolean, (Quantity, Quantity) -> Boolean,
@@ -330,36 +330,64 @@ fn is_less(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
     }
 }
 
+/// The operands of a comparison. Here seconds and milliseconds are one number, so `10:30:00` is `10:30:00.000` (CQL,
+/// "Comparing Dates and Times"); a relation that names a precision, an interval and a list keep them apart.
+fn compared<R>(call: &Call<'_>, test: impl FnOnce(&Value, &Value) -> R) -> R {
+    let (left, right) = (call.operand(0), call.operand(1));
+    let (seconds, milliseconds) = (Some(Precision::Second), Some(Precision::Millisecond));
+    match (clock_precision(left), clock_precision(right)) {
+        (own, other) if own == seconds && other == milliseconds => test(&with_milliseconds(left), right),
+        (own, other) if own == milliseconds && other == seconds => test(left, &with_milliseconds(right)),
+        _ => test(left, right),
+    }
+}
+
+fn clock_precision(value: &Value) -> Option<Precision> {
+    match value {
+        Value::DateTime(point) => Some(point.precision()),
+        Value::Time(time) => Some(time.precision()),
+        _ => None,
+    }
+}
+
+fn with_milliseconds(value: &Value) -> Value {
+    match value {
+        Value::DateTime(point) => Value::DateTime(point.low()),
+        Value::Time(time) => Value::Time(time.low()),
+        other => other.clone(),
+    }
+}
+
 fn equal_to(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(equal(call.operand(0), call.operand(1), call.context).into())
+    Ok(compared(call, |left, right| equal(left, right, call.context)).into())
 }
 
 fn not_equal_to(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(equal(call.operand(0), call.operand(1), call.context).map(|equal| !equal).into())
+    Ok(compared(call, |left, right| equal(left, right, call.context)).map(|equal| !equal).into())
 }
 
 fn equivalent_to(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(equivalent(call.operand(0), call.operand(1), call.context).into())
+    Ok(compared(call, |left, right| equivalent(left, right, call.context)).into())
 }
 
 fn not_equivalent_to(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok((!equivalent(call.operand(0), call.operand(1), call.context)).into())
+    Ok((!compared(call, |left, right| equivalent(left, right, call.context))).into())
 }
 
 fn less(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(is_less(call.operand(0), call.operand(1), call.context).into())
+    Ok(compared(call, |left, right| is_less(left, right, call.context)).into())
 }
 
 fn less_or_equal(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(is_less(call.operand(1), call.operand(0), call.context).map(|less| !less).into())
+    Ok(compared(call, |left, right| is_less(right, left, call.context)).map(|less| !less).into())
 }
 
 fn greater(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(is_less(call.operand(1), call.operand(0), call.context).into())
+    Ok(compared(call, |left, right| is_less(right, left, call.context)).into())
 }
 
 fn greater_or_equal(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(is_less(call.operand(0), call.operand(1), call.context).map(|less| !less).into())
+    Ok(compared(call, |left, right| is_less(left, right, call.context)).map(|less| !less).into())
 }
 
 /// Elements of the record are equal when they are the same element or have the same content.
