@@ -22,4 +22,5 @@ mod sandbox;
 mod source;
 mod tidy;
 mod tls;
+mod translated;
 mod ucum;

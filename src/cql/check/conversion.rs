@@ -367,7 +367,7 @@ fn structured(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Sl
 fn for_each(source: Expression, slot: Slot, result: Expression, ty: Type, singular: bool) -> Expression {
     let at = source.at;
     let query = Query {
-        sources: vec![Source { slot, name: "X".into(), expression: source }],
+        sources: vec![Source { slot, name: "$this".into(), expression: source }],
         lets: Vec::new(),
         relationships: Vec::new(),
         condition: None,

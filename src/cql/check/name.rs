@@ -220,7 +220,7 @@ impl Checker<'_> {
 
 pub(super) fn each_row(source: Expression, slot: Slot, condition: Option<Expression>, result: Expression) -> Query {
     Query {
-        sources: vec![Source { slot, name: "X".into(), expression: source }],
+        sources: vec![Source { slot, name: "$this".into(), expression: source }],
         lets: Vec::new(),
         relationships: Vec::new(),
         condition,

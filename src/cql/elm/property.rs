@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         let present = self.applied("Not", vec![missing], Type::Boolean);
         let (ty, nested) = (each.ty.clone(), each.ty.is_list());
         let query = Query {
-            sources: vec![Source { slot, name: "X".into(), expression: source }],
+            sources: vec![Source { slot, name: "$this".into(), expression: source }],
             lets: Vec::new(),
             relationships: Vec::new(),
             condition: Some(present),

@@ -45,7 +45,6 @@ impl<'a> Reader<'a> {
             }
         };
         let codes = self.codes(codes);
-        let comparator = if codes.ty == Type::ValueSet { Comparator::In } else { comparator };
         let Some(path) = text_of(node, "codeProperty") else {
             self.fault("a retrieve with `codes` and without `codeProperty`");
             return None;

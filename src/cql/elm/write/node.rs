@@ -30,6 +30,9 @@ impl Writer<'_> {
                 json!({ "type": "If", "condition": self.expression(condition), "then": self.expression(then), "else": self.expression(otherwise) })
             }
             Kind::Case { comparand, items, otherwise } => {
+                if let (None, Some(node)) = (comparand, self.of_choice(items, otherwise, &expression.ty)) {
+                    return node;
+                }
                 let items: Vec<Json> = items.iter().map(|(when, then)| json!({ "when": self.expression(when), "then": self.expression(then) })).collect();
                 let mut node = json!({ "type": "Case", "caseItem": items, "else": self.expression(otherwise) });
                 if let Some(comparand) = comparand {
@@ -67,6 +70,37 @@ impl Writer<'_> {
                 })
             }
         }
+    }
+
+    /// What is the same of every alternative of a choice - an element, a function of it, the value itself - as one node
+    /// over the choice, as the reference translator writes it: engines look at the value.
+    fn of_choice(&mut self, items: &[(Expression, Expression)], otherwise: &Expression, ty: &Type) -> Option<Json> {
+        let null = |value: &Expression| matches!(&value.kind, Kind::Literal(value) if value.is_null());
+        if !null(otherwise) || !items.iter().all(|(_, then)| matches!(then.kind, Kind::Property { .. } | Kind::Call { .. } | Kind::As { .. })) {
+            return None;
+        }
+        let mut one: Option<(Json, Json)> = None;
+        for (when, then) in items {
+            let Kind::Is { operand, target } = &when.kind else { return None };
+            let choice = self.expression(operand);
+            let held = json!({ "type": "As", "operand": choice, "asTypeSpecifier": self.specifier(target), "strict": false });
+            let mut written = self.expression(then);
+            if !replace(&mut written, &held, &choice) {
+                return None;
+            }
+            let next = (written, choice);
+            match &one {
+                Some(first) if *first != next => return None,
+                Some(_) => {}
+                None => one = Some(next),
+            }
+        }
+        let (written, choice) = one?;
+        let covered = |ty: &Type| items.iter().any(|(when, _)| matches!(&when.kind, Kind::Is { target, .. } if target == ty));
+        if written == choice && !matches!(ty, Type::Choice(types) if types.iter().all(covered)) {
+            return None;
+        }
+        Some(if written == choice { json!({ "type": "As", "operand": choice, "asTypeSpecifier": self.specifier(ty), "strict": false }) } else { written })
     }
 
     pub(super) fn all(&mut self, expressions: &[Expression]) -> Vec<Json> {
@@ -114,8 +148,16 @@ impl Writer<'_> {
 
     fn call(&mut self, function: FunctionId, operands: &[Expression]) -> Json {
         let tree = self.tree;
-        let operands = self.all(operands);
         let Some(row) = tree.functions.get(function.index()) else { return json!({ "type": "Null" }) };
+        let operands: Vec<Json> = operands
+            .iter()
+            .zip(&row.operands)
+            .map(|(operand, (_, ty))| {
+                let written = self.expression(operand);
+                let wider = matches!(ty, Type::Choice(_)) && !matches!(operand.ty, Type::Choice(_) | Type::Any);
+                if wider { json!({ "type": "As", "operand": written, "asTypeSpecifier": self.specifier(ty), "strict": false }) } else { written }
+            })
+            .collect();
         let mut node = self.named(&row.name, row.library);
         node["type"] = Json::from("FunctionRef");
         node["signature"] = row.operands.iter().map(|(_, ty)| self.specifier(ty)).collect();
@@ -134,12 +176,16 @@ impl Writer<'_> {
         node
     }
 
-    /// A property; of the row of a sort, the name alone, which engines look up in the row.
+    /// A property: of a query's source in its scope; of the row of a sort, the name alone, which engines look up in the row.
     fn property(&mut self, source: &Expression, element: &Element) -> Json {
         if let Kind::Slot(slot) = &source.kind
-            && self.variables.iter().rev().find(|variable| variable.slot == *slot).is_some_and(|variable| variable.role == Role::Row)
+            && let Some(variable) = self.variables.iter().rev().find(|variable| variable.slot == *slot)
         {
-            return json!({ "type": "IdentifierRef", "name": &*element.name });
+            match variable.role {
+                Role::Row => return json!({ "type": "IdentifierRef", "name": &*element.name }),
+                Role::Alias if !variable.name.starts_with("$this") => return json!({ "type": "Property", "path": &*element.name, "scope": variable.name }),
+                _ => {}
+            }
         }
         json!({ "type": "Property", "path": &*element.name, "source": self.expression(source) })
     }
@@ -156,7 +202,11 @@ impl Writer<'_> {
             node["precision"] = Json::from(*precision);
         }
         let named = NAMED.iter().chain(&COMPONENTS).find(|(own, _)| *own == name).map(|(_, fields)| *fields);
-        let mut written = self.all(operands);
+        let mut written = match name {
+            "Union" | "Intersect" | "Except" => operands.iter().map(|operand| self.member(operand, ty)).collect(),
+            "Equivalent" => self.codes_as_concepts(operands),
+            _ => self.all(operands),
+        };
         match named {
             Some(fields) => {
                 for (field, operand) in fields.iter().zip(written) {
@@ -176,6 +226,29 @@ impl Writer<'_> {
         node
     }
 
+    /// An operand of a set operation, seen as what the operation makes.
+    fn member(&mut self, operand: &Expression, ty: &Type) -> Json {
+        let written = self.expression(operand);
+        match (&operand.ty, ty) {
+            (Type::List(own), Type::List(all)) if own != all && matches!(**all, Type::Choice(_)) => {
+                json!({ "type": "As", "operand": written, "asTypeSpecifier": self.specifier(ty) })
+            }
+            _ => written,
+        }
+    }
+
+    /// The operands of an equivalence; a code beside a concept is made one.
+    fn codes_as_concepts(&mut self, operands: &[Expression]) -> Vec<Json> {
+        let mixed = operands.iter().any(|operand| operand.ty == Type::Concept);
+        operands
+            .iter()
+            .map(|operand| {
+                let written = self.expression(operand);
+                if mixed && operand.ty == Type::Code { json!({ "type": "ToConcept", "operand": written }) } else { written }
+            })
+            .collect()
+    }
+
     /// Operators that ELM says in another way.
     fn without_node(&mut self, name: &str, operands: &[Expression], ty: &Type) -> Option<Json> {
         let slice = |writer: &mut Self, start: Json, end: Json| {
@@ -187,8 +260,12 @@ impl Writer<'_> {
         Some(match name {
             "MinValue" | "MaxValue" => json!({ "type": name, "valueType": self.type_name(ty).unwrap_or_else(|| format!("{{{SYSTEM}}}Any")) }),
             "NotEquivalent" => {
-                let operands = self.all(operands);
+                let operands = self.codes_as_concepts(operands);
                 json!({ "type": "Not", "operand": { "type": "Equivalent", "operand": operands } })
+            }
+            "NotEqual" => {
+                let operands = self.all(operands);
+                json!({ "type": "Not", "operand": { "type": "Equal", "operand": operands } })
             }
             "TimezoneOffsetFrom" => json!({ "type": name, "operand": operands.first().map(|operand| self.expression(operand)) }),
             "Expand" if operands.first().is_some_and(|first| matches!(first.ty, Type::Interval(_))) => self.points(operands),
@@ -224,12 +301,21 @@ impl Writer<'_> {
         json!({ "type": "Query", "source": source, "let": [], "relationship": [], "return": { "distinct": false, "expression": starts } })
     }
 
+    /// The vocabulary of a membership: a field of that type, not a node.
+    pub(super) fn reference(&self, kind: &Kind) -> Json {
+        let mut named = self.declared(kind);
+        if let Json::Object(named) = &mut named {
+            named.remove("type");
+        }
+        named
+    }
+
     fn membership(&mut self, (name, codes, reference, expression): &(&str, &str, &str, &str), operands: &[Expression]) -> Json {
         let [members, vocabulary] = operands else { return json!({ "type": name }) };
         let mut node = json!({ "type": name });
         node[*codes] = self.expression(members);
         match vocabulary.kind {
-            Kind::ValueSet(_) | Kind::CodeSystem(_) => node[*reference] = self.declared(&vocabulary.kind),
+            Kind::ValueSet(_) | Kind::CodeSystem(_) => node[*reference] = self.reference(&vocabulary.kind),
             _ => node[*expression] = self.expression(vocabulary),
         }
         node
@@ -253,4 +339,35 @@ impl Writer<'_> {
     pub(super) fn separator() -> Json {
         text("/")
     }
+}
+
+/// Replaces a node wherever it stands; whether it stood anywhere.
+fn replace(within: &mut Json, node: &Json, by: &Json) -> bool {
+    if within == node {
+        *within = by.clone();
+        return true;
+    }
+    let mut replaced = false;
+    match within {
+        Json::Object(fields) => {
+            for value in fields.values_mut() {
+                replaced |= replace(value, node, by);
+            }
+            // A property of a query's source is written in its scope.
+            let source = fields.get("source").filter(|source| source["type"] == "AliasRef").and_then(|source| source["name"].as_str());
+            if let (true, Some("Property"), Some(name)) = (replaced, fields.get("type").and_then(Json::as_str), source.map(str::to_owned))
+                && !name.starts_with("$this")
+            {
+                fields.remove("source");
+                fields.insert("scope".into(), Json::from(name));
+            }
+        }
+        Json::Array(items) => {
+            for item in items {
+                replaced |= replace(item, node, by);
+            }
+        }
+        _ => {}
+    }
+    replaced
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{FHIR, Role, Writer};
-use crate::cql::typed::{CodeFilter, Element, Expression, Kind, Query, Relationship, Retrieve, Sort, Source};
+use crate::cql::typed::{CodeFilter, Comparator, Element, Kind, Query, Relationship, Retrieve, Sort, Source};
 use crate::cql::types::Type;
 
 impl Writer<'_> {
@@ -57,6 +57,9 @@ impl Writer<'_> {
             let direction = if key.descending { "desc" } else { "asc" };
             match &key.expression.kind {
                 Kind::Slot(slot) if *slot == sort.slot => json!({ "type": "ByDirection", "direction": direction }),
+                Kind::Property { source, element } if matches!(source.kind, Kind::Slot(slot) if slot == sort.slot) => {
+                    json!({ "type": "ByColumn", "direction": direction, "path": &*element.name })
+                }
                 _ => json!({ "type": "ByExpression", "direction": direction, "expression": self.expression(&key.expression) }),
             }
         });
@@ -83,7 +86,7 @@ impl Writer<'_> {
         let profile = retrieve.fixed.first().map(|fixed| fixed.profile.to_string()).filter(|profile| !profile.is_empty());
         let mut node = json!({ "type": "Retrieve", "dataType": self.class(&retrieve.class), "templateId": profile.unwrap_or_else(base) });
         if let Some(filter) = filter {
-            let (comparator, codes) = self.codes(&filter.codes);
+            let (comparator, codes) = self.codes(filter);
             node["codeProperty"] = Json::from(dotted(&filter.path));
             node["codeComparator"] = Json::from(comparator);
             node["codes"] = codes;
@@ -99,9 +102,11 @@ impl Writer<'_> {
     }
 
     /// The comparator, and the codes as a value set or a list.
-    fn codes(&mut self, codes: &Expression) -> (&'static str, Json) {
-        let written = self.expression(codes);
-        match codes.ty {
+    fn codes(&mut self, filter: &CodeFilter) -> (&'static str, Json) {
+        let written = self.expression(&filter.codes);
+        match filter.codes.ty {
+            // Not one of the set, but the set itself: what was not done may be said of it as a whole.
+            Type::ValueSet if filter.comparator == Comparator::Equivalent => ("~", written),
             Type::Code => ("~", json!({ "type": "ToList", "operand": written })),
             Type::Concept => ("~", json!({ "type": "Property", "path": "codes", "source": written })),
             Type::List(_) => ("~", written),
@@ -113,14 +118,12 @@ impl Writer<'_> {
     fn by_reference(&mut self, retrieve: &Retrieve, filter: &CodeFilter, element: &Element) -> Option<Json> {
         let code = self.helped("ToConcept", json!({ "type": "Property", "path": "code", "scope": "M" }));
         let such_code = match (&filter.codes.kind, &filter.codes.ty) {
-            (Kind::ValueSet(_), _) => json!({ "type": "InValueSet", "code": code, "valueset": self.expression(&filter.codes) }),
+            (Kind::ValueSet(_), _) => json!({ "type": "InValueSet", "code": code, "valueset": self.reference(&filter.codes.kind) }),
             (_, Type::Code) => json!({ "type": "Equivalent", "operand": [code, { "type": "ToConcept", "operand": self.expression(&filter.codes) }] }),
             (_, Type::Concept) => json!({ "type": "Equivalent", "operand": [code, self.expression(&filter.codes)] }),
             _ => return None,
         };
-        let reference = json!({ "name": format!("{{{FHIR}}}Reference"), "type": "NamedTypeSpecifier" });
-        let reference = json!({ "type": "As", "operand": { "type": "Property", "path": &*element.name, "scope": "MR" }, "asTypeSpecifier": reference });
-        let reference = json!({ "type": "Property", "path": "reference.value", "source": reference });
+        let reference = json!({ "type": "Property", "path": format!("{}.reference.value", element.name), "scope": "MR" });
         let last = json!({ "type": "Last", "source": { "type": "Split", "stringToSplit": reference, "separator": Self::separator() } });
         let same = json!({ "type": "Equal", "operand": [{ "type": "Property", "path": "id.value", "scope": "M" }, last] });
         let medications = json!({ "type": "Retrieve", "dataType": format!("{{{FHIR}}}Medication"), "templateId": format!("{FHIR}/StructureDefinition/Medication") });
