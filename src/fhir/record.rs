@@ -34,6 +34,9 @@ pub const TEXT_BYTES_MAX: usize = 1 << 30;
 /// So many names are looked through faster than they are hashed.
 const FIRST_NAMES: usize = 24;
 
+/// So many nodes have room before a record grows.
+const FIRST_NODES: usize = 128;
+
 /// No node: ends lists of siblings.
 const NONE: u32 = u32::MAX;
 
@@ -398,6 +401,15 @@ impl Record {
         let len = u32::try_from(text.len()).ok()?;
         self.texts.push_str(text);
         Some(Content::Text { start, len })
+    }
+
+    /// Room for a first resource or two at once, rather than in many small steps.
+    fn make_room(&mut self) {
+        if self.nodes.is_empty() {
+            self.nodes.reserve(FIRST_NODES);
+            self.texts.reserve(FIRST_NODES * 8);
+            self.names.reserve(FIRST_NAMES);
+        }
     }
 
     fn intern(&mut self, name: &str) -> u32 {

@@ -146,7 +146,8 @@ impl<'s, 'a> Kinds<'s, 'a> {
 }
 
 fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
-    let line = line.trim_ascii();
+    // The end is not looked at before the line is wanted: it lies in memory that nobody has touched yet.
+    let line = line.trim_ascii_start();
     if line.is_empty() {
         return Ok(Line::Unwanted);
     }
@@ -157,6 +158,8 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8],
     if sifted && sieve.is_some_and(|sieve| !sieve.may_hold(line)) {
         return Ok(Line::PassedOver);
     }
+    let line = line.trim_ascii_end();
+    record.make_room();
     let (nodes, texts) = (record.nodes.len(), record.texts.len());
     let mut reader = Reader { json: Jiter::new(line), record };
     let result = reader.root(keep);
