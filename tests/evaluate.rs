@@ -210,3 +210,18 @@ fn fhirpath_methods_are_part_of_cql() {
     let asked = |libraries: Libraries| cql::compile(&[SourceFile::new("t.cql", lists)], &libraries, &Models::default()).0.is_some();
     assert!(asked(Libraries::default().with_singletons()) && !asked(Libraries::default()), "list promotion has to be asked for");
 }
+
+/// Methods and aggregates in one another take work in proportion to the text, not twice as much for each level.
+#[test]
+fn nested_methods_do_not_double_the_work() {
+    let libraries = || Libraries::default().with_singletons();
+    let chain = format!("library T\ndefine A: ({{1, 2}}){}\n", ".isDistinct()".repeat(60));
+    let (program, found) = cql::compile(&[SourceFile::new("t.cql", chain)], &libraries(), &Models::default());
+    let program = program.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+    let (record, environment) = (Record::default(), environment(MAY));
+    let value = Session::new(&program, &environment, &record).evaluate(program.define("T", "A").unwrap()).unwrap();
+    assert_eq!(value.truth(), Some(true));
+    let nested = (0..40).fold("1.5".to_owned(), |inner, level| format!("(({{1}}) X{level} aggregate R{level} starting 0: R{level} + {inner})"));
+    let (program, found) = cql::compile(&[SourceFile::new("t.cql", format!("library T\ndefine A: {nested}\n"))], &libraries(), &Models::default());
+    assert!(program.is_none() && render_human(&found, false).contains("among so many"), "{}", render_human(&found, false));
+}

@@ -103,6 +103,8 @@ struct Checker<'a> {
     functions: Vec<(FunctionId, Progress)>,
     frame: Frame,
     chain: usize,
+    /// Aggregates that have been checked for the second time.
+    rechecked: usize,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -130,6 +132,7 @@ impl<'a> Checker<'a> {
             functions: Vec::new(),
             frame: Frame::default(),
             chain: 0,
+            rechecked: 0,
             diagnostics: Vec::new(),
         }
     }

@@ -172,12 +172,7 @@ impl Checker<'_> {
                 let zero = self.literal(Value::Integer(0), Type::Integer, at);
                 self.operation("GreaterOrEqual", vec![position, zero], None, at)
             }
-            ("isDistinct", [target]) => {
-                let all = self.operation("Count", vec![target.clone()], None, at);
-                let distinct = self.operation("Distinct", vec![target.clone()], None, at);
-                let distinct = self.operation("Count", vec![distinct], None, at);
-                self.operation("Equal", vec![all, distinct], None, at)
-            }
+            ("isDistinct", [target]) => self.is_distinct(target.clone(), at),
             ("sqrt", [target]) => {
                 let half = self.literal(Value::Decimal(rust_decimal::Decimal::new(5, 1)), Type::Decimal, at);
                 self.operation("Power", vec![target.clone(), half], None, at)
@@ -232,6 +227,25 @@ impl Checker<'_> {
         let ty = if target.ty.is_list() { Type::list(Type::Boolean) } else { Type::Boolean };
         let each = query_of(target, slot, Vec::new(), None, Some(holds), ty, at);
         self.operation("AllTrue", vec![each], None, at)
+    }
+
+    /// As many items as distinct items; the list is evaluated once, as the one row of a query.
+    fn is_distinct(&mut self, target: Expression, at: Span) -> Expression {
+        let slot = self.slot();
+        let items = Expression::new(Kind::Slot(slot), target.ty.clone(), at);
+        let all = self.operation("Count", vec![items.clone()], None, at);
+        let distinct = self.operation("Distinct", vec![items], None, at);
+        let distinct = self.operation("Count", vec![distinct], None, at);
+        let same = self.operation("Equal", vec![all, distinct], None, at);
+        self.over_one(target, slot, same, at)
+    }
+
+    /// What a result is of one value, which it may name more than once: the query over a list of that value.
+    fn over_one(&mut self, target: Expression, slot: Slot, result: Expression, at: Span) -> Expression {
+        let (row, ty) = (Type::list(target.ty.clone()), Type::list(result.ty.clone()));
+        let source = Expression::new(Kind::List(vec![target]), row, at);
+        let list = query_of(source, slot, Vec::new(), None, Some(result), ty, at);
+        self.operation("First", vec![list], None, at)
     }
 
     /// `X.allFalse() === AllTrue(X A return not A)`
@@ -317,11 +331,8 @@ impl Checker<'_> {
             target = self.operation("SingletonFrom", vec![target], None, at);
         }
         let (slot, chosen) = self.for_this(&target, |checker, slot| (slot, parts(checker)));
-        let ty = chosen.ty.clone();
         // A list of one: a query over null itself would have no row, and the condition need not speak of `$this`.
-        let source = Expression::new(Kind::List(vec![target.clone()]), Type::list(target.ty), at);
-        let list = query_of(source, slot, Vec::new(), None, Some(chosen), Type::list(ty), at);
-        self.operation("First", vec![list], None, at)
+        self.over_one(target, slot, chosen, at)
     }
 
     fn choose(&mut self, condition: Expression, then: Expression, otherwise: Expression, at: Span) -> Expression {

@@ -6,6 +6,9 @@ use crate::cql::typed::{Aggregate, CodeFilter, Comparator, Expression, Kind, Let
 use crate::cql::types::Type;
 use crate::diagnostic::{Span, nearest};
 
+/// Aggregates of a library that are checked again for a wider accumulator; in one another they double the work each time.
+const RECHECKED_MAX: usize = 4096;
+
 impl Checker<'_> {
     /// `[Class: path in codes]`
     pub(super) fn retrieve(&mut self, retrieve: &ast::Retrieve, at: Span) -> Expression {
@@ -207,9 +210,10 @@ impl Checker<'_> {
         let (found, slots) = (self.diagnostics.len(), self.frame.slots);
         let first = self.expression(&aggregate.expression);
         let ty = self.conversions.common(&starting.ty, &first.ty);
-        let expression = if ty == starting.ty {
-            self.widened(first, &ty)
+        let expression = if ty == starting.ty || self.rechecked >= RECHECKED_MAX {
+            self.converted(first, &starting.ty, "the next value of an aggregate, among so many")
         } else {
+            self.rechecked += 1;
             self.diagnostics.truncate(found);
             self.frame.slots = slots;
             if let Some(variable) = self.frame.variables.iter_mut().rev().find(|variable| variable.slot == slot) {
@@ -218,7 +222,7 @@ impl Checker<'_> {
             let again = self.expression(&aggregate.expression);
             self.widened(again, &ty)
         };
-        let starting = self.widened(starting, &ty);
+        let starting = if expression.ty == starting.ty { starting } else { self.widened(starting, &ty) };
         Aggregate { slot, starting, expression, distinct: aggregate.distinct }
     }
 
