@@ -12,6 +12,7 @@ mod elm;
 mod evaluate;
 mod explain;
 mod fhirpath;
+mod fuzz;
 mod interoperability;
 mod measures;
 mod mistakes;
