@@ -21,7 +21,7 @@ use self::conversion::{Conversions, Step, apply};
 use super::ast;
 use super::model::{Model, Models};
 use super::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression, FunctionId, Kind, LibraryId, ParameterId, Slot, Tree, ValueSetId};
-use super::types::Type;
+use super::types::{PARTS_MAX, Type};
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, has_errors, nearest};
 
@@ -441,7 +441,12 @@ impl<'a> Checker<'a> {
             return;
         }
         self.defines[position].1 = Progress::Running;
-        let (body, slots) = self.in_frame(Frame::default(), |checker| checker.expression(&define.body));
+        let (mut body, slots) = self.in_frame(Frame::default(), |checker| checker.expression(&define.body));
+        if body.ty.is_too_large() {
+            let message = format!("the type of `{}` has more than {PARTS_MAX} parts", define.name.text);
+            self.error_with_help(define.name.at, message, Some("does every definition hold the one before twice? Keep what is needed of it".to_owned()));
+            body = self.unknown(define.body.at);
+        }
         let declared = &mut self.tree.defines[number.index()];
         (declared.body, declared.slots) = (body, slots);
         self.defines[position].1 = Progress::Done;

@@ -50,7 +50,25 @@ pub enum Type {
     Choice(Arc<[Type]>),
 }
 
+/// Most parts of one type: a tuple of tuples that doubles with every definition has more after twenty.
+pub const PARTS_MAX: usize = 10_000;
+
 impl Type {
+    /// Whether the type has more parts than [`PARTS_MAX`]; looks at no more of them than that.
+    pub fn is_too_large(&self) -> bool {
+        fn spend(ty: &Type, left: &mut usize) -> bool {
+            *left = left.saturating_sub(1);
+            *left > 0
+                && match ty {
+                    Type::List(inner) | Type::Interval(inner) => spend(inner, left),
+                    Type::Choice(types) => types.iter().all(|ty| spend(ty, left)),
+                    Type::Tuple(elements) => elements.iter().all(|(_, ty)| spend(ty, left)),
+                    _ => true,
+                }
+        }
+        !spend(self, &mut PARTS_MAX.clone())
+    }
+
     /// A list of `element`.
     pub fn list(element: Type) -> Type {
         Type::List(Arc::new(element))

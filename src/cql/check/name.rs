@@ -9,6 +9,9 @@ use crate::cql::typed::{DefineId, Element, Expression, Kind, LibraryId, Query, R
 use crate::cql::types::Type;
 use crate::diagnostic::{Span, nearest};
 
+/// After so many faults no nearest name is looked for.
+const SUGGESTIONS_MAX: usize = 100;
+
 impl Checker<'_> {
     /// A variable, an element of the row being sorted, or a declaration of this library.
     pub(super) fn bare_name(&mut self, name: &Arc<str>, at: Span) -> Expression {
@@ -33,6 +36,10 @@ impl Checker<'_> {
     fn unresolved(&mut self, name: &str, at: Span) {
         if self.broken.contains(name) {
             return;
+        }
+        // Past so many faults no suggestion is read, and each costs a look at every name.
+        if self.diagnostics.len() > SUGGESTIONS_MAX {
+            return self.error(at, format!("nothing here is named `{name}`"));
         }
         let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
         let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();

@@ -72,3 +72,22 @@ fn all_mistakes_of_a_library_are_told_at_once() {
     let told = told("define A: \"Visit\"\ndefine B: 1 + 'a'\ndefine C: [Encouter]\ndefine D: A");
     assert!(told.ends_with("3 errors\n"), "{told}");
 }
+
+#[test]
+fn a_type_that_doubles_with_every_definition_is_an_error_that_names_one() {
+    let mut body = "define D0: 1\n".to_owned();
+    for number in 1..60 {
+        body.push_str(&format!("define D{number}: Tuple {{ a: D{}, b: D{} }}\n", number - 1, number - 1));
+    }
+    let told = told(&body);
+    assert!(told.contains("the type of `D13` has more than 10000 parts"), "{told}");
+    // What is built on the refused definition is no error of its own, until it has doubled as often.
+    assert_eq!(told.matches("error:").count(), 4, "{told}");
+}
+
+#[test]
+fn thousands_of_unknown_names_are_all_told() {
+    let body: String = (0..3_000).map(|number| format!("define D{number}: \"Unknown name number {number}\"\n")).collect();
+    let told = told(&body);
+    assert!(told.contains("3000 errors"), "{}", told.lines().last().unwrap_or_default());
+}

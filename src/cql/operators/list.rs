@@ -2,6 +2,7 @@
 
 use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::Context;
 use super::comparison::{equal, order};
@@ -92,8 +93,44 @@ pub(super) fn has_all(outer: &[Value], inner: &[Value], context: &Context<'_>) -
     all
 }
 
+/// A value that is equal to another just when their keys are.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'v> {
+    Integer(i32),
+    String(&'v str),
+}
+
+/// The keys of a list of only Integers or only Strings, so that long lists need not be compared each with each.
+fn keys<'v>(items: &[&'v Value]) -> Option<Vec<Key<'v>>> {
+    let one_type = items
+        .windows(2)
+        .all(|pair| matches!(pair, [Value::Integer(_), Value::Integer(_)] | [Value::String(_), Value::String(_)]));
+    let key = |item: &&'v Value| match item {
+        Value::Integer(number) => Some(Key::Integer(*number)),
+        Value::String(text) => Some(Key::String(text)),
+        _ => None,
+    };
+    if one_type { items.iter().map(key).collect() } else { None }
+}
+
+/// The elements of one list, by whether another has them.
+fn chosen<'v>(items: &'v [Value], others: &'v [Value], wanted: bool, context: &Context<'_>) -> Vec<&'v Value> {
+    let all: Vec<&Value> = items.iter().chain(others).collect();
+    if let Some(keys) = keys(&all) {
+        let (own, other) = keys.split_at(items.len());
+        let other: BTreeSet<&Key<'_>> = other.iter().collect();
+        return items.iter().zip(own).filter(|(_, key)| other.contains(key) == wanted).map(|(item, _)| item).collect();
+    }
+    items.iter().filter(|item| (has(others, item, None, context) == Some(true)) == wanted).collect()
+}
+
 /// The elements without repetition, in the order of their first appearance.
 pub fn distinct_of<'v>(items: impl Iterator<Item = &'v Value>, context: &Context<'_>) -> Vec<Value> {
+    let items: Vec<&Value> = items.collect();
+    if let Some(keys) = keys(&items) {
+        let mut seen = BTreeSet::new();
+        return items.into_iter().zip(keys).filter_map(|(item, key)| seen.insert(key).then(|| item.clone())).collect();
+    }
     let mut kept: Vec<Value> = Vec::new();
     for item in items {
         if has(&kept, item, None, context) != Some(true) {
@@ -122,13 +159,11 @@ pub(super) fn union(left: &Value, right: &Value, context: &Context<'_>) -> Value
 }
 
 pub(super) fn intersect(left: &[Value], right: &[Value], context: &Context<'_>) -> Value {
-    let shared = left.iter().filter(|item| has(right, item, None, context) == Some(true));
-    Value::list(distinct_of(shared, context))
+    Value::list(distinct_of(chosen(left, right, true, context).into_iter(), context))
 }
 
 pub(super) fn except(left: &[Value], right: &[Value], context: &Context<'_>) -> Value {
-    let rest = left.iter().filter(|item| has(right, item, None, context) != Some(true));
-    Value::list(distinct_of(rest, context))
+    Value::list(distinct_of(chosen(left, right, false, context).into_iter(), context))
 }
 
 fn distinct(call: &Call<'_>) -> Result<Value, Fault> {

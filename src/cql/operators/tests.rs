@@ -215,3 +215,20 @@ fn names_are_unique_and_signatures_present() {
         assert!(operator(row.name).is_some());
     }
 }
+
+#[test]
+fn set_operations_over_long_lists_compare_by_key() {
+    let numbers = |range: std::ops::Range<i32>| Value::list(range.map(Value::Integer).collect());
+    let texts = |range: std::ops::Range<i32>| Value::list(range.map(|number| Value::string(&format!("code {number}"))).collect());
+    let count = |name: &str, operands: &[Value]| {
+        with_context(|untyped| match untyped.apply(name, operands.to_vec(), None).unwrap() {
+            Value::List(items) => items.len(),
+            other => panic!("{other:?}"),
+        })
+    };
+    for list in [numbers as fn(_) -> _, texts] {
+        assert_eq!(count("Union", &[list(0..100_000), list(50_000..150_000)]), 150_000);
+        assert_eq!(count("Intersect", &[list(0..100_000), list(50_000..150_000)]), 50_000);
+        assert_eq!(count("Except", &[list(0..100_000), list(50_000..150_000)]), 50_000);
+    }
+}
