@@ -46,3 +46,36 @@ fn an_unknown_patient_or_population_says_what_to_do() {
     let (code, _, said) = explain("p1", &["--population", "nobody"]);
     assert_eq!((code, said.contains("leave out --population")), (Some(2), true), "{said}");
 }
+
+fn coverage(more: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
+    let output = command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["measure", "coverage", "mappings/measures/ibd/remission"])
+        .args(more)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn coverage_lists_the_clauses_that_no_test_patient_tells_apart() {
+    let (code, found) = coverage(&[]);
+    assert_eq!(code, Some(1), "a gap is a finding");
+    let lines: Vec<String> = found.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines[0], "IBD in remission: 63 of 65 clauses tested (96 %), over 14 test patients");
+    assert_eq!(lines[2], "76 Colectomy Before Index Visit Colectomy.status.value = 'completed' false");
+}
+
+#[test]
+fn coverage_over_data_says_what_one_child_cannot_test() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("child.ndjson");
+    std::fs::write(&data, CHILD).unwrap();
+    let (_, found) = coverage(&["--data", data.to_str().unwrap(), "--period", "2025-06", "--timezone", "America/New_York", "--format", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let gap = |text: &str| found[0]["gaps"].as_array().unwrap().iter().find(|gap| gap["text"] == text).map(|gap| gap["never"].clone());
+    assert_eq!(found[0]["over"], "1 patient");
+    assert_eq!(gap("\"Latest Assessment\".answer ~ \"Quiescent\""), Some("true".into()), "the child has mild disease");
+    assert_eq!(gap("Colectomy.status.value = 'completed'"), Some("reached".into()), "and had no operation");
+}

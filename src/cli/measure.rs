@@ -22,7 +22,7 @@ pub struct Args {
 enum What {
     /// Every problem of measures, their CQL, value sets and cases at once
     Check {
-        /// Measure folders, or folders of them
+        /// Measure folders, folders of them, or FHIR Bundles and folders with Measure, Library and ValueSet resources
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         /// Further value sets: files or folders
@@ -65,8 +65,21 @@ fn folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
+/// Measure folders at or below the paths, and the paths that hold published measures.
+fn measures_at(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        match measures::find(path) {
+            Ok(folders) => found.extend(folders),
+            Err(_) if measures::open(path).is_ok() => found.push(path.clone()),
+            Err(fault) => return Err(Failure::diagnostics(&[fault])),
+        }
+    }
+    Ok(found)
+}
+
 fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
-    let folders = folders(paths)?;
+    let folders = measures_at(paths)?;
     let (loaded, mut found) = measures::load(&folders, value_sets, &Choices::default());
     for (path, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
         let Ok(folder) = measures::read(path) else { continue };
@@ -80,7 +93,8 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
     }
     let ending = report(&found, context);
     if context.format == Format::Human && ending == Ending::Fine {
-        print(&format!("{} measures are well formed", folders.len()));
+        let measures = if folders.len() == 1 { "1 measure is".to_owned() } else { format!("{} measures are", folders.len()) };
+        print(&format!("{measures} well formed"));
     }
     Ok(ending)
 }

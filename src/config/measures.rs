@@ -55,7 +55,8 @@ pub fn read(path: &Path) -> Result<Folder, Diagnostic> {
     }
     if !file.is_file() {
         let message = format!("`{}` holds no `measure.yaml`", folder.display());
-        return Err(Diagnostic::error(message).help("name a measure folder; FHIR Measure and Library bundles are not read yet"));
+        return Err(Diagnostic::error(message)
+            .help("name a measure folder; what is published as a FHIR Bundle has no test patients of this kind: `evaluate` and `measure coverage --data` take it"));
     }
     let definition = text(&file)?;
     let cql = texts(&folder, &["cql"])?;

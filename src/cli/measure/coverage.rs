@@ -31,9 +31,10 @@ pub struct Args {
     /// Value sets: files or folders
     #[arg(long = "valuesets", num_args = 1.., value_name = "PATH")]
     value_sets: Vec<PathBuf>,
-    /// IANA zone in which days are meant
-    #[arg(long, default_value = "America/New_York", value_name = "ZONE")]
-    timezone: String,
+    /// IANA zone in which days are meant; when left out UTC for data, as `evaluate` has it, and America/New_York for test
+    /// patients, as `measure test` has it
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
     /// Go on when a value set is missing, empty or not expanded
     #[arg(long)]
     incomplete_valuesets: bool,
@@ -116,8 +117,8 @@ fn shortened(text: &str) -> String {
 
 /// Runs the command; a gap is a finding.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let zone = jiff::tz::TimeZone::get(&args.timezone)
-        .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
+    let name = args.timezone.as_deref().unwrap_or(if args.data.is_empty() { "America/New_York" } else { "UTC" });
+    let zone = jiff::tz::TimeZone::get(name).map_err(|_| Failure::usage(format!("no time zone is named `{name}`")).hint("use an IANA name, as `America/New_York`"))?;
     let found = match &args.period {
         Some(period) if !args.data.is_empty() => over_data(args, &Period::parse(period).map_err(Failure::usage)?, &zone)?,
         _ => over_cases(args, &zone)?,
@@ -156,7 +157,10 @@ fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<
         let (record, _) = Record::read(&shape, lines.iter().chain(&data.shared).map(Vec::as_slice));
         observe_patient(&loaded, &record, period, zone, &mut observed);
     }
-    let over = format!("{} patients", data.patients.len());
+    let over = match data.patients.len() {
+        1 => "1 patient".to_owned(),
+        many => format!("{many} patients"),
+    };
     Ok(loaded.measures.iter().zip(&observed).map(|(measure, observed)| Found::new(measure, over.clone(), observed)).collect())
 }
 
