@@ -14,9 +14,9 @@ use std::time::Instant;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use watershed::config::measures;
-use watershed::fhir::record::Record;
+use watershed::fhir::record::{Record, Shape};
 use watershed::measure::{Choices, MissingValueSets, Period};
-use watershed::source::folder::{self, Share};
+use watershed::source::folder;
 
 /// The lines of each patient.
 type Patients = Vec<Vec<Vec<u8>>>;
@@ -32,7 +32,8 @@ fn cases(file: &Path) -> Patients {
 
 fn data(path: &Path) -> Patients {
     let files = folder::files(&[path.to_owned()]).unwrap();
-    folder::read(&files, &|_| true, Share::ALL, 1).unwrap().patients.into_values().collect()
+    let data = folder::read(&files, &Shape::everything(), 1).unwrap();
+    data.patients().map(|patient| patient.lines().map(<[u8]>::to_vec).collect()).collect()
 }
 
 /// Patients and seconds of one measure; reading included, compiling not.

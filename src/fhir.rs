@@ -3,3 +3,4 @@
 pub mod compartment;
 pub mod ndjson;
 pub mod record;
+pub mod shared;

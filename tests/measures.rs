@@ -11,7 +11,7 @@ use watershed::mapping::Mapping;
 use watershed::measure::report::{Facts, Reporter};
 use watershed::measure::{Choices, Partial, Period, population};
 use watershed::sandbox::{Hospital, Profile, Truth};
-use watershed::source::folder::Dataset;
+use watershed::source::folder::{self, Dataset};
 use watershed::validate;
 
 const MEASURES: [&str; 3] = ["hac/clabsi", "ibd/remission", "perinatal/early-elective-delivery"];
@@ -45,10 +45,11 @@ fn every_case_of_every_measure_passes_and_every_branch_is_reached() {
 }
 
 fn dataset(hospital: &Hospital, shape: &Shape) -> Dataset {
-    let mut data = Dataset::default();
-    for (_, id, json) in hospital.resources() {
-        data.take(json.as_bytes(), &id, 1, &|kind| shape.of(kind).is_some());
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("all.ndjson");
+    let lines: String = hospital.resources().into_iter().map(|(_, _, json)| json + "\n").collect();
+    std::fs::write(&file, lines).unwrap();
+    let data = folder::read(&[file], shape, 1).unwrap();
     assert_eq!(data.bad, []);
     data
 }
@@ -61,8 +62,8 @@ fn sums(loaded: &Loaded, hospital: &Hospital, mapping: &Mapping, months: &[Perio
     loaded.measures.iter().for_each(|measure| shape.merge(measure.program().shape()));
     let runs: Vec<_> = loaded.measures.iter().map(|measure| measure.over(months, &setting)).collect();
     let mut sums = vec![vec![Partial::default(); months.len()]; runs.len()];
-    for lines in dataset(hospital, &shape).patients.values() {
-        let (mut record, bad) = Record::read(&shape, lines.iter().map(Vec::as_slice));
+    for patient in dataset(hospital, &shape).patients() {
+        let (mut record, bad) = Record::read(&shape, patient.lines());
         assert_eq!(bad, []);
         mapping.apply(&mut record);
         for (run, sums) in runs.iter().zip(&mut sums) {

@@ -9,17 +9,19 @@ use serde_json::Value;
 
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
-use crate::fhir::record::{Record, Shape};
+use crate::fhir::record::{Keep, Record, Shape};
+use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts, Reporter};
 use crate::measure::{Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::source::folder::{self, Dataset, Share};
+use crate::source::folder::{self, Bad, Dataset, Patient};
 
 /// Most threads.
 const THREADS_MAX: usize = 256;
 /// Memory to stay within when nothing is said, and the least that can be asked for; bytes.
 const MEMORY_DEFAULT: u64 = 1 << 30;
 const MEMORY_MIN: u64 = 16 << 20;
-/// Bad lines that are named on stderr.
+/// Bad lines that are remembered with their place, and that are named on stderr.
+const BAD_KEPT_MAX: usize = 10_000;
 const BAD_SHOWN_MAX: usize = 20;
 
 /// Measures over data on disk
@@ -115,21 +117,21 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     }
     let loaded = load(&args, context)?;
     let shape = shape(&loaded);
-    let wanted = |resource_type: &str| shape.of(resource_type).is_some();
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
     let now = jiff::Timestamp::now();
     let setting = measures::setting(&loaded, &zone, now);
     let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
     let mut found = Found::new(&runs);
-    for share in Share::of(folder::size(&files), memory) {
-        let data = folder::read(&files, &wanted, share, threads(args.threads)).map_err(unreadable)?;
-        if share.index == 0 {
-            say_bad(&data);
-            found.bad = data.bad_count;
+    for (pass, data) in folder::passes(&files, &shape, memory, threads(args.threads)).enumerate() {
+        let data = data.map_err(unreadable)?;
+        if pass == 0 {
+            found.bad.clone_from(&data.bad);
+            found.bad_count = data.bad_count;
         }
         found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
     }
+    say_bad(&mut found);
     for (error, count) in &found.errors {
         let _ = writeln!(std::io::stderr(), "error: {count} evaluations failed: {error}");
     }
@@ -182,7 +184,8 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
 
 /// What any of the measures needs, and of which resources.
 pub fn shape(loaded: &Loaded) -> Shape {
-    let mut shape = Shape::default();
+    // Whose record it is must be known, also where a measure asks for nothing of the Patient.
+    let mut shape = Shape { types: [("Patient".to_owned(), Keep::default())].into(), ..Shape::default() };
     for measure in &loaded.measures {
         shape.merge(&measure.program().sifted_shape(&loaded.value_sets));
     }
@@ -193,12 +196,13 @@ fn threads(wanted: usize) -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX) }
 }
 
-fn say_bad(data: &Dataset) {
+fn say_bad(found: &mut Found) {
+    found.bad.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let stderr = &mut std::io::stderr().lock();
-    for bad in data.bad.iter().take(BAD_SHOWN_MAX) {
+    for bad in found.bad.iter().take(BAD_SHOWN_MAX) {
         let _ = writeln!(stderr, "warning: {}:{}: {}; set aside", bad.file, bad.line, bad.reason);
     }
-    let more = data.bad_count.saturating_sub(BAD_SHOWN_MAX as u64);
+    let more = found.bad_count.saturating_sub(BAD_SHOWN_MAX as u64);
     if more > 0 {
         let _ = writeln!(stderr, "warning: {more} more lines or resources were set aside");
     }
@@ -210,15 +214,16 @@ struct Found {
     sums: Vec<Vec<Partial>>,
     patients: Vec<Vec<BTreeMap<String, PatientResult>>>,
     errors: BTreeMap<String, u64>,
-    /// Lines and resources that were set aside.
-    bad: u64,
+    /// Lines and resources that were set aside; not all of them where there are many.
+    bad: Vec<Bad>,
+    bad_count: u64,
 }
 
 impl Found {
     fn new(runs: &[Run<'_>]) -> Found {
         let sums = runs.iter().map(|run| vec![Partial::default(); run.periods().count()]).collect();
         let patients = runs.iter().map(|run| vec![BTreeMap::new(); run.periods().count()]).collect();
-        Found { sums, patients, errors: BTreeMap::new(), bad: 0 }
+        Found { sums, patients, ..Found::default() }
     }
 
     fn merge(&mut self, other: Found) {
@@ -231,15 +236,19 @@ impl Found {
         for (error, count) in other.errors {
             *self.errors.entry(error).or_default() += count;
         }
+        self.bad_count += other.bad_count;
+        let room = BAD_KEPT_MAX.saturating_sub(self.bad.len());
+        self.bad.extend(other.bad.into_iter().take(room));
     }
 }
 
 fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, keep: bool) -> Found {
-    let patients: Vec<(&String, &Vec<Vec<u8>>)> = data.patients.iter().collect();
+    let patients: Vec<Patient<'_>> = data.patients().collect();
+    let shared = &Shared::new(data.shared());
     let share = patients.len().div_ceil(threads.max(1)).max(1);
     let mut found = Found::new(runs);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = patients.chunks(share).map(|chunk| scope.spawn(move || part(runs, chunk, &data.shared, shape, keep))).collect();
+        let workers: Vec<_> = patients.chunks(share).map(|chunk| scope.spawn(move || part(runs, chunk, shared, shape, keep))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(part) => found.merge(part),
@@ -250,10 +259,14 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, kee
     found
 }
 
-fn part(runs: &[Run<'_>], patients: &[(&String, &Vec<Vec<u8>>)], shared: &[Vec<u8>], shape: &Shape, keep: bool) -> Found {
+fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, keep: bool) -> Found {
     let mut found = Found::new(runs);
-    for (id, lines) in patients {
-        let (record, _) = Record::read(shape, lines.iter().chain(shared).map(Vec::as_slice));
+    for patient in patients {
+        let (record, bad) = Record::read(shape, patient.lines().chain(shared.referred_to(patient.lines())));
+        for bad in bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)) {
+            found.bad_count += 1;
+            found.bad.push(bad);
+        }
         if record.patient_id().is_none() {
             *found.errors.entry("resources name a patient of whom there is no Patient resource".to_owned()).or_default() += 1;
             continue;
@@ -266,7 +279,7 @@ fn part(runs: &[Run<'_>], patients: &[(&String, &Vec<Vec<u8>>)], shared: &[Vec<u
                         sum.add(&result);
                         let kept = found.patients.get_mut(index).and_then(|all| all.get_mut(period));
                         if let (true, Some(kept)) = (keep, kept) {
-                            kept.insert((*id).clone(), result);
+                            kept.insert(patient.id.to_owned(), result);
                         }
                     }
                     Err(error) => {
@@ -289,7 +302,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, found.bad);
+            let facts = facts(args, run.measure, period, found.bad_count);
             let reporter = Reporter { definition: &run.measure.definition, groups: &run.measure.groups, parameters: &run.measure.shown_parameters, period, facts: &facts };
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);

@@ -4,6 +4,9 @@
 //! subject of care counts, so that a resource has one patient. Device has no place in R4's compartment but carries
 //! `patient`, and is taken as that patient's.
 
+use std::borrow::Cow;
+
+use jiter::Jiter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -135,13 +138,14 @@ pub fn reference_target(reference: &str) -> Option<(Option<&str>, &str)> {
 }
 
 #[derive(Deserialize)]
-struct Reference {
-    reference: Option<String>,
-    #[serde(rename = "type")]
-    named_type: Option<String>,
+struct Reference<'a> {
+    #[serde(borrow)]
+    reference: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "type")]
+    named_type: Option<Cow<'a, str>>,
 }
 
-impl Reference {
+impl Reference<'_> {
     fn patient(&self) -> Option<String> {
         let (named, id) = reference_target(self.reference.as_deref()?)?;
         let is_patient = match (named, self.named_type.as_deref()) {
@@ -150,22 +154,6 @@ impl Reference {
             (None, None) => true,
         };
         is_patient.then(|| id.to_owned())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn as_slice(&self) -> &[T] {
-        match self {
-            OneOrMany::One(one) => std::slice::from_ref(one),
-            OneOrMany::Many(many) => many,
-        }
     }
 }
 
@@ -227,13 +215,10 @@ impl<'a> Head<'a> {
     pub fn patient(&self, resource_type: &str) -> Option<String> {
         match rule(resource_type)?.0 {
             Rule::Itself => Head::text(self.id).filter(|id| is_id(id)),
-            Rule::At(name) => first_patient(self.element(name)?),
+            Rule::At(name) => first_patient(self.element(name)?.get()),
             Rule::Within(list, name) => {
                 let items: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(self.element(list)?.get()).ok()?;
-                items
-                    .into_iter()
-                    .filter_map(|mut item| serde_json::from_value::<Reference>(item.remove(name)?).ok())
-                    .find_map(|reference| reference.patient())
+                items.into_iter().filter_map(|item| item.get(name).map(ToString::to_string)).find_map(|text| first_patient(&text))
             }
         }
     }
@@ -244,16 +229,34 @@ impl<'a> Head<'a> {
             Some((Rule::Itself, _)) => true,
             Some((Rule::At(name) | Rule::Within(name, _), _)) => self
                 .element(name)
-                .and_then(|value| serde_json::from_str::<OneOrMany<Reference>>(value.get()).ok())
-                .is_some_and(|found| found.as_slice().iter().any(|one| one.reference.as_deref().and_then(reference_target).is_some())),
+                .and_then(|value| references(value.get()))
+                .is_some_and(|found| found.iter().any(|one| one.reference.as_deref().and_then(reference_target).is_some())),
             None => false,
         }
     }
 }
 
-fn first_patient(value: &RawValue) -> Option<String> {
-    let found: OneOrMany<Reference> = serde_json::from_str(value.get()).ok()?;
-    found.as_slice().iter().find_map(Reference::patient)
+/// One reference, or a list of them.
+fn references(json: &str) -> Option<Vec<Reference<'_>>> {
+    if json.trim_start().starts_with('[') { serde_json::from_str(json).ok() } else { serde_json::from_str(json).ok().map(|one| vec![one]) }
+}
+
+fn first_patient(json: &str) -> Option<String> {
+    references(json)?.iter().find_map(Reference::patient)
+}
+
+/// The patient of a resource by the rule of its type, with no look at what follows; `None` where it cannot be had so.
+pub(crate) fn quick_patient(resource_type: &str, json: &[u8]) -> Option<String> {
+    let Rule::At(name) = rule(resource_type)?.0 else { return None };
+    let mut reader = Jiter::new(json);
+    let mut found = reader.next_object_bytes().ok()? == Some(name.as_bytes());
+    while !found {
+        reader.next_skip().ok()?;
+        found = reader.next_key_bytes().ok()?? == name.as_bytes();
+    }
+    let start = reader.current_index();
+    reader.next_skip().ok()?;
+    first_patient(std::str::from_utf8(reader.slice_to_current(start)).ok()?)
 }
 
 /// The bare id of the patient a resource belongs to; `None` when it belongs to none, or cannot be read.
@@ -275,6 +278,23 @@ mod tests {
     #[test]
     fn rules_are_sorted_for_the_search() {
         assert!(RULES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn the_quick_look_finds_the_patient_that_the_rule_names() {
+        let cases = [
+            (r#"{"resourceType":"Encounter","id":"e","subject":{"reference":"Patient/p1"}}"#, Some("p1")),
+            (r#"{"subject":{"reference":"Patient\/p1","display":"x"},"resourceType":"Encounter""#, Some("p1")),
+            (r#"{"contained":[{"subject":{"reference":"Patient/other"}}], "subject" : [{"reference":"Group/g"},{"reference":"Patient/p1"}]}"#, Some("p1")),
+            (r#"{"resourceType":"Encounter","id":"e"}"#, None),
+            (r#"{"subject":{"reference":"Group/g"}}"#, None),
+            (r#"{"subject":{"reference":"Patient/p1""#, None),
+            ("[]", None),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(quick_patient("Encounter", json.as_bytes()).as_deref(), expected, "{json}");
+        }
+        assert_eq!(quick_patient("Patient", br#"{"id":"p1"}"#), None, "the id decides");
     }
 
     #[test]

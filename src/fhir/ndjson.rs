@@ -42,6 +42,11 @@ pub struct Lines<R> {
     input: R,
     limit: usize,
     number: u64,
+    /// Bytes before the next line, and where lines begin no more.
+    offset: u64,
+    end: u64,
+    /// Bytes of the input that the last line, handed out from its buffer, still holds.
+    lent: usize,
     line: Vec<u8>,
 }
 
@@ -53,12 +58,44 @@ impl<R: BufRead> Lines<R> {
 
     /// Splits `input` with another limit, in bytes.
     pub fn with_limit(input: R, limit: usize) -> Lines<R> {
-        Lines { input, limit, number: 0, line: Vec::new() }
+        Lines { input, limit, number: 0, offset: 0, end: u64::MAX, lent: 0, line: Vec::new() }
+    }
+
+    /// Splits only lines that begin before the byte `end` of `input`; the last of them may reach beyond it.
+    pub fn beginning_before(self, end: u64) -> Lines<R> {
+        Lines { end, ..self }
+    }
+
+    /// How many lines were met, blank ones included.
+    pub fn met(&self) -> u64 {
+        self.number
     }
 
     /// The next line that is not blank; `None` at the end.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
+            self.input.consume(std::mem::take(&mut self.lent));
+            if self.offset >= self.end {
+                return Ok(None);
+            }
+            // A line that lies in the input's buffer is not copied.
+            if let Some(length) = self.buffered()? {
+                self.number += 1;
+                self.offset += length as u64 + 1;
+                self.lent = length + 1;
+                let number = self.number;
+                let buffer = self.input.fill_buf()?.get(..length).unwrap_or_default();
+                let (start, end) = content(buffer, number == 1);
+                if end - start > self.limit || length > self.limit + 4 {
+                    return Ok(Some(Line::TooLong { number, length: length as u64 }));
+                }
+                if start == end {
+                    continue;
+                }
+                // The buffer is asked for again because a slice that may be returned cannot be looked at before.
+                let bytes = self.input.fill_buf()?.get(start..end).unwrap_or_default();
+                return Ok(Some(Line::Text { number, bytes, terminated: true }));
+            }
             self.line.clear();
             let mut length: u64 = 0;
             let terminated = loop {
@@ -75,6 +112,7 @@ impl<R: BufRead> Lines<R> {
                     None => (buffer.len(), false),
                 };
                 length = length.saturating_add(taken as u64);
+                self.offset = self.offset.saturating_add(taken as u64 + u64::from(ended));
                 // Two bytes of room: a carriage return or part of a byte order mark do not make a line too long.
                 let room = (self.limit + 4).saturating_sub(self.line.len()).min(taken);
                 self.line.extend_from_slice(buffer.get(..room).unwrap_or(buffer));
@@ -100,6 +138,17 @@ impl<R: BufRead> Lines<R> {
             }
             let bytes = self.line.get(start..end).unwrap_or_default();
             return Ok(Some(Line::Text { number, bytes, terminated }));
+        }
+    }
+
+    /// The length of the next line, if it lies in the input's buffer with its end.
+    fn buffered(&mut self) -> io::Result<Option<usize>> {
+        loop {
+            match self.input.fill_buf() {
+                Ok(buffer) => return Ok(memchr::memchr(b'\n', buffer)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -257,6 +306,30 @@ mod tests {
                     Err(length) => prop_assert!(*length as usize >= expected.len() && *length as usize > limit),
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_a_file_hold_each_line_once(input in proptest::collection::vec(prop_oneof![3 => Just(b'a'), 1 => Just(b'\n')], 0..120),
+            piece in 1usize..40, chunk in 1usize..16)
+        {
+            let whole = split(&input, 1000, 4096);
+            let mut found = Vec::new();
+            let mut met = 0;
+            for start in (0..input.len()).step_by(piece) {
+                // As a reader does that begins in the middle: from the first line that begins here or later.
+                let from = if start == 0 { 0 } else { input[start - 1..].iter().position(|byte| *byte == b'\n').map_or(input.len(), |at| start + at) };
+                let end = ((start + piece).min(input.len())).saturating_sub(from) as u64;
+                let mut lines = Lines::with_limit(io::BufReader::with_capacity(chunk, &input[from..]), 1000).beginning_before(end);
+                while let Some(Line::Text { bytes, .. }) = lines.next_line().unwrap() {
+                    found.push(Ok(bytes.to_vec()));
+                }
+                met += lines.met();
+            }
+            prop_assert_eq!(found, whole);
+            let ends = input.iter().filter(|byte| **byte == b'\n').count() as u64;
+            prop_assert_eq!(met, ends + u64::from(input.last().is_some_and(|byte| *byte != b'\n')));
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
+pub mod glance;
 mod read;
 pub mod shape;
 pub mod sieve;

@@ -10,6 +10,7 @@ use super::{Adapter, NightError, Stop, needs};
 use crate::cql::date_time::DateTime;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::record::{Record, Shape};
+use crate::fhir::shared::Shared;
 use crate::mapping::Finding;
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts, Reporter};
@@ -80,7 +81,8 @@ pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progre
     let periods = periods(run)?;
     let setting = setting(adapter, run)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
-    let work = Work { adapter, run, measures, periods: periods.len(), shape, shared: adapter.snapshot.shared()?, stop, progress };
+    let shared = adapter.snapshot.shared()?;
+    let work = Work { adapter, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = adapter.snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
@@ -111,8 +113,7 @@ struct Work<'a> {
     measures: Vec<measure::Run<'a>>,
     periods: usize,
     shape: Shape,
-    /// Resources of no patient, seen by every patient's measures.
-    shared: Vec<Vec<u8>>,
+    shared: Shared<'a>,
     stop: &'a Stop,
     progress: &'a dyn Progress,
 }
@@ -125,7 +126,8 @@ impl Work<'_> {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
-            let lines = patient.lines.iter().chain(&self.shared).map(Vec::as_slice);
+            let own = || patient.lines.iter().map(Vec::as_slice);
+            let lines = own().chain(self.shared.referred_to(own()));
             let (mut record, bad) = Record::read(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
             sums.patients += 1;

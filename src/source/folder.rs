@@ -1,19 +1,25 @@
 //! Files on disk: NDJSON, Bundles, folders of either, compressed or not, grouped by patient.
 //!
 //! What cannot be read is set aside with its file, line and reason, and never stops the rest. A file that cannot be
-//! opened at all does: a missing file is no gap in the data but a mistake in the command.
+//! opened at all does: a missing file is no gap in the data but a mistake in the command. Large files are read in blocks on
+//! several threads; of lines without any code that is asked for only the type and the id are looked at.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use rustc_hash::FxHashSet;
 
-use crate::fhir::compartment::{Head, in_compartment, is_id};
 use crate::fhir::ndjson::{Line, Lines};
+use crate::fhir::record::Shape;
+
+mod dataset;
+
+pub use dataset::{Bad, Dataset, Patient, Share};
+use dataset::{Key, Part, Scan};
 
 /// Deepest folder that is followed.
 const DEPTH_MAX: usize = 8;
@@ -21,39 +27,12 @@ const DEPTH_MAX: usize = 8;
 const FILES_MAX: usize = 1_000_000;
 /// Largest single JSON document (a Bundle), decompressed.
 const DOCUMENT_BYTES_MAX: u64 = 2 << 30;
-/// Most parts that data are cut into; beyond it a part may need more memory than was asked for.
+/// Most shares that data are cut into; beyond it one may need more memory than was asked for.
 const SHARES_MAX: u64 = 4_096;
-/// How many bytes of JSON a compressed byte of clinical data usually stands for.
-const COMPRESSION: u64 = 16;
-/// Most bad lines that are kept with their place; all are counted.
-const BAD_KEPT_MAX: usize = 10_000;
-
-/// The resources of many patients, in memory.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    /// Per patient id: their resources, one JSON object each, in the order of the files.
-    pub patients: BTreeMap<String, Vec<Vec<u8>>>,
-    /// Resources of no patient: Location, Organization, ….
-    pub shared: Vec<Vec<u8>>,
-    /// What could not be read; at most [`BAD_KEPT_MAX`].
-    pub bad: Vec<Bad>,
-    /// How many could not be read.
-    pub bad_count: u64,
-    /// Resources read, by type, those of no use to the measures included.
-    pub read: BTreeMap<String, u64>,
-    share: Share,
-}
-
-/// A line or resource that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bad {
-    /// The file.
-    pub file: String,
-    /// The line, or the entry of a Bundle, counted from 1.
-    pub line: u64,
-    /// Why; nothing of its content.
-    pub reason: &'static str,
-}
+/// What one thread reads at a time of a file that is not compressed, in bytes.
+const BLOCK: u64 = 8 << 20;
+/// Bytes of a file that are in memory at a time.
+const BUFFER: usize = 1 << 18;
 
 /// Why a data set cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -69,34 +48,6 @@ fn fault(path: &Path, reason: impl std::fmt::Display) -> FolderError {
     FolderError { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// Some of the patients: those whose id falls into part `index` of `count` by a hash of it. Data too large for the memory
-/// are read once for each part, so that nothing of a patient is written to another disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// From 0.
-    pub index: u64,
-    /// How many parts there are.
-    pub count: u64,
-}
-
-impl Share {
-    /// All patients.
-    pub const ALL: Share = Share { index: 0, count: 1 };
-
-    /// The parts into which data of `bytes` are cut so that one fits `memory`, both in bytes.
-    pub fn of(bytes: u64, memory: u64) -> impl Iterator<Item = Share> {
-        // Lines, their records and the results of a part lie side by side.
-        let count = bytes.div_ceil((memory / 2).max(1)).clamp(1, SHARES_MAX);
-        (0..count).map(move |index| Share { index, count })
-    }
-
-    fn holds(self, patient: &str) -> bool {
-        // FNV-1a: the same on every machine.
-        let hash = patient.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        self.count <= 1 || hash % self.count == self.index
-    }
-}
-
 /// The files that paths name or hold, sorted within each path.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
@@ -110,44 +61,199 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     Ok(files)
 }
 
-/// About how many bytes of JSON the files hold; compressed ones by what clinical data usually shrink to.
-pub fn size(files: &[PathBuf]) -> u64 {
-    let of_one = |path: &PathBuf| {
-        let bytes = std::fs::metadata(path).map_or(0, |data| data.len());
-        let compressed = path.extension().is_some_and(|end| end == "gz" || end == "zst");
-        if compressed { bytes.saturating_mul(COMPRESSION) } else { bytes }
-    };
-    files.iter().map(of_one).fold(0, u64::saturating_add)
+/// All patients at once, however much memory they take.
+pub fn read(files: &[PathBuf], shape: &Shape, threads: usize) -> Result<Dataset, FolderError> {
+    let passes = Passes { files, shape, memory: u64::MAX, threads, left: Vec::new() };
+    passes.pass(Share::ALL).map(|(data, _)| data)
 }
 
-/// Reads files on `threads` threads; of each resource type only if `wanted` says so, of the patients those of a share.
-/// The result does not depend on the number of threads.
-pub fn read(files: &[PathBuf], wanted: &(dyn Fn(&str) -> bool + Sync), share: Share, threads: usize) -> Result<Dataset, FolderError> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = files.get(index) else { return done };
-            let mut data = Dataset { share, ..Dataset::default() };
-            done.push((index, read_file(file, wanted, &mut data).map(|()| data)));
+/// The data in as many passes as `memory`, in bytes, asks for, each with a share of the patients. What is found does not
+/// depend on the number of threads, nor does the sum of the passes on the memory.
+pub fn passes<'a>(files: &'a [PathBuf], shape: &'a Shape, memory: u64, threads: usize) -> Passes<'a> {
+    // Lines, their records and the results of a share lie side by side.
+    Passes { files, shape, memory: memory / 2, threads, left: vec![Share::ALL] }
+}
+
+/// See [`passes`].
+pub struct Passes<'a> {
+    files: &'a [PathBuf],
+    shape: &'a Shape,
+    memory: u64,
+    threads: usize,
+    left: Vec<Share>,
+}
+
+impl Iterator for Passes<'_> {
+    type Item = Result<Dataset, FolderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let share = self.left.pop()?;
+        match self.pass(share) {
+            Ok((data, read)) => {
+                // What did not fit: the shares of the same size that the share read was cut from.
+                let others = (0..read.count / share.count).map(|step| Share { index: share.index + step * share.count, count: read.count });
+                self.left.extend(others.filter(|other| *other != read).collect::<Vec<_>>().into_iter().rev());
+                Some(Ok(data))
+            }
+            Err(error) => {
+                self.left.clear();
+                Some(Err(error))
+            }
         }
-    };
-    let mut parts: Vec<(usize, Result<Dataset, FolderError>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, files.len().max(1))).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
-    parts.sort_by_key(|(index, _)| *index);
-    let mut whole = Dataset { share, ..Dataset::default() };
-    for (_, part) in parts {
-        whole.append(part?);
     }
-    match whole.bad.first() {
-        Some(bad) if whole.read.is_empty() => {
-            let path = PathBuf::from(&bad.file);
-            Err(fault(&path, format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason)))
+}
+
+/// A run of lines that one thread reads.
+struct Task<'f> {
+    file: &'f Path,
+    /// Lines that begin in these bytes; the whole file when it is compressed or no NDJSON.
+    bytes: Option<(u64, u64)>,
+}
+
+/// What the threads have read so far.
+struct Gathered {
+    share: Share,
+    parts: BTreeMap<usize, Part>,
+    size: u64,
+    /// `None` when there were too many to keep.
+    passed_over: Option<Vec<Key>>,
+    faults: BTreeMap<usize, FolderError>,
+}
+
+impl Passes<'_> {
+    /// Reads a share, or so much of it as fits: the share that was read is returned too.
+    fn pass(&self, share: Share) -> Result<(Dataset, Share), FolderError> {
+        let tasks = self.tasks()?;
+        let gathered = self.run(&tasks, share, None)?;
+        let (share, mut parts) = (gathered.share, gathered.parts);
+        let kept: FxHashSet<Key> = parts.values().flat_map(|part| part.kept.iter().copied()).collect();
+        let versions = match gathered.passed_over {
+            Some(passed_over) => passed_over.into_iter().filter(|key| kept.contains(key)).collect(),
+            None => kept,
+        };
+        if !versions.is_empty() {
+            let others = self.run(&tasks, share, Some(&versions))?;
+            let after = tasks.len();
+            parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
         }
-        _ => Ok(whole),
+        let data = Dataset::join(parts.into_values().collect());
+        match data.bad.first() {
+            Some(bad) if data.resources == 0 => {
+                let reason = format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason);
+                Err(fault(Path::new(&bad.file), reason))
+            }
+            _ => Ok((data, share)),
+        }
+    }
+
+    fn tasks(&self) -> Result<Vec<Task<'_>>, FolderError> {
+        let mut tasks = Vec::new();
+        for file in self.files {
+            if kind(file) == Some(Kind::Document) || is_compressed(file) {
+                tasks.push(Task { file, bytes: None });
+                continue;
+            }
+            let length = std::fs::metadata(file).map_err(|error| fault(file, error))?.len();
+            let starts = (0..length.div_ceil(BLOCK).max(1)).map(|block| block * BLOCK);
+            tasks.extend(starts.map(|start| Task { file, bytes: Some((start, (start + BLOCK).min(length))) }));
+        }
+        Ok(tasks)
+    }
+
+    fn run(&self, tasks: &[Task<'_>], share: Share, versions: Option<&FxHashSet<Key>>) -> Result<Gathered, FolderError> {
+        let next = AtomicUsize::new(0);
+        let gathered = Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), faults: BTreeMap::new() });
+        let lock = || gathered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = tasks.get(index) else { return };
+                let share = lock().share;
+                let part = task.read(Scan::new(task.file.display().to_string(), self.shape, share, versions));
+                lock().add(index, part, share, self.memory);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads.clamp(1, tasks.len().max(1))).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        });
+        let mut gathered = gathered.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match gathered.faults.pop_first() {
+            Some((_, fault)) => Err(fault),
+            None => Ok(gathered),
+        }
+    }
+}
+
+impl Gathered {
+    /// Takes what a task has read; where it does not fit `memory`, half of the patients are left for another pass.
+    fn add(&mut self, index: usize, part: Result<Part, FolderError>, share: Share, memory: u64) {
+        let mut part = match part {
+            Ok(part) => part,
+            Err(fault) => {
+                self.faults.insert(index, fault);
+                return;
+            }
+        };
+        let new = std::mem::take(&mut part.passed_over);
+        if let Some(keys) = &mut self.passed_over {
+            keys.extend(new);
+            if (keys.len() * size_of::<Key>()) as u64 > memory / 4 {
+                self.passed_over = None;
+            }
+        }
+        if share != self.share {
+            part.prune(self.share);
+        }
+        self.size += part.size();
+        self.parts.insert(index, part);
+        while self.size > memory && self.share.count < SHARES_MAX {
+            self.share.count *= 2;
+            self.parts.values_mut().for_each(|part| part.prune(self.share));
+            self.size = self.parts.values().map(Part::size).sum();
+        }
+    }
+}
+
+impl Task<'_> {
+    fn read(&self, mut scan: Scan<'_>) -> Result<Part, FolderError> {
+        if kind(self.file) == Some(Kind::Document) {
+            let mut bytes = Vec::new();
+            let read = open(self.file)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| fault(self.file, error))?;
+            if read as u64 > DOCUMENT_BYTES_MAX {
+                return Err(fault(self.file, "it is larger than 2 GiB; write it as NDJSON"));
+            }
+            scan.take_document(&bytes);
+            return Ok(scan.finish(0));
+        }
+        let lines = match self.bytes {
+            Some(bytes) => self.block(bytes).map(|(input, length)| self.lines(Lines::new(input).beginning_before(length), &mut scan)),
+            None => Ok(self.lines(Lines::new(open(self.file)?), &mut scan)),
+        };
+        let met = lines.and_then(|met| met).map_err(|error| fault(self.file, error))?;
+        Ok(scan.finish(met))
+    }
+
+    /// The file from the first line that begins at `start` or later, and how many bytes of it begin before `end`.
+    fn block(&self, (start, end): (u64, u64)) -> std::io::Result<(BufReader<File>, u64)> {
+        let mut input = BufReader::with_capacity(BUFFER, File::open(self.file)?);
+        let mut at = start;
+        if start > 0 {
+            input.seek(SeekFrom::Start(start - 1))?;
+            at = start - 1 + input.skip_until(b'\n')? as u64;
+        }
+        Ok((input, end.saturating_sub(at)))
+    }
+
+    /// Every line to the scan; how many lines there were.
+    fn lines(&self, mut lines: Lines<impl BufRead>, scan: &mut Scan<'_>) -> std::io::Result<u64> {
+        while let Some(line) = lines.next_line()? {
+            match line {
+                Line::Text { number, bytes, terminated } => scan.take(bytes, number, terminated),
+                Line::TooLong { number, .. } => scan.set_aside(number, "the line is longer than 16 MiB"),
+            }
+        }
+        Ok(lines.met())
     }
 }
 
@@ -189,115 +295,20 @@ fn list(path: &Path, depth: usize, named: bool, files: &mut Vec<PathBuf>) -> Res
     Ok(())
 }
 
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gz" || end == "zst")
+}
+
 /// The file, decompressed by its name.
 pub fn open(path: &Path) -> Result<Box<dyn BufRead>, FolderError> {
     let file = File::open(path).map_err(|error| fault(path, error))?;
     match path.extension().and_then(|end| end.to_str()) {
-        Some("gz") => Ok(Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file)))),
+        Some("gz") => Ok(Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(file)))),
         Some("zst") => {
             let decoder = zstd::stream::read::Decoder::new(file).map_err(|error| fault(path, error))?;
-            Ok(Box::new(BufReader::new(decoder)))
+            Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)))
         }
-        _ => Ok(Box::new(BufReader::with_capacity(1 << 18, file))),
-    }
-}
-
-fn read_file(path: &Path, wanted: &dyn Fn(&str) -> bool, data: &mut Dataset) -> Result<(), FolderError> {
-    let name = path.display().to_string();
-    if kind(path) != Some(Kind::Document) {
-        let mut lines = Lines::new(open(path)?);
-        while let Some(line) = lines.next_line().map_err(|error| fault(path, error))? {
-            match line {
-                Line::Text { number, bytes, .. } => data.take(bytes, &name, number, wanted),
-                Line::TooLong { number, .. } => data.set_aside(&name, number, "the line is longer than 16 MiB"),
-            }
-        }
-        return Ok(());
-    }
-    let mut bytes = Vec::new();
-    let read = open(path)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| fault(path, error))?;
-    if read as u64 > DOCUMENT_BYTES_MAX {
-        return Err(fault(path, "it is larger than 2 GiB; write it as NDJSON"));
-    }
-    data.take_document(&bytes, &name, wanted);
-    Ok(())
-}
-
-#[derive(Deserialize)]
-struct BundleText<'a> {
-    #[serde(borrow, default)]
-    entry: Vec<EntryText<'a>>,
-}
-
-#[derive(Deserialize)]
-struct EntryText<'a> {
-    #[serde(borrow, default)]
-    resource: Option<&'a RawValue>,
-}
-
-impl Default for Dataset {
-    fn default() -> Dataset {
-        Dataset { patients: BTreeMap::new(), shared: Vec::new(), bad: Vec::new(), bad_count: 0, read: BTreeMap::new(), share: Share::ALL }
-    }
-}
-
-impl Dataset {
-    /// A Bundle's resources, or a single resource.
-    pub fn take_document(&mut self, bytes: &[u8], name: &str, wanted: &dyn Fn(&str) -> bool) {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let Some(head) = Head::read(bytes) else { return self.set_aside(name, 1, "this is not one JSON object") };
-        if Head::text(head.resource_type).as_deref() != Some("Bundle") {
-            return self.take(bytes, name, 1, wanted);
-        }
-        let bundle = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<BundleText<'_>>(text).ok());
-        let Some(bundle) = bundle else { return self.set_aside(name, 1, "the Bundle cannot be read") };
-        for (number, entry) in (1..).zip(&bundle.entry) {
-            if let Some(resource) = entry.resource {
-                self.take(resource.get().as_bytes(), name, number, wanted);
-            }
-        }
-    }
-
-    /// One resource.
-    pub fn take(&mut self, bytes: &[u8], name: &str, number: u64, wanted: &dyn Fn(&str) -> bool) {
-        let Some(head) = Head::read(bytes) else { return self.set_aside(name, number, "this is not one JSON object") };
-        let Some(resource_type) = Head::text(head.resource_type) else { return self.set_aside(name, number, "no resourceType") };
-        if Head::text(head.id).is_none_or(|id| !is_id(&id)) {
-            return self.set_aside(name, number, "no id, or one that FHIR does not allow");
-        }
-        *self.read.entry(resource_type.clone()).or_default() += 1;
-        if !wanted(&resource_type) && resource_type != "Patient" {
-            return;
-        }
-        match head.patient(&resource_type) {
-            Some(patient) if !self.share.holds(&patient) => {}
-            Some(patient) => self.patients.entry(patient).or_default().push(bytes.to_vec()),
-            None if in_compartment(&resource_type) && crate::fhir::compartment::patient_required(&resource_type) => {
-                self.set_aside(name, number, "it names no patient");
-            }
-            None => self.shared.push(bytes.to_vec()),
-        }
-    }
-
-    /// Adds what later files hold.
-    fn append(&mut self, later: Dataset) {
-        for (patient, lines) in later.patients {
-            self.patients.entry(patient).or_default().extend(lines);
-        }
-        self.shared.extend(later.shared);
-        self.bad_count += later.bad_count;
-        let room = BAD_KEPT_MAX.saturating_sub(self.bad.len());
-        self.bad.extend(later.bad.into_iter().take(room));
-        for (kind, count) in later.read {
-            *self.read.entry(kind).or_default() += count;
-        }
-    }
-
-    fn set_aside(&mut self, file: &str, line: u64, reason: &'static str) {
-        self.bad_count += 1;
-        if self.bad.len() < BAD_KEPT_MAX {
-            self.bad.push(Bad { file: file.to_owned(), line, reason });
-        }
+        _ => Ok(Box::new(BufReader::with_capacity(BUFFER, file))),
     }
 }
 
@@ -311,30 +322,74 @@ mod tests {
     const VISIT: &str = r#"{"resourceType":"Encounter","id":"e1","subject":{"reference":"Patient/p1"}}"#;
     const PLACE: &str = r#"{"resourceType":"Location","id":"l1"}"#;
 
-    fn everything(_: &str) -> bool {
-        true
+    fn read_all(paths: &[PathBuf], shape: &Shape) -> Result<Dataset, FolderError> {
+        read(&files(paths)?, shape, 2)
     }
 
-    fn read_all(paths: &[PathBuf], wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<Dataset, FolderError> {
-        read(&files(paths)?, wanted, Share::ALL, 2)
+    fn of_patient<'d>(data: &'d Dataset, patient: &str) -> Vec<&'d str> {
+        let patient = data.patient(patient).into_iter();
+        patient.flat_map(Patient::lines).map(|line| std::str::from_utf8(line).unwrap()).collect()
     }
 
     #[test]
-    fn shares_are_every_patient_once() {
+    fn what_does_not_fit_the_memory_comes_in_shares_and_every_patient_once() {
         let folder = tempfile::tempdir().unwrap();
         let lines: String = (0..100).map(|n| PATIENT.replace("p1", &format!("p{n}")) + "\n").collect();
         std::fs::write(folder.path().join("x.ndjson"), &lines).unwrap();
         let files = files(&[folder.path().to_owned()]).unwrap();
-        assert_eq!(size(&files), lines.len() as u64);
         let mut seen = Vec::new();
-        for share in Share::of(lines.len() as u64, 2_000) {
-            let part = read(&files, &everything, share, 1).unwrap();
-            assert!(part.patients.len() < 60, "{}", part.patients.len());
-            seen.extend(part.patients.into_keys());
+        for part in passes(&files, &Shape::everything(), 4_000, 1) {
+            let part = part.unwrap();
+            assert!(part.patients().count() < 60, "{}", part.patients().count());
+            seen.extend(part.patients().map(|patient| patient.id.to_owned()).collect::<Vec<_>>());
         }
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 100);
+    }
+
+    #[test]
+    fn a_large_file_is_read_in_blocks_each_line_once_and_bad_ones_by_their_number() {
+        let filler = "x".repeat(20_000);
+        let line = |n: usize| if n == 700 { format!("{{broken {filler}") } else { format!(r#"{{"resourceType":"Patient","id":"p{n}","language":"{filler}"}}"#) };
+        let text: String = (1..=1_000).map(|n| line(n) + "\n").collect();
+        assert!(text.len() as u64 > 2 * BLOCK);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Patient.ndjson");
+        std::fs::write(&file, &text).unwrap();
+        for threads in [1, 3] {
+            let data = read(std::slice::from_ref(&file), &Shape::default(), threads).unwrap();
+            assert_eq!((data.resources, data.patients().count()), (999, 999));
+            assert_eq!(data.bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [700]);
+            assert_eq!(of_patient(&data, "p999"), [line(999)]);
+        }
+    }
+
+    #[test]
+    fn of_lines_without_a_code_that_is_asked_for_only_other_versions_of_kept_ones_are_kept() {
+        let line = |id: &str, version: u32, code: &str| {
+            format!(
+                r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"2026-01-0{version}T00:00:00Z"}},"code":{{"coding":[{{"code":"{code}"}}]}},"subject":{{"reference":"Patient/p1"}}}}"#
+            )
+        };
+        let lines = [line("o1", 1, "wanted"), line("o2", 1, "other"), line("o1", 2, "other"), line("o3", 1, "other")];
+        let mut shape = Shape::default();
+        shape.types.insert("Observation".to_owned(), crate::fhir::record::Keep::All);
+        shape.sift("Observation", ["wanted".to_owned()].into());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Observation.ndjson");
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let data = read(&[file], &shape, 2).unwrap();
+        assert_eq!((of_patient(&data, "p1"), data.resources), (vec![lines[0].as_str(), &lines[2]], 4));
+    }
+
+    #[test]
+    fn a_last_line_that_is_cut_short_is_set_aside_though_nothing_in_it_matters() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.ndjson");
+        std::fs::write(&file, format!("{PATIENT}\n{}", r#"{"resourceType":"Observation","id":"o1","code":{"coding":[{"system":"s"}"#)).unwrap();
+        let data = read(&[file], &Shape::default(), 1).unwrap();
+        assert_eq!(data.bad.iter().map(|bad| (bad.line, &*bad.reason)).collect::<Vec<_>>(), [(2, "this is not one JSON object")]);
     }
 
     #[test]
@@ -349,9 +404,9 @@ mod tests {
             std::fs::create_dir(folder.path().join("sub")).unwrap();
             std::fs::write(folder.path().join("sub").join(name), bytes).unwrap();
             std::fs::write(folder.path().join("notes.txt"), "not data").unwrap();
-            let data = read_all(&[folder.path().to_owned()], &everything).unwrap();
-            assert_eq!(data.patients["p1"], [PATIENT.as_bytes(), VISIT.as_bytes()], "{name}");
-            assert_eq!((data.shared.len(), data.bad_count, data.read["Encounter"]), (1, 0, 1), "{name}");
+            let data = read_all(&[folder.path().to_owned()], &Shape::everything()).unwrap();
+            assert_eq!(of_patient(&data, "p1"), [PATIENT, VISIT], "{name}");
+            assert_eq!((data.shared().count(), data.bad_count, data.resources), (1, 0, 3), "{name}");
         }
     }
 
@@ -361,8 +416,8 @@ mod tests {
         let file = folder.path().join("x.ndjson");
         let orphan = r#"{"resourceType":"Encounter","id":"e2"}"#;
         std::fs::write(&file, format!("{PATIENT}\n{{\"resourceType\":\"Enc\n[]\n{{}}\n{{\"resourceType\":\"Patient\"}}\n{orphan}\n{VISIT}\n")).unwrap();
-        let data = read_all(&[file], &everything).unwrap();
-        let found: Vec<_> = data.bad.iter().map(|bad| (bad.line, bad.reason)).collect();
+        let data = read_all(&[file], &Shape::everything()).unwrap();
+        let found: Vec<_> = data.bad.iter().map(|bad| (bad.line, &*bad.reason)).collect();
         assert_eq!(
             found,
             [
@@ -373,27 +428,27 @@ mod tests {
                 (6, "it names no patient"),
             ]
         );
-        assert_eq!(data.patients["p1"].len(), 2);
+        assert_eq!(of_patient(&data, "p1").len(), 2);
     }
 
     #[test]
     fn types_of_no_use_are_counted_and_left() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("x.ndjson"), format!("{PATIENT}\n{VISIT}\n")).unwrap();
-        let data = read_all(&[folder.path().to_owned()], &|kind| kind == "Observation").unwrap();
-        assert_eq!((data.patients["p1"].len(), data.read["Encounter"]), (1, 1));
+        let data = read_all(&[folder.path().to_owned()], &Shape::default()).unwrap();
+        assert_eq!((of_patient(&data, "p1"), data.resources), (vec![PATIENT], 2));
     }
 
     #[test]
     fn a_missing_path_or_an_empty_folder_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let none = read_all(&[folder.path().join("nowhere")], &everything).unwrap_err().to_string();
+        let none = read_all(&[folder.path().join("nowhere")], &Shape::everything()).unwrap_err().to_string();
         assert!(none.contains("does not exist"), "{none}");
-        let empty = read_all(&[folder.path().to_owned()], &everything).unwrap_err().to_string();
+        let empty = read_all(&[folder.path().to_owned()], &Shape::everything()).unwrap_err().to_string();
         assert!(empty.contains("holds no .ndjson"), "{empty}");
         let table = folder.path().join("table.csv");
         std::fs::write(&table, "id,born\n1,2020\n").unwrap();
-        let table = read_all(&[table], &everything).unwrap_err().to_string();
+        let table = read_all(&[table], &Shape::everything()).unwrap_err().to_string();
         assert!(table.contains("no line of it is a FHIR resource (line 1: this is not one JSON object)"), "{table}");
     }
 }

@@ -10,8 +10,9 @@ use crate::config::measures::{self, Loaded};
 use crate::cql::evaluate::observe::{self, Observed, Seen};
 use crate::diagnostic::Location;
 use crate::fhir::record::Record;
+use crate::fhir::shared::Shared;
 use crate::measure::{Choices, Measure, MissingValueSets, Period};
-use crate::source::folder::{self, Share};
+use crate::source::folder;
 
 /// Longest piece of text that is shown of a clause, in characters.
 const SHOWN_CHARS_MAX: usize = 72;
@@ -151,13 +152,14 @@ fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<
     let shape = evaluate::shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
-    let data = folder::read(&files, &|kind| shape.of(kind).is_some(), Share::ALL, 1).map_err(unreadable)?;
+    let data = folder::read(&files, &shape, 1).map_err(unreadable)?;
     let mut observed = vec![Observed::default(); loaded.measures.len()];
-    for lines in data.patients.values() {
-        let (record, _) = Record::read(&shape, lines.iter().chain(&data.shared).map(Vec::as_slice));
+    let shared = Shared::new(data.shared());
+    for patient in data.patients() {
+        let (record, _) = Record::read(&shape, patient.lines().chain(shared.referred_to(patient.lines())));
         observe_patient(&loaded, &record, period, zone, &mut observed);
     }
-    let over = match data.patients.len() {
+    let over = match data.patients().count() {
         1 => "1 patient".to_owned(),
         many => format!("{many} patients"),
     };

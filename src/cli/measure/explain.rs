@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
 use crate::config::measures;
 use crate::fhir::record::Record;
+use crate::fhir::shared::Shared;
 use crate::measure::explain::{self, Proof, Step, Verdict};
 use crate::measure::{Choices, MissingValueSets, Period};
-use crate::source::folder::{self, Share};
+use crate::source::folder;
 
 /// Why one patient is in each population or not
 #[derive(Debug, clap::Args)]
@@ -50,14 +51,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let shape = evaluate::shape(&loaded);
-    let wanted = |kind: &str| shape.of(kind).is_some();
     let files = folder::files(&args.data).map_err(unreadable)?;
-    let data = folder::read(&files, &wanted, Share::ALL, 1).map_err(unreadable)?;
-    let Some(lines) = data.patients.get(&args.patient) else {
-        let message = format!("the data have no patient of that id, but {} others", data.patients.len());
+    let data = folder::read(&files, &shape, 1).map_err(unreadable)?;
+    let Some(patient) = data.patient(&args.patient) else {
+        let message = format!("the data have no patient of that id, but {} others", data.patients().count());
         return Err(Failure::usage(message).hint("name the `id` of a Patient resource, without `Patient/`"));
     };
-    let (record, _) = Record::read(&shape, lines.iter().chain(&data.shared).map(Vec::as_slice));
+    let (record, _) = Record::read(&shape, patient.lines().chain(Shared::new(data.shared()).referred_to(patient.lines())));
     let setting = measures::setting(&loaded, &zone, jiff::Timestamp::now());
     let mut shown = Vec::new();
     for measure in &loaded.measures {

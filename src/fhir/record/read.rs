@@ -1,20 +1,16 @@
 //! Reading resources into a record with a pull parser.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use jiter::{Jiter, JiterError, Peek};
+use jiter::{Jiter, Peek};
 
-use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, Sieve, TEXT_BYTES_MAX};
-
-/// Longest name of a resource type.
-const TYPE_BYTES_MAX: usize = 64;
-/// What the compact form of every server starts with.
-const PREFIX: &[u8] = b"{\"resourceType\":\"";
+use super::glance::{self, Kinds, reason};
+use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, TEXT_BYTES_MAX};
 
 /// A resource just read, with what decides between versions of it.
 struct Found<'a> {
-    resource_type: Cow<'a, str>,
+    resource_type: Arc<str>,
     line: &'a [u8],
     root: NodeId,
 }
@@ -35,7 +31,7 @@ pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> 
     let mut bad = Vec::new();
     let mut found = Vec::new();
     let mut passed_over = Vec::new();
-    let mut kinds = Kinds { shape, last: None };
+    let mut kinds = Kinds::new(shape);
     for (index, line) in lines.enumerate() {
         match read_line(&mut record, &mut kinds, line, true) {
             Ok(Line::Resource(resource)) => found.push(resource),
@@ -74,10 +70,10 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
         return;
     }
     for (index, line) in lines {
-        if !quick_id(line).is_none_or(|id| ids.contains(id)) {
+        if !glance::id(line.trim_ascii_start()).is_none_or(|id| ids.contains(&*id)) {
             continue;
         }
-        match read_line(record, &mut Kinds { shape, last: None }, line, false) {
+        match read_line(record, &mut Kinds::new(shape), line, false) {
             Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(resource),
             Ok(_) => {}
             Err(reason) => bad.push(BadLine { index: *index, reason }),
@@ -85,17 +81,9 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
     }
 }
 
-/// The id where every server writes it, right after the type; `None` when it stands elsewhere or is escaped.
-fn quick_id(line: &[u8]) -> Option<&str> {
-    let rest = line.trim_ascii().strip_prefix(PREFIX)?;
-    let rest = rest.get(memchr::memchr(b'"', rest)?..)?.strip_prefix(b"\",\"id\":\"")?;
-    let id = rest.get(..memchr::memchr(b'"', rest)?)?;
-    std::str::from_utf8(id).ok().filter(|id| !id.contains('\\'))
-}
-
 pub(super) fn add(record: &mut Record, json: &[u8]) -> Result<NodeId, String> {
     let shape = Shape::everything();
-    let Line::Resource(found) = read_line(record, &mut Kinds { shape: &shape, last: None }, json, false)? else { return Err("an empty line is no resource".to_owned()) };
+    let Line::Resource(found) = read_line(record, &mut Kinds::new(&shape), json, false)? else { return Err("an empty line is no resource".to_owned()) };
     record.index(found.root);
     Ok(found.root)
 }
@@ -110,42 +98,7 @@ enum Line<'a> {
     Unwanted,
 }
 
-/// What is kept of a type, and which of its lines.
-#[derive(Clone)]
-struct Kind<'s, 'a> {
-    name: Cow<'a, str>,
-    keep: &'s Keep,
-    sieve: Option<&'s Sieve>,
-}
-
-/// The types of lines: most lines are of the type of the line before.
-struct Kinds<'s, 'a> {
-    shape: &'s Shape,
-    /// The beginning of the last line, up to the quote after its type; and what is kept of it, if it is wanted.
-    last: Option<(&'a [u8], Option<Kind<'s, 'a>>)>,
-}
-
-impl<'s, 'a> Kinds<'s, 'a> {
-    /// `None` for a type that is not wanted.
-    fn of(&mut self, line: &'a [u8]) -> Result<Option<Kind<'s, 'a>>, String> {
-        if let Some((beginning, kind)) = &self.last
-            && line.starts_with(beginning)
-        {
-            return Ok(kind.clone());
-        }
-        let name = type_of(line)?;
-        let is_plain = matches!(name, Cow::Borrowed(_));
-        let beginning = line.get(..=PREFIX.len() + name.len()).unwrap_or(line);
-        let shape = self.shape;
-        let kind = shape.of(&name).map(|keep| Kind { keep, sieve: shape.sieves.get(&*name), name });
-        if is_plain {
-            self.last = Some((beginning, kind.clone()));
-        }
-        Ok(kind)
-    }
-}
-
-fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
+fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
     // The end is not looked at before the line is wanted: it lies in memory that nobody has touched yet.
     let line = line.trim_ascii_start();
     if line.is_empty() {
@@ -154,10 +107,12 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8],
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
-    let Some(Kind { name: resource_type, keep, sieve }) = kinds.of(line)? else { return Ok(Line::Unwanted) };
-    if sifted && sieve.is_some_and(|sieve| !sieve.may_hold(line)) {
+    let kind = kinds.of(line)?;
+    let Some(keep) = kind.keep else { return Ok(Line::Unwanted) };
+    if sifted && !kind.may_matter(line) {
         return Ok(Line::PassedOver);
     }
+    let resource_type = kind.name.clone();
     let line = line.trim_ascii_end();
     record.make_room();
     let (nodes, texts) = (record.nodes.len(), record.texts.len());
@@ -171,39 +126,6 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_, 'a>, line: &'a [u8],
     }
     let root = NodeId(u32::try_from(nodes).map_err(|_| "the record is full")?);
     Ok(Line::Resource(Found { resource_type, line, root }))
-}
-
-/// The resource type, from the first bytes if they have it.
-fn type_of(line: &[u8]) -> Result<Cow<'_, str>, String> {
-    let name = match line.strip_prefix(PREFIX).and_then(|rest| Some(rest.split_at_checked(memchr::memchr(b'"', rest)?)?.0)) {
-        Some(name) => String::from_utf8_lossy(name),
-        None => Cow::Owned(searched_type(line)?),
-    };
-    let plausible = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if plausible { Ok(name) } else { Err("`resourceType` is no name of a resource type".to_owned()) }
-}
-
-/// The resource type of an object whose first key is another.
-fn searched_type(line: &[u8]) -> Result<String, String> {
-    let mut json = Jiter::new(line);
-    let peek = json.peek().map_err(|fault| reason(&fault))?;
-    if peek != Peek::Object {
-        return Err("the line is no JSON object".to_owned());
-    }
-    let mut key = json.known_object().map_err(|fault| reason(&fault))?.map(str::to_owned);
-    while let Some(name) = key {
-        if name == "resourceType" {
-            return json.next_str().map(str::to_owned).map_err(|fault| reason(&fault));
-        }
-        json.next_skip().map_err(|fault| reason(&fault))?;
-        key = json.next_key().map_err(|fault| reason(&fault))?.map(str::to_owned);
-    }
-    Err("the object has no `resourceType`".to_owned())
-}
-
-/// What is wrong with the JSON and where, never the text itself.
-fn reason(fault: &JiterError) -> String {
-    format!("invalid JSON at byte {}: {}", fault.index, fault.error_type)
 }
 
 static NOTHING: Keep = Keep::Fields(BTreeMap::new());

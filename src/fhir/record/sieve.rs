@@ -10,7 +10,7 @@ use memchr::memmem::Finder;
 /// Most codes that are looked for; with more, reading the line is as fast.
 pub const CODES_MAX: usize = 4_000;
 /// So few are looked for one by one.
-const FEW: usize = 3;
+const FEW: usize = 4;
 /// So many are looked for by vector instructions, where the machine has them.
 const PACKED_MAX: usize = 64;
 /// How JSON may hide a plain character.
@@ -32,7 +32,7 @@ enum Search {
 
 impl Search {
     fn new(texts: &[String]) -> Option<Search> {
-        if texts.len() <= FEW + 1 {
+        if texts.len() <= FEW {
             return Some(Search::Few(texts.iter().map(|text| Finder::new(text).into_owned()).collect()));
         }
         let packed = if texts.len() <= PACKED_MAX { packed::Config::new().builder().extend(texts).build() } else { None };

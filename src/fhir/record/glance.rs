@@ -1,0 +1,148 @@
+//! What a line is, told from its first bytes and from the codes that stand in it, without parsing it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiter::{Jiter, JiterError, Peek};
+
+use super::{Keep, Shape, Sieve};
+
+/// Longest name of a resource type.
+const TYPE_BYTES_MAX: usize = 64;
+/// What the compact form of every server starts with.
+const PREFIX: &[u8] = b"{\"resourceType\":\"";
+
+/// What a shape wants of a resource type.
+#[derive(Clone, Debug)]
+pub struct Kind<'s> {
+    /// The resource type.
+    pub name: Arc<str>,
+    /// What is kept of it; none for a type that is not wanted.
+    pub keep: Option<&'s Keep>,
+    sieve: Option<&'s Sieve>,
+    /// Bytes up to the quote after the type, where lines begin with it.
+    beginning: usize,
+}
+
+impl Kind<'_> {
+    /// Whether lines of the type are passed over where no code stands in them.
+    pub fn is_sieved(&self) -> bool {
+        self.sieve.is_some()
+    }
+
+    /// The id of a line of the type: at once where every server writes it, right after the type, or else searched for.
+    pub fn id<'l>(&self, line: &'l [u8]) -> Option<Cow<'l, str>> {
+        id_after(line, self.beginning).or_else(|| id(line))
+    }
+
+    /// Whether a line of the type may hold what is asked for.
+    pub fn may_matter(&self, line: &[u8]) -> bool {
+        self.keep.is_some() && self.sieve.is_none_or(|sieve| sieve.may_hold(line))
+    }
+}
+
+/// The kinds of lines under a shape: most lines are of the type of the line before.
+pub struct Kinds<'s> {
+    shape: &'s Shape,
+    /// The beginning of the last line, up to the quote after its type; empty before the first.
+    beginning: Vec<u8>,
+    last: Kind<'s>,
+}
+
+impl<'s> Kinds<'s> {
+    /// Of lines that a shape reads.
+    pub fn new(shape: &'s Shape) -> Kinds<'s> {
+        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, sieve: None, beginning: 0 } }
+    }
+
+    /// The kind of a line, which begins with what is no white space. The error says why it is none, without its content.
+    pub fn of(&mut self, line: &[u8]) -> Result<&Kind<'s>, String> {
+        if self.beginning.is_empty() || !line.starts_with(&self.beginning) {
+            let name = resource_type(line)?;
+            self.beginning.clear();
+            if matches!(name, Cow::Borrowed(_)) {
+                self.beginning.extend_from_slice(line.get(..=PREFIX.len() + name.len()).unwrap_or_default());
+            }
+            let beginning = self.beginning.len();
+            self.last = Kind { beginning, keep: self.shape.of(&name), sieve: self.shape.sieves.get(&*name), name: Arc::from(&*name) };
+        }
+        Ok(&self.last)
+    }
+}
+
+/// The resource type, from the first bytes if they have it.
+fn resource_type(line: &[u8]) -> Result<Cow<'_, str>, String> {
+    let name = match line.strip_prefix(PREFIX).and_then(|rest| Some(rest.split_at_checked(memchr::memchr(b'"', rest)?)?.0)) {
+        Some(name) => String::from_utf8_lossy(name),
+        None => Cow::Owned(top_level(line, "resourceType")?.ok_or("the object has no `resourceType`")?),
+    };
+    let plausible = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if plausible { Ok(name) } else { Err("`resourceType` is no name of a resource type".to_owned()) }
+}
+
+/// The id of a line; `None` where there is none.
+pub fn id(line: &[u8]) -> Option<Cow<'_, str>> {
+    let after = line.strip_prefix(PREFIX).and_then(|rest| Some(PREFIX.len() + memchr::memchr(b'"', rest)? + 1));
+    after.and_then(|after| id_after(line, after)).or_else(|| Some(Cow::Owned(top_level(line, "id").ok()??)))
+}
+
+/// The id where it stands right after the type, whose quote ends before the byte `at`.
+fn id_after(line: &[u8], at: usize) -> Option<Cow<'_, str>> {
+    let rest = line.get(at..)?.strip_prefix(b",\"id\":\"")?;
+    let id = rest.get(..memchr::memchr(b'"', rest)?)?;
+    std::str::from_utf8(id).ok().filter(|id| !id.contains('\\')).map(Cow::Borrowed)
+}
+
+/// Type and id of a line; `None` where it has not both.
+pub fn identity(line: &[u8]) -> Option<(String, String)> {
+    let line = line.trim_ascii_start();
+    Some((resource_type(line).ok()?.into_owned(), id(line)?.into_owned()))
+}
+
+/// The text of a field of the object itself, wherever it stands.
+fn top_level(line: &[u8], field: &str) -> Result<Option<String>, String> {
+    let mut json = Jiter::new(line);
+    let peek = json.peek().map_err(|fault| reason(&fault))?;
+    if peek != Peek::Object {
+        return Err("the line is no JSON object".to_owned());
+    }
+    let mut key = json.known_object().map_err(|fault| reason(&fault))?.map(str::to_owned);
+    while let Some(name) = key {
+        if name == field {
+            return json.next_str().map(|text| Some(text.to_owned())).map_err(|fault| reason(&fault));
+        }
+        json.next_skip().map_err(|fault| reason(&fault))?;
+        key = json.next_key().map_err(|fault| reason(&fault))?.map(str::to_owned);
+    }
+    Ok(None)
+}
+
+/// What is wrong with the JSON and where, never the text itself.
+pub(super) fn reason(fault: &JiterError) -> String {
+    format!("invalid JSON at byte {}: {}", fault.index, fault.error_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_and_id_are_found_wherever_they_stand() {
+        let shape = Shape::everything();
+        let mut kinds = Kinds::new(&shape);
+        for line in [
+            r#"{"resourceType":"Patient","id":"p1","active":true}"#,
+            r#"{"id":"p1","resourceType":"Patient"}"#,
+            r#"{"active":true,"contained":[{"resourceType":"Basic","id":"b"}],"resourceType":"Patient","id":"p\u0031"}"#,
+            r#"{"resourceType":"Patient","meta":{"versionId":"2"},"id":"p1"}"#,
+        ] {
+            let kind = kinds.of(line.as_bytes()).unwrap();
+            assert_eq!((&*kind.name, id(line.as_bytes()).as_deref()), ("Patient", Some("p1")), "{line}");
+        }
+        assert_eq!(id(br#"{"resourceType":"Patient"}"#), None);
+        assert_eq!(kinds.of(b"[1]").unwrap_err(), "the line is no JSON object");
+        assert_eq!(kinds.of(b"{}").unwrap_err(), "the object has no `resourceType`");
+        assert_eq!(kinds.of(br#"{"resourceType":"../x"}"#).unwrap_err(), "`resourceType` is no name of a resource type");
+        assert_eq!(&*kinds.of(br#"{"resourceType":"Basic"}"#).unwrap().name, "Basic", "after a fault");
+    }
+}

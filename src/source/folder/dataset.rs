@@ -1,0 +1,346 @@
+//! Lines kept of files: which ones, whose they are, and where they lie in memory.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::{FxHashSet, FxHasher};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::fhir::compartment::{Head, in_compartment, is_id, patient_required, quick_patient};
+use crate::fhir::record::Shape;
+use crate::fhir::record::glance::Kinds;
+
+/// Most bad lines that are kept with their place; all are counted.
+const BAD_KEPT_MAX: usize = 10_000;
+/// Stands for the patient of a resource of no patient.
+const NOBODY: u32 = u32::MAX;
+
+const NO_OBJECT: &str = "this is not one JSON object";
+
+/// The resources of many patients, in memory.
+#[derive(Debug, Default)]
+pub struct Dataset {
+    parts: Vec<Part>,
+    patients: BTreeMap<String, Vec<Place>>,
+    shared: Vec<Place>,
+    /// What could not be read, in the order of the files; not all of it where there is much.
+    pub bad: Vec<Bad>,
+    /// How many could not be read.
+    pub bad_count: u64,
+    /// Resources met, those of no use included.
+    pub resources: u64,
+}
+
+/// A line or resource that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// The file.
+    pub file: String,
+    /// The line, or the entry of a Bundle, counted from 1.
+    pub line: u64,
+    /// Why; nothing of its content.
+    pub reason: Cow<'static, str>,
+}
+
+/// A line's part and row.
+type Place = (u32, u32);
+
+/// One patient's resources.
+#[derive(Clone, Copy)]
+pub struct Patient<'d> {
+    /// The bare id.
+    pub id: &'d str,
+    data: &'d Dataset,
+    places: &'d [Place],
+}
+
+impl<'d> Patient<'d> {
+    /// One JSON object each, in the order of the files.
+    pub fn lines(self) -> impl Iterator<Item = &'d [u8]> {
+        self.places.iter().map(move |place| self.data.line(*place))
+    }
+
+    /// What is to be said of the patient's line `index`, which turned out to be unreadable.
+    pub fn bad(self, index: usize, reason: String) -> Option<Bad> {
+        let (part, row) = *self.places.get(index)?;
+        let part = self.data.parts.get(part as usize)?;
+        Some(Bad { file: part.file.clone(), line: part.rows.get(row as usize)?.number, reason: Cow::Owned(reason) })
+    }
+}
+
+impl Dataset {
+    /// Joins parts in the order of the files.
+    pub(super) fn join(parts: Vec<Part>) -> Dataset {
+        let mut data = Dataset { parts, ..Dataset::default() };
+        let mut met = 0;
+        let mut file = String::new();
+        for (index, part) in (0..).zip(&mut data.parts) {
+            if part.file != file {
+                file.clone_from(&part.file);
+                met = 0;
+            }
+            data.resources += part.resources;
+            data.bad_count += part.bad_count;
+            let room = BAD_KEPT_MAX.saturating_sub(data.bad.len());
+            data.bad.extend(part.bad.drain(..).take(room).map(|bad| Bad { line: bad.line + met, ..bad }));
+            part.rows.iter_mut().for_each(|row| row.number += met);
+            met += part.lines;
+            let mut places: Vec<Vec<Place>> = vec![Vec::new(); part.patients.len()];
+            for (row, at) in (0..).zip(&part.rows) {
+                places.get_mut(at.patient as usize).unwrap_or(&mut data.shared).push((index, row));
+            }
+            for (patient, places) in std::mem::take(&mut part.patients).into_iter().zip(places) {
+                data.patients.entry(patient).or_default().extend(places);
+            }
+        }
+        data
+    }
+
+    fn line(&self, (part, row): Place) -> &[u8] {
+        let found = self.parts.get(part as usize).and_then(|part| part.line(part.rows.get(row as usize)?));
+        found.unwrap_or_default()
+    }
+
+    /// The patients, by id.
+    pub fn patients(&self) -> impl Iterator<Item = Patient<'_>> {
+        self.patients.iter().map(|(id, places)| Patient { id, data: self, places })
+    }
+
+    /// The patient of that id.
+    pub fn patient(&self, id: &str) -> Option<Patient<'_>> {
+        let (id, places) = self.patients.get_key_value(id)?;
+        Some(Patient { id, data: self, places })
+    }
+
+    /// Resources of no patient: Location, Medication, ….
+    pub fn shared(&self) -> impl Iterator<Item = &[u8]> {
+        self.shared.iter().map(|place| self.line(*place))
+    }
+}
+
+/// Some of the patients: those whose id falls into part `index` of `count` by a hash of it. Data too large for the memory
+/// are read once for each share, so that nothing of a patient is written to another disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Share {
+    /// All patients.
+    pub const ALL: Share = Share { index: 0, count: 1 };
+
+    fn holds(self, patient: &str) -> bool {
+        // FNV-1a: the same on every machine.
+        let hash = patient.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        self.count <= 1 || hash % self.count == self.index
+    }
+}
+
+/// Type and id as one number; that two have the same costs time and nothing else.
+pub type Key = u64;
+
+fn key(resource_type: &str, id: &str) -> Key {
+    let mut hasher = FxHasher::default();
+    (resource_type, id).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What is kept of one run of lines, in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    file: String,
+    text: Vec<u8>,
+    rows: Vec<Row>,
+    patients: Vec<String>,
+    bad: Vec<Bad>,
+    bad_count: u64,
+    resources: u64,
+    /// Lines met, blank ones included.
+    pub(super) lines: u64,
+    /// Of the types of which lines are passed over: what was kept, and what was not.
+    pub(super) kept: Vec<Key>,
+    pub(super) passed_over: Vec<Key>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Among the part's patients, or [`NOBODY`].
+    patient: u32,
+    length: u32,
+    start: usize,
+    /// Of the line, or of the entry of a Bundle.
+    number: u64,
+}
+
+impl Part {
+    fn line(&self, row: &Row) -> Option<&[u8]> {
+        self.text.get(row.start..row.start + row.length as usize)
+    }
+
+    /// Bytes that it occupies, about.
+    pub(super) fn size(&self) -> u64 {
+        let of_patients: usize = self.patients.iter().map(|patient| patient.len() + size_of::<String>()).sum();
+        (self.text.capacity() + self.rows.capacity() * size_of::<Row>() + of_patients) as u64
+    }
+
+    /// Forgets patients who are not of the share.
+    pub(super) fn prune(&mut self, share: Share) {
+        let mut numbers = HashMap::new();
+        let mut patients = Vec::new();
+        for (number, patient) in (0..).zip(std::mem::take(&mut self.patients)) {
+            if share.holds(&patient) {
+                numbers.insert(number, patients.len() as u32);
+                patients.push(patient);
+            }
+        }
+        let (text, rows) = (std::mem::take(&mut self.text), std::mem::take(&mut self.rows));
+        for row in rows {
+            let patient = if row.patient == NOBODY { NOBODY } else { numbers.get(&row.patient).copied().unwrap_or(NOBODY) };
+            if row.patient == NOBODY || patient != NOBODY {
+                let line = text.get(row.start..row.start + row.length as usize);
+                self.push(patient, line.unwrap_or_default(), row.number);
+            }
+        }
+        self.patients = patients;
+        self.shrink();
+    }
+
+    fn push(&mut self, patient: u32, line: &[u8], number: u64) {
+        // Lines are far shorter than 4 GiB: what reads them has limits.
+        let row = Row { patient, length: line.len() as u32, start: self.text.len(), number };
+        self.text.extend_from_slice(line);
+        self.rows.push(row);
+    }
+
+    fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.rows.shrink_to_fit();
+    }
+}
+
+/// Looks at lines and keeps those that matter.
+pub(super) struct Scan<'s> {
+    kinds: Kinds<'s>,
+    share: Share,
+    /// Only other versions of these resources, among what is passed over otherwise.
+    versions: Option<&'s FxHashSet<Key>>,
+    numbers: HashMap<String, u32>,
+    part: Part,
+}
+
+#[derive(Deserialize)]
+struct BundleText<'a> {
+    #[serde(borrow, default)]
+    entry: Vec<EntryText<'a>>,
+}
+
+#[derive(Deserialize)]
+struct EntryText<'a> {
+    #[serde(borrow, default)]
+    resource: Option<&'a RawValue>,
+}
+
+impl<'s> Scan<'s> {
+    pub(super) fn new(file: String, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
+        Scan { kinds: Kinds::new(shape), share, versions, numbers: HashMap::new(), part: Part { file, ..Part::default() } }
+    }
+
+    pub(super) fn finish(mut self, lines: u64) -> Part {
+        self.part.lines = lines;
+        if self.versions.is_some() {
+            (self.part.bad, self.part.bad_count, self.part.resources) = (Vec::new(), 0, 0);
+        }
+        self.part.shrink();
+        self.part
+    }
+
+    /// A Bundle's resources, or a single resource.
+    pub(super) fn take_document(&mut self, bytes: &[u8]) {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
+        let Some(head) = Head::read(bytes) else { return self.set_aside(1, NO_OBJECT) };
+        if Head::text(head.resource_type).as_deref() != Some("Bundle") {
+            return self.take(bytes, 1, false);
+        }
+        let bundle = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<BundleText<'_>>(text).ok());
+        let Some(bundle) = bundle else { return self.set_aside(1, "the Bundle cannot be read") };
+        for (number, entry) in (1..).zip(&bundle.entry) {
+            if let Some(resource) = entry.resource {
+                self.take(resource.get().as_bytes(), number, true);
+            }
+        }
+    }
+
+    /// One resource. What cannot matter is not parsed, so a fault inside it is not seen; a line without its end might be
+    /// cut short before what matters, and is parsed in any case. What matters is parsed when its patient's record is made.
+    pub(super) fn take(&mut self, line: &[u8], number: u64, terminated: bool) {
+        if line.first() != Some(&b'{') || line.last() != Some(&b'}') || (!terminated && Head::read(line).is_none()) {
+            return self.set_aside(number, NO_OBJECT);
+        }
+        let Ok(kind) = self.kinds.of(line) else {
+            return self.set_aside(number, if Head::read(line).is_some() { "no resourceType" } else { NO_OBJECT });
+        };
+        self.part.resources += 1;
+        let is_patient = &*kind.name == "Patient";
+        if kind.keep.is_none() && !is_patient {
+            return;
+        }
+        let matters = is_patient || kind.may_matter(line);
+        let id = kind.id(line);
+        let known = if kind.is_sieved() { id.as_deref().map(|id| key(&kind.name, id)) } else { None };
+        match (self.versions, known) {
+            (Some(wanted), Some(key)) if !matters && wanted.contains(&key) => {}
+            (Some(_), _) => return,
+            (None, Some(key)) if !matters => return self.part.passed_over.push(key),
+            (None, Some(key)) => self.part.kept.push(key),
+            (None, None) => {}
+        }
+        let name = kind.name.clone();
+        let quick = if id.is_some_and(|id| is_id(&id)) { quick_patient(&name, line) } else { None };
+        match quick {
+            Some(patient) => self.keep_for(patient, line, number),
+            None => self.keep(&name, line, number),
+        }
+    }
+
+    /// What the quick look did not tell is asked of the whole head.
+    fn keep(&mut self, resource_type: &str, line: &[u8], number: u64) {
+        let Some(head) = Head::read(line) else { return self.set_aside(number, NO_OBJECT) };
+        if Head::text(head.id).is_none_or(|id| !is_id(&id)) {
+            return self.set_aside(number, "no id, or one that FHIR does not allow");
+        }
+        match head.patient(resource_type) {
+            Some(patient) => self.keep_for(patient, line, number),
+            None if in_compartment(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
+            None => self.part.push(NOBODY, line, number),
+        }
+    }
+
+    fn keep_for(&mut self, patient: String, line: &[u8], number: u64) {
+        if self.share.holds(&patient) {
+            let patient = self.number_of(patient);
+            self.part.push(patient, line, number);
+        }
+    }
+
+    fn number_of(&mut self, patient: String) -> u32 {
+        if let Some(number) = self.numbers.get(&patient) {
+            return *number;
+        }
+        let number = u32::try_from(self.part.patients.len()).unwrap_or(NOBODY);
+        self.part.patients.push(patient.clone());
+        self.numbers.insert(patient, number);
+        number
+    }
+
+    pub(super) fn set_aside(&mut self, line: u64, reason: &'static str) {
+        self.part.bad_count += 1;
+        if self.part.bad.len() < BAD_KEPT_MAX {
+            self.part.bad.push(Bad { file: self.part.file.clone(), line, reason: Cow::Borrowed(reason) });
+        }
+    }
+}
