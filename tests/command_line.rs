@@ -459,6 +459,35 @@ fn generated_data_are_evaluated_and_what_is_no_data_is_refused() {
 }
 
 #[test]
+fn a_record_is_what_the_patient_refers_to_and_a_fault_within_is_told_by_line() {
+    let folder = scratch();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("seen")).unwrap();
+    write(
+        "seen/measure.yaml",
+        "id: seen\nurl: http://watershed.example/fhir/Measure/seen\nversion: 1.0.0\nstatus: draft\ntitle: Seen\ndescription: Seen at one place\nsteward: A test\n\
+         scoring: cohort\nimprovement: increase\npopulations:\n  - code: initial-population\n    define: Initial Population\n",
+    );
+    write(
+        "seen/seen.cql",
+        "library Seen version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+         parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Initial Population\": exists [Encounter] and Count([Location]) = 1\n",
+    );
+    let lines = [
+        r#"{"resourceType":"Patient","id":"p1"}"#,
+        r#"{"resourceType":"Patient","id":"p2"}"#,
+        r#"{"resourceType":"Location","id":"near"}"#,
+        r#"{"resourceType":"Location","id":"far"}"#,
+        r#"{"resourceType":"Encounter","id":"e1","subject":{"reference":"Patient/p1"},"location":[{"location":{"reference":"Location/near"}}]}"#,
+        r#"{"resourceType":"Encounter","id":"e2","subject":{"reference":"Patient/p2"},"location" [{"location":{"reference":"Location/near"}}]}"#,
+    ];
+    write("all.ndjson", &(lines.join("\n") + "\n"));
+    let said = say(folder.path(), &["evaluate", "--measure", "seen", "--data", "all.ndjson", "--period", "2026-02"]);
+    assert_eq!(said.json().pointer("/group/0/population/0/count"), Some(&Value::from(1)), "{}", said.shown(folder.path()));
+    assert!(said.err.contains("warning: all.ndjson:6: invalid JSON at byte 86") && said.err.contains("set aside"), "{}", said.err);
+}
+
+#[test]
 fn measures_are_checked_and_tested() {
     let folder = sound_site();
     let said = say(folder.path(), &["measure", "check", "mappings/measures"]);
