@@ -19,8 +19,7 @@ use watershed::sandbox::Scenario;
 const ROWS: &str = include_str!("obligations/rows.txt");
 /// Set, the table is written anew.
 const WRITE: &str = "WATERSHED_WRITE_DOCS";
-const SECTIONS: [(char, &str, u32); 4] =
-    [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 76)];
+const SECTIONS: [(char, &str, u32); 4] = [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 76)];
 
 /// Every test named after a row, as `row -> (file, name)`, from the sources of the tests and of the program.
 fn tests_by_row() -> BTreeMap<String, Vec<(String, String)>> {
@@ -102,6 +101,9 @@ fn every_row_is_worded_once_and_every_test_and_scenario_has_its_row() {
     let tests = tests_by_row();
     let stray: Vec<&String> = tests.keys().filter(|row| !expected.contains(row)).collect();
     assert_eq!(stray, Vec::<&String>::new(), "tests named after rows that do not exist");
-    let untested: Vec<&str> = Scenario::all().map(|scenario| scenario.name).filter(|name| !tests.contains_key(&name.to_uppercase().replace('_', "-"))).collect();
+    let untested: Vec<&str> = Scenario::all()
+        .map(|scenario| scenario.name)
+        .filter(|name| !tests.contains_key(&name.to_uppercase().replace('_', "-")))
+        .collect();
     assert_eq!(untested, Vec::<&str>::new(), "scenarios of the sandbox without a test");
 }

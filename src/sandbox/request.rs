@@ -13,6 +13,8 @@ pub(super) struct Incoming {
     pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// Whether it came in at the second origin.
+    pub(super) is_elsewhere: bool,
 }
 
 /// What a request is for.
@@ -113,7 +115,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub(super) fn of(sent: &Incoming, elsewhere: bool, status: u16) -> Seen {
+    pub(super) fn of(sent: &Incoming, status: u16) -> Seen {
         let shown = sent.headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION);
         let mut headers: Vec<(String, String)> = shown.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
         headers.sort();
@@ -123,7 +125,7 @@ impl Seen {
             headers,
             body: String::from_utf8_lossy(&sent.body).into_owned(),
             authorized: sent.headers.contains_key(header::AUTHORIZATION),
-            elsewhere,
+            elsewhere: sent.is_elsewhere,
             status,
         }
     }

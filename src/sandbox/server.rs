@@ -267,7 +267,7 @@ async fn handle(State((server, door)): State<(Arc<Server>, Door)>, request: Requ
         return Reply::outcome(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "the body is too long").into_response();
     };
     let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().map(str::to_owned));
-    let reply = server.attend(&Incoming { method: parts.method, path, query, headers: parts.headers, body: body.to_vec() }, door);
+    let reply = server.attend(&Incoming { method: parts.method, path, query, headers: parts.headers, body: body.to_vec(), is_elsewhere: door == Door::Second });
     tokio::time::sleep(reply.delay).await;
     reply.into_response()
 }
@@ -292,14 +292,14 @@ impl Server {
     }
 
     /// The honest answer, with the quirks before and after it.
-    fn attend(&self, sent: &Incoming, door: Door) -> Reply {
+    fn attend(&self, sent: &Incoming) -> Reply {
         let skew = self.quirks.skew();
         let now = Timestamp::now().saturating_add(skew).unwrap_or(self.started);
         let mut request = sent.clone();
         let mut reply = match self.quirks.before(&mut request) {
             Some(reply) => reply,
             None => {
-                let mut reply = if door == Door::Main { self.answer(&request, now) } else { self.answer_presigned(&request, now) };
+                let mut reply = if sent.is_elsewhere { self.answer_presigned(&request, now) } else { self.answer(&request, now) };
                 self.quirks.after(sent, &mut reply);
                 reply
             }
@@ -309,7 +309,7 @@ impl Server {
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < SEEN_MAX {
-            seen.push(Seen::of(sent, door == Door::Second, reply.status.as_u16()));
+            seen.push(Seen::of(sent, reply.status.as_u16()));
         }
         reply
     }

@@ -12,8 +12,14 @@ use super::{Quirk, Scenario, Scene};
 /// Requests that a token is good for, under Q-02.
 const TOKEN_USES: u32 = 7;
 
-pub(super) static SCENARIOS: &[Scenario] =
-    &[Scenario { name: "q_02", says: "a token is refused after seven requests, in the middle of paging, polling or downloading", make: || Box::new(WornTokens::default()) }];
+pub(super) static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "q_02",
+        says: "a token is refused after seven requests, in the middle of paging, polling or downloading",
+        make: || Box::new(WornTokens::default()),
+    },
+    Scenario { name: "q_10", says: "files are redirected to an object store that refuses requests with a token", make: || Box::new(ObjectStore) },
+];
 
 ///
 #[derive(Default)]
@@ -32,5 +38,15 @@ impl Quirk for WornTokens {
         let used = uses.entry(token).or_default();
         *used += 1;
         (*used > TOKEN_USES).then(|| Reply::outcome(StatusCode::UNAUTHORIZED, "login", "the token has expired").with(header::WWW_AUTHENTICATE, "Bearer"))
+    }
+}
+
+///
+struct ObjectStore;
+
+impl Quirk for ObjectStore {
+    fn before(&self, request: &mut Incoming, scene: &Scene) -> Option<Reply> {
+        let redirected = request.endpoint() == Endpoint::File && !request.is_elsewhere;
+        redirected.then(|| Reply::empty(StatusCode::TEMPORARY_REDIRECT).with(header::LOCATION, format!("{}{}", scene.elsewhere, request.target())))
     }
 }

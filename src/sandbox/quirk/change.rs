@@ -6,8 +6,11 @@ use super::super::reply::Reply;
 use super::super::request::Incoming;
 use super::{Quirk, Scenario, Scene};
 
-pub(super) static SCENARIOS: &[Scenario] =
-    &[Scenario { name: "q_61", says: "every resource was last updated at the same instant of 2020, and searches by it know no other", make: || Box::new(ConstantTime) }];
+pub(super) static SCENARIOS: &[Scenario] = &[Scenario {
+    name: "q_61",
+    says: "every resource was last updated at the same instant of 2020, and searches by it know no other",
+    make: || Box::new(ConstantTime),
+}];
 
 ///
 struct ConstantTime;

@@ -8,7 +8,11 @@ use super::{Quirk, Scenario, Scene};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario { name: "q_17", says: "links to further pages are relative: to the host, to the base or to the page", make: || Box::new(RelativeNext) },
-    Scenario { name: "q_26", says: "the link to the next page leads to the first page again, at an address that is new each time", make: || Box::new(SamePageAgain) },
+    Scenario {
+        name: "q_26",
+        says: "the link to the next page leads to the first page again, at an address that is new each time",
+        make: || Box::new(SamePageAgain),
+    },
     Scenario { name: "q_27", says: "each further page comes empty first, with a link to the same page with its entries", make: || Box::new(EmptyPages) },
 ];
 
