@@ -57,7 +57,7 @@ impl Bench {
             clients: if serving.clients.is_empty() { vec![client] } else { serving.clients },
             quirks: quirks.iter().map(|name| Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"))).collect(),
             export_delay: Duration::from_millis(50),
-            export_file_resources: 200,
+            export_file_resources: serving.export_file_resources.min(200),
             ..serving
         };
         let running = start(hospital.clone(), serving).await.unwrap();
@@ -220,10 +220,12 @@ async fn an_honest_hospital_gives_the_truth_and_the_checker_sees_what_differs() 
 
 #[tokio::test]
 async fn faults_by_chance_end_in_the_truth_or_in_named_gaps() {
+    let mut refused = 0;
     for (seed, mode) in [(1, Mode::Search), (2, Mode::Bulk), (3, Mode::Search), (4, Mode::Bulk)] {
         let bench = Bench::with_faults(&[], seed).await;
-        let pulled = bench.try_pull(mode).await;
-        assert!(bench.running.requests().iter().any(|seen| seen.status >= 400), "seed {seed}: nothing went wrong");
-        pulled.unwrap_or_else(|error| panic!("seed {seed}: {error}")).is_the_truth_or_says_what_is_not();
+        let pulled = bench.try_pull(mode).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        refused += pulled.requests.iter().filter(|seen| seen.status >= 400).count();
+        pulled.is_the_truth_or_says_what_is_not();
     }
+    assert!(refused > 5, "{refused} requests were refused");
 }

@@ -1,7 +1,6 @@
 //! Quirks of authentication and discovery.
 
 use super::bench::Bench;
-use std::time::Duration;
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::Mode;
@@ -20,10 +19,7 @@ async fn q_02_a_token_that_ends_in_the_middle_is_renewed_and_the_request_repeate
 #[tokio::test]
 async fn q_02_a_second_refusal_of_the_same_request_ends_it() {
     let fault = Fault::Status { path: "/Condition".to_owned(), status: 401, retry_after: None, times: u32::MAX };
-    let pulled = Bench::serving(&[], Serving { faults: vec![fault], export_delay: Duration::ZERO, ..Serving::default() })
-        .await
-        .pull(Mode::Search)
-        .await;
+    let pulled = Bench::serving(&[], Serving { faults: vec![fault], ..Serving::default() }).await.pull(Mode::Search).await;
     assert_eq!(pulled.count("/Condition"), 2, "once, and once more with a new token");
     assert!(pulled.has_gap("the server answered 401"), "{:?}", pulled.outcome.gaps);
     pulled.is_the_truth_or_says_what_is_not();
