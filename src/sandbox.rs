@@ -8,6 +8,7 @@
 //! - `population` and one file per clinic (`ibd`, `inpatient`, `delivery`): plans, records, truth;
 //! - `chart`: the current version of every resource, indexed by type and patient;
 //! - `server`, `access`, `search`, `export`: the FHIR server;
+//! - `quirk`, `fault`: what real servers do wrong, and what goes wrong by chance;
 //! - `amend`: late data and corrections, after which the truth is another.
 
 mod access;
@@ -21,18 +22,22 @@ mod dice;
 mod draft;
 mod entry;
 mod export;
-mod fault;
+pub mod fault;
 mod ibd;
 mod inpatient;
 mod moment;
 mod paging;
 pub mod population;
+pub mod quirk;
 mod reply;
+pub mod request;
 mod search;
 pub mod server;
 pub mod truth;
 
 pub use dialect::Dialect;
+pub use fault::Fault;
 pub use population::{Hospital, Profile};
-pub use server::{Client, Fault, Options, Running, ServeError, serve, start};
+pub use quirk::Scenario;
+pub use server::{Client, Options, Running, ServeError, serve, start};
 pub use truth::{Truth, TruthRow, TruthStratum};

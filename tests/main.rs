@@ -16,6 +16,7 @@ mod fuzz;
 mod interoperability;
 mod measures;
 mod mistakes;
+mod obligations;
 mod pipeline;
 mod published;
 mod registry;

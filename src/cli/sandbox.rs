@@ -11,7 +11,8 @@ use jiff::civil::Date;
 use super::{Context, Ending, Failure, Format, asked_to_stop, block_on, print, print_json};
 use crate::diagnostic::nearest;
 use crate::sandbox::population::{MONTHS_DEFAULT, PATIENTS_DEFAULT};
-use crate::sandbox::{Client, Hospital, Options, Profile, serve};
+use crate::sandbox::quirk::SERVERS;
+use crate::sandbox::{Client, Fault, Hospital, Options, Profile, Scenario, serve};
 
 /// Bytes of a client's key file.
 const KEYS_BYTES_MAX: u64 = 1024 * 1024;
@@ -29,6 +30,8 @@ enum Action {
     Serve(Serve),
     /// Write a simulated hospital's data as Bulk Data NDJSON, with the truth about the measures
     Generate(Generate),
+    /// List the quirks of real servers that it can take on
+    Quirks,
 }
 
 /// Which hospital.
@@ -64,6 +67,15 @@ struct Serve {
     /// Public keys of a client (JWK Set); the client's id is the file's name without its ending
     #[arg(long, value_name = "FILE")]
     client_jwks: Vec<PathBuf>,
+    /// A quirk of real servers to take on (`watershed sandbox quirks` lists them); repeatable
+    #[arg(long, value_name = "NAME")]
+    quirk: Vec<String>,
+    /// The quirks of a kind of server: epic, oracle, athena, hapi, strict
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// Inject faults at every endpoint: refusals, resets, stalls, broken answers, a clock that is off
+    #[arg(long, value_name = "SEED")]
+    faults: Option<u64>,
     /// Certificate chain (PEM) to serve https with; plain http otherwise
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
@@ -86,6 +98,10 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.action {
         Action::Serve(args) => run_serve(&args, context),
         Action::Generate(args) => run_generate(&args, context),
+        Action::Quirks => {
+            list_quirks(context);
+            Ok(Ending::Fine)
+        }
     }
 }
 
@@ -102,8 +118,41 @@ fn hospital(which: &Which) -> Result<Hospital, Failure> {
     Ok(Hospital::generate(profile, which.seed, which.patients, as_of, which.months))
 }
 
+/// The quirks of a server and those asked for beside, each once.
+fn quirks(args: &Serve) -> Result<Vec<&'static Scenario>, Failure> {
+    let unknown = |what: &str, name: &str, names: Vec<&'static str>| {
+        let failure = Failure::usage(format!("there is no {what} `{name}`"));
+        match nearest(name, names.iter().copied()) {
+            Some(name) => failure.hint(format!("did you mean `{name}`?")),
+            None => failure.hint(format!("there are {}", names.join(", "))),
+        }
+    };
+    let of_server = |name: &String| Scenario::of_server(name).ok_or_else(|| unknown("kind of server", name, SERVERS.iter().map(|(name, _)| *name).collect()));
+    let mut quirks = args.server.as_ref().map(of_server).transpose()?.unwrap_or_default();
+    for name in &args.quirk {
+        let quirk = Scenario::named(name).ok_or_else(|| unknown("quirk", name, Scenario::all().map(|quirk| quirk.name).collect()))?;
+        if !quirks.iter().any(|known| known.name == quirk.name) {
+            quirks.push(quirk);
+        }
+    }
+    Ok(quirks)
+}
+
+fn list_quirks(context: &Context) {
+    if context.format == Format::Json {
+        let quirks: Vec<_> = Scenario::all().map(|quirk| serde_json::json!({"name": quirk.name, "says": quirk.says})).collect();
+        let servers: serde_json::Map<_, _> = SERVERS.iter().map(|(name, quirks)| ((*name).to_owned(), serde_json::json!(quirks))).collect();
+        return print_json(&serde_json::json!({"quirks": quirks, "servers": servers}));
+    }
+    let quirks = Scenario::all().map(|quirk| format!("{}  {}", quirk.name, quirk.says));
+    let servers = SERVERS.iter().map(|(name, quirks)| format!("--server {name:<8} {}", quirks.join(" ")));
+    print(&quirks.chain(servers).collect::<Vec<_>>().join("\n"));
+}
+
 fn run_serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
     let clients = args.client_jwks.iter().map(|file| client(file)).collect::<Result<Vec<_>, _>>()?;
+    let quirks = quirks(args)?;
+    let faults = args.faults.map(|seed| Fault::Chance { seed }).into_iter().collect();
     let hospital = hospital(&args.which)?;
     block_on(async {
         let listener = tokio::net::TcpListener::bind((args.address, args.port))
@@ -113,7 +162,7 @@ fn run_serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
         let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         announce(&hospital, &clients, &format!("{scheme}://{address}"), context);
-        let options = Options { clients, tls, ..Options::default() };
+        let options = Options { clients, tls, quirks, faults, ..Options::default() };
         serve(hospital, options, listener, asked_to_stop()).await.map_err(|error| Failure::configuration(error.to_string()))?;
         Ok(Ending::Fine)
     })

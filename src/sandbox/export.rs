@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::access::Grant;
 use super::chart::Version;
-use super::fault::Faults;
 use super::population::State;
 use super::reply::{Reply, form, http_date, outcome, random};
 use super::search::{Query, Refusal, TYPES, read_span, type_search};
@@ -50,8 +49,6 @@ enum Lines {
 
 struct File {
     kind: &'static str,
-    /// First file of its type, which is where faults strike.
-    first: bool,
     count: usize,
     lines: Lines,
 }
@@ -164,7 +161,7 @@ impl Exports {
     }
 
     /// One file.
-    pub(super) fn file(&self, id: &str, number: &str, call: &Call, faults: &Faults) -> Reply {
+    pub(super) fn file(&self, id: &str, number: &str, call: &Call) -> Reply {
         let missing = || Reply::outcome(StatusCode::NOT_FOUND, "not-found", "there is no such file (any more)");
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(job) = jobs.get(id).filter(|job| job.client == call.grant.client && job.ready <= call.now) else { return missing() };
@@ -176,7 +173,7 @@ impl Exports {
         if SUPPORTING.contains(&file.kind) && !call.grant.may_search(file.kind) {
             return Reply::outcome(StatusCode::FORBIDDEN, "forbidden", "the token's scopes do not allow this type");
         }
-        let reply = Reply::json(StatusCode::OK, "application/fhir+ndjson", file.text(faults));
+        let reply = Reply::json(StatusCode::OK, "application/fhir+ndjson", file.text());
         let reply = reply.with(header::EXPIRES, http_date(job.expires));
         let accepts = call.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
         if accepts.split(',').any(|one| one.trim().starts_with("gzip")) { reply.gzip() } else { reply }
@@ -203,26 +200,11 @@ impl Job {
 }
 
 impl File {
-    fn text(&self, faults: &Faults) -> String {
-        let versions = match &self.lines {
-            Lines::Text(text) => return text.clone(),
-            Lines::Resources(versions) => versions,
-        };
-        let mut text = String::new();
-        if self.first {
-            for malformed in faults.malformed(self.kind, None) {
-                text.push_str(&malformed);
-                text.push('\n');
-            }
+    fn text(&self) -> String {
+        match &self.lines {
+            Lines::Text(text) => text.clone(),
+            Lines::Resources(versions) => versions.iter().filter_map(|version| version.content.as_ref()).flat_map(|content| [&content.json, "\n"]).collect(),
         }
-        let cut = if self.first { versions.len().saturating_sub(faults.truncated(self.kind)) } else { versions.len() };
-        for (index, version) in versions.iter().enumerate() {
-            let Some(content) = &version.content else { continue };
-            let end = if index < cut { content.json.len() } else { content.json.len() / 2 };
-            text.push_str(content.json.get(..end).unwrap_or("{"));
-            text.push('\n');
-        }
-        text
     }
 }
 
@@ -339,9 +321,8 @@ fn collect(state: &State, options: &Options, wanted: &Wanted, types: &[&'static 
                 found.push(Arc::clone(version));
             }
         }
-        for (index, part) in found.chunks(options.export_file_resources.max(1)).enumerate() {
-            let lines = Lines::Resources(part.to_vec());
-            files.push(("output", File { kind, first: index == 0, count: part.len(), lines }));
+        for part in found.chunks(options.export_file_resources.max(1)) {
+            files.push(("output", File { kind, count: part.len(), lines: Lines::Resources(part.to_vec()) }));
         }
     }
     if !deletions.is_empty() {
@@ -349,7 +330,7 @@ fn collect(state: &State, options: &Options, wanted: &Wanted, types: &[&'static 
     }
     if !wanted.notes.is_empty() {
         let text: String = wanted.notes.iter().map(|note| outcome("warning", "not-supported", note) + "\n").collect();
-        files.push(("error", File { kind: "OperationOutcome", first: false, count: wanted.notes.len(), lines: Lines::Text(text) }));
+        files.push(("error", File { kind: "OperationOutcome", count: wanted.notes.len(), lines: Lines::Text(text) }));
     }
     files
 }
@@ -360,7 +341,7 @@ fn deletion_file(deletions: &[String]) -> File {
         json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}).to_string() + "\n"
     };
     let lines: Vec<String> = deletions.chunks(DELETIONS_PER_LINE).map(bundle).collect();
-    File { kind: "Bundle", first: false, count: lines.len(), lines: Lines::Text(lines.concat()) }
+    File { kind: "Bundle", count: lines.len(), lines: Lines::Text(lines.concat()) }
 }
 
 /// Parameters of a kick-off by POST, from a Parameters resource.

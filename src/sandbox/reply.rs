@@ -1,32 +1,52 @@
 //! Answers of the server, and the small print of HTTP.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Media type of FHIR JSON.
 pub(super) const FHIR_JSON: &str = "application/fhir+json; charset=utf-8";
+
+/// By then the beginning of an answer that will break off is on its way.
+const FLUSHED_AFTER: Duration = Duration::from_millis(30);
+
+/// How much of an answer reaches the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Whole,
+    /// The connection is reset before the first byte.
+    Reset,
+    /// The connection is reset after so many bytes of the body.
+    Cut(usize),
+}
 
 /// An answer.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     headers: Vec<(HeaderName, String)>,
     body: Vec<u8>,
+    /// Whether the body is compressed on its way out.
+    compressed: bool,
+    /// How long the client waits for it.
+    pub(super) delay: Duration,
+    pub(super) delivery: Delivery,
 }
 
 impl Reply {
     /// An answer with a body.
     pub(super) fn json(status: StatusCode, media_type: &'static str, body: impl Into<Vec<u8>>) -> Reply {
-        Reply { status, headers: vec![(header::CONTENT_TYPE, media_type.to_owned())], body: body.into() }
+        Reply { body: body.into(), ..Reply::empty(status) }.with(header::CONTENT_TYPE, media_type)
     }
 
     /// An answer without a body.
     pub(super) fn empty(status: StatusCode) -> Reply {
-        Reply { status, headers: Vec::new(), body: Vec::new() }
+        Reply { status, headers: Vec::new(), body: Vec::new(), compressed: false, delay: Duration::ZERO, delivery: Delivery::Whole }
     }
 
     /// An OperationOutcome with one issue.
@@ -40,27 +60,117 @@ impl Reply {
         self
     }
 
-    /// Compresses the body.
+    /// Gives a header one value.
+    pub(super) fn set(&mut self, name: HeaderName, value: impl Into<String>) {
+        self.headers.retain(|(own, _)| *own != name);
+        self.headers.push((name, value.into()));
+    }
+
+    /// Compresses the body on its way out.
     pub(super) fn gzip(mut self) -> Reply {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        let compressed = encoder.write_all(&self.body).and_then(|()| encoder.finish());
-        if let Ok(compressed) = compressed {
-            self.body = compressed;
-            self.headers.push((header::CONTENT_ENCODING, "gzip".to_owned()));
-        }
+        self.compressed = true;
         self
     }
 
+    /// The body, before compression.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Replaces the body.
+    pub(super) fn set_body(&mut self, body: impl Into<Vec<u8>>) {
+        self.body = body.into();
+    }
+
+    /// Whether the body is NDJSON.
+    pub(super) fn is_ndjson(&self) -> bool {
+        self.headers.iter().any(|(name, value)| *name == header::CONTENT_TYPE && value.contains("ndjson"))
+    }
+
+    /// Whether this is a page of a search.
+    pub(super) fn is_searchset(&self) -> bool {
+        self.status == StatusCode::OK && self.body.starts_with(br#"{"resourceType":"Bundle""#)
+    }
+
+    /// Changes a JSON body; nothing happens to any other.
+    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+        if let Ok(mut value) = serde_json::from_slice::<Value>(&self.body) {
+            change(&mut value);
+            self.body = value.to_string().into_bytes();
+        }
+    }
+
+    /// Changes each resource that the answer carries: read by id, in a searchset, in an export file.
+    pub(super) fn edit_resources(&mut self, change: impl Fn(&mut Value)) {
+        if self.status != StatusCode::OK {
+            return;
+        }
+        if self.is_ndjson() {
+            let text = String::from_utf8_lossy(&self.body);
+            self.body = text.lines().flat_map(|line| [edited(line, &change), "\n".to_owned()]).collect::<String>().into_bytes();
+            return;
+        }
+        if !self.is_searchset() {
+            return self.edit(|body| {
+                if body.get("id").is_some() {
+                    change(body);
+                }
+            });
+        }
+        self.edit(|page| {
+            let entries = page.get_mut("entry").and_then(Value::as_array_mut);
+            entries.into_iter().flatten().filter_map(|entry| entry.get_mut("resource")).for_each(change);
+        });
+    }
+
     /// As axum sends it.
-    pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.body));
+    pub(super) fn into_response(mut self) -> Response<Body> {
+        if self.compressed {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            if let Ok(compressed) = encoder.write_all(&self.body).and_then(|()| encoder.finish()) {
+                self.body = compressed;
+                self.headers.push((header::CONTENT_ENCODING, "gzip".to_owned()));
+            }
+        }
+        if self.delivery != Delivery::Whole {
+            self.set(header::CONTENT_LENGTH, self.body.len().max(1).to_string());
+        }
+        let mut response = Response::new(match self.delivery {
+            Delivery::Whole => Body::from(self.body),
+            Delivery::Reset => broken(Vec::new(), Duration::ZERO),
+            Delivery::Cut(bytes) => {
+                self.body.truncate(bytes);
+                broken(self.body, FLUSHED_AFTER)
+            }
+        });
         *response.status_mut() = self.status;
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
-                response.headers_mut().insert(name, value);
+                response.headers_mut().append(name, value);
             }
         }
         response
+    }
+}
+
+/// A body that ends in an error, upon which the connection is closed. An error that comes at once comes before anything
+/// was sent.
+fn broken(beginning: Vec<u8>, after: Duration) -> Body {
+    let end = async move {
+        tokio::time::sleep(after).await;
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    };
+    let beginning = futures_util::stream::iter((!beginning.is_empty()).then_some(Ok(beginning)));
+    Body::from_stream(beginning.chain(futures_util::stream::once(end)))
+}
+
+fn edited(line: &str, change: &impl Fn(&mut Value)) -> String {
+    match serde_json::from_str::<Value>(line) {
+        Ok(mut resource) => {
+            change(&mut resource);
+            resource.to_string()
+        }
+        Err(_) => line.to_owned(),
     }
 }
 

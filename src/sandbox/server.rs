@@ -18,10 +18,12 @@ use super::capability;
 use super::chart::Version;
 use super::draft::KeyValue;
 use super::export::{Call, Exports, Level, read_parameters_resource};
-use super::fault::Faults;
+use super::fault::Fault;
 use super::paging::{BadLink, Pages, Results};
 use super::population::Hospital;
-use super::reply::{FHIR_JSON, Reply, form, outcome};
+use super::quirk::{Quirks, Scenario, Scene};
+use super::reply::{FHIR_JSON, Reply, form, http_date, outcome};
+use super::request::{Incoming, Seen};
 use super::search::{Query, type_search};
 
 /// How long running requests may take once a hospital served over TLS is asked to stop.
@@ -32,8 +34,12 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const URL_BYTES_MAX: usize = 32 * 1024;
 /// Clients whose rate is watched.
 const RATES_MAX: usize = 10_000;
+/// Requests that are remembered.
+const SEEN_MAX: usize = 50_000;
+/// The second origin, where there is none.
+const NOWHERE: &str = "https://elsewhere.invalid";
 /// Path of the FHIR base.
-const BASE_PATH: &str = "/fhir";
+pub(super) const BASE_PATH: &str = "/fhir";
 
 /// A backend service that is registered with the hospital.
 #[derive(Debug, Clone)]
@@ -52,44 +58,6 @@ impl Client {
     pub fn reader(id: impl Into<String>, jwks: serde_json::Value) -> Client {
         Client { id: id.into(), jwks, scopes: vec!["system/*.rs".to_owned()] }
     }
-}
-
-/// Something that goes wrong on purpose.
-#[derive(Debug, Clone)]
-pub enum Fault {
-    /// The first page of a search for the type, and the first export file of it, carry this many
-    /// malformed resources beside the real ones.
-    Malformed {
-        /// Resource type whose answers are spoiled.
-        resource_type: String,
-        /// How many malformed resources.
-        count: u32,
-    },
-    /// The last lines of the first export file of the type are cut in the middle.
-    Truncated {
-        /// Resource type whose file is spoiled.
-        resource_type: String,
-        /// How many lines are cut.
-        lines: u32,
-    },
-    /// The first `times` requests whose path contains `path` are answered with `status`.
-    Status {
-        /// Part of the path, for example `/Observation` or `/token`.
-        path: String,
-        /// HTTP status, for example 503.
-        status: u16,
-        /// Seconds in `Retry-After`, if any.
-        retry_after: Option<u32>,
-        /// How many requests fail.
-        times: u32,
-    },
-    /// Every request whose path contains `path` is answered after `delay`.
-    Slow {
-        /// Part of the path.
-        path: String,
-        /// How long an answer takes.
-        delay: Duration,
-    },
 }
 
 /// How a hospital serves.
@@ -115,8 +83,10 @@ pub struct Options {
     pub export_file_resources: usize,
     /// Requests a second and client before 429 (none).
     pub rate_limit: Option<u32>,
-    /// What goes wrong on purpose.
+    /// Faults that are injected.
     pub faults: Vec<Fault>,
+    /// Habits of real servers that this one takes on.
+    pub quirks: Vec<&'static Scenario>,
     /// Origin that clients see, if it is not the listener's address, without a trailing slash.
     pub public_origin: Option<String>,
     /// Certificate chain and private key (PEM files); none: plain HTTP.
@@ -137,6 +107,7 @@ impl Default for Options {
             export_file_resources: 5_000,
             rate_limit: None,
             faults: Vec::new(),
+            quirks: Vec::new(),
             public_origin: None,
             tls: None,
         }
@@ -175,12 +146,10 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`] if a client's keys or the certificate are unreadable or the listener fails.
 pub async fn serve(hospital: Hospital, options: Options, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
-    let address = listener.local_addr()?;
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    let origin = options.public_origin.clone().unwrap_or(format!("{scheme}://{}", listener.local_addr()?));
     let tls = options.tls.clone();
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let origin = options.public_origin.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
-    let server = Arc::new(Server::new(hospital, options, &origin)?);
-    let router = Router::new().fallback(handle).with_state(server);
+    let router = router(&Arc::new(Server::new(hospital, options, &origin, NOWHERE)?), Door::Main);
     match tls {
         None => Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?),
         Some((certificate, key)) => serve_tls(router, certificate, key, listener, shutdown).await,
@@ -208,32 +177,61 @@ async fn serve_tls(
 }
 
 /// A hospital served by [`start`]; it stops when this is dropped.
-#[derive(Debug)]
 pub struct Running {
     /// `http://127.0.0.1:PORT/fhir`.
     pub base_url: String,
-    /// Dropping it ends the server.
-    _stop: tokio::sync::oneshot::Sender<()>,
+    server: Arc<Server>,
+    /// Dropping them ends the server.
+    _stop: [tokio::sync::oneshot::Sender<()>; 2],
 }
 
-/// Serves the hospital on a free loopback port, in a task of its own.
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// The requests so far, oldest first, those at the second origin included.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.server.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every current resource as this server writes it: (type, id, JSON), sorted by type and id.
+    pub fn resources(&self) -> Vec<(String, String, String)> {
+        let mut resources = self.server.hospital.resources();
+        for (_, _, json) in &mut resources {
+            *json = self.server.quirks.written(json);
+        }
+        resources
+    }
+}
+
+/// Serves the hospital on a free loopback port, in a task of its own, and what it keeps at a second origin, such as an
+/// object store, on another.
 ///
 /// # Errors
-/// [`ServeError`] as for [`serve`].
+/// [`ServeError`] as for [`serve`]; a hospital served this way has no TLS and no other public origin.
 pub async fn start(hospital: Hospital, options: Options) -> Result<Running, ServeError> {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-    let base_url = format!("http://{}{BASE_PATH}", listener.local_addr()?);
-    let origin = base_url.trim_end_matches(BASE_PATH).to_owned();
-    // Keys are checked before the task starts, so that the caller hears of them.
-    Access::new(&options.clients, origin, options.token_life)?;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let ended = serve(hospital, options, listener, async move { drop(stopped.await) }).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "sandbox server ended");
-        }
+    let (main, second) = (tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?, tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?);
+    let origin = format!("http://{}", main.local_addr()?);
+    let server = Arc::new(Server::new(hospital, options, &origin, &format!("http://{}", second.local_addr()?))?);
+    let stop = [(main, Door::Main), (second, Door::Second)].map(|(listener, door)| {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let router = router(&server, door);
+        tokio::spawn(async move {
+            let ended = axum::serve(listener, router).with_graceful_shutdown(async move { drop(stopped.await) }).await;
+            if let Err(error) = ended {
+                tracing::error!(%error, "sandbox server ended");
+            }
+        });
+        stop
     });
-    Ok(Running { base_url, _stop: stop })
+    Ok(Running { base_url: format!("{origin}{BASE_PATH}"), server, _stop: stop })
+}
+
+fn router(server: &Arc<Server>, door: Door) -> Router {
+    Router::new().fallback(handle).with_state((Arc::clone(server), door))
 }
 
 /// Everything behind the router.
@@ -243,7 +241,8 @@ struct Server {
     access: Access,
     pages: Pages,
     exports: Exports,
-    faults: Faults,
+    quirks: Quirks,
+    seen: Mutex<Vec<Seen>>,
     /// Requests of each client in the current second.
     rates: Mutex<HashMap<String, (i64, u32)>>,
     base: String,
@@ -251,44 +250,40 @@ struct Server {
     started: Timestamp,
 }
 
-/// A request, read.
-struct Incoming {
-    method: Method,
-    path: String,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Vec<u8>,
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Main,
+    /// The second origin, whose addresses are presigned: it serves without a token, and refuses one.
+    Second,
 }
 
-async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+async fn handle(State((server, door)): State<(Arc<Server>, Door)>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    if let Some(delay) = server.faults.delay(&path) {
-        tokio::time::sleep(delay).await;
-    }
-    if let Some(failure) = server.faults.failure(&path) {
-        return failure.into_response();
-    }
     if parts.uri.path_and_query().is_some_and(|url| url.as_str().len() > URL_BYTES_MAX) {
         return Reply::outcome(StatusCode::URI_TOO_LONG, "too-long", "the URL is too long; search by POST").into_response();
     }
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return Reply::outcome(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "the body is too long").into_response();
     };
-    let incoming = Incoming { method: parts.method, path, query: parts.uri.query().map(str::to_owned), headers: parts.headers, body: body.to_vec() };
-    server.answer(&incoming).into_response()
+    let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().map(str::to_owned));
+    let reply = server.attend(&Incoming { method: parts.method, path, query, headers: parts.headers, body: body.to_vec(), is_elsewhere: door == Door::Second });
+    tokio::time::sleep(reply.delay).await;
+    reply.into_response()
 }
 
 impl Server {
-    fn new(hospital: Hospital, options: Options, origin: &str) -> Result<Server, ServeError> {
+    fn new(hospital: Hospital, options: Options, origin: &str, elsewhere: &str) -> Result<Server, ServeError> {
         let token_url = format!("{origin}/token");
+        let base = format!("{origin}{BASE_PATH}");
         Ok(Server {
             access: Access::new(&options.clients, token_url.clone(), options.token_life)?,
             pages: Pages::new(),
             exports: Exports::new(),
-            faults: Faults::new(options.faults.clone()),
+            quirks: Quirks::new(&options.quirks, &options.faults, Scene { origin: origin.to_owned(), base: base.clone(), elsewhere: elsewhere.to_owned() }),
+            seen: Mutex::default(),
             rates: Mutex::default(),
-            base: format!("{origin}{BASE_PATH}"),
+            base,
             token_url,
             started: Timestamp::now(),
             hospital,
@@ -296,9 +291,41 @@ impl Server {
         })
     }
 
+    /// The honest answer, with the quirks before and after it.
+    fn attend(&self, sent: &Incoming) -> Reply {
+        let skew = self.quirks.skew();
+        let now = Timestamp::now().saturating_add(skew).unwrap_or(self.started);
+        let mut request = sent.clone();
+        let mut reply = match self.quirks.before(&mut request) {
+            Some(reply) => reply,
+            None => {
+                let mut reply = if sent.is_elsewhere { self.answer_presigned(&request, now) } else { self.answer(&request, now) };
+                self.quirks.after(sent, &mut reply);
+                reply
+            }
+        };
+        if !skew.is_zero() {
+            reply.set(header::DATE, http_date(now));
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < SEEN_MAX {
+            seen.push(Seen::of(sent, reply.status.as_u16()));
+        }
+        reply
+    }
+
+    /// An object store: the address is the permission, and a second one is refused.
+    fn answer_presigned(&self, incoming: &Incoming, now: Timestamp) -> Reply {
+        let Some(client) = self.options.clients.first().filter(|_| !incoming.headers.contains_key(header::AUTHORIZATION)) else {
+            return Reply::outcome(StatusCode::BAD_REQUEST, "security", "only one authorization mechanism is allowed");
+        };
+        let path = incoming.path.strip_prefix(BASE_PATH).unwrap_or(&incoming.path);
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        self.answer_granted(incoming, &segments, &Grant::presigned(&client.id, now), now)
+    }
+
     /// Answers a request: what is open to everybody first, then what needs a token.
-    fn answer(&self, incoming: &Incoming) -> Reply {
-        let now = Timestamp::now();
+    fn answer(&self, incoming: &Incoming, now: Timestamp) -> Reply {
         let method = &incoming.method;
         let reading = *method == Method::GET || *method == Method::HEAD;
         if incoming.path == "/token" {
@@ -344,7 +371,7 @@ impl Server {
         };
         match segments {
             ["export-status", id] => job(id),
-            ["export-file", id, number] if reading => self.exports.file(id, number, &self.call(incoming, grant, now, Vec::new()), &self.faults),
+            ["export-file", id, number] if reading => self.exports.file(id, number, &self.call(incoming, grant, now, Vec::new())),
             [kind] if reading => {
                 if let Some(refused) = not_acceptable(&incoming.headers) {
                     return refused;
@@ -475,7 +502,7 @@ impl Server {
         }
         text.push(']');
         let shown = if query.only_count { &[] } else { results.matches.get(offset..end).unwrap_or(&[]) };
-        let entries = self.entries(results, shown, offset, grant);
+        let entries = self.entries(results, shown, grant);
         if !entries.is_empty() {
             text.push_str(",\"entry\":[");
             text.push_str(&entries.join(","));
@@ -485,7 +512,7 @@ impl Server {
         Reply::json(StatusCode::OK, FHIR_JSON, text)
     }
 
-    fn entries(&self, results: &Results, shown: &[Arc<Version>], offset: usize, grant: &Grant) -> Vec<String> {
+    fn entries(&self, results: &Results, shown: &[Arc<Version>], grant: &Grant) -> Vec<String> {
         let entry = |url: &str, resource: &str, mode: &str| format!("{{\"fullUrl\":{},\"resource\":{resource},\"search\":{{\"mode\":\"{mode}\"}}}}", quoted(url));
         let show = |version: &Arc<Version>, mode: &str| {
             let content = version.content.as_ref()?;
@@ -494,10 +521,6 @@ impl Server {
         let mut entries: Vec<String> = shown.iter().filter_map(|version| show(version, "match")).collect();
         let included = self.included(results, shown, grant);
         entries.extend(included.iter().filter_map(|version| show(version, "include")));
-        if offset == 0 {
-            let malformed = self.faults.malformed(results.kind, results.query.patient.as_deref());
-            entries.extend(malformed.iter().map(|resource| entry(&format!("{}/{}/malformed", self.base, results.kind), resource, "match")));
-        }
         if !results.query.ignored.is_empty() {
             let ignored = outcome("warning", "not-supported", &format!("ignored: {}", results.query.ignored.join(", ")));
             entries.push(format!("{{\"resource\":{ignored},\"search\":{{\"mode\":\"outcome\"}}}}"));
@@ -557,7 +580,7 @@ impl Server {
         }
         Reply::json(StatusCode::OK, FHIR_JSON, content.json.clone())
             .with(header::ETAG, tag)
-            .with(header::LAST_MODIFIED, super::reply::http_date(version.updated))
+            .with(header::LAST_MODIFIED, http_date(version.updated))
     }
 }
 

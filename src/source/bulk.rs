@@ -181,9 +181,9 @@ async fn kick_off(pull: &Pull<'_>, export: &Export) -> Result<Job, Trouble> {
         connection.execute("INSERT INTO bulk_job (pull_id, request, state, kicked_off_at) VALUES (?1, ?2, 'intent', ?3)", params![pull.id.0, export.path, now.to_string()])?;
         Ok(connection.last_insert_rowid())
     })?;
-    let mut request = Request::new(Method::GET, address).header("accept", "application/fhir+json").header("prefer", "respond-async");
-    // A kick-off whose fate is unknown is not blindly repeated: it might start a second export.
-    request.idempotent = false;
+    // A kick-off whose fate is unknown is repeated: at worst an orphan is left, and a server that allows one export says
+    // 429 until it is over, which is waited out.
+    let request = Request::new(Method::GET, address).header("accept", "application/fhir+json").header("prefer", "respond-async");
     let answer = pull.source.client.send(request).await?;
     if answer.status != 202 {
         return Err(Trouble::Gap(format!("the export was refused with status {}", answer.status)));
@@ -410,7 +410,10 @@ async fn download(pull: &Pull<'_>, address: &Url, requires_token: bool, kind: Ki
         let plain = std::mem::take(decoder.get_mut());
         lines.push(&plain, |event| take_line(receiving, kind, event, &mut complaint))?;
     }
-    lines.finish(|event| take_line(receiving, kind, event, &mut complaint))?;
+    lines.finish(|event| match event {
+        Event::Text { bytes, .. } if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err() => Err(Trouble::Gap("a file ends in the middle of a line".to_owned())),
+        event => Ok(take_line(receiving, kind, event, &mut complaint)?),
+    })?;
     Ok(complaint)
 }
 

@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 /// Deepest nesting of objects and arrays; real resources stay below 20.
 const DEPTH_MAX: usize = 64;
 
+/// A modifier extension's name and the beginning of its list. In a text the quotation marks would be escaped.
+const MODIFIER: &[u8] = br#""modifierExtension":["#;
+
 /// Why a resource was refused; the text is stored and shown, and holds nothing of the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -30,6 +33,8 @@ pub enum Reason {
     NoPatient,
     /// A Bundle entry without a resource.
     NoResource,
+    /// A modifier extension, which may turn the meaning of what it stands in round; none is known here.
+    Modified,
 }
 
 impl Reason {
@@ -44,6 +49,7 @@ impl Reason {
             Reason::Unrequested => "a type that was not asked for",
             Reason::NoPatient => "no reference to a patient",
             Reason::NoResource => "an entry without a resource",
+            Reason::Modified => "a modifier that is not known here",
         }
     }
 }
@@ -69,6 +75,10 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else { return refuse(Reason::BadId) };
     if !types.contains(&resource_type) {
         return refuse(Reason::Unrequested);
+    }
+    // FHIR R4 section 2.4.1: who does not understand a modifier extension must not use the element that has it.
+    if memchr::memmem::find(&compact, MODIFIER).is_some() {
+        return refuse(Reason::Modified);
     }
     let patient = head.patient(&resource_type);
     if patient.is_none() && patient_required(&resource_type) && !head.names_somebody(&resource_type) {
@@ -173,6 +183,9 @@ mod tests {
             (r#"{"resourceType":"Patient","id":7}"#, Some(Reason::BadId)),
             (r#"{"resourceType":"Condition","id":"a"}"#, Some(Reason::Unrequested)),
             (r#"{"resourceType":"Observation","id":"a"}"#, Some(Reason::NoPatient)),
+            (r#"{"resourceType":"Patient","id":"a","modifierExtension":[{"url":"x:y"}]}"#, Some(Reason::Modified)),
+            (r#"{"resourceType":"Patient","id":"a","contact":[{"modifierExtension" : [{"url":"x:y"}]}]}"#, Some(Reason::Modified)),
+            (r#"{"resourceType":"Patient","id":"a","x":"\"modifierExtension\":[","modifierExtensions":[1]}"#, None),
             (r#"{"resourceType":"Observation","id":"a","subject":{"display":"x"}}"#, Some(Reason::NoPatient)),
         ];
         for (json, expected) in cases {

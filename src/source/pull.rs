@@ -16,6 +16,9 @@ const REFUSED_BYTES_MAX: usize = 256 * 1024;
 /// Below this many stored resources a sudden loss is not suspicious.
 const LOSS_SUSPICIOUS_MIN: u64 = 20;
 
+/// So many resources of patients that all changed at one instant did not: the server writes one time for all.
+const ONE_INSTANT_MIN: u64 = 20;
+
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
 
@@ -190,13 +193,15 @@ pub(super) struct Receiving<'a> {
     /// What will be recorded.
     pub unit: Unit,
     only_patients: Option<&'a BTreeSet<String>>,
+    /// The last time of change, and how many resources of patients in a row had it.
+    instant: (Option<i64>, u64),
 }
 
 impl Pull<'_> {
     /// Starts (or starts again) to receive a unit.
     pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
         let stage = self.snapshot.stage(self.id, &unit.name)?;
-        Ok(Receiving { pull: self, stage, unit, only_patients })
+        Ok(Receiving { pull: self, stage, unit, only_patients, instant: (None, 0) })
     }
 
     /// Records a unit.
@@ -221,6 +226,7 @@ impl Receiving<'_> {
                 let hash = incoming.header.hash;
                 if !outside {
                     self.unit.undated += u64::from(incoming.header.updated.is_none());
+                    self.note_instant(&incoming);
                     self.stage.push(&incoming)?;
                 }
                 Ok(Some(hash))
@@ -229,6 +235,17 @@ impl Receiving<'_> {
                 self.refuse(reason, resource_type, json, json.len() as u64, entry)?;
                 Ok(None)
             }
+        }
+    }
+
+    fn note_instant(&mut self, incoming: &Incoming) {
+        let (last, count) = self.instant;
+        let same = last.is_none() || last == incoming.header.updated;
+        match incoming.header.updated {
+            Some(updated) if same && !incoming.header.patient.is_empty() => self.instant = (Some(updated), count.saturating_add(1)),
+            Some(_) if incoming.header.patient.is_empty() => {}
+            // Two times are enough to be believed.
+            _ => self.instant = (Some(i64::MIN), 0),
         }
     }
 
@@ -261,6 +278,10 @@ impl Receiving<'_> {
     pub fn finish(mut self, gap: Option<String>) -> Result<Unit, SourceError> {
         self.unit.staged = Some(self.stage.finish()?);
         self.unit.gap = gap;
+        // In a reading of changes one instant may be one transaction; in a full one it is no time of change.
+        if self.pull.since.is_none() && self.instant.1 >= ONE_INSTANT_MIN {
+            self.unit.undated = self.unit.received;
+        }
         self.pull.progress.received(self.unit.received);
         Ok(self.unit)
     }

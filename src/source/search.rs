@@ -22,6 +22,8 @@ const RESTARTS_MAX: u32 = 2;
 const MEMBERS_MAX: usize = 5_000_000;
 /// References followed to resources of no patient.
 const REFERENCES_MAX: usize = 1_000_000;
+/// Times that what came by reference is looked through for further references: a room is part of a ward, of a house, of a site.
+const ROUNDS_MAX: u32 = 8;
 /// Ids in one `_id` query: addresses must stay below 2 kB.
 const IDS_PER_QUERY: usize = 25;
 
@@ -355,9 +357,11 @@ pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     if pull.plan.referenced.is_empty() {
         return Ok(());
     }
-    // Twice: a Location may be part of another one.
-    for round in 1..=2 {
-        let wanted = wanted_references(pull)?;
+    let mut asked = BTreeSet::new();
+    for round in 1..=ROUNDS_MAX {
+        // What was asked for and did not come is not there.
+        let wanted: BTreeSet<(String, String)> = wanted_references(pull)?.difference(&asked).cloned().collect();
+        asked.extend(wanted.iter().cloned());
         let queries: Vec<Query> = pull.plan.referenced.iter().map(|name| reference_query(name)).collect();
         let mut tasks = Vec::new();
         for query in &queries {

@@ -1,0 +1,146 @@
+//! Quirks: what real servers do differently from what the specifications say, each a named scenario.
+//!
+//! A quirk stands before the honest server, after it, or changes how resources are written; the honest server knows of
+//! none. Each scenario stands in the file of its section: `access`, `search`, `export`, `change`, `content`.
+
+mod access;
+mod change;
+mod content;
+mod export;
+mod search;
+
+use jiff::SignedDuration;
+use serde_json::Value;
+
+use super::fault::Fault;
+use super::reply::Reply;
+use super::request::Incoming;
+
+/// How a server departs from the honest one. A quirk that must remember something keeps it behind a lock of its own.
+pub(super) trait Quirk: Send + Sync {
+    /// Sees a request before the honest server does: may change it, or answer in the honest server's place.
+    fn before(&self, _request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        None
+    }
+
+    /// Changes the honest answer to a request; the request is as the client sent it.
+    fn after(&self, _sent: &Incoming, _reply: &mut Reply, _scene: &Scene) {}
+
+    /// How it writes resources otherwise. A resource is written the same way in every answer, and in the truth.
+    fn writing(&self) -> Option<fn(&mut Value)> {
+        None
+    }
+
+    /// How far the server's clock is ahead.
+    fn skew(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
+}
+
+/// Where the server stands.
+pub(super) struct Scene {
+    /// Its origin, without a trailing slash.
+    pub(super) origin: String,
+    /// Its FHIR base.
+    pub(super) base: String,
+    /// A second origin that serves presigned addresses: the same paths, without a token.
+    pub(super) elsewhere: String,
+}
+
+/// A quirk by its name.
+pub struct Scenario {
+    /// Its row in the catalogue, `q_17`.
+    pub name: &'static str,
+    /// What the server does.
+    pub says: &'static str,
+    make: fn() -> Box<dyn Quirk>,
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Named servers: the quirks that each is known for.
+pub const SERVERS: &[(&str, &[&str])] = &[("epic", &["q_02", "q_71"]), ("oracle", &["q_02"]), ("athena", &["q_17"]), ("hapi", &["q_27"]), ("strict", &[])];
+
+impl Scenario {
+    /// Every scenario, by section.
+    pub fn all() -> impl Iterator<Item = &'static Scenario> {
+        [access::SCENARIOS, search::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS].into_iter().flatten()
+    }
+
+    /// The scenario of a name.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        Scenario::all().find(|scenario| scenario.name == name)
+    }
+
+    /// The scenarios of a named server.
+    pub fn of_server(name: &str) -> Option<Vec<&'static Scenario>> {
+        let (_, quirks) = SERVERS.iter().find(|(own, _)| *own == name)?;
+        Some(quirks.iter().filter_map(|quirk| Scenario::named(quirk)).collect())
+    }
+}
+
+/// The quirks of one server.
+pub(super) struct Quirks {
+    all: Vec<Box<dyn Quirk>>,
+    scene: Scene,
+}
+
+impl Quirks {
+    pub(super) fn new(scenarios: &[&'static Scenario], faults: &[Fault], scene: Scene) -> Quirks {
+        let quirks = scenarios.iter().map(|scenario| (scenario.make)());
+        Quirks { all: quirks.chain(faults.iter().map(Fault::quirk)).collect(), scene }
+    }
+
+    /// The answer that a quirk gives in the honest server's place.
+    pub(super) fn before(&self, request: &mut Incoming) -> Option<Reply> {
+        self.all.iter().find_map(|quirk| quirk.before(request, &self.scene))
+    }
+
+    /// Changes the honest answer.
+    pub(super) fn after(&self, sent: &Incoming, reply: &mut Reply) {
+        if self.all.iter().any(|quirk| quirk.writing().is_some()) {
+            reply.edit_resources(|resource| self.write(resource));
+        }
+        for quirk in &self.all {
+            quirk.after(sent, reply, &self.scene);
+        }
+    }
+
+    /// A resource as the server writes it.
+    pub(super) fn written(&self, json: &str) -> String {
+        let Ok(mut resource) = serde_json::from_str(json) else { return json.to_owned() };
+        self.write(&mut resource);
+        resource.to_string()
+    }
+
+    fn write(&self, resource: &mut Value) {
+        self.all.iter().filter_map(|quirk| quirk.writing()).for_each(|write| write(resource));
+    }
+
+    /// How far the server's clock is ahead.
+    pub(super) fn skew(&self) -> SignedDuration {
+        self.all.iter().map(|quirk| quirk.skew()).fold(SignedDuration::ZERO, SignedDuration::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_found_by_name_and_servers_name_only_such() {
+        for scenario in Scenario::all() {
+            assert!(std::ptr::eq(Scenario::named(scenario.name).unwrap(), scenario), "{scenario:?} is named twice");
+            assert!(scenario.name.strip_prefix("q_").is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()), "{scenario:?}");
+            assert!(!scenario.says.is_empty() && !scenario.says.ends_with('.'), "{scenario:?}");
+        }
+        for (server, quirks) in SERVERS {
+            assert_eq!(Scenario::of_server(server).unwrap().len(), quirks.len(), "{server}");
+        }
+        assert!(Scenario::named("q_00").is_none() && Scenario::of_server("epik").is_none());
+    }
+}

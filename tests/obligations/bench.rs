@@ -1,0 +1,231 @@
+//! The bench of these tests: a hospital with quirks, a site that pulls from it, and a checker that compares what arrived
+//! with what the hospital holds.
+//!
+//! ```text
+//! let bench = Bench::new(&["q_17"]).await;
+//! let pulled = bench.pull(Mode::Search).await;
+//! pulled.is_the_truth();
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use watershed::http::{Clock, SystemClock};
+use watershed::sandbox::request::Seen;
+use watershed::sandbox::server::{Client, Options as Serving, Running, start};
+use watershed::sandbox::{Fault, Hospital, Profile, Scenario};
+use watershed::smart::assertion::{Algorithm, SigningKey};
+use watershed::snapshot::{Key, Snapshot};
+use watershed::source::{Mode, Need, Options, Plan, PullOutcome, Silent, Source, SourceError, plan, pull};
+use watershed::store::{Store, quarantine};
+
+/// The types that these pulls ask for. `Location` is of no patient: it comes when something refers to it.
+pub const TYPES: &[&str] = &["Patient", "Encounter", "Condition", "Observation", "Procedure", "DeviceUseStatement", "Device", "Location"];
+const PATIENTS: u32 = 20;
+const MONTHS: u32 = 3;
+
+/// A hospital and a site that pulls from it.
+pub struct Bench {
+    pub hospital: Hospital,
+    pub running: Running,
+    pub key: SigningKey,
+    /// What the site is configured with; tests change it.
+    pub options: Options,
+    pub clock: Arc<dyn Clock>,
+    folder: tempfile::TempDir,
+    store: Arc<Store>,
+    snapshot_key: Key,
+}
+
+impl Bench {
+    /// A hospital with these quirks.
+    pub async fn new(quirks: &[&str]) -> Bench {
+        Bench::serving(quirks, Serving::default()).await
+    }
+
+    /// A hospital with these quirks and faults by chance.
+    pub async fn with_faults(quirks: &[&str], seed: u64) -> Bench {
+        Bench::serving(quirks, Serving { faults: vec![Fault::Chance { seed }], ..Serving::default() }).await
+    }
+
+    /// A hospital with these quirks that serves otherwise than by default.
+    pub async fn serving(quirks: &[&str], serving: Serving) -> Bench {
+        let hospital = Hospital::generate(Profile::named("lakeside").unwrap(), 7, PATIENTS, "2026-02-01".parse().unwrap(), MONTHS);
+        let key = SigningKey::generate(Algorithm::Es384).unwrap();
+        let client = Client::reader("site", serde_json::to_value(key.public_jwks()).unwrap());
+        let serving = Serving {
+            clients: if serving.clients.is_empty() { vec![client] } else { serving.clients },
+            quirks: quirks.iter().map(|name| Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"))).collect(),
+            export_delay: Duration::from_millis(50),
+            export_file_resources: serving.export_file_resources.min(200),
+            ..serving
+        };
+        let running = start(hospital.clone(), serving).await.unwrap();
+        let mut options = Options { url: running.base_url.clone(), client_id: "site".to_owned(), page_size: 50, ..Options::default() };
+        options.tuning.retry_first_ms = 2;
+        options.tuning.poll_first_ms = 20;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open_in_memory().unwrap());
+        Bench { hospital, running, key, options, clock: Arc::new(SystemClock), folder, store, snapshot_key: Key::generate().unwrap() }
+    }
+
+    /// Pulls into the site's snapshot, which stays from pull to pull.
+    pub async fn pull(&self, mode: Mode) -> Pulled {
+        self.try_pull(mode).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, where it may be impossible.
+    pub async fn try_pull(&self, mode: Mode) -> Result<Pulled, SourceError> {
+        let before = self.running.requests().len();
+        let options = Options { mode, ..self.options.clone() };
+        let types: BTreeSet<String> = TYPES.iter().map(|name| (*name).to_owned()).collect();
+        let needs: Vec<Need> = TYPES.iter().map(|name| Need::all(name)).collect();
+        let source = Source::connect(&options, Some(&self.key), &types, Arc::clone(&self.clock)).await?;
+        let plan = plan(&needs, &source.capability, &options);
+        let snapshot = self.snapshot();
+        let outcome = pull(&source, &plan, &snapshot, self.clock.as_ref(), &Silent).await?;
+        let held = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held))).unwrap();
+        let differences = differences(&self.running.resources(), &snapshot, &plan);
+        let requests = self.running.requests().split_off(before);
+        Ok(Pulled { outcome, digest: snapshot.digest().unwrap(), held, differences, requests })
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
+    }
+}
+
+/// What a pull did.
+#[derive(Debug)]
+pub struct Pulled {
+    pub outcome: PullOutcome,
+    /// Of the snapshot.
+    pub digest: String,
+    /// What is held in quarantine.
+    pub held: Vec<quarantine::Item>,
+    /// Where the snapshot differs from the truth.
+    pub differences: Vec<Difference>,
+    /// The requests of this pull, those at the second origin included.
+    pub requests: Vec<Seen>,
+}
+
+/// One resource that is not as the hospital has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    pub resource_type: String,
+    pub id: String,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    Missing,
+    Extra,
+    Changed,
+}
+
+impl Pulled {
+    /// The checker: the snapshot is the truth, and is said to be.
+    pub fn is_the_truth(&self) {
+        assert_eq!(self.differences.iter().take(5).collect::<Vec<_>>(), Vec::<&Difference>::new(), "{} differences", self.differences.len());
+        assert!(self.outcome.complete, "complete data are called partial: {:?}, {} in quarantine", self.outcome.gaps, self.held.len());
+    }
+
+    /// The checker: the snapshot is the truth, or every difference is named: by a gap of its type, or by as many
+    /// refusals of it in quarantine.
+    pub fn is_the_truth_or_says_what_is_not(&self) {
+        assert!(self.differences.is_empty() || !self.outcome.complete, "partial data are called complete: {:?}", self.differences.first());
+        let unnamed: Vec<&Difference> = self.differences.iter().filter(|difference| !self.names(difference)).collect();
+        assert_eq!(unnamed, Vec::<&Difference>::new(), "no gap names these; gaps: {:?}", self.outcome.gaps);
+    }
+
+    fn names(&self, difference: &Difference) -> bool {
+        let resource_type = difference.resource_type.as_str();
+        let gap = self.outcome.gaps.iter().any(|gap| gap.resource_type == resource_type || gap.resource_type == "*");
+        let refused = self.held.iter().filter(|item| item.resource_type.as_deref().is_none_or(|held| held == resource_type)).count();
+        let differing = self.differences.iter().filter(|other| other.resource_type == resource_type).count();
+        gap || refused >= differing
+    }
+
+    /// Whether a gap's reason holds these words.
+    pub fn has_gap(&self, words: &str) -> bool {
+        self.outcome.gaps.iter().any(|gap| gap.reason.contains(words))
+    }
+
+    /// Requests whose path and query hold these words.
+    pub fn count(&self, part: &str) -> usize {
+        self.requests.iter().filter(|seen| seen.target.contains(part)).count()
+    }
+
+    /// Whether a token was shown at the second origin.
+    pub fn token_went_elsewhere(&self) -> bool {
+        self.requests.iter().any(|seen| seen.elsewhere && seen.authorized)
+    }
+}
+
+type Resources = BTreeMap<(String, String), String>;
+
+/// Compares a snapshot with the truth. Resources of no patient need to be there only if something refers to them.
+fn differences(truth: &[(String, String, String)], snapshot: &Snapshot, plan: &Plan) -> Vec<Difference> {
+    let compact = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).unwrap();
+    let expected: Resources = truth
+        .iter()
+        .filter(|(resource_type, _, _)| plan.types.contains(resource_type))
+        .map(|(resource_type, id, json)| ((resource_type.clone(), id.clone()), compact(json.as_bytes()).to_string()))
+        .collect();
+    let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
+    let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+    let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap().to_owned();
+    let found: Resources = lines
+        .map(|line| compact(&line))
+        .map(|value| ((text(&value, "resourceType"), text(&value, "id")), value.to_string()))
+        .collect();
+    let is_needed = |resource_type: &str, id: &str| {
+        let mark = format!("\"reference\":\"{resource_type}/{id}\"");
+        !plan.referenced.contains(resource_type) || found.values().any(|json| json.contains(&mark))
+    };
+    let mut differences = Vec::new();
+    let mut differ = |(resource_type, id): &(String, String), what| differences.push(Difference { resource_type: resource_type.clone(), id: id.clone(), what });
+    for (name, json) in &expected {
+        match found.get(name) {
+            Some(own) if own == json => {}
+            Some(_) => differ(name, What::Changed),
+            None if is_needed(&name.0, &name.1) => differ(name, What::Missing),
+            None => {}
+        }
+    }
+    found.keys().filter(|name| !expected.contains_key(*name)).for_each(|name| differ(name, What::Extra));
+    differences
+}
+
+#[tokio::test]
+async fn an_honest_hospital_gives_the_truth_and_the_checker_sees_what_differs() {
+    let bench = Bench::new(&[]).await;
+    let (by_search, by_export) = (bench.pull(Mode::Search).await, Bench::new(&[]).await.pull(Mode::Bulk).await);
+    by_search.is_the_truth();
+    by_export.is_the_truth();
+    assert_eq!(by_search.digest, by_export.digest);
+    let snapshot = bench.snapshot();
+    let mut truth = bench.running.resources();
+    let plan = Plan { types: TYPES.iter().map(|name| (*name).to_owned()).collect(), ..Plan::default() };
+    truth.retain(|(resource_type, ..)| resource_type != "Device");
+    let encounter = truth.iter_mut().find(|(resource_type, ..)| resource_type == "Encounter").unwrap();
+    encounter.2 = encounter.2.replace("Encounter", "Encounter ");
+    truth.push(("Patient".to_owned(), "nobody".to_owned(), "{}".to_owned()));
+    let plan = Plan { referenced: ["Location".to_owned()].into(), ..plan };
+    let seen: BTreeSet<(String, What)> = differences(&truth, &snapshot, &plan).into_iter().map(|one| (one.resource_type, one.what)).collect();
+    let expected = [("Device", What::Extra), ("Encounter", What::Changed), ("Patient", What::Missing)];
+    assert_eq!(seen, expected.map(|(resource_type, what)| (resource_type.to_owned(), what)).into());
+}
+
+#[tokio::test]
+async fn faults_by_chance_end_in_the_truth_or_in_named_gaps() {
+    let mut refused = 0;
+    for (seed, mode) in [(1, Mode::Search), (2, Mode::Bulk), (3, Mode::Search), (4, Mode::Bulk)] {
+        let bench = Bench::with_faults(&[], seed).await;
+        let pulled = bench.try_pull(mode).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        refused += pulled.requests.iter().filter(|seen| seen.status >= 400).count();
+        pulled.is_the_truth_or_says_what_is_not();
+    }
+    assert!(refused > 5, "{refused} requests were refused");
+}

@@ -1,0 +1,1 @@
+//! Bulk Data export: B-01 to B-22.

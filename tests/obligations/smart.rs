@@ -1,0 +1,1 @@
+//! SMART Backend Services: S-01 to S-14.
