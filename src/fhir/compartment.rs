@@ -1,8 +1,8 @@
 //! Whose resource it is: the R4 patient compartment, and references in all their spellings.
 //!
 //! Element names follow R4's CompartmentDefinition "patient"; where it names several elements, the one that holds the
-//! subject of care counts, so that a resource has one patient. Device has no place in R4's compartment but carries
-//! `patient`, and is taken as that patient's.
+//! subject of care counts, so that a resource has one patient. Device and Task have no place in R4's compartment but carry
+//! `patient` and `for`, and are taken as that patient's.
 
 use std::borrow::Cow;
 
@@ -85,6 +85,7 @@ const RULES: &[(&str, Rule, bool)] = &[
     ("ServiceRequest", Rule::At("subject"), true),
     ("Specimen", Rule::At("subject"), false),
     ("SupplyDelivery", Rule::At("patient"), false),
+    ("Task", Rule::At("for"), false),
     ("VisionPrescription", Rule::At("patient"), true),
 ];
 
@@ -175,6 +176,8 @@ pub(crate) struct Head<'a> {
     beneficiary: Option<&'a RawValue>,
     #[serde(borrow)]
     candidate: Option<&'a RawValue>,
+    #[serde(borrow, rename = "for")]
+    for_whom: Option<&'a RawValue>,
     #[serde(borrow)]
     individual: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -204,6 +207,7 @@ impl<'a> Head<'a> {
             "patient" => self.patient,
             "beneficiary" => self.beneficiary,
             "candidate" => self.candidate,
+            "for" => self.for_whom,
             "individual" => self.individual,
             "actor" => self.actor,
             "participant" => self.participant,
@@ -220,6 +224,14 @@ impl<'a> Head<'a> {
                 let items: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(self.element(list)?.get()).ok()?;
                 items.into_iter().filter_map(|item| item.get(name).map(ToString::to_string)).find_map(|text| first_patient(&text))
             }
+        }
+    }
+
+    /// True for a type that belongs to a patient when the rule's element is not there at all.
+    pub fn names_nobody(&self, resource_type: &str) -> bool {
+        match rule(resource_type) {
+            Some((Rule::At(name) | Rule::Within(name, _), _)) => self.element(name).is_none(),
+            _ => false,
         }
     }
 
@@ -328,6 +340,8 @@ mod tests {
             ("Observation", r#"{"patient":{"reference":"Patient/p1"}}"#, None),
             ("Coverage", r#"{"beneficiary":{"reference":"https://h/Patient/p1/_history/2"}}"#, Some("p1")),
             ("Device", r#"{"patient":{"reference":"Patient/p1"}}"#, Some("p1")),
+            ("Task", r#"{"for":{"reference":"Patient/p1"},"focus":{"reference":"Patient/p2"}}"#, Some("p1")),
+            ("Task", r#"{"focus":{"reference":"ServiceRequest/s1"}}"#, None),
             ("Account", r#"{"subject":[{"reference":"Device/d"},{"reference":"Patient/p1"}]}"#, Some("p1")),
             ("Appointment", r#"{"participant":[{"actor":{"reference":"Location/l"}},{"actor":{"reference":"Patient/p1"}}]}"#, Some("p1")),
             ("Location", r#"{"id":"l1"}"#, None),

@@ -26,7 +26,7 @@ use crate::fhir::record::Record;
 /// Id of the patient of a case, unless it has a Patient of its own.
 pub const PATIENT_ID: &str = "case";
 /// Elements that refer to the patient, filled in where a resource has none of them.
-const PATIENT_ELEMENTS: [&str; 3] = ["subject", "patient", "beneficiary"];
+const PATIENT_ELEMENTS: [&str; 4] = ["subject", "patient", "beneficiary", "for"];
 
 /// One test patient.
 #[derive(Clone, Debug, Deserialize)]
@@ -227,7 +227,11 @@ fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, measure: &Measure, foun
             .entry("id")
             .or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });
         if resource_type != "Patient" && !PATIENT_ELEMENTS.iter().any(|name| object.contains_key(*name)) {
-            let name = if resource_type == "Device" { "patient" } else { "subject" };
+            let name = match resource_type.as_str() {
+                "Device" => "patient",
+                "Task" => "for",
+                _ => "subject",
+            };
             object.insert(name.into(), serde_json::json!({ "reference": format!("Patient/{patient}") }));
         }
         lines.push(json.to_string().into_bytes());

@@ -2,7 +2,8 @@
 //!
 //! What cannot be read is set aside with its file, line and reason, and never stops the rest. A file that cannot be
 //! opened at all does: a missing file is no gap in the data but a mistake in the command. Large files are read in blocks on
-//! several threads; of lines without any code that is asked for only the type and the id are looked at.
+//! several threads; of lines without any code that is asked for only the type and the id are looked at. A file with one Patient
+//! is that patient's record: what names nobody in it is the patient's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -136,7 +137,7 @@ impl Passes<'_> {
             let after = tasks.len();
             parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
         }
-        let data = Dataset::join(parts.into_values().collect());
+        let data = Dataset::join(parts.into_values().collect(), share);
         match data.bad.first() {
             Some(bad) if data.resources == 0 => {
                 let reason = format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason);
@@ -405,7 +406,7 @@ mod tests {
             std::fs::write(folder.path().join("sub").join(name), bytes).unwrap();
             std::fs::write(folder.path().join("notes.txt"), "not data").unwrap();
             let data = read_all(&[folder.path().to_owned()], &Shape::everything()).unwrap();
-            assert_eq!(of_patient(&data, "p1"), [PATIENT, VISIT], "{name}");
+            assert_eq!(of_patient(&data, "p1"), [PATIENT, VISIT, PLACE], "{name}");
             assert_eq!((data.shared().count(), data.bad_count, data.resources), (1, 0, 3), "{name}");
         }
     }
@@ -415,7 +416,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.ndjson");
         let orphan = r#"{"resourceType":"Encounter","id":"e2"}"#;
-        std::fs::write(&file, format!("{PATIENT}\n{{\"resourceType\":\"Enc\n[]\n{{}}\n{{\"resourceType\":\"Patient\"}}\n{orphan}\n{VISIT}\n")).unwrap();
+        let other = PATIENT.replace("p1", "p2");
+        std::fs::write(&file, format!("{PATIENT}\n{{\"resourceType\":\"Enc\n[]\n{{}}\n{{\"resourceType\":\"Patient\"}}\n{orphan}\n{VISIT}\n{other}\n")).unwrap();
         let data = read_all(&[file], &Shape::everything()).unwrap();
         let found: Vec<_> = data.bad.iter().map(|bad| (bad.line, &*bad.reason)).collect();
         assert_eq!(
@@ -429,6 +431,32 @@ mod tests {
             ]
         );
         assert_eq!(of_patient(&data, "p1").len(), 2);
+    }
+
+    #[test]
+    fn a_file_with_one_patient_is_the_record_of_that_patient() {
+        let read_one = |name: &str, resources: &[&str]| {
+            let folder = tempfile::tempdir().unwrap();
+            let entries: Vec<String> = resources.iter().map(|resource| format!(r#"{{"resource":{resource}}}"#)).collect();
+            let bundle = format!(r#"{{"resourceType":"Bundle","entry":[{}]}}"#, entries.join(","));
+            std::fs::write(folder.path().join(name), if name == "b.json" { bundle } else { resources.join("\n") + "\n" }).unwrap();
+            let data = read_all(&[folder.path().to_owned()], &Shape::everything()).unwrap();
+            let counts: Vec<(String, usize)> = data.patients().map(|patient| (patient.id.to_owned(), patient.lines().count())).collect();
+            (counts, data.shared().count(), data.bad_count)
+        };
+        let of = |id: &str, count: usize| (id.to_owned(), count);
+        let orphan = r#"{"resourceType":"Encounter","id":"e2"}"#;
+        let message = r#"{"resourceType":"Communication","id":"c1"}"#;
+        let other = PATIENT.replace("p1", "p2");
+        let of_other = VISIT.replace("p1", "p2");
+        let of_place = r#"{"resourceType":"Observation","id":"o1","subject":{"reference":"Location/l1"}}"#;
+        for name in ["b.json", "b.ndjson"] {
+            assert_eq!(read_one(name, &[orphan, PATIENT, message, PLACE]), (vec![of("p1", 4)], 1, 0), "the place may be others' too");
+            assert_eq!(read_one(name, &[orphan, PATIENT, PATIENT]), (vec![of("p1", 3)], 0, 0), "the same patient twice is one");
+            assert_eq!(read_one(name, &[orphan, message, PATIENT, &other]), (vec![of("p1", 1), of("p2", 1)], 1, 1), "of which of two?");
+            assert_eq!(read_one(name, &[orphan, VISIT]), (vec![of("p1", 1)], 0, 1), "no Patient resource");
+            assert_eq!(read_one(name, &[PATIENT, &of_other, of_place]), (vec![of("p1", 1), of("p2", 1)], 0, 1), "what names somebody else stays theirs");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashSet, FxHasher};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::fhir::compartment::{Head, in_compartment, is_id, patient_required, quick_patient};
+use crate::fhir::compartment::{Head, is_id, patient_required, quick_patient};
 use crate::fhir::record::Shape;
 use crate::fhir::record::glance::Kinds;
 
@@ -72,7 +72,8 @@ impl<'d> Patient<'d> {
 
 impl Dataset {
     /// Joins parts in the order of the files.
-    pub(super) fn join(parts: Vec<Part>) -> Dataset {
+    pub(super) fn join(mut parts: Vec<Part>, share: Share) -> Dataset {
+        parts.chunk_by_mut(|one, next| one.file == next.file).for_each(|parts| give_to_the_only_patient(parts, share));
         let mut data = Dataset { parts, ..Dataset::default() };
         let mut met = 0;
         let mut file = String::new();
@@ -120,6 +121,60 @@ impl Dataset {
     }
 }
 
+/// A file with one Patient is the record of that patient: what names nobody in it is the patient's. In other files a resource
+/// that cannot do without a patient is set aside.
+fn give_to_the_only_patient(parts: &mut [Part], share: Share) {
+    let only = parts.iter().map(|part| part.whose.clone()).fold(Whose::Nobody, Whose::and);
+    for part in parts {
+        let mut own = NOBODY;
+        if let Whose::One(patient) = &only
+            && share.holds(patient)
+        {
+            let known = part.patients.iter().position(|other| other == patient);
+            let number = known.unwrap_or_else(|| {
+                part.patients.push(patient.clone());
+                part.patients.len() - 1
+            });
+            own = u32::try_from(number).unwrap_or(NOBODY);
+        }
+        let is_record = matches!(only, Whose::One(_));
+        for row in std::mem::take(&mut part.rows) {
+            if row.patient != NOBODY {
+                part.rows.push(row);
+                continue;
+            }
+            if is_record && own != NOBODY {
+                part.rows.push(Row { patient: own, ..row });
+            }
+            match row.orphan {
+                Orphan::Required if !is_record => part.set_aside(row.number, "it names no patient"),
+                Orphan::Required | Orphan::Optional if is_record => {}
+                _ => part.rows.push(row),
+            }
+        }
+        part.bad.sort_by_key(|bad| bad.line);
+    }
+}
+
+/// Whose Patient resources a file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Whose {
+    #[default]
+    Nobody,
+    One(String),
+    Many,
+}
+
+impl Whose {
+    fn and(self, other: Whose) -> Whose {
+        match (self, other) {
+            (Whose::Nobody, whose) | (whose, Whose::Nobody) => whose,
+            (one, other) if one == other => one,
+            _ => Whose::Many,
+        }
+    }
+}
+
 /// Some of the patients: those whose id falls into part `index` of `count` by a hash of it. Data too large for the memory
 /// are read once for each share, so that nothing of a patient is written to another disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +212,7 @@ pub(super) struct Part {
     text: Vec<u8>,
     rows: Vec<Row>,
     patients: Vec<String>,
+    whose: Whose,
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
@@ -172,9 +228,21 @@ struct Row {
     /// Among the part's patients, or [`NOBODY`].
     patient: u32,
     length: u32,
+    orphan: Orphan,
     start: usize,
     /// Of the line, or of the entry of a Bundle.
     number: u64,
+}
+
+/// What to think of a resource that names no patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphan {
+    /// It belongs to none, or names somebody else.
+    No,
+    /// Its type usually belongs to one.
+    Optional,
+    /// Its type cannot do without.
+    Required,
 }
 
 impl Part {
@@ -203,18 +271,25 @@ impl Part {
             let patient = if row.patient == NOBODY { NOBODY } else { numbers.get(&row.patient).copied().unwrap_or(NOBODY) };
             if row.patient == NOBODY || patient != NOBODY {
                 let line = text.get(row.start..row.start + row.length as usize);
-                self.push(patient, line.unwrap_or_default(), row.number);
+                self.push(patient, row.orphan, line.unwrap_or_default(), row.number);
             }
         }
         self.patients = patients;
         self.shrink();
     }
 
-    fn push(&mut self, patient: u32, line: &[u8], number: u64) {
+    fn push(&mut self, patient: u32, orphan: Orphan, line: &[u8], number: u64) {
         // Lines are far shorter than 4 GiB: what reads them has limits.
-        let row = Row { patient, length: line.len() as u32, start: self.text.len(), number };
+        let row = Row { patient, orphan, length: line.len() as u32, start: self.text.len(), number };
         self.text.extend_from_slice(line);
         self.rows.push(row);
+    }
+
+    fn set_aside(&mut self, line: u64, reason: &'static str) {
+        self.bad_count += 1;
+        if self.bad.len() < BAD_KEPT_MAX {
+            self.bad.push(Bad { file: self.file.clone(), line, reason: Cow::Borrowed(reason) });
+        }
     }
 
     fn shrink(&mut self) {
@@ -300,6 +375,10 @@ impl<'s> Scan<'s> {
             (None, None) => {}
         }
         let name = kind.name.clone();
+        if let (true, Some(id)) = (is_patient, &id) {
+            let whose = std::mem::take(&mut self.part.whose);
+            self.part.whose = whose.and(Whose::One(id.clone().into_owned()));
+        }
         let quick = if id.is_some_and(|id| is_id(&id)) { quick_patient(&name, line) } else { None };
         match quick {
             Some(patient) => self.keep_for(patient, line, number),
@@ -315,15 +394,22 @@ impl<'s> Scan<'s> {
         }
         match head.patient(resource_type) {
             Some(patient) => self.keep_for(patient, line, number),
-            None if in_compartment(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
-            None => self.part.push(NOBODY, line, number),
+            None if !head.names_nobody(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
+            None => {
+                let orphan = match patient_required(resource_type) {
+                    _ if !head.names_nobody(resource_type) => Orphan::No,
+                    true => Orphan::Required,
+                    false => Orphan::Optional,
+                };
+                self.part.push(NOBODY, orphan, line, number);
+            }
         }
     }
 
     fn keep_for(&mut self, patient: String, line: &[u8], number: u64) {
         if self.share.holds(&patient) {
             let patient = self.number_of(patient);
-            self.part.push(patient, line, number);
+            self.part.push(patient, Orphan::No, line, number);
         }
     }
 
@@ -338,9 +424,6 @@ impl<'s> Scan<'s> {
     }
 
     pub(super) fn set_aside(&mut self, line: u64, reason: &'static str) {
-        self.part.bad_count += 1;
-        if self.part.bad.len() < BAD_KEPT_MAX {
-            self.part.bad.push(Bad { file: self.part.file.clone(), line, reason: Cow::Borrowed(reason) });
-        }
+        self.part.set_aside(line, reason);
     }
 }
