@@ -160,8 +160,8 @@ pub fn parts(group: &Value) -> Parts {
 }
 
 fn arithmetic(report: &Value, found: &mut Vec<Finding>) {
-    let proportion = scoring(report, report) == Some("proportion");
     for (index, group) in items(report, "group").iter().enumerate() {
+        let proportion = scoring(report, group) == Some("proportion");
         let at = format!("/group/{index}");
         let whole = parts(group);
         within(&whole, proportion, &at, found);
@@ -256,15 +256,14 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
     for (index, group) in items(report, "group").iter().enumerate() {
         let at = format!("/group/{index}");
         let own = parts(group);
-        let denominator = own.denominator.unwrap_or_default();
-        if denominator.is_zero() {
+        if own.denominator.is_some_and(|denominator| denominator.is_zero()) {
             warn("denominator-zero", &at, "nobody is in the denominator".to_owned(), "see whether data of this period arrived, and whether codes are mapped");
-        } else if let Some(least) = guards.denominator_min
+        } else if let (Some(denominator), Some(least)) = (own.denominator, guards.denominator_min)
             && denominator < Decimal::from(least)
         {
             warn("denominator-small", &at, format!("the denominator is {denominator}, at least {least} is expected"), "see whether all units deliver data");
         }
-        if let (Some(limit), Some(median)) = (guards.denominator_change_percent, median(earlier))
+        if let (Some(denominator), Some(limit), Some(median)) = (own.denominator, guards.denominator_change_percent, median(earlier))
             && !median.is_zero()
         {
             let change = (denominator - median) * Decimal::ONE_HUNDRED / median;
@@ -285,7 +284,7 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
             }
         }
         if let Some(limit) = guards.cannot_tell_percent {
-            let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / denominator.max(Decimal::ONE);
+            let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / own.denominator.unwrap_or_default().max(Decimal::ONE);
             if share > Decimal::from(limit) {
                 warn(
                     "too-much-unknown",

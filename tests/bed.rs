@@ -57,6 +57,8 @@ pub struct Wanted {
     pub limit: u64,
     pub patients: u32,
     pub faults: Vec<Fault>,
+    /// A further measure, composed of the network's own; the text of its `measure.yaml`, of id `whole-child`.
+    pub composite: Option<String>,
 }
 
 impl Bed {
@@ -69,7 +71,13 @@ impl Bed {
         let ehr = start_hospital(&wanted, &ehr_key, &meter).await;
         let registry_url = start_registry(path, &registry_key, &meter).await;
         let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
-        let folders = MEASURES.map(|(folder, ..)| format!("\"{}\"", mappings.join(folder).display())).join(", ");
+        let mut folders: Vec<PathBuf> = MEASURES.iter().map(|(folder, ..)| mappings.join(folder)).collect();
+        if let Some(text) = &wanted.composite {
+            std::fs::create_dir(path.join("composite")).unwrap();
+            std::fs::write(path.join("composite/measure.yaml"), text).unwrap();
+            folders.insert(0, path.join("composite"));
+        }
+        let folders = folders.iter().map(|folder| format!("\"{}\"", folder.display())).collect::<Vec<_>>().join(", ");
         let site = format!(
             "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"data\"\n\
              [source]\nurl = \"http://{ehr}/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{}\"\npage_size = 100\n\
@@ -169,20 +177,20 @@ async fn start_registry(folder: &Path, key: &SigningKey, meter: &Arc<Meter>) -> 
     registry::open_store(&data).unwrap().add_site(&site, jiff::Timestamp::now()).unwrap();
     let (front, back) = (TcpListener::bind(("127.0.0.1", 0)).unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
     let public_url = format!("http://{}", front.local_addr().unwrap());
-    let card = |(_, id, higher): (&str, &str, bool)| MeasureCard {
-        id: id.into(),
+    let card = |(_, id, higher): &(&str, &str, bool)| MeasureCard {
+        id: (*id).into(),
         url: format!("http://watershed.example/fhir/Measure/{id}"),
         versions: vec!["1.0.0".into()],
-        title: id.into(),
-        plain_language: id.into(),
-        higher_is_better: Some(higher),
+        title: (*id).into(),
+        plain_language: (*id).into(),
+        higher_is_better: Some(*higher),
         unit: Unit::Percent,
     };
     let options = Options {
         data,
         public_url: public_url.clone(),
         network: "Test".into(),
-        measures: MEASURES.map(card).to_vec(),
+        measures: MEASURES.iter().chain(&[("", "whole-child", true)]).map(card).collect(),
         tls: None,
         behind_proxy: false,
         late_after_hours: 36,

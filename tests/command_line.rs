@@ -354,7 +354,7 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 3 }];
-    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, faults }).await;
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, faults, ..Wanted::default() }).await;
     let run = async |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = bed.command(arguments);
         command.envs(variables.iter().copied());

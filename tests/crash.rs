@@ -27,7 +27,7 @@ enum Point {
 }
 
 fn wanted(mode: &'static str, limit: u64) -> Wanted {
-    Wanted { mode, limit, patients: PATIENTS, faults: Vec::new() }
+    Wanted { mode, limit, patients: PATIENTS, ..Wanted::default() }
 }
 
 /// A night that nobody disturbs: what it leaves, its bytes on the wires, its lines of log.

@@ -76,7 +76,7 @@ impl Drop for Daemon {
 }
 
 fn wanted(faults: Vec<Fault>) -> Wanted {
-    Wanted { mode: "search", limit: u64::MAX, patients: 24, faults }
+    Wanted { mode: "search", limit: u64::MAX, patients: 24, faults, ..Wanted::default() }
 }
 
 /// The nights, the newest first, as `watershed status` tells them beside the daemon.

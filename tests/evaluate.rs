@@ -156,9 +156,12 @@ fn a_report_is_the_same_in_any_memory_and_on_any_number_of_threads() {
     watershed(&["sandbox", "generate", "--profile", "lakeside", "--patients", "450", "--as-of", "2026-11-01", "--out", path]);
     let bytes: u64 = std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes > 8 << 20, "{bytes} bytes fit into 16 MiB at once");
+    let composite = folder.path().join("composite");
+    std::fs::create_dir(&composite).unwrap();
+    std::fs::write(composite.join("measure.yaml"), crate::composite::WHOLE.replace("METHOD", "linear")).unwrap();
     let evaluate = |more: &[&str]| {
-        let mut arguments = vec!["evaluate", "--measure", "mappings/measures/ibd/remission", "--data", path, "--period", "2026-01", "--report", "subject-list"];
-        arguments.extend(more);
+        let mut arguments = vec!["evaluate", "--data", path, "--period", "2026-01", "--report", "subject-list", "--measure", composite.to_str().unwrap()];
+        arguments.extend(crate::composite::COMPONENTS.iter().chain(more));
         watershed(&arguments)
     };
     let whole = evaluate(&["--threads", "1"]);

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// One child with Crohn's disease, seen once, with mild disease.
-const CHILD: &str = r#"{"resourceType":"Patient","id":"p1","birthDate":"2012-05-01","gender":"female"}
+pub(crate) const CHILD: &str = r#"{"resourceType":"Patient","id":"p1","birthDate":"2012-05-01","gender":"female"}
 {"resourceType":"Condition","id":"c1","subject":{"reference":"Patient/p1"},"code":{"coding":[{"system":"http://hl7.org/fhir/sid/icd-10-cm","code":"K50.90"}]},"onsetDateTime":"2022-02-01"}
 {"resourceType":"Encounter","id":"v1","subject":{"reference":"Patient/p1"},"status":"finished","class":{"system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","code":"AMB"},"serviceType":{"coding":[{"system":"http://snomed.info/sct","code":"394584008"}]},"period":{"start":"2025-06-15T10:00:00-04:00","end":"2025-06-15T10:40:00-04:00"}}
 {"resourceType":"Observation","id":"o1","subject":{"reference":"Patient/p1"},"encounter":{"reference":"Encounter/v1"},"status":"final","code":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/ibd","code":"pga"}]},"effectiveDateTime":"2025-06-15T10:20:00-04:00","valueCodeableConcept":{"coding":[{"system":"http://watershed.example/fhir/CodeSystem/ibd","code":"mild"}]}}

@@ -17,11 +17,11 @@ use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
 use watershed::fhir::ndjson::Lines;
 use watershed::fhir::record::{Record, Shape};
 use watershed::mapping::Mapping;
-use watershed::measure::{self, Choices, Measure, definition, published};
+use watershed::measure::{self, Choices, Files, Measure, definition, published};
 use watershed::terminology::ValueSets;
 use watershed::terminology::read::value_set;
 
-use crate::cql_suite;
+use crate::{composite, cql_suite};
 
 /// What breaks readers: deep, huge, empty, odd.
 const NASTY: [&str; 34] = [
@@ -315,4 +315,30 @@ fn mutated_files_of_users_are_refused_with_reasons() {
         let (read, found) = Mapping::parse(&file(&text), &BTreeMap::new());
         told(read.is_some(), &found, &text);
     }
+}
+
+/// A composite of small measures, written in YAML or published: what is accepted has all that it is made of.
+#[test]
+fn mutated_composites_are_refused_with_reasons() {
+    let mut random = random(6);
+    let published = published::collect(&[SourceFile::new("b.json", composite::bundle(&[]).to_string())]).0;
+    let yaml = |method: &str| {
+        composite::WHOLE
+            .replace("METHOD", method)
+            .replace("ibd-remission", "single")
+            .replace("perinatal-early-elective-delivery,", "double, group: b,")
+    };
+    let seeds: Vec<String> = composite::METHODS.iter().flat_map(|method| [yaml(method), composite::composite(method).to_string()]).collect();
+    let models = Models::default();
+    let mut alive = 0;
+    for _ in 0..cases(40) {
+        let text = mutated(&mut random, &seeds, 1);
+        let whole = Files { definition: SourceFile::new("t", text.clone()), cql: Vec::new(), libraries: Vec::new(), elm: Vec::new() };
+        let all: Vec<&Files> = published.measures.iter().chain([&whole]).collect();
+        let (compiled, found) = measure::compile(&all, &ValueSets::new(), &Choices::default(), &models);
+        let accepted = compiled.iter().all(Option::is_some);
+        told(accepted, &found, &text);
+        alive += usize::from(accepted);
+    }
+    assert!(alive > 3, "only {alive} mutants compile");
 }

@@ -5,6 +5,7 @@
 mod bed;
 mod browser;
 mod command_line;
+mod composite;
 mod cql_suite;
 mod crash;
 mod daemon;

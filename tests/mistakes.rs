@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use watershed::config::measures::{self, Folder};
 use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
-use watershed::measure::{Choices, case};
+use watershed::measure::{Choices, Files, case};
 
 /// File, what stands there, what the steward wrote.
 type Mistake = (&'static str, &'static str, &'static str);
@@ -136,30 +136,101 @@ fn changed(source: &SourceFile, (_, from, to): &Mistake) -> (Arc<SourceFile>, (u
     (SourceFile::new(&source.name, marked.replace('§', "")), place)
 }
 
+/// A composite of the network's measures, as a steward would write it.
+const COMPOSITE: &str = "\
+id: safe-care
+scoring: composite
+composite-scoring: weighted
+basis: Patient
+components:
+  - measure: ibd-remission
+    version: 1.0.0
+    weight: 0.5
+  - measure: http://watershed.example/fhir/Measure/perinatal-early-elective-delivery
+    group: group-1
+    weight: 0.25
+url: http://watershed.example/fhir/Measure/safe-care
+version: 1.2.0
+status: draft
+title: Safe care
+description: How much of what was meant to be done was done. More is better.
+steward: The network
+improvement: increase
+";
+
+/// `safe-care` with the measures it is made of, and one that it is not.
+fn composed() -> Vec<Folder> {
+    let definition = SourceFile::new("safe-care/measure.yaml", COMPOSITE);
+    let files = Files { definition, cql: Vec::new(), libraries: Vec::new(), elm: Vec::new() };
+    let composite = Folder { files, value_sets: Vec::new(), cases: Vec::new() };
+    let all = root().ancestors().nth(2).unwrap();
+    let others = ["ibd/remission", "perinatal/early-elective-delivery", "hac/clabsi"].map(|name| measures::read(&all.join(name)).unwrap());
+    std::iter::once(composite).chain(others).collect()
+}
+
+const COMPONENTS: &[Mistake] = &[
+    ("measure", "measure: ibd-remission", "measure: §ibd-remision"),
+    ("measure", "http://watershed.example/fhir/Measure/perinatal-early-elective-delivery", "§http://watershed.example/fhir/Measure/perinatal-elective-delivery"),
+    ("measure", "measure: ibd-remission", "measure: §urgent-care"),
+    ("measure", "    version: 1.0.0\n", "    version: §1.1.0\n"),
+    ("measure", "group: group-1", "group: §group-2"),
+    ("measure", "composite-scoring: weighted", "composite-scoring: §weigthed"),
+    ("measure", "id: safe-care\nscoring: composite\ncomposite-scoring: weighted\n", "id: §safe-care\nscoring: composite\n"),
+    ("measure", "id: safe-care\nscoring: composite\n", "id: §safe-care\nscoring: cohort\n"),
+    ("measure", "measure: ibd-remission\n    version: 1.0.0", "measure: §safe-care"),
+    ("measure", "measure: ibd-remission", "measure: §hac-clabsi"),
+    ("measure", "    weight: 0.5\n", "    weight: 0.5\n  - measure: §ibd-remission\n"),
+    (
+        "measure",
+        "id: safe-care\nscoring: composite\ncomposite-scoring: weighted\nbasis: Patient\ncomponents:\n  - measure: ibd-remission\n    version: 1.0.0\n    weight: 0.5\n",
+        "id: §safe-care\nscoring: composite\ncomposite-scoring: weighted\nbasis: Patient\ncomponents:\n",
+    ),
+    ("measure", "measure: ibd-remission\n    version: 1.0.0\n    weight: 0.5", "measure: §ibd-remission\n    version: 1.0.0\n    weight: -0.5"),
+    (
+        "measure",
+        "id: safe-care\nscoring: composite\ncomposite-scoring: weighted\nbasis: Patient\ncomponents:\n  - measure: ibd-remission\n    version: 1.0.0\n    weight: 0.5\n  - measure: http://watershed.example/fhir/Measure/perinatal-early-elective-delivery\n    group: group-1\n    weight: 0.25\n",
+        "id: §safe-care\nscoring: composite\ncomposite-scoring: weighted\nbasis: Patient\ncomponents:\n  - measure: ibd-remission\n    version: 1.0.0\n    weight: 0\n  - measure: http://watershed.example/fhir/Measure/perinatal-early-elective-delivery\n    group: group-1\n    weight: 0\n",
+    ),
+    (
+        "measure",
+        "composite-scoring: weighted\nbasis: Patient\ncomponents:\n  - measure: ibd-remission",
+        "composite-scoring: linear\nbasis: Encounter\ncomponents:\n  - measure: §ibd-remission",
+    ),
+    ("measure", "components:\n", "populations:\n  - {code: numerator, define: §Numerator}\ncomponents:\n"),
+    ("measure", "id: safe-care\n", "id: §safe-care\nstratifiers:\n  - {id: race, define: Race}\n"),
+    ("measure", "    weight: 0.5\n", "    §wieght: 0.5\n"),
+];
+
 /// What `watershed measure check` finds.
-fn findings(folder: &Folder) -> Vec<Diagnostic> {
-    let (loaded, mut found) = measures::compile(std::slice::from_ref(folder), &[], &Choices::default());
+fn findings(folders: &[Folder]) -> Vec<Diagnostic> {
+    let (loaded, mut found) = measures::compile(folders, &[], &Choices::default());
     let measures = loaded.map(|loaded| loaded.measures).unwrap_or_default();
-    for measure in &measures {
+    for (folder, measure) in folders.iter().zip(&measures) {
         found.extend(folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
     }
     found
 }
 
+/// Each mistake in the measure at [`root`].
 fn told(mistakes: &[Mistake]) -> String {
+    told_in(&[measures::read(root()).unwrap()], mistakes)
+}
+
+/// Each mistake in the first of the folders.
+fn told_in(folders: &[Folder], mistakes: &[Mistake]) -> String {
     let mut text = String::new();
     let mut astray = Vec::new();
     for mistake in mistakes {
-        let mut folder = measures::read(root()).unwrap();
+        let mut folders = folders.to_vec();
         let files = match mistake.0 {
-            "cql" => &mut folder.files.cql[0],
-            "measure" => &mut folder.files.definition,
-            "case" => &mut folder.cases[0],
-            _ => folder.value_sets.iter_mut().find(|source| source.name.ends_with("pga-answers.yaml")).unwrap(),
+            "cql" => &mut folders[0].files.cql[0],
+            "measure" => &mut folders[0].files.definition,
+            "case" => &mut folders[0].cases[0],
+            _ => folders[0].value_sets.iter_mut().find(|source| source.name.ends_with("pga-answers.yaml")).unwrap(),
         };
         let (source, place) = changed(files, mistake);
         *files = source;
-        let found = findings(&folder);
+        let found = findings(&folders);
         let points = |finding: &Diagnostic| finding.at.as_ref().is_some_and(|at| (at.line(), at.column()) == place);
         if !found.iter().any(points) {
             astray.push(format!(
@@ -184,4 +255,10 @@ fn mistakes_in_cql_are_named_where_they_are() {
 #[test]
 fn mistakes_in_yaml_are_named_where_they_are() {
     insta::assert_snapshot!(told(YAML));
+}
+
+#[test]
+fn mistakes_in_composites_are_named_where_they_are() {
+    assert_eq!(render_human(&findings(&composed()), false), "");
+    insta::assert_snapshot!(told_in(&composed(), COMPONENTS));
 }

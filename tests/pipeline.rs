@@ -6,7 +6,7 @@ use crate::bed::{Bed, Wanted, output};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_night_twice_changes_nothing_at_the_registry() {
-    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, faults: Vec::new() }).await;
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
     let (code, said) = bed.run().await;
     assert_eq!(code, 0, "{said}");
     let first = bed.registry();
@@ -22,7 +22,7 @@ async fn the_same_night_twice_changes_nothing_at_the_registry() {
 async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is_partial() {
     for mode in ["search", "bulk"] {
         let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 60 }, Fault::Truncated { resource_type: "Encounter".into(), lines: 5 }];
-        let bed = Bed::make(Wanted { mode, limit: u64::MAX, patients: 40, faults }).await;
+        let bed = Bed::make(Wanted { mode, limit: u64::MAX, patients: 40, faults, ..Wanted::default() }).await;
         let (code, said) = bed.run().await;
         assert_eq!(code, 1, "{mode}: a night with findings: {said}");
         let held = bed.registry();
@@ -40,5 +40,42 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
         let expected = if mode == "bulk" { 65 } else { 60 };
         let count = listed.matches("\"sha256\"").count();
         assert!(count >= expected, "{mode}: {count} of {expected} are in quarantine: {listed}");
+    }
+}
+
+/// Composites go the whole way: computed of the same night's patients, sent, drawn. The registry's page says the score where
+/// there is nothing to count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_composite_is_a_series_beside_those_it_is_made_of() {
+    for (method, counts) in [("opportunity", true), ("weighted", false)] {
+        let composite = Some(crate::composite::WHOLE.replace("METHOD", method));
+        let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, composite, ..Wanted::default() }).await;
+        let (code, said) = bed.run().await;
+        assert_eq!(code, 0, "{method}: {said}");
+        assert_eq!(bed.registry().current.len(), 16, "{method}: 4 months of 4 measures");
+        let read = async |path: &str| reqwest::get(format!("{}{path}", bed.registry_url)).await.unwrap().text().await.unwrap();
+        let points = async |id: &str| -> Vec<serde_json::Value> {
+            let series: serde_json::Value = serde_json::from_str(&read(&format!("/v1/measures/{id}/series?format=json")).await).unwrap();
+            series["points"].as_array().unwrap().clone()
+        };
+        let (whole, remission, early) = (points("whole-child").await, points("ibd-remission").await, points("perinatal-early-elective-delivery").await);
+        assert_eq!(whole.len(), 4);
+        for ((whole, remission), early) in whole.iter().zip(&remission).zip(&early) {
+            let number = |point: &serde_json::Value, name: &str| point[name].as_str().map(|text| text.parse::<f64>().unwrap());
+            if counts {
+                // A mother with two deliveries in a month is one case.
+                let fulfilled = number(remission, "numerator").unwrap() + number(early, "denominator").unwrap() - number(early, "numerator").unwrap();
+                let cases = number(remission, "denominator").unwrap() + number(early, "denominator").unwrap();
+                assert_eq!((number(whole, "numerator"), number(whole, "denominator")), (Some(fulfilled), Some(cases)), "{method}");
+            } else {
+                // Of a month without deliveries remission alone has a score.
+                let remission = remission["value"].as_f64().unwrap();
+                let expected = early["value"].as_f64().map_or(remission, |early| (remission + 100.0 - early) / 2.0);
+                assert!((whole["value"].as_f64().unwrap() - expected).abs() < 1e-6, "{method}: {whole} instead of {expected}");
+                assert_eq!((&whole["numerator"], &whole["denominator"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+            }
+        }
+        let page = read("/measures/whole-child").await;
+        assert!(page.contains("Run chart of 4 values"), "{method}: {page}");
     }
 }

@@ -293,6 +293,14 @@ impl Feed {
         Feed { manifest, bodies }
     }
 
+    /// The same with other reports.
+    fn with(mut self, bodies: Vec<Vec<u8>>) -> Feed {
+        for (entry, body) in self.manifest.reports.iter_mut().zip(&bodies) {
+            (entry.sha256, entry.bytes) = (sha256_hex(body), body.len() as u64);
+        }
+        Feed { bodies, ..self }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         self.manifest.bytes()
     }
@@ -936,4 +944,24 @@ async fn plain_http_is_served_on_loopback_only() {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let error = registry::serve(options, listener, std::future::pending()).await.unwrap_err().to_string();
     assert!(error.contains("is not loopback") && error.contains("behind_proxy"), "{error}");
+}
+
+/// A weighted composite has a score and nothing to count: the series is the score, and of two sites it lies between theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_score_that_is_no_fraction_is_shown_as_it_was_reported() {
+    let network = Network::start(vec![proportion()]).await;
+    for (name, score) in [("north", "0.61"), ("south", "0.745")] {
+        let site = network.join(name, name).await;
+        let group = json!({ "measureScore": { "value": score.parse::<f64>().unwrap() } });
+        let feed = Feed::first(name, &[1]).with(vec![measure_report(name, &key(1), "increase", "composite", group)]);
+        assert_eq!(deliver(&network, &site, &feed).await.status, 200, "{name}");
+    }
+    let points: Vec<_> = network.points().await.iter().map(|point| (point["numerator"].clone(), point["value"].clone())).collect();
+    assert_eq!(points, [(Value::Null, json!(61.0)), (Value::Null, json!(74.5))]);
+    let board = network.get("/").await.text;
+    assert!(board.contains("61.0\u{202f}% to 74.5\u{202f}% in Jan 2024, 2 sites"), "{board}");
+    let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
+    assert!(history.contains("score 0.61"), "{history}");
+    let north = network.get("/measures/remission/sites/north").await.text;
+    assert!(north.contains("61.0\u{202f}% in Jan 2024") && !north.contains("– of –"), "{north}");
 }

@@ -12,7 +12,7 @@ use crate::config::measures::{self, Loaded};
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts, Reporter};
-use crate::measure::{Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
 use crate::source::folder::{self, Bad, Dataset, Patient};
 
 /// Most threads.
@@ -27,7 +27,8 @@ const BAD_SHOWN_MAX: usize = 20;
 /// Measures over data on disk
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Measure folder (with `measure.yaml`), or a FHIR Bundle or folder with Measure, Library and ValueSet resources; .gz and .zst too
+    /// Measure folder (with `measure.yaml`), or a FHIR Bundle or folder with Measure, Library and ValueSet resources; .gz and .zst
+    /// too; a composite together with its components
     #[arg(long = "measure", required = true, num_args = 1.., value_name = "PATH")]
     measures: Vec<PathBuf>,
     /// NDJSON file, Bulk Data folder, Bundle file, or a folder of either; .gz and .zst too
@@ -271,8 +272,8 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
             *found.errors.entry("resources name a patient of whom there is no Patient resource".to_owned()).or_default() += 1;
             continue;
         }
-        for (index, run) in runs.iter().enumerate() {
-            for (period, result) in run.evaluate(&record).into_iter().enumerate() {
+        for (index, results) in measure::evaluate(runs, &record).into_iter().enumerate() {
+            for (period, result) in results.into_iter().enumerate() {
                 let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };
                 match result {
                     Ok(result) => {

@@ -1,13 +1,14 @@
 //! `watershed measure`: check measures, run their test patients and see what these reach, explain one patient.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
-use crate::config::measures::{self, Tested};
+use crate::config::measures::{self, Folder, Tested};
 use crate::diagnostic::{self, Diagnostic};
 use crate::measure::Choices;
 
@@ -31,7 +32,7 @@ enum What {
     },
     /// Run the test patients beside measures
     Test {
-        /// Measure folders, or folders of them
+        /// Measure folders, or folders of them; a composite together with what it is composed of
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         /// IANA zone of cases that name none
@@ -57,12 +58,16 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-fn folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut found = Vec::new();
-    for path in paths {
-        found.extend(measures::find(path).map_err(|fault| Failure::diagnostics(&[fault]))?);
+/// Measure folders at or below the paths, each with all measures there, of which it may be composed. What is published has no
+/// test patients and is such a component only.
+fn tested_at(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Folder, Arc<Vec<Folder>>)>, Failure> {
+    let paths = measures_at(paths)?;
+    let all = Arc::new(measures::open_all(&paths).0);
+    let (folders, published): (Vec<_>, Vec<_>) = paths.into_iter().map(|path| (measures::read(&path), path)).partition(|(folder, _)| folder.is_ok());
+    match published.into_iter().next() {
+        Some((Err(fault), _)) if folders.is_empty() => Err(Failure::diagnostics(&[fault])),
+        _ => Ok(folders.into_iter().filter_map(|(folder, path)| Some((path, folder.ok()?, Arc::clone(&all)))).collect()),
     }
-    Ok(found)
 }
 
 /// Measure folders at or below the paths, and the paths that hold published measures.
@@ -79,10 +84,10 @@ fn measures_at(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
-    let folders = measures_at(paths)?;
-    let (loaded, mut found) = measures::load(&folders, value_sets, &Choices::default());
-    for (path, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
-        let Ok(folder) = measures::read(path) else { continue };
+    let paths = measures_at(paths)?;
+    let (loaded, mut found) = measures::load(&paths, value_sets, &Choices::default());
+    let (folders, _) = measures::open_all(&paths);
+    for (folder, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
         for source in &folder.cases {
             found.extend(crate::measure::case::parse(source, measure).1);
         }
@@ -103,9 +108,8 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
     let zone = jiff::tz::TimeZone::get(timezone).map_err(|_| Failure::usage(format!("no time zone is named `{timezone}`")).hint("use an IANA name, as `America/New_York`"))?;
     let mut failed = false;
     let mut shown = Vec::new();
-    for path in folders(paths)? {
-        let folder = measures::read(&path).map_err(|fault| Failure::diagnostics(&[fault]))?;
-        let (tested, found) = measures::test(&folder, &zone);
+    for (path, folder, all) in tested_at(paths)? {
+        let (tested, found) = measures::test(&folder, &all, &zone);
         let Some(tested) = tested else { return Err(Failure::diagnostics(&found)) };
         failed |= tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
         match context.format {

@@ -15,7 +15,7 @@ use crate::cql::Models;
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
-use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, published};
+use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
 use crate::terminology::{self, ValueSet, ValueSets};
 
@@ -130,8 +130,20 @@ pub fn read_value_sets(paths: &[PathBuf]) -> Result<Vec<Arc<SourceFile>>, Diagno
 
 /// Compiles measure folders together with further value sets; everything that is wrong is said at once.
 pub fn load(paths: &[PathBuf], value_sets: &[PathBuf], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
-    let mut found = Vec::new();
-    let mut folders = Vec::new();
+    let (folders, mut found) = open_all(paths);
+    let extra = read_value_sets(value_sets).unwrap_or_else(|fault| {
+        found.push(fault);
+        Vec::new()
+    });
+    let (loaded, more) = compile(&folders, &extra, choices);
+    found.extend(more);
+    let failed = crate::diagnostic::has_errors(&found);
+    (loaded.filter(|_| !failed), found)
+}
+
+/// Reads what all paths hold, in their order; the measures that [`load`] compiles.
+pub fn open_all(paths: &[PathBuf]) -> (Vec<Folder>, Vec<Diagnostic>) {
+    let (mut folders, mut found) = (Vec::new(), Vec::new());
     for path in paths {
         match open(path) {
             Ok((opened, more)) => {
@@ -141,14 +153,14 @@ pub fn load(paths: &[PathBuf], value_sets: &[PathBuf], choices: &Choices) -> (Op
             Err(fault) => found.push(fault),
         }
     }
-    let extra = read_value_sets(value_sets).unwrap_or_else(|fault| {
-        found.push(fault);
-        Vec::new()
-    });
-    let (loaded, more) = compile(&folders, &extra, choices);
-    found.extend(more);
-    let failed = crate::diagnostic::has_errors(&found);
-    (loaded.filter(|_| !failed), found)
+    (folders, found)
+}
+
+/// A folder alone, or, of a composite, together with those that may hold its components; itself first.
+pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
+    let is_composite = definition::parse(&folder.files.definition).0.is_some_and(|definition| definition.is_composite());
+    let others = all.iter().filter(|other| is_composite && other.files.definition.name != folder.files.definition.name);
+    std::iter::once(folder).chain(others).cloned().collect()
 }
 
 /// Compiles folders whose texts have been read.
@@ -175,17 +187,15 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         }
     }
     let models = Models::default();
-    let mut measures = Vec::new();
-    for folder in folders {
-        let (measure, more) = measure::compile(&folder.files, &sets, choices, &models);
-        // A value set whose file has a fault of its own is not missing as well.
-        let follows = |finding: &Diagnostic| {
-            let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
-            url.is_some_and(|url| broken.iter().any(|source| source.text.contains(url)))
-        };
-        found.extend(more.into_iter().filter(|finding| !follows(finding)));
-        measures.extend(measure);
-    }
+    let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
+    let (compiled, more) = measure::compile(&files, &sets, choices, &models);
+    // A value set whose file has a fault of its own is not missing as well.
+    let follows = |finding: &Diagnostic| {
+        let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
+        url.is_some_and(|url| broken.iter().any(|source| source.text.contains(url)))
+    };
+    found.extend(more.into_iter().filter(|finding| !follows(finding)));
+    let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
     if choices.missing_value_sets == MissingValueSets::Warn {
         measures.iter().for_each(|measure| add_missing(&mut sets, measure));
     }
@@ -237,9 +247,9 @@ pub struct Tested {
     pub coverage: Coverage,
 }
 
-/// Runs the cases of a folder; `None` when measure or cases are wrong.
-pub fn test(folder: &Folder, zone: &jiff::tz::TimeZone) -> (Option<Tested>, Vec<Diagnostic>) {
-    let folders = std::slice::from_ref(folder);
+/// Runs the cases of a folder, whose components are among `all`; `None` when measure or cases are wrong.
+pub fn test(folder: &Folder, all: &[Folder], zone: &jiff::tz::TimeZone) -> (Option<Tested>, Vec<Diagnostic>) {
+    let folders = &together(folder, all);
     let (loaded, mut found) = compile(folders, &[], &Choices::default());
     let Some(loaded) = loaded else { return (None, found) };
     let Some(measure) = loaded.measures.first() else { return (None, found) };

@@ -197,9 +197,12 @@ impl Reader {
     /// The test patients beside the measures that could be compiled; each by itself, so that a wrong one hides no other.
     fn cases(&mut self, site: &Loaded<Site>) {
         let value_sets: Vec<PathBuf> = site.value.measures.value_sets.iter().map(|path| site.path(path)).filter(|path| path.exists()).collect();
-        for path in site.value.measures.folders.iter().map(|folder| site.path(folder)) {
-            let (Ok(folder), (Some(loaded), _)) = (measures::read(&path), measures::load(std::slice::from_ref(&path), &value_sets, &Choices::default())) else { continue };
-            let cases = loaded.measures.iter().flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+        let paths: Vec<PathBuf> = site.value.measures.folders.iter().map(|folder| site.path(folder)).collect();
+        let (folders, _) = measures::open_all(&paths);
+        let value_sets = measures::read_value_sets(&value_sets).unwrap_or_default();
+        for folder in &folders {
+            let (Some(loaded), _) = measures::compile(&measures::together(folder, &folders), &value_sets, &Choices::default()) else { continue };
+            let cases = loaded.measures.iter().take(1).flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
             self.findings.extend(cases);
         }
     }

@@ -1,10 +1,12 @@
 //! A measure compiled: its definition joined to its CQL, and one patient's record to populations.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
+use super::composite;
 use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
 use super::period::Period;
 use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
@@ -14,7 +16,7 @@ use crate::cql::evaluate::observe::Observed;
 use crate::cql::interval::{Interval, Point};
 use crate::cql::value::{ClassId, Value};
 use crate::cql::{DefineId, Environment, EvaluationError, FunctionId, Program, Session};
-use crate::fhir::record::{NodeId, Record};
+use crate::fhir::record::{NodeId, Record, Shape};
 use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
 
@@ -42,6 +44,10 @@ pub struct Measure {
     pub shown_parameters: BTreeMap<String, String>,
     /// SHA-256 over the texts it was made from, as hex.
     pub digest: String,
+    /// The measures that its composites are made of; without the components of theirs.
+    pub(super) components: Vec<Measure>,
+    /// Of the supplemental data after its own: the components that have it, and its place there.
+    pub(super) inherited: Vec<Vec<(usize, usize)>>,
 }
 
 /// The CQL behind a name of the definition.
@@ -63,6 +69,28 @@ pub(super) struct GroupBinding {
     /// Per population: definition and reason of those for whom the record cannot tell.
     pub(super) unknown: Vec<Vec<(Binding, &'static str)>>,
     pub(super) stratifiers: Vec<StratifierBinding>,
+    /// What a composite is made of, as its shape lists the components.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A group that a composite is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Index of its measure among the components; `None` for another group of the same measure.
+    pub(super) measure: Option<usize>,
+    pub(super) group: usize,
+}
+
+impl GroupBinding {
+    fn is_composite(&self) -> bool {
+        self.shape.composite.is_some()
+    }
+
+    /// The memberships of one patient in the groups that a composite is made of.
+    pub(super) fn of_parts<'r>(&self, own: &'r PatientResult, components: &[&'r PatientResult]) -> Vec<&'r [Membership]> {
+        let found = |part: &Part| part.measure.map_or(Some(own), |at| components.get(at).copied())?.groups.get(part.group);
+        self.parts.iter().map(|part| found(part).map_or(&[][..], |group| group.memberships.as_slice())).collect()
+    }
 }
 
 /// One stratifier with its CQL.
@@ -91,12 +119,52 @@ pub struct Run<'m> {
     /// The measure.
     pub measure: &'m Measure,
     environments: Vec<(Period, Environment)>,
+    components: Vec<Run<'m>>,
+}
+
+/// What a measure found in one patient. An error names the place in the CQL and nothing of the patient.
+pub type Evaluated = Result<PatientResult, EvaluationError>;
+
+/// One patient over all measures, and of each over all periods; the runs are over the same periods in the same setting. What
+/// a composite shares with a measure that is asked for itself is evaluated once.
+pub fn evaluate(runs: &[Run<'_>], record: &Record) -> Vec<Vec<Evaluated>> {
+    let mut all: Vec<Vec<Evaluated>> = runs.iter().map(|run| run.own(record)).collect();
+    let mut composed = Vec::new();
+    for (index, run) in runs.iter().enumerate().filter(|(_, run)| run.measure.bindings.iter().any(GroupBinding::is_composite)) {
+        let found = |component: &Run<'_>| {
+            let same = runs.iter().position(|run| run.measure.digest == component.measure.digest);
+            same.and_then(|at| all.get(at))
+                .map_or_else(|| Cow::Owned(component.own(record)), |found| Cow::Borrowed(found.as_slice()))
+        };
+        let components: Vec<Cow<'_, [Evaluated]>> = run.components.iter().map(found).collect();
+        let periods = run.environments.iter().zip(all.get(index).into_iter().flatten()).enumerate();
+        let results = periods.map(|(period, ((_, environment), own))| run.compose(record, environment, own, components.iter().filter_map(|found| found.get(period))));
+        composed.push((index, results.collect()));
+    }
+    for (index, results) in composed {
+        if let Some(place) = all.get_mut(index) {
+            *place = results;
+        }
+    }
+    all
 }
 
 impl Measure {
-    /// The compiled CQL: data requirements and shape of the scan.
+    /// Its own compiled CQL: data requirements and shape of the scan.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Its own CQL, and that of the measures that it is composed of.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        std::iter::once(&*self.program).chain(self.components.iter().map(|component| &*component.program))
+    }
+
+    /// What to keep of each resource for any of these.
+    pub fn shape(&self) -> Shape {
+        let mut shape = Shape::default();
+        self.programs().for_each(|program| shape.merge(program.shape()));
+        shape
     }
 
     /// Prepares the measure for these periods.
@@ -106,7 +174,8 @@ impl Measure {
             parameters.insert(MEASUREMENT_PERIOD.to_owned(), interval(period));
             Environment { parameters, now: setting.now, zone: setting.zone.clone(), value_sets: setting.value_sets.clone(), units: setting.units.clone() }
         };
-        Run { measure: self, environments: periods.iter().map(|period| (*period, environment(period))).collect() }
+        let environments = periods.iter().map(|period| (*period, environment(period))).collect();
+        Run { measure: self, environments, components: self.components.iter().map(|component| component.over(periods, setting)).collect() }
     }
 }
 
@@ -132,9 +201,20 @@ impl Run<'_> {
         self.environments.iter().map(|(period, _)| *period)
     }
 
-    /// One patient over all periods. An error names the place in the CQL and nothing of the patient.
-    pub fn evaluate(&self, record: &Record) -> Vec<Result<PatientResult, EvaluationError>> {
+    /// One patient over all periods.
+    pub fn evaluate(&self, record: &Record) -> Vec<Evaluated> {
+        evaluate(std::slice::from_ref(self), record).pop().unwrap_or_default()
+    }
+
+    /// The same without its composites.
+    fn own(&self, record: &Record) -> Vec<Evaluated> {
         self.environments.iter().map(|(_, environment)| self.one(record, environment)).collect()
+    }
+
+    /// What the components of a composite, in their order, found in one patient over one period; `None` when there is no such period.
+    pub(super) fn of_components(&self, record: &Record, period: usize) -> Option<Result<Vec<PatientResult>, EvaluationError>> {
+        let one = |run: &Run<'_>| run.environments.get(period).map(|(_, environment)| run.one(record, environment));
+        self.components.iter().map(one).collect::<Option<Vec<_>>>().map(|found| found.into_iter().collect())
     }
 
     /// A session over one period, to ask single definitions; `None` when there is no such period.
@@ -146,8 +226,8 @@ impl Run<'_> {
     /// What each clause comes to for one patient and period, in the populations and in every definition beside them;
     /// `None` when there is no such period. What fails is not seen: its error is the evaluation's to tell.
     pub fn observe(&self, record: &Record, period: usize) -> Option<Observed> {
-        let session = self.session(record, period)?.collecting_messages().observing();
-        let mut patient = Patient { measure: self.measure, session, events: BTreeMap::new() };
+        let session = self.session(record, period)?.observing();
+        let mut patient = Patient::new(self.measure, session);
         for binding in &self.measure.bindings {
             let _ = patient.group(binding);
         }
@@ -157,19 +237,31 @@ impl Run<'_> {
         Some(patient.session.observed().clone())
     }
 
-    fn one(&self, record: &Record, environment: &Environment) -> Result<PatientResult, EvaluationError> {
-        let session = Session::new(&self.measure.program, environment, record).collecting_messages();
-        let mut patient = Patient { measure: self.measure, session, events: BTreeMap::new() };
-        let mut result = PatientResult::default();
-        for binding in &self.measure.bindings {
-            result.groups.push(patient.group(binding)?);
-        }
-        let counted = result.groups.iter().any(|group| !group.is_empty());
-        for define in &self.measure.supplements {
-            let value = if counted { patient.session.evaluate(*define)? } else { Value::Null };
-            result.supplements.push(patient.render(&value, 0).filter(|text| !text.is_empty()));
-        }
+    fn one(&self, record: &Record, environment: &Environment) -> Evaluated {
+        let mut patient = Patient::new(self.measure, Session::new(&self.measure.program, environment, record));
+        let groups = self.measure.bindings.iter().map(|binding| patient.group(binding)).collect::<Result<_, _>>()?;
+        let mut result = PatientResult { groups, ..PatientResult::default() };
+        result.supplements = patient.supplements(result.is_counted())?;
         result.messages.clone_from(patient.session.messages());
+        Ok(result)
+    }
+
+    /// Adds the composites to what was found without them.
+    fn compose<'r>(&self, record: &Record, environment: &Environment, own: &Evaluated, components: impl Iterator<Item = &'r Evaluated>) -> Evaluated {
+        let own = own.as_ref().map_err(EvaluationError::clone)?;
+        let components = components.map(Result::as_ref).collect::<Result<Vec<&PatientResult>, _>>().map_err(EvaluationError::clone)?;
+        let mut patient = Patient::new(self.measure, Session::new(&self.measure.program, environment, record));
+        let mut result = own.clone();
+        for (binding, group) in self.measure.bindings.iter().zip(&mut result.groups).filter(|(binding, _)| binding.is_composite()) {
+            let memberships = composite::memberships(&binding.shape, &binding.of_parts(own, &components));
+            *group = GroupResult { strata: patient.strata(binding, &memberships)?, memberships };
+        }
+        if result.is_counted() && !own.is_counted() {
+            result.supplements = patient.supplements(true)?;
+        }
+        let value = |(component, index): &(usize, usize)| components.get(*component)?.supplements.get(*index)?.clone();
+        result.supplements.extend(self.measure.inherited.iter().map(|sources| sources.iter().find_map(value)));
+        result.messages.extend(components.iter().flat_map(|found| &found.messages).chain(patient.session.messages()).cloned());
         Ok(result)
     }
 }
@@ -182,8 +274,26 @@ struct Patient<'a> {
     events: BTreeMap<Member, Value>,
 }
 
-impl Patient<'_> {
+impl<'a> Patient<'a> {
+    fn new(measure: &'a Measure, session: Session<'a>) -> Patient<'a> {
+        Patient { measure, session: session.collecting_messages(), events: BTreeMap::new() }
+    }
+
+    /// The supplemental data of a patient who is counted.
+    fn supplements(&mut self, counted: bool) -> Result<Vec<Option<String>>, EvaluationError> {
+        let mut found = Vec::new();
+        for define in &self.measure.supplements {
+            let value = if counted { self.session.evaluate(*define)? } else { Value::Null };
+            found.push(self.render(&value, 0).filter(|text| !text.is_empty()));
+        }
+        Ok(found)
+    }
+
+    /// A group; nothing yet for a composite.
     fn group(&mut self, binding: &GroupBinding) -> Result<GroupResult, EvaluationError> {
+        if binding.is_composite() {
+            return Ok(GroupResult::default());
+        }
         let slots = &binding.shape.slots;
         let mut criteria = Criteria::none(slots.len());
         let initial = |slot: &population::Slot| slot.code == PopulationCode::InitialPopulation;
@@ -289,7 +399,10 @@ impl Patient<'_> {
                 // Nobody to divide.
             } else if stratifier.kind == StratifierKind::Criteria {
                 if let Some(criterion) = stratifier.components.first() {
-                    strata.insert(vec!["true".to_owned()], Some(self.members(*criterion, binding.counts_patients)?.0));
+                    let members = self.members(*criterion, binding.counts_patients)?.0;
+                    if !binding.is_composite() || !members.is_empty() {
+                        strata.insert(vec!["true".to_owned()], Some(members).filter(|_| !binding.is_composite()));
+                    }
                 }
             } else if of_patient {
                 strata.insert(self.stratum(stratifier, &Member::new())?, None);

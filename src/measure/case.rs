@@ -1,12 +1,13 @@
 //! Test patients beside a measure and the populations expected of them.
 //!
 //! A case is one YAML file: FHIR resources in short (the patient's reference is filled in), and per period the expected
-//! count of every population - one that is not named must be empty - or `cannot tell`. [`Coverage`] says which
-//! definitions the cases together have seen both ways.
+//! count of every population - one that is not named must be empty - or `cannot tell`; the score too, where it is given.
+//! [`Coverage`] says which definitions the cases together have seen both ways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rust_decimal::{Decimal, RoundingStrategy};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_saphyr::Spanned;
@@ -14,12 +15,12 @@ use serde_saphyr::Spanned;
 use super::calculate::{Measure, Setting};
 use super::definition::{explain, locate};
 use super::period::Period;
-use super::population::Membership;
+use super::population::{self, Membership, Tallies};
 use super::result::{GroupResult, PatientResult};
-use crate::cql::DefineId;
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
+use crate::cql::{DefineId, Program};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
 use crate::fhir::record::Record;
 
@@ -55,6 +56,9 @@ struct ExpectText {
     group: Option<Spanned<String>>,
     #[serde(default)]
     populations: BTreeMap<String, Expected>,
+    /// The score of this patient alone, without a rate's multiplier.
+    #[serde(default)]
+    score: Option<f64>,
     /// Stratifier to the strata the patient is in.
     #[serde(default)]
     strata: BTreeMap<String, Vec<String>>,
@@ -104,6 +108,8 @@ pub struct Expectation {
     pub group: usize,
     /// Per population id: (members or sum, cannot tell).
     pub populations: BTreeMap<String, (u64, u64)>,
+    /// The score, where the case names one.
+    pub score: Option<Decimal>,
     /// Stratifier to strata, where the case names any.
     pub strata: BTreeMap<String, BTreeSet<String>>,
 }
@@ -198,7 +204,8 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
         populations.insert(id.clone(), pair);
     }
     let strata = text.strata.iter().map(|(id, strata)| (id.clone(), strata.iter().cloned().collect())).collect();
-    Some(Expectation { period, group, populations, strata })
+    let score = text.score.and_then(|score| score.to_string().parse().ok());
+    Some(Expectation { period, group, populations, score, strata })
 }
 
 /// The resources as JSON lines, the patient's reference filled in.
@@ -217,7 +224,7 @@ fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, measure: &Measure, foun
             found.push(Diagnostic::error(format!("resource {number} has no resourceType")).at(start.first("resources")));
             continue;
         };
-        let known = || measure.program().resource_types();
+        let known = || measure.programs().flat_map(Program::resource_types);
         if known().next().is_some() && !known().any(|name| name == resource_type) {
             let mut finding = Diagnostic::error(format!("FHIR has no resource type `{resource_type}`")).at(start.first(&resource_type));
             finding.help = crate::diagnostic::nearest(&resource_type, known()).map(|near| format!("did you mean `{near}`?"));
@@ -267,7 +274,7 @@ pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Cov
     if let Some(zone) = case.zone.as_deref().and_then(|zone| jiff::tz::TimeZone::get(zone).ok()) {
         setting.zone = zone;
     }
-    let (record, bad) = Record::read(measure.program().shape(), case.lines.iter().map(Vec::as_slice));
+    let (record, bad) = Record::read(&measure.shape(), case.lines.iter().map(Vec::as_slice));
     let periods: Vec<Period> = case.expectations.iter().map(|one| one.period).collect();
     let run = measure.over(&periods, &setting);
     let mut mismatches = Vec::new();
@@ -324,14 +331,27 @@ fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure,
         }
     };
     for (index, population) in group.populations.iter().enumerate() {
-        let (count, unknown) = expectation.populations.get(population.id()).copied().unwrap_or_default();
+        let expected = expectation.populations.get(population.id()).copied();
+        // What a linear composite observes of a patient is the patient's score.
+        if expected.is_none() && population.aggregate.is_some() && group.composite.is_some() {
+            continue;
+        }
+        let (count, unknown) = expected.unwrap_or_default();
         let none = Membership::default();
         let membership = found.memberships.get(index).unwrap_or(&none);
         let count_found = match population.aggregate {
-            Some(_) => membership.observed.values().sum::<rust_decimal::Decimal>().normalize().to_string(),
+            Some(_) => membership.observed.values().sum::<Decimal>().normalize().to_string(),
             None => membership.members.len().to_string(),
         };
         push(population.id(), words(&count.to_string(), unknown), words(&count_found, membership.unknown.len() as u64));
+    }
+    if let Some(expected) = expectation.score {
+        let mut tallies = Tallies::new(found.memberships.len());
+        tallies.add(&found.memberships, None);
+        let score = population::score(&group.shape(measure.definition.scoring), &tallies).value;
+        // As many digits count as the case has.
+        let shown = score.map_or_else(|| "none".to_owned(), |score| score.round_dp_with_strategy(expected.scale(), RoundingStrategy::MidpointAwayFromZero).normalize().to_string());
+        push("score", expected.normalize().to_string(), shown);
     }
     for (id, expected) in &expectation.strata {
         let place = group.stratifiers.iter().position(|stratifier| stratifier.id.value == *id);

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, StratifierBinding};
+use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, Part, StratifierBinding};
+use super::composite::resolve::{self, Candidate, Place};
 use super::definition::{self, Definition, Group, Population, StratifierKind, Text, locate};
-use super::population::PopulationCode;
+use super::population::{PopulationCode, Scoring};
 use super::published;
 use crate::cql::model::Models;
 use crate::cql::types::Type;
@@ -58,23 +59,40 @@ pub struct Choices {
     pub logic: Logic,
 }
 
-/// Compiles one measure; `None` when anything is wrong that would change a number.
-pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Option<Measure>, Vec<Diagnostic>) {
-    let read = if published::is_published(&files.definition) { published::definition } else { definition::parse };
-    let (definition, mut found) = read(&files.definition);
-    let Some(mut definition) = definition else { return (None, found) };
-    let Some(program) = program(files, &definition, choices.logic, models, &mut found) else { return (None, found) };
+/// Compiles measures that are loaded together, so that one can be composed of others. One for each, `None` when anything is
+/// wrong with it that would change a number.
+pub fn compile(all: &[&Files], value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Vec<Option<Measure>>, Vec<Diagnostic>) {
+    let read = |files: &&Files| if published::is_published(&files.definition) { published::definition(&files.definition) } else { definition::parse(&files.definition) };
+    let (definitions, mut findings): (Vec<Option<Definition>>, Vec<Vec<Diagnostic>>) = all.iter().map(read).unzip();
+    let candidates: Vec<Option<Candidate<'_>>> = definitions.iter().map(|definition| definition.as_ref().map(Candidate::of)).collect();
+    let mut compiled = Vec::new();
+    let mut composed = Vec::new();
+    for (index, ((files, definition), found)) in all.iter().zip(&definitions).zip(&mut findings).enumerate() {
+        let mut groups = candidates.get(index).and_then(Option::as_ref).map(|own| own.groups.clone()).unwrap_or_default();
+        let (places, more) = resolve::resolve(&files.definition, index, &candidates, &mut groups);
+        found.extend(more);
+        compiled.push(definition.clone().and_then(|definition| one(files, definition, groups, value_sets, choices, models, found)));
+        composed.push(places);
+    }
+    let mut found: Vec<Diagnostic> = findings.into_iter().flatten().collect();
+    found.extend(unknown_choices(choices, &compiled));
+    (compose(compiled, &composed), found)
+}
+
+/// One measure without the components of its composite groups.
+fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets: &ValueSets, choices: &Choices, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Measure> {
+    let program = program(files, &definition, choices.logic, models, found)?;
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
-    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found, mismatched: Vec::new() };
+    let before = std::mem::take(found);
+    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found: before, mismatched: Vec::new() };
     linker.value_sets(value_sets, choices.missing_value_sets);
     let (parameters, shown_parameters) = linker.parameters(choices);
-    let groups = definition.all_groups();
     let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
     let supplements: Vec<_> = linker.supplements();
-    let found = linker.found;
-    if diagnostic::has_errors(&found) {
-        return (None, found);
+    *found = linker.found;
+    if diagnostic::has_errors(found) {
+        return None;
     }
     let mut kept = supplements.iter().map(Option::is_some);
     definition.supplemental_data.retain(|_| kept.next().unwrap_or(false));
@@ -82,7 +100,7 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
         Binding::Define(define) => Some(define),
         Binding::Function(_) => None,
     });
-    let measure = Measure {
+    Some(Measure {
         groups,
         bindings: bindings.into_iter().flatten().collect(),
         supplements: supplements.collect(),
@@ -91,15 +109,79 @@ pub fn compile(files: &Files, value_sets: &ValueSets, choices: &Choices, models:
         shown_parameters,
         digest: digest(files),
         definition,
+        components: Vec::new(),
+        inherited: Vec::new(),
+    })
+}
+
+/// Gives composites the measures that they are made of; places are by measure and group. A composite of a measure that is
+/// wrong is wrong too, and the reason has been said.
+fn compose(compiled: Vec<Option<Measure>>, places: &[Vec<Vec<Place>>]) -> Vec<Option<Measure>> {
+    let attach = |(own, places): (usize, &Vec<Vec<Place>>)| {
+        let mut measure = compiled.get(own)?.clone()?;
+        let mut distinct: Vec<usize> = places.iter().flatten().map(|place| place.measure).filter(|index| *index != own).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        for (binding, places) in measure.bindings.iter_mut().zip(places) {
+            let part = |place: &Place| Part { measure: distinct.iter().position(|index| *index == place.measure), group: place.group };
+            binding.parts = places.iter().map(part).collect();
+        }
+        let components = distinct.iter().map(|index| compiled.get(*index)?.clone()).collect::<Option<Vec<_>>>()?;
+        inherit(&mut measure, &components);
+        let digests: Vec<&str> = components.iter().map(|component| component.digest.as_str()).collect();
+        if !digests.is_empty() {
+            measure.digest = digest_of(std::iter::once(measure.digest.as_str()).chain(digests));
+        }
+        measure.components = components;
+        Some(measure)
     };
-    (Some(measure), found)
+    places.iter().enumerate().map(attach).collect()
+}
+
+/// A composite has the supplemental data of its components beside its own, each once (Conformance Requirement 5.9).
+fn inherit(measure: &mut Measure, components: &[Measure]) {
+    let own = measure.definition.supplemental_data.len();
+    for (place, component) in components.iter().enumerate() {
+        for (index, datum) in component.definition.supplemental_data.iter().enumerate() {
+            match measure.definition.supplemental_data.iter().position(|known| known.id.value == datum.id.value) {
+                Some(known) => {
+                    let sources = known.checked_sub(own).and_then(|known| measure.inherited.get_mut(known));
+                    sources.into_iter().for_each(|sources| sources.push((place, index)));
+                }
+                None => {
+                    measure.definition.supplemental_data.push(datum.clone());
+                    measure.inherited.push(vec![(place, index)]);
+                }
+            }
+        }
+    }
+}
+
+/// Values that the caller chose for parameters that no measure has; nothing where a measure could not be compiled.
+fn unknown_choices(choices: &Choices, compiled: &[Option<Measure>]) -> Vec<Diagnostic> {
+    let Some(measures) = compiled.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return Vec::new() };
+    let names = || measures.iter().flat_map(|measure| measure.program.parameters()).map(|parameter| &*parameter.name);
+    let unknown = choices.parameters.keys().filter(|name| !names().any(|known| known == name.as_str()));
+    unknown.map(|name| unknown_parameter(name, names())).collect()
+}
+
+fn unknown_parameter<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+    let finding = Diagnostic::error(format!("the CQL has no parameter `{name}`"));
+    match diagnostic::nearest(name, known) {
+        Some(near) => finding.help(format!("did you mean `{near}`?")),
+        None => finding,
+    }
 }
 
 fn digest(files: &Files) -> String {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let mut texts: Vec<&str> = files.cql.iter().chain(&files.libraries).chain(&files.elm).map(|file| file.text.as_str()).collect();
     texts.sort_unstable();
-    for text in std::iter::once(files.definition.text.as_str()).chain(texts) {
+    digest_of(std::iter::once(files.definition.text.as_str()).chain(texts))
+}
+
+fn digest_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for text in texts {
         context.update(&(text.len() as u64).to_be_bytes());
         context.update(text.as_bytes());
     }
@@ -114,6 +196,9 @@ fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models
         let (program, more) = cql::elm::compile(root, shared, models);
         found.extend(more);
         return program;
+    }
+    if files.cql.is_empty() && !definition.has_logic() {
+        return cql::compile(&[], &Libraries::default(), models).0;
     }
     let root = root(files, definition, found)?;
     let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
@@ -133,8 +218,11 @@ fn root(files: &Files, definition: &Definition, found: &mut Vec<Diagnostic>) -> 
         if let [only] = files.cql.as_slice() {
             return Some(only.clone());
         }
-        let message = format!("{} CQL files stand beside the measure, and `library` does not say which", files.cql.len());
-        found.push(Diagnostic::error(message).at(at(&definition.id)).help("add `library: NAME.cql`"));
+        let finding = match files.cql.len() {
+            0 => Diagnostic::error("no CQL file stands beside the measure").help("put the file there whose definitions it names"),
+            many => Diagnostic::error(format!("{many} CQL files stand beside the measure, and `library` does not say which")).help("add `library: NAME.cql`"),
+        };
+        found.push(finding.at(at(&definition.id)));
         return None;
     };
     if let Some(file) = files.cql.iter().find(|file| name_of(file) == wanted.value) {
@@ -194,14 +282,12 @@ impl Linker<'_> {
             let start = self.source.offset(place.line() as usize, place.column() as usize) as u32;
             (name.clone(), parameter.value.value.text(), Location::new(self.source, Span::new(start, start)))
         });
-        let chosen = choices.parameters.iter().map(|(name, text)| (name.clone(), text.clone(), here.clone()));
+        // Of what is chosen for several measures together each takes what it knows.
+        let chosen = choices.parameters.iter().filter(|(name, _)| names.iter().any(|(known, _)| known == *name));
+        let chosen = chosen.map(|(name, text)| (name.clone(), text.clone(), here.clone()));
         for (name, text, at) in of_file.chain(chosen).collect::<Vec<_>>() {
             let Some((_, ty)) = names.iter().find(|(known, _)| *known == name) else {
-                let mut finding = Diagnostic::error(format!("the CQL has no parameter `{name}`")).at(at.last_before(&name));
-                if let Some(near) = diagnostic::nearest(&name, names.iter().map(|(known, _)| known.as_str())) {
-                    finding = finding.help(format!("did you mean `{near}`?"));
-                }
-                self.found.push(finding);
+                self.found.push(unknown_parameter(&name, names.iter().map(|(known, _)| known.as_str())).at(at.last_before(&name)));
                 continue;
             };
             match literal(&text, ty) {
@@ -215,7 +301,7 @@ impl Linker<'_> {
                 }
             }
         }
-        if !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
+        if !self.program.roots().is_empty() && !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
             let text = format!("the CQL has no parameter `{MEASUREMENT_PERIOD}`: every period would give the same numbers");
             self.found.push(Diagnostic::warning(text).at(here));
         }
@@ -224,13 +310,16 @@ impl Linker<'_> {
 
     fn group(&mut self, group: &Group) -> Option<GroupBinding> {
         let written = group.basis.as_ref().unwrap_or(&self.definition.basis);
-        let basis = written.value.as_str();
         if !self.is_counted(written) {
             return None;
         }
+        // What stratifies a composite is the patient, whatever is counted.
+        let is_composite = self.definition.scoring_of(group) == Scoring::Composite;
+        let basis = if is_composite { definition::PATIENT } else { written.value.as_str() };
+        let measured = group.populations.iter().filter(|_| !is_composite);
         let mut populations = Vec::new();
         let mut unknown = Vec::new();
-        for population in &group.populations {
+        for population in measured {
             populations.push(self.population(population, basis));
             let mut doubts = Vec::new();
             for doubt in &population.cannot_tell {
@@ -258,6 +347,7 @@ impl Linker<'_> {
             populations: populations.into_iter().collect::<Option<Vec<_>>>()?,
             unknown,
             stratifiers: stratifiers.into_iter().collect::<Option<Vec<_>>>()?,
+            parts: Vec::new(),
         })
     }
 

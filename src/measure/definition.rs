@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::composite::{Composite, CompositeScoring};
 use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
 
@@ -42,7 +43,7 @@ pub struct Definition {
     /// Where the definition comes from.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Proportion, ratio, continuous variable or cohort.
+    /// Proportion, ratio, continuous variable, cohort or composite.
     pub scoring: Scoring,
     /// `Patient`, or the type of the events counted.
     #[serde(default = "patient")]
@@ -67,7 +68,13 @@ pub struct Definition {
     /// Stratifiers of the only group.
     #[serde(default)]
     pub stratifiers: Vec<Stratifier>,
-    /// Several groups, instead of `populations` and `stratifiers`.
+    /// How the components of the only group become one score.
+    #[serde(default)]
+    pub composite_scoring: Option<CompositeScoring>,
+    /// What the only group is made of.
+    #[serde(default)]
+    pub components: Vec<ComponentMeasure>,
+    /// Several groups, instead of `populations`, `stratifiers` and `components`.
     #[serde(default)]
     pub groups: Vec<Group>,
     /// Further facts counted over the initial population.
@@ -197,11 +204,41 @@ pub struct Group {
     /// What it counts, where it is not what the measure counts.
     #[serde(default)]
     pub basis: Option<Text>,
+    /// Which direction is better, where it is not that of the measure.
+    #[serde(default)]
+    pub improvement: Option<Improvement>,
     /// Its populations, in the order in which reports give them.
+    #[serde(default)]
     pub populations: Vec<Population>,
     /// Its stratifiers.
     #[serde(default)]
     pub stratifiers: Vec<Stratifier>,
+    /// How its components become one score.
+    #[serde(default)]
+    pub composite_scoring: Option<CompositeScoring>,
+    /// What a composite is made of, as it is written.
+    #[serde(default)]
+    pub components: Vec<ComponentMeasure>,
+    /// The same, once the components are found.
+    #[serde(skip)]
+    pub composite: Option<Composite>,
+}
+
+/// One component of a composite: a group of a measure that is loaded together with it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ComponentMeasure {
+    /// Id or canonical URL of the measure.
+    pub measure: Text,
+    /// Its version; the newest that is loaded when left out.
+    #[serde(default)]
+    pub version: Option<Text>,
+    /// Its group; may be left out when there is exactly one.
+    #[serde(default)]
+    pub group: Option<Text>,
+    /// How much its score counts in a weighted composite; 1 when left out.
+    #[serde(default)]
+    pub weight: Option<f64>,
 }
 
 /// One population and the CQL definition that decides it.
@@ -396,6 +433,27 @@ impl Definition {
         group.basis.as_ref().map_or(&self.basis.value, |basis| &basis.value)
     }
 
+    /// The scoring of a group: its own, else the measure's.
+    pub fn scoring_of(&self, group: &Group) -> Scoring {
+        group.scoring.unwrap_or(self.scoring)
+    }
+
+    /// Which direction is better for a group: its own, else the measure's.
+    pub fn improvement_of(&self, group: &Group) -> Improvement {
+        group.improvement.unwrap_or(self.improvement)
+    }
+
+    /// Whether a group of it is made of other groups.
+    pub fn is_composite(&self) -> bool {
+        self.all_groups().iter().any(|group| self.scoring_of(group) == Scoring::Composite)
+    }
+
+    /// Whether it names definitions of a CQL of its own: a composite may do without.
+    pub fn has_logic(&self) -> bool {
+        let of_group = |group: &Group| self.scoring_of(group) != Scoring::Composite || !group.stratifiers.is_empty();
+        self.library.is_some() || !self.supplemental_data.is_empty() || self.all_groups().iter().any(of_group)
+    }
+
     /// The groups, whether written as `groups` or as the only one.
     pub fn all_groups(&self) -> Vec<Group> {
         if !self.groups.is_empty() {
@@ -406,8 +464,12 @@ impl Definition {
             text: None,
             scoring: None,
             basis: None,
+            improvement: None,
             populations: self.populations.clone(),
             stratifiers: self.stratifiers.clone(),
+            composite_scoring: self.composite_scoring,
+            components: self.components.clone(),
+            composite: None,
         }]
     }
 }
@@ -425,7 +487,7 @@ impl Group {
         let scoring = self.scoring.unwrap_or(scoring);
         let place = |id: &str| self.populations.iter().position(|population| population.id() == id);
         let slot = |population: &Population| Slot { code: population.code, of: population.of.as_ref().and_then(|of| place(&of.value)), aggregate: population.aggregate };
-        GroupShape { scoring, slots: self.populations.iter().map(slot).collect() }
+        GroupShape { scoring, slots: self.populations.iter().map(slot).collect(), composite: self.composite.clone() }
     }
 }
 
@@ -509,13 +571,9 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
 
 fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
     let at = || locate(source, &definition.id);
-    let alone = !(definition.populations.is_empty() && definition.stratifiers.is_empty());
-    if alone && !definition.groups.is_empty() {
-        found.push(
-            Diagnostic::error("both `groups` and `populations` are given")
-                .at(at())
-                .help("move `populations` and `stratifiers` into a group"),
-        );
+    let alone = [("populations", definition.populations.is_empty()), ("stratifiers", definition.stratifiers.is_empty()), ("components", definition.components.is_empty())];
+    if let (Some((name, _)), false) = (alone.iter().find(|(_, absent)| !absent), definition.groups.is_empty()) {
+        found.push(Diagnostic::error(format!("both `groups` and `{name}` are given")).at(at()).help(format!("move `{name}` into a group")));
     }
     let groups = definition.all_groups();
     let sizes = groups.iter().flat_map(|group| [group.populations.len(), group.stratifiers.len()]);
@@ -540,12 +598,13 @@ fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
         }
         Scoring::ContinuousVariable => &[(InitialPopulation, 1, 1), (MeasurePopulation, 1, 1), (MeasurePopulationExclusion, 0, 1), (MeasureObservation, 1, 1)],
         Scoring::Cohort => &[(InitialPopulation, 1, 1)],
+        Scoring::Composite => &[],
     }
 }
 
 fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group, found: &mut Vec<Diagnostic>) {
     let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
-    let scoring = group.scoring.unwrap_or(definition.scoring);
+    let scoring = definition.scoring_of(group);
     let needed = needs(scoring);
     for (code, least, most) in needed {
         let count = group.populations.iter().filter(|population| population.code == *code).count();
@@ -556,6 +615,10 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
             let place = locate(source, &surplus.define).last_before(code.code());
             found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(place));
         }
+    }
+    if scoring != Scoring::Composite && (group.composite_scoring.is_some() || !group.components.is_empty()) {
+        let message = format!("a {} has no `components` and no `composite-scoring`", word(scoring));
+        found.push(Diagnostic::error(message).at(at).help("write `scoring: composite`, or remove them"));
     }
     let mut ids = BTreeMap::new();
     for population in &group.populations {
@@ -630,6 +693,7 @@ pub fn word(scoring: Scoring) -> &'static str {
         Scoring::Ratio => "ratio",
         Scoring::ContinuousVariable => "continuous variable",
         Scoring::Cohort => "cohort",
+        Scoring::Composite => "composite",
     }
 }
 

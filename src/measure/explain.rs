@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::calculate::{Binding, Run};
-use super::definition;
+use super::composite::{self, Component, Composite};
+use super::definition::{self, Group};
+use super::population::Membership;
 use super::result::PatientResult;
 use crate::cql::show;
 use crate::cql::typed::{DefineId, Expression, Kind, LibraryId};
@@ -21,6 +23,8 @@ const STEPS_MAX: usize = 2_000;
 /// Most resources that a step names, and characters of a value or of a piece of source that it shows.
 const NAMED_MAX: usize = 5;
 const SHOWN_CHARS_MAX: usize = 100;
+/// Stands for the populations of a composite that has none.
+const COMPOSITE: &str = "composite";
 
 /// Whether the criterion holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,11 @@ pub struct Step {
 pub fn explain(run: &Run<'_>, record: &Record, period: usize, only: Option<&str>) -> Option<Result<Vec<Proof>, EvaluationError>> {
     let session = run.session(record, period)?;
     let result = run.evaluate(record).into_iter().nth(period)?;
-    Some(result.and_then(|result| Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new() }.proofs(run, &result, only)))
+    let components = run.of_components(record, period)?;
+    Some(result.and_then(|result| {
+        let explainer = Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new() };
+        explainer.proofs(run, &result, &components?, only)
+    }))
 }
 
 struct Explainer<'a> {
@@ -84,30 +92,29 @@ struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    fn proofs(mut self, run: &Run<'_>, result: &PatientResult, only: Option<&str>) -> Result<Vec<Proof>, EvaluationError> {
+    fn proofs(mut self, run: &Run<'_>, result: &PatientResult, components: &[PatientResult], only: Option<&str>) -> Result<Vec<Proof>, EvaluationError> {
         let mut proofs = Vec::new();
+        let asked = |code: &str, id: &str| only.is_none_or(|only| only == code || only == id);
         for (group, (binding, found)) in run.measure.groups.iter().zip(run.measure.bindings.iter().zip(&result.groups)) {
+            if let Some(composite) = &binding.shape.composite {
+                let made_of = standings(composite, &binding.of_parts(result, &components.iter().collect::<Vec<_>>()));
+                // A weighted composite has no populations of its own.
+                let whole = Membership { members: found.memberships.iter().flat_map(|one| one.members.clone()).collect(), ..Membership::default() };
+                let own = group.populations.iter().zip(&found.memberships).map(|(population, membership)| (population.code.code(), membership));
+                let shown = if group.populations.is_empty() { vec![(COMPOSITE, &whole)] } else { own.collect() };
+                proofs.extend(
+                    shown
+                        .into_iter()
+                        .filter(|(code, _)| asked(code, code))
+                        .map(|(code, membership)| proof(group, code, code, membership, made_of.clone())),
+                );
+                continue;
+            }
             for ((population, binding), membership) in group.populations.iter().zip(&binding.populations).zip(&found.memberships) {
                 let Binding::Define(define) = binding else { continue };
-                if only.is_some_and(|only| only != population.code.code() && only != population.id()) {
-                    continue;
+                if asked(population.code.code(), population.id()) {
+                    proofs.push(proof(group, population.id(), population.code.code(), membership, self.define(*define, 0)?));
                 }
-                let verdict = match (membership.members.is_empty(), membership.unknown.is_empty()) {
-                    (false, _) => Verdict::Yes,
-                    (true, true) => Verdict::No,
-                    (true, false) => Verdict::Unknown,
-                };
-                let mut unknown: Vec<String> = membership.unknown.values().filter(|reason| *reason != definition::UNDETERMINED).cloned().collect();
-                unknown.dedup();
-                proofs.push(Proof {
-                    group: group.id.value.clone(),
-                    population: population.id().to_owned(),
-                    code: population.code.code(),
-                    verdict,
-                    members: membership.members.len(),
-                    unknown,
-                    step: self.define(*define, 0)?,
-                });
             }
         }
         Ok(proofs)
@@ -228,6 +235,45 @@ impl<'a> Explainer<'a> {
             other => clip(&show::text(other, record)),
         }
     }
+}
+
+fn proof(group: &Group, population: &str, code: &'static str, membership: &Membership, step: Step) -> Proof {
+    let mut unknown: Vec<String> = membership.unknown.values().filter(|reason| *reason != definition::UNDETERMINED).cloned().collect();
+    unknown.dedup();
+    let (population, verdict) = (population.to_owned(), standing(membership));
+    Proof { group: group.id.value.clone(), population, code, verdict, members: membership.members.len(), unknown, step }
+}
+
+fn standing(membership: &Membership) -> Verdict {
+    match (membership.members.is_empty(), membership.unknown.is_empty()) {
+        (false, _) => Verdict::Yes,
+        (true, true) => Verdict::No,
+        (true, false) => Verdict::Unknown,
+    }
+}
+
+/// Where the patient stands in each component; why, the explanation of its own measure says.
+fn standings(composite: &Composite, found: &[&[Membership]]) -> Step {
+    let of_component = |(component, memberships): (&Component, &&[Membership])| {
+        let populations = component.shape.slots.iter().zip(memberships.iter()).map(|(slot, membership)| Step {
+            what: slot.code.code().to_owned(),
+            at: None,
+            value: membership.members.len().to_string(),
+            verdict: Some(standing(membership)),
+            because: Vec::new(),
+        });
+        let (fulfilled, eligible) = composite::fulfilled(component, memberships);
+        let turned = if component.reversed { ", which improves the other way" } else { "" };
+        Step {
+            what: format!("{} {}{turned}", component.measure, component.group),
+            at: None,
+            value: format!("{fulfilled} of {eligible}"),
+            verdict: (eligible > 0).then_some(if fulfilled == eligible { Verdict::Yes } else { Verdict::No }),
+            because: populations.collect(),
+        }
+    };
+    let because: Vec<Step> = composite.components.iter().zip(found).map(of_component).collect();
+    Step { what: composite.method.code().to_owned(), at: None, value: format!("{} components", because.len()), verdict: None, because }
 }
 
 fn verdict(value: &Value) -> Option<Verdict> {

@@ -9,6 +9,7 @@
 //! `DENEXCEP = D ∖ DENEX ∖ N ∩ e`; score `|N ∖ NUMEX| / |D ∖ DENEX ∖ DENEXCEP|`.
 //! Ratio: numerator and denominator each from its own initial population, independently.
 //! Continuous variable: an aggregate of one observation per member of `MP ∖ MPEX`.
+//! Composite: [`super::composite`].
 //!
 //! Beside the official answer (unknown is false) every population counts the members for which the
 //! record cannot tell, by reason.
@@ -17,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+
+use super::composite::{self, Composite};
 
 /// Digits after the point of a score that does not divide evenly.
 const SCORE_DIGITS: u32 = 12;
@@ -33,6 +36,8 @@ pub enum Scoring {
     ContinuousVariable,
     /// A count of members and nothing else.
     Cohort,
+    /// Made of groups of other measures, its components.
+    Composite,
 }
 
 /// The populations a measure can have, in the guide's order.
@@ -151,6 +156,8 @@ pub struct GroupShape {
     pub scoring: Scoring,
     /// Its populations.
     pub slots: Vec<Slot>,
+    /// What a composite is made of.
+    pub composite: Option<Composite>,
 }
 
 /// A member of a population within one patient: the patient (empty key) or an event's key.
@@ -196,6 +203,7 @@ pub struct Membership {
 /// let shape = GroupShape {
 ///     scoring: Scoring::Proportion,
 ///     slots: vec![slot(PopulationCode::InitialPopulation, None), slot(PopulationCode::Denominator, Some(0)), slot(PopulationCode::Numerator, Some(0))],
+///     composite: None,
 /// };
 /// let mut patient = Criteria::none(3);
 /// for index in [0, 2] {
@@ -441,37 +449,51 @@ impl Tallies {
 /// The two numbers a score is made of, and the score before any multiplier.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Score {
-    /// Members of the numerator that count, or the aggregate of their observations.
-    pub numerator: Decimal,
-    /// Members of the denominator that count, or the aggregate of their observations.
-    pub denominator: Decimal,
+    /// Members of the numerator that count, or the aggregate of their observations; `None` where the score is no fraction.
+    pub numerator: Option<Decimal>,
+    /// Members of the denominator that count, or the aggregate of their observations; the members observed of a continuous
+    /// variable; `None` where nothing of the kind is counted.
+    pub denominator: Option<Decimal>,
     /// The score; `None` when the denominator is zero, nothing was observed, or for a cohort.
     pub value: Option<Decimal>,
 }
 
-/// The score of a group or stratum. For a continuous variable `numerator` is the aggregate and
-/// `denominator` the number of members observed; for a cohort `numerator` is the initial population.
+impl Score {
+    /// One number by another.
+    pub(super) fn fraction(numerator: Decimal, denominator: Decimal) -> Score {
+        Score { numerator: Some(numerator), denominator: Some(denominator), value: divide(numerator, denominator) }
+    }
+
+    /// The score by a multiplier, rounded once.
+    pub fn scaled(&self, multiplier: u32) -> Option<Decimal> {
+        match (self.numerator, self.denominator) {
+            (Some(numerator), Some(denominator)) => divide(numerator.checked_mul(multiplier.into())?, denominator),
+            _ => self.value?.checked_mul(multiplier.into()),
+        }
+    }
+}
+
+/// The score of a group or stratum. For a cohort `numerator` is the initial population.
 pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
     let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
     let scored = |code| tally(code).map_or(Decimal::ZERO, |found| Decimal::from(found.scored));
     match shape.scoring {
         Scoring::Cohort => {
             let count = tally(PopulationCode::InitialPopulation).map_or(0, |found| found.count);
-            Score { numerator: Decimal::from(count), denominator: Decimal::ZERO, value: None }
+            Score { numerator: Some(Decimal::from(count)), ..Score::default() }
         }
         Scoring::ContinuousVariable => {
-            let aggregate = observation(shape, tallies, PopulationCode::MeasurePopulation);
             let denominator = scored(PopulationCode::MeasurePopulation);
-            Score { numerator: aggregate.flatten().unwrap_or_default(), denominator, value: aggregate.flatten() }
+            Score { denominator: Some(denominator), value: observation(shape, tallies, PopulationCode::MeasurePopulation).flatten(), ..Score::default() }
         }
         Scoring::Proportion | Scoring::Ratio => {
             let side = |code| match observation(shape, tallies, code) {
                 Some(aggregate) => aggregate.unwrap_or_default(),
                 None => scored(code),
             };
-            let (numerator, denominator) = (side(PopulationCode::Numerator), side(PopulationCode::Denominator));
-            Score { numerator, denominator, value: divide(numerator, denominator) }
+            Score::fraction(side(PopulationCode::Numerator), side(PopulationCode::Denominator))
         }
+        Scoring::Composite => composite::score(shape, tallies),
     }
 }
 
@@ -484,9 +506,10 @@ fn observation(shape: &GroupShape, tallies: &Tallies, code: PopulationCode) -> O
     })
 }
 
-/// How far the score could move if every unknown were known: (lowest, highest). Only for a proportion.
+/// How far the score could move if every unknown were known: (lowest, highest). Only for a proportion, and for a composite
+/// that counts as one.
 pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal)> {
-    if shape.scoring != Scoring::Proportion {
+    if shape.scoring != Scoring::Proportion && !shape.composite.as_ref().is_some_and(Composite::has_bounds) {
         return None;
     }
     let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));

@@ -2,7 +2,8 @@
 //!
 //! The Measure becomes the same [`Definition`] that `measure.yaml` gives. Extensions are those of the Quality Measure
 //! guide (cqfmeasures): scoring, population basis and improvement of a group, aggregate method and criteria reference of
-//! an observation; on the Measure itself where a group has none.
+//! an observation, component and composite scoring of a composite group, group and weight of a component; on the Measure
+//! itself where a group has none. A composite Measure without a composite group is one.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use super::compile::Files;
-use super::definition::{Definition, Group, Improvement, Interval, Plausibility, Population, Status, Stratifier, StratifierKind, Supplement, unwritten};
+use super::composite::CompositeScoring;
+use super::definition::{ComponentMeasure, Definition, Group, Improvement, Interval, Plausibility, Population, Status, Stratifier, StratifierKind, Supplement, unwritten};
 use super::population::{Aggregate, PopulationCode, Scoring};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
 
@@ -20,6 +22,8 @@ const MEASURES: &str = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition";
 /// Content type of CQL text and of ELM in a Library.
 const CQL: &str = "text/cql";
 const ELM: &str = "application/elm+json";
+/// Code of the scoring of a composite.
+const COMPOSITE: &str = "composite";
 /// Stands in the name of a text between its file and the resource that it is of.
 pub const PART: &str = "#ValueSet/";
 /// Most resources of one Bundle.
@@ -145,7 +149,11 @@ fn library(source: &Arc<SourceFile>, found: &mut Vec<Diagnostic>) -> Option<Libr
 /// A Measure with the library it names first, then the rest.
 fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagnostic>) -> Option<Files> {
     let json: Json = serde_json::from_str(&measure.text).ok()?;
-    let Some(canonical) = list(&json, "library").find_map(Json::as_str) else {
+    let canonical = list(&json, "library").find_map(Json::as_str);
+    if canonical.is_none() && is_bare_composite(&json) {
+        return Some(Files { definition: measure.clone(), cql: Vec::new(), libraries: Vec::new(), elm: Vec::new() });
+    }
+    let Some(canonical) = canonical else {
         found.push(Diagnostic::error("the Measure names no `library`").at(start(measure)));
         return None;
     };
@@ -169,6 +177,13 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
         libraries: others().filter_map(|library| library.cql.clone()).collect(),
         elm: std::iter::once(root).chain(others()).filter_map(|library| library.elm.clone()).collect(),
     })
+}
+
+/// A composite that names no expression, and so needs no library.
+fn is_bare_composite(json: &Json) -> bool {
+    let of_group = |name| list(json, "group").flat_map(move |group| list(group, name)).next().is_none();
+    let composite = scoring_code(json).into_iter().chain(list(json, "group").filter_map(scoring_code)).any(|code| code == COMPOSITE);
+    composite && of_group("population") && of_group("stratifier") && list(json, "supplementalData").next().is_none()
 }
 
 /// Reads a FHIR Measure; `None` when it cannot be used.
@@ -196,7 +211,10 @@ impl Reader<'_> {
     fn measure(&mut self, json: &Json) -> Option<Definition> {
         let id = text(json, "id").or(text(json, "name")).unwrap_or("measure");
         let own = scoring_code(json);
-        let groups: Vec<Group> = list(json, "group").enumerate().filter_map(|(index, group)| self.group(json, group, index)).collect();
+        let mut groups: Vec<Group> = list(json, "group").enumerate().filter_map(|(index, group)| self.group(json, group, index)).collect();
+        if own == Some(COMPOSITE) && !groups.iter().any(|group| group.scoring == Some(Scoring::Composite)) {
+            groups.extend(self.group(json, &Json::Null, groups.len()));
+        }
         if groups.is_empty() {
             self.error("the Measure has no `group`: nothing would be counted");
         }
@@ -230,8 +248,10 @@ impl Reader<'_> {
             parameters: Default::default(),
             populations: Vec::new(),
             stratifiers: Vec::new(),
+            composite_scoring: None,
+            components: Vec::new(),
             groups,
-            supplemental_data: list(json, "supplementalData").enumerate().filter_map(supplement).collect(),
+            supplemental_data: list(json, "supplementalData").filter_map(supplement).collect(),
             plausibility: Plausibility::default(),
             chart: None,
         })
@@ -243,11 +263,48 @@ impl Reader<'_> {
             "ratio" => Some(Scoring::Ratio),
             "continuous-variable" => Some(Scoring::ContinuousVariable),
             "cohort" => Some(Scoring::Cohort),
+            COMPOSITE => Some(Scoring::Composite),
             other => {
-                self.error(format!("scoring `{other}` is not known; expected proportion, ratio, continuous-variable or cohort"));
+                self.error(format!("scoring `{other}` is not known; expected proportion, ratio, continuous-variable, cohort or composite"));
                 None
             }
         }
+    }
+
+    /// How a composite group is scored, and what it is made of: as the group says, else as the Measure says.
+    fn composite(&mut self, measure: &Json, json: &Json) -> (Option<CompositeScoring>, Vec<ComponentMeasure>) {
+        let of_group = extension(json, "cqfm-compositeScoring").and_then(|extension| extension.get("valueCodeableConcept"));
+        let code = of_group.or(measure.get("compositeScoring")).and_then(coding);
+        let method = code.and_then(CompositeScoring::of);
+        if let (Some(code), None) = (code, method) {
+            self.error(format!("composite scoring `{code}` is not known; expected {}", CompositeScoring::ALL.map(CompositeScoring::code).join(", ")));
+        }
+        let mut artifacts: Vec<(&Json, &Json)> = extensions(json, "cqfm-component").filter_map(|outer| Some((outer.get("valueRelatedArtifact")?, outer))).collect();
+        if artifacts.is_empty() {
+            artifacts.extend(
+                list(measure, "relatedArtifact")
+                    .filter(|artifact| text(artifact, "type") == Some("composed-of"))
+                    .map(|artifact| (artifact, &Json::Null)),
+            );
+        }
+        let components = artifacts.into_iter().filter_map(|(artifact, outer)| self.component(artifact, outer)).collect();
+        if list(json, "population").next().is_some() {
+            self.error("a composite group has no populations of its own; where the Measure is a composite and the group is not, it needs a cqfm-scoring");
+        }
+        (method, components)
+    }
+
+    /// Group and weight stand on the RelatedArtifact, or on the extension that holds it.
+    fn component(&mut self, artifact: &Json, outer: &Json) -> Option<ComponentMeasure> {
+        let Some(canonical) = text(artifact, "resource") else {
+            self.error("a component has no `resource`: the canonical URL of its Measure");
+            return None;
+        };
+        let (url, version) = canonical.split_once('|').map_or((canonical, None), |(url, version)| (url, Some(version)));
+        let either = |name| extension(artifact, name).or_else(|| extension(outer, name));
+        let group = either("cqfm-groupId").and_then(|extension| text(extension, "valueString").or(text(extension, "valueId")));
+        let weight = either("cqfm-weight").and_then(|extension| extension.get("valueDecimal")?.as_f64());
+        Some(ComponentMeasure { measure: unwritten(url), version: version.map(unwritten), group: group.map(unwritten), weight })
     }
 
     fn group(&mut self, measure: &Json, json: &Json, index: usize) -> Option<Group> {
@@ -256,13 +313,19 @@ impl Reader<'_> {
         let mut populations: Vec<Population> = list(json, "population").filter_map(|population| self.population(population)).collect();
         link(&mut populations);
         let stratifiers = list(json, "stratifier").enumerate().filter_map(|(index, json)| self.stratifier(&id, index, json)).collect();
+        let is_composite = scoring == Some(Scoring::Composite);
+        let (composite_scoring, components) = if is_composite { self.composite(measure, json) } else { (None, Vec::new()) };
         Some(Group {
             text: json.get("code").and_then(|code| text(code, "text")).or(text(json, "description")).map(str::to_owned),
             id: unwritten(&id),
             scoring,
             basis: basis(json).or_else(|| basis(measure)).map(|basis| unwritten(&basis)),
+            improvement: improvement(json),
             populations,
             stratifiers,
+            composite_scoring,
+            components,
+            composite: None,
         })
     }
 
@@ -325,10 +388,9 @@ impl Reader<'_> {
     }
 }
 
-fn supplement((index, json): (usize, &Json)) -> Option<Supplement> {
+fn supplement(json: &Json) -> Option<Supplement> {
     let define = json.get("criteria").and_then(|criteria| text(criteria, "expression"))?;
-    let id = text(json, "id").map_or_else(|| format!("supplement-{}", index + 1), str::to_owned);
-    Some(Supplement { id: unwritten(&id), define: unwritten(define), text: text(json, "description").map(str::to_owned) })
+    Some(Supplement { id: unwritten(text(json, "id").unwrap_or(define)), define: unwritten(define), text: text(json, "description").map(str::to_owned) })
 }
 
 /// Populations refer to each other by id; where there is only one possible target, a missing reference means it.
@@ -349,7 +411,12 @@ fn link(populations: &mut [Population]) {
 }
 
 fn extension<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
-    list(json, "extension").find(|extension| text(extension, "url").is_some_and(|url| url.strip_prefix(MEASURES).and_then(|rest| rest.strip_prefix('/')) == Some(name)))
+    extensions(json, name).next()
+}
+
+fn extensions<'j>(json: &'j Json, name: &str) -> impl Iterator<Item = &'j Json> {
+    let named = move |extension: &&Json| text(extension, "url").is_some_and(|url| url.strip_prefix(MEASURES).and_then(|rest| rest.strip_prefix('/')) == Some(name));
+    list(json, "extension").filter(named)
 }
 
 fn coding(concept: &Json) -> Option<&str> {

@@ -7,13 +7,17 @@
 //! how many of them the score uses. The aggregate of a measure observation is a `measurereport-countQuantity` on its
 //! population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
 //! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
+//!
+//! A composite's group says in `composite` how it is scored and of what; a weighted one has no populations (deqm-5), but the
+//! scores of its components. Scoring and improvement stand at the root, or on every group where groups differ (deqm-3).
 
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
-use super::definition::{Definition, Group, Stratifier, StratifierKind};
+use super::composite::{self, Component, Composite, CompositeScoring};
+use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKind};
 use super::period::Period;
 use super::population::{self, GroupShape, PopulationCode, Scoring, Tallies};
 use super::result::{GroupPartial, Partial, PatientResult, Stratum};
@@ -163,15 +167,21 @@ impl Reporter<'_> {
         report
     }
 
+    /// Scoring and improvement, where all groups have the same.
+    fn same_for_all(&self) -> Option<(Scoring, Improvement)> {
+        let mut each = self.groups.iter().map(|group| (self.definition.scoring_of(group), self.definition.improvement_of(group)));
+        let first = each.next().unwrap_or((self.definition.scoring, self.definition.improvement));
+        each.all(|other| other == first).then_some(first)
+    }
+
     fn extend(&self, report: &mut Map<String, Value>, partial: Option<&Partial>) {
-        let scoring = concept("measure-scoring", code_of(self.definition.scoring), None);
         let (name, version) = &self.facts.software;
-        let mut extensions = vec![
-            json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": scoring }),
+        let mut extensions: Vec<Value> = self.same_for_all().map(|(scoring, _)| measure_scoring(scoring)).into_iter().collect();
+        extensions.extend([
             json!({ "url": "http://hl7.org/fhir/uv/crmi/StructureDefinition/crmi-softwaresystem",
                 "valueReference": { "type": "Device", "display": format!("{name} {version}") } }),
             own("zone", vec![part("zone", "valueString", self.facts.zone.as_str().into())]),
-        ];
+        ]);
         for (parameter, value) in self.parameters {
             extensions.push(own("parameter", vec![part("name", "valueString", parameter.as_str().into()), part("value", "valueString", value.as_str().into())]));
         }
@@ -224,8 +234,9 @@ impl Reporter<'_> {
         }
         report.insert("reporter".into(), reporter);
         report.insert("period".into(), json!({ "start": self.period.start.to_string(), "end": self.period.end.to_string() }));
-        let improvement = self.definition.improvement.code();
-        report.insert("improvementNotation".into(), concept("measure-improvement-notation", improvement, None));
+        if let Some((_, improvement)) = self.same_for_all() {
+            report.insert("improvementNotation".into(), concept("measure-improvement-notation", improvement.code(), None));
+        }
     }
 
     fn all_group_values(&self, partials: &[GroupPartial]) -> Vec<Value> {
@@ -237,15 +248,24 @@ impl Reporter<'_> {
         let shape = group.shape(self.definition.scoring);
         let mut value = Map::new();
         value.insert("id".into(), group.id.value.as_str().into());
-        let mut extensions = vec![score_parts(&shape, &partial.all)];
+        let mut extensions = Vec::new();
+        if self.same_for_all().is_none() {
+            let improvement = concept("measure-improvement-notation", self.definition.improvement_of(group).code(), None);
+            extensions.push(measure_scoring(self.definition.scoring_of(group)));
+            extensions.push(json!({ "url": format!("{DEQM}/extension-groupImprovementNotation"), "valueCodeableConcept": improvement }));
+        }
+        extensions.extend(score_parts(&shape, &partial.all));
+        extensions.extend(shape.composite.as_ref().map(|composite| made_of(composite, &partial.all)));
         if let Some((low, high)) = population::bounds(&shape, &partial.all) {
             extensions.push(own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))]));
         }
-        value.insert("extension".into(), Value::Array(extensions));
+        if !extensions.is_empty() {
+            value.insert("extension".into(), Value::Array(extensions));
+        }
         if let Some(text) = &group.text {
             value.insert("code".into(), json!({ "text": text }));
         }
-        value.insert("population".into(), populations(group, &partial.all));
+        insert_populations(&mut value, group, &partial.all);
         if let Some(score) = self.score(&shape, &partial.all) {
             value.insert("measureScore".into(), score);
         }
@@ -262,11 +282,11 @@ impl Reporter<'_> {
     }
 
     fn score(&self, shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
-        let value = population::score(shape, tallies).value?;
-        let Some(rate) = &self.definition.rate else { return Some(json!({ "value": decimal(value) })) };
-        let scaled = population::score(shape, tallies);
-        let multiplied = scaled.numerator.checked_mul(Decimal::from(rate.multiplier))?;
-        Some(json!({ "value": decimal(population::divide(multiplied, scaled.denominator)?), "unit": rate.unit }))
+        let score = population::score(shape, tallies);
+        match &self.definition.rate {
+            None => Some(json!({ "value": decimal(score.value?) })),
+            Some(rate) => Some(json!({ "value": decimal(score.scaled(rate.multiplier)?), "unit": rate.unit })),
+        }
     }
 
     fn stratifier(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, strata: Option<&BTreeMap<Stratum, Tallies>>) -> Value {
@@ -288,7 +308,9 @@ impl Reporter<'_> {
 
     fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
         let mut value = Map::new();
-        value.insert("extension".into(), json!([score_parts(shape, tallies)]));
+        if let Some(parts) = score_parts(shape, tallies) {
+            value.insert("extension".into(), json!([parts]));
+        }
         if stratifier.components.is_empty() {
             let own_name = name.first().map_or("", String::as_str);
             let shown = stratifier.strata.get(own_name).map_or(own_name, String::as_str);
@@ -304,7 +326,7 @@ impl Reporter<'_> {
                 .collect();
             value.insert("component".into(), Value::Array(components));
         }
-        value.insert("population".into(), populations(group, tallies));
+        insert_populations(&mut value, group, tallies);
         if let Some(score) = self.score(shape, tallies) {
             value.insert("measureScore".into(), score);
         }
@@ -327,6 +349,37 @@ fn code_of(scoring: Scoring) -> &'static str {
         Scoring::Ratio => "ratio",
         Scoring::ContinuousVariable => "continuous-variable",
         Scoring::Cohort => "cohort",
+        Scoring::Composite => "composite",
+    }
+}
+
+fn measure_scoring(scoring: Scoring) -> Value {
+    json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": concept("measure-scoring", code_of(scoring), None) })
+}
+
+/// How a composite is scored, and what it is made of.
+fn made_of(composite: &Composite, tallies: &Tallies) -> Value {
+    let mut scores = match composite.method {
+        CompositeScoring::Weighted => composite::component_scores(composite, tallies),
+        _ => Vec::new(),
+    };
+    scores.resize(composite.components.len(), None);
+    let component = |(component, score): (&Component, Option<Decimal>)| {
+        let mut parts = vec![part("measure", "valueString", component.measure.as_str().into()), part("group", "valueString", component.group.as_str().into())];
+        if composite.method == CompositeScoring::Weighted {
+            parts.push(part("weight", "valueDecimal", decimal(component.weight)));
+        }
+        parts.extend(score.map(|score| part("score", "valueDecimal", decimal(score))));
+        json!({ "url": "component", "extension": parts })
+    };
+    let method = part("method", "valueCode", composite.method.code().into());
+    own("composite", std::iter::once(method).chain(composite.components.iter().zip(scores).map(component)).collect())
+}
+
+/// The populations; a weighted composite has none.
+fn insert_populations(value: &mut Map<String, Value>, group: &Group, tallies: &Tallies) {
+    if !group.populations.is_empty() {
+        value.insert("population".into(), populations(group, tallies));
     }
 }
 
@@ -368,10 +421,12 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
     Value::Array(group.populations.iter().enumerate().map(one).collect())
 }
 
-/// Numerator and denominator as the score uses them.
-fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Value {
+/// Numerator and denominator as the score uses them, where there are any.
+fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     let score = population::score(shape, tallies);
-    own("score-parts", vec![part("numerator", "valueDecimal", decimal(score.numerator)), part("denominator", "valueDecimal", decimal(score.denominator))])
+    let side = |name, value: Option<Decimal>| Some(part(name, "valueDecimal", decimal(value?)));
+    let parts: Vec<Value> = side("numerator", score.numerator).into_iter().chain(side("denominator", score.denominator)).collect();
+    (!parts.is_empty()).then(|| own("score-parts", parts))
 }
 
 fn data_quality(partial: &Partial) -> Value {

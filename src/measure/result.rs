@@ -30,6 +30,13 @@ pub type Strata = BTreeMap<Stratum, Option<BTreeSet<Member>>>;
 /// A stratum: one value for a plain stratifier, one per component otherwise.
 pub type Stratum = Vec<String>;
 
+impl PatientResult {
+    /// Whether the patient counts in any population of any group, or may.
+    pub fn is_counted(&self) -> bool {
+        !self.groups.iter().all(GroupResult::is_empty)
+    }
+}
+
 impl GroupResult {
     /// Whether the patient counts in any population.
     pub fn is_empty(&self) -> bool {

@@ -134,8 +134,8 @@ impl Work<'_> {
             for finding in setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
-            for (measure, partials) in self.measures.iter().zip(&mut sums.partials) {
-                for (result, partial) in measure.evaluate(&record).iter().zip(partials) {
+            for (results, partials) in measure::evaluate(&self.measures, &record).iter().zip(&mut sums.partials) {
+                for (result, partial) in results.iter().zip(partials) {
                     match result {
                         Ok(result) => partial.add(result),
                         Err(error) => partial.add_fault(&error.message),

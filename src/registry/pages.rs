@@ -183,18 +183,24 @@ fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
     let latest = newest.map_or_else(
         || "no reports yet".to_owned(),
         |newest| {
-            let of_month = all.values().flatten().filter(|point| point.period_start.get(..10) == newest.period_start.get(..10));
-            let (mut sites, mut sum) = (0, newest.clone());
-            (sum.numerator, sum.denominator) = (Some(Decimal::ZERO), Some(Decimal::ZERO));
-            for point in of_month {
-                sites += 1;
+            let of_month: Vec<&Point> = all.values().flatten().filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
+            let mut sum = newest.clone();
+            (sum.numerator, sum.denominator, sum.score) = (Some(Decimal::ZERO), Some(Decimal::ZERO), None);
+            for point in &of_month {
                 sum.numerator = sum.numerator.zip(point.numerator).and_then(|(a, b)| a.checked_add(b));
                 sum.denominator = sum.denominator.zip(point.denominator).and_then(|(a, b)| a.checked_add(b));
             }
-            let sites = if sites == 1 { "1 site".to_owned() } else { format!("{sites} sites") };
-            match sum.value(&card.unit) {
-                Some(value) => format!("{} in {}, {sites}", chart::value_text(card, value), chart::period_name(newest)),
-                None => format!("no denominator in {}", chart::period_name(newest)),
+            let sites = if of_month.len() == 1 { "1 site".to_owned() } else { format!("{} sites", of_month.len()) };
+            // Scores that are no fractions have no sum; they lie between two.
+            let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
+            values.sort_by(f64::total_cmp);
+            let text = |value: f64| chart::value_text(card, value);
+            let month = chart::period_name(newest);
+            match (sum.value(&card.unit), values.first(), values.last()) {
+                (Some(value), ..) => format!("{} in {month}, {sites}", text(value)),
+                (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}", text(*low), text(*high)),
+                (None, Some(value), _) => format!("{} in {month}, {sites}", text(*value)),
+                (None, None, _) => format!("no score in {month}"),
             }
         },
     );
@@ -281,10 +287,10 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
     let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
     for point in points {
         for Stratum { stratifier, stratum, numerator, denominator } in &point.strata {
-            let zero = || Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), strata: Vec::new(), ..point.clone() };
+            let zero = || Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), score: None, strata: Vec::new(), ..point.clone() };
             let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(zero);
-            sum.numerator = sum.numerator.and_then(|a| a.checked_add(numerator.unwrap_or_default()));
-            sum.denominator = sum.denominator.and_then(|a| a.checked_add(denominator.unwrap_or_default()));
+            sum.numerator = sum.numerator.zip(*numerator).and_then(|(a, b)| a.checked_add(b));
+            sum.denominator = sum.denominator.zip(*denominator).and_then(|(a, b)| a.checked_add(b));
         }
     }
     let mut tables: Vec<Strata> = Vec::new();
@@ -389,7 +395,10 @@ fn revision_row(revision: &Revision) -> RevisionRow {
     RevisionRow {
         number: revision.number,
         committed: stamp(revision.committed),
-        counts: format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
+        counts: match (revision.numerator, revision.score) {
+            (None, Some(score)) => format!("score {}", score.normalize()),
+            _ => format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
+        },
         cause,
         data: if revision.complete { "complete" } else { "partial" },
         version: revision.version.clone(),

@@ -24,7 +24,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// The numbers of one report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// What the score counts above the line, exclusions taken off.
+    /// What the score counts above the line, exclusions taken off; none where the score is no fraction.
     pub numerator: Option<Decimal>,
     /// What the score counts below the line, exclusions and exceptions taken off.
     pub denominator: Option<Decimal>,
@@ -220,6 +220,9 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
         if scored > below || numerator > denominator {
             reasons.push(format!("numerator {} is greater than denominator {below}", scored.max(above)));
         }
+    }
+    if is_proportion && numerator.is_none() && score.is_some_and(|score| !(Decimal::ZERO..=Decimal::ONE).contains(&score)) {
+        reasons.push(format!("score {} is not between 0 and 1, as what is shown in percent has to be", score.unwrap_or_default()));
     }
     if [numerator, denominator].into_iter().flatten().any(|number| number < Decimal::ZERO) {
         reasons.push("exclusions are more than the population they are taken from".into());

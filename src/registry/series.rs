@@ -92,6 +92,8 @@ pub struct Point {
     pub numerator: Option<Decimal>,
     /// What counts below the line.
     pub denominator: Option<Decimal>,
+    /// The score as reported.
+    pub score: Option<Decimal>,
     /// Whether the data behind it were complete.
     pub complete: bool,
     /// Version of the measure.
@@ -105,14 +107,16 @@ pub struct Point {
 }
 
 impl Point {
-    /// The score as it is shown: percent, or per the measure's factor. `None` without a denominator.
+    /// The score as it is shown: percent, or per the measure's factor. A score that is no fraction, as that of a continuous
+    /// variable or a weighted composite, is shown as it was reported. `None` without either, or with a denominator of zero.
     pub fn value(&self, unit: &Unit) -> Option<f64> {
-        let (above, below) = (self.numerator?, self.denominator?);
-        let factor = match unit {
-            Unit::Percent => 100.0,
-            Unit::Rate { per, .. } => f64::from(*per),
+        let (score, factor) = match (self.numerator, self.denominator, unit) {
+            (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, 100.0),
+            (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, f64::from(*per)),
+            (.., Unit::Percent) => (self.score?, 100.0),
+            (.., Unit::Rate { .. }) => (self.score?, 1.0),
         };
-        let value = above.checked_div(below)?.to_f64()? * factor;
+        let value = score.to_f64()? * factor;
         value.is_finite().then_some(value)
     }
 }
@@ -124,7 +128,7 @@ fn decimal(text: Option<String>) -> Option<Decimal> {
 /// Current points of a measure, by site name, in time order; withdrawn ones are not shown.
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata
+        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata, r.score
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end",
     )?;
@@ -139,6 +143,7 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             revision: row.get::<_, i64>(7)?.unsigned_abs(),
             committed: time(row.get(8)?),
             strata: serde_json::from_str(&row.get::<_, String>(9)?).unwrap_or_default(),
+            score: decimal(row.get(10)?),
         };
         Ok((row.get::<_, String>(0)?, point))
     })?;
@@ -179,13 +184,15 @@ pub struct Revision {
     pub numerator: Option<Decimal>,
     /// As in [`Point`].
     pub denominator: Option<Decimal>,
+    /// As in [`Point`].
+    pub score: Option<Decimal>,
 }
 
 /// Every revision of one report, newest first.
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
     connection
         .prepare_cached(
-            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator, r.score
              FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
              ORDER BY r.period_end, r.number DESC LIMIT ?4",
         )?
@@ -202,7 +209,40 @@ pub fn revisions(connection: &Connection, site: &str, measure: &str, period_star
                 committed: time(row.get(8)?),
                 numerator: decimal(row.get(9)?),
                 denominator: decimal(row.get(10)?),
+                score: decimal(row.get(11)?),
             })
         })?
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fraction_is_shown_by_its_sides_any_other_score_as_reported() {
+        let rate = Unit::Rate { per: 1000, of: "days".into() };
+        for (numerator, denominator, score, percent, per_thousand) in [
+            (Some(3), Some(4), Some("0.75"), Some(75.0), Some(750.0)),
+            (Some(3), Some(4), None, Some(75.0), Some(750.0)),
+            (Some(0), Some(0), None, None, None),
+            (None, None, Some("0.5"), Some(50.0), Some(0.5)),       // a weighted composite
+            (None, Some(12), Some("0.25"), Some(25.0), Some(0.25)), // a continuous variable, a linear composite
+            (None, Some(12), None, None, None),
+        ] {
+            let point = Point {
+                period_start: String::new(),
+                period_end: String::new(),
+                numerator: numerator.map(Decimal::from),
+                denominator: denominator.map(Decimal::from),
+                score: decimal(score.map(str::to_owned)),
+                complete: true,
+                version: String::new(),
+                revision: 1,
+                committed: Timestamp::UNIX_EPOCH,
+                strata: Vec::new(),
+            };
+            assert_eq!((point.value(&Unit::Percent), point.value(&rate)), (percent, per_thousand), "{numerator:?} {denominator:?} {score:?}");
+        }
+    }
 }

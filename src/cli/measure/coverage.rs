@@ -83,7 +83,9 @@ impl Found {
     }
 
     fn human(&self) -> String {
-        let share = (self.seen() * 100).checked_div(self.clauses).unwrap_or(100);
+        let Some(share) = (self.seen() * 100).checked_div(self.clauses) else {
+            return format!("{}: no clauses of its own, over {}", self.title, self.over);
+        };
         let mut text = format!("{}: {} of {} clauses tested ({share} %), over {}", self.title, self.seen(), self.clauses, self.over);
         if self.gaps.is_empty() {
             return text;
@@ -132,16 +134,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn over_cases(args: &Args, zone: &jiff::tz::TimeZone) -> Result<Vec<Found>, Failure> {
-    let mut all = Vec::new();
-    for path in super::folders(&args.paths)? {
-        let folder = measures::read(&path).map_err(|fault| Failure::diagnostics(&[fault]))?;
-        let (tested, found) = measures::test(&folder, zone);
-        let (loaded, _) = measures::load(std::slice::from_ref(&path), &args.value_sets, &Choices::default());
-        let (Some(tested), Some(loaded)) = (tested, loaded) else { return Err(Failure::diagnostics(&found)) };
+    let value_sets = measures::read_value_sets(&args.value_sets).map_err(|fault| Failure::diagnostics(&[fault]))?;
+    let mut found = Vec::new();
+    for (_, folder, all) in super::tested_at(&args.paths)? {
+        let (tested, more) = measures::test(&folder, &all, zone);
+        let (loaded, _) = measures::compile(&measures::together(&folder, &all), &value_sets, &Choices::default());
+        let (Some(tested), Some(loaded)) = (tested, loaded) else { return Err(Failure::diagnostics(&more)) };
         let over = format!("{} test patients", tested.cases.len());
-        all.extend(loaded.measures.iter().map(|measure| Found::new(measure, over.clone(), &tested.coverage.clauses)));
+        found.extend(loaded.measures.first().map(|measure| Found::new(measure, over, &tested.coverage.clauses)));
     }
-    Ok(all)
+    Ok(found)
 }
 
 fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<Vec<Found>, Failure> {

@@ -15,8 +15,10 @@ use crate::source::folder;
 /// Why one patient is in each population or not
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Measure folder, or a FHIR Bundle or folder with Measure, Library and ValueSet resources
-    measure: PathBuf,
+    /// Measure folder, or a FHIR Bundle or folder with Measure, Library and ValueSet resources; several where one is composed of
+    /// others
+    #[arg(required = true)]
+    measures: Vec<PathBuf>,
     /// Where the patient is: as `evaluate` takes it
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     data: Vec<PathBuf>,
@@ -47,7 +49,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
     let missing_value_sets = if args.incomplete_valuesets { MissingValueSets::Warn } else { MissingValueSets::Error };
     let choices = Choices { missing_value_sets, ..Choices::default() };
-    let (loaded, found) = measures::load(std::slice::from_ref(&args.measure), &args.value_sets, &choices);
+    let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let shape = evaluate::shape(&loaded);
@@ -60,23 +62,24 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (record, _) = Record::read(&shape, patient.lines().chain(Shared::new(data.shared()).referred_to(patient.lines())));
     let setting = measures::setting(&loaded, &zone, jiff::Timestamp::now());
     let mut shown = Vec::new();
+    let mut texts = Vec::new();
     for measure in &loaded.measures {
         let run = measure.over(&[period], &setting);
         let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
             .unwrap_or(Ok(Vec::new()))
             .map_err(|error| Failure::diagnostics(&[error.diagnostic()]))?;
         if proofs.is_empty() {
-            return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
+            continue;
         }
-        match context.format {
-            Format::Human => print(&human(&measure.definition.title, &args.period, &proofs)),
-            Format::Json => {
-                shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }))
-            }
-        }
+        texts.push(human(&measure.definition.title, &args.period, &proofs));
+        shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));
     }
-    if context.format == Format::Json {
-        print_json(&Value::Array(shown));
+    if shown.is_empty() {
+        return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
+    }
+    match context.format {
+        Format::Human => print(&texts.join("\n\n")),
+        Format::Json => print_json(&Value::Array(shown)),
     }
     Ok(Ending::Fine)
 }

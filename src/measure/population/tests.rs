@@ -10,7 +10,7 @@ fn slot(code: PopulationCode, of: Option<usize>, aggregate: Option<Aggregate>) -
 
 fn proportion() -> GroupShape {
     let codes = [InitialPopulation, Denominator, DenominatorExclusion, DenominatorException, Numerator, NumeratorExclusion];
-    GroupShape { scoring: Scoring::Proportion, slots: codes.map(|code| slot(code, None, None)).to_vec() }
+    GroupShape { scoring: Scoring::Proportion, slots: codes.map(|code| slot(code, None, None)).to_vec(), composite: None }
 }
 
 /// A patient-based criterion list, from `1`, `0`, `?` per slot.
@@ -75,7 +75,7 @@ fn exclusions_and_exceptions_leave_the_denominator_of_the_score() {
         tallies.add(&memberships(&proportion(), &patient(criteria)), None);
     }
     let found = score(&proportion(), &tallies);
-    assert_eq!((found.numerator, found.denominator, found.value), (Decimal::ONE, Decimal::ONE, Some(Decimal::ONE)));
+    assert_eq!((found.numerator, found.denominator, found.value), (Some(Decimal::ONE), Some(Decimal::ONE), Some(Decimal::ONE)));
     assert_eq!(tallies.0.iter().map(|tally| tally.count).collect::<Vec<_>>(), [2, 2, 1, 0, 1, 0]);
 }
 
@@ -104,6 +104,7 @@ fn ratio() -> GroupShape {
             slot(MeasureObservation, Some(2), Some(Aggregate::Sum)),
             slot(MeasureObservation, Some(3), Some(Aggregate::Sum)),
         ],
+        composite: None,
     }
 }
 
@@ -119,13 +120,13 @@ fn a_ratio_counts_its_sides_independently() {
     let mut tallies = Tallies::new(6);
     tallies.add(&memberships(&ratio(), &criteria), None);
     let found = score(&ratio(), &tallies);
-    assert_eq!((found.numerator, found.denominator, found.value), (3.into(), 12.into(), Some(Decimal::new(25, 2))));
+    assert_eq!((found.numerator, found.denominator, found.value), (Some(3.into()), Some(12.into()), Some(Decimal::new(25, 2))));
 }
 
 #[test]
 fn a_ratio_of_nothing_has_no_score() {
     let found = score(&ratio(), &Tallies::new(6));
-    assert_eq!((found.numerator, found.denominator, found.value), (Decimal::ZERO, Decimal::ZERO, None));
+    assert_eq!((found.numerator, found.denominator, found.value), (Some(Decimal::ZERO), Some(Decimal::ZERO), None));
 }
 
 #[test]
@@ -153,6 +154,7 @@ fn a_continuous_variable_aggregates_what_is_not_excluded() {
             slot(MeasurePopulationExclusion, None, None),
             slot(MeasureObservation, Some(1), Some(Aggregate::Median)),
         ],
+        composite: None,
     };
     let mut criteria = Criteria::none(4);
     let set = |keys: &str| keys.chars().map(String::from).collect::<BTreeSet<_>>();

@@ -330,20 +330,21 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// `34 of 47`, or `2 in 310 line days`.
-fn counts(card: &MeasureCard, point: &Point) -> String {
-    let (above, below) = (count_text(point.numerator), count_text(point.denominator));
-    match &card.unit {
+/// `34 of 47`, or `2 in 310 line days`; none for a score that is no fraction.
+fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
+    let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
+    Some(match &card.unit {
         Unit::Percent => format!("{above} of {below}"),
         Unit::Rate { of, .. } => format!("{above} in {below} {of}"),
-    }
+    })
 }
 
 fn dots(card: &MeasureCard, points: &[Point], names: &[String], values: &[Option<f64>], place: &Place) -> Vec<Dot> {
     let dot = |(index, ((point, name), value)): (usize, ((&Point, &String), &Option<f64>))| {
         let value = (*value)?;
         let partial = if point.complete { "" } else { ", partial data" };
-        let title = format!("{name}: {}, {}{partial}, revision {}", counts(card, point), value_text(card, value), point.revision);
+        let counts = counts(card, point).map_or_else(String::new, |counts| format!("{counts}, "));
+        let title = format!("{name}: {counts}{}{partial}, revision {}", value_text(card, value), point.revision);
         Some(Dot { x: place.x(index), y: place.y(value), partial: !point.complete, title })
     };
     points.iter().zip(names).zip(values).enumerate().filter_map(dot).collect()
@@ -385,7 +386,8 @@ fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> V
 
 fn latest(card: &MeasureCard, points: &[Point], names: &[String]) -> String {
     let found = points.iter().zip(names).rev().find_map(|(point, name)| point.value(&card.unit).map(|value| (point, name, value)));
-    found.map_or_else(|| "no value yet".to_owned(), |(point, name, value)| format!("{} in {name} ({})", value_text(card, value), counts(card, point)))
+    let counts = |point| counts(card, point).map_or_else(String::new, |counts| format!(" ({counts})"));
+    found.map_or_else(|| "no value yet".to_owned(), |(point, name, value)| format!("{} in {name}{}", value_text(card, value), counts(point)))
 }
 
 fn summary(card: &MeasureCard, names: &[String], values: &[Option<f64>], run: &RunChart) -> String {

@@ -104,6 +104,20 @@ fn stated_parts_come_first_and_must_agree_with_the_score() {
 }
 
 #[test]
+fn a_score_that_is_no_fraction_has_no_numerator() {
+    let scored = |scoring: &str, group: Value| {
+        let mut report = report();
+        report["extension"][0]["valueCodeableConcept"]["coding"][0]["code"] = scoring.into();
+        report["group"][0] = group;
+        judge(&report)
+    };
+    let weighted = scored("composite", json!({ "measureScore": { "value": 0.7 } })).unwrap();
+    assert_eq!((weighted.numerator, weighted.denominator, weighted.score), (None, None, Some(Decimal::new(7, 1))));
+    let beyond = scored("composite", json!({ "measureScore": { "value": 7 } })).unwrap_err();
+    assert_eq!(beyond, ["score 7 is not between 0 and 1, as what is shown in percent has to be"]);
+}
+
+#[test]
 fn every_reason_is_given() {
     let cases: &[(&str, Value, &str)] = &[
         ("/resourceType", json!("Patient"), "`resourceType` is `Patient`, expected `MeasureReport`"),

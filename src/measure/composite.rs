@@ -1,0 +1,328 @@
+//! Composite scoring of the Quality Measure guide: groups of other measures, its components, become one score.
+//!
+//! hl7.fhir.us.cqfmeasures 5, "Composite Measures". Three methods go by the individual and combine what the populations of
+//! the components came to for one patient, so that sums over patients merge as those of any other measure:
+//!
+//! - *Opportunity*: a proportion whose cases are the members of each component.
+//! - *All or nothing*: a proportion; each population is the union of the components', but the numerator: those who are in the
+//!   numerator of every component in whose denominator they are. So an exclusion from one component excludes from the whole.
+//! - *Linear*: a continuous variable, the average of each one's share of fulfilled components.
+//!
+//! *Weighted* goes by the component: the average of the component scores by weight, of those components that have one.
+//!
+//! A denominator is meant here without exclusions and exceptions, a numerator within it. A component whose improvement is
+//! the other way is fulfilled by who is *not* in its numerator ("Improvement Notation"). Where the composite counts patients
+//! and a component events, a patient is in a population of which there is an event ("Measure Basis").
+//!
+//! Score bounds are given for opportunity alone, and while no component is turned round: only there a doubt about a case is a
+//! doubt about one number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::population::{self, Aggregate, Criteria, GroupShape, Member, Membership, PopulationCode, Score, Scoring, Tallies};
+
+pub(super) mod resolve;
+
+/// How component groups become one score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompositeScoring {
+    /// Cases fulfilled among all cases.
+    Opportunity,
+    /// Those who fulfil every component that is meant for them.
+    AllOrNothing,
+    /// The average share of fulfilled components.
+    Linear,
+    /// The average of the component scores, by weight.
+    Weighted,
+}
+
+impl CompositeScoring {
+    /// Every method.
+    pub const ALL: [CompositeScoring; 4] = [Self::Opportunity, Self::AllOrNothing, Self::Linear, Self::Weighted];
+
+    /// The code in `http://terminology.hl7.org/CodeSystem/composite-measure-scoring`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Opportunity => "opportunity",
+            Self::AllOrNothing => "all-or-nothing",
+            Self::Linear => "linear",
+            Self::Weighted => "weighted",
+        }
+    }
+
+    /// The method of that code.
+    pub fn of(code: &str) -> Option<CompositeScoring> {
+        Self::ALL.into_iter().find(|one| one.code() == code)
+    }
+
+    /// Whether a component may have this scoring. The guide also lets a continuous variable into a linear composite, but says
+    /// no numerator for it.
+    pub fn takes(self, scoring: Scoring) -> bool {
+        match scoring {
+            Scoring::Proportion | Scoring::Ratio => true,
+            Scoring::ContinuousVariable => self == Self::Weighted,
+            Scoring::Cohort | Scoring::Composite => false,
+        }
+    }
+}
+
+/// What a composite group is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composite {
+    /// How.
+    pub method: CompositeScoring,
+    /// Of what.
+    pub components: Vec<Component>,
+}
+
+/// One group of a measure as a part of a composite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Canonical URL, with version, of its measure.
+    pub measure: String,
+    /// Id of the group.
+    pub group: String,
+    /// The shape of the group.
+    pub shape: GroupShape,
+    /// How much its score counts beside the others'.
+    pub weight: Decimal,
+    /// What its score is multiplied by: 1, unless it is a ratio with a rate.
+    pub multiplier: u32,
+    /// Its improvement is the other way.
+    pub reversed: bool,
+    /// It counts events, the composite patients.
+    pub exists: bool,
+}
+
+impl Composite {
+    /// The populations of the composite in the guide's order; for an observation also what is observed, and how.
+    pub fn populations(&self) -> Vec<(PopulationCode, Option<(PopulationCode, Aggregate)>)> {
+        use PopulationCode::*;
+        let have = |code| move |component: &Component| component.shape.slots.iter().any(|slot| slot.code == code);
+        let mut codes = match self.method {
+            CompositeScoring::Weighted => return Vec::new(),
+            CompositeScoring::Linear => {
+                let excluding = self.components.iter().all(have(DenominatorExclusion)).then_some(MeasurePopulationExclusion);
+                return [InitialPopulation, MeasurePopulation]
+                    .into_iter()
+                    .chain(excluding)
+                    .map(|code| (code, None))
+                    .chain([(MeasureObservation, Some((MeasurePopulation, Aggregate::Average)))])
+                    .collect();
+            }
+            CompositeScoring::Opportunity | CompositeScoring::AllOrNothing => {
+                vec![InitialPopulation, Denominator, DenominatorExclusion, DenominatorException, Numerator, NumeratorExclusion]
+            }
+        };
+        codes.retain(|code| self.components.iter().any(have(*code)));
+        codes.into_iter().map(|code| (code, None)).collect()
+    }
+
+    /// Whether its score has bounds.
+    pub fn has_bounds(&self) -> bool {
+        self.method == CompositeScoring::Opportunity && !self.components.iter().any(|component| component.reversed)
+    }
+}
+
+/// Where one patient, or the patient's events, stand in one component.
+struct Standing<'a> {
+    component: &'a Component,
+    memberships: Vec<Membership>,
+    /// In the denominator, and not excluded or excepted.
+    eligible: BTreeSet<Member>,
+    /// Of these, those in the numerator.
+    fulfilled: BTreeSet<Member>,
+}
+
+impl<'a> Standing<'a> {
+    fn of(component: &'a Component, found: &[Membership]) -> Standing<'a> {
+        let memberships = if component.exists { of_patient(&component.shape, found) } else { found.to_vec() };
+        let mut standing = Standing { component, memberships, eligible: BTreeSet::new(), fulfilled: BTreeSet::new() };
+        standing.eligible = standing.all(PopulationCode::Denominator).scored;
+        let numerator = standing.all(PopulationCode::Numerator).scored;
+        standing.fulfilled = standing.eligible.iter().filter(|member| numerator.contains(*member) != component.reversed).cloned().collect();
+        standing
+    }
+
+    /// A population; a ratio's two initial populations together.
+    fn all(&self, code: PopulationCode) -> Membership {
+        let mut all = Membership::default();
+        for (_, own) in self.component.shape.slots.iter().zip(&self.memberships).filter(|(slot, _)| slot.code == code) {
+            all.members.extend(own.members.iter().cloned());
+            all.scored.extend(own.scored.iter().cloned());
+            all.unknown.extend(own.unknown.iter().map(|(member, reason)| (member.clone(), reason.clone())));
+        }
+        all.unknown.retain(|member, _| !all.members.contains(member));
+        all
+    }
+
+    /// The population as a case of an opportunity composite.
+    fn cases(&self, code: PopulationCode) -> Membership {
+        let mut all = self.all(code);
+        match code {
+            PopulationCode::Numerator => {
+                let denominator = self.all(PopulationCode::Denominator).members;
+                all.members.retain(|member| denominator.contains(member));
+                if self.component.reversed {
+                    all.members.clone_from(&self.fulfilled);
+                }
+                all.scored.clone_from(&self.fulfilled);
+                all.unknown.retain(|member, _| !all.members.contains(member));
+            }
+            PopulationCode::NumeratorExclusion if self.component.reversed => all = Membership::default(),
+            _ => {}
+        }
+        all
+    }
+}
+
+/// Of how many members one patient has in a component's denominator how many fulfil it.
+pub fn fulfilled(component: &Component, found: &[Membership]) -> (usize, usize) {
+    let standing = Standing::of(component, found);
+    (standing.fulfilled.len(), standing.eligible.len())
+}
+
+/// Whether a patient has an event in each population, and the algebra over that.
+fn of_patient(shape: &GroupShape, events: &[Membership]) -> Vec<Membership> {
+    let mut criteria = Criteria::none(shape.slots.len());
+    for (index, found) in events.iter().enumerate() {
+        let (Some(holds), Some(unknown)) = (criteria.holds.get_mut(index), criteria.unknown.get_mut(index)) else { continue };
+        holds.extend((!found.members.is_empty()).then(Member::new));
+        unknown.extend(found.unknown.values().next().map(|reason| (Member::new(), reason.clone())));
+    }
+    population::memberships(shape, &criteria)
+}
+
+/// One patient's memberships in a composite, from those in its components; none where the group is no composite.
+pub fn memberships(shape: &GroupShape, components: &[&[Membership]]) -> Vec<Membership> {
+    let Some(composite) = &shape.composite else { return Vec::new() };
+    let stand = || composite.components.iter().zip(components).map(|(component, found)| Standing::of(component, found)).collect::<Vec<_>>();
+    match composite.method {
+        CompositeScoring::Weighted => components.concat(),
+        CompositeScoring::Opportunity => opportunity(shape, &stand()),
+        CompositeScoring::AllOrNothing | CompositeScoring::Linear => population::memberships(shape, &criteria(shape, &stand())),
+    }
+}
+
+/// The cases of all components, each member named by its component.
+fn opportunity(shape: &GroupShape, standings: &[Standing<'_>]) -> Vec<Membership> {
+    let together = |code| {
+        let mut all = Membership::default();
+        for (index, standing) in standings.iter().enumerate() {
+            let own = standing.cases(code);
+            let case = |member: Member| format!("{index}:{member}");
+            all.members.extend(own.members.into_iter().map(case));
+            all.scored.extend(own.scored.into_iter().map(case));
+            all.unknown.extend(own.unknown.into_iter().map(|(member, reason)| (case(member), reason)));
+        }
+        all
+    };
+    shape.slots.iter().map(|slot| together(slot.code)).collect()
+}
+
+/// Members of a population of any component, and those of whom one cannot tell and none can.
+fn union(standings: &[Standing<'_>], code: PopulationCode) -> (BTreeSet<Member>, BTreeMap<Member, String>) {
+    let (mut members, mut unknown) = (BTreeSet::new(), BTreeMap::new());
+    for own in standings.iter().map(|standing| standing.cases(code)) {
+        members.extend(own.members);
+        for (member, reason) in own.unknown {
+            unknown.entry(member).or_insert(reason);
+        }
+    }
+    unknown.retain(|member, _| !members.contains(member));
+    (members, unknown)
+}
+
+/// What the components say about each population of an all-or-nothing or linear composite.
+fn criteria(shape: &GroupShape, standings: &[Standing<'_>]) -> Criteria {
+    let mut criteria = Criteria::none(shape.slots.len());
+    let places = criteria.holds.iter_mut().zip(&mut criteria.unknown).zip(&mut criteria.observed);
+    for (slot, ((holds, unknown), observed)) in shape.slots.iter().zip(places) {
+        match slot.code {
+            PopulationCode::Numerator => (*holds, *unknown) = everything(standings),
+            PopulationCode::MeasurePopulation => (*holds, *unknown) = union(standings, PopulationCode::Denominator),
+            PopulationCode::MeasurePopulationExclusion => *holds = excluded(standings),
+            PopulationCode::MeasureObservation => *observed = shares(standings),
+            code => (*holds, *unknown) = union(standings, code),
+        }
+    }
+    criteria
+}
+
+/// Members in the numerator of every component in whose denominator they are, and those who may be.
+fn everything(standings: &[Standing<'_>]) -> (BTreeSet<Member>, BTreeMap<Member, String>) {
+    let (mut members, mut unknown) = (BTreeSet::new(), BTreeMap::new());
+    let numerators: Vec<Membership> = standings.iter().map(|standing| standing.cases(PopulationCode::Numerator)).collect();
+    for member in standings.iter().flat_map(|standing| &standing.eligible) {
+        let asked = || standings.iter().zip(&numerators).filter(|(standing, _)| standing.eligible.contains(member));
+        let open = || asked().filter(|(_, numerator)| !numerator.members.contains(member));
+        if open().next().is_none() {
+            members.insert(member.clone());
+        } else if let Some(reasons) = open().map(|(_, numerator)| numerator.unknown.get(member)).collect::<Option<Vec<_>>>() {
+            unknown.extend(reasons.first().map(|reason| (member.clone(), (*reason).clone())));
+        }
+    }
+    (members, unknown)
+}
+
+/// Members that every component excludes.
+fn excluded(standings: &[Standing<'_>]) -> BTreeSet<Member> {
+    let each = standings.iter().map(|standing| standing.all(PopulationCode::DenominatorExclusion).members);
+    each.reduce(|all, own| all.intersection(&own).cloned().collect()).unwrap_or_default()
+}
+
+/// Fulfilled components by components, of each member who is in a denominator. To all digits: the score alone is rounded.
+fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Decimal> {
+    let mut counts: BTreeMap<&Member, (u32, u32)> = BTreeMap::new();
+    for standing in standings {
+        for member in &standing.eligible {
+            let (fulfilled, eligible) = counts.entry(member).or_default();
+            *fulfilled += u32::from(standing.fulfilled.contains(member));
+            *eligible += 1;
+        }
+    }
+    let share = |(fulfilled, eligible): (u32, u32)| Decimal::from(fulfilled).checked_div(Decimal::from(eligible));
+    counts.into_iter().filter_map(|(member, counts)| Some((member.clone(), share(counts)?))).collect()
+}
+
+/// The score of a composite group or stratum.
+pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
+    let Some(composite) = &shape.composite else { return Score::default() };
+    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
+    let scored = |code| tally(code).map_or(Decimal::ZERO, |found| Decimal::from(found.scored));
+    match composite.method {
+        CompositeScoring::Opportunity | CompositeScoring::AllOrNothing => Score::fraction(scored(PopulationCode::Numerator), scored(PopulationCode::Denominator)),
+        CompositeScoring::Linear => {
+            let observed = tally(PopulationCode::MeasureObservation).map(|found| &found.observations);
+            let of = |method| observed.and_then(|observed| observed.aggregate(method));
+            Score { denominator: of(Aggregate::Count), value: of(Aggregate::Average), ..Score::default() }
+        }
+        CompositeScoring::Weighted => {
+            let mut sums = (Decimal::ZERO, Decimal::ZERO);
+            for (component, score) in composite.components.iter().zip(component_scores(composite, tallies)) {
+                let Some(part) = score.and_then(|score| score.checked_mul(component.weight)) else { continue };
+                sums = (sums.0.saturating_add(part), sums.1.saturating_add(component.weight));
+            }
+            Score { value: population::divide(sums.0, sums.1), ..Score::default() }
+        }
+    }
+}
+
+/// The score of each component of a weighted composite as it counts: multiplied by its rate, turned round where its improvement is.
+pub fn component_scores(composite: &Composite, tallies: &Tallies) -> Vec<Option<Decimal>> {
+    let mut rest = tallies.0.as_slice();
+    let mut score = |component: &Component| {
+        let (own, more) = rest.split_at(component.shape.slots.len().min(rest.len()));
+        rest = more;
+        let value = population::score(&component.shape, &Tallies(own.to_vec())).scaled(component.multiplier)?;
+        if component.reversed { Decimal::ONE.checked_sub(value) } else { Some(value) }
+    };
+    composite.components.iter().map(&mut score).collect()
+}
+
+#[cfg(test)]
+mod tests;
