@@ -18,6 +18,8 @@ XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 LOINC = "http://loinc.org"
 SNOMED = "http://snomed.info/sct"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+CONDITION = "http://terminology.hl7.org/CodeSystem/condition-category"
+CONCERN = "http://hl7.org/fhir/us/core/CodeSystem/condition-category"
 
 # Last segment of a profile's URL: element, then `system|code` alternatives (no system: an element of type code).
 VITALS = {
@@ -54,6 +56,10 @@ FIXED |= {
     "qicore-tasknotdone": ("status", ["rejected"]),
     "qicore-taskrejected": ("status", ["rejected"]),
 }
+# What a diagnosis was recorded as: US Core wants the category, senders leave it out.
+for guide in ("us-core", "qicore"):
+    FIXED[f"{guide}-condition-encounter-diagnosis"] = ("category?", [f"{CONDITION}|encounter-diagnosis"])
+    FIXED[f"{guide}-condition-problems-health-concerns"] = ("category?", [f"{CONDITION}|problem-list-item", f"{CONCERN}|health-concern"])
 
 
 class Writer:

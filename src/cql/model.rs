@@ -354,12 +354,13 @@ impl Model {
         retrieve.fixed.iter().filter_map(resolve).collect()
     }
 
-    /// Classes that fix the same element to the opposite: what must and what must not be done.
+    /// Classes that fix the same element to the opposite - what must and what must not be done - or to another category.
     fn rivals<'a>(&'a self, own: &'a Retrievable, path: &'a str, any_of: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = Arc<str>> + 'a {
         let opposite = move |Fixed { path: other, any_of: codes }: &Fixed| {
             let negated = |code: &Arc<str>| code.starts_with('!');
             let (first, second) = (any_of.iter().all(|(_, code)| negated(code)), codes.iter().all(|(_, code)| negated(code)));
-            &**other == path && first != second
+            let divides = path.ends_with('?') && !any_of.iter().any(|code| codes.contains(code));
+            &**other == path && (first != second || divides)
         };
         let others = self
             .classes

@@ -246,3 +246,56 @@ fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
         FixedRule::None => !found,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::cql::value::DateTime;
+    use crate::cql::{Environment, Libraries, Models, Session, compile, show};
+    use crate::diagnostic::SourceFile;
+    use crate::fhir::record::Record;
+
+    /// How many of one resource, of the subject of the record, a retrieve of a QI-Core class finds.
+    fn found(class: &str, resource: &str) -> String {
+        let text = format!("library T\nusing QICore version '6.0.0'\ncontext Patient\ndefine N: Count([{class}])");
+        let (program, problems) = compile(&[SourceFile::new("t.cql", text)], &Libraries::default(), &Models::default());
+        let program = program.unwrap_or_else(|| panic!("{problems:?}"));
+        let lines = [r#"{"resourceType":"Patient","id":"p"}"#, resource];
+        let environment = Environment {
+            parameters: BTreeMap::new(),
+            now: DateTime::parse_fhir("2026-06-30T12:00:00Z").unwrap(),
+            zone: jiff::tz::TimeZone::UTC,
+            value_sets: std::sync::Arc::default(),
+            units: std::sync::Arc::default(),
+        };
+        let (record, _) = Record::read(&program.sifted_shape(&environment.value_sets), lines.iter().map(|line| line.as_bytes()));
+        let value = Session::new(&program, &environment, &record).evaluate(program.define("T", "N").unwrap()).unwrap();
+        show::text(&value, &record)
+    }
+
+    #[test]
+    fn a_diagnosis_is_of_its_category_unless_it_claims_a_profile() {
+        let category = |code: &str| format!(r#","category":[{{"coding":[{{"system":"http://terminology.hl7.org/CodeSystem/condition-category","code":"{code}"}}]}}]"#);
+        let claim = |name: &str| format!(r#","meta":{{"profile":["http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-condition{name}"]}}"#);
+        let concern = r#","category":[{"coding":[{"system":"http://hl7.org/fhir/us/core/CodeSystem/condition-category","code":"health-concern"}]}]"#.to_owned();
+        let table = [
+            // What the Condition says, whether it is an encounter diagnosis, whether a problem or health concern.
+            (category("encounter-diagnosis"), "1", "0"),
+            (category("problem-list-item"), "0", "1"),
+            (concern, "0", "1"),
+            (format!(r#"{},"stage":[]"#, category("encounter-diagnosis")), "1", "0"),
+            // No category: it may be either.
+            (String::new(), "1", "1"),
+            (claim(""), "1", "1"),
+            // A claim counts more than the category.
+            (claim("-encounter-diagnosis") + &category("problem-list-item"), "1", "0"),
+            (claim("-problems-health-concerns") + &category("encounter-diagnosis"), "0", "1"),
+            (claim("") + &category("problem-list-item"), "0", "1"),
+        ];
+        for (says, diagnosis, problem) in table {
+            let resource = format!(r#"{{"resourceType":"Condition","id":"c","subject":{{"reference":"Patient/p"}}{says}}}"#);
+            assert_eq!((&*found("ConditionEncounterDiagnosis", &resource), &*found("ConditionProblemsHealthConcerns", &resource)), (diagnosis, problem), "{resource}");
+        }
+    }
+}
