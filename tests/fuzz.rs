@@ -65,12 +65,12 @@ const TEXT_BYTES_MAX: usize = 200_000;
 /// Most repetitions of a piece.
 const REPEATS_MAX: usize = 400;
 
-fn random(target: u64) -> ChaCha8Rng {
+pub(crate) fn random(target: u64) -> ChaCha8Rng {
     let seed = std::env::var("WATERSHED_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_124);
     ChaCha8Rng::seed_from_u64(seed ^ (target << 40))
 }
 
-fn cases(base: usize) -> usize {
+pub(crate) fn cases(base: usize) -> usize {
     base * std::env::var("WATERSHED_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -168,7 +168,7 @@ fn texts(folder: &str, ending: &str) -> Vec<String> {
     files(folder, ending).iter().map(|source| source.text.clone()).collect()
 }
 
-fn libraries() -> Libraries {
+pub(crate) fn libraries() -> Libraries {
     let mut libraries = Libraries::default();
     files("mappings/libraries", "cql").iter().for_each(|source| libraries.add(source));
     libraries

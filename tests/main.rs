@@ -14,6 +14,7 @@ mod evaluate;
 mod explain;
 mod fhirpath;
 mod fuzz;
+mod generated;
 mod interoperability;
 mod measures;
 mod mistakes;

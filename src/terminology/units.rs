@@ -80,6 +80,28 @@ fn decimal(number: Number) -> Option<Decimal> {
     Decimal::try_from_i128_with_scale(cut.map_or(0, rounded), 28).ok()
 }
 
+/// Where a quantity stands among all: by what it measures, then by how much.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum SortKey {
+    /// In months.
+    Calendar(Decimal),
+    /// Dimension, arbitrary atoms, the value in base units.
+    Linear([i8; 7], Vec<(&'static str, i32)>, Number),
+    /// What only compares with its like: its unit.
+    Other(String, Decimal),
+}
+
+impl SortKey {
+    fn of(value: Decimal, unit: &str) -> SortKey {
+        if is_calendar(unit) {
+            let months = Decimal::from(if unit == "year" { 12 } else { 1 });
+            return SortKey::Calendar(value.checked_mul(months).unwrap_or(value));
+        }
+        let linear = analyse(unit).filter(is_linear).and_then(|own| Some((base_value(value, &own)?, own)));
+        linear.map_or_else(|| SortKey::Other(unit.to_owned(), value), |(base, own)| SortKey::Linear(own.dimension.0, own.arbitrary, base))
+    }
+}
+
 /// The value in base units of a linear unit.
 fn base_value(value: Decimal, unit: &UnitAnalysis) -> Option<Number> {
     number(value)?.checked_mul(unit.factor)?.checked_mul(unit.scale)?.checked_add(unit.offset)
@@ -177,6 +199,15 @@ impl Units {
             (_, true) => Ordering::Less,
             _ => Ordering::Greater,
         })
+    }
+
+    /// An order of all quantities, for sorting: those that compare by their values, of others those of one dimension together.
+    pub fn sort_order(&self, left: (Decimal, &str), right: (Decimal, &str)) -> Ordering {
+        let (left_unit, right_unit) = (canonical(left.1), canonical(right.1));
+        if left_unit == right_unit {
+            return left.0.cmp(&right.0);
+        }
+        SortKey::of(left.0, left_unit).cmp(&SortKey::of(right.0, right_unit))
     }
 
     /// The value of `right` in the unit of `left` as equivalence sees it: calendar years and months

@@ -20,6 +20,15 @@ const AGES: [(&str, Precision); 7] = [
     ("Seconds", Precision::Second),
 ];
 
+/// Rows of the operator table that take a type or a precision, which no call can give: how authors write them.
+const SYNTAX_ONLY: [(&str, &str); 5] = [
+    ("MinValue", "minimum Integer"),
+    ("MaxValue", "maximum Integer"),
+    ("DateTimeComponentFrom", "year from X"),
+    ("DifferenceBetween", "difference in days between X and Y"),
+    ("DurationBetween", "days between X and Y"),
+];
+
 impl Checker<'_> {
     /// `name(…)`, `Library.name(…)`, `value.name(…)`.
     pub(super) fn call(&mut self, target: Option<&ast::Expression>, name: &ast::Name, operands: &[ast::Expression], at: Span) -> Expression {
@@ -58,6 +67,10 @@ impl Checker<'_> {
         let own = self.functions_in(self.library, &name.text, false);
         if !own.is_empty() && (self.fit(&own, &operands).is_some() || !is_system(&name.text)) {
             return self.resolved(name, &own, operands, at);
+        }
+        if let Some((_, form)) = SYNTAX_ONLY.iter().find(|(own, _)| **own == *name.text) {
+            self.error_with_help(name.at, format!("`{}` is not called as a function", name.text), Some(format!("write `{form}`")));
+            return self.unknown(at);
         }
         match self.system_call(&name.text, operands, at) {
             Ok(call) => call,

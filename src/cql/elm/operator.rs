@@ -243,7 +243,13 @@ impl<'a> Reader<'a> {
                 None => Expression::null(Type::Integer, NOWHERE),
             });
         }
-        self.operation(name, operands, None)
+        let values: Vec<Value> = operands.iter().filter_map(constant).collect();
+        let typed = self.operation(name, operands, None);
+        // Of components that are written the point is a constant, as it is in CQL.
+        match operators::date_time::selected(name, &values).filter(|_| values.len() == last + 1) {
+            Some(point) => made(Kind::Literal(point), typed.ty),
+            None => typed,
+        }
     }
 
     fn extreme(&mut self, name: &str, node: &'a Json) -> Expression {
@@ -268,5 +274,12 @@ impl<'a> Reader<'a> {
             Some(_) => self.operation(&name, vec![operand], None),
             None => self.refused(&format!("a conversion to `{target}` is not supported")),
         }
+    }
+}
+
+fn constant(expression: &Expression) -> Option<Value> {
+    match &expression.kind {
+        Kind::Literal(value) => Some(value.clone()),
+        _ => None,
     }
 }

@@ -7,7 +7,9 @@ use serde_json::{Value as Json, json};
 use super::compile;
 use super::document::NESTING_MAX;
 use crate::cql::model::Models;
+use crate::cql::typed::Kind;
 use crate::diagnostic::{SourceFile, render_human};
+use crate::fhir::record::Record;
 
 /// A library `T` with these defines and includes.
 fn library(defines: &[(&str, Json)], includes: Json) -> Arc<SourceFile> {
@@ -108,6 +110,22 @@ fn what_is_known_is_read() {
     let program = program.expect("a program");
     let types: Vec<String> = program.defines("T").iter().map(|(define, name)| format!("{name} {}", program.define_type(*define))).collect();
     assert_eq!(types, ["A Integer", "B List<FHIR.Encounter>", "C List<FHIR.Encounter>", "D Choice<Date, FHIR.Period>", "E List<FHIR.Encounter>"]);
+}
+
+#[test]
+fn a_date_of_written_components_is_a_constant() {
+    let point = |year: Json| json!({ "type": "DateTime", "year": year, "month": number("2"), "timezoneOffset": { "type": "Null" } });
+    let unknown = json!({ "type": "Null" });
+    let defines = [("A", point(number("2012"))), ("B", point(unknown)), ("C", json!({ "type": "Date", "year": number("2012"), "month": number("13") }))];
+    let (program, found) = compile(&library(&defines, json!([])), &[], &Models::default());
+    assert_eq!(render_human(&found, false), "");
+    let program = program.expect("a program");
+    let bodies = program.tree().defines.iter().filter(|define| define.name.len() == 1).map(|define| match &define.body.kind {
+        Kind::Literal(value) => crate::cql::show::text(value, &Record::default()),
+        Kind::Operator { operator, .. } => operator.name.to_owned(),
+        _ => String::new(),
+    });
+    assert_eq!(bodies.collect::<Vec<_>>(), ["@2012-02T", "DateTime", "Date"]);
 }
 
 /// Every place of a document, as a JSON pointer.

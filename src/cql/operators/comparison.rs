@@ -71,31 +71,58 @@ pub fn decimal(value: &Value) -> Option<Decimal> {
     }
 }
 
-/// An order for sorting: null first, what cannot be told by its earliest reading, then by precision.
-/// The same for every run; not the order of `<`.
+/// An order for sorting, total whatever the values are: null first, kinds apart, quantities of other dimensions apart, dates
+/// and times by their earliest reading, then by precision. Not the order of `<`, which may be unknown.
 pub fn sort_order(left: &Value, right: &Value, context: &Context<'_>) -> Ordering {
-    match (left.is_null(), right.is_null()) {
-        (true, true) => return Ordering::Equal,
-        (true, false) => return Ordering::Less,
-        (false, true) => return Ordering::Greater,
-        _ => {}
-    }
-    if let Some(order) = order(left, right, None, context) {
-        return order;
-    }
-    let (low_left, fine_left) = earliest(left);
-    let (low_right, fine_right) = earliest(right);
-    let known = order(&low_left, &low_right, None, context).unwrap_or(Ordering::Equal);
-    known.then(fine_left.cmp(&fine_right))
+    let within = || match (left, right) {
+        (Value::Boolean(left), Value::Boolean(right)) => left.cmp(right),
+        (Value::String(left), Value::String(right)) => left.cmp(right),
+        _ => match (moment(left, context), moment(right, context)) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            _ => amounts(left, right, context),
+        },
+    };
+    kind(left).cmp(&kind(right)).then_with(within)
 }
 
-fn earliest(value: &Value) -> (Value, usize) {
+/// Kinds of values that have an order among themselves.
+fn kind(value: &Value) -> u8 {
     match value {
-        Value::Date(date) => (Value::Date(date.low()), date.precision().index()),
-        Value::DateTime(point) => (Value::DateTime(point.low()), point.precision().index()),
-        Value::Time(time) => (Value::Time(time.low()), time.precision().index()),
-        other => (other.clone(), 0),
+        Value::Null => 0,
+        Value::Boolean(_) => 1,
+        Value::Integer(_) | Value::Long(_) | Value::Decimal(_) | Value::Quantity(_) | Value::Interval(_) => 2,
+        Value::String(_) => 3,
+        Value::Date(_) | Value::DateTime(_) => 4,
+        Value::Time(_) => 5,
+        _ => 6,
     }
+}
+
+/// The earliest that a date or time can be, in milliseconds, and its precision.
+fn moment(value: &Value, context: &Context<'_>) -> Option<(i64, usize)> {
+    let of = |point: &DateTime| point.low().epoch_milliseconds(context.zone);
+    Some(match value {
+        Value::Date(date) => (of(&DateTime::new(*date, None, None)?), date.precision().index()),
+        Value::DateTime(point) => (of(point), point.precision().index()),
+        Value::Time(time) => (time.low().milliseconds(), time.precision().index()),
+        _ => return None,
+    })
+}
+
+/// Numbers, quantities and uncertain counts by the least and then the greatest that they can be.
+fn amounts(left: &Value, right: &Value, context: &Context<'_>) -> Ordering {
+    fn amount(value: &Value) -> Option<(Decimal, &str)> {
+        match value {
+            Value::Quantity(own) => Some((own.value, &own.unit)),
+            other => Some((decimal(other)?, "1")),
+        }
+    }
+    let ((left_low, left_high), (right_low, right_high)) = (extremes(left), extremes(right));
+    let order = |left: &Value, right: &Value| match (amount(left), amount(right)) {
+        (Some(left), Some(right)) => context.units.sort_order(left, right),
+        (left, right) => left.is_some().cmp(&right.is_some()),
+    };
+    order(left_low, right_low).then_with(|| order(left_high, right_high))
 }
 
 /// Equality (`=`): `None` when it cannot be told.

@@ -27,7 +27,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "DifferenceBetween" Precise Propagate difference_between { (Date, Date) -> Integer, (DateTime, DateTime) -> Integer, (Time, Time) -> Integer }
         ["difference in years between @2012-12-31 and @2013-01-01 = 1", "difference in months between @2012-01 and @2012-03 = 2"]
     "DurationBetween" Precise Propagate duration_between { (Date, Date) -> Integer, (DateTime, DateTime) -> Integer, (Time, Time) -> Integer }
-        ["years between @2012-12-31 and @2013-01-01 = 0", "months between @2012-01-31 and @2012-03-01 = 1", "(days between @2012-01 and @2012-01-05 > 5) = false"]
+        ["years between @2012-12-31 and @2013-01-01 = 0", "months between @2012-01-31 and @2012-03-01 = 1", "(days between @2012-01 and @2012-01-05 > 5) = false", "(milliseconds between @2012T and @2013-06-01T00:00:00.000) is null"]
     "Now" Plain Propagate now { () -> DateTime } ["Now() = Now()"]
     "Today" Plain Propagate today { () -> Date } ["Today() = date from Now()"]
     "TimeOfDay" Plain Propagate time_of_day { () -> Time } ["TimeOfDay() = time from Now()"]
@@ -39,11 +39,11 @@ pub(super) const OPERATORS: &[Operator] = {
     }
 };
 
-/// The leading operands that are not null, which must be whole numbers without a gap; `None` for a gap.
-fn components(call: &Call<'_>) -> Option<Vec<i32>> {
+/// The leading components that are not null, which must be whole numbers without a gap; `None` for a gap.
+fn components(operands: &[Value]) -> Option<Vec<i32>> {
     let mut numbers = Vec::new();
     let mut ended = false;
-    for operand in call.operands.iter().take(7) {
+    for operand in operands.iter().take(7) {
         match operand {
             Value::Integer(number) if !ended => numbers.push(*number),
             Value::Null => ended = true,
@@ -62,14 +62,38 @@ fn impossible(what: &str) -> Fault {
 }
 
 fn date(call: &Call<'_>) -> Result<Value, Fault> {
-    let numbers = components(call).ok_or_else(gap)?;
+    date_of(call.operands)
+}
+
+fn date_time(call: &Call<'_>) -> Result<Value, Fault> {
+    date_time_of(call.operands)
+}
+
+fn time(call: &Call<'_>) -> Result<Value, Fault> {
+    time_of(call.operands)
+}
+
+/// What the row of that name makes of components that are known before any patient is; `None` for other rows, and where
+/// there is no such date or time.
+pub(in crate::cql) fn selected(name: &str, components: &[Value]) -> Option<Value> {
+    let select = match name {
+        "Date" => date_of,
+        "DateTime" => date_time_of,
+        "Time" => time_of,
+        _ => return None,
+    };
+    select(components).ok().filter(|value| !value.is_null())
+}
+
+fn date_of(operands: &[Value]) -> Result<Value, Fault> {
+    let numbers = components(operands).ok_or_else(gap)?;
     let Some(year) = numbers.first() else { return Ok(Value::Null) };
     let date = Date::new(*year, numbers.get(1).copied(), numbers.get(2).copied());
     date.map(Value::Date).ok_or_else(|| impossible("date"))
 }
 
-fn date_time(call: &Call<'_>) -> Result<Value, Fault> {
-    let numbers = components(call).ok_or_else(gap)?;
+fn date_time_of(operands: &[Value]) -> Result<Value, Fault> {
+    let numbers = components(operands).ok_or_else(gap)?;
     let at = |index: usize| numbers.get(index).copied();
     let Some(year) = at(0) else { return Ok(Value::Null) };
     let date = Date::new(year, at(1), at(2)).ok_or_else(|| impossible("date"))?;
@@ -77,24 +101,24 @@ fn date_time(call: &Call<'_>) -> Result<Value, Fault> {
         Some(hour) => Some(Time::new(hour, at(4), at(5), at(6)).ok_or_else(|| impossible("time"))?),
         None => None,
     };
-    let offset = match call.operand(7) {
-        Value::Decimal(hours) => minutes(*hours)?,
-        Value::Integer(hours) => minutes(Decimal::from(*hours))?,
+    let offset = match operands.get(7) {
+        Some(Value::Decimal(hours)) => minutes(*hours)?,
+        Some(Value::Integer(hours)) => minutes(Decimal::from(*hours))?,
         _ => None,
     };
     DateTime::new(date, time, offset).map(Value::DateTime).ok_or_else(|| impossible("time zone offset"))
 }
 
-fn minutes(hours: Decimal) -> Result<Option<i16>, Fault> {
-    let minutes = hours.checked_mul(Decimal::from(60)).and_then(|minutes| minutes.round().to_i16());
-    minutes.map(Some).ok_or_else(|| impossible("time zone offset"))
-}
-
-fn time(call: &Call<'_>) -> Result<Value, Fault> {
-    let numbers = components(call).ok_or_else(gap)?;
+fn time_of(operands: &[Value]) -> Result<Value, Fault> {
+    let numbers = components(operands).ok_or_else(gap)?;
     let at = |index: usize| numbers.get(index).copied();
     let Some(hour) = at(0) else { return Ok(Value::Null) };
     Time::new(hour, at(1), at(2), at(3)).map(Value::Time).ok_or_else(|| impossible("time"))
+}
+
+fn minutes(hours: Decimal) -> Result<Option<i16>, Fault> {
+    let minutes = hours.checked_mul(Decimal::from(60)).and_then(|minutes| minutes.round().to_i16());
+    minutes.map(Some).ok_or_else(|| impossible("time zone offset"))
 }
 
 fn component(call: &Call<'_>) -> Result<Value, Fault> {
@@ -146,13 +170,14 @@ fn offset_from(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(hours.map_or(Value::Null, |hours| Value::Decimal(hours.round_dp(8))))
 }
 
-/// A count, or the interval of what it can be.
+/// A count, or the interval of what it can be; null when an Integer does not hold that.
 fn counted(span: Option<Span>) -> Value {
-    let small = |count: i64| i32::try_from(count).map_or(Value::Null, Value::Integer);
-    match span {
+    let small = |count: i64| i32::try_from(count).ok().map(Value::Integer);
+    let ends = span.and_then(|span| Some((small(span.low)?, small(span.high)?, span.low == span.high)));
+    match ends {
         None => Value::Null,
-        Some(Span { low, high }) if low == high => small(low),
-        Some(Span { low, high }) => Value::Interval(Arc::new(Interval::closed(small(low), small(high)))),
+        Some((count, _, true)) => count,
+        Some((low, high, false)) => Value::Interval(Arc::new(Interval::closed(low, high))),
     }
 }
 

@@ -216,6 +216,59 @@ fn names_are_unique_and_signatures_present() {
     }
 }
 
+/// Rust's sort panics over an order that is none.
+#[test]
+fn values_of_every_kind_have_one_order_for_sorting() {
+    let texts = [
+        "null",
+        "true",
+        "1",
+        "2L",
+        "1.5",
+        "'a'",
+        "@2012",
+        "@2012-01",
+        "@2012-01-01T",
+        "@2012-01-01T10+05:30",
+        "@2012-01-01T04:15:00.000Z",
+        "@2012-01-01T04+00:00",
+        "@T10",
+        "@T10:30",
+        "1 'g'",
+        "900 'mg'",
+        "1 'cm'",
+        "2 'cm'",
+        "11 months",
+        "1 year",
+        "360 days",
+        "7 'd'",
+        "1 week",
+        "3 '[pH]'",
+        "5 'furlong'",
+        "4 'furlong'",
+        "2 '[iU]'",
+        "1:128",
+        "{1}",
+        "Tuple { a: 1 }",
+    ];
+    with_context(|untyped| {
+        let mut values: Vec<Value> = texts.map(|text| evaluate(untyped, text).unwrap()).into();
+        values.push(Value::Interval(Arc::new(Interval::closed(Value::Integer(0), Value::Integer(9)))));
+        let order = |left: &Value, right: &Value| comparison::sort_order(left, right, &untyped.context);
+        for a in &values {
+            for b in &values {
+                assert_eq!(order(a, b), order(b, a).reverse());
+                let between = values.iter().filter(|c| order(a, c).is_le() && order(c, b).is_le());
+                assert!(order(a, b).is_le() || between.count() == 0);
+            }
+        }
+        let mut many: Vec<&Value> = values.iter().cycle().take(values.len() * 37).collect();
+        many.sort_by(|left, right| order(left, right));
+        let grams = ["900 'mg'", "1 'g'"].map(|text| evaluate(untyped, text).unwrap());
+        assert_eq!(order(&grams[0], &grams[1]), std::cmp::Ordering::Less);
+    });
+}
+
 #[test]
 fn set_operations_over_long_lists_compare_by_key() {
     let numbers = |range: std::ops::Range<i32>| Value::list(range.map(Value::Integer).collect());
