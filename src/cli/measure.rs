@@ -1,7 +1,6 @@
 //! `watershed measure`: check measures, run their test patients and see what these reach, explain one patient.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -58,15 +57,28 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-/// Measure folders at or below the paths, each with all measures there, of which it may be composed. What is published has no
-/// test patients and is such a component only.
-fn tested_at(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Folder, Arc<Vec<Folder>>)>, Failure> {
+/// What paths hold.
+struct Bench {
+    /// Measure folders, which may have test patients.
+    folders: Vec<(PathBuf, Folder)>,
+    /// These and what is published: all that one may be composed of.
+    all: Vec<Folder>,
+}
+
+/// Measure folders at or below the paths, with all measures there.
+fn bench(paths: &[PathBuf]) -> Result<Bench, Failure> {
+    let (mut folders, mut published) = (Vec::new(), None);
     let paths = measures_at(paths)?;
-    let all = Arc::new(measures::open_all(&paths).0);
-    let (folders, published): (Vec<_>, Vec<_>) = paths.into_iter().map(|path| (measures::read(&path), path)).partition(|(folder, _)| folder.is_ok());
-    match published.into_iter().next() {
-        Some((Err(fault), _)) if folders.is_empty() => Err(Failure::diagnostics(&[fault])),
-        _ => Ok(folders.into_iter().filter_map(|(folder, path)| Some((path, folder.ok()?, Arc::clone(&all)))).collect()),
+    let (all, _) = measures::open_all(&paths);
+    for path in paths {
+        match measures::read(&path) {
+            Ok(folder) => folders.push((path, folder)),
+            Err(fault) => published = Some(fault),
+        }
+    }
+    match published {
+        Some(fault) if folders.is_empty() => Err(Failure::diagnostics(&[fault])),
+        _ => Ok(Bench { folders, all }),
     }
 }
 
@@ -108,13 +120,14 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
     let zone = jiff::tz::TimeZone::get(timezone).map_err(|_| Failure::usage(format!("no time zone is named `{timezone}`")).hint("use an IANA name, as `America/New_York`"))?;
     let mut failed = false;
     let mut shown = Vec::new();
-    for (path, folder, all) in tested_at(paths)? {
-        let (tested, found) = measures::test(&folder, &all, &zone);
+    let bench = bench(paths)?;
+    for (path, folder) in &bench.folders {
+        let (tested, found) = measures::test(folder, &bench.all, &zone);
         let Some(tested) = tested else { return Err(Failure::diagnostics(&found)) };
         failed |= tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
         match context.format {
-            Format::Human => print(&human(&path, &tested)),
-            Format::Json => shown.push(machine(&path, &tested)),
+            Format::Human => print(&human(path, &tested)),
+            Format::Json => shown.push(machine(path, &tested)),
         }
         if !found.is_empty() && context.format == Format::Human {
             print(&diagnostic::render_human(&found, context.colour));

@@ -2,6 +2,7 @@
 //! queries, calls of functions and references to defines.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -225,12 +226,11 @@ impl<'r> Author<'r> {
     }
 
     fn decide(&mut self, letter: char, bound: &mut Bound) {
-        if !bound.contains_key(&letter) {
-            let ty = match form::stands_for(letter) {
+        if let Entry::Vacant(place) = bound.entry(letter) {
+            place.insert(match form::stands_for(letter) {
                 Some(types) => types.choose(self.random).expect("a type").clone(),
                 None => self.some_type(1),
-            };
-            bound.insert(letter, ty);
+            });
         }
     }
 

@@ -136,9 +136,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 fn over_cases(args: &Args, zone: &jiff::tz::TimeZone) -> Result<Vec<Found>, Failure> {
     let value_sets = measures::read_value_sets(&args.value_sets).map_err(|fault| Failure::diagnostics(&[fault]))?;
     let mut found = Vec::new();
-    for (_, folder, all) in super::tested_at(&args.paths)? {
-        let (tested, more) = measures::test(&folder, &all, zone);
-        let (loaded, _) = measures::compile(&measures::together(&folder, &all), &value_sets, &Choices::default());
+    let bench = super::bench(&args.paths)?;
+    for (_, folder) in &bench.folders {
+        let (tested, more) = measures::test(folder, &bench.all, zone);
+        let (loaded, _) = measures::compile(&measures::together(folder, &bench.all), &value_sets, &Choices::default());
         let (Some(tested), Some(loaded)) = (tested, loaded) else { return Err(Failure::diagnostics(&more)) };
         let over = format!("{} test patients", tested.cases.len());
         found.extend(loaded.measures.first().map(|measure| Found::new(measure, over, &tested.coverage.clauses)));
