@@ -2,6 +2,7 @@
 
 pub mod ast;
 pub mod check;
+mod context;
 pub mod date_time;
 pub mod elm;
 pub mod evaluate;

@@ -380,7 +380,11 @@ pub fn nearest<'a>(wanted: &str, among: impl Iterator<Item = &'a str>) -> Option
     let scored = among.filter(|name| *name != wanted).filter_map(|name| {
         let other = name.to_lowercase();
         let (own, other) = after_common_path(&lower, &other);
-        let limit = (own.chars().count() / 3).max(1);
+        let limit = match own.chars().count() {
+            // Any letter is one change from any other.
+            1 => 0,
+            letters => (letters / 3).max(1),
+        };
         let begins = own.len().min(other.len()) >= BEGINNING_MIN && (own.starts_with(other) || other.starts_with(own));
         let distance = strsim::damerau_levenshtein(own, other);
         (distance <= limit || begins).then_some((distance, name))

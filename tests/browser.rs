@@ -197,7 +197,7 @@ impl Browser {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_in_chromium() {
     if !Path::new(CHROMIUM).exists() {
-        eprintln!("skipped: {CHROMIUM} absent");
+        crate::figures::say(&format!("skipped: {CHROMIUM} absent"));
         return;
     }
     let network = demo().await;

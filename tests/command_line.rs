@@ -514,7 +514,7 @@ fn cql_is_checked_and_run() {
     std::fs::write(folder.path().join("good.cql"), "library Good\nparameter Limit Integer\ndefine \"The Sum\": 1 + 1.50\ndefine Twice: Limit * 2\n").unwrap();
     std::fs::write(folder.path().join("bad.cql"), "library Bad\ndefine X: Foo\ndefine Y: 1 + 'a'\n").unwrap();
     let said = say(folder.path(), &["cql", "check", "good.cql"]);
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "1 files are well formed\n", ""));
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "1 file is well formed\n", ""));
     let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "The Sum: 2.50\nTwice: 42\n", ""));
     let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21", "--define", "Twice", "--format", "json"]);

@@ -29,7 +29,7 @@ pub(crate) fn yardstick(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: {} absent", folder.display());
+    crate::figures::say(&format!("skipped: {} absent", folder.display()));
     None
 }
 
@@ -138,7 +138,7 @@ fn hl7_suite_passes_but_for_the_listed_tests() {
         }
     }
     surprises.extend(listed.keys().filter(|name| !failed.contains(*name)).map(|name| format!("{name}: listed, but passes or is no test")));
-    println!("CQL suite: {} of {} pass, {} listed", all.len() - failed.len(), all.len(), listed.len());
+    crate::figures::say(&format!("CQL suite: {} of {} pass, {} listed", all.len() - failed.len(), all.len(), listed.len()));
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
     assert!(listed.len() as f64 <= all.len() as f64 * LISTED_SHARE, "{} listed", listed.len());
 }
@@ -184,7 +184,7 @@ fn the_cql_of_published_measures_parses() {
             let (_, faults) = parse(&SourceFile::new(file, text));
             assert!(faults.is_empty(), "{}", watershed::diagnostic::render_human(&faults, false));
         }
-        println!("{publication}: {} texts", seen.len());
+        crate::figures::say(&format!("{publication}: {} texts", seen.len()));
         assert!(seen.len() > 50, "{publication}");
     }
 }

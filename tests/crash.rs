@@ -107,6 +107,6 @@ async fn killed_at_any_moment_the_next_start_ends_with_the_same_feed() {
         .collect()
         .await;
     let killed = killed.into_iter().filter(|killed| *killed).count();
-    println!("{all} nights, {killed} killed while running, all ended with the same feed, once");
+    crate::figures::say(&format!("{all} nights, {killed} killed while running, all ended with the same feed, once"));
     assert!(killed >= 50, "only {killed} of {all} were killed while running");
 }

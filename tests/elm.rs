@@ -85,7 +85,7 @@ fn what_is_written_is_read_as_the_same() {
             faults.push(format!("{}: {} is {wanted:?}, read from ELM {read:?}\n{}", case.name, case.expression, document.text));
         }
     }
-    println!("{} of {compared} expressions mean the same after a round trip", compared - faults.len());
+    crate::figures::say(&format!("{} of {compared} expressions mean the same after a round trip", compared - faults.len()));
     assert!(faults.is_empty(), "{} differ:\n{}", faults.len(), faults.join("\n"));
     assert!(compared >= COMPARED_MIN, "{compared} expressions compared");
 }
@@ -173,7 +173,7 @@ fn a_measure_that_has_elm_alone_gives_the_same_populations() {
 #[test]
 fn what_is_written_runs_on_another_engine() {
     let Ok(fqm) = std::env::var("WATERSHED_INTEROP_FQM") else {
-        eprintln!("skipped: WATERSHED_INTEROP_FQM is not set (a folder with npm's fqm-execution 1.8.6)");
+        crate::figures::say("skipped: WATERSHED_INTEROP_FQM is not set (a folder with npm's fqm-execution 1.8.6)");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

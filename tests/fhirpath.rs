@@ -232,7 +232,7 @@ fn the_fhirpath_cases_that_cql_shares_are_as_expected() {
         }
     }
     let out: usize = excluded.values().sum();
-    println!("{right} of {shared} FHIRPath cases as expected, {} listed, {out} excluded", listed.len());
+    crate::figures::say(&format!("{right} of {shared} FHIRPath cases as expected, {} listed, {out} excluded", listed.len()));
     for (word, count) in words {
         let found = excluded.get(word).copied().unwrap_or_default();
         if count != found.to_string() {

@@ -248,7 +248,10 @@ fn generated_libraries_mean_the_same_by_every_road() {
         let (text, defines) = author.finished();
         let program = compiled(&text, &libraries).unwrap_or_else(|found| panic!("{found}\n{text}"));
         for (name, ty) in &defines {
-            assert_eq!(program.define_type(program.define("Generated", name).expect("a define")), ty, "the type of {name}:\n{text}");
+            let found = program.define_type(program.define("Generated", name).expect("a define"));
+            // Of what is made of the parts of a value, which may be anything, more can be known.
+            let is_narrower = *ty == Type::list(Type::Any) && matches!(found, Type::List(_));
+            assert!(found == ty || is_narrower, "the type of {name} is {found:?}, not {ty:?}:\n{text}");
         }
         let environment = environment(&value_sets, if number % 2 == 0 { "UTC" } else { "America/New_York" });
         let mut lines = patient::lines(&mut random);
@@ -268,7 +271,7 @@ fn generated_libraries_mean_the_same_by_every_road() {
         reached.extend(known.filter_map(|define| row(&define.body)).map(str::to_owned));
     }
     failures.none();
-    println!("{made} defines, {known} known; {} of {} operators with a value", reached.len(), operators().count());
+    crate::figures::say(&format!("{made} defines, {known} known; {} of {} operators with a value", reached.len(), operators().count()));
     assert!(reached.len() >= OPERATORS_MIN, "a value was seen of {} operators only: {reached:?}", reached.len());
 }
 
@@ -319,7 +322,7 @@ fn the_laws_of_the_specification_hold_of_generated_operands() {
         }
     }
     failures.none();
-    println!("{} laws held {} times", LAWS.len(), held.iter().sum::<usize>());
+    crate::figures::say(&format!("{} laws held {} times", LAWS.len(), held.iter().sum::<usize>()));
     let never: Vec<&str> = LAWS.iter().zip(&held).filter(|(_, held)| **held == 0).map(|((text, _), _)| *text).collect();
     assert!(never.len() <= UNTRIED_MAX, "never put to the test: {never:?}");
 }
@@ -351,7 +354,7 @@ fn what_is_said_of_a_partial_date_holds_however_it_is_completed() {
             }
         }
     }
-    println!("{} forms, {told} completions of partial dates agree", RELATIONS.len());
+    crate::figures::say(&format!("{} forms, {told} completions of partial dates agree", RELATIONS.len()));
     assert!(wrong.is_empty(), "{} of {told}:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
     assert!(told > BATCHES * BATCH / 2, "only {told} answers were known");
 }

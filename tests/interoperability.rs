@@ -202,13 +202,13 @@ async fn night_equals_evaluation(sekmet: &str, mode: &str) {
     let store = Store::open(&folder.join("site-data/state.sqlite")).unwrap();
     let feeds = store.with(|connection| Ok(outbox::list(connection).unwrap().len())).unwrap();
     assert_eq!(feeds, 1, "{mode}: an unchanged second night sends no second feed");
-    println!("interoperability: sekmet-fhir by {mode}, {loaded} resources, 72 reports equal; an unchanged night sends nothing");
+    crate::figures::say(&format!("interoperability: sekmet-fhir by {mode}, {loaded} resources, 72 reports equal; an unchanged night sends nothing"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_night_against_another_server_equals_an_evaluation_on_disk() {
     let Ok(sekmet) = std::env::var("WATERSHED_INTEROP_SEKMET") else {
-        println!("skipped: WATERSHED_INTEROP_SEKMET is not set, so there is no other server to run against");
+        crate::figures::say("skipped: WATERSHED_INTEROP_SEKMET is not set, so there is no other server to run against");
         return;
     };
     for mode in ["search", "bulk"] {

@@ -206,7 +206,11 @@ fn judge(name: &str, form: &str, tallies: &BTreeMap<String, Tally>) -> Vec<Strin
             faults.push(format!("{measure} {case} is listed as an error of the publication, and passes"));
         }
     }
-    println!("{name} from {form}: {right} of {cases} cases as expected, {perfect} of {} measures perfect, {} cases listed as upstream errors", tallies.len(), listed.len());
+    crate::figures::say(&format!(
+        "{name} from {form}: {right} of {cases} cases as expected, {perfect} of {} measures perfect, {} cases listed as upstream errors",
+        tallies.len(),
+        listed.len()
+    ));
     faults
 }
 

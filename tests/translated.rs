@@ -160,7 +160,7 @@ fn our_elm_of_the_published_measures_gives_the_same_populations() {
     };
     let Some((measures, faults)) = each(wanted, job) else { return };
     let compared = compared.into_inner().unwrap();
-    println!("our ELM of {measures} published measures: {compared} cases, {} differences from CQL text (0 as expected)", faults.len());
+    crate::figures::say(&format!("our ELM of {measures} published measures: {compared} cases, {} differences from CQL text (0 as expected)", faults.len()));
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     assert!(measures > 0 && compared > 0);
 }
@@ -357,7 +357,7 @@ impl Comparison {
 #[test]
 fn the_reference_translator_says_the_same() {
     let Some(packages) = std::env::var("WATERSHED_INTEROP_TRANSLATOR").ok().map(PathBuf::from) else {
-        eprintln!("skipped: WATERSHED_INTEROP_TRANSLATOR is not set (a folder with npm's @cqframework/cql 5.3.0 and @lhncbc/ucum-lhc)");
+        crate::figures::say("skipped: WATERSHED_INTEROP_TRANSLATOR is not set (a folder with npm's @cqframework/cql 5.3.0 and @lhncbc/ucum-lhc)");
         return;
     };
     if crate::cql_suite::yardstick("cms-dqm-2025").is_none() {
@@ -404,9 +404,15 @@ fn the_reference_translator_says_the_same() {
     let only = std::env::var("WATERSHED_ONLY").unwrap_or_default();
     let (measures, mut faults) = each(|name| name.contains(&only), job).unwrap();
     let compared = compared.into_inner().unwrap();
-    println!("{measures} published measures from the reference translator's ELM and from ours: {compared} cases, {} differences from CQL text (0 as expected)", faults.len());
+    crate::figures::say(&format!(
+        "{measures} published measures from the reference translator's ELM and from ours: {compared} cases, {} differences from CQL text (0 as expected)",
+        faults.len()
+    ));
     let comparison = comparison.into_inner().unwrap();
-    println!("{} of {} definitions in {libraries} libraries as expected, node for node as the reference translator writes them", comparison.same, comparison.definitions);
+    crate::figures::say(&format!(
+        "{} of {} definitions in {libraries} libraries as expected, node for node as the reference translator writes them",
+        comparison.same, comparison.definitions
+    ));
     faults.extend(comparison.faults);
     let listed: BTreeMap<&str, &str> = DIFFERENCES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": ")).collect();
     for (category, (count, example)) in &comparison.categories {

@@ -13,7 +13,7 @@ fn functional_tests() -> Option<String> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(_) => {
-            println!("skipped: {} absent", path.display());
+            crate::figures::say(&format!("skipped: {} absent", path.display()));
             None
         }
     }

@@ -94,7 +94,8 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             let (_, findings) = compile(&roots, &libraries(&files, &library, fhirpath_lists)?, &Models::default());
             let ending = report(&findings, context);
             if context.format == Format::Human && ending == Ending::Fine {
-                print(&format!("{} files are well formed", files.len()));
+                let count = files.len();
+                print(&format!("{count} {} well formed", if count == 1 { "file is" } else { "files are" }));
             }
             Ok(ending)
         }

@@ -65,6 +65,10 @@ struct Frame {
     slots: u32,
     /// In `sort by`: bare names are elements of this variable first.
     row: Option<Variable>,
+    /// Aliases of the sources that are being checked, which none of them sees.
+    beside: Vec<Arc<str>>,
+    /// Variables that are `$index` and are asked for.
+    indexes: BTreeSet<Slot>,
 }
 
 /// How far a define or function has come.
@@ -108,6 +112,15 @@ struct Checker<'a> {
     diagnostics: Vec<Diagnostic>,
 }
 
+/// What to write where a class of the model, or an element of one, hides a system type of its name.
+fn system_twin(ty: &Type) -> Option<String> {
+    let Type::Class(class) = ty else { return None };
+    let (model, name) = class.rsplit_once('.')?;
+    let capital: String = name.chars().take(1).flat_map(char::to_uppercase).chain(name.chars().skip(1)).collect();
+    Type::system(&capital)?;
+    Some(if capital == name { format!("`{name}` alone is {model}'s here: write `System.{name}`") } else { format!("`{class} {{ value: … }}` makes one") })
+}
+
 fn id(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -117,7 +130,8 @@ impl<'a> Checker<'a> {
         let library = LibraryId(id(tree.libraries.len()));
         let name = ast.name.as_ref().map_or_else(|| Arc::from(""), |(path, _)| Arc::from(path.text()));
         let version = ast.name.as_ref().and_then(|(_, version)| version.as_ref()).map(|version| version.text.clone());
-        tree.libraries.push(typed::Library { name, version, source: source.clone(), includes: Vec::new(), usings: Vec::new() });
+        tree.libraries
+            .push(typed::Library { name, version, source: source.clone(), includes: Vec::new(), usings: Vec::new(), form: typed::Form::Cql });
         Checker {
             tree,
             source,
@@ -194,6 +208,7 @@ impl<'a> Checker<'a> {
         if !self.tree.classes.iter().any(|class| class.name == model.patient) {
             self.tree.classes.extend(model.typed_classes(models.fhir()));
         }
+        self.tree.model.get_or_insert_with(|| models.fhir().clone());
         if !self.conversions.models.iter().any(|known| Arc::ptr_eq(known, model)) {
             self.conversions.models.push(model.clone());
         }
@@ -215,12 +230,23 @@ impl<'a> Checker<'a> {
         self.helpers();
     }
 
+    /// What to include where a class of the model has a conversion, but the library of the function is not here.
+    fn lacks_helpers(&self, types: &[Type]) -> Option<String> {
+        let lacking = types.iter().find_map(|ty| match ty {
+            Type::Class(class) if self.conversions.class_conversions(class).next().is_none() => self.conversions.model_of(class)?.conversions(class).first(),
+            _ => None,
+        })?;
+        let library = &lacking.library;
+        let included = self.includes.iter().filter_map(|(_, own)| *own).any(|own| self.tree.libraries[own.index()].name.ends_with(&**library));
+        (!included).then(|| format!("`include {library} version '…'` converts it to `{}`", lacking.to))
+    }
+
     /// The conversion functions that the models name, where this library includes their library.
     fn helpers(&mut self) {
         let mut helpers: BTreeMap<Arc<str>, Vec<(Type, FunctionId)>> = BTreeMap::new();
         for (_, library) in &self.includes {
             let Some(library) = library else { continue };
-            let name = self.tree.libraries[library.index()].name.clone();
+            let name: Arc<str> = self.tree.libraries[library.index()].name.rsplit('.').next().unwrap_or_default().into();
             for (number, function) in (0u32..).zip(&self.tree.functions) {
                 let [(_, Type::Class(class))] = function.operands.as_slice() else {
                     continue;
@@ -327,18 +353,22 @@ impl<'a> Checker<'a> {
         self.at(at.unwrap_or_default())
     }
 
-    /// `context X`: a kind of subject that a model knows, or none.
+    /// `context X`: a patient, or all data.
     fn contexts(&mut self) {
-        const WITHOUT_SUBJECT: [&str; 3] = ["Unfiltered", "Population", "Unspecified"];
+        const KNOWN: [&str; 3] = ["Patient", "Unfiltered", "Population"];
         let ast = self.ast;
         for (name, _) in &ast.contexts {
-            let known = WITHOUT_SUBJECT.contains(&&*name.text) || self.models.is_empty() || self.model_class(&name.text).is_some();
-            if !known {
-                let near = nearest(&name.text, ["Patient", "Practitioner", "Unfiltered"].into_iter())
-                    .map_or_else(|| "write `context Patient` or `context Unfiltered`".to_owned(), |near| format!("did you mean `{near}`?"));
-                self.error_with_help(name.at, format!("no context `{}`", name.text), Some(near));
-                self.broken.insert("Patient".into());
+            let text = &*name.text;
+            if KNOWN.contains(&text) {
+                continue;
             }
+            let message = match self.model_class(text) {
+                Some(_) => format!("the context `{text}` is not supported: what is evaluated is one patient's data"),
+                None => format!("no context `{text}`"),
+            };
+            let near = nearest(text, KNOWN.into_iter()).map_or_else(|| "write `context Patient`".to_owned(), |near| format!("did you mean `{near}`?"));
+            self.error_with_help(name.at, message, Some(near));
+            self.broken.extend(["Patient".into(), name.text.clone()]);
         }
     }
 
@@ -368,6 +398,10 @@ impl<'a> Checker<'a> {
             let operands: Vec<(Arc<str>, Type)> = function.operands.iter().map(|(name, ty)| (name.text.clone(), self.type_of(ty))).collect();
             let result = function.returns.as_ref().map_or(Type::Any, |ty| self.type_of(ty));
             let same = |other: &typed::Function| other.name == function.name.text && other.operands.iter().map(|(_, ty)| ty).eq(operands.iter().map(|(_, ty)| ty));
+            if function.body.is_none() && function.returns.is_none() {
+                let help = Some("write `returns` and a type before the colon".to_owned());
+                self.error_with_help(function.name.at, format!("function `{}` is external and does not say what it returns", function.name.text), help);
+            }
             let library = self.library;
             if self.tree.functions.iter().any(|other| other.library == library && same(other)) {
                 let types: Vec<Type> = operands.iter().map(|(_, ty)| ty.clone()).collect();
@@ -411,7 +445,7 @@ impl<'a> Checker<'a> {
         };
         let class = Type::Class(model.patient.clone());
         let resource_type = self.conversions.resource_type(&model.patient);
-        let retrieve = typed::Retrieve { class: model.patient.clone(), resource_type, fixed: Vec::new(), code: None, date: None, context: None };
+        let retrieve = typed::Retrieve { class: model.patient.clone(), resource_type, fixed: Vec::new(), code: None, date: None };
         let all = Expression::new(Kind::Retrieve(Box::new(retrieve)), Type::list(class), name.at);
         let body = self.operation("SingletonFrom", vec![all], None, name.at);
         let number = DefineId(id(self.tree.defines.len()));
@@ -522,7 +556,8 @@ impl<'a> Checker<'a> {
             Some(way) => self.step(expression, &way.step),
             None => {
                 let at = expression.at;
-                self.error(at, format!("{what} must be of type `{to}`, but this is `{}`", expression.ty));
+                let help = self.lacks_helpers(std::slice::from_ref(&expression.ty)).or_else(|| system_twin(to));
+                self.error_with_help(at, format!("{what} must be of type `{to}`, but this is `{}`", expression.ty), help);
                 Expression::null(to.clone(), at)
             }
         }

@@ -7,6 +7,7 @@
 mod definition;
 mod document;
 mod expression;
+mod json;
 mod operator;
 mod property;
 mod query;
@@ -20,10 +21,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::document::Document;
+use super::context;
+use super::libraries::by_version;
 use super::model::Models;
 use super::plan::Program;
 use super::typed::{LibraryId, Tree};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, has_errors, nearest};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, has_errors, nearest};
 
 /// Reading recurses over documents; this is enough for the deepest that is let through. Bytes.
 const STACK_BYTES: usize = 256 << 20;
@@ -46,6 +49,7 @@ fn on_deep_stack(root: &Arc<SourceFile>, libraries: &[Arc<SourceFile>], models: 
                 libraries.iter().for_each(|source| linker.offer(source));
                 linker.add(&root)
             });
+            linker.diagnostics.extend(context::faults(&linker.tree, root.as_slice()));
             (linker.tree, root, linker.diagnostics)
         };
         match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
@@ -102,10 +106,11 @@ impl Linker<'_> {
     }
 
     fn include(&mut self, document: &Document, include: &document::Include) -> Option<LibraryId> {
-        let at = Location::new(&document.source, Span::default());
+        let at = Location::new(&document.source, include.at);
         let version = include.version.as_deref();
         let fits = |found: &&Arc<Document>| found.answers_to(&include.path) && version.is_none_or(|version| found.version.as_deref() == Some(version));
-        let Some(found) = self.documents.values().rfind(fits).cloned() else {
+        let found = self.documents.values().filter(fits).max_by(|a, b| by_version(a.version.as_deref(), b.version.as_deref()));
+        let Some(found) = found.cloned() else {
             self.diagnostics.push(self.not_found(document, include, at));
             return None;
         };

@@ -21,6 +21,7 @@ use crate::terminology::units::Units;
 
 mod cast;
 pub mod observe;
+mod parts;
 mod property;
 mod query;
 mod reason;
@@ -244,10 +245,7 @@ impl<'a> Session<'a> {
         if self.depth >= DEPTH_MAX {
             return Err(self.fault_at(expression, format!("nested deeper than {DEPTH_MAX} levels; is a function calling itself?")));
         }
-        self.steps += 1;
-        if self.steps > STEPS_MAX {
-            return Err(self.too_many_steps(expression));
-        }
+        self.count_step(expression)?;
         self.depth += 1;
         let outcome = self.dispatch(expression, frame);
         self.depth -= 1;
@@ -257,6 +255,11 @@ impl<'a> Session<'a> {
             self.note_clause(expression, value);
         }
         outcome
+    }
+
+    fn count_step(&mut self, expression: &Expression) -> Outcome<()> {
+        self.steps += 1;
+        if self.steps > STEPS_MAX { Err(self.too_many_steps(expression)) } else { Ok(()) }
     }
 
     fn dispatch(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome {
@@ -270,7 +273,7 @@ impl<'a> Session<'a> {
             Kind::Code(id) => Ok(self.program.code(*id)),
             Kind::Concept(id) => Ok(self.program.concept(*id)),
             Kind::Operator { operator, operands, precision } => self.operator(expression, operator, operands, *precision, frame),
-            Kind::Call { function, operands } => self.function_call(*function, operands, frame),
+            Kind::Call { function, operands } => self.function_call(expression, *function, operands, frame),
             Kind::And(pair) => self.and(pair, frame),
             Kind::Or(pair) => self.or(pair, frame),
             Kind::Implies(pair) => self.implies(pair, frame),
@@ -292,6 +295,7 @@ impl<'a> Session<'a> {
             }
             Kind::Retrieve(retrieve) => self.retrieve(expression, retrieve, frame),
             Kind::Query(query) => self.query(expression, query, frame),
+            Kind::Repeat(repeat) => self.repeat(expression, repeat, frame),
             Kind::Message(parts) => self.message(expression, parts, frame),
         }
     }
@@ -300,9 +304,10 @@ impl<'a> Session<'a> {
         operands.iter().map(|operand| self.expression(operand, frame)).collect()
     }
 
-    fn function_call(&mut self, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
+    fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
         let operands = self.values(operands, frame)?;
-        self.call(function, &operands)
+        let outcome = self.call(function, &operands);
+        outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
     }
 
     fn operator(&mut self, expression: &'a Expression, operator: &'static Operator, operands: &'a [Expression], precision: Option<Precision>, frame: &mut Frame) -> Outcome {
@@ -311,7 +316,10 @@ impl<'a> Session<'a> {
         {
             return outcome;
         }
-        let operands = self.values(operands, frame)?;
+        let mut operands = self.values(operands, frame)?;
+        if let (Some(whole), "Children" | "Descendents") = (operands.first_mut(), operator.name) {
+            return self.parts(expression, std::mem::take(whole), operator.name == "Descendents");
+        }
         self.bounded(expression, self.apply(operator, &operands, precision))
     }
 

@@ -122,13 +122,22 @@ impl<'a> Lexer<'a> {
             '\'' | '"' | '`' => self.quoted(first),
             '@' => self.date_or_time(rest),
             '0'..='9' => self.number(rest),
-            c if c.is_ascii_alphabetic() || c == '_' => {
-                let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
-                self.take(TokenKind::Word, length);
-            }
+            c if c.is_alphabetic() || c == '_' => self.word(rest),
             '\u{2018}' | '\u{201c}' => self.curly(first, rest),
             other => self.symbol(rest, other),
         }
+    }
+
+    /// A word; with letters that only a quoted name may have, the name that it is meant to be.
+    fn word(&mut self, rest: &str) {
+        let length = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let word = rest.get(..length).unwrap_or("");
+        if word.is_ascii() {
+            return self.take(TokenKind::Word, length);
+        }
+        let message = format!("`{word}` has letters that no plain name has");
+        self.fault(self.at, self.at + length, message, Some(&format!("write \"{word}\", in double quotes")));
+        self.take(TokenKind::Quoted, length);
     }
 
     fn take(&mut self, kind: TokenKind, length: usize) {
@@ -277,12 +286,15 @@ impl<'a> Lexer<'a> {
     /// A literal that runs into letters is a slip, and would otherwise read as a query with an alias.
     fn ends_here(&mut self, what: &str) {
         let rest = self.rest();
-        let run = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        // `@2024-2-3` would otherwise read as a year less two less three.
+        let is_cut_date = what == "a date" && matches!(rest.as_bytes(), [b'-', digit, ..] if digit.is_ascii_digit());
+        let run = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || is_cut_date && c == '-')).unwrap_or(rest.len());
         if run == 0 {
             return;
         }
         let help = match what {
             "a time" => "a time of day has no offset",
+            _ if is_cut_date => "months and days have two digits, as in `@2012-02-29`",
             "a number" => "a unit is in single quotes, as `5 'mg'`, or a word of its own, as `3 days`",
             _ => "write `@2012-02-29` or `@2012-02-29T10:30:00.0+01:00`",
         };

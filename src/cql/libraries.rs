@@ -1,9 +1,11 @@
 //! Library texts by name and version, and their linking into one tree in the order of their includes.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use super::ast;
 use super::check::check;
+use super::context;
 use super::model::Models;
 use super::parser::parse;
 use super::typed::{LibraryId, Tree};
@@ -42,6 +44,13 @@ impl Text {
         self.ast.name.as_ref().map(|(path, _)| path.text())
     }
 
+    /// Whether an include of that name may mean this text: one of the two leaves the namespace out.
+    fn answers_to(&self, name: &str) -> bool {
+        let Some(own) = self.name() else { return false };
+        let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
+        own == name || (last(&own) == last(name) && (!own.contains('.') || !name.contains('.')))
+    }
+
     fn version(&self) -> Option<&str> {
         self.ast.name.as_ref().and_then(|(_, version)| version.as_ref()).map(|version| &*version.text)
     }
@@ -62,15 +71,34 @@ impl Libraries {
 
     /// The library of that name; of that version if one is asked for, else the one with the greatest version.
     fn find(&self, name: &str, version: Option<&str>) -> Option<&Text> {
-        let own = self.texts.iter().filter(|text| text.name().as_deref() == Some(name));
         let fits = |text: &&Text| version.is_none_or(|version| text.version() == Some(version));
-        let embedded = Some(&*FHIR_HELPERS).filter(|text| text.name().as_deref() == Some(name));
-        own.filter(fits).max_by(|a, b| a.version().cmp(&b.version())).or_else(|| embedded.filter(fits))
+        let own = self.named(name).filter(fits).max_by(|a, b| by_version(a.version(), b.version()));
+        let embedded = Some(&*FHIR_HELPERS).filter(|text| text.answers_to(name));
+        own.or_else(|| embedded.filter(fits))
+    }
+
+    /// The texts of that name; if none has it whole, those that have it without a namespace: the namespace of a text is
+    /// often that of the package that it came with (CQL, "Namespaces").
+    fn named<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Text> {
+        let exact = self.texts.iter().any(|text| text.name().as_deref() == Some(name));
+        let name = name.to_owned();
+        self.texts
+            .iter()
+            .filter(move |text| if exact { text.name().as_deref() == Some(&*name) } else { text.answers_to(&name) })
     }
 
     fn names(&self) -> Vec<String> {
         self.texts.iter().chain([&*FHIR_HELPERS]).filter_map(Text::name).collect()
     }
+}
+
+/// Versions by their numbers: 1.10 comes after 1.9.
+pub(super) fn by_version(a: Option<&str>, b: Option<&str>) -> Ordering {
+    let parts = |version: Option<&str>| -> Vec<(u64, String)> {
+        let split = version.unwrap_or_default().split(['.', '-']);
+        split.map(|part| (part.parse().unwrap_or(0), part.trim_start_matches('0').to_owned())).collect()
+    };
+    parts(a).cmp(&parts(b))
 }
 
 /// Reads and checks the roots and everything they include: the tree, the roots in it, what was found. The tree is
@@ -79,7 +107,8 @@ pub fn link(roots: &[Arc<SourceFile>], libraries: &Libraries, models: &Models) -
     std::thread::scope(|scope| {
         let work = || {
             let mut linker = Linker { libraries, models, tree: Tree::default(), linked: Vec::new(), open: Vec::new(), diagnostics: Vec::new() };
-            let roots = roots.iter().map(|root| linker.add(&Text::read(root))).collect();
+            let roots: Vec<LibraryId> = roots.iter().map(|root| linker.add(&Text::read(root))).collect();
+            linker.diagnostics.extend(context::faults(&linker.tree, &roots));
             (linker.tree, roots, linker.diagnostics)
         };
         match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
@@ -139,7 +168,7 @@ impl Linker<'_> {
     }
 
     fn not_found(&self, name: &str, version: Option<&str>, at: Location) -> Diagnostic {
-        let versions: Vec<&str> = self.libraries.texts.iter().filter(|text| text.name().as_deref() == Some(name)).filter_map(Text::version).collect();
+        let versions: Vec<&str> = self.libraries.named(name).filter_map(Text::version).collect();
         let message = match version {
             Some(version) => format!("no library `{name}` of version `{version}`"),
             None => format!("no library `{name}`"),

@@ -448,10 +448,13 @@ fn fixed_code(text: &str) -> (Arc<str>, Arc<str>) {
     (system.into(), code.into())
 }
 
-/// `value` + `FHIR.dateTime` = `valueDateTime`.
+/// `value` + `FHIR.dateTime` = `valueDateTime`. SimpleQuantity is a profile: in JSON its elements are Quantities.
 fn choice_field(name: &str, ty: &Type) -> Arc<str> {
     let written = ty.to_string();
-    let simple = written.rsplit('.').next().unwrap_or(&written);
+    let simple = match written.rsplit('.').next().unwrap_or(&written) {
+        "SimpleQuantity" => "Quantity",
+        simple => simple,
+    };
     let mut letters = simple.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
     name.chars().chain(first).chain(letters).collect::<String>().into()

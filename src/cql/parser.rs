@@ -15,6 +15,9 @@ mod expression;
 mod query;
 mod term;
 mod timing;
+mod words;
+
+use self::words::{KEYWORDS, PRECISIONS, RESERVED, STATEMENTS};
 
 /// Deepest nesting of expressions and types.
 pub const NESTING_MAX: u32 = 200;
@@ -22,193 +25,6 @@ pub const NESTING_MAX: u32 = 200;
 pub const DEPTH_MAX: u32 = 400;
 /// After this many faults the rest of the text is not read.
 const FAULTS_MAX: usize = 100;
-
-/// All words with a meaning of their own: none of them can be an alias.
-const KEYWORDS: &[&str] = &[
-    "after",
-    "aggregate",
-    "all",
-    "and",
-    "as",
-    "asc",
-    "ascending",
-    "before",
-    "between",
-    "by",
-    "called",
-    "case",
-    "cast",
-    "Choice",
-    "Code",
-    "code",
-    "codesystem",
-    "codesystems",
-    "collapse",
-    "Concept",
-    "concept",
-    "contains",
-    "context",
-    "convert",
-    "date",
-    "day",
-    "days",
-    "default",
-    "define",
-    "desc",
-    "descending",
-    "difference",
-    "display",
-    "distinct",
-    "div",
-    "duration",
-    "during",
-    "else",
-    "end",
-    "ends",
-    "except",
-    "exists",
-    "expand",
-    "external",
-    "false",
-    "flatten",
-    "fluent",
-    "from",
-    "function",
-    "hour",
-    "hours",
-    "if",
-    "implies",
-    "in",
-    "include",
-    "included",
-    "includes",
-    "intersect",
-    "Interval",
-    "is",
-    "less",
-    "let",
-    "library",
-    "List",
-    "maximum",
-    "meets",
-    "millisecond",
-    "milliseconds",
-    "minimum",
-    "minute",
-    "minutes",
-    "mod",
-    "month",
-    "months",
-    "more",
-    "not",
-    "null",
-    "occurs",
-    "of",
-    "on",
-    "or",
-    "overlaps",
-    "parameter",
-    "per",
-    "point",
-    "predecessor",
-    "private",
-    "properly",
-    "public",
-    "return",
-    "returns",
-    "same",
-    "second",
-    "seconds",
-    "singleton",
-    "sort",
-    "start",
-    "starting",
-    "starts",
-    "successor",
-    "such",
-    "that",
-    "then",
-    "time",
-    "timezone",
-    "timezoneoffset",
-    "to",
-    "true",
-    "Tuple",
-    "union",
-    "using",
-    "valueset",
-    "version",
-    "week",
-    "weeks",
-    "when",
-    "where",
-    "width",
-    "with",
-    "within",
-    "without",
-    "xor",
-    "year",
-    "years",
-];
-
-/// Words that the grammar reserves: they name nothing without quotes.
-const RESERVED: &[&str] = &[
-    "after",
-    "aggregate",
-    "and",
-    "as",
-    "before",
-    "between",
-    "case",
-    "cast",
-    "collapse",
-    "convert",
-    "define",
-    "distinct",
-    "div",
-    "during",
-    "else",
-    "except",
-    "exists",
-    "expand",
-    "false",
-    "flatten",
-    "from",
-    "if",
-    "implies",
-    "in",
-    "included",
-    "includes",
-    "intersect",
-    "is",
-    "let",
-    "meets",
-    "mod",
-    "not",
-    "null",
-    "occurs",
-    "on",
-    "or",
-    "overlaps",
-    "parameter",
-    "properly",
-    "return",
-    "same",
-    "singleton",
-    "sort",
-    "such",
-    "then",
-    "true",
-    "union",
-    "using",
-    "where",
-    "with",
-    "without",
-    "xor",
-];
-
-/// Words with which a statement of a library begins.
-const STATEMENTS: &[&str] = &["library", "using", "include", "codesystem", "valueset", "code", "concept", "parameter", "context", "define", "public"];
 
 /// Reported already; the statement is given up.
 #[derive(Debug)]
@@ -388,10 +204,6 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Units of time, as authors write them.
-const PRECISIONS: [&str; 16] =
-    ["year", "years", "month", "months", "week", "weeks", "day", "days", "hour", "hours", "minute", "minutes", "second", "seconds", "millisecond", "milliseconds"];
-
 fn near_word(word: &str, among: &[&str]) -> Option<String> {
     nearest(word, among.iter().copied()).map(|near| format!("did you mean `{near}`?"))
 }
@@ -419,7 +231,7 @@ impl Parser<'_> {
         self.unexpected(&format!("the name of {what}"))
     }
 
-    /// A name that is no word of the language: aliases.
+    /// A name that is no word of the language: what declares something, and aliases.
     fn identifier(&mut self, what: &str) -> Parsed<ast::Name> {
         if Self::is_identifier(self.peek()) {
             let token = self.bump();
@@ -430,11 +242,15 @@ impl Parser<'_> {
 
     /// After a point every word can be a name.
     fn member_name(&mut self) -> Parsed<ast::Name> {
+        self.any_word("the name of an element or function after `.`")
+    }
+
+    fn any_word(&mut self, expected: &str) -> Parsed<ast::Name> {
         if matches!(self.peek().kind, TokenKind::Quoted | TokenKind::Word) {
             let token = self.bump();
             return Ok(ast::Name { text: token.text, at: token.at });
         }
-        self.unexpected("the name of an element or function after `.`")
+        self.unexpected(expected)
     }
 
     fn path(&mut self, what: &str) -> Parsed<ast::Path> {
@@ -481,7 +297,7 @@ impl Parser<'_> {
         } else if self.is_symbol_ahead(1, "{") && self.eat_word("Tuple") {
             self.expect_symbol("{", "")?;
             let mut elements = Vec::new();
-            while !self.is_symbol("}") {
+            loop {
                 let name = self.name("a tuple element")?;
                 elements.push((name, self.type_specifier()?));
                 if !self.eat_symbol(",") {
@@ -545,7 +361,8 @@ impl Parser<'_> {
 impl Parser<'_> {
     fn library(&mut self) -> ast::Library {
         let mut library = ast::Library { is_cut: self.is_cut, ..ast::Library::default() };
-        let mut context = EvaluationContext::Patient;
+        // Of a library that names none (CQL, "Context").
+        let mut context = EvaluationContext::Unfiltered;
         while self.peek().kind != TokenKind::End && self.faults.len() < FAULTS_MAX {
             let before = self.at;
             if self.statement(&mut library, &mut context).is_err() {
@@ -594,7 +411,10 @@ impl Parser<'_> {
         let access = self.access();
         let word = if self.peek().kind == TokenKind::Word { self.bump().text } else { Arc::from("") };
         match &*word {
-            "library" => self.library_name(library),
+            "library" => {
+                self.check_first(library, start);
+                self.library_name(library)
+            }
             "using" => self.using(library),
             "include" => self.include(library),
             "codesystem" => self.code_system(library, access, start),
@@ -615,6 +435,15 @@ impl Parser<'_> {
                 Ok(())
             }
             found => self.not_a_statement(found, start),
+        }
+    }
+
+    /// Declarations may come late, as published libraries have them; what names the library may not.
+    fn check_first(&mut self, library: &ast::Library, start: Span) {
+        let declares = !(library.usings.is_empty() && library.includes.is_empty() && library.parameters.is_empty() && library.code_systems.is_empty());
+        let defines = !(library.defines.is_empty() && library.functions.is_empty() && library.contexts.is_empty());
+        if declares || defines {
+            let _ = self.fault::<()>(start, "`library` is the first word of its text".to_owned(), Some("move this `library` to the top".to_owned()));
         }
     }
 
@@ -649,7 +478,7 @@ impl Parser<'_> {
             name = self.name("a model")?;
         }
         let version = self.optional_text("version")?;
-        let alias = if self.eat_word("called") { Some(self.name("the model here")?) } else { None };
+        let alias = if self.eat_word("called") { Some(self.identifier("the model here")?) } else { None };
         library.usings.push(ast::Using { name, version, alias });
         Ok(())
     }
@@ -657,13 +486,13 @@ impl Parser<'_> {
     fn include(&mut self, library: &mut ast::Library) -> Parsed<()> {
         let name = self.path("a library")?;
         let version = self.optional_text("version")?;
-        let alias = if self.eat_word("called") { Some(self.name("the library here")?) } else { None };
+        let alias = if self.eat_word("called") { Some(self.identifier("the library here")?) } else { None };
         library.includes.push(ast::Include { name, version, alias });
         Ok(())
     }
 
     fn code_system(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
-        let name = self.name("the code system")?;
+        let name = self.identifier("the code system")?;
         self.expect_symbol(":", "after the code system's name")?;
         let id = self.text("the code system's URI")?;
         let version = self.optional_text("version")?;
@@ -672,7 +501,7 @@ impl Parser<'_> {
     }
 
     fn value_set(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
-        let name = self.name("the value set")?;
+        let name = self.identifier("the value set")?;
         self.expect_symbol(":", "after the value set's name")?;
         let id = self.text("the value set's URL")?;
         let version = self.optional_text("version")?;
@@ -692,7 +521,7 @@ impl Parser<'_> {
     }
 
     fn code(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
-        let name = self.name("the code")?;
+        let name = self.identifier("the code")?;
         self.expect_symbol(":", "after the code's name")?;
         let code = self.text("the code")?;
         self.expect_word("from", "and the code system")?;
@@ -703,7 +532,7 @@ impl Parser<'_> {
     }
 
     fn concept(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
-        let name = self.name("the concept")?;
+        let name = self.identifier("the concept")?;
         self.expect_symbol(":", "after the concept's name")?;
         let codes = self.path_list("a code")?;
         let display = self.optional_text("display")?;
@@ -712,8 +541,9 @@ impl Parser<'_> {
     }
 
     fn parameter(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
-        let name = self.name("the parameter")?;
-        let typed = Self::is_name(self.peek()) && !self.is_word("default") && !self.peek().first_on_line;
+        let name = self.identifier("the parameter")?;
+        let begins_another = self.peek().first_on_line && STATEMENTS.iter().any(|word| self.is_word(word));
+        let typed = Self::is_name(self.peek()) && !self.is_word("default") && !begins_another;
         let ty = if typed { Some(self.type_specifier()?) } else { None };
         let default = if self.eat_word("default") { Some(self.expression()?) } else { None };
         if ty.is_none() && default.is_none() {
@@ -730,7 +560,7 @@ impl Parser<'_> {
             self.at += 1;
             return self.function(library, access, fluent, start);
         }
-        let name = self.name("the definition")?;
+        let name = self.identifier("the definition")?;
         if self.is_symbol("(") {
             let help = format!("write `define function \"{}\"(…)`", name.text);
             return self.fault(self.peek().at, "expected `:` after the definition's name, found `(`".to_string(), Some(help));

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::date_time::Precision;
+use super::model::Model;
 use super::operators::Operator;
 use super::types::Type;
 use super::value::Value;
@@ -69,6 +70,8 @@ pub struct Tree {
     pub functions: Vec<Function>,
     /// Classes of the models in use; `ClassId` is the place in this vector.
     pub classes: Vec<Class>,
+    /// The model whose instances data are, where the libraries use one: what elements a value has that is of any class.
+    pub model: Option<Arc<Model>>,
 }
 
 /// A class of a model, as evaluation needs it: subtype tests, and how a primitive's `value` is read.
@@ -97,6 +100,18 @@ pub struct Library {
     pub includes: Vec<(Arc<str>, LibraryId)>,
     /// What it uses: model name and version (`FHIR`, `4.0.1`).
     pub usings: Vec<(Arc<str>, Option<Arc<str>>)>,
+    /// What its text is.
+    pub form: Form,
+}
+
+/// What the text of a library is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// CQL: what stands at a place is what the author wrote.
+    #[default]
+    Cql,
+    /// ELM JSON: what stands at a place is a node of the document.
+    Elm,
 }
 
 /// Whether other libraries may refer to a declaration.
@@ -289,9 +304,10 @@ impl Expression {
             Kind::Property { source, .. } => vec![source],
             Kind::Retrieve(retrieve) => {
                 let (code, date) = (retrieve.code.iter().map(|filter| &filter.codes), retrieve.date.iter().map(|filter| &filter.range));
-                code.chain(date).chain(&retrieve.context).collect()
+                code.chain(date).collect()
             }
             Kind::Query(query) => query.children(),
+            Kind::Repeat(repeat) => vec![&repeat.source.expression, &repeat.element],
             Kind::Message(parts) => parts.iter().collect(),
             Kind::Literal(_) | Kind::Parameter(_) | Kind::Slot(_) | Kind::Define(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => Vec::new(),
         }
@@ -410,6 +426,8 @@ pub enum Kind {
     Retrieve(Box<Retrieve>),
     /// A query with all its clauses.
     Query(Box<Query>),
+    /// `source.repeat(element)`: each result once, by `=`, in the order in which they are found; not the first items.
+    Repeat(Box<Repeat>),
     /// `Message(source, condition, code, severity, message)`: returns the source; severity `Error` with a true condition ends evaluation.
     Message(Box<[Expression; 5]>),
 }
@@ -462,8 +480,6 @@ pub struct Retrieve {
     pub code: Option<CodeFilter>,
     /// `onset during …`.
     pub date: Option<DateFilter>,
-    /// `["Related Context" -> …]`: whose data, instead of the context's patient.
-    pub context: Option<Expression>,
 }
 
 /// A code comparison that a profile implies.
@@ -556,6 +572,24 @@ pub struct Source {
     pub name: Arc<str>,
     /// What it ranges over.
     pub expression: Expression,
+    /// Where the number of the row is kept, from 0, if anything asks for it (`$index`).
+    pub index: Option<Slot>,
+}
+
+impl Source {
+    /// A source whose rows nobody counts.
+    pub fn new(slot: Slot, name: Arc<str>, expression: Expression) -> Source {
+        Source { slot, name, expression, index: None }
+    }
+}
+
+/// What an expression makes of items, and of what it has made of them, until nothing new comes: FHIRPath's `repeat`.
+#[derive(Debug, Clone)]
+pub struct Repeat {
+    /// The first items.
+    pub source: Source,
+    /// What is made of one item: one value or a list.
+    pub element: Expression,
 }
 
 /// `let x: …`

@@ -11,7 +11,7 @@ use super::definition::{self, Group};
 use super::population::Membership;
 use super::result::PatientResult;
 use crate::cql::show;
-use crate::cql::typed::{DefineId, Expression, Kind, LibraryId};
+use crate::cql::typed::{DefineId, Expression, Form, Kind, LibraryId};
 use crate::cql::value::Value;
 use crate::cql::{EvaluationError, Program, Session};
 use crate::fhir::record::Record;
@@ -203,9 +203,11 @@ impl<'a> Explainer<'a> {
         self.program.tree().defines.get(define.index()).map_or_else(String::new, |row| self.source(row.library, expression))
     }
 
-    /// The expression as its author wrote it, on one line.
+    /// The expression as its author wrote it, on one line; of ELM there is no such text.
     fn source(&self, library: LibraryId, expression: &Expression) -> String {
-        let location = self.program.tree().location(library, expression.at);
+        let tree = self.program.tree();
+        let is_elm = tree.libraries.get(library.index()).is_some_and(|library| library.form == Form::Elm);
+        let location = tree.location(library, expression.at).filter(|_| !is_elm);
         let text = location.as_ref().map_or("", |location| location.text());
         clip(&text.split_whitespace().collect::<Vec<_>>().join(" "))
     }

@@ -124,7 +124,7 @@ impl Writer {
         if sort.is_none() {
             return rows;
         }
-        let source = Source { slot: self.slot(), name: "$this".into(), expression: rows };
+        let source = Source { slot: self.slot(), name: "$this".into(), expression: rows, index: None };
         Expression::new(Kind::Query(Box::new(Query { sort, ..over(source) })), ty, at)
     }
 }
@@ -219,9 +219,10 @@ fn children(expression: &mut Expression) -> Vec<&mut Expression> {
         Kind::Property { source, .. } => vec![source],
         Kind::Retrieve(retrieve) => {
             let (code, date) = (retrieve.code.iter_mut().map(|filter| &mut filter.codes), retrieve.date.iter_mut().map(|filter| &mut filter.range));
-            code.chain(date).chain(&mut retrieve.context).collect()
+            code.chain(date).collect()
         }
         Kind::Query(query) => clauses(query),
+        Kind::Repeat(repeat) => vec![&mut repeat.source.expression, &mut repeat.element],
         Kind::Message(parts) => parts.iter_mut().collect(),
         Kind::Literal(_) | Kind::Parameter(_) | Kind::Slot(_) | Kind::Define(_) | Kind::CodeSystem(_) | Kind::ValueSet(_) | Kind::Code(_) | Kind::Concept(_) => Vec::new(),
     }

@@ -7,7 +7,7 @@ use crate::cql::operators::{operator, operators};
 use crate::cql::typed::{Access, Expression, FunctionId, Kind, LibraryId};
 use crate::cql::types::Type;
 use crate::cql::value::Precision;
-use crate::diagnostic::{Span, nearest};
+use crate::diagnostic::{Diagnostic, Span, nearest};
 
 /// Functions of the specification whose ELM node has another name or takes a precision.
 const AGES: [(&str, Precision); 7] = [
@@ -109,9 +109,21 @@ impl Checker<'_> {
             return self.unknown(at);
         };
         let function = candidates[fit.index];
+        self.warn_of_external(function, name);
         let result = self.result_of(function, name.at);
         let operands = operands.into_iter().zip(&fit.ways).map(|(operand, way)| self.step(operand, &way.step)).collect();
         Expression::new(Kind::Call { function, operands }, result, at)
+    }
+
+    /// A call of what nothing here defines is an error of every run that comes to it.
+    fn warn_of_external(&mut self, function: FunctionId, name: &ast::Name) {
+        let library = self.tree.functions[function.index()].library;
+        let own = self.functions.iter().position(|(own, _)| *own == function).and_then(|position| self.ast.functions.get(position));
+        let is_external = own.map_or(library != self.library && self.tree.functions[function.index()].body.is_none(), |own| own.body.is_none());
+        if is_external {
+            let warning = Diagnostic::warning(format!("function `{}` is external: a run that comes to this call ends with an error", name.text));
+            self.report(warning.at(self.at(name.at)).help("define it in CQL"));
+        }
     }
 
     /// A function's result type; its body is checked first if it has not been.

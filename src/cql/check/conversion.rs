@@ -14,6 +14,9 @@ use crate::cql::types::Type;
 /// Nested types deeper than this are not compared.
 const DEPTH_MAX: usize = 24;
 
+/// Where these stand in a model, data have any resource.
+const ROOTS: [&str; 2] = ["FHIR.Resource", "FHIR.DomainResource"];
+
 const SUBTYPE: u32 = 1;
 const COMPATIBLE: u32 = 2;
 const CAST: u32 = 3;
@@ -219,7 +222,12 @@ impl Conversions {
     }
 
     fn way_from_choice(&self, types: &[Type], to: &Type, depth: usize) -> Option<Way> {
-        let ways: Vec<(Type, Way)> = types.iter().filter_map(|ty| Some((ty.clone(), self.way_within(ty, to, depth + 1)?))).collect();
+        let mut ways: Vec<(Type, Way)> = types.iter().filter_map(|ty| Some((ty.clone(), self.way_within(ty, to, depth + 1)?))).collect();
+        // Where the choice has a quantity, a number beside it is none: 5 is not 500 %.
+        let is_quantity = |ty: &Type| *ty == Type::Quantity || matches!(ty, Type::Class(class) if self.class_conversions(class).any(|(own, _)| *own == Type::Quantity));
+        if *to == Type::Quantity && types.iter().any(is_quantity) {
+            ways.retain(|(ty, _)| is_quantity(ty));
+        }
         let cost = CAST + ways.iter().map(|(_, way)| way.cost).min()?;
         let step = match ways.as_slice() {
             [(ty, Way { step: Step::Nothing, .. })] => Step::As(ty.clone()),
@@ -249,6 +257,54 @@ impl Conversions {
         let model = self.model_of(class);
         let found = model.and_then(|model| model.lineage(class).find_map(|class| self.helpers.get(&class.name)));
         found.into_iter().flatten()
+    }
+
+    /// What the parts of a value may be, one level down or all below: what `Children` and `Descendents` list.
+    pub fn parts(&self, ty: &Type, all: bool) -> Type {
+        let mut found: Vec<Type> = Vec::new();
+        let mut pending = vec![ty.clone()];
+        while let Some(whole) = pending.pop() {
+            for part in self.parts_of(&whole) {
+                if !found.contains(&part) {
+                    found.push(part.clone());
+                    pending.extend(all.then_some(part));
+                }
+            }
+        }
+        Type::choice(found)
+    }
+
+    fn parts_of(&self, ty: &Type) -> Vec<Type> {
+        let item = |ty: &Type| ty.element().unwrap_or(ty).clone();
+        let each = |ty: Type| match ty {
+            Type::Choice(types) => types.to_vec(),
+            Type::Class(class) if ROOTS.contains(&&*class) => self.derived_from(&class),
+            one => vec![one],
+        };
+        let direct: Vec<Type> = match ty {
+            Type::List(element) => return self.parts_of(element),
+            Type::Choice(types) => return types.iter().flat_map(|ty| self.parts_of(ty)).collect(),
+            Type::Class(class) => {
+                let class = self.instance_class(class);
+                let elements = self.model_of(&class).into_iter().flat_map(|model| model.lineage(&class)).flat_map(|class| &class.elements);
+                elements.map(|element| item(&element.ty)).collect()
+            }
+            Type::Tuple(elements) => elements.iter().map(|(_, ty)| item(ty)).collect(),
+            Type::Interval(point) => vec![(**point).clone()],
+            Type::Quantity => vec![Type::Decimal, Type::String],
+            Type::Ratio => vec![Type::Quantity],
+            Type::Code => vec![Type::String],
+            Type::Concept => vec![Type::Code, Type::String],
+            _ => Vec::new(),
+        };
+        direct.into_iter().flat_map(each).collect()
+    }
+
+    /// The classes that derive from one: what stands where any resource may.
+    fn derived_from(&self, base: &str) -> Vec<Type> {
+        let model = self.model_of(base);
+        let names = model.into_iter().flat_map(|model| model.class_names().map(|name| format!("{}.{name}", model.name)));
+        names.filter(|name| self.is_a(name, base)).map(|name| Type::class(&name)).collect()
     }
 
     /// The least point type of two bounds: of a choice and one of its types that type, because a bound of another type
@@ -367,7 +423,7 @@ fn structured(expression: Expression, step: &Step, slot: &mut impl FnMut() -> Sl
 fn for_each(source: Expression, slot: Slot, result: Expression, ty: Type, singular: bool) -> Expression {
     let at = source.at;
     let query = Query {
-        sources: vec![Source { slot, name: "$this".into(), expression: source }],
+        sources: vec![Source::new(slot, "$this".into(), source)],
         lets: Vec::new(),
         relationships: Vec::new(),
         condition: None,

@@ -3,10 +3,13 @@
 
 use super::{Checker, Variable};
 use crate::cql::ast::{self, Kind as Written};
-use crate::cql::typed::{Expression, Kind, Let, Query, Return, Slot, Source};
+use crate::cql::typed::{Expression, Kind, Let, Query, Repeat, Return, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::diagnostic::Span;
+
+/// Types that the results of a `repeat` may have, one after the other.
+const REPEATED_TYPES_MAX: usize = 8;
 
 /// Methods that are an operator over the target and the operands, in that order.
 const OPERATORS: [(&str, &str); 61] = [
@@ -74,14 +77,16 @@ const OPERATORS: [(&str, &str); 61] = [
 ];
 
 /// Methods with a form of their own.
-const FORMS: [&str; 19] = [
+const FORMS: [&str; 22] = [
     "aggregate",
     "all",
     "allFalse",
     "anyFalse",
     "as",
+    "children",
     "combine",
     "contains",
+    "descendants",
     "empty",
     "exists",
     "iif",
@@ -90,6 +95,7 @@ const FORMS: [&str; 19] = [
     "isDistinct",
     "lastIndexOf",
     "ofType",
+    "repeat",
     "select",
     "sqrt",
     "trace",
@@ -143,11 +149,14 @@ impl Checker<'_> {
             ("anyFalse", []) => self.of_negated("AnyTrue", target, at),
             // The projection only says what a trace would show.
             ("trace", [label, projection]) => {
-                self.for_this(&target, |checker, _| checker.expression(projection));
+                self.for_this(target.clone(), |checker| checker.expression(projection));
                 let label = self.expression(label);
                 self.plain_method(name, vec![target, label], at)
             }
             ("select", [projection]) => self.selected(target, projection, at),
+            ("repeat", [projection]) => self.repeated(target, projection, at),
+            ("children", []) => self.operation("Children", vec![target], None, at),
+            ("descendants", []) => self.operation("Descendents", vec![target], None, at),
             ("aggregate", [next]) => self.aggregated(target, next, None, at),
             ("aggregate", [next, starting]) => self.aggregated(target, next, Some(starting), at),
             ("is" | "as" | "ofType", [ty]) => self.typed_method(target, name, ty, at),
@@ -194,38 +203,40 @@ impl Checker<'_> {
         }
     }
 
-    /// What is said of each item: names in it are elements of the item, `$this`, before anything else.
-    fn for_this<T>(&mut self, target: &Expression, check: impl FnOnce(&mut Self, Slot) -> T) -> T {
+    /// What is said of each item: names in it are elements of the item, `$this`, before anything else; `$index` is its
+    /// number. With the target as the source of a query over it.
+    fn for_this<T>(&mut self, target: Expression, check: impl FnOnce(&mut Self) -> T) -> (Source, T) {
         let item = target.ty.element().cloned().unwrap_or_else(|| target.ty.clone());
-        let slot = self.slot();
+        let (slot, index) = (self.slot(), self.slot());
         let this = Variable { name: "$this".into(), slot, ty: item };
         let outer = self.frame.row.replace(this.clone());
         let depth = self.frame.variables.len();
-        self.frame.variables.push(this);
-        let checked = check(self, slot);
+        self.frame.variables.extend([this, Variable { name: "$index".into(), slot: index, ty: Type::Integer }]);
+        let checked = check(self);
         self.frame.variables.truncate(depth);
         self.frame.row = outer;
-        checked
+        let index = self.frame.indexes.remove(&index).then_some(index);
+        (Source { index, ..Source::new(slot, "$this".into(), target) }, checked)
     }
 
     fn where_this(&mut self, target: Expression, criterion: &ast::Expression, at: Span) -> Expression {
-        let (slot, condition) = self.for_this(&target, |checker, slot| {
-            let condition = checker.expression(criterion);
-            (slot, checker.converted(condition, &Type::Boolean, "a criterion"))
-        });
         let ty = target.ty.clone();
-        query_of(target, slot, Vec::new(), Some(condition), None, ty, at)
+        let (source, condition) = self.for_this(target, |checker| {
+            let condition = checker.expression(criterion);
+            checker.converted(condition, &Type::Boolean, "a criterion")
+        });
+        query_of(source, Vec::new(), Some(condition), None, ty, at)
     }
 
     /// For each item what holds of it, and that what is not known does not hold.
     fn all_of(&mut self, target: Expression, criterion: &ast::Expression, at: Span) -> Expression {
-        let (slot, holds) = self.for_this(&target, |checker, slot| {
+        let ty = if target.ty.is_list() { Type::list(Type::Boolean) } else { Type::Boolean };
+        let (source, holds) = self.for_this(target, |checker| {
             let condition = checker.expression(criterion);
             let condition = checker.converted(condition, &Type::Boolean, "a criterion");
-            (slot, checker.operation("IsTrue", vec![condition], None, at))
+            checker.operation("IsTrue", vec![condition], None, at)
         });
-        let ty = if target.ty.is_list() { Type::list(Type::Boolean) } else { Type::Boolean };
-        let each = query_of(target, slot, Vec::new(), None, Some(holds), ty, at);
+        let each = query_of(source, Vec::new(), None, Some(holds), ty, at);
         self.operation("AllTrue", vec![each], None, at)
     }
 
@@ -244,7 +255,7 @@ impl Checker<'_> {
     fn over_one(&mut self, target: Expression, slot: Slot, result: Expression, at: Span) -> Expression {
         let (row, ty) = (Type::list(target.ty.clone()), Type::list(result.ty.clone()));
         let source = Expression::new(Kind::List(vec![target]), row, at);
-        let list = query_of(source, slot, Vec::new(), None, Some(result), ty, at);
+        let list = query_of(Source::new(slot, "$this".into(), source), Vec::new(), None, Some(result), ty, at);
         self.operation("First", vec![list], None, at)
     }
 
@@ -254,32 +265,63 @@ impl Checker<'_> {
         let item = Expression::new(Kind::Slot(slot), target.ty.element().cloned().unwrap_or_else(|| target.ty.clone()), at);
         let negated = self.operation("Not", vec![item], None, at);
         let ty = if target.ty.is_list() { Type::list(Type::Boolean) } else { Type::Boolean };
-        let each = query_of(target, slot, Vec::new(), None, Some(negated), ty, at);
+        let each = query_of(Source::new(slot, "$this".into(), target), Vec::new(), None, Some(negated), ty, at);
         self.operation(operator, vec![each], None, at)
     }
 
     /// `X.select(e) === X $this let $a: e where $a is not null return all $a`, lists joined.
     fn selected(&mut self, target: Expression, projection: &ast::Expression, at: Span) -> Expression {
-        let (slot, value) = self.for_this(&target, |checker, slot| (slot, checker.expression(projection)));
-        let result = self.slot();
+        let (of_list, result) = (target.ty.is_list(), self.slot());
+        let (source, value) = self.for_this(target, |checker| checker.expression(projection));
         let each = Expression::new(Kind::Slot(result), value.ty.clone(), at);
         let absent = self.operation("IsNull", vec![each.clone()], None, at);
         let present = self.operation("Not", vec![absent], None, at);
-        let (of_list, nested) = (target.ty.is_list(), value.ty.is_list());
+        let nested = value.ty.is_list();
         let ty = if of_list { Type::list(value.ty.clone()) } else { value.ty.clone() };
         let lets = vec![Let { slot: result, name: "$a".into(), expression: value }];
-        let list = query_of(target, slot, lets, Some(present), Some(each), ty, at);
+        let list = query_of(source, lets, Some(present), Some(each), ty, at);
         if of_list && nested { self.operation("Flatten", vec![list], None, at) } else { list }
+    }
+
+    /// `X.repeat(e)`: what e makes of the items of X, of those results, and so on. What its items are is known when e makes
+    /// nothing of them that is of another type.
+    fn repeated(&mut self, target: Expression, projection: &ast::Expression, at: Span) -> Expression {
+        let item = |ty: &Type| ty.element().unwrap_or(ty).clone();
+        let mut target = target;
+        let first = item(&target.ty);
+        let mut all = first.clone();
+        for _ in 0..REPEATED_TYPES_MAX {
+            target.ty = if target.ty.is_list() { Type::list(all.clone()) } else { all.clone() };
+            let (found, slots) = (self.diagnostics.len(), self.frame.slots);
+            let (source, element) = self.for_this(target.clone(), |checker| checker.expression(projection));
+            let result = item(&element.ty);
+            if self.conversions.is_subtype(&result, &all) || self.diagnostics.len() > found {
+                let repeat = Repeat { source, element };
+                return Expression::new(Kind::Repeat(Box::new(repeat)), Type::list(result), at);
+            }
+            self.frame.slots = slots;
+            all = Type::choice([all, result]);
+        }
+        self.error(at, "`repeat` makes values of ever new types".to_owned());
+        self.unknown(at)
     }
 
     fn aggregated(&mut self, target: Expression, next: &ast::Expression, starting: Option<&ast::Expression>, at: Span) -> Expression {
         let name = ast::Name { text: "$total".into(), at };
         let written = ast::Aggregate { distinct: false, name, starting: starting.cloned(), expression: next.clone() };
-        let (slot, aggregate) = self.for_this(&target, |checker, slot| (slot, checker.aggregate(&written)));
+        let (source, aggregate) = self.for_this(target, |checker| checker.aggregate(&written));
         let ty = aggregate.expression.ty.clone();
-        let singular = !target.ty.is_list();
-        let sources = vec![Source { slot, name: "$this".into(), expression: target }];
-        let query = Query { sources, lets: Vec::new(), relationships: Vec::new(), condition: None, returning: None, aggregate: Some(aggregate), sort: None, singular };
+        let singular = !source.expression.ty.is_list();
+        let query = Query {
+            sources: vec![source],
+            lets: Vec::new(),
+            relationships: Vec::new(),
+            condition: None,
+            returning: None,
+            aggregate: Some(aggregate),
+            sort: None,
+            singular,
+        };
         Expression::new(Kind::Query(Box::new(query)), ty, at)
     }
 
@@ -300,7 +342,7 @@ impl Checker<'_> {
                 let test = Expression::new(Kind::Is { operand: Box::new(this.clone()), target: wanted.clone() }, Type::Boolean, at);
                 let held = Expression::new(Kind::As { operand: Box::new(this), target: wanted.clone(), strict: false }, wanted.clone(), at);
                 let ty = if target.ty.is_list() { Type::list(wanted) } else { wanted };
-                query_of(target, slot, Vec::new(), Some(test), Some(held), ty, at)
+                query_of(Source::new(slot, "$this".into(), target), Vec::new(), Some(test), Some(held), ty, at)
             }
         }
     }
@@ -330,9 +372,9 @@ impl Checker<'_> {
         if target.ty.is_list() {
             target = self.operation("SingletonFrom", vec![target], None, at);
         }
-        let (slot, chosen) = self.for_this(&target, |checker, slot| (slot, parts(checker)));
+        let (source, chosen) = self.for_this(target, parts);
         // A list of one: a query over null itself would have no row, and the condition need not speak of `$this`.
-        self.over_one(target, slot, chosen, at)
+        self.over_one(source.expression, source.slot, chosen, at)
     }
 
     fn choose(&mut self, condition: Expression, then: Expression, otherwise: Expression, at: Span) -> Expression {
@@ -354,9 +396,9 @@ impl Checker<'_> {
 }
 
 /// A query over one source, without duplicates being removed.
-fn query_of(target: Expression, slot: Slot, lets: Vec<Let>, condition: Option<Expression>, result: Option<Expression>, ty: Type, at: Span) -> Expression {
-    let singular = !target.ty.is_list();
-    let sources = vec![Source { slot, name: "$this".into(), expression: target }];
+fn query_of(source: Source, lets: Vec<Let>, condition: Option<Expression>, result: Option<Expression>, ty: Type, at: Span) -> Expression {
+    let singular = !source.expression.ty.is_list();
+    let sources = vec![source];
     let returning = result.map(|expression| Return { expression, distinct: false });
     let query = Query { sources, lets, relationships: Vec::new(), condition, returning, aggregate: None, sort: None, singular };
     Expression::new(Kind::Query(Box::new(query)), ty, at)

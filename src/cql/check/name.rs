@@ -16,6 +16,9 @@ impl Checker<'_> {
     /// A variable, an element of the row being sorted, or a declaration of this library.
     pub(super) fn bare_name(&mut self, name: &Arc<str>, at: Span) -> Expression {
         if let Some(variable) = self.frame.variables.iter().rev().find(|variable| variable.name == *name) {
+            if &**name == "$index" {
+                self.frame.indexes.insert(variable.slot);
+            }
             return Expression::new(Kind::Slot(variable.slot), variable.ty.clone(), at);
         }
         if let Some(row) = self.frame.row.clone()
@@ -44,7 +47,11 @@ impl Checker<'_> {
         let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
         let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();
         let known = self.names.keys().chain(&variables).map(|known| &**known).chain(row.iter().map(String::as_str));
-        let help = if self.included(name).is_some() {
+        let help = if self.frame.beside.iter().any(|alias| **alias == *name) {
+            Some("no source of a query sees another: put what depends on it into a `with`, a `let` or a query inside".to_owned())
+        } else if name == "Patient" {
+            Some("write `context Patient` before the first definition".to_owned())
+        } else if self.included(name).is_some() {
             Some(format!("`{name}` is an included library: write `{name}.\"…\"`"))
         } else {
             nearest(name, known).map(|near| format!("did you mean `\"{near}\"`?"))
@@ -197,6 +204,7 @@ impl Checker<'_> {
         if each.ty == Type::Any {
             return self.unknown(at);
         }
+        let each = self.lists_alike(each);
         let present = self.operation("IsNull", vec![each.clone()], None, at);
         let present = self.operation("Not", vec![present], None, at);
         let ty = Type::list(each.ty.clone());
@@ -204,6 +212,21 @@ impl Checker<'_> {
         let query = each_row(source, slot, Some(present), each);
         let list = Expression::new(Kind::Query(Box::new(query)), ty, at);
         if nested { self.operation("Flatten", vec![list], None, at) } else { list }
+    }
+
+    /// Of alternatives of which some are lists all become lists, which can be joined.
+    fn lists_alike(&mut self, each: Expression) -> Expression {
+        let (Kind::Case { comparand: None, items, .. }, Type::Choice(types)) = (&each.kind, &each.ty) else { return each };
+        if !types.iter().any(Type::is_list) {
+            return each;
+        }
+        let ty = Type::list(Type::choice(types.iter().map(|ty| ty.element().unwrap_or(ty).clone())));
+        let alike = items.iter().map(|(test, value)| {
+            let is_list = value.ty.is_list();
+            (test.clone(), if is_list { value.clone() } else { self.operation("ToList", vec![value.clone()], None, each.at) })
+        });
+        let items = alike.collect();
+        Expression::new(Kind::Case { comparand: None, items, otherwise: Box::new(Expression::null(ty.clone(), each.at)) }, ty, each.at)
     }
 
     /// The element of whichever alternative the value is.
@@ -227,7 +250,7 @@ impl Checker<'_> {
 
 pub(super) fn each_row(source: Expression, slot: Slot, condition: Option<Expression>, result: Expression) -> Query {
     Query {
-        sources: vec![Source { slot, name: "$this".into(), expression: source }],
+        sources: vec![Source::new(slot, "$this".into(), source)],
         lets: Vec::new(),
         relationships: Vec::new(),
         condition,

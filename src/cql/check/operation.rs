@@ -97,7 +97,8 @@ impl Checker<'_> {
             Written::Extreme(name, path) => {
                 let ty = self.named_type(path);
                 if !EXTREMES.contains(&ty) && ty != Type::Any {
-                    let help = "Integer, Long, Decimal, Quantity, Date, DateTime and Time have one".to_owned();
+                    let known = "Integer, Long, Decimal, Quantity, Date, DateTime and Time have one".to_owned();
+                    let help = super::system_twin(&ty).unwrap_or(known);
                     self.error_with_help(path.at, format!("`{ty}` has no least and no greatest value"), Some(help));
                     return self.unknown(at);
                 }
@@ -146,6 +147,9 @@ impl Checker<'_> {
 
     /// A binary form: logic, terminology membership, timing phrases, then the table.
     fn binary(&mut self, name: &str, left: Expression, right: Expression, precision: Option<Precision>, at: Span) -> Expression {
+        if matches!(name, "Add" | "Subtract") {
+            self.warn_of_lacking_unit(&left.ty, &right, name, at);
+        }
         match name {
             "And" | "Or" | "Implies" => {
                 let operands =
@@ -169,6 +173,17 @@ impl Checker<'_> {
             "NotEqual" | "NotEquivalent" => self.operation(name, vec![left, right], None, at),
             _ if TIMING.contains(&name) && matches!(left.ty, Type::Choice(_)) => self.timing_choice(name, left, right, precision, at),
             _ => self.operation(name, vec![left, right], precision, at),
+        }
+    }
+
+    /// A bare number converts to a Quantity of no unit of time: added to a date it gives null in every run. Published
+    /// libraries have that, so it is no error.
+    fn warn_of_lacking_unit(&mut self, to: &Type, number: &Expression, name: &str, at: Span) {
+        let to = self.system_form(to);
+        if is_time(&to) && matches!(self.system_form(&number.ty), Type::Integer | Type::Long | Type::Decimal) {
+            let (sign, what) = if name == "Add" { ("+", "added to") } else { ("-", "subtracted from") };
+            let warning = Diagnostic::warning(format!("a number without a unit of time is {what} a {to}: the result is null")).at(self.at(at));
+            self.report(warning.help(format!("write the unit, as `{sign} 5 days`")));
         }
     }
 
@@ -228,11 +243,15 @@ impl Checker<'_> {
             let Some(fit) = fit.or_else(|| self.mixed_lists(name, &types)) else {
                 continue;
             };
-            if self.lacks_order(name, &types, at) {
+            if self.lacks_order(name, &types, at) || self.lacks_width(name, &types, at) {
                 return self.unknown(at);
             }
             let operands = operands.into_iter().zip(&fit.ways).map(|(operand, way)| self.step(operand, &way.step)).collect();
-            return Expression::new(Kind::Operator { operator: row, operands, precision }, fit.result, at);
+            let ty = match (name, types.as_slice()) {
+                ("Children" | "Descendents", [whole]) => Type::list(self.conversions.parts(whole, name == "Descendents")),
+                _ => fit.result,
+            };
+            return Expression::new(Kind::Operator { operator: row, operands, precision }, ty, at);
         }
         self.no_overload(name, &types, at);
         self.unknown(at)
@@ -256,6 +275,17 @@ impl Checker<'_> {
         };
         let warning = Diagnostic::warning("a comparison with null is null, whatever stands on the other side").at(self.at(at));
         self.report(warning.help(format!("write `{instead}`")));
+    }
+
+    /// Dates have no width: their interval has a duration.
+    fn lacks_width(&mut self, name: &str, types: &[Type], at: Span) -> bool {
+        let ([Type::Interval(point)], "Width" | "Size") = (types, name) else { return false };
+        let lacks = is_time(&self.system_form(point));
+        if lacks {
+            let help = "ask for the `duration in days of` it, or another unit".to_owned();
+            self.error_with_help(at, format!("an interval of {point} has no width"), Some(help));
+        }
+        lacks
     }
 
     /// The least or greatest of what has no order would be an error of every run.
@@ -300,6 +330,7 @@ impl Checker<'_> {
             [Type::Class(_) | Type::Choice(_)] if name == "Exists" => "`exists` asks about a list; for one value write `is not null`".to_owned(),
             _ => help,
         };
+        let help = self.lacks_helpers(types).unwrap_or(help);
         let written = symbol(name).unwrap_or(name);
         self.error_with_help(at, format!("`{written}` does not go with {}", overload::written(types)), Some(help));
     }
@@ -389,6 +420,10 @@ impl Checker<'_> {
         }
         operand
     }
+}
+
+fn is_time(ty: &Type) -> bool {
+    matches!(ty, Type::Date | Type::DateTime | Type::Time)
 }
 
 fn point_form(name: &str) -> Option<&'static str> {

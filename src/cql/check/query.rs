@@ -2,6 +2,7 @@
 
 use super::{Checker, Variable};
 use crate::cql::ast;
+use crate::cql::context::OTHERS_DATA;
 use crate::cql::typed::{Aggregate, CodeFilter, Comparator, Expression, Kind, Let, Query, Relationship, Retrieve, Return, Sort, SortKey, Source};
 use crate::cql::types::Type;
 use crate::diagnostic::{Span, nearest};
@@ -12,19 +13,19 @@ const RECHECKED_MAX: usize = 4096;
 impl Checker<'_> {
     /// `[Class: path in codes]`
     pub(super) fn retrieve(&mut self, retrieve: &ast::Retrieve, at: Span) -> Expression {
+        if let Some(context) = &retrieve.context {
+            let message = format!("`[{} -> …]` asks for the data of somebody else: {OTHERS_DATA}", context.text());
+            self.error(context.at, message);
+        }
         let Some((class, resource_type, code_path)) = self.retrievable(&retrieve.class) else {
             return self.unknown(at);
         };
         let code = self.code_filter(retrieve, &class, code_path.as_deref());
-        let context = retrieve.context.as_ref().map(|path| match self.declared(path) {
-            Some(declared) => self.reference(declared, path.at),
-            None => self.unknown(path.at),
-        });
         let ty = Type::list(Type::Class(class.clone()));
         let model = self.conversions.model_of(&class);
         let fixed = model.zip(self.conversions.fhir()).map_or_else(Vec::new, |(model, fhir)| model.fixed(&class, fhir));
         let negated = self.may_name_a_value_set(retrieve, &class, code_path.as_deref());
-        let typed = Retrieve { class, resource_type, fixed, code, date: None, context };
+        let typed = Retrieve { class, resource_type, fixed, code, date: None };
         match &typed.code {
             // What was not done may be said of a whole value set, by its URL.
             Some(filter) if negated && filter.codes.ty == Type::ValueSet && filter.comparator == Comparator::In => {
@@ -105,7 +106,8 @@ impl Checker<'_> {
             Some(way) => self.step(codes, &way.step),
             None => {
                 let at = codes.at;
-                self.error(at, format!("a retrieve compares with a value set, a code or codes, but this is `{}`", codes.ty));
+                let help = Some("compare other elements in a `where`".to_owned());
+                self.error_with_help(at, format!("a retrieve compares with a value set, a code or codes, but this is `{}`", codes.ty), help);
                 self.unknown(at)
             }
         }
@@ -141,11 +143,16 @@ impl Checker<'_> {
     }
 
     fn query_in_scope(&mut self, query: &ast::Query, at: Span) -> Expression {
+        // No source sees the alias of another: each stands for itself, and a row is one of every combination.
+        let aliases = query.sources.iter().map(|source| source.alias.text.clone()).collect();
+        let outer = std::mem::replace(&mut self.frame.beside, aliases);
+        let expressions: Vec<Expression> = query.sources.iter().map(|source| self.source_expression(source)).collect();
+        self.frame.beside = outer;
         let mut singular = true;
         let mut sources = Vec::with_capacity(query.sources.len());
         let mut rows: Vec<Type> = Vec::with_capacity(query.sources.len());
-        for source in &query.sources {
-            let (typed, row, list) = self.source(source);
+        for (source, expression) in query.sources.iter().zip(expressions) {
+            let (typed, row, list) = self.source(source, expression);
             singular &= !list;
             rows.push(row);
             sources.push(typed);
@@ -173,16 +180,18 @@ impl Checker<'_> {
         Expression::new(Kind::Query(Box::new(typed)), ty, at)
     }
 
+    /// What a source ranges over; a value set as its codes.
+    fn source_expression(&mut self, source: &ast::Source) -> Expression {
+        let expression = self.expression(&source.expression);
+        if expression.ty == Type::ValueSet { self.widened(expression, &Type::list(Type::Code)) } else { expression }
+    }
+
     /// The source, the type of one row of it, whether it is a list.
-    fn source(&mut self, source: &ast::Source) -> (Source, Type, bool) {
-        let mut expression = self.expression(&source.expression);
-        if expression.ty == Type::ValueSet {
-            expression = self.widened(expression, &Type::list(Type::Code));
-        }
+    fn source(&mut self, source: &ast::Source, expression: Expression) -> (Source, Type, bool) {
         let list = expression.ty.is_list();
         let row = expression.ty.element().cloned().unwrap_or_else(|| expression.ty.clone());
         let slot = self.bind(&source.alias, row.clone());
-        (Source { slot, name: source.alias.text.clone(), expression }, row, list)
+        (Source::new(slot, source.alias.text.clone(), expression), row, list)
     }
 
     fn let_clause(&mut self, name: &ast::Name, expression: &ast::Expression) -> Let {
@@ -193,7 +202,8 @@ impl Checker<'_> {
 
     fn relationship(&mut self, relationship: &ast::Relationship) -> Relationship {
         let depth = self.frame.variables.len();
-        let (source, _, _) = self.source(&relationship.source);
+        let expression = self.source_expression(&relationship.source);
+        let (source, _, _) = self.source(&relationship.source, expression);
         let such_that = self.expression(&relationship.such_that);
         let such_that = self.converted(such_that, &Type::Boolean, "the condition of `such that`");
         self.frame.variables.truncate(depth);

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use super::document::{Document, items, text_of};
+use super::json::Json;
 use crate::cql::check::conversion::Conversions;
 use crate::cql::model::{Model, Models};
 use crate::cql::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression, FunctionId, LibraryId, ParameterId, Slot, Tree, ValueSetId};
@@ -23,8 +22,16 @@ pub(super) fn read(tree: &mut Tree, document: &Document, includes: Vec<(Arc<str>
     if !tree.classes.iter().any(|class| class.name == fhir.patient) {
         tree.classes.extend(fhir.typed_classes(&fhir));
     }
+    tree.model.get_or_insert_with(|| fhir.clone());
     let found = includes.iter().filter_map(|(local, library)| Some((local.clone(), (*library)?))).collect();
-    let row = typed::Library { name: document.name.clone(), version: document.version.clone(), source: document.source.clone(), includes: found, usings: Vec::new() };
+    let row = typed::Library {
+        name: document.name.clone(),
+        version: document.version.clone(),
+        source: document.source.clone(),
+        includes: found,
+        usings: Vec::new(),
+        form: typed::Form::Elm,
+    };
     tree.libraries.push(row);
     let conversions = Conversions { models: vec![fhir.clone()], ..Conversions::default() };
     let mut reader = Reader {
@@ -40,13 +47,14 @@ pub(super) fn read(tree: &mut Tree, document: &Document, includes: Vec<(Arc<str>
         frame: Frame::default(),
         chain: 0,
         within: "",
+        at: Span::default(),
         locator: None,
         diagnostics: Vec::new(),
     };
-    reader.usings();
+    reader.each("usings", Reader::using);
     reader.terminology();
-    reader.parameters();
-    reader.declare();
+    reader.each("parameters", Reader::parameter_row);
+    reader.each("statements", Reader::statement);
     reader.bodies();
     (library, reader.diagnostics)
 }
@@ -66,6 +74,8 @@ pub(super) struct Variable {
     pub role: Role,
     pub slot: Slot,
     pub ty: Type,
+    /// Where the number of the row is kept, if a node asks for it.
+    pub index: Option<Slot>,
 }
 
 /// The variables of the body being read.
@@ -106,8 +116,9 @@ pub(super) struct Reader<'a> {
     functions: Vec<Definition<'a, FunctionId>>,
     pub frame: Frame,
     chain: usize,
-    /// The definition being read, and the place in the CQL text that it was translated from.
+    /// The definition being read, the node of the document, and the place in the CQL text that it was translated from.
     pub within: &'a str,
+    pub at: Span,
     pub locator: Option<&'a str>,
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -136,61 +147,84 @@ impl<'a> Reader<'a> {
         if let Some(locator) = self.locator {
             place.push_str(&format!(", at {locator} of its CQL text"));
         }
-        let at = Location::new(&self.document.source, Span::default());
+        let at = Location::new(&self.document.source, self.at);
         self.diagnostics.push(Diagnostic::error(format!("{message} ({place})")).at(at));
     }
 
     /// Reports, and stands in for what could not be read: it fits everywhere, so one mistake is reported once.
     pub(super) fn refused(&mut self, message: &str) -> Expression {
         self.fault(message);
-        Expression::null(Type::Any, Span::default())
+        self.null(Type::Any)
     }
 
-    fn usings(&mut self) {
-        for using in self.document.definitions("usings") {
-            let (name, uri) = (text_of(using, "localIdentifier").unwrap_or_default(), text_of(using, "uri").unwrap_or_default());
-            if !NAMESPACES.contains(&uri) {
-                self.fault(&format!("no model `{name}` of namespace `{uri}`; FHIR 4.0.1 and what is derived from it are known"));
-            }
-            let version = text_of(using, "version").map(Arc::from);
-            self.tree.libraries[self.library.index()].usings.push((name.into(), version));
+    /// Reads what is at a node: faults are told to be there.
+    pub(super) fn at_node<T>(&mut self, node: &'a Json, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = (self.at, self.locator);
+        (self.at, self.locator) = (node.at, text_of(node, "locator").or(self.locator));
+        let found = read(self);
+        (self.at, self.locator) = outer;
+        found
+    }
+
+    /// Reads each declaration of a section in its turn.
+    fn each(&mut self, section: &str, read: impl Fn(&mut Self, &'a Json)) {
+        let document = self.document;
+        for json in document.definitions(section) {
+            self.at_node(json, |reader| read(reader, json));
         }
+    }
+
+    fn using(&mut self, json: &'a Json) {
+        let (name, uri) = (text_of(json, "localIdentifier").unwrap_or_default(), text_of(json, "uri").unwrap_or_default());
+        let version = text_of(json, "version");
+        if !NAMESPACES.contains(&uri) {
+            self.fault(&format!("no model `{name}` of namespace `{uri}`; FHIR 4.0.1 and what is derived from it are known"));
+        } else if uri == &*self.fhir.url && self.models.get(&self.fhir.name, version).is_none() {
+            self.fault(&format!("no model `{name}` of version `{}`; FHIR 4.0.1 is known", version.unwrap_or_default()));
+        }
+        self.tree.libraries[self.library.index()].usings.push((name.into(), version.map(Arc::from)));
     }
 
     fn terminology(&mut self) {
-        let (library, at, document) = (self.library, Span::default(), self.document);
-        for json in document.definitions("codeSystems") {
-            let (name, id, access) = (self.name_of(json), self.required(json, "id"), access(json));
-            self.tree
-                .code_systems
-                .push(typed::CodeSystem { library, name, id, version: text_of(json, "version").map(Arc::from), access, at });
-        }
-        for json in document.definitions("valueSets") {
-            let id = self.required(json, "id");
-            let (url, inline) = match id.split_once('|') {
-                Some((url, version)) => (Arc::from(url), Some(Arc::from(version))),
-                None => (id.clone(), None),
-            };
-            let code_systems = items(json, "codeSystem").iter().filter_map(|system| self.code_system(system)).collect();
-            let version = text_of(json, "version").map(Arc::from).or(inline);
-            let (name, access) = (self.name_of(json), access(json));
-            self.tree.value_sets.push(typed::ValueSet { library, name, id: url, version, code_systems, access, at });
-        }
-        for json in document.definitions("codes") {
-            let (name, code, access) = (self.name_of(json), self.required(json, "id"), access(json));
-            let Some(system) = json.get("codeSystem").and_then(|system| self.code_system(system)) else {
-                self.fault(&format!("code `{name}` has no code system"));
-                continue;
-            };
-            let display = text_of(json, "display").map(Arc::from);
-            self.tree.codes.push(typed::CodeDefinition { library, name, code, system, display, access, at });
-        }
-        for json in document.definitions("concepts") {
-            let codes = items(json, "code").iter().filter_map(|code| self.declared_code(code)).collect();
-            let (name, access) = (self.name_of(json), access(json));
-            let display = text_of(json, "display").map(Arc::from);
-            self.tree.concepts.push(typed::ConceptDefinition { library, name, codes, display, access, at });
-        }
+        self.each("codeSystems", Self::declared_code_system);
+        self.each("valueSets", Self::declared_value_set);
+        self.each("codes", Self::declared_code_row);
+        self.each("concepts", Self::declared_concept);
+    }
+
+    fn declared_code_system(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let (name, id, version) = (self.name_of(json), self.required(json, "id"), text_of(json, "version").map(Arc::from));
+        self.tree.code_systems.push(typed::CodeSystem { library, name, id, version, access, at });
+    }
+
+    fn declared_value_set(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let (name, id) = (self.name_of(json), self.required(json, "id"));
+        let (url, inline) = match id.split_once('|') {
+            Some((url, version)) => (Arc::from(url), Some(Arc::from(version))),
+            None => (id, None),
+        };
+        let code_systems = items(json, "codeSystem").iter().filter_map(|system| self.code_system(system)).collect();
+        let version = text_of(json, "version").map(Arc::from).or(inline);
+        self.tree.value_sets.push(typed::ValueSet { library, name, id: url, version, code_systems, access, at });
+    }
+
+    fn declared_code_row(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let (name, code) = (self.name_of(json), self.required(json, "id"));
+        let Some(system) = json.get("codeSystem").and_then(|system| self.code_system(system)) else {
+            return self.fault(&format!("code `{name}` has no code system"));
+        };
+        let display = text_of(json, "display").map(Arc::from);
+        self.tree.codes.push(typed::CodeDefinition { library, name, code, system, display, access, at });
+    }
+
+    fn declared_concept(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let codes = items(json, "code").iter().filter_map(|code| self.declared_code(code)).collect();
+        let (name, display) = (self.name_of(json), text_of(json, "display").map(Arc::from));
+        self.tree.concepts.push(typed::ConceptDefinition { library, name, codes, display, access, at });
     }
 
     fn name_of(&mut self, json: &Json) -> Arc<str> {
@@ -267,49 +301,45 @@ impl<'a> Reader<'a> {
         Some(define)
     }
 
-    fn parameters(&mut self) {
-        let (library, at, document) = (self.library, Span::default(), self.document);
-        for json in document.definitions("parameters") {
-            let name = self.name_of(json);
-            self.within = text_of(json, "name").unwrap_or_default();
-            let declared = self.type_of(json, "parameterTypeSpecifier", "parameterType");
-            let default = json.get("default").map(|default| self.expression(default));
-            let ty = declared.or_else(|| default.as_ref().map(|default| default.ty.clone())).unwrap_or_else(|| {
-                self.fault(&format!("parameter `{name}` has neither a type nor a default"));
-                Type::Any
-            });
-            self.tree.parameters.push(typed::Parameter { library, name, ty, default, access: access(json), at });
-        }
+    fn parameter_row(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let name = self.name_of(json);
+        self.within = text_of(json, "name").unwrap_or_default();
+        let declared = self.type_of(json, "parameterTypeSpecifier", "parameterType");
+        let default = json.get("default").map(|default| self.expression(default));
+        let ty = declared.or_else(|| default.as_ref().map(|default| default.ty.clone())).unwrap_or_else(|| {
+            self.fault(&format!("parameter `{name}` has neither a type nor a default"));
+            Type::Any
+        });
         self.within = "";
+        self.tree.parameters.push(typed::Parameter { library, name, ty, default, access, at });
     }
 
-    /// Gives every define and function its id.
-    fn declare(&mut self) {
-        let (library, at, document) = (self.library, Span::default(), self.document);
-        for json in document.definitions("statements") {
-            let (name, access) = (self.name_of(json), access(json));
-            if text_of(json, "type") == Some("FunctionDef") {
-                let operands: Vec<(Arc<str>, Type)> = items(json, "operand").iter().map(|operand| self.operand(operand)).collect();
-                let number = FunctionId(id(self.tree.functions.len()));
-                let result = self.type_of(json, "resultTypeSpecifier", "resultTypeName").unwrap_or(Type::Any);
-                let fluent = json.get("fluent").and_then(Json::as_bool).unwrap_or(false);
-                self.tree.functions.push(typed::Function { library, name, fluent, operands, result, body: None, slots: 0, access, at });
-                self.functions.push(Definition { id: number, json, progress: Progress::Waiting });
-                continue;
-            }
-            let context = match text_of(json, "context") {
-                None | Some("Patient") => EvaluationContext::Patient,
-                Some("Unfiltered" | "Population") => EvaluationContext::Unfiltered,
-                Some(other) => {
-                    self.fault(&format!("define `{name}` has the context `{other}`; Patient and Unfiltered are known"));
-                    EvaluationContext::Patient
-                }
-            };
-            let number = DefineId(id(self.tree.defines.len()));
-            let body = Expression::null(Type::Any, at);
-            self.tree.defines.push(typed::Define { library, name, context, access, body, slots: 0, at });
-            self.defines.push(Definition { id: number, json, progress: Progress::Waiting });
+    /// Gives a define or function its id.
+    fn statement(&mut self, json: &'a Json) {
+        let (library, at, access) = (self.library, self.at, access(json));
+        let name = self.name_of(json);
+        if text_of(json, "type") == Some("FunctionDef") {
+            let operands: Vec<(Arc<str>, Type)> = items(json, "operand").iter().map(|operand| self.at_node(operand, |reader| reader.operand(operand))).collect();
+            let number = FunctionId(id(self.tree.functions.len()));
+            let result = self.type_of(json, "resultTypeSpecifier", "resultTypeName").unwrap_or(Type::Any);
+            let fluent = json.get("fluent").and_then(Json::as_bool).unwrap_or(false);
+            self.tree.functions.push(typed::Function { library, name, fluent, operands, result, body: None, slots: 0, access, at });
+            self.functions.push(Definition { id: number, json, progress: Progress::Waiting });
+            return;
         }
+        let context = match text_of(json, "context") {
+            None | Some("Patient") => EvaluationContext::Patient,
+            Some("Unfiltered" | "Population") => EvaluationContext::Unfiltered,
+            Some(other) => {
+                self.fault(&format!("define `{name}` has the context `{other}`; Patient and Unfiltered are known"));
+                EvaluationContext::Patient
+            }
+        };
+        let number = DefineId(id(self.tree.defines.len()));
+        let body = self.null(Type::Any);
+        self.tree.defines.push(typed::Define { library, name, context, access, body, slots: 0, at });
+        self.defines.push(Definition { id: number, json, progress: Progress::Waiting });
     }
 
     fn operand(&mut self, operand: &'a Json) -> (Arc<str>, Type) {
@@ -353,7 +383,10 @@ impl<'a> Reader<'a> {
         self.functions[own].progress = Progress::Running;
         if json.get("external").and_then(Json::as_bool) != Some(true) {
             let operands = self.tree.functions[id.index()].operands.clone();
-            let variables: Vec<Variable> = (0u32..).zip(operands).map(|(slot, (name, ty))| Variable { name, role: Role::Operand, slot: Slot(slot), ty }).collect();
+            let variables: Vec<Variable> = (0u32..)
+                .zip(operands)
+                .map(|(slot, (name, ty))| Variable { name, role: Role::Operand, slot: Slot(slot), ty, index: None })
+                .collect();
             let frame = Frame { slots: self::id(variables.len()), variables, row: None };
             let (body, slots) = self.in_frame(json, frame);
             let function = &mut self.tree.functions[id.index()];
@@ -375,8 +408,8 @@ impl<'a> Reader<'a> {
 
     /// The body of a definition, read in a frame of its own.
     fn in_frame(&mut self, json: &'a Json, frame: Frame) -> (Option<Expression>, u32) {
-        let outer = (std::mem::replace(&mut self.frame, frame), self.within, self.locator);
-        (self.within, self.locator) = (text_of(json, "name").unwrap_or_default(), text_of(json, "locator"));
+        let outer = (std::mem::replace(&mut self.frame, frame), self.within, self.at, self.locator);
+        (self.within, self.at, self.locator) = (text_of(json, "name").unwrap_or_default(), json.at, text_of(json, "locator"));
         self.chain += 1;
         let body = match json.get("expression") {
             _ if self.chain > CHAIN_MAX => {
@@ -391,7 +424,7 @@ impl<'a> Reader<'a> {
         };
         self.chain -= 1;
         let slots = self.frame.slots;
-        (self.frame, self.within, self.locator) = outer;
+        (self.frame, self.within, self.at, self.locator) = outer;
         (body, slots)
     }
 
@@ -404,7 +437,7 @@ impl<'a> Reader<'a> {
     /// Adds a variable to the innermost scope.
     pub(super) fn bind(&mut self, name: &str, role: Role, ty: Type) -> Slot {
         let slot = self.slot();
-        self.frame.variables.push(Variable { name: name.into(), role, slot, ty });
+        self.frame.variables.push(Variable { name: name.into(), role, slot, ty, index: None });
         slot
     }
 

@@ -2,14 +2,9 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize as _;
-use serde_json::Value as Json;
-
 use super::Key;
+use super::json::Json;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
-
-/// Deepest nesting of brackets in a document; published ones have less than 200.
-pub(super) const NESTING_MAX: usize = 1_500;
 
 /// A parsed library.
 #[derive(Debug)]
@@ -26,6 +21,8 @@ pub(super) struct Document {
 /// One `include`.
 #[derive(Debug)]
 pub(super) struct Include {
+    /// Where it stands.
+    pub at: Span,
     pub local: Arc<str>,
     /// `FHIRHelpers`, or with its namespace `http://ecqi.healthit.gov/ecqms/FHIRHelpers`.
     pub path: Arc<str>,
@@ -39,21 +36,15 @@ impl Document {
             let at = u32::try_from(at).unwrap_or(u32::MAX);
             Box::new(Diagnostic::error(message).at(Location::new(source, Span::new(at, at))))
         };
-        let text = source.text.trim_start_matches('\u{feff}');
-        if let Some(at) = too_deep(text) {
-            return Err(refuse(format!("this ELM is nested deeper than {NESTING_MAX} brackets"), at));
-        }
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        deserializer.disable_recursion_limit();
-        let parsed = Json::deserialize(&mut deserializer).and_then(|json| deserializer.end().map(|()| json));
-        let mut json = parsed.map_err(|fault| refuse(format!("this is not JSON: {fault}"), source.offset(fault.line(), fault.column())))?;
-        let Some(library) = json.get_mut("library").map(Json::take) else {
-            return Err(refuse("this JSON is not ELM: it has no `library`".into(), 0));
+        let json = Json::parse(&source.text).map_err(|fault| refuse(fault.message, fault.at))?;
+        let at = json.at.start as usize;
+        let Some(library) = json.into_field("library") else {
+            return Err(refuse("this JSON is not ELM: it has no `library`".into(), at));
         };
         let identifier = library.get("identifier");
         let part = |name: &str| identifier.and_then(|identifier| text_of(identifier, name)).map(Arc::from);
         let Some(name) = part("id") else {
-            return Err(refuse("this ELM library has no `identifier.id`".into(), 0));
+            return Err(refuse("this ELM library has no `identifier.id`".into(), library.at.start as usize));
         };
         Ok(Document { source: source.clone(), name, version: part("version"), system: part("system"), library })
     }
@@ -72,7 +63,7 @@ impl Document {
         let include = |json: &Json| {
             let path = text_of(json, "path")?;
             let local = text_of(json, "localIdentifier").unwrap_or_else(|| last_segment(path));
-            Some(Include { local: local.into(), path: path.into(), version: text_of(json, "version").map(Arc::from) })
+            Some(Include { at: json.at, local: local.into(), path: path.into(), version: text_of(json, "version").map(Arc::from) })
         };
         self.definitions("includes").filter_map(include).collect()
     }
@@ -95,26 +86,5 @@ pub(super) fn text_of<'j>(json: &'j Json, name: &str) -> Option<&'j str> {
 
 /// The items of the array under a name; none when there is no array.
 pub(super) fn items<'j>(json: &'j Json, name: &str) -> &'j [Json] {
-    json.get(name).and_then(Json::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// Where brackets outside of strings are nested too deeply, before a recursive parser sees them.
-fn too_deep(text: &str) -> Option<usize> {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match (quoted, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => quoted = !quoted,
-            (false, b'{' | b'[') => {
-                depth += 1;
-                if depth > NESTING_MAX {
-                    return Some(at);
-                }
-            }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    None
+    json.get(name).and_then(Json::as_array).unwrap_or_default()
 }

@@ -3,47 +3,44 @@
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde_json::Value as Json;
 
 use super::definition::{Reader, Role};
 use super::document::{items, text_of};
+use super::json::Json;
 use crate::cql::operators::operator;
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{self, Date, DateTime, Time, Value};
-use crate::diagnostic::Span;
 
 /// Fields that say nothing about the value. `signature` is read where it does.
 const COMMON: [&str; 7] = ["type", "localId", "locator", "annotation", "resultTypeName", "resultTypeSpecifier", "signature"];
 
-/// Spans point into CQL text, which ELM does not have; findings name the locator instead.
-pub(super) const NOWHERE: Span = Span { start: 0, end: 0 };
-
-/// An expression at no place.
-pub(super) fn made(kind: Kind, ty: Type) -> Expression {
-    Expression::new(kind, ty, NOWHERE)
-}
-
 impl<'a> Reader<'a> {
+    /// An expression at the node being read.
+    pub(super) fn made(&self, kind: Kind, ty: Type) -> Expression {
+        Expression::new(kind, ty, self.at)
+    }
+
+    /// The null of a type, at the node being read.
+    pub(super) fn null(&self, ty: Type) -> Expression {
+        Expression::null(ty, self.at)
+    }
+
     /// The typed form of a node. After an error it is a null of any type.
     pub(super) fn expression(&mut self, node: &'a Json) -> Expression {
-        let outer = self.locator;
-        self.locator = text_of(node, "locator").or(outer);
-        let typed = match text_of(node, "type") {
-            Some(name) => self.node(name, node),
-            None => self.refused("an expression without `type`"),
-        };
-        self.locator = outer;
-        typed
+        self.at_node(node, |reader| match text_of(node, "type") {
+            Some(name) => reader.node(name, node),
+            None => reader.refused("an expression without `type`"),
+        })
     }
 
     fn node(&mut self, name: &str, node: &'a Json) -> Expression {
         self.only(name, node);
         match name {
-            "Null" => Expression::null(Type::Any, NOWHERE),
+            "Null" => self.null(Type::Any),
             "Literal" => self.literal(node),
             "Quantity" => match self.quantity(node) {
-                Some(quantity) => made(Kind::Literal(Value::Quantity(Arc::new(quantity))), Type::Quantity),
+                Some(quantity) => self.made(Kind::Literal(Value::Quantity(Arc::new(quantity))), Type::Quantity),
                 None => self.refused("a quantity without a decimal `value`"),
             },
             "Ratio" => self.ratio(node),
@@ -63,6 +60,8 @@ impl<'a> Reader<'a> {
             "Retrieve" => self.retrieve(node),
             "Query" => self.query(node),
             "Filter" | "ForEach" | "Sort" => self.list_form(name, node),
+            "Repeat" => self.repeat(node),
+            "Iteration" => self.iteration(node),
             "FunctionRef" => self.call(node),
             _ if name.ends_with("Ref") || name == "Current" => self.reference(name, node),
             _ => self.operator_node(name, node),
@@ -94,10 +93,10 @@ impl<'a> Reader<'a> {
             }
             "Query" => &["source", "let", "relationship", "where", "return", "aggregate", "sort"],
             "Filter" => &["source", "condition", "scope"],
-            "ForEach" => &["source", "element", "scope"],
+            "ForEach" | "Repeat" => &["source", "element", "scope"],
             "Sort" => &["source", "by"],
             "FunctionRef" => &["name", "libraryName", "operand"],
-            "Current" => &["scope"],
+            "Current" | "Iteration" => &["scope"],
             _ if name.ends_with("Ref") => &["name", "libraryName", "preserve"],
             _ => return,
         };
@@ -105,14 +104,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn only_fields(&mut self, name: &str, node: &'a Json, known: &[&str]) {
-        let empty = |value: &Json| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         let strange = node
-            .as_object()
-            .into_iter()
-            .flatten()
-            .find(|(field, value)| !known.contains(&field.as_str()) && !COMMON.contains(&field.as_str()) && !empty(value));
-        if let Some((field, _)) = strange {
-            self.fault(&format!("`{name}` with `{field}` is not supported"));
+            .fields()
+            .iter()
+            .find(|(field, value)| !known.contains(&&**field) && !COMMON.contains(&&**field) && !value.is_empty());
+        if let Some((field, value)) = strange {
+            self.at_node(value, |reader| reader.fault(&format!("`{name}` with `{field}` is not supported")));
         }
     }
 
@@ -126,12 +123,7 @@ impl<'a> Reader<'a> {
 
     fn literal(&mut self, node: &'a Json) -> Expression {
         let ty = self.named_type(text_of(node, "valueType").unwrap_or_default());
-        let written = match node.get("value") {
-            Some(Json::String(text)) => text.clone(),
-            Some(value @ (Json::Number(_) | Json::Bool(_))) => value.to_string(),
-            _ => String::new(),
-        };
-        let text = written.as_str();
+        let text = node.get("value").and_then(Json::scalar).unwrap_or_default();
         let value = match ty {
             Type::Boolean => text.parse().ok().map(Value::Boolean),
             Type::Integer => text.parse().ok().map(Value::Integer),
@@ -144,24 +136,20 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         match value {
-            Some(value) => made(Kind::Literal(value), ty),
+            Some(value) => self.made(Kind::Literal(value), ty),
             None => self.refused(&format!("literal `{text}` is no {ty} that can be represented")),
         }
     }
 
     fn quantity(&mut self, node: &Json) -> Option<value::Quantity> {
-        let value = match node.get("value")? {
-            Json::Number(number) => decimal(&number.to_string())?,
-            Json::String(text) => decimal(text)?,
-            _ => return None,
-        };
+        let value = decimal(node.get("value").and_then(Json::scalar)?)?;
         Some(value::Quantity { value, unit: text_of(node, "unit").filter(|unit| !unit.is_empty()).unwrap_or("1").into() })
     }
 
     fn ratio(&mut self, node: &'a Json) -> Expression {
         let mut side = |name: &str| node.get(name).and_then(|side| self.quantity(side));
         match (side("numerator"), side("denominator")) {
-            (Some(numerator), Some(denominator)) => made(Kind::Literal(Value::Ratio(Arc::new(value::Ratio { numerator, denominator }))), Type::Ratio),
+            (Some(numerator), Some(denominator)) => self.made(Kind::Literal(Value::Ratio(Arc::new(value::Ratio { numerator, denominator }))), Type::Ratio),
             _ => self.refused("a ratio needs a `numerator` and a `denominator`"),
         }
     }
@@ -175,7 +163,7 @@ impl<'a> Reader<'a> {
 
     fn code_selector(&mut self, node: &'a Json) -> Expression {
         match self.selected_code(node) {
-            Some(code) => made(Kind::Literal(Value::Code(Arc::new(code))), Type::Code),
+            Some(code) => self.made(Kind::Literal(Value::Code(Arc::new(code))), Type::Code),
             None => self.refused("a code needs a `code` and a `system`"),
         }
     }
@@ -183,7 +171,7 @@ impl<'a> Reader<'a> {
     fn concept_selector(&mut self, node: &'a Json) -> Expression {
         let codes: Option<Vec<value::Code>> = items(node, "code").iter().map(|code| self.selected_code(code)).collect();
         match codes {
-            Some(codes) => made(Kind::Literal(Value::Concept(Arc::new(value::Concept { codes, display: text_of(node, "display").map(Arc::from) }))), Type::Concept),
+            Some(codes) => self.made(Kind::Literal(Value::Concept(Arc::new(value::Concept { codes, display: text_of(node, "display").map(Arc::from) }))), Type::Concept),
             None => self.refused("a code of a concept needs a `code` and a `system`"),
         }
     }
@@ -205,7 +193,7 @@ impl<'a> Reader<'a> {
     fn tuple(&mut self, node: &'a Json) -> Expression {
         let elements = self.elements(node);
         let ty = Type::tuple(elements.iter().map(|(name, element)| (name.clone(), element.ty.clone())).collect());
-        made(Kind::Tuple(elements), ty)
+        self.made(Kind::Tuple(elements), ty)
     }
 
     fn instance(&mut self, node: &'a Json) -> Expression {
@@ -220,7 +208,7 @@ impl<'a> Reader<'a> {
             Type::Class(name) => name.clone(),
             system => format!("System.{system}").into(),
         };
-        made(Kind::Instance { class, elements }, ty)
+        self.made(Kind::Instance { class, elements }, ty)
     }
 
     fn list(&mut self, node: &'a Json) -> Expression {
@@ -229,31 +217,31 @@ impl<'a> Reader<'a> {
             Some(specifier) => self.specified(specifier),
             None => items.iter().fold(Type::Any, |ty, item| self.joined(&ty, &item.ty)),
         };
-        made(Kind::List(items), Type::list(element))
+        self.made(Kind::List(items), Type::list(element))
     }
 
     fn interval(&mut self, node: &'a Json) -> Expression {
         let bound = |reader: &mut Self, name: &str| match node.get(name) {
             Some(bound) => reader.expression(bound),
-            None => Expression::null(Type::Any, NOWHERE),
+            None => reader.null(Type::Any),
         };
         let closed = |reader: &mut Self, flag: &str, expression: &str| match node.get(expression) {
             Some(closed) => reader.expression(closed),
-            None => made(Kind::Literal(Value::Boolean(node.get(flag).and_then(Json::as_bool).unwrap_or(true))), Type::Boolean),
+            None => reader.made(Kind::Literal(Value::Boolean(node.get(flag).and_then(Json::as_bool).unwrap_or(true))), Type::Boolean),
         };
         let (low, high) = (bound(self, "low"), bound(self, "high"));
         let (low, high) = (self.unwrapped(low), self.unwrapped(high));
         let low_closed = closed(self, "lowClosed", "lowClosedExpression");
         let high_closed = closed(self, "highClosed", "highClosedExpression");
         let point = self.conversions.common_point(&low.ty, &high.ty);
-        made(Kind::Interval(Box::new(IntervalSelector { low, low_closed, high, high_closed })), Type::interval(point))
+        self.made(Kind::Interval(Box::new(IntervalSelector { low, low_closed, high, high_closed })), Type::interval(point))
     }
 
     fn conditional(&mut self, node: &'a Json) -> Expression {
         let (condition, then, otherwise) = (self.part(node, "condition"), self.part(node, "then"), self.part(node, "else"));
         let condition = self.as_truth(condition);
         let ty = self.joined(&then.ty, &otherwise.ty);
-        made(Kind::If(Box::new([condition, then, otherwise])), ty)
+        self.made(Kind::If(Box::new([condition, then, otherwise])), ty)
     }
 
     fn case(&mut self, node: &'a Json) -> Expression {
@@ -267,7 +255,7 @@ impl<'a> Reader<'a> {
         let otherwise = self.part(node, "else");
         let ty = typed.iter().fold(Type::Any, |ty, (_, then)| self.joined(&ty, &then.ty));
         let ty = self.joined(&ty, &otherwise.ty);
-        made(Kind::Case { comparand: comparand.map(Box::new), items: typed, otherwise: Box::new(otherwise) }, ty)
+        self.made(Kind::Case { comparand: comparand.map(Box::new), items: typed, otherwise: Box::new(otherwise) }, ty)
     }
 
     fn coalesce(&mut self, node: &'a Json) -> Expression {
@@ -276,7 +264,7 @@ impl<'a> Reader<'a> {
             [list] if list.ty.is_list() => list.ty.element().cloned().unwrap_or(Type::Any),
             several => several.iter().fold(Type::Any, |ty, operand| self.joined(&ty, &operand.ty)),
         };
-        made(Kind::Coalesce(operands), ty)
+        self.made(Kind::Coalesce(operands), ty)
     }
 
     fn cast(&mut self, node: &'a Json) -> Expression {
@@ -285,16 +273,16 @@ impl<'a> Reader<'a> {
             return self.refused("`As` without a type");
         };
         if matches!(&operand.kind, Kind::Literal(value) if value.is_null()) {
-            return Expression::null(target, NOWHERE);
+            return self.null(target);
         }
         let strict = node.get("strict").and_then(Json::as_bool).unwrap_or(false);
-        made(Kind::As { operand: Box::new(operand), target: target.clone(), strict }, target)
+        self.made(Kind::As { operand: Box::new(operand), target: target.clone(), strict }, target)
     }
 
     fn test(&mut self, node: &'a Json) -> Expression {
         let operand = Box::new(self.part(node, "operand"));
         match self.type_of(node, "isTypeSpecifier", "isType") {
-            Some(target) => made(Kind::Is { operand, target }, Type::Boolean),
+            Some(target) => self.made(Kind::Is { operand, target }, Type::Boolean),
             None => self.refused("`Is` without a type"),
         }
     }
@@ -303,11 +291,12 @@ impl<'a> Reader<'a> {
         let source = self.part(node, "source");
         let mut optional = |name: &str| match node.get(name) {
             Some(part) => self.expression(part),
-            None => Expression::null(Type::Any, NOWHERE),
+            None => self.null(Type::Any),
         };
         let [condition, code, severity, message] = ["condition", "code", "severity", "message"].map(&mut optional);
         let ty = source.ty.clone();
-        made(Kind::Message(Box::new([source, self.as_truth(condition), code, severity, message])), ty)
+        let condition = self.as_truth(condition);
+        self.made(Kind::Message(Box::new([source, condition, code, severity, message])), ty)
     }
 
     /// A FHIR primitive as its System value; anything else as it is. Translators leave this out in places.
@@ -346,7 +335,7 @@ impl<'a> Reader<'a> {
     /// An operator of the tables over operands that are known to fit.
     pub(super) fn applied(&mut self, name: &str, operands: Vec<Expression>, ty: Type) -> Expression {
         match operator(name) {
-            Some(operator) => made(Kind::Operator { operator, operands, precision: None }, ty),
+            Some(operator) => self.made(Kind::Operator { operator, operands, precision: None }, ty),
             None => self.refused(&format!("the operator `{name}` is not known")),
         }
     }
@@ -354,7 +343,7 @@ impl<'a> Reader<'a> {
     /// The variable that a reference means: the innermost of that name and role.
     pub(super) fn variable(&self, name: &str, roles: &[Role]) -> Option<Expression> {
         let found = self.frame.variables.iter().rev().find(|variable| &*variable.name == name && roles.contains(&variable.role))?;
-        Some(made(Kind::Slot(found.slot), found.ty.clone()))
+        Some(self.made(Kind::Slot(found.slot), found.ty.clone()))
     }
 }
 

@@ -1,10 +1,8 @@
 //! Operator nodes: their operands, wherever ELM keeps them, and the signature that these fit.
 
-use serde_json::Value as Json;
-
 use super::definition::Reader;
 use super::document::text_of;
-use super::expression::{NOWHERE, made};
+use super::json::Json;
 use crate::cql::check::overload;
 use crate::cql::operators::{self, operator};
 use crate::cql::typed::{Expression, FunctionId, Kind};
@@ -104,7 +102,7 @@ impl<'a> Reader<'a> {
             "Or" => Kind::Or(pair),
             _ => Kind::Implies(pair),
         };
-        made(kind, Type::Boolean)
+        self.made(kind, Type::Boolean)
     }
 
     /// Operators of the tables.
@@ -128,7 +126,7 @@ impl<'a> Reader<'a> {
         }
         if NARY.contains(&name) && operands.len() > 2 {
             let mut rest = operands.into_iter();
-            let first = rest.next().unwrap_or_else(|| Expression::null(Type::Any, NOWHERE));
+            let first = rest.next().unwrap_or_else(|| self.null(Type::Any));
             return rest.fold(first, |left, right| self.operation(name, vec![left, right], None));
         }
         self.operation(name, operands, precision)
@@ -137,8 +135,10 @@ impl<'a> Reader<'a> {
     /// What is under a field: one expression, several, or none.
     fn operands(&mut self, node: &'a Json, field: &str) -> Vec<Expression> {
         match node.get(field) {
-            Some(Json::Array(several)) => several.iter().map(|operand| self.expression(operand)).collect(),
-            Some(one) => vec![self.expression(one)],
+            Some(field) => match field.as_array() {
+                Some(several) => several.iter().map(|operand| self.expression(operand)).collect(),
+                None => vec![self.expression(field)],
+            },
             None => Vec::new(),
         }
     }
@@ -172,11 +172,15 @@ impl<'a> Reader<'a> {
         for name in [Some(name), point_form].into_iter().flatten() {
             let Some(row) = operators::typed(name, &types) else { continue };
             if let Some(ty) = self.set_type(name, &types) {
-                return Ok(made(Kind::Operator { operator: row, operands, precision }, ty));
+                return Ok(self.made(Kind::Operator { operator: row, operands, precision }, ty));
             }
             let Some(fit) = overload::signature(&self.conversions, &types, row.signatures) else { continue };
             let operands = self.converted(operands, &fit);
-            return Ok(made(Kind::Operator { operator: row, operands, precision }, fit.result));
+            let ty = match (name, types.as_slice()) {
+                ("Children" | "Descendents", [whole]) => Type::list(self.conversions.parts(whole, name == "Descendents")),
+                _ => fit.result,
+            };
+            return Ok(self.made(Kind::Operator { operator: row, operands, precision }, ty));
         }
         Err(operands)
     }
@@ -197,12 +201,12 @@ impl<'a> Reader<'a> {
         let vocabulary = match (node.get(expression), node.get(reference)) {
             (Some(vocabulary), _) => self.expression(vocabulary),
             (None, Some(named)) if *reference == "valueset" => match self.value_set(named) {
-                Some(set) => made(Kind::ValueSet(set), Type::ValueSet),
-                None => return Expression::null(Type::Any, NOWHERE),
+                Some(set) => self.made(Kind::ValueSet(set), Type::ValueSet),
+                None => return self.null(Type::Any),
             },
             (None, Some(named)) => match self.code_system(named) {
-                Some(system) => made(Kind::CodeSystem(system), Type::CodeSystem),
-                None => return Expression::null(Type::Any, NOWHERE),
+                Some(system) => self.made(Kind::CodeSystem(system), Type::CodeSystem),
+                None => return self.null(Type::Any),
             },
             (None, None) => return self.refused(&format!("`{name}` without `{reference}`")),
         };
@@ -225,7 +229,7 @@ impl<'a> Reader<'a> {
         match found {
             Some(function) => {
                 let ty = self.result_of(function);
-                made(Kind::Call { function, operands: vec![operand] }, ty)
+                self.made(Kind::Call { function, operands: vec![operand] }, ty)
             }
             None => operand,
         }
@@ -240,14 +244,14 @@ impl<'a> Reader<'a> {
         for component in &components[..=last] {
             operands.push(match node.get(component) {
                 Some(part) => self.expression(part),
-                None => Expression::null(Type::Integer, NOWHERE),
+                None => self.null(Type::Integer),
             });
         }
         let values: Vec<Value> = operands.iter().filter_map(constant).collect();
         let typed = self.operation(name, operands, None);
         // Of components that are written the point is a constant, as it is in CQL.
         match operators::date_time::selected(name, &values).filter(|_| values.len() == last + 1) {
-            Some(point) => made(Kind::Literal(point), typed.ty),
+            Some(point) => self.made(Kind::Literal(point), typed.ty),
             None => typed,
         }
     }
@@ -255,7 +259,7 @@ impl<'a> Reader<'a> {
     fn extreme(&mut self, name: &str, node: &'a Json) -> Expression {
         self.only_fields(name, node, &["valueType"]);
         let ty = self.named_type(text_of(node, "valueType").unwrap_or_default());
-        let of = made(Kind::Literal(Value::string(&ty.to_string())), Type::String);
+        let of = self.made(Kind::Literal(Value::string(&ty.to_string())), Type::String);
         self.applied(name, vec![of], ty)
     }
 

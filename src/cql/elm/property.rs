@@ -1,10 +1,8 @@
 //! Properties: which element of which type a path means.
 
-use serde_json::Value as Json;
-
 use super::definition::{Reader, Role};
 use super::document::text_of;
-use super::expression::{NOWHERE, made};
+use super::json::Json;
 use crate::cql::typed::{Element, Expression, Kind, Query, Return, Source};
 use crate::cql::types::Type;
 use crate::diagnostic::nearest;
@@ -19,7 +17,7 @@ impl<'a> Reader<'a> {
                 None => return self.refused(&format!("no alias `{scope}` here")),
             },
             (None, None) => match self.frame.variables.iter().rev().find(|variable| variable.role == Role::Alias) {
-                Some(alias) => made(Kind::Slot(alias.slot), alias.ty.clone()),
+                Some(alias) => self.made(Kind::Slot(alias.slot), alias.ty.clone()),
                 None => return self.refused("`Property` with neither `source` nor `scope`, outside of a query"),
             },
         };
@@ -37,7 +35,7 @@ impl<'a> Reader<'a> {
         };
         let list = self.property(source, name);
         let item = list.ty.element().cloned().unwrap_or(Type::Any);
-        let index = made(Kind::Literal(crate::cql::value::Value::Integer(index)), Type::Integer);
+        let index = self.made(Kind::Literal(crate::cql::value::Value::Integer(index)), Type::Integer);
         self.applied("Indexer", vec![list, index], item)
     }
 
@@ -66,7 +64,7 @@ impl<'a> Reader<'a> {
             // Null, or what was wrong has been reported.
             Type::Any if matches!(&source.kind, Kind::Literal(value) if value.is_null()) => source,
             Type::Class(class) => match self.fhir.resolve(class, name) {
-                Some((element, ty)) => made(Kind::Property { source: Box::new(source), element }, ty),
+                Some((element, ty)) => self.made(Kind::Property { source: Box::new(source), element }, ty),
                 None => self.no_element(&source.ty, name),
             },
             Type::List(_) => self.each_property(source, name),
@@ -77,7 +75,7 @@ impl<'a> Reader<'a> {
             ty => match self.element_type(ty, name) {
                 Some(ty) => {
                     let element = Element { name: name.into(), alternatives: Vec::new(), list: ty.is_list() };
-                    made(Kind::Property { source: Box::new(source), element }, ty)
+                    self.made(Kind::Property { source: Box::new(source), element }, ty)
                 }
                 None => self.no_element(&source.ty, name),
             },
@@ -98,12 +96,12 @@ impl<'a> Reader<'a> {
     fn each_property(&mut self, source: Expression, name: &str) -> Expression {
         let item = source.ty.element().cloned().unwrap_or(Type::Any);
         let slot = self.slot();
-        let each = self.property(made(Kind::Slot(slot), item), name);
+        let each = self.property(self.made(Kind::Slot(slot), item), name);
         let missing = self.applied("IsNull", vec![each.clone()], Type::Boolean);
         let present = self.applied("Not", vec![missing], Type::Boolean);
         let (ty, nested) = (each.ty.clone(), each.ty.is_list());
         let query = Query {
-            sources: vec![Source { slot, name: "$this".into(), expression: source }],
+            sources: vec![Source::new(slot, "$this".into(), source)],
             lets: Vec::new(),
             relationships: Vec::new(),
             condition: Some(present),
@@ -112,7 +110,7 @@ impl<'a> Reader<'a> {
             sort: None,
             singular: false,
         };
-        let list = made(Kind::Query(Box::new(query)), Type::list(ty.clone()));
+        let list = self.made(Kind::Query(Box::new(query)), Type::list(ty.clone()));
         if nested { self.applied("Flatten", vec![list], ty) } else { list }
     }
 
@@ -126,12 +124,12 @@ impl<'a> Reader<'a> {
         for ty in having {
             let test = Kind::Is { operand: Box::new(source.clone()), target: ty.clone() };
             let held = Kind::As { operand: Box::new(source.clone()), target: ty.clone(), strict: false };
-            let value = self.property(made(held, ty), name);
-            items.push((made(test, Type::Boolean), value));
+            let value = self.property(self.made(held, ty), name);
+            items.push((self.made(test, Type::Boolean), value));
         }
         let ty = Type::choice(items.iter().map(|(_, value)| value.ty.clone()));
-        let otherwise = Box::new(Expression::null(ty.clone(), NOWHERE));
-        made(Kind::Case { comparand: None, items, otherwise }, ty)
+        let otherwise = Box::new(self.null(ty.clone()));
+        self.made(Kind::Case { comparand: None, items, otherwise }, ty)
     }
 
     /// A path from a class as its elements, for the filters of a retrieve.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use super::definition::{Reader, Role, Variable};
 use super::document::{items, text_of};
-use super::expression::{NOWHERE, made};
-use crate::cql::typed::{Aggregate, CodeFilter, Comparator, DateFilter, Expression, Kind, Let, Query, Relationship, Retrieve, Return, Sort, SortKey, Source};
+use super::json::Json;
+use crate::cql::context::OTHERS_DATA;
+use crate::cql::typed::{Aggregate, CodeFilter, Comparator, DateFilter, Expression, Kind, Let, Query, Relationship, Repeat, Retrieve, Return, Sort, SortKey, Source};
 use crate::cql::types::Type;
+
+/// Types that the results of a `Repeat` may have, one after the other.
+const REPEATED_TYPES_MAX: usize = 8;
 
 impl<'a> Reader<'a> {
     /// `[Class: path in codes]`. A profile selects by what it fixes, never by `meta.profile`.
@@ -16,7 +18,7 @@ impl<'a> Reader<'a> {
         let ty = self.named_type(text_of(node, "dataType").unwrap_or_default());
         let Type::Class(class) = &ty else {
             // What is no type has been reported.
-            return if ty == Type::Any { Expression::null(ty, NOWHERE) } else { self.refused(&format!("a retrieve of `{ty}`, which is no resource")) };
+            return if ty == Type::Any { self.null(ty) } else { self.refused(&format!("a retrieve of `{ty}`, which is no resource")) };
         };
         let fixed = text_of(node, "templateId").map(|profile| self.models.fixed_by(profile)).unwrap_or_default();
         let code = match node.get("codes") {
@@ -27,10 +29,12 @@ impl<'a> Reader<'a> {
             Some(range) => self.date_filter(class, node, range),
             None => None,
         };
-        let context = node.get("context").map(|context| self.expression(context));
+        if let Some(context) = node.get("context").filter(|context| !context.is_empty()) {
+            self.at_node(context, |reader| reader.fault(&format!("`Retrieve` with `context` asks for the data of somebody else: {OTHERS_DATA}")));
+        }
         let resource_type = class.rsplit('.').next().unwrap_or_default().into();
-        let retrieve = Retrieve { class: class.clone(), resource_type, fixed, code, date, context };
-        made(Kind::Retrieve(Box::new(retrieve)), Type::list(ty.clone()))
+        let retrieve = Retrieve { class: class.clone(), resource_type, fixed, code, date };
+        self.made(Kind::Retrieve(Box::new(retrieve)), Type::list(ty.clone()))
     }
 
     fn code_filter(&mut self, class: &str, node: &'a Json, codes: &'a Json) -> Option<CodeFilter> {
@@ -108,7 +112,7 @@ impl<'a> Reader<'a> {
                 let distinct = returning.get("distinct").and_then(Json::as_bool).unwrap_or(true);
                 Some(Return { expression: self.part(returning, "expression"), distinct })
             }
-            None if sources.len() > 1 && aggregate.is_none() => Some(Return { expression: row_tuple(&sources, &rows), distinct: false }),
+            None if sources.len() > 1 && aggregate.is_none() => Some(Return { expression: self.row_tuple(&sources, &rows), distinct: false }),
             None => None,
         };
         let element = returning.as_ref().map_or_else(|| rows.first().cloned().unwrap_or(Type::Any), |row| row.expression.ty.clone());
@@ -118,7 +122,7 @@ impl<'a> Reader<'a> {
             None if singular => element,
             None => Type::list(element),
         };
-        made(Kind::Query(Box::new(Query { sources, lets, relationships, condition, returning, aggregate, sort, singular })), ty)
+        self.made(Kind::Query(Box::new(Query { sources, lets, relationships, condition, returning, aggregate, sort, singular })), ty)
     }
 
     /// The source, the type of one row of it, whether it is a list.
@@ -135,7 +139,7 @@ impl<'a> Reader<'a> {
         let list = expression.ty.is_list();
         let row = expression.ty.element().cloned().unwrap_or_else(|| expression.ty.clone());
         let slot = self.bind(alias, Role::Alias, row.clone());
-        (Source { slot, name: alias.into(), expression }, row, list)
+        (Source::new(slot, alias.into(), expression), row, list)
     }
 
     fn let_clause(&mut self, node: &'a Json) -> Let {
@@ -165,7 +169,7 @@ impl<'a> Reader<'a> {
     fn aggregate(&mut self, node: &'a Json) -> Aggregate {
         let starting = match node.get("starting") {
             Some(starting) => self.expression(starting),
-            None => Expression::null(Type::Any, NOWHERE),
+            None => self.null(Type::Any),
         };
         let name = text_of(node, "identifier").unwrap_or_default();
         let slot = self.bind(name, Role::Let, starting.ty.clone());
@@ -185,8 +189,8 @@ impl<'a> Reader<'a> {
 
     fn sort(&mut self, by: &'a [Json], element: &Type) -> Sort {
         let slot = self.slot();
-        let row = Variable { name: "$this".into(), role: Role::Alias, slot, ty: element.clone() };
-        let this = made(Kind::Slot(slot), element.clone());
+        let row = Variable { name: "$this".into(), role: Role::Alias, slot, ty: element.clone(), index: None };
+        let this = self.made(Kind::Slot(slot), element.clone());
         let outer = self.frame.row.replace(row.clone());
         self.frame.variables.push(row);
         let mut keys = Vec::new();
@@ -213,6 +217,31 @@ impl<'a> Reader<'a> {
         self.frame.variables.pop();
         self.frame.row = outer;
         Sort { slot, keys }
+    }
+
+    /// `Repeat`: what its element expression makes of the items, and of those results. What these are is known when it makes
+    /// nothing of them that is of another type.
+    pub(super) fn repeat(&mut self, node: &'a Json) -> Expression {
+        let item = |ty: &Type| ty.element().unwrap_or(ty).clone();
+        let source = self.part(node, "source");
+        let scope: Arc<str> = text_of(node, "scope").unwrap_or("$this").into();
+        let mut all = item(&source.ty);
+        for _ in 0..REPEATED_TYPES_MAX {
+            let (depth, found, slots) = (self.frame.variables.len(), self.diagnostics.len(), self.frame.slots);
+            let slot = self.bind(&scope, Role::Alias, all.clone());
+            let element = self.part(node, "element");
+            let index = self.frame.variables.get(depth).and_then(|variable| variable.index);
+            self.frame.variables.truncate(depth);
+            let result = item(&element.ty);
+            let joined = self.joined(&all, &result);
+            if joined == all || self.diagnostics.len() > found {
+                let source = Source { index, ..Source::new(slot, scope, source) };
+                return self.made(Kind::Repeat(Box::new(Repeat { source, element })), Type::list(result));
+            }
+            self.frame.slots = slots;
+            all = joined;
+        }
+        self.refused("`Repeat` makes values of ever new types")
     }
 
     /// The list forms that mean a query: `Filter`, `ForEach`, `Sort`.
@@ -244,15 +273,17 @@ impl<'a> Reader<'a> {
             }
             _ => query.sort = Some(self.sort(items(node, "by"), &element)),
         }
+        query.sources[0].index = self.frame.variables.get(depth).and_then(|variable| variable.index);
         self.frame.variables.truncate(depth);
         let ty = if list { Type::list(element) } else { element };
-        made(Kind::Query(Box::new(query)), ty)
+        self.made(Kind::Query(Box::new(query)), ty)
     }
-}
 
-/// What several sources without `return` mean: a tuple of the aliases.
-fn row_tuple(sources: &[Source], rows: &[Type]) -> Expression {
-    let elements: Vec<_> = sources.iter().zip(rows).map(|(source, ty)| (source.name.clone(), made(Kind::Slot(source.slot), ty.clone()))).collect();
-    let ty = Type::tuple(elements.iter().map(|(name, element)| (name.clone(), element.ty.clone())).collect());
-    made(Kind::Tuple(elements), ty)
+    /// What several sources without `return` mean: a tuple of the aliases.
+    fn row_tuple(&self, sources: &[Source], rows: &[Type]) -> Expression {
+        let slots = sources.iter().zip(rows);
+        let elements: Vec<_> = slots.map(|(source, ty)| (source.name.clone(), self.made(Kind::Slot(source.slot), ty.clone()))).collect();
+        let ty = Type::tuple(elements.iter().map(|(name, element)| (name.clone(), element.ty.clone())).collect());
+        self.made(Kind::Tuple(elements), ty)
+    }
 }

@@ -1,10 +1,8 @@
 //! References: to variables, to declarations, to functions.
 
-use serde_json::Value as Json;
-
-use super::definition::{Reader, Role};
+use super::definition::{Reader, Role, Variable};
 use super::document::{items, text_of};
-use super::expression::made;
+use super::json::Json;
 use crate::cql::check::conversion::Step;
 use crate::cql::check::conversion::apply;
 use crate::cql::check::overload;
@@ -26,10 +24,22 @@ impl<'a> Reader<'a> {
         found.unwrap_or_else(|| self.refused(&format!("`{node_name}` to `{name}`, which is nothing here")))
     }
 
+    /// `Iteration`: the number of the row of its scope, from 0.
+    pub(super) fn iteration(&mut self, node: &'a Json) -> Expression {
+        let scope = text_of(node, "scope").unwrap_or("$this");
+        let of_scope = |variable: &Variable| variable.role == Role::Alias && &*variable.name == scope;
+        let Some(position) = self.frame.variables.iter().rposition(of_scope) else {
+            return self.refused(&format!("`Iteration` of `{scope}`, which is nothing here"));
+        };
+        let fresh = self.slot();
+        let slot = *self.frame.variables[position].index.get_or_insert(fresh);
+        self.made(Kind::Slot(slot), Type::Integer)
+    }
+
     /// A name that the translator has left to the engine: in `sort by`, an element of the row.
     fn identifier(&mut self, name: &str, node: &'a Json) -> Expression {
         if let Some(row) = self.frame.row.clone() {
-            let this = made(Kind::Slot(row.slot), row.ty.clone());
+            let this = self.made(Kind::Slot(row.slot), row.ty.clone());
             if name == "$this" {
                 return this;
             }
@@ -45,7 +55,7 @@ impl<'a> Reader<'a> {
             None => None,
         };
         match found {
-            Some(define) => made(Kind::Define(define), self.tree.defines[define.index()].body.ty.clone()),
+            Some(define) => self.made(Kind::Define(define), self.tree.defines[define.index()].body.ty.clone()),
             None => self.refused(&format!("`{name}` is nothing here")),
         }
     }
@@ -61,9 +71,9 @@ impl<'a> Reader<'a> {
             _ => return self.refused(&format!("`{node_name}` is not supported")),
         };
         match found {
-            Some((kind, ty)) => made(kind, ty),
+            Some((kind, ty)) => self.made(kind, ty),
             // Reported already.
-            None => Expression::null(Type::Any, super::expression::NOWHERE),
+            None => self.null(Type::Any),
         }
     }
 
@@ -72,7 +82,7 @@ impl<'a> Reader<'a> {
         let name = text_of(node, "name").unwrap_or_default();
         let operands: Vec<Expression> = items(node, "operand").iter().map(|operand| self.expression(operand)).collect();
         let Some(library) = self.library_of(node) else {
-            return Expression::null(Type::Any, super::expression::NOWHERE);
+            return self.null(Type::Any);
         };
         let candidates = self.functions_named(library, name);
         let signature: Vec<Type> = items(node, "signature").iter().map(|ty| self.specified(ty)).collect();
@@ -92,7 +102,7 @@ impl<'a> Reader<'a> {
 
     fn called(&mut self, function: FunctionId, operands: Vec<Expression>) -> Expression {
         let result = self.result_of(function);
-        made(Kind::Call { function, operands }, result)
+        self.made(Kind::Call { function, operands }, result)
     }
 
     fn best(&mut self, candidates: &[FunctionId], operands: Vec<Expression>) -> Result<(FunctionId, Vec<Expression>), Vec<Expression>> {

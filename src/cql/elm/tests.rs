@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::compile;
-use super::document::NESTING_MAX;
+use super::json::NESTING_MAX;
 use crate::cql::model::Models;
 use crate::cql::typed::Kind;
 use crate::diagnostic::{SourceFile, render_human};
@@ -51,11 +51,16 @@ fn over_encounters(clause: &str, inner: Json) -> Json {
 fn what_is_not_known_is_an_error_with_its_place() {
     let place = "library T 1.0.0, define `A`, at 3:1-4:9 of its CQL text";
     let table = [
-        (json!({ "type": "Repeat" }), "node `Repeat` is not supported"),
+        (json!({ "type": "Times" }), "node `Times` is not supported"),
+        (json!({ "type": "Iteration" }), "`Iteration` of `$this`, which is nothing here"),
         (json!({ "type": "Subsumes", "operand": [] }), "node `Subsumes` is not supported"),
         (json!({ "operand": [] }), "an expression without `type`"),
         (json!({ "type": "Count", "source": encounters(), "path": "period" }), "`Count` with `path` is not supported"),
         (json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encounter", "dateSearch": "x" }), "`Retrieve` with `dateSearch` is not supported"),
+        (
+            json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encounter", "context": { "type": "Null" } }),
+            "`Retrieve` with `context` asks for the data of somebody else: what is evaluated is one patient's record, which holds nobody else's",
+        ),
         (json!({ "type": "Retrieve", "dataType": "{http://hl7.org/fhir}Encouter" }), "no type `{http://hl7.org/fhir}Encouter`; did you mean `Encounter`?"),
         (over_encounters("where", json!({ "type": "Property", "path": "statuss", "scope": "E" })), "`FHIR.Encounter` has no element `statuss`; did you mean `status`?"),
         (over_encounters("where", json!({ "type": "AliasRef", "name": "F" })), "`AliasRef` to `F`, which is nothing here"),
@@ -82,6 +87,56 @@ fn what_is_not_known_is_an_error_with_its_place() {
         .filter(|(told, expected)| told != expected)
         .collect();
     assert_eq!(wrong, []);
+}
+
+#[test]
+fn a_fault_points_to_its_node_in_the_document() {
+    let text = r#"{ "library": {
+  "identifier": { "id": "T" },
+  "usings": { "def": [
+    { "localIdentifier": "FHIR", "uri": "http://hl7.org/fhir", "version": "3.0.1" }
+  ] },
+  "includes": { "def": [
+    { "localIdentifier": "S", "path": "Shared" }
+  ] },
+  "codes": { "def": [
+    { "name": "C", "id": "c", "codeSystem": { "name": "L" } }
+  ] },
+  "parameters": { "def": [
+    { "name": "P", "parameterTypeSpecifier": { "type": "ListTypeSpecifier", "elementType": { "type": "NamedTypeSpecifier", "name": "Sting" } } }
+  ] },
+  "statements": { "def": [
+    { "name": "A", "expression": {
+      "type": "Add", "operand": [
+        { "type": "Literal", "valueType": "Integer", "value": "1é" },
+        { "type": "Quantity", "value": "many", "unit": "mg" }
+      ] } },
+    { "name": "B", "expression": { "type": "Now", "magic": [ 1 ] } }
+  ] }
+} }"#;
+    let told = |text: &str| {
+        let (_, found) = compile(&SourceFile::new("t.json", text), &[], &Models::default());
+        let line = |finding: &crate::diagnostic::Diagnostic| {
+            let at = finding.at.as_ref().expect("a place");
+            format!("{at} {} <- {}", at.text(), finding.message.split(" (library").next().unwrap_or_default())
+        };
+        found.iter().map(line).collect::<Vec<_>>()
+    };
+    let expected = [
+        r#"t.json:7:5 { "localIdentifier": "S", "path": "Shared" } <- no library `Shared`, which library `T` includes"#,
+        r#"t.json:4:5 { "localIdentifier": "FHIR", "uri": "http://hl7.org/fhir", "version": "3.0.1" } <- no model `FHIR` of version `3.0.1`; FHIR 4.0.1 is known"#,
+        r#"t.json:10:5 { "name": "C", "id": "c", "codeSystem": { "name": "L" } } <- library `T` has no code system `L`"#,
+        r#"t.json:10:5 { "name": "C", "id": "c", "codeSystem": { "name": "L" } } <- code `C` has no code system"#,
+        r#"t.json:13:92 { "type": "NamedTypeSpecifier", "name": "Sting" } <- no type `Sting`; did you mean `String`?"#,
+        r#"t.json:18:9 { "type": "Literal", "valueType": "Integer", "value": "1é" } <- literal `1é` is no Integer that can be represented"#,
+        r#"t.json:19:9 { "type": "Quantity", "value": "many", "unit": "mg" } <- a quantity without a decimal `value`"#,
+        r#"t.json:21:60 [ 1 ] <- `Now` with `magic` is not supported"#,
+    ];
+    assert_eq!(told(text), expected);
+    // After a byte order mark the places are the same: no character that anybody sees.
+    let places = |lines: &[String]| lines.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    let marked = told(&format!("\u{feff}{text}"));
+    assert_eq!(places(&marked)[1..], places(&told(text))[1..]);
 }
 
 /// Definitions of several kinds, without a fault.

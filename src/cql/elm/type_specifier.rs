@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use super::definition::Reader;
 use super::document::{items, text_of};
+use super::json::Json;
 use crate::cql::types::{SYSTEM_TYPES, Type};
 use crate::diagnostic::nearest;
 
@@ -24,6 +23,10 @@ impl<'a> Reader<'a> {
 
     /// The type that a specifier describes; `Any` after an error.
     pub(super) fn specified(&mut self, specifier: &'a Json) -> Type {
+        self.at_node(specifier, |reader| reader.type_at(specifier))
+    }
+
+    fn type_at(&mut self, specifier: &'a Json) -> Type {
         let part = |reader: &mut Self, name: &str| match specifier.get(name) {
             Some(inner) => reader.specified(inner),
             None => {

@@ -18,6 +18,9 @@ use crate::diagnostic::{Diagnostic, Location, Span};
 
 /// The namespace of FHIR's classes.
 const FHIR: &str = "http://hl7.org/fhir";
+/// Elements of the tuples that numbered rows are written as.
+const ITEM: &str = "item";
+const NUMBER: &str = "number";
 
 /// A library of the tree as one ELM document. A finding that is an error says what ELM cannot express.
 pub fn write(tree: &Tree, library: LibraryId) -> (Json, Vec<Diagnostic>) {
@@ -34,6 +37,11 @@ enum Role {
     Operand,
     /// The row of a sort.
     Row,
+    /// The item of a numbered row, and its number: elements of the alias that is the name.
+    Item,
+    Number,
+    /// The number of a row of the scope that is the name.
+    Iteration,
 }
 
 /// One variable in scope, under a name that no other variable in scope has.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Session;
 use crate::cql::Program;
-use crate::cql::typed::{Expression, Kind, LibraryId};
+use crate::cql::typed::{Expression, Form, Kind, LibraryId};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::diagnostic::Span;
@@ -85,9 +85,13 @@ pub struct Clause {
     pub is_list: bool,
 }
 
-/// The clauses of a library's text, by place, each once: of definitions that the program needs and of functions.
+/// The clauses of a library's text, by place, each once: of definitions that the program needs and of functions. ELM has
+/// none: what stands there is no text of an author.
 pub fn clauses(program: &Program, library: LibraryId) -> Vec<Clause> {
     let tree = program.tree();
+    if tree.libraries.get(library.index()).is_some_and(|library| library.form == Form::Elm) {
+        return Vec::new();
+    }
     // The `Patient` that a context implies is nobody's text.
     let defines = program.defines_of(library).filter(|define| &*define.name != "Patient").map(|define| (&define.name, Some(&define.body)));
     let functions = tree
@@ -112,7 +116,7 @@ pub fn clauses(program: &Program, library: LibraryId) -> Vec<Clause> {
 fn collect(expression: &Expression, streamed: bool, depth: usize, places: &mut Vec<(Span, bool)>) {
     let decides = matches!(expression.ty, Type::Boolean | Type::List(_))
         && !matches!(expression.kind, Kind::Literal(_) | Kind::Slot(_) | Kind::ValueSet(_) | Kind::Parameter(_) | Kind::List(_));
-    if decides && !streamed && expression.at != Span::default() {
+    if decides && !streamed {
         places.push((expression.at, expression.ty.is_list()));
     }
     if depth < DEPTH_MAX {

@@ -57,7 +57,7 @@ impl<'a> Session<'a> {
         Ok(Value::list(all))
     }
 
-    fn node_property(&self, expression: &Expression, node: NodeId, element: &Element) -> Outcome {
+    pub(super) fn node_property(&self, expression: &Expression, node: NodeId, element: &Element) -> Outcome {
         let record = self.context.record;
         match element.alternatives.as_slice() {
             [] => {

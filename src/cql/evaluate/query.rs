@@ -14,7 +14,7 @@ use crate::fhir::record::NodeId;
 /// What takes a query's rows, one by one.
 type Sink<'s, 'a> = &'s mut dyn FnMut(&mut Session<'a>, &mut Frame) -> Outcome<ControlFlow<()>>;
 
-fn set(frame: &mut Frame, slot: Slot, value: Value) {
+pub(super) fn set(frame: &mut Frame, slot: Slot, value: Value) {
     if let Some(place) = frame.get_mut(slot.index()) {
         *place = value;
     }
@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         for source in &query.sources {
             let value = self.expression(&source.expression, frame)?;
             known &= !(value.is_null() && source.expression.ty.is_list());
-            sources.push((source.slot, Rows::of(value, &source.expression.ty)));
+            sources.push((source, Rows::of(value, &source.expression.ty)));
         }
         let mut related: Vec<Option<Value>> = Vec::new();
         for relationship in &query.relationships {
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
         let mut positions = vec![0_usize; sources.len()];
         let mut level = 0;
         // An odometer over the sources, the last one turning fastest.
-        while let (Some(position), Some((slot, rows))) = (positions.get_mut(level), sources.get(level)) {
+        while let (Some(position), Some((source, rows))) = (positions.get_mut(level), sources.get(level)) {
             let Some(value) = rows.get(*position) else {
                 *position = 0;
                 if level == 0 {
@@ -153,8 +153,11 @@ impl<'a> Session<'a> {
                 level -= 1;
                 continue;
             };
+            if let Some(index) = source.index {
+                set(frame, index, Value::Integer(i32::try_from(*position).unwrap_or(i32::MAX)));
+            }
             *position += 1;
-            set(frame, *slot, value);
+            set(frame, source.slot, value);
             if level + 1 < sources.len() {
                 level += 1;
                 continue;

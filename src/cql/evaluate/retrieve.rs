@@ -41,9 +41,6 @@ impl Wanted {
 
 impl<'a> Session<'a> {
     pub(super) fn retrieve(&mut self, expression: &'a Expression, retrieve: &'a Retrieve, frame: &mut Frame) -> Outcome {
-        if let Some(context) = &retrieve.context {
-            return Err(self.fault_at(context, "retrieves in the context of another patient are not supported"));
-        }
         let Some(class) = self.program.class_id(&retrieve.class) else {
             return Err(self.fault_at(expression, format!("the model has no class `{}`", retrieve.class)));
         };

@@ -44,7 +44,7 @@ pub(crate) fn program(defines: Vec<(&str, Expression)>) -> Program {
     let at = Span::new(0, 0);
     let class = |name: &str, base: Option<&str>| Class { name: name.into(), base: base.map(Arc::from), primitive: None, instance_of: None };
     let tree = Tree {
-        libraries: vec![Library { name: "T".into(), version: None, source: SourceFile::new("T.cql", "library T"), includes: vec![], usings: vec![] }],
+        libraries: vec![Library { name: "T".into(), version: None, source: SourceFile::new("T.cql", "library T"), includes: vec![], usings: vec![], form: Form::Cql }],
         code_systems: vec![CodeSystem { library, name: "L".into(), id: "http://loinc.org".into(), version: None, access: Access::Public, at }],
         codes: vec![CodeDefinition { library, name: "A1c".into(), code: "4548-4".into(), system: CodeSystemId(0), display: None, access: Access::Public, at }],
         classes: vec![
@@ -86,7 +86,6 @@ fn a1c() -> Expression {
             through_reference: false,
         }),
         date: None,
-        context: None,
     };
     expression(Kind::Retrieve(Box::new(retrieve)), Type::list(Type::class("FHIR.Observation")))
 }
@@ -104,7 +103,7 @@ fn above_nine(of: Expression) -> Expression {
 
 fn query(condition: Option<Expression>) -> Expression {
     let query = Query {
-        sources: vec![Source { slot: Slot(0), name: "O".into(), expression: a1c() }],
+        sources: vec![Source::new(Slot(0), "O".into(), a1c())],
         lets: vec![],
         relationships: vec![],
         condition,

@@ -39,8 +39,8 @@ pub(super) const OPERATORS: &[Operator] = {
     "ToChars" Plain Propagate to_chars { (String) -> List(&String) } ["ToChars('ab') = {'a', 'b'}"]
     "CanConvertQuantity" Plain Propagate can_convert_quantity { (Quantity, String) -> Boolean } ["CanConvertQuantity(1 'g', 'kg')", "not CanConvertQuantity(1 'g', 'm')"]
     "ConvertQuantity" Plain Propagate convert_quantity { (Quantity, String) -> Quantity } ["ConvertQuantity(1 'kg', 'g') = 1000 'g'", "ConvertQuantity(1 'g', 'm') is null"]
-    "Children" Plain Propagate children { (Any) -> List(&Any) } []
-    "Descendents" Plain Propagate descendents { (Any) -> List(&Any) } []
+    "Children" Plain Propagate parts { (Any) -> List(&Any) } []
+    "Descendents" Plain Propagate parts { (Any) -> List(&Any) } []
     }
 };
 
@@ -346,55 +346,36 @@ fn convert_quantity(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(converted(call).unwrap_or_default())
 }
 
-/// The parts of a value, one level down; nulls left out.
-fn parts_of(value: &Value, call: &Call<'_>) -> Vec<Value> {
+/// The parts of a value that is no element of a record, one level down: list-valued ones item by item, nulls left out
+/// (CQL, "Children": <https://cql.hl7.org/04-logicalspecification.html#children>).
+pub(in crate::cql) fn parts_of(value: &Value) -> Vec<Value> {
     let text = |text: &Option<Arc<str>>| text.clone().map_or(Value::Null, Value::String);
     let code = |code: &Code| Value::Code(Arc::new(code.clone()));
-    let mut parts = match value {
-        Value::List(items) => items.to_vec(),
+    let quantity = |quantity: &Quantity| Value::Quantity(Arc::new(quantity.clone()));
+    let parts = match value {
         Value::Tuple(tuple) => tuple.elements.iter().map(|(_, value)| value.clone()).collect(),
         Value::Instance(instance) => instance.elements.iter().map(|(_, value)| value.clone()).collect(),
         Value::Quantity(own) => vec![Value::Decimal(own.value), Value::String(own.unit.clone())],
-        Value::Ratio(own) => {
-            let part = |quantity: &Quantity| Value::Quantity(Arc::new(quantity.clone()));
-            vec![part(&own.numerator), part(&own.denominator)]
-        }
-        Value::Code(own) => {
-            vec![Value::String(own.code.clone()), text(&own.system), text(&own.version), text(&own.display)]
-        }
+        Value::Ratio(own) => vec![quantity(&own.numerator), quantity(&own.denominator)],
+        Value::Code(own) => vec![Value::String(own.code.clone()), text(&own.system), text(&own.version), text(&own.display)],
         Value::Concept(own) => own.codes.iter().map(code).chain(std::iter::once(text(&own.display))).collect(),
         Value::Interval(own) => vec![own.low.clone(), own.high.clone()],
-        Value::Node(node, class) => {
-            // The class of a part is the evaluator's to find out; what it does not know is seen as the whole's.
-            let record = call.context.record;
-            let fields = record.fields(*node).flat_map(|field| record.items(field));
-            fields.map(|part| Value::Node(part, *class)).collect()
-        }
         _ => Vec::new(),
     };
-    parts.retain(|part| !part.is_null());
-    parts
+    parts.into_iter().flat_map(items).collect()
 }
 
-fn children(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(Value::list(parts_of(call.operand(0), call)))
+/// The items of a list, or the one value; nulls left out.
+pub(in crate::cql) fn items(value: Value) -> Vec<Value> {
+    let mut items = match value {
+        Value::List(items) => Arc::unwrap_or_clone(items),
+        one => vec![one],
+    };
+    items.retain(|item| !item.is_null());
+    items
 }
 
-/// The most parts that `descendents` lists.
-const DESCENDENTS_MAX: usize = 1_000_000;
-
-fn descendents(call: &Call<'_>) -> Result<Value, Fault> {
-    let mut all: Vec<Value> = Vec::new();
-    let mut pending = parts_of(call.operand(0), call);
-    pending.reverse();
-    while let Some(next) = pending.pop() {
-        if all.len() >= DESCENDENTS_MAX {
-            return Err(Fault::new(format!("`descendents` would list more than {DESCENDENTS_MAX} parts")));
-        }
-        let mut inner = parts_of(&next, call);
-        inner.reverse();
-        pending.append(&mut inner);
-        all.push(next);
-    }
-    Ok(Value::list(all))
+/// The evaluator lists the parts itself, because of elements of a record it alone knows the class.
+fn parts(call: &Call<'_>) -> Result<Value, Fault> {
+    Err(Fault::new(format!("the parts of a {} are not known without its model", call.operand(0).type_name())))
 }

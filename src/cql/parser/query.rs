@@ -70,9 +70,44 @@ impl Parser<'_> {
 
     /// A source and its alias.
     fn source(&mut self) -> Parsed<Source> {
+        let from = self.at;
         let expression = self.nested(Self::operand)?;
+        self.check_source(&expression, from)?;
         let alias = self.identifier("an alias")?;
         Ok(Source { expression, alias })
+    }
+
+    /// The grammar's `querySource`: a retrieve, a name, or anything in parentheses.
+    pub(super) fn is_source(&self, source: &Expression, from: usize) -> bool {
+        is_path(source) || matches!(source.kind, Kind::Retrieve(_)) || self.encloses(from)
+    }
+
+    pub(super) fn check_source(&mut self, source: &Expression, from: usize) -> Parsed<()> {
+        if self.is_source(source, from) {
+            return Ok(());
+        }
+        let help = "put what is queried in parentheses";
+        self.fault(source.at, "a query is over a retrieve, over what has a name, or over something in parentheses".to_owned(), Some(help.to_owned()))
+    }
+
+    /// Whether the tokens since then are one pair of parentheses with what is in it. An interval may close with another
+    /// bracket than it opens with.
+    fn encloses(&self, from: usize) -> bool {
+        if !self.tokens.get(from).is_some_and(|token| token.kind == TokenKind::Symbol && &*token.text == "(") {
+            return false;
+        }
+        let mut open = 0_usize;
+        for (at, token) in self.tokens.iter().enumerate().take(self.at).skip(from) {
+            match (token.kind, &*token.text) {
+                (TokenKind::Symbol, "(" | "[") => open += 1,
+                (TokenKind::Symbol, ")" | "]") => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open == 0 {
+                return at + 1 == self.at;
+            }
+        }
+        false
     }
 
     fn clauses(&mut self, sources: Vec<Source>, start: Span) -> Parsed<Expression> {
@@ -103,7 +138,7 @@ impl Parser<'_> {
             return Ok(());
         }
         loop {
-            let name = self.name("a `let`")?;
+            let name = self.identifier("a `let`")?;
             self.expect_symbol(":", "after the name")?;
             query.lets.push((name, self.expression()?));
             if !self.eat_symbol(",") {
@@ -125,7 +160,7 @@ impl Parser<'_> {
     fn aggregate(&mut self) -> Parsed<Aggregate> {
         let distinct = self.eat_word("distinct");
         self.eat_word("all");
-        let name = self.name("the accumulator")?;
+        let name = self.identifier("the accumulator")?;
         let starting = if self.eat_word("starting") {
             let start = self.peek().at;
             let kind = if matches!(self.peek().kind, TokenKind::Integer | TokenKind::Decimal) {
@@ -174,5 +209,14 @@ impl Parser<'_> {
         };
         self.at += 1;
         Some(descending)
+    }
+}
+
+/// `Name`, `Library."Name"`, `Patient.name`.
+fn is_path(expression: &Expression) -> bool {
+    match &expression.kind {
+        Kind::Name(_) => true,
+        Kind::Member(source, _) => is_path(source),
+        _ => false,
     }
 }

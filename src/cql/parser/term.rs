@@ -24,9 +24,12 @@ impl Parser<'_> {
     /// One term with everything that binds to it directly: a query over it, `.name`, `[index]`.
     pub(super) fn term(&mut self) -> Parsed<Expression> {
         let start = self.peek().at;
-        let saved = self.child_depth;
+        let (saved, from) = (self.child_depth, self.at);
         let mut term = self.operand()?;
-        if self.begins_query() {
+        // A word at the start of a line, after what cannot be queried, is no alias but the next statement with a slip in it.
+        let is_queried = self.begins_query() && (!self.peek().first_on_line || self.is_source(&term, from));
+        if is_queried {
+            self.check_source(&term, from)?;
             term = self.query(term, start)?;
             term = self.postfixed(term, start)?;
         }
@@ -323,8 +326,8 @@ impl Parser<'_> {
             self.expect_symbol("}", "")?;
             return Ok(elements);
         }
-        while !self.is_symbol("}") {
-            let name = self.member_name()?;
+        loop {
+            let name = self.any_word("the name of an element")?;
             self.expect_symbol(":", "after the element's name")?;
             elements.push((name, self.expression()?));
             if !self.eat_symbol(",") {

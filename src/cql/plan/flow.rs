@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Codes, Program, Requirement};
-use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, FunctionId, Kind, Query, Retrieve, Slot, Source};
+use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, FunctionId, Kind, Query, Repeat, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::fhir::record::{Keep, Shape};
@@ -328,6 +328,7 @@ impl<'a> Analysis<'a> {
             }
             Kind::Retrieve(retrieve) => self.retrieve(retrieve, slots),
             Kind::Query(query) => self.query(query, slots),
+            Kind::Repeat(repeat) => self.repeat(repeat, slots),
             Kind::Message(parts) => {
                 let [source, rest @ ..] = &**parts;
                 for part in rest {
@@ -424,6 +425,23 @@ impl<'a> Analysis<'a> {
         result
     }
 
+    /// What the element expression makes of the results, again until that adds no place; as deep as paths are followed.
+    fn repeat(&mut self, repeat: &'a Repeat, slots: &mut Slots) -> Flow {
+        let mut all = self.source(&repeat.source, slots);
+        let mut found = Flow::default();
+        for _ in 0..=PATH_MAX {
+            slots.insert(repeat.source.slot, all.clone());
+            found = self.flow(&repeat.element, slots);
+            let next = all.clone().merge(found.clone());
+            if next == all {
+                break;
+            }
+            all = next;
+        }
+        self.identify(&found);
+        found
+    }
+
     fn retrieve(&mut self, retrieve: &'a Retrieve, slots: &mut Slots) -> Flow {
         let root = Place { resource_type: retrieve.resource_type.clone(), path: Vec::new() };
         let mut flow = Flow::default();
@@ -451,10 +469,6 @@ impl<'a> Analysis<'a> {
         if let Some(filter) = &retrieve.date {
             self.keep_path(&flow, &filter.path);
             let inner = self.flow(&filter.range, slots);
-            self.keep(&inner);
-        }
-        if let Some(context) = &retrieve.context {
-            let inner = self.flow(context, slots);
             self.keep(&inner);
         }
         let refers = |row: &Alternative| row.field.ends_with("Reference") || matches!(&row.ty, Type::Class(class) if class.ends_with(".Reference"));

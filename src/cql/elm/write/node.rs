@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::value::{integer, text};
-use super::{Role, Writer};
+use super::{ITEM, NUMBER, Role, Writer};
 use crate::cql::elm::operator::{COMPONENTS, MEMBERSHIP, NAMED, PRECISIONS};
 use crate::cql::elm::type_specifier::SYSTEM;
 use crate::cql::typed::{Element, Expression, FunctionId, IntervalSelector, Kind, Slot};
@@ -58,6 +58,7 @@ impl Writer<'_> {
             Kind::Property { source, element } => self.property(source, element),
             Kind::Retrieve(retrieve) => self.retrieve(retrieve),
             Kind::Query(query) => self.query(query),
+            Kind::Repeat(repeat) => self.repeat(repeat),
             Kind::Message(parts) => {
                 let [source, condition, code, severity, message] = &**parts;
                 json!({
@@ -111,7 +112,7 @@ impl Writer<'_> {
         elements.iter().map(|(name, value)| json!({ "name": &**name, "value": self.expression(value) })).collect()
     }
 
-    fn variable(&mut self, slot: Slot, at: Span) -> Json {
+    pub(super) fn variable(&mut self, slot: Slot, at: Span) -> Json {
         match self
             .variables
             .iter()
@@ -122,6 +123,9 @@ impl Writer<'_> {
             Some((Role::Alias, name)) => json!({ "type": "AliasRef", "name": name }),
             Some((Role::Let, name)) => json!({ "type": "QueryLetRef", "name": name }),
             Some((Role::Operand, name)) => json!({ "type": "OperandRef", "name": name }),
+            Some((Role::Item, row)) => json!({ "type": "Property", "path": ITEM, "scope": row }),
+            Some((Role::Number, row)) => json!({ "type": "Property", "path": NUMBER, "scope": row }),
+            Some((Role::Iteration, scope)) => json!({ "type": "Iteration", "scope": scope }),
             Some((Role::Row, _)) => json!({ "type": "IdentifierRef", "name": "$this" }),
             None => self.refused("a variable out of its scope", at),
         }
@@ -327,7 +331,7 @@ impl Writer<'_> {
         let helpers = own.and_then(|own| {
             own.includes
                 .iter()
-                .find(|(_, id)| self.tree.libraries.get(id.index()).is_some_and(|library| &*library.name == "FHIRHelpers"))
+                .find(|(_, id)| self.tree.libraries.get(id.index()).is_some_and(|library| library.name.rsplit('.').next() == Some("FHIRHelpers")))
         });
         match helpers {
             Some((local, _)) => json!({ "type": "FunctionRef", "libraryName": &**local, "name": function, "operand": [operand] }),

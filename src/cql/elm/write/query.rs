@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{FHIR, Role, Writer};
-use crate::cql::typed::{CodeFilter, Comparator, Element, Kind, Query, Relationship, Retrieve, Sort, Source};
+use super::{FHIR, ITEM, NUMBER, Role, Variable, Writer};
+use crate::cql::typed::{CodeFilter, Comparator, Element, Kind, Query, Relationship, Repeat, Retrieve, Slot, Sort, Source};
 use crate::cql::types::Type;
 
 impl Writer<'_> {
@@ -23,6 +23,9 @@ impl Writer<'_> {
         if let Some(returning) = &query.returning {
             node["return"] = json!({ "distinct": returning.distinct, "expression": self.expression(&returning.expression) });
         }
+        if let ([Source { index: Some(_), slot, expression, .. }], None, None) = (query.sources.as_slice(), &query.returning, &query.aggregate) {
+            node["return"] = json!({ "distinct": false, "expression": self.variable(*slot, expression.at) });
+        }
         if let Some(aggregate) = &query.aggregate {
             let starting = self.expression(&aggregate.starting);
             let identifier = self.bind(aggregate.slot, "total", Role::Let);
@@ -38,7 +41,29 @@ impl Writer<'_> {
 
     fn source(&mut self, source: &Source) -> Json {
         let expression = self.expression(&source.expression);
+        if let Some(index) = source.index {
+            return self.numbered(source, index, expression);
+        }
         json!({ "alias": self.bind(source.slot, &source.name, Role::Alias), "expression": expression })
+    }
+
+    /// Rows with their numbers, which a query does not have: tuples that a `ForEach` makes of the items.
+    fn numbered(&mut self, source: &Source, index: Slot, items: Json) -> Json {
+        let element = |name: &str, node: &str| json!({ "name": name, "value": { "type": node, "scope": "$item" } });
+        let row = json!({ "type": "Tuple", "element": [element(ITEM, "Current"), element(NUMBER, "Iteration")] });
+        let alias = self.bind(source.slot, "$row", Role::Item);
+        self.variables.push(Variable { slot: index, name: alias.clone(), role: Role::Number });
+        json!({ "alias": alias, "expression": { "type": "ForEach", "source": items, "scope": "$item", "element": row } })
+    }
+
+    pub(super) fn repeat(&mut self, repeat: &Repeat) -> Json {
+        let depth = self.variables.len();
+        let source = self.expression(&repeat.source.expression);
+        let scope = self.bind(repeat.source.slot, &repeat.source.name, Role::Alias);
+        self.variables.extend(repeat.source.index.map(|slot| Variable { slot, name: scope.clone(), role: Role::Iteration }));
+        let element = self.expression(&repeat.element);
+        self.variables.truncate(depth);
+        json!({ "type": "Repeat", "source": source, "scope": scope, "element": element })
     }
 
     fn relationship(&mut self, relationship: &Relationship) -> Json {
@@ -94,9 +119,6 @@ impl Writer<'_> {
         if let Some(filter) = &retrieve.date {
             node["dateProperty"] = Json::from(dotted(&filter.path));
             node["dateRange"] = self.expression(&filter.range);
-        }
-        if let Some(context) = &retrieve.context {
-            node["context"] = self.expression(context);
         }
         node
     }
