@@ -83,7 +83,7 @@ pub enum Command {
     Quarantine(quarantine::Args),
     /// Feeds on their way
     Outbox(outbox::Args),
-    /// Make a private key, or show the public half of one
+    /// Make a private key, show or serve the public half of one
     Key(key::Args),
     /// Measures over data on disk
     Evaluate(evaluate::Args),

@@ -254,6 +254,13 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     if !source.client_id.is_empty() && source.key_file.is_empty() {
         check.error("source.key_file", "`source.key_file` is empty".to_owned(), "a client id needs the private key that proves it");
     }
+    for (name, _) in source.headers.iter().filter(|(name, value)| !crate::http::may_be_set(name, value)) {
+        check.error(
+            "source.headers",
+            format!("`{name}` is no header to set here"),
+            "headers are for what a vendor wants to know, for example `Epic-Client-ID`; access is given by `client_id` and `key_file`",
+        );
+    }
     for (key, number, most) in [("source.page_size", source.page_size, PAGE_SIZE_MAX), ("source.requests_at_once", source.requests_at_once, REQUESTS_MAX)] {
         if !(1..=most).contains(&number) {
             check.error(key, format!("`{key}` is {number}"), &format!("between 1 and {most}"));

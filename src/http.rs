@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 pub use response::{Download, Response};
-pub use retry::{Retry, retry_after};
+pub use retry::{ASKED_WAIT_MAX, Retry, retry_after};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
@@ -30,6 +30,24 @@ const URL_BYTES_MAX: usize = 64 * 1024;
 const SILENT_ATTEMPTS: u32 = 3;
 /// Consecutive failed attempts after which retrying stops until one succeeds.
 const BREAKER_FAILURES: u32 = 20;
+
+/// Headers that are this client's, or HTTP's, own.
+const OWN_HEADERS: [&str; 14] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "prefer",
+    "proxy-authorization",
+    "transfer-encoding",
+    "user-agent",
+];
 
 /// Where time comes from.
 pub trait Clock: Send + Sync {
@@ -123,6 +141,12 @@ pub enum HttpError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The peer refused a token, and the fresh one that was shown in its place.
+    #[error("{origin}: refuses the tokens that its authorization server grants us (401 twice); is the client enabled for this API there")]
+    Unauthorized {
+        /// The peer.
+        origin: String,
+    },
     /// No token could be had.
     #[error("no access token: {0}")]
     Token(String),
@@ -159,7 +183,7 @@ pub struct Settings {
     pub plain_http: bool,
     /// Further root certificates, PEM.
     pub root_certificates: Vec<Vec<u8>>,
-    /// Headers for the token origins only (some EHRs want a client id or practice id).
+    /// Headers for the peer's own origins only (some EHRs want a client id).
     pub headers: Vec<(String, String)>,
     /// When and how often to try again.
     pub retry: Retry,
@@ -315,6 +339,11 @@ impl Client {
         self
     }
 
+    /// How failed attempts are repeated.
+    pub fn retry(&self) -> &Retry {
+        &self.settings.retry
+    }
+
     /// Requests sent so far, repeats included.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -407,7 +436,11 @@ impl Client {
         };
         drop(answer);
         authorizer.rejected(&token);
-        Ok(self.hops(request).await?.0)
+        let (answer, used) = self.hops(request).await?;
+        match (answer.status(), used) {
+            (401, Some(_)) => Err(HttpError::Unauthorized { origin: answer.origin() }),
+            _ => Ok(answer),
+        }
     }
 
     async fn hops(&self, request: &Request) -> Result<(Download, Option<String>), HttpError> {
@@ -445,7 +478,7 @@ impl Client {
         };
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| HttpError::Settings("client is closed".to_owned()))?;
         let mut builder = self.inner.request(request.method.clone(), request.url.clone());
-        if home {
+        if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
             builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
         }
         builder = request.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
@@ -495,6 +528,13 @@ impl Client {
     }
 }
 
+/// Whether a header may be added by a configuration: it is one, and none that this client or HTTP itself gives a meaning to.
+pub fn may_be_set(name: &str, value: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let is_header = reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_ok() && reqwest::header::HeaderValue::from_str(value).is_ok();
+    is_header && !OWN_HEADERS.contains(&lower.as_str())
+}
+
 fn origin_text(url: &Url) -> String {
     Origin::of(url).map_or_else(|| "an address that is not http".to_owned(), |origin| origin.to_string())
 }
@@ -541,6 +581,12 @@ fn connection_fault(error: &reqwest::Error) -> &'static str {
         if here.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
             return "the connection is refused: nothing listens there";
         }
+        if text.contains("certificate expired") || text.contains("Expired") {
+            return "its TLS certificate has expired";
+        }
+        if text.contains("not valid for name") || text.contains("NotValidForName") {
+            return "its TLS certificate is another host's";
+        }
         if text.contains("certificate") {
             return "its TLS certificate is not trusted (`ca_file` names an authority beside the system's)";
         }
@@ -553,7 +599,8 @@ fn connection_fault(error: &reqwest::Error) -> &'static str {
 }
 
 impl HttpError {
-    fn after(self, made: u32) -> HttpError {
+    /// The same after so many attempts.
+    pub(crate) fn after(self, made: u32) -> HttpError {
         match self {
             HttpError::Unreachable { origin, reason, attempts } => HttpError::Unreachable { origin, reason, attempts: attempts.max(made) },
             other => other,

@@ -230,6 +230,8 @@ impl Adapter {
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
+        let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, ..options.tuning.clone() };
+        let options = &source::Options { tuning, ..options.clone() };
         let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
         let plan = source::plan(&needs, &source.capability, options);
         source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await

@@ -2,3 +2,4 @@
 
 pub mod assertion;
 pub mod client;
+pub mod key_set;

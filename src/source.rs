@@ -11,7 +11,7 @@ pub mod search;
 
 use crate::http::{Client, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
-use crate::smart::client::{TokenClient, TokenSettings, scopes_for};
+use crate::smart::client::{TokenClient, TokenSettings, apart, scopes_for};
 use crate::snapshot::{PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
@@ -53,6 +53,12 @@ pub struct Options {
     pub token_url: String,
     /// Scopes to ask for; empty: read and search of each needed type.
     pub scopes: Vec<String>,
+    /// Headers that this EHR wants on every request (a client id, at some vendors); no other host sees them.
+    pub headers: BTreeMap<String, String>,
+    /// Parameters that this EHR wants on every search (a practice, at some vendors).
+    pub search_parameters: BTreeMap<String, String>,
+    /// How far before the last pull's data the next one starts, in minutes: rows become visible late on some servers.
+    pub overlap_minutes: u32,
     /// Id of the Group whose patients are taken; empty: every patient.
     pub group: String,
     /// Resources asked for on a page.
@@ -73,14 +79,10 @@ pub struct Options {
 /// Settings that most sites never touch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
-    /// How far before the cursor an incremental pull starts, in minutes: rows become visible late on some servers.
-    pub overlap_minutes: u32,
     /// Days after which everything is read again, to find what vanished without a word.
     pub full_every_days: u32,
     /// Patients in one query, where queries go by patient.
     pub patients_per_query: usize,
-    /// Headers for the EHR only (client id or practice id, at some vendors).
-    pub headers: BTreeMap<String, String>,
     /// Parameters a type needs on this server; each entry is a query of its own (`Observation`: `category=laboratory`).
     pub parameters: BTreeMap<String, Vec<String>>,
     /// Further root certificates, PEM text.
@@ -91,20 +93,21 @@ pub struct Tuning {
     pub retry_attempts: u32,
     /// Shortest wait between two polls of an export, in milliseconds.
     pub poll_first_ms: u64,
+    /// Whether this server has given data to this client before: then a refused token may be a passing mood of its.
+    pub accepted_before: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
         Tuning {
-            overlap_minutes: 10,
             full_every_days: 7,
             patients_per_query: 25,
-            headers: BTreeMap::new(),
             parameters: BTreeMap::new(),
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
             retry_attempts: 10,
             poll_first_ms: 250,
+            accepted_before: false,
         }
     }
 }
@@ -118,6 +121,9 @@ impl Default for Options {
             key_file: String::new(),
             token_url: String::new(),
             scopes: Vec::new(),
+            headers: BTreeMap::new(),
+            search_parameters: BTreeMap::new(),
+            overlap_minutes: 10,
             group: String::new(),
             page_size: 200,
             requests_at_once: 4,
@@ -228,6 +234,8 @@ pub struct Source {
     pub capability: Capability,
     /// The token client, when the server asks for tokens.
     pub tokens: Option<Arc<TokenClient>>,
+    /// How far the server's clock and ours are apart, in words, if that is far enough to harm.
+    pub clocks_apart: Option<String>,
     retry: crate::http::Retry,
 }
 
@@ -248,6 +256,10 @@ impl Source {
         if !(capability.fhir_version.is_empty() || capability.fhir_version.starts_with("4.0")) {
             return Err(SourceError::Options(format!("the server speaks FHIR {}, expected R4 (4.0)", capability.fhir_version.escape_debug())));
         }
+        let clocks_apart = capability.answered_at.and_then(|theirs| apart(theirs, clock.now()));
+        if let Some(apart) = &clocks_apart {
+            tracing::warn!("{apart}: set it right, or tokens may be refused");
+        }
         let mut client = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let retry = settings.retry.clone();
         let mut tokens = None;
@@ -256,7 +268,7 @@ impl Source {
         if !options.client_id.is_empty() {
             let token_client = Arc::new(token_client(options, key, types, &capability, settings, clock)?);
             token_client.fetch().await?;
-            let missing = token_client.not_granted(types);
+            let missing = token_client.not_granted();
             if !missing.is_empty() {
                 return Err(SourceError::Scopes { types: missing });
             }
@@ -264,7 +276,7 @@ impl Source {
             client = client.with_tokens(Arc::clone(&token_client) as Arc<dyn crate::http::Authorizer>, [origin]);
             tokens = Some(token_client);
         }
-        Ok(Source { options: options.clone(), base, client, capability, tokens, retry })
+        Ok(Source { options: options.clone(), base, client, capability, tokens, clocks_apart, retry })
     }
 
     /// The wait before attempt number `attempt` + 1 of something that is repeated as a whole.
@@ -297,7 +309,7 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
     let mut settings = Settings {
         concurrency: options.requests_at_once.clamp(1, 32) as usize,
         plain_http: options.allow_plain_http,
-        headers: tuning.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        headers: options.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         root_certificates: tuning.root_certificates.iter().map(|pem| pem.clone().into_bytes()).collect(),
         trusted_origins: Origin::of(base).into_iter().collect(),
         ..Settings::default()
@@ -330,5 +342,13 @@ fn token_client(
     }
     let scopes = if options.scopes.is_empty() { scopes_for(&asked, &configuration) } else { vec![options.scopes.join(" ")] };
     let http = Client::new(settings)?.with_clock(Arc::clone(&clock));
-    Ok(TokenClient::new(http, TokenSettings { endpoint, client_id: options.client_id.clone(), key: key.clone(), scopes }, clock))
+    let settings = TokenSettings {
+        endpoint,
+        client_id: options.client_id.clone(),
+        key: key.clone(),
+        scopes,
+        needs: types.clone(),
+        accepted_before: options.tuning.accepted_before,
+    };
+    Ok(TokenClient::new(http, settings, clock))
 }

@@ -144,7 +144,7 @@ fn the_front_page_names_every_command_and_exit_code() {
       status      Show the last nights, what waits and what needs a person
       quarantine  Lines and resources that were refused
       outbox      Feeds on their way
-      key         Make a private key, or show the public half of one
+      key         Make a private key, show or serve the public half of one
       evaluate    Measures over data on disk
       measure     The steward's bench: check and test measures
       cql         The bare language: check a library, evaluate its defines

@@ -89,13 +89,14 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
                 None => format!("search: {} queries over {}", plan.queries.len(), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
             });
             lines.extend(plan.notes);
+            lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));
             Answer { peer, lines, failure: None }
         }
         Err(error) => {
             let text = error.to_string();
             let failure = match error {
                 SourceError::Options(_) => Failure::configuration(text),
-                SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_)) => Failure::rejected(text),
+                SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. }) => Failure::rejected(text),
                 _ => Failure::unreachable(text),
             };
             Answer { peer, lines: Vec::new(), failure: Some(failure) }
@@ -120,6 +121,7 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
             Answer { peer, lines: vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)], failure: None }
         }
         Ok(answer) => failed(Failure::rejected(format!("{} answered {}", registry.base, answer.status))),
+        Err(error @ HttpError::Unauthorized { .. }) => failed(Failure::rejected(error.to_string())),
         Err(HttpError::Token(reason)) => failed(Failure::rejected(format!("no token: {reason}")).hint("is the client id registered there, with the public half of this key?")),
         Err(error) => failed(Failure::unreachable(error.to_string())),
     }

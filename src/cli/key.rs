@@ -1,13 +1,17 @@
 //! `watershed key`: the private keys with which an adapter proves who it is, and their public halves.
 
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::smart::assertion::{Algorithm, SigningKey};
+use crate::smart::key_set;
 
-/// Make a private key, or show the public half of one
+/// Make a private key, show or serve the public half of one
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,27 +28,67 @@ enum What {
         #[arg(long, default_value = "ES384", value_parser = ["ES384", "RS384"])]
         algorithm: String,
     },
-    /// Print the public half of a private key (a JWK Set), to register it with an EHR or a registry
+    /// Print the public halves of private keys (one JWK Set), to register them with an EHR or a registry
     Public {
-        /// The private key (PEM or JWK)
-        file: PathBuf,
+        /// The private keys (PEM or JWK); two while one takes the place of the other
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
+    /// Serve the public halves at an address that an EHR or a registry reads, so that keys change without asking anybody
+    Serve(Serve),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The private keys (PEM or JWK); read anew for each answer
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Address and port to listen on; 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Certificate chain (PEM) to serve https with
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// A reverse proxy in front speaks TLS, so plain http beyond this host is intended
+    #[arg(long)]
+    behind_proxy: bool,
 }
 
 /// Runs the command. The public half goes to stdout, so that it can be kept in a file.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
-    let key = match &args.what {
-        What::New { file, algorithm } => new(file, algorithm)?,
-        What::Public { file } => {
-            let text = std::fs::read_to_string(file).map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", file.display())))?;
-            SigningKey::from_text(&text).map_err(|error| Failure::configuration(format!("`{}`: {error}", file.display())))?
-        }
+    let keys = match &args.what {
+        What::New { file, algorithm } => new(file, algorithm)?.public_jwks(),
+        What::Public { files } => key_set::of_files(files).map_err(Failure::configuration)?,
+        What::Serve(args) => return serve(args, context),
     };
-    let set = serde_json::to_value(key.public_jwks()).map_err(|error| Failure::bug(error.to_string()))?;
+    let set = serde_json::to_value(keys).map_err(|error| Failure::bug(error.to_string()))?;
     match context.format {
         Format::Json => print_json(&set),
         Format::Human => print(&serde_json::to_string_pretty(&set).map_err(|error| Failure::bug(error.to_string()))?),
     }
+    Ok(Ending::Fine)
+}
+
+fn serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
+    let keys = key_set::of_files(&args.files).map_err(Failure::configuration)?;
+    let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
+    if tls.is_none() && !args.behind_proxy && !args.listen.ip().is_loopback() {
+        let failure = Failure::usage(format!("`{}` is not this host alone: keys that anyone could replace on the way prove nothing", args.listen));
+        return Err(failure.hint("give `--tls-certificate` and `--tls-key`, or say `--behind-proxy`"));
+    }
+    let refused = |error: std::io::Error| Failure::unreachable(format!("cannot listen on `{}`: {error}", args.listen));
+    let listener = TcpListener::bind(args.listen).map_err(refused)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let address = format!("{scheme}://{}{}", listener.local_addr().map_err(refused)?, key_set::PATH);
+    match context.format {
+        Format::Json => print_json(&json!({ "jwks": address, "keys": keys.keys.len() })),
+        Format::Human => print(&format!("{} keys at {address}", keys.keys.len())),
+    }
+    let served = key_set::serve(args.files.clone(), listener, tls, super::asked_to_stop());
+    super::block_on(async { served.await.map_err(|error| Failure::configuration(error.to_string())) })?;
     Ok(Ending::Fine)
 }
 

@@ -113,7 +113,7 @@ pub fn failure(error: NightError) -> Failure {
     let text = error.to_string();
     match error {
         NightError::Source(SourceError::Options(_)) => Failure::configuration(text),
-        NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_))) => Failure::rejected(text),
+        NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. })) => Failure::rejected(text),
         NightError::Source(_) | NightError::Snapshot(_) | NightError::Outbox(_) | NightError::Stopped => Failure::unreachable(text),
         NightError::Store(error) => super::state_failure(error),
         NightError::Broken(_) => Failure::bug(text),

@@ -113,7 +113,7 @@ pub fn registry(site: &Loaded<Site>, clock: &Arc<dyn Clock>) -> Result<Registry,
     settings.retry.attempts = REGISTRY_ATTEMPTS;
     let path = site.path(&options.key_file);
     let text = read_text(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let key = SigningKey::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let key = SigningKey::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))?.kept_in(&path);
     Registry::connect(base, options.client_id.clone(), key, &settings, Arc::clone(clock)).map_err(|error| error.to_string())
 }
 
@@ -272,7 +272,7 @@ impl Reader {
         }
         let text = read_text(&path).map_err(|error| format!("cannot read key `{}`: {error}", measures::shown(&path)));
         match text.and_then(|text| SigningKey::from_text(&text).map_err(|error| format!("`{}` is {error}", measures::shown(&path)))) {
-            Ok(key) => Some(key),
+            Ok(key) => Some(key.kept_in(&path)),
             Err(error) => {
                 self.findings.push(site.places.error(key, error).help("`watershed key new` makes one"));
                 None

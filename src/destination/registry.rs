@@ -2,6 +2,7 @@
 //!
 //! Safe to repeat at any point: the registry answers a repeated feed with the receipt it gave first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +66,8 @@ impl Tokens {
         if Origin::of(&endpoint) != Origin::of(&self.base) {
             return Err(HttpError::Settings("the registry names a token endpoint at another origin".to_owned()));
         }
-        let key = SigningKey::from_pem(self.key.to_pem()).map_err(|_| HttpError::Settings("the key cannot be used".to_owned()))?;
-        let settings = TokenSettings { endpoint, client_id: self.client_id.clone(), key, scopes: vec![SCOPE.to_owned()] };
+        let (client_id, key) = (self.client_id.clone(), self.key.clone());
+        let settings = TokenSettings { endpoint, client_id, key, scopes: vec![SCOPE.to_owned()], needs: BTreeSet::new(), accepted_before: false };
         Ok(TokenClient::new(Client::new(self.settings.clone())?, settings, self.clock.clone()))
     }
 }
@@ -215,7 +216,7 @@ fn standing(response: Response) -> Result<Standing, Failed> {
 /// The one table of what an answer means for the feed.
 async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> {
     let response = registry.client.send(request).await.map_err(|error| match error {
-        HttpError::Token(_) => Failed::Refused(error.to_string()),
+        HttpError::Token(_) | HttpError::Unauthorized { .. } => Failed::Refused(error.to_string()),
         _ => Failed::Again(error.to_string()),
     })?;
     let reasons = || reasons(&response);
@@ -225,7 +226,6 @@ async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> 
         404 => Err(Failed::Again("the registry does not know the feed (any more)".into())),
         422 if is_incomplete(&response) => Err(Failed::Again(reasons().join("; "))),
         400 | 403 | 405 | 409 | 410 | 412 | 413 | 415 | 422 => Err(Failed::Dead(reasons())),
-        401 => Err(Failed::Refused(format!("the registry refuses our token: {}", reasons().join("; ")))),
         status => Err(Failed::Again(format!("the registry answered {status}: {}", reasons().join("; ")))),
     }
 }

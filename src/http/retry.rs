@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait a 5xx answer may ask for.
-const ASKED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+pub const ASKED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait a 429 answer may ask for; it is honoured in full up to here, because it is a courtesy.
 const ASKED_WAIT_429_MAX: Duration = Duration::from_secs(6 * 3600);
 

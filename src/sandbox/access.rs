@@ -1,7 +1,7 @@
 //! Who may read what: scopes, and the token endpoint of SMART Backend Services.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -105,7 +105,7 @@ struct Registered {
 
 /// The authorization server.
 pub(super) struct Access {
-    clients: BTreeMap<String, Registered>,
+    clients: RwLock<BTreeMap<String, Registered>>,
     token_url: String,
     life: Duration,
     tokens: Mutex<HashMap<String, Grant>>,
@@ -123,7 +123,14 @@ impl Access {
             let scopes = client.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect();
             registered.insert(client.id.clone(), Registered { jwks, scopes });
         }
-        Ok(Access { clients: registered, token_url, life, tokens: Mutex::default(), used: Mutex::default() })
+        Ok(Access { clients: RwLock::new(registered), token_url, life, tokens: Mutex::default(), used: Mutex::default() })
+    }
+
+    /// Gives a client other keys.
+    pub(super) fn replace_keys(&self, client: &str, jwks: Jwks) {
+        if let Some(client) = self.clients.write().unwrap_or_else(PoisonError::into_inner).get_mut(client) {
+            client.jwks = jwks;
+        }
     }
 
     /// Answers a token request.
@@ -190,7 +197,8 @@ impl Access {
     /// The client that signed the assertion; an assertion is good for one request only.
     fn authenticate(&self, assertion: &str, now: Timestamp) -> Result<String, (StatusCode, &'static str, String)> {
         let refuse = |text: String| (StatusCode::UNAUTHORIZED, "invalid_client", text);
-        let keys = |client: &str| self.clients.get(client).map(|registered| registered.jwks.clone());
+        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = |client: &str| clients.get(client).map(|registered| registered.jwks.clone());
         let verified = verify_client_assertion(assertion, std::slice::from_ref(&self.token_url), now, keys).map_err(|error| refuse(error.to_string()))?;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         // Kept a little longer than the assertion, for clocks that differ.
@@ -206,7 +214,8 @@ impl Access {
 
     /// The part of the scopes asked for that is registered, and how it is said.
     fn allowed(&self, client: &str, asked: &str) -> (Vec<Scope>, Vec<String>) {
-        let registered = self.clients.get(client).map_or(&[] as &[Scope], |client| client.scopes.as_slice());
+        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+        let registered = clients.get(client).map_or(&[] as &[Scope], |client| client.scopes.as_slice());
         let (mut scopes, mut texts) = (Vec::new(), Vec::new());
         for text in asked.split_ascii_whitespace() {
             let Some(scope) = Scope::parse(text) else { continue };

@@ -25,6 +25,7 @@ use super::quirk::{Quirks, Scenario, Scene};
 use super::reply::{FHIR_JSON, Reply, form, http_date, outcome};
 use super::request::{Incoming, Seen};
 use super::search::{Query, type_search};
+use crate::smart::assertion::Jwks;
 
 /// How long running requests may take once a hospital served over TLS is asked to stop.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -197,6 +198,11 @@ impl Running {
         self.server.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Registers other public keys for a client, as a client's own key set does when it changes.
+    pub fn replace_keys(&self, client: &str, jwks: Jwks) {
+        self.server.access.replace_keys(client, jwks);
+    }
+
     /// Every current resource as this server writes it: (type, id, JSON), sorted by type and id.
     pub fn resources(&self) -> Vec<(String, String, String)> {
         let mut resources = self.server.hospital.resources();
@@ -299,7 +305,7 @@ impl Server {
         let mut reply = match self.quirks.before(&mut request) {
             Some(reply) => reply,
             None => {
-                let mut reply = if sent.is_elsewhere { self.answer_presigned(&request, now) } else { self.answer(&request, now) };
+                let mut reply = if request.is_elsewhere { self.answer_presigned(&request, now) } else { self.answer(&request, now) };
                 self.quirks.after(sent, &mut reply);
                 reply
             }

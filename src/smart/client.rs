@@ -1,12 +1,13 @@
 //! Access tokens by SMART Backend Services: discovery, one token reused and refreshed in time, one refresh at a time.
 
-use super::assertion::{SigningKey, sign_client_assertion};
-use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Request, Response};
+use super::assertion::{AssertionError, SigningKey, sign_client_assertion};
+use crate::http::{ASKED_WAIT_MAX, Authorizer, Boxed, Client, Clock, HttpError, Request, Response, retry_after};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -14,12 +15,14 @@ use url::Url;
 const LIFETIME_SECONDS_ASSUMED: i64 = 300;
 /// Longest life believed, in seconds.
 const LIFETIME_SECONDS_MAX: i64 = 24 * 3600;
-/// Attempts at the token endpoint, each with an assertion of its own.
-const ATTEMPTS_MAX: u32 = 5;
 /// Attempts after a refusal by a server that has accepted this client before (some refuse at random).
-const ATTEMPTS_REFUSED_MAX: u32 = 3;
-/// First wait between attempts.
-const WAIT_FIRST: Duration = Duration::from_millis(500);
+const ATTEMPTS_REFUSED_MAX: u32 = 4;
+/// How far two clocks may be apart before a person is told, in seconds.
+const CLOCKS_APART_SECONDS: i64 = 30;
+/// Characters shown of what a server says about its refusal.
+const SAID_CHARS_MAX: usize = 200;
+/// From this length on a word that a server says may be a secret.
+const SECRET_CHARS_MIN: usize = 20;
 
 /// `/.well-known/smart-configuration`, as far as it is used. Only the token endpoint is trusted to be right.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct SmartConfiguration {
 #[derive(Deserialize)]
 struct Document {
     token_endpoint: Option<String>,
-    capabilities: Option<serde_json::Value>,
+    capabilities: Option<Value>,
 }
 
 /// Reads the server's SMART configuration below the FHIR base; `None` when it has none that can be read.
@@ -85,6 +88,10 @@ pub struct TokenSettings {
     pub key: SigningKey,
     /// What to ask for: the preferred writing of the scopes first, then another one to fall back to once.
     pub scopes: Vec<String>,
+    /// Resource types that a token must let us read; a token that falls short of them makes us try the other writing.
+    pub needs: BTreeSet<String>,
+    /// Whether the server is known to have accepted this client: then a refusal may be a passing one.
+    pub accepted_before: bool,
 }
 
 struct Held {
@@ -92,9 +99,11 @@ struct Held {
     refresh_at: Timestamp,
 }
 
-#[derive(Default)]
 struct Progress {
-    succeeded: bool,
+    /// A token was granted before.
+    accepted: bool,
+    /// Both writings of the scopes were compared, or the first one did.
+    settled: bool,
     writing: usize,
 }
 
@@ -114,44 +123,62 @@ impl std::fmt::Debug for TokenClient {
     }
 }
 
+/// A token endpoint's answer, RFC 6749 section 5.1.
 #[derive(Deserialize)]
-struct Granted {
+struct Answer {
     access_token: String,
     token_type: Option<String>,
-    expires_in: Option<serde_json::Value>,
-    scope: Option<String>,
+    expires_in: Option<Value>,
+    scope: Option<Value>,
 }
 
-#[derive(Deserialize)]
+/// RFC 6749 section 5.2.
+#[derive(Default, Deserialize)]
 struct Refusal {
     error: Option<String>,
+    error_description: Option<String>,
+}
+
+struct Granted {
+    token: String,
+    refresh_at: Timestamp,
+    /// As the server wrote them; `None`: as asked for.
+    scopes: Option<String>,
 }
 
 enum Failure {
-    Again(HttpError),
-    Refused { code: String },
+    /// It may pass; after the wait that the server asked for.
+    Again {
+        error: HttpError,
+        after: Option<Duration>,
+    },
+    Refused {
+        code: String,
+        /// All that a person is told.
+        text: String,
+    },
     Final(HttpError),
 }
 
 impl TokenClient {
     /// A token client that speaks through `http`, which must be one without tokens of its own.
     pub fn new(http: Client, settings: TokenSettings, clock: Arc<dyn Clock>) -> TokenClient {
-        TokenClient { http, settings, clock, held: Mutex::new(None), granted: Mutex::new(None), single_flight: tokio::sync::Mutex::new(Progress::default()) }
+        let progress = Progress { accepted: settings.accepted_before, settled: false, writing: 0 };
+        TokenClient { http, settings, clock, held: Mutex::new(None), granted: Mutex::new(None), single_flight: tokio::sync::Mutex::new(progress) }
     }
 
     /// The scopes of the last token, as the server wrote them; `None` before the first token or when it did not say.
     pub fn granted(&self) -> Option<String> {
-        self.granted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Which of the resource types the granted scopes do not let us read. Empty when the server does not say.
-    pub fn not_granted(&self, types: &BTreeSet<String>) -> Vec<String> {
-        let Some(granted) = self.granted() else { return Vec::new() };
-        types.iter().filter(|name| !granted.split_whitespace().any(|scope| grants_read(scope, name))).cloned().collect()
+    /// The needed resource types that the last token does not let us read. Empty when the server does not say.
+    pub fn not_granted(&self) -> Vec<String> {
+        not_granted(self.granted().as_deref(), &self.settings.needs)
     }
 
     fn current(&self) -> Option<String> {
-        let held = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().filter(|held| self.clock.now() < held.refresh_at).map(|held| held.token.clone())
     }
 
@@ -164,47 +191,73 @@ impl TokenClient {
         if let Some(token) = self.current() {
             return Ok(token);
         }
+        let granted = self.obtain(&mut progress).await.map_err(|failure| match failure {
+            Failure::Again { error, .. } | Failure::Final(error) => error,
+            Failure::Refused { text, .. } => HttpError::Token(text),
+        })?;
+        *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = granted.scopes;
+        let held = Held { token: granted.token.clone(), refresh_at: granted.refresh_at };
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        Ok(granted.token)
+    }
+
+    /// A token by the writing of the scopes that serves; which one that is, is found out once.
+    async fn obtain(&self, progress: &mut Progress) -> Result<Granted, Failure> {
+        let first = self.attempts(progress).await;
+        let short = self.shortfall(&first);
+        if progress.settled || short == Some(0) || short.is_none() || self.settings.scopes.len() < 2 {
+            progress.settled |= first.is_ok();
+            return first;
+        }
+        let preferred = progress.writing;
+        progress.writing = (preferred + 1) % self.settings.scopes.len();
+        let second = self.attempts(progress).await;
+        if self.shortfall(&second).is_some_and(|other| Some(other) < short) {
+            progress.settled = second.is_ok();
+            return second;
+        }
+        progress.writing = preferred;
+        progress.settled = first.is_ok();
+        first
+    }
+
+    /// How many needed types an answer leaves out, all of them if it refuses the scopes; `None` if it is no answer.
+    fn shortfall(&self, answer: &Result<Granted, Failure>) -> Option<usize> {
+        match answer {
+            Ok(granted) => Some(not_granted(granted.scopes.as_deref(), &self.settings.needs).len()),
+            Err(Failure::Refused { code, .. }) if code == "invalid_scope" => Some(usize::MAX),
+            Err(_) => None,
+        }
+    }
+
+    async fn attempts(&self, progress: &mut Progress) -> Result<Granted, Failure> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let failure = match self.request(progress.writing).await {
-                Ok(token) => {
-                    progress.succeeded = true;
-                    return Ok(token);
+                Ok(granted) => {
+                    progress.accepted = true;
+                    return Ok(granted);
                 }
                 Err(failure) => failure,
             };
-            match failure {
-                Failure::Refused { code } if code == "invalid_scope" && progress.writing + 1 < self.settings.scopes.len() => {
-                    progress.writing += 1;
-                    attempt = 0;
-                }
-                Failure::Refused { .. } if progress.succeeded && attempt < ATTEMPTS_REFUSED_MAX => self.pause(attempt).await,
-                Failure::Refused { code } => return Err(HttpError::Token(self.refusal(&code))),
-                Failure::Again(_) if attempt < ATTEMPTS_MAX => self.pause(attempt).await,
-                Failure::Again(error) | Failure::Final(error) => return Err(error),
-            }
+            let after = match &failure {
+                Failure::Refused { code, .. } if code == "invalid_scope" && !progress.settled => return Err(failure),
+                Failure::Refused { .. } if progress.accepted && attempt < ATTEMPTS_REFUSED_MAX => None,
+                Failure::Again { after, .. } if attempt < self.http.retry().attempts => *after,
+                Failure::Again { error, after } => return Err(Failure::Again { error: error.clone().after(attempt), after: *after }),
+                _ => return Err(failure),
+            };
+            tokio::time::sleep(self.http.retry().delay(attempt, after)).await;
         }
     }
 
-    async fn pause(&self, attempt: u32) {
-        tokio::time::sleep(WAIT_FIRST.saturating_mul(2u32.saturating_pow(attempt - 1))).await;
-    }
-
-    fn refusal(&self, code: &str) -> String {
-        format!(
-            "the authorization server refused client `{}` with `{code}`; is its public key (kid `{}`) registered there, and is the clock right",
-            self.settings.client_id,
-            self.settings.key.kid()
-        )
-    }
-
-    async fn request(&self, writing: usize) -> Result<String, Failure> {
+    async fn request(&self, writing: usize) -> Result<Granted, Failure> {
         let endpoint = &self.settings.endpoint;
-        let jti = uuid::Uuid::new_v4().to_string();
         let now = self.clock.now();
-        let assertion = sign_client_assertion(&self.settings.key, &self.settings.client_id, endpoint.as_str(), now, &jti)
-            .map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
+        // Read anew, so that a key can be replaced while a job runs.
+        let key = self.settings.key.current();
+        let assertion = fresh_assertion(&key, &self.settings.client_id, endpoint.as_str(), now).map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
         let scope = self.settings.scopes.get(writing).map(String::as_str).unwrap_or_default();
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -218,27 +271,39 @@ impl TokenClient {
             .without_token()
             .once();
         let answer = self.http.send(request).await.map_err(|error| match error {
-            HttpError::Unreachable { .. } => Failure::Again(error),
+            HttpError::Unreachable { .. } => Failure::Again { error, after: None },
             other => Failure::Final(other),
         })?;
-        self.accept(&answer, now)
+        match answer.status {
+            200..=299 => self.accept(&answer, now),
+            408 | 425 | 429 | 500..=599 => {
+                let after = answer.header("retry-after").and_then(|value| retry_after(value, now)).map(|wait| wait.min(ASKED_WAIT_MAX));
+                Err(Failure::Again { error: HttpError::Token(format!("the token endpoint answers {}", answer.status)), after })
+            }
+            _ => Err(self.refused(&answer, &key, now)),
+        }
     }
 
-    fn accept(&self, answer: &Response, now: Timestamp) -> Result<String, Failure> {
+    /// What a refusal says to the person who can act on it, and nothing secret.
+    fn refused(&self, answer: &Response, key: &SigningKey, now: Timestamp) -> Failure {
+        let refusal = answer.json::<Refusal>().unwrap_or_default();
+        // Only the registered error codes' alphabet, so that nothing else of the body reaches a log.
+        let code = refusal.error.filter(|code| code.len() < 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+        let code = code.unwrap_or_else(|| format!("status {}", answer.status));
+        let said = refusal.error_description.map(|text| redacted(&text)).filter(|text| !text.is_empty());
+        let said = said.map(|text| format!(" (\"{text}\")")).unwrap_or_default();
+        let clock = match answer.date().and_then(|theirs| apart(theirs, now)) {
+            Some(apart) => format!("; {apart}, which makes assertions invalid: set this one right"),
+            None => ", and is the client enabled for it".to_owned(),
+        };
+        let (client, kid) = (&self.settings.client_id, key.kid());
+        let text = format!("the authorization server refused client `{client}` with `{code}`{said}; is its public key (kid `{kid}`) registered there{clock}");
+        Failure::Refused { code, text }
+    }
+
+    fn accept(&self, answer: &Response, now: Timestamp) -> Result<Granted, Failure> {
         let wrong = |text: &str| Failure::Final(HttpError::Token(text.to_owned()));
-        match answer.status {
-            200..=299 => {}
-            408 | 425 | 429 | 500..=599 => {
-                return Err(Failure::Again(HttpError::Token(format!("the token endpoint answers {}", answer.status))));
-            }
-            status => {
-                let named = answer.json::<Refusal>().and_then(|refusal| refusal.error);
-                // Only the registered error codes' alphabet, so that nothing else of the body reaches a log.
-                let code = named.filter(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-                return Err(Failure::Refused { code: code.unwrap_or_else(|| format!("status {status}")) });
-            }
-        }
-        let granted: Granted = answer.json().ok_or_else(|| wrong("the token endpoint's answer is not the JSON of RFC 6749"))?;
+        let granted: Answer = answer.json().ok_or_else(|| wrong("the token endpoint's answer is not the JSON of RFC 6749"))?;
         if granted.access_token.is_empty() || !granted.access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong("the token endpoint gave no usable token"));
         }
@@ -248,10 +313,12 @@ impl TokenClient {
         let seconds = lifetime(granted.expires_in.as_ref());
         let margin = (seconds / 10).max(30).min(seconds / 2);
         let refresh_at = Timestamp::from_second(now.as_second() + seconds - margin).unwrap_or(now);
-        *self.granted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = granted.scope;
-        let held = Held { token: granted.access_token.clone(), refresh_at };
-        *self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(held);
-        Ok(granted.access_token)
+        let scopes = match granted.scope {
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Array(list)) => Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+            _ => None,
+        };
+        Ok(Granted { token: granted.access_token, refresh_at, scopes })
     }
 }
 
@@ -261,21 +328,47 @@ impl Authorizer for TokenClient {
     }
 
     fn rejected(&self, token: &str) {
-        let mut held = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().is_some_and(|held| held.token == token) {
             *held = None;
         }
     }
 }
 
+/// An assertion for one attempt; its `jti` is random, and so never seen before.
+fn fresh_assertion(key: &SigningKey, client_id: &str, audience: &str, now: Timestamp) -> Result<String, AssertionError> {
+    sign_client_assertion(key, client_id, audience, now, &uuid::Uuid::new_v4().to_string())
+}
+
+/// How far a server's clock and ours are apart, in words, if that is far enough to harm.
+pub fn apart(theirs: Timestamp, ours: Timestamp) -> Option<String> {
+    let ahead = theirs.as_second() - ours.as_second();
+    let word = if ahead > 0 { "behind" } else { "ahead of" };
+    (ahead.abs() > CLOCKS_APART_SECONDS).then(|| format!("this computer's clock is {} s {word} the server's", ahead.abs()))
+}
+
+/// A server's words as one line of a message: printable characters, short, and without anything that may be a secret.
+fn redacted(text: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_graphic() && !matches!(letter, '"' | '\\') { letter } else { ' ' };
+    let text: String = text.chars().take(SAID_CHARS_MAX).map(plain).collect();
+    let shown = |word: &str| if word.len() >= SECRET_CHARS_MIN { "…".to_owned() } else { word.to_owned() };
+    text.split_ascii_whitespace().map(shown).collect::<Vec<_>>().join(" ")
+}
+
 /// Seconds a token lives: a number, or a number as text; anything else is taken as SMART's recommended limit.
-fn lifetime(value: Option<&serde_json::Value>) -> i64 {
+fn lifetime(value: Option<&Value>) -> i64 {
     let seconds = match value {
-        Some(serde_json::Value::Number(number)) => number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64)),
-        Some(serde_json::Value::String(text)) => text.trim().parse().ok(),
+        Some(Value::Number(number)) => number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64)),
+        Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
     seconds.filter(|seconds| *seconds > 0).unwrap_or(LIFETIME_SECONDS_ASSUMED).min(LIFETIME_SECONDS_MAX)
+}
+
+/// The types that granted scopes do not let us read; none when the server did not say what it granted.
+fn not_granted(granted: Option<&str>, needs: &BTreeSet<String>) -> Vec<String> {
+    let Some(granted) = granted else { return Vec::new() };
+    needs.iter().filter(|name| !granted.split_whitespace().any(|scope| grants_read(scope, name))).cloned().collect()
 }
 
 /// Whether a granted system scope lets us read and search a type: `system/X.read`, `.rs`, `.cruds`, `.*`, and `*` for X.
@@ -316,6 +409,42 @@ mod tests {
         for (scope, expected) in cases {
             assert_eq!(grants_read(scope, "Observation"), expected, "{scope}");
         }
+    }
+
+    #[test]
+    fn s_05_no_two_assertions_have_the_same_name() {
+        use base64::Engine as _;
+        let key = SigningKey::generate(crate::smart::assertion::Algorithm::Es384).unwrap();
+        let mut names = BTreeSet::new();
+        for _ in 0..10_000 {
+            let jwt = fresh_assertion(&key, "site", "https://as.example/token", Timestamp::UNIX_EPOCH).unwrap();
+            let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
+            names.insert(serde_json::from_slice::<Value>(&claims).unwrap()["jti"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() >= 32));
+    }
+
+    #[test]
+    fn servers_words_are_shown_without_secrets_and_on_one_line() {
+        let cases = [
+            ("Client is not active", "Client is not active"),
+            ("assertion eyJhbGciOiJFUzM4NCJ9.eyJpc3MiOiJzaXRlIn0.c2ln expired", "assertion … expired"),
+            ("two\nlines\t\u{1b}[31mand \"colour\"", "two lines [31mand colour"),
+            ("", ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(redacted(text), expected);
+        }
+        assert!(redacted(&"word ".repeat(1000)).len() <= SAID_CHARS_MAX);
+    }
+
+    #[test]
+    fn clocks_a_little_apart_are_nothing_to_talk_of() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        assert_eq!((apart(at(30), at(0)), apart(at(0), at(30))), (None, None));
+        assert_eq!(apart(at(45), at(0)).unwrap(), "this computer's clock is 45 s behind the server's");
+        assert_eq!(apart(at(0), at(600)).unwrap(), "this computer's clock is 600 s ahead of the server's");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::pull::{Pull, Receiving};
 use super::search::worst_issue;
 use crate::fhir::compartment::reference_target;
 use crate::fhir::ndjson::{Event, Pushed};
-use crate::http::{HttpError, Request, Response, Token, retry_after};
+use crate::http::{Download, HttpError, Origin, Request, Response, Token, retry_after};
 use crate::smart::client::below;
 use crate::store::StoreError;
 use futures_util::StreamExt as _;
@@ -38,6 +38,9 @@ const FILE_ATTEMPTS_MAX: u32 = 5;
 const STALE_MINUTES: i64 = 10;
 /// Largest expansion of a compressed file.
 const INFLATION_MAX: u64 = 200;
+
+/// Parameters by which object stores recognise their own signature.
+const PRESIGNED: [&str; 4] = ["X-Amz-Signature", "X-Goog-Signature", "Signature", "sig"];
 
 /// A completed export, all manifest pages together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -93,7 +96,7 @@ impl From<StoreError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) => Trouble::Fatal(error.into()),
+            HttpError::Token(_) | HttpError::Unauthorized { .. } => Trouble::Fatal(error.into()),
             other => Trouble::Gap(other.to_string()),
         }
     }
@@ -370,13 +373,35 @@ async fn fetch_file(pull: &Pull<'_>, file: &File, requires_token: bool, unit: Un
     }
 }
 
+/// Asks for a file. A presigned address is its own permission, whatever the manifest says; where the EHR itself refuses the
+/// one way, the other one is tried once.
+async fn open_file(pull: &Pull<'_>, address: &Url, requires_token: bool) -> Result<Download, HttpError> {
+    let request = |token| Request { token, ..Request::new(Method::GET, address.clone()).header("accept", "application/fhir+ndjson") };
+    let (first, other) = if requires_token && !is_presigned(address) { (Token::Allowed, Token::Never) } else { (Token::Never, Token::Allowed) };
+    let answer = pull.source.client.download(request(first)).await;
+    let refused = match &answer {
+        Ok(answer) => matches!(answer.status(), 400 | 401 | 403),
+        Err(error) => matches!(error, HttpError::Unauthorized { .. }),
+    };
+    if !refused || Origin::of(address) != Origin::of(&pull.source.base) {
+        return answer;
+    }
+    let error = answer.err(); // an answer would hold one of the connections
+    let second = pull.source.client.download(request(other)).await;
+    match (second, error) {
+        (Ok(answer), Some(error)) if answer.status() == 401 => Err(error),
+        (second, _) => second,
+    }
+}
+
+/// Whether an address carries a signature of an object store.
+fn is_presigned(address: &Url) -> bool {
+    address.query_pairs().any(|(name, _)| PRESIGNED.iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
 /// Streams one file into its stage. Gives the server's complaint, for an error file.
 async fn download(pull: &Pull<'_>, address: &Url, requires_token: bool, kind: Kind, receiving: &mut Receiving<'_>) -> Result<Option<String>, Trouble> {
-    let mut request = Request::new(Method::GET, address.clone()).header("accept", "application/fhir+ndjson");
-    if !requires_token {
-        request.token = Token::Never;
-    }
-    let mut answer = pull.source.client.download(request).await?;
+    let mut answer = open_file(pull, address, requires_token).await?;
     match answer.status() {
         200..=299 => {}
         404 | 410 => return Err(Trouble::Lost),

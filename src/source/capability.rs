@@ -3,6 +3,7 @@
 use super::SourceError;
 use crate::http::{Client, Request};
 use crate::smart::client::{SmartConfiguration, below, discover};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ pub struct Capability {
     pub export_group: bool,
     /// Its SMART configuration, or what `/metadata` says instead.
     pub smart: Option<SmartConfiguration>,
+    /// The server's clock when it said so.
+    pub answered_at: Option<Timestamp>,
 }
 
 impl Capability {
@@ -107,10 +110,11 @@ pub async fn probe(client: &Client, base: &Url) -> Result<Capability, SourceErro
     let Some(statement) = statement.filter(|_| answer.is_success()) else {
         return Err(SourceError::NotFhir { status: answer.status });
     };
-    let mut capability = Capability::from_statement(&statement);
+    let mut capability = Capability { answered_at: answer.date(), ..Capability::from_statement(&statement) };
     match discover(client, base).await {
         Ok(Some(smart)) if smart.token_endpoint.is_some() => capability.smart = Some(smart),
         Ok(_) => {}
+        // What it does not say at its well-known place, /metadata may have said.
         Err(error) => tracing::warn!(%error, "SMART configuration cannot be read"),
     }
     Ok(capability)

@@ -177,6 +177,14 @@ pub fn cursor(store: &Store, source: &str, plan: &str, types: &BTreeSet<String>)
     })
 }
 
+/// Whether data came from a server before, whatever was asked for.
+pub fn has_pulled(store: &Store, source: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let found: i64 = connection.query_row("SELECT count(*) FROM pull WHERE source = rtrim(?1, '/') AND state = 'committed'", [source], |row| row.get(0))?;
+        Ok(found > 0)
+    })
+}
+
 /// When everything was last read in full under this plan.
 pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Timestamp>, StoreError> {
     store.with(|connection| {

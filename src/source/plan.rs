@@ -60,6 +60,8 @@ pub struct Plan {
     pub export: Option<Export>,
     /// The queries, in search mode; Patient first.
     pub queries: Vec<Query>,
+    /// Parameters of every search.
+    pub everywhere: Vec<(String, String)>,
     /// Types of no patient: fetched when something refers to them.
     pub referenced: BTreeSet<String>,
     /// What a person should know about it.
@@ -79,6 +81,9 @@ impl fmt::Display for Plan {
         match self.group.as_str() {
             "" => writeln!(f, "patients: all")?,
             group => writeln!(f, "patients: Group/{group}")?,
+        }
+        for (name, value) in &self.everywhere {
+            writeln!(f, "with every search: {name}={value}")?;
         }
         if let Some(export) = &self.export {
             writeln!(f, "export: {}?_type={}", export.path, list(&export.types))?;
@@ -109,7 +114,8 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
             known => *known = None,
         }
     }
-    let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), ..Plan::default() };
+    let everywhere = options.search_parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     if use_bulk(&mut plan, capability, options) {

@@ -83,7 +83,7 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
     }
     let types: BTreeSet<String> = plan.types.difference(&plan.referenced).cloned().collect();
     let cursor = ledger::cursor(snapshot.store(), &name, &digest, &types)?;
-    let overlap = SignedDuration::from_mins(i64::from(tuning.overlap_minutes));
+    let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
     Ok(cursor.and_then(|cursor| cursor.checked_sub(overlap).ok()))
 }
 

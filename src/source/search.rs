@@ -27,6 +27,8 @@ const ROUNDS_MAX: u32 = 8;
 /// Ids in one `_id` query: addresses must stay below 2 kB.
 const IDS_PER_QUERY: usize = 25;
 
+/// How a gap begins whose reason is that we may not read.
+const FORBIDDEN: &str = "the server answered 403";
 const FHIR_JSON: &str = "application/fhir+json";
 
 #[derive(Deserialize)]
@@ -81,7 +83,7 @@ impl From<SourceError> for Broken {
 impl From<HttpError> for Broken {
     fn from(error: HttpError) -> Broken {
         match error {
-            HttpError::Token(_) => Broken::Fatal(error.into()),
+            HttpError::Token(_) | HttpError::Unauthorized { .. } => Broken::Fatal(error.into()),
             other => Broken::Gap(other.to_string()),
         }
     }
@@ -130,6 +132,10 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         own.peek().is_some() && own.all(|unit| unit.expected == Some(0) && unit.received == 0 && unit.gap.is_none())
     };
     let absent: Vec<&String> = export.types.iter().filter(silent).collect();
+    // Who answers with types that nobody asked for may have meant them in place of one that is absent.
+    let answers_otherwise = units
+        .iter()
+        .any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
     let members = match pull.plan.group.as_str() {
         _ if absent.is_empty() => return Ok(()),
         "" => None,
@@ -147,8 +153,12 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         if pull.done.contains(&name) {
             continue;
         }
-        let unit = fetch(pull, Task { query: &query, name, patients: None, since: true }, members.as_ref()).await?;
+        let mut unit = fetch(pull, Task { query: &query, name, patients: None, since: true }, members.as_ref()).await?;
         match &unit.gap {
+            Some(reason) if answers_otherwise || reason.starts_with(FORBIDDEN) => {
+                unit.gap = Some(format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it"));
+                pull.record(&unit)?;
+            }
             Some(reason) => tracing::info!(pull = pull.id.0, resource_type, %reason, "not in the export, and not to be searched"),
             None if unit.received > 0 => {
                 tracing::warn!(pull = pull.id.0, resource_type, received = unit.received, "the export left this type out");
@@ -203,7 +213,7 @@ fn first_address(pull: &Pull<'_>, task: &Task<'_>) -> Result<Url, SourceError> {
     let mut address = below(&pull.source.base, &task.query.resource_type)?;
     {
         let mut pairs = address.query_pairs_mut();
-        for (name, value) in &task.query.parameters {
+        for (name, value) in task.query.parameters.iter().chain(&pull.plan.everywhere) {
             pairs.append_pair(name, value);
         }
         if let (Some(parameter), Some(patients)) = (&task.query.by_patient, &task.patients) {

@@ -7,6 +7,7 @@
 //! pulled.is_the_truth();
 //! ```
 
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Bench {
     pub options: Options,
     pub clock: Arc<dyn Clock>,
     folder: tempfile::TempDir,
-    store: Arc<Store>,
+    pub store: Arc<Store>,
     snapshot_key: Key,
 }
 
@@ -74,6 +75,12 @@ impl Bench {
         self.try_pull(mode).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Connects, without asking for data.
+    pub async fn connect(&self) -> Result<Source, SourceError> {
+        let types: BTreeSet<String> = TYPES.iter().map(|name| (*name).to_owned()).collect();
+        Source::connect(&self.options, Some(&self.key), &types, Arc::clone(&self.clock)).await
+    }
+
     /// The same, where it may be impossible.
     pub async fn try_pull(&self, mode: Mode) -> Result<Pulled, SourceError> {
         let before = self.running.requests().len();
@@ -92,6 +99,15 @@ impl Bench {
 
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
+    }
+}
+
+/// The computer's clock, off by some seconds.
+pub struct OffBy(pub i64);
+
+impl Clock for OffBy {
+    fn now(&self) -> Timestamp {
+        Timestamp::now().saturating_add(SignedDuration::from_secs(self.0)).unwrap()
     }
 }
 

@@ -1,9 +1,46 @@
 //! Quirks of authentication and discovery: Q-01 to Q-11.
 
-use super::bench::Bench;
+use super::bench::{Bench, OffBy, Pulled, TYPES, What};
+use std::sync::Arc;
+use watershed::http::HttpError;
 use watershed::sandbox::Fault;
-use watershed::sandbox::server::Options as Serving;
-use watershed::source::Mode;
+use watershed::sandbox::server::{Client, Options as Serving};
+use watershed::source::{Mode, SourceError, ledger};
+
+/// Answers to token requests, oldest first.
+fn token_answers(pulled: &Pulled) -> Vec<u16> {
+    pulled.requests.iter().filter(|seen| seen.target == "/token").map(|seen| seen.status).collect()
+}
+
+/// Whether any data were asked for.
+fn data_were_asked_for(bench: &Bench) -> bool {
+    bench.running.requests().iter().any(|seen| TYPES.iter().any(|name| seen.target.contains(&format!("/{name}"))))
+}
+
+#[tokio::test]
+async fn q_01_a_bare_400_is_tried_again_where_tokens_were_granted_before() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let pulled = Bench::new(&["q_01", "q_02"]).await.pull(mode).await;
+        let answers = token_answers(&pulled);
+        assert!(answers.starts_with(&[200, 400, 400, 200]), "{mode:?}: {answers:?}");
+        pulled.is_the_truth();
+    }
+}
+
+#[tokio::test]
+async fn q_01_the_first_refusal_is_final_unless_an_earlier_night_was_accepted() {
+    let refusing = |times| Serving { faults: vec![Fault::Status { path: "/token".to_owned(), status: 400, retry_after: None, times }], ..Serving::default() };
+    let bench = Bench::serving(&[], refusing(1)).await;
+    let error = bench.try_pull(Mode::Search).await.unwrap_err();
+    assert!(matches!(error, SourceError::Http(HttpError::Token(_))) && error.to_string().contains("is its public key"), "{error}");
+    assert_eq!(bench.running.requests().iter().filter(|seen| seen.target == "/token").count(), 1);
+    assert!(!ledger::has_pulled(&bench.store, &bench.options.url).unwrap());
+    bench.pull(Mode::Search).await.is_the_truth();
+    assert!(ledger::has_pulled(&bench.store, &bench.options.url).unwrap());
+    let mut bench = Bench::serving(&[], refusing(3)).await;
+    bench.options.tuning.accepted_before = true;
+    bench.pull(Mode::Search).await.is_the_truth();
+}
 
 #[tokio::test]
 async fn q_02_a_token_that_ends_in_the_middle_is_renewed_and_the_request_repeated() {
@@ -17,12 +54,120 @@ async fn q_02_a_token_that_ends_in_the_middle_is_renewed_and_the_request_repeate
 }
 
 #[tokio::test]
-async fn q_02_a_second_refusal_of_the_same_request_ends_it() {
-    let fault = Fault::Status { path: "/Condition".to_owned(), status: 401, retry_after: None, times: u32::MAX };
-    let pulled = Bench::serving(&[], Serving { faults: vec![fault], ..Serving::default() }).await.pull(Mode::Search).await;
-    assert_eq!(pulled.count("/Condition"), 2, "once, and once more with a new token");
-    assert!(pulled.has_gap("the server answered 401"), "{:?}", pulled.outcome.gaps);
-    pulled.is_the_truth_or_says_what_is_not();
+async fn q_02_a_second_refusal_of_the_same_request_is_an_error_of_access() {
+    for (mode, path) in [(Mode::Search, "/Condition"), (Mode::Bulk, "/export-status"), (Mode::Bulk, "/export-file")] {
+        let fault = Fault::Status { path: path.to_owned(), status: 401, retry_after: None, times: u32::MAX };
+        let mut bench = Bench::serving(&[], Serving { faults: vec![fault], ..Serving::default() }).await;
+        bench.options.requests_at_once = 1;
+        let error = bench.try_pull(mode).await.unwrap_err();
+        assert!(matches!(error, SourceError::Http(HttpError::Unauthorized { .. })), "{path}: {error}");
+        assert!(error.to_string().contains("is the client enabled for this API there"), "{error}");
+        let asked = bench.running.requests().iter().filter(|seen| seen.target.contains(path) && seen.authorized).count();
+        assert_eq!(asked, 2, "{path}: once, and once more with a new token");
+    }
+}
+
+#[tokio::test]
+async fn q_03_the_other_syntax_of_scopes_is_tried_once_and_remembered() {
+    let mut bench = Bench::new(&["q_03", "q_02"]).await;
+    bench.options.tuning.full_every_days = 0;
+    for form in ["refused", "granted without the types"] {
+        let pulled = bench.pull(Mode::Search).await;
+        let asked: Vec<&str> = pulled
+            .requests
+            .iter()
+            .filter(|seen| seen.target == "/token")
+            .map(|seen| if seen.body.contains(".rs") { "v2" } else { "v1" })
+            .collect();
+        assert!(asked.len() > 2 && asked[0] == "v2" && asked[1..].iter().all(|syntax| *syntax == "v1"), "{form}: {asked:?}");
+        pulled.is_the_truth();
+    }
+}
+
+#[tokio::test]
+async fn q_04_scopes_that_are_dropped_without_a_word_are_named_before_any_data_is_asked_for() {
+    let mut bench = Bench::new(&["q_04"]).await;
+    bench.options.scopes = vec!["system/*.read".to_owned()];
+    let error = bench.try_pull(Mode::Search).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Scopes { types } if types.len() == TYPES.len()), "{error}");
+    assert!(!data_were_asked_for(&bench));
+    // Not told which to ask for, it finds those that are granted.
+    bench.options.scopes.clear();
+    bench.pull(Mode::Search).await.is_the_truth();
+}
+
+#[tokio::test]
+async fn q_04_each_type_that_is_not_granted_is_named() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let mut bench = Bench::new(&[]).await;
+        let granted = TYPES.iter().filter(|name| !["Condition", "Procedure"].contains(name)).map(|name| format!("system/{name}.rs"));
+        let client = Client { id: "narrow".to_owned(), jwks: serde_json::to_value(bench.key.public_jwks()).unwrap(), scopes: granted.collect() };
+        let narrow = Bench::serving(&[], Serving { clients: vec![client], ..Serving::default() }).await;
+        (bench.running, bench.options.client_id) = (narrow.running, "narrow".to_owned());
+        bench.options.url = bench.running.base_url.clone();
+        let error = bench.try_pull(mode).await.unwrap_err();
+        assert!(error.to_string().contains("no right to read Condition, Procedure; ask the EHR's administrator"), "{error}");
+        assert!(!data_were_asked_for(&bench), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn q_05_types_that_were_not_asked_for_are_set_aside_and_the_one_that_was_is_missing() {
+    let mut bench = Bench::new(&["q_05"]).await;
+    bench.options.scopes = vec!["system/*.rs".to_owned()];
+    let pulled = bench.pull(Mode::Bulk).await;
+    assert!(pulled.differences.iter().all(|one| one.resource_type == "Condition" && one.what == What::Missing));
+    assert!(pulled.differences.len() > 5);
+    let gaps: Vec<&str> = pulled.outcome.gaps.iter().map(|gap| gap.resource_type.as_str()).collect();
+    assert!(gaps.contains(&"Condition") && pulled.has_gap("ask the EHR's administrator"), "{:?}", pulled.outcome.gaps);
+    assert!(!pulled.held.is_empty() && pulled.held.iter().all(|item| item.resource_type.as_deref() == Some("Practitioner")), "{:?}", pulled.held.first());
+    assert!(!pulled.outcome.complete);
+}
+
+#[tokio::test]
+async fn q_06_a_clock_one_second_off_breaks_nothing_and_one_far_off_is_reported() {
+    let bench = Bench::new(&["q_06"]).await;
+    bench.pull(Mode::Search).await.is_the_truth();
+    assert_eq!(bench.connect().await.unwrap().clocks_apart, None);
+    let mut off = Bench::new(&[]).await;
+    off.clock = Arc::new(OffBy(-45));
+    let said = off.connect().await.unwrap().clocks_apart.unwrap();
+    assert!(said.contains("this computer's clock is 45 s behind the server's") || said.contains("44 s"), "{said}");
+}
+
+#[tokio::test]
+async fn q_07_a_header_that_the_vendor_wants_goes_to_that_vendor_only() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let mut bench = Bench::new(&["q_07", "q_10"]).await;
+        let error = bench.try_pull(mode).await.unwrap_err();
+        assert!(matches!(error, SourceError::NotFhir { status: 400 }), "without it nothing is to be had: {error}");
+        bench.options.headers.insert("Epic-Client-ID".to_owned(), "4711".to_owned());
+        let pulled = bench.pull(mode).await;
+        pulled.is_the_truth();
+        let told: Vec<bool> = pulled.requests.iter().filter(|seen| seen.elsewhere).map(|seen| seen.header("epic-client-id").is_some()).collect();
+        assert!(told.iter().all(|told| !told) && (mode == Mode::Search || told.len() > 5), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn q_08_a_parameter_that_the_vendor_wants_is_on_every_search_and_on_further_pages_only_if_their_link_has_it() {
+    let mut bench = Bench::new(&["q_08"]).await;
+    let refused = bench.try_pull(Mode::Search).await.unwrap_err();
+    assert!(matches!(refused, SourceError::Nothing { .. }), "{refused}");
+    bench.options.search_parameters.insert("ah-practice".to_owned(), "Organization/a-1.Practice-195900".to_owned());
+    let pulled = bench.pull(Mode::Search).await;
+    assert!(pulled.count("ah-practice=Organization%2Fa-1.Practice-195900") > 5 && pulled.count("_page=") > 3);
+    pulled.is_the_truth();
+}
+
+#[tokio::test]
+async fn q_09_discovery_with_nothing_but_a_token_endpoint_is_enough_and_so_is_none() {
+    let bench = Bench::new(&["q_09"]).await;
+    for form in ["nothing else", "the rest wrong", "a web page", "none"] {
+        let pulled = bench.try_pull(Mode::Search).await.unwrap_or_else(|error| panic!("{form}: {error}"));
+        assert_eq!(pulled.count("/token"), 1, "{form}");
+        pulled.is_the_truth();
+    }
 }
 
 #[tokio::test]
@@ -30,5 +175,19 @@ async fn q_10_a_redirect_to_a_file_store_is_followed_without_the_token() {
     let pulled = Bench::new(&["q_10"]).await.pull(Mode::Bulk).await;
     assert!(pulled.requests.iter().filter(|seen| seen.elsewhere && seen.status == 200).count() > 5);
     assert!(!pulled.token_went_elsewhere());
+    pulled.is_the_truth();
+}
+
+#[tokio::test]
+async fn q_11_presigned_addresses_get_no_token_whatever_the_manifest_says() {
+    let pulled = Bench::new(&["q_11"]).await.pull(Mode::Bulk).await;
+    assert!(!pulled.token_went_elsewhere());
+    let of = |part: &str| -> Vec<(bool, u16)> { pulled.requests.iter().filter(|seen| seen.target.contains(part)).map(|seen| (seen.authorized, seen.status)).collect() };
+    let (store, signed, unknown) = (of("X-Amz-Signature="), of("sig="), of("ticket="));
+    assert!(!store.is_empty() && store.iter().all(|seen| *seen == (false, 200)), "{store:?}");
+    assert!(!signed.is_empty() && signed.iter().all(|seen| *seen == (false, 200)), "{signed:?}");
+    // Not known for a signature: with the token as the manifest says, then once without, at the EHR itself.
+    let times = |answer: (bool, u16)| unknown.iter().filter(|seen| **seen == answer).count();
+    assert!(times((true, 400)) > 0 && times((true, 400)) == times((false, 200)) && times((true, 400)) * 2 == unknown.len(), "{unknown:?}");
     pulled.is_the_truth();
 }

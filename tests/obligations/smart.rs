@@ -1,1 +1,619 @@
 //! SMART Backend Services: S-01 to S-14.
+
+use super::bench::{Bench, OffBy};
+use super::small::{Heard, Said, Small, json, said};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use watershed::http::{Client, Clock, HttpError, Settings, SystemClock};
+use watershed::sandbox::Fault;
+use watershed::sandbox::server::Options as Serving;
+use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_assertion, verify_client_assertion};
+use watershed::smart::client::{SmartConfiguration, TokenClient, TokenSettings, discover, scopes_for};
+use watershed::smart::key_set;
+use watershed::source::{Mode, Options, Source, SourceError};
+
+/// A clock that tests set.
+struct SetClock(AtomicI64);
+
+impl SetClock {
+    fn new() -> Arc<SetClock> {
+        Arc::new(SetClock(AtomicI64::new(1_800_000_000)))
+    }
+
+    fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::generate(Algorithm::Es384).unwrap()
+}
+
+fn types(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A token client of an authorization server.
+fn tokens(server: &Small, scopes: &[&str], clock: Arc<dyn Clock>) -> TokenClient {
+    let mut settings = Settings::default();
+    (settings.retry.first, settings.retry.attempts) = (Duration::from_millis(2), 3);
+    let settings_of_tokens = TokenSettings {
+        endpoint: format!("{}/token", server.origin).parse().unwrap(),
+        client_id: "site".to_owned(),
+        key: key(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        needs: types(&["Patient", "Condition"]),
+        accepted_before: false,
+    };
+    TokenClient::new(Client::new(settings).unwrap(), settings_of_tokens, clock)
+}
+
+/// What a form asks for, and the parts of its assertion.
+fn assertion(form: &str) -> (Value, Value) {
+    let jwt = url::form_urlencoded::parse(form.as_bytes()).find(|(name, _)| name == "client_assertion").unwrap().1.into_owned();
+    let part = |number: usize| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').nth(number).unwrap()).unwrap()).unwrap();
+    (part(0), part(1))
+}
+
+#[tokio::test]
+async fn s_01_discovery_stands_below_the_base_and_relative_addresses_count_from_it() {
+    let (named, paths) = ([("token", "BASE/token"), ("/auth/token", "/auth/token"), ("../token?a=b", "UP/token?a=b")], ["", "/fhir", "/a/b/r4"]);
+    for path in paths {
+        for (written, expected) in named {
+            let server = Small::start(move |heard, _| {
+                let is_it = heard.target == format!("{path}/.well-known/smart-configuration");
+                // The body is JSON whatever its type is said to be.
+                if is_it { said(200, "text/html", &json!({"token_endpoint": written}).to_string()) } else { said(404, "text/html", "") }
+            })
+            .await;
+            let up = path.rsplit_once('/').map_or("", |(up, _)| up);
+            let expected = format!("{}{}", server.origin, expected.replace("BASE", path).replace("UP", up));
+            for base in [format!("{}{path}", server.origin), format!("{}{path}/", server.origin)] {
+                let found = discover(&Client::new(Settings::default()).unwrap(), &base.parse().unwrap()).await.unwrap().unwrap();
+                assert_eq!(found.token_endpoint.unwrap().as_str(), expected, "{base} {written}");
+            }
+        }
+    }
+    let page = Small::start(|_, _| said(200, "application/json", "<html>sign in</html>")).await;
+    let found = discover(&Client::new(Settings::default()).unwrap(), &page.origin.parse().unwrap()).await;
+    assert_eq!(found, Ok(None), "a web page is no discovery");
+}
+
+/// A server with discovery, `/metadata` and three token endpoints.
+async fn three_endpoints(discovery: Option<Value>, metadata_names_one: bool) -> Small {
+    Small::start(move |heard, origin| match heard.target.as_str() {
+        "/.well-known/smart-configuration" => discovery.clone().map_or_else(|| said(404, "text/plain", ""), json),
+        "/metadata" => {
+            let uris = json!([{"url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+                "extension": [{"url": "token", "valueUri": format!("{origin}/metadata-token")}]}]);
+            let security = if metadata_names_one { json!({"extension": uris}) } else { json!({}) };
+            json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"security": security}]}))
+        }
+        _ => json(json!({"access_token": "t", "token_type": "bearer", "expires_in": 300})),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn s_02_of_discovery_only_the_token_endpoint_is_needed_and_two_others_may_stand_in() {
+    let poor = json!({"token_endpoint": "discovered-token"});
+    let without = json!({"authorization_endpoint": "https://as.example/authorize", "capabilities": ["client-public"]});
+    for (discovery, by_metadata, configured, expected) in [
+        (Some(poor.clone()), false, false, Some("/discovered-token")),
+        (Some(poor.clone()), true, false, Some("/discovered-token")),
+        (Some(without.clone()), true, false, Some("/metadata-token")),
+        (None, true, false, Some("/metadata-token")),
+        (Some(without), false, true, Some("/configured-token")),
+        // What a person wrote stands above what a server says.
+        (Some(poor), true, true, Some("/configured-token")),
+        (None, false, false, None),
+    ] {
+        let server = three_endpoints(discovery.clone(), by_metadata).await;
+        let token_url = if configured { format!("{}/configured-token", server.origin) } else { String::new() };
+        let options = Options { url: server.origin.clone(), client_id: "site".to_owned(), token_url, ..Options::default() };
+        let connected = Source::connect(&options, Some(&key()), &types(&["Patient"]), Arc::new(SystemClock)).await;
+        let asked: Vec<String> = server.heard().into_iter().filter(|one| one.method == "POST").map(|one| one.target).collect();
+        match expected {
+            Some(endpoint) => assert_eq!((asked, connected.is_ok()), (vec![endpoint.to_owned()], true), "{discovery:?} {by_metadata} {configured}"),
+            None => {
+                let error = connected.unwrap_err();
+                assert!(matches!(error, SourceError::Options(_)) && error.to_string().contains("set `source.token_url`"), "{error}");
+            }
+        }
+    }
+}
+
+/// A chain for `host`, signed by `authority` or by itself.
+fn certificate(host: &str, years: (i32, i32), authority: Option<&Issuer<'_, KeyPair>>) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut wanted = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    (wanted.not_before, wanted.not_after) = (rcgen::date_time_ymd(years.0, 1, 1), rcgen::date_time_ymd(years.1, 1, 1));
+    let made = match authority {
+        Some(authority) => wanted.signed_by(&key, authority).unwrap(),
+        None => wanted.self_signed(&key).unwrap(),
+    };
+    (made.pem(), key.serialize_pem())
+}
+
+/// Serves `{}` over TLS.
+async fn serve_tls((certificate, key): (String, String)) -> String {
+    let config = axum_server::tls_rustls::RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(async || axum::Json(json!({})));
+    tokio::spawn(axum_server::from_tcp_rustls(listener, config).unwrap().serve(router.into_make_service()));
+    format!("https://127.0.0.1:{}/", address.port())
+}
+
+/// A server that speaks an old version of TLS only: it answers the client's hello with that version, and gives the
+/// hello and what the client says to this.
+fn old_tls(version: u8) -> (String, std::thread::JoinHandle<(Vec<u8>, Vec<u8>)>) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = vec![0; 5];
+        stream.read_exact(&mut hello).unwrap();
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];
+        stream.read_exact(&mut rest).unwrap();
+        hello.extend(rest);
+        // ServerHello: version, 32 bytes of chance, no session, TLS_RSA_WITH_AES_128_CBC_SHA, no compression.
+        let mut body = vec![2, 0, 0, 38, 3, version];
+        body.extend([7; 32]);
+        body.extend([0, 0, 0x2f, 0]);
+        stream.write_all(&[&[22, 3, version, 0, 42][..], &body].concat()).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        (hello, answer)
+    });
+    (address, heard)
+}
+
+/// The versions that a ClientHello offers (RFC 8446 section 4.2.1).
+fn offered(hello: &[u8]) -> Vec<[u8; 2]> {
+    let at = |from: usize| usize::from(u16::from_be_bytes([hello[from], hello[from + 1]]));
+    let mut place = 5 + 4 + 2 + 32;
+    place += 1 + usize::from(hello[place]);
+    place += 2 + at(place);
+    place += 1 + usize::from(hello[place]);
+    place += 2;
+    while place < hello.len() {
+        let (kind, length) = (at(place), at(place + 2));
+        if kind == 43 {
+            return hello[place + 5..place + 4 + length].chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        }
+        place += 4 + length;
+    }
+    Vec::new()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_03_old_tls_and_certificates_that_prove_nothing_are_refused() {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&authority_key).unwrap().pem();
+    let authority = Issuer::new(params, authority_key);
+    let mut settings = Settings { root_certificates: vec![root.into_bytes()], ..Settings::default() };
+    settings.retry.attempts = 1;
+    let client = Client::new(settings).unwrap();
+    for (served, reason) in [
+        (certificate("127.0.0.1", (2020, 2120), Some(&authority)), None),
+        (certificate("127.0.0.1", (2020, 2021), Some(&authority)), Some("its TLS certificate has expired")),
+        (certificate("ehr.example.org", (2020, 2120), Some(&authority)), Some("its TLS certificate is another host's")),
+        (certificate("127.0.0.1", (2020, 2120), None), Some("its TLS certificate is not trusted")),
+    ] {
+        let address = serve_tls(served).await;
+        let answer = client.get(address.parse().unwrap(), "application/json").await;
+        match (answer, reason) {
+            (Ok(answer), None) => assert_eq!(answer.status, 200),
+            (Err(error @ HttpError::Unreachable { .. }), Some(reason)) => assert!(error.to_string().contains(reason), "{error}"),
+            (other, _) => panic!("{other:?}, expected {reason:?}"),
+        }
+    }
+    for version in [1, 2] {
+        let (address, heard) = old_tls(version);
+        let error = client.get(address.parse().unwrap(), "application/json").await.unwrap_err();
+        assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
+        let (hello, answer) = heard.join().unwrap();
+        assert_eq!(offered(&hello), [[3, 4], [3, 3]], "TLS 1.3 and 1.2, nothing older");
+        assert_eq!((answer.first(), answer.get(5)), (Some(&21), Some(&2)), "a fatal alert and nothing more: {answer:?}");
+    }
+    let plain = Options { url: "http://ehr.example.org/fhir".to_owned(), ..Options::default() };
+    let error = Source::connect(&plain, None, &types(&[]), Arc::new(SystemClock)).await.unwrap_err();
+    assert!(error.to_string().contains("is plain http to another host"), "{error}");
+    let named = three_endpoints(Some(json!({"token_endpoint": "http://as.example.org/token"})), false).await;
+    let options = Options { url: named.origin.clone(), client_id: "site".to_owned(), ..Options::default() };
+    let error = Source::connect(&options, Some(&key()), &types(&[]), Arc::new(SystemClock)).await.unwrap_err();
+    assert!(error.to_string().contains("plain http is allowed to loopback only"), "{error}");
+}
+
+#[test]
+fn s_04_the_header_of_an_assertion_names_algorithm_key_and_type_and_nothing_else() {
+    for (algorithm, name) in [(Algorithm::Es384, "ES384"), (Algorithm::Rs384, "RS384")] {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let jwt = sign_client_assertion(&key, "site", "https://as.example/token", Timestamp::UNIX_EPOCH, "j").unwrap();
+        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap()).unwrap();
+        assert_eq!(header, json!({"typ": "JWT", "alg": name, "kid": key.kid()}));
+    }
+}
+
+#[tokio::test]
+async fn s_05_the_claims_are_those_of_smart_and_survive_clocks_that_differ() {
+    let bench = Bench::new(&[]).await;
+    for seconds in [0, 1, -1, 60, -60] {
+        let mut bench = Bench::new(&[]).await;
+        bench.clock = Arc::new(OffBy(seconds));
+        bench.connect().await.unwrap_or_else(|error| panic!("{seconds} s: {error}"));
+        let form = bench.running.requests().into_iter().find(|seen| seen.target == "/token").unwrap().body;
+        let (_, claims) = assertion(&form);
+        let (expires, jti) = (claims["exp"].as_i64().unwrap(), claims["jti"].as_str().unwrap().to_owned());
+        let endpoint = bench.running.base_url.replace("/fhir", "/token");
+        assert_eq!(claims, json!({"iss": "site", "sub": "site", "aud": endpoint, "exp": expires, "jti": jti}), "no `nbf`, no `iat`");
+        let ahead = expires - bench.clock.now().as_second();
+        assert!((1..=300).contains(&ahead), "{ahead} s to live");
+    }
+    for (seconds, words) in [(600, "is 600 s ahead of the server's"), (-600, "is 600 s behind the server's")] {
+        let clock = Arc::new(OffBy(seconds));
+        let far = Source::connect(&bench.options, Some(&bench.key), &types(&["Patient"]), clock).await.unwrap_err().to_string();
+        let near = words.replace("600", "599");
+        assert!((far.contains(words) || far.contains(&near)) && far.contains("set this one right"), "{far}");
+    }
+}
+
+#[test]
+fn s_06_both_algorithms_both_ways_and_signatures_of_two_numbers_side_by_side() {
+    use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA384, RsaPublicKeyComponents, UnparsedPublicKey};
+    // Made by another library: what it signed is accepted here, but for a signature in DER.
+    let vectors: Value = serde_json::from_str(include_str!("assertions.json")).unwrap();
+    let jwks: Jwks = serde_json::from_value(vectors["jwks"].clone()).unwrap();
+    let (audience, now) = (["https://as.example/token".to_owned()], Timestamp::from_second(1_800_000_000).unwrap());
+    let verify = |name: &str| verify_client_assertion(vectors[name].as_str().unwrap(), &audience, now, |_| Some(jwks.clone())).map(|verified| verified.client_id);
+    assert_eq!((verify("rs384"), verify("es384")), (Ok("site".to_owned()), Ok("site".to_owned())));
+    assert!(verify("es384_der").is_err());
+    // What is signed here is accepted by the primitives of the crypto library, for which r and s stand side by side.
+    let signed = |key: &SigningKey| {
+        let jwt = sign_client_assertion(key, "site", &audience[0], now, "j").unwrap();
+        let (message, signature) = jwt.rsplit_once('.').unwrap();
+        (message.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+    };
+    let member = |jwk: &Value, name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let (ec, rsa) = (key(), SigningKey::generate(Algorithm::Rs384).unwrap());
+    let (message, signature) = signed(&ec);
+    let jwk = serde_json::to_value(ec.public_jwk()).unwrap();
+    let point = [vec![4], member(&jwk, "x"), member(&jwk, "y")].concat();
+    assert_eq!(signature.len(), 96);
+    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message.as_bytes(), &signature).unwrap();
+    let (message, signature) = signed(&rsa);
+    let jwk = serde_json::to_value(rsa.public_jwk()).unwrap();
+    let public = RsaPublicKeyComponents { n: member(&jwk, "n"), e: member(&jwk, "e") };
+    public.verify(&RSA_PKCS1_2048_8192_SHA384, message.as_bytes(), &signature).unwrap();
+}
+
+#[tokio::test]
+async fn s_07_each_attempt_has_an_assertion_of_its_own() {
+    let busy = Fault::Status { path: "/token".to_owned(), status: 503, retry_after: Some(0), times: 2 };
+    let mut benches = vec![Bench::serving(&[], Serving { faults: vec![busy], ..Serving::default() }).await];
+    for seed in [3, 5] {
+        // Resets and answers that break off, beside statuses; and tokens that wear out.
+        benches.push(Bench::with_faults(&["q_02"], seed).await);
+    }
+    let mut repeated = 0;
+    for bench in benches {
+        let pulled = bench.pull(Mode::Search).await;
+        pulled.is_the_truth_or_says_what_is_not();
+        let forms: Vec<&str> = pulled.requests.iter().filter(|seen| seen.target == "/token").map(|seen| seen.body.as_str()).collect();
+        let names: BTreeSet<String> = forms.iter().map(|form| assertion(form).1["jti"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(names.len(), forms.len(), "an assertion was sent twice");
+        repeated += pulled.requests.iter().filter(|seen| seen.target == "/token" && seen.status != 200).count();
+    }
+    assert!(repeated >= 3, "{repeated} attempts were repeated");
+}
+
+#[tokio::test]
+async fn s_08_the_token_request_is_a_form_with_scope_grant_assertion_and_nothing_else() {
+    let bench = Bench::new(&[]).await;
+    bench.connect().await.unwrap();
+    let requests = bench.running.requests();
+    let asked: Vec<_> = requests.iter().filter(|seen| seen.target.starts_with("/token")).collect();
+    let [one] = asked.as_slice() else { panic!("{} token requests", asked.len()) };
+    assert_eq!((one.method.as_str(), one.target.as_str(), one.header("content-type")), ("POST", "/token", Some("application/x-www-form-urlencoded")));
+    assert!(!one.authorized);
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(one.body.as_bytes()).into_owned().collect();
+    let names: Vec<&str> = form.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["grant_type", "scope", "client_assertion_type", "client_assertion"]);
+    assert_eq!((form[0].1.as_str(), form[2].1.as_str()), ("client_credentials", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
+    let scopes: Vec<&str> = form[1].1.split(' ').collect();
+    assert!(scopes.contains(&"system/Patient.rs") && scopes.contains(&"system/Observation.rs"), "{scopes:?}");
+    assert!(form[3].1.split('.').count() == 3);
+}
+
+#[tokio::test]
+async fn s_09_the_token_answer_is_read_with_tolerance_and_its_scopes_are_compared() {
+    let answer = |more: Value| {
+        let mut all = json!({"access_token": "t", "token_type": "bearer", "expires_in": 300});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        all
+    };
+    // What the answer says, and the second from which another token is asked for.
+    for (more, until) in [
+        (json!({}), 270),
+        (json!({"expires_in": null}), 270),
+        (json!({"expires_in": "300"}), 270),
+        (json!({"expires_in": 0}), 270),
+        (json!({"expires_in": 3600}), 3240),
+        (json!({"expires_in": 10_i64.pow(15)}), 24 * 3600 * 9 / 10),
+        (json!({"token_type": "Bearer"}), 270),
+        (json!({"token_type": null, "scope": null}), 270),
+        (json!({"scope": ["system/Patient.rs", "system/Condition.rs"], "id_token": 7, "patient": {}}), 270),
+    ] {
+        let body = answer(more.clone());
+        let server = Small::start(move |_, _| json(body.clone())).await;
+        let clock = SetClock::new();
+        let client = tokens(&server, &["system/*.rs"], Arc::clone(&clock) as Arc<dyn Clock>);
+        assert_eq!(client.fetch().await.as_deref(), Ok("t"), "{more}");
+        assert_eq!(client.not_granted(), Vec::<String>::new(), "{more}");
+        clock.advance(until - 1);
+        client.fetch().await.unwrap();
+        assert_eq!(server.count("/token"), 1, "{more}");
+        clock.advance(1);
+        client.fetch().await.unwrap();
+        assert_eq!(server.count("/token"), 2, "{more}");
+    }
+    for (body, words) in [
+        (answer(json!({"token_type": "mac"})).to_string(), "not a bearer token"),
+        (answer(json!({"access_token": ""})).to_string(), "no usable token"),
+        (answer(json!({"access_token": "two\nlines"})).to_string(), "no usable token"),
+        (json!({"token_type": "bearer"}).to_string(), "not the JSON of RFC 6749"),
+        ("<html>sign in</html>".to_owned(), "not the JSON of RFC 6749"),
+    ] {
+        let shown = body.clone();
+        let server = Small::start(move |_, _| said(200, "application/json", &body)).await;
+        let error = tokens(&server, &["system/*.rs"], SetClock::new()).fetch().await.unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("two\nlines"), "{shown}: {error}");
+    }
+    for (granted, missing) in [
+        ("system/Patient.rs system/Condition.rs", &[][..]),
+        ("system/*.read", &[]),
+        ("system/Patient.rs", &["Condition"]),
+        ("system/Patient.rs system/Condition.r launch", &["Condition"]),
+        ("", &["Condition", "Patient"]),
+    ] {
+        let server = Small::start(move |_, _| json(json!({"access_token": "t", "scope": granted}))).await;
+        let client = tokens(&server, &["system/*.rs"], SetClock::new());
+        client.fetch().await.unwrap();
+        assert_eq!(client.not_granted(), missing, "{granted}");
+    }
+}
+
+#[tokio::test]
+async fn s_10_one_token_serves_until_shortly_before_its_end_and_one_refresh_runs_at_a_time() {
+    let server = Small::start(|_, _| json(json!({"access_token": "t", "expires_in": 300, "refresh_token": "r"}))).await;
+    let clock = SetClock::new();
+    let client = Arc::new(tokens(&server, &["system/*.rs"], Arc::clone(&clock) as Arc<dyn Clock>));
+    for lifetimes in 1..=3 {
+        let workers = (0..8).map(|_| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { client.fetch().await.unwrap() })
+        });
+        futures_util::future::join_all(workers).await;
+        assert_eq!(server.count("/token"), lifetimes, "eight workers ask at once");
+        clock.advance(269);
+        client.fetch().await.unwrap();
+        assert_eq!(server.count("/token"), lifetimes);
+        clock.advance(1);
+    }
+    assert!(server.heard().iter().all(|one| one.field("grant_type").as_deref() == Some("client_credentials")), "a refresh token is no use");
+    let mut bench = Bench::new(&[]).await;
+    bench.options.requests_at_once = 8;
+    assert_eq!(bench.pull(Mode::Search).await.count("/token"), 1);
+    for (mode, path) in [(Mode::Search, "/Observation"), (Mode::Bulk, "/export-status"), (Mode::Bulk, "/export-file")] {
+        let busy = Fault::Slow { path: path.to_owned(), delay: Duration::from_millis(300) };
+        let serving = Serving {
+            token_life: Duration::from_secs(1),
+            page_max: 20,
+            export_file_resources: 20,
+            export_delay: Duration::from_secs(2),
+            faults: vec![busy],
+            ..Serving::default()
+        };
+        let pulled = Bench::serving(&[], serving).await.pull(mode).await;
+        assert!(pulled.count("/token") > 1, "{path}: {} tokens", pulled.count("/token"));
+        pulled.is_the_truth();
+    }
+}
+
+#[tokio::test]
+async fn s_11_scopes_are_written_as_the_server_says_or_the_other_way_once() {
+    let announcements = [&["permission-v1"][..], &["permission-v2"], &["permission-v1", "permission-v2"], &[]];
+    for announced in announcements {
+        for (works, refuses) in [("read", true), ("read", false), ("rs", true), ("rs", false)] {
+            let server = Small::start(move |heard, _| {
+                let scope = heard.field("scope").unwrap();
+                let fits = scope.split(' ').all(|scope| scope.ends_with(&format!(".{works}")));
+                match (fits, refuses) {
+                    (true, _) => json(json!({"access_token": "t", "scope": scope})),
+                    (false, true) => said(400, "application/json", r#"{"error":"invalid_scope"}"#),
+                    (false, false) => json(json!({"access_token": "nothing", "scope": ""})),
+                }
+            })
+            .await;
+            let says = |name: &str| announced.contains(&name);
+            let configuration = SmartConfiguration { token_endpoint: None, scopes_v1: says("permission-v1"), scopes_v2: says("permission-v2") };
+            let scopes = scopes_for(&types(&["Patient", "Condition"]), &configuration);
+            let preferred = if announced == ["permission-v1"] { "read" } else { "rs" };
+            assert!(scopes[0].split(' ').all(|scope| scope.ends_with(&format!(".{preferred}"))), "{announced:?}: {scopes:?}");
+            let clock = SetClock::new();
+            let client = tokens(&server, &scopes.iter().map(String::as_str).collect::<Vec<_>>(), Arc::clone(&clock) as Arc<dyn Clock>);
+            assert_eq!(client.fetch().await.as_deref(), Ok("t"), "{announced:?} {works} {refuses}");
+            let first = if preferred == works { 1 } else { 2 };
+            assert_eq!(server.count("/token"), first, "{announced:?} {works} {refuses}");
+            clock.advance(3600);
+            client.fetch().await.unwrap();
+            assert_eq!(server.count("/token"), first + 1, "what works is remembered");
+        }
+    }
+}
+
+/// Where a hostile server leads its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trap {
+    NextPage,
+    Reference,
+    Attachment,
+    Redirect,
+    StatusOfExport,
+    File,
+    NextManifest,
+}
+
+/// An EHR that leads elsewhere.
+fn trapped(trap: Trap, elsewhere: String) -> impl Fn(&Heard, &str) -> Said + Send + Sync + 'static {
+    move |heard, origin| {
+        let at = |there: bool| if there { elsewhere.as_str() } else { origin };
+        let patient = json!({"resourceType": "Patient", "id": "p", "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+            "photo": [{"contentType": "image/png", "url": format!("{}/photo", at(trap == Trap::Attachment))}]});
+        let encounter = json!({"resourceType": "Encounter", "id": "e", "subject": {"reference": "Patient/p"},
+            "location": [{"location": {"reference": format!("{}/Location/l", at(trap == Trap::Reference))}}]});
+        let path = heard.target.split('?').next().unwrap_or_default();
+        match path {
+            "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1",
+                "rest": [{"resource": [{"type": "Patient", "operation": [{"name": "export"}]}]}]})),
+            "/.well-known/smart-configuration" => json(json!({"token_endpoint": format!("{origin}/token")})),
+            "/token" => json(json!({"access_token": "secret", "token_type": "bearer", "expires_in": 300})),
+            "/Patient/$export" => Said { headers: vec![("content-location", format!("{}/status", at(trap == Trap::StatusOfExport)))], ..said(202, "text/plain", "") },
+            "/status" => {
+                let next = (trap == Trap::NextManifest).then(|| json!([{"relation": "next", "url": format!("{elsewhere}/manifest-2")}]));
+                json(json!({"transactionTime": "2999-01-01T00:00:00Z", "requiresAccessToken": true, "link": next,
+                    "output": [{"type": "Patient", "url": format!("{}/file", at(trap == Trap::File))}]}))
+            }
+            "/file" => said(200, "application/fhir+ndjson", &format!("{patient}\n")),
+            "/Encounter" if trap == Trap::Redirect => Said { headers: vec![("location", format!("{elsewhere}/Encounter"))], ..said(307, "text/plain", "") },
+            "/Patient" | "/Encounter" => {
+                let next = (trap == Trap::NextPage).then(|| json!([{"relation": "next", "url": format!("{elsewhere}/next")}]));
+                let resource = if path == "/Patient" { patient } else { encounter };
+                json(json!({"resourceType": "Bundle", "type": "searchset", "link": next, "entry": [{"resource": resource}]}))
+            }
+            _ => json(json!({"resourceType": "Bundle", "type": "searchset"})),
+        }
+    }
+}
+
+#[tokio::test]
+async fn s_12_the_token_goes_to_no_other_server_whatever_leads_there() {
+    let traps = [Trap::NextPage, Trap::Reference, Trap::Attachment, Trap::Redirect, Trap::StatusOfExport, Trap::File, Trap::NextManifest];
+    let mut visits = 0;
+    for trap in traps {
+        for mode in [Mode::Search, Mode::Bulk] {
+            let elsewhere = Small::start(|_, _| json(json!({"resourceType": "Bundle", "type": "searchset"}))).await;
+            let home = Small::start(trapped(trap, elsewhere.origin.clone())).await;
+            let mut bench = Bench::new(&[]).await;
+            bench.options.url = home.origin.clone();
+            bench.options.tuning.retry_attempts = 2;
+            let _ = bench.try_pull(mode).await;
+            assert!(home.heard().iter().any(|one| one.authorized), "{trap:?} {mode:?}");
+            let shown: Vec<Heard> = elsewhere.heard().into_iter().filter(|one| one.authorized).collect();
+            assert!(shown.is_empty(), "{trap:?} {mode:?}: {shown:?}");
+            visits += elsewhere.heard().len();
+        }
+    }
+    assert!(visits >= 3, "{visits} requests were led elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_13_two_keys_are_published_at_once_so_that_one_is_replaced_in_a_running_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let (used, coming) = (folder.path().join("key.pem"), folder.path().join("next.pem"));
+    let (old, new) = (key(), SigningKey::generate(Algorithm::Rs384).unwrap());
+    std::fs::write(&used, old.to_pem()).unwrap();
+    std::fs::write(&coming, new.to_pem()).unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("http://{}{}", listener.local_addr().unwrap(), key_set::PATH);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let published = tokio::spawn(key_set::serve(vec![used.clone(), coming], listener, None, async move { drop(stopped.await) }));
+    let read = async || {
+        let answer = reqwest::get(&address).await.unwrap();
+        assert_eq!(answer.headers()["cache-control"], "public, max-age=300");
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains("\"d\":") && !text.contains("PRIVATE"), "{text}");
+        serde_json::from_str::<Jwks>(&text).unwrap()
+    };
+    let names = |set: &Jwks| set.keys.iter().map(|key| key.common.key_id.clone().unwrap()).collect::<Vec<_>>();
+    let both = read().await;
+    assert_eq!(names(&both), [old.kid(), new.kid()]);
+
+    let busy = Fault::Slow { path: "/Observation".to_owned(), delay: Duration::from_millis(250) };
+    let serving = Serving { token_life: Duration::from_secs(1), page_max: 20, faults: vec![busy], ..Serving::default() };
+    let mut bench = Bench::serving(&[], serving).await;
+    bench.key = old.clone().kept_in(&used);
+    bench.running.replace_keys("site", both);
+    let rotation = async {
+        let signed_with = |kid: &str| bench.running.requests().iter().any(|seen| seen.target == "/token" && assertion(&seen.body).0["kid"] == kid);
+        while !signed_with(old.kid()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::write(&used, new.to_pem()).unwrap();
+        while !signed_with(new.kid()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let only_new = read().await;
+        assert_eq!(names(&only_new), [new.kid()], "what stands in both files is one key");
+        bench.running.replace_keys("site", only_new);
+    };
+    let (pulled, ()) = tokio::join!(bench.pull(Mode::Search), rotation);
+    let refused: Vec<u16> = pulled
+        .requests
+        .iter()
+        .filter(|seen| seen.target == "/token")
+        .map(|seen| seen.status)
+        .filter(|status| *status != 200)
+        .collect();
+    assert_eq!(refused, Vec::<u16>::new());
+    pulled.is_the_truth();
+    drop(stop);
+    published.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn s_14_an_oauth_error_is_shown_by_its_code_and_nothing_secret_of_it() {
+    let last_form = Arc::new(Mutex::new(String::new()));
+    let echoed = |form: &str| url::form_urlencoded::parse(form.as_bytes()).find(|(name, _)| name == "client_assertion").unwrap().1.into_owned();
+    for (status, body, shown, hidden) in [
+        (401, json!({"error": "invalid_client", "error_description": "key not found"}).to_string(), "`invalid_client` (\"key not found\")", ""),
+        (400, json!({"error": "invalid_grant", "error_description": "bad ASSERTION"}).to_string(), "`invalid_grant` (\"bad …\")", ""),
+        (400, json!({"error": "unauthorized_client\nforged line"}).to_string(), "`status 400`", "forged"),
+        (400, "<html>Request by Jane Doe</html>".to_owned(), "`status 400`", "Jane"),
+        (403, String::new(), "`status 403`", ""),
+    ] {
+        let (kept, answer) = (Arc::clone(&last_form), body.clone());
+        let server = Small::start(move |heard, _| {
+            heard.body.clone_into(&mut kept.lock().unwrap());
+            said(status, "application/json", &answer.replace("ASSERTION", &echoed(&heard.body)))
+        })
+        .await;
+        let error = tokens(&server, &["system/*.rs"], Arc::new(SystemClock)).fetch().await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, HttpError::Token(_)) && text.contains(shown), "{body}: {text}");
+        assert!(text.contains("client `site`") && text.contains("public key"), "says what to look at: {text}");
+        let assertion = echoed(&last_form.lock().unwrap());
+        assert!(!text.contains(&assertion) && !text.contains(assertion.split('.').nth(1).unwrap()) && !text.contains('\n'), "{text}");
+        assert!(hidden.is_empty() || !text.contains(hidden), "{text}");
+        assert_eq!(server.count("/token"), 1, "a first refusal is final");
+    }
+}

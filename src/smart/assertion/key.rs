@@ -9,6 +9,9 @@ use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, KeyOperations, PublicKeyUse, ThumbprintHash};
 use serde::Deserialize;
 use std::fmt;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Largest key text that is read, in bytes.
 const KEY_BYTES_MAX: usize = 64 * 1024;
@@ -37,6 +40,7 @@ pub struct SigningKey {
     public: Jwk,
     kid: String,
     pem: String,
+    file: Option<Arc<Path>>,
 }
 
 impl fmt::Debug for SigningKey {
@@ -159,7 +163,28 @@ impl SigningKey {
         public.common.key_id = Some(kid.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
         public.common.key_operations = Some(vec![KeyOperations::Verify]);
-        Ok(SigningKey { algorithm, encoding, public, kid, pem })
+        Ok(SigningKey { algorithm, encoding, public, kid, pem, file: None })
+    }
+
+    /// The same key, known to be kept in a file.
+    pub fn kept_in(self, file: &Path) -> SigningKey {
+        SigningKey { file: Some(file.into()), ..self }
+    }
+
+    /// The key that its file holds now, so that a key can be replaced while a job runs. This one, if it is kept in no
+    /// file or what is there cannot be read.
+    pub fn current(&self) -> SigningKey {
+        let Some(file) = &self.file else { return self.clone() };
+        let mut text = String::new();
+        let read = std::fs::File::open(file).and_then(|open| open.take(KEY_BYTES_MAX as u64 + 1).read_to_string(&mut text));
+        match read.ok().and_then(|_| SigningKey::from_text(&text).ok()) {
+            Some(key) if key.kid == self.kid => self.clone(),
+            Some(key) => key.kept_in(file),
+            None => {
+                tracing::warn!(kid = self.kid, "the key's file cannot be read any more; the key is used as it was");
+                self.clone()
+            }
+        }
     }
 
     /// The key's identifier, as registered.
