@@ -47,6 +47,7 @@ pub struct Bed {
     pub folder: TempDir,
     pub meter: Arc<Meter>,
     pub registry_url: String,
+    pub hospital: Hospital,
 }
 
 /// How a bed differs from the ordinary one.
@@ -57,6 +58,10 @@ pub struct Wanted {
     pub limit: u64,
     pub patients: u32,
     pub faults: Vec<Fault>,
+    /// Quirks of the hospital's server.
+    pub quirks: Vec<&'static str>,
+    /// The Group whose patients are taken; empty: everybody.
+    pub group: &'static str,
     /// A further measure, composed of the network's own; the text of its `measure.yaml`, of id `whole-child`.
     pub composite: Option<String>,
 }
@@ -68,8 +73,8 @@ impl Bed {
         let meter = Arc::new(Meter { bytes: AtomicU64::new(0), limit: wanted.limit });
         let ehr_key = key(path, "ehr-key.pem");
         let registry_key = key(path, "registry-key.pem");
-        let ehr = start_hospital(&wanted, &ehr_key, &meter).await;
-        let registry_url = start_registry(path, &registry_key, &meter).await;
+        let (hospital, ehr) = start_hospital(&wanted, &ehr_key, &meter).await;
+        let registry_url = start_registry(&path.join("registry"), &registry_key, usize::MAX, &meter).await;
         let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
         let mut folders: Vec<PathBuf> = MEASURES.iter().map(|(folder, ..)| mappings.join(folder)).collect();
         if let Some(text) = &wanted.composite {
@@ -80,13 +85,13 @@ impl Bed {
         let folders = folders.iter().map(|folder| format!("\"{}\"", folder.display())).collect::<Vec<_>>().join(", ");
         let site = format!(
             "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"data\"\n\
-             [source]\nurl = \"http://{ehr}/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{}\"\npage_size = 100\n\
+             [source]\nurl = \"http://{ehr}/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{}\"\npage_size = 100\ngroup = \"{}\"\n\
              [measures]\nfolders = [{folders}]\nmonths = {MONTHS}\nthreads = 1\n\
              [registry]\nurl = \"{registry_url}\"\nclient_id = \"lakeside-etl\"\nkey_file = \"registry-key.pem\"\n",
-            wanted.mode
+            wanted.mode, wanted.group
         );
         std::fs::write(path.join("site.toml"), site).unwrap();
-        Bed { folder, meter, registry_url }
+        Bed { folder, meter, registry_url, hospital }
     }
 
     /// The adapter's process for one night.
@@ -98,6 +103,12 @@ impl Bed {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command
+    }
+
+    /// Another registry, which knows the site but only the first of its measures.
+    pub async fn poorer_registry(&self) -> String {
+        let key = SigningKey::from_text(&std::fs::read_to_string(self.folder.path().join("registry-key.pem")).unwrap()).unwrap();
+        start_registry(&self.folder.path().join("poorer-registry"), &key, 1, &self.meter).await
     }
 
     /// Runs a night to its end: exit code, stdout and stderr.
@@ -153,7 +164,7 @@ fn key(folder: &Path, name: &str) -> SigningKey {
     key
 }
 
-async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -> SocketAddr {
+async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -> (Hospital, SocketAddr) {
     let hospital = Hospital::generate(Profile::named("lakeside").unwrap(), 11, wanted.patients, date(2026, 3, 2), MONTHS);
     let front = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = front.local_addr().unwrap();
@@ -162,16 +173,18 @@ async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -
         public_origin: Some(format!("http://{address}")),
         export_delay: std::time::Duration::from_millis(50),
         faults: wanted.faults.clone(),
+        quirks: wanted.quirks.iter().map(|name| sandbox::Scenario::named(name).unwrap()).collect(),
         ..sandbox::Options::default()
     };
     let back = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     relay(front, back.local_addr().unwrap(), meter);
-    tokio::spawn(sandbox::serve(hospital, options, back, std::future::pending()));
-    address
+    tokio::spawn(sandbox::serve(hospital.clone(), options, back, std::future::pending()));
+    (hospital, address)
 }
 
-async fn start_registry(folder: &Path, key: &SigningKey, meter: &Arc<Meter>) -> String {
-    let data = folder.join("registry");
+/// With the first of the network's measures, at most so many.
+async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &Arc<Meter>) -> String {
+    let data = data.to_owned();
     let keys = Keys::Set(serde_json::to_string(&key.public_jwks()).unwrap());
     let site = NewSite { name: "lakeside".into(), organization: "Lakeside".into(), client_id: "lakeside-etl".into(), keys };
     registry::open_store(&data).unwrap().add_site(&site, jiff::Timestamp::now()).unwrap();
@@ -190,7 +203,7 @@ async fn start_registry(folder: &Path, key: &SigningKey, meter: &Arc<Meter>) -> 
         data,
         public_url: public_url.clone(),
         network: "Test".into(),
-        measures: MEASURES.iter().chain(&[("", "whole-child", true)]).map(card).collect(),
+        measures: MEASURES.iter().chain(&[("", "whole-child", true)]).take(measures).map(card).collect(),
         tls: None,
         behind_proxy: false,
         late_after_hours: 36,

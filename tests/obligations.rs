@@ -3,6 +3,7 @@
 
 mod bench;
 mod bulk;
+mod nights;
 mod quirk_access;
 mod quirk_change;
 mod quirk_content;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
+use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts, Reporter};
@@ -262,7 +263,7 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, kee
 
 fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, keep: bool) -> Found {
     let mut found = Found::new(runs);
-    for patient in patients {
+    for patient in patients.iter().filter(|patient| !patient.lines().any(is_replaced)) {
         let (record, bad) = Record::read(shape, patient.lines().chain(shared.referred_to(patient.lines())));
         for bad in bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)) {
             found.bad_count += 1;

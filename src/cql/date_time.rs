@@ -348,6 +348,14 @@ impl Date {
         Date { year: self.year, month: self.month.filter(|_| keep(Precision::Month)), day: self.day.filter(|_| precision.index() >= 2) }
     }
 
+    /// Reads a FHIR date or the date of a dateTime. Some servers write a zone behind a date, which FHIR does not allow and
+    /// a day does not need.
+    pub fn parse_fhir(text: &str) -> Option<Date> {
+        let date = text.split('T').next().unwrap_or_default();
+        let zoned = date.get(10..).is_some_and(|zone| split_offset(zone).is_some_and(|(rest, offset)| rest.is_empty() && offset.is_some()));
+        Date::parse(if zoned { date.get(..10)? } else { date })
+    }
+
     /// Reads `YYYY`, `YYYY-MM` or `YYYY-MM-DD`; anything else, or a date that does not exist, is `None`.
     pub fn parse(text: &str) -> Option<Date> {
         let bytes = text.as_bytes();
@@ -678,7 +686,7 @@ impl DateTime {
             return None;
         }
         let Some((date, rest)) = text.split_once('T') else {
-            return DateTime::new(Date::parse(text)?, None, None);
+            return DateTime::new(Date::parse_fhir(text)?, None, None);
         };
         let date = Date::parse(date).filter(|date| date.day.is_some())?;
         if rest.is_empty() {

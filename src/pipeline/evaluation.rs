@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Adapter, NightError, Stop, needs};
 use crate::cql::date_time::DateTime;
 use crate::feed::{Completeness, ReportKey};
+use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::Finding;
@@ -127,6 +128,10 @@ impl Work<'_> {
                 return Err(NightError::Stopped);
             }
             let own = || patient.lines.iter().map(Vec::as_slice);
+            // Counted as the one that took its place.
+            if own().any(is_replaced) {
+                continue;
+            }
             let lines = own().chain(self.shared.referred_to(own()));
             let (mut record, bad) = Record::read(&self.shape, lines);
             sums.unreadable += bad.len() as u64;

@@ -64,6 +64,28 @@ pub(super) fn amend(state: &mut State, seed: u64, now: Timestamp) {
     }
 }
 
+/// Merges one patient's record into another's: what referred to the one refers to the other, the one says so and is inactive, the
+/// other says what it replaces, and groups name the other only.
+pub(super) fn merge(state: &mut State, survivor: &str, merged: &str, now: Timestamp) {
+    let at = now.max(state.chart.newest().checked_add(1.millisecond()).unwrap_or(now));
+    let (old, new) = (format!("Patient/{merged}"), format!("Patient/{survivor}"));
+    for (kind, id) in state.chart.present_of(merged) {
+        if kind != "Patient" {
+            state.chart.revise(kind, &id, survivor, at, |text| if text == old { new.clone() } else { text.replace(&format!("{old}\""), &format!("{new}\"")) });
+        }
+    }
+    let linked = |text: &str, other: &str, kind: &str| {
+        let link = format!(",\"link\":[{{\"other\":{{\"reference\":\"{other}\"}},\"type\":\"{kind}\"}}]}}");
+        text.strip_suffix('}').map_or_else(|| text.to_owned(), |open| format!("{open}{link}"))
+    };
+    state.chart.revise("Patient", merged, merged, at, |text| linked(&text.replace("\"active\":true", "\"active\":false"), &new, "replaced-by"));
+    state.chart.revise("Patient", survivor, survivor, at, |text| linked(text, &old, "replaces"));
+    for (_, _, members) in &mut state.groups {
+        members.retain(|member| member != merged);
+    }
+    state.rewrite_groups(at);
+}
+
 /// Applies a change to one plan, if it is of the kind that can have it.
 fn apply(change: Change, plan: &mut Plan, dice: &mut Dice, calendar: &Calendar) -> bool {
     match (change, plan) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::draft::{Draft, SearchKey};
+use super::draft::{Draft, KeyValue, SearchKey};
 
 /// One version of a resource, or the mark that it was deleted.
 pub(super) struct Version {
@@ -122,6 +122,33 @@ impl Chart {
         for draft in drafts {
             self.put(draft, Some(at));
         }
+    }
+
+    /// Gives a resource other words: a new version, of `patient` from now on.
+    pub(super) fn revise(&mut self, kind: &str, id: &str, patient: &str, at: Timestamp, change: impl Fn(&str) -> String) {
+        let Some(shelf) = self.shelves.get_mut(kind) else { return };
+        let Some(slot) = shelf.by_id.get(id).copied() else { return };
+        let Some(place) = shelf.versions.get_mut(slot) else { return };
+        let Some(content) = &place.content else { return };
+        let number = place.number + 1;
+        let meta = |number: u32, updated: Timestamp| format!("\"versionId\":\"{number}\",\"lastUpdated\":\"{updated}\"");
+        let json = change(&content.json.replacen(&meta(place.number, place.updated), &meta(number, at), 1));
+        let body = change(&content.body);
+        let keys = content.keys.iter().map(|key| match &key.value {
+            KeyValue::Reference(target) => SearchKey { value: KeyValue::Reference(change(target)), ..key.clone() },
+            _ => key.clone(),
+        });
+        let content = Content { json, keys: keys.collect(), body };
+        self.newest = self.newest.max(at);
+        *place = Arc::new(Version { kind: place.kind, id: Arc::clone(&place.id), number, updated: at, patient: Some(Arc::from(patient)), content: Some(content) });
+        shelf.by_patient.values_mut().for_each(|slots| slots.retain(|own| *own != slot));
+        shelf.by_patient.entry(Arc::from(patient)).or_default().push(slot);
+    }
+
+    /// Every resource of a patient that is there, as (type, id).
+    pub(super) fn present_of(&self, patient: &str) -> Vec<(&'static str, Arc<str>)> {
+        let of_kind = |kind| self.of_patient(kind, patient).filter(|version| version.content.is_some()).map(move |version| (kind, Arc::clone(&version.id)));
+        self.kinds().flat_map(of_kind).collect()
     }
 
     /// The current version of one resource, perhaps a deletion.

@@ -190,6 +190,18 @@ impl Hospital {
         state.truth()
     }
 
+    /// Merges the record of one patient into another's, as when a hospital finds that both are one person.
+    pub fn merge(&self, survivor: &str, merged: &str) {
+        super::amend::merge(&mut self.write(), survivor, merged, Timestamp::now());
+    }
+
+    /// Gives a group other members.
+    pub fn set_members(&self, group: &str, members: &[String]) {
+        let mut state = self.write();
+        state.groups.iter_mut().filter(|(id, _, _)| *id == group).for_each(|(_, _, own)| *own = members.to_vec());
+        state.rewrite_groups(Timestamp::now());
+    }
+
     /// Its character.
     pub fn profile(&self) -> &'static Profile {
         self.read().profile
@@ -292,6 +304,13 @@ impl State {
             ("inpatient", "Inpatient units", members(|plan| matches!(plan, Plan::Inpatient(_)))),
             ("perinatal", "Delivery service", members(|plan| matches!(plan, Plan::Mother(_)))),
         ]
+    }
+
+    /// Writes the groups again after their members changed.
+    pub(super) fn rewrite_groups(&mut self, at: Timestamp) {
+        for draft in self.group_drafts() {
+            self.chart.put(draft, Some(at));
+        }
     }
 
     fn opened(&self) -> Timestamp {

@@ -13,6 +13,7 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::fault::Fault;
+use super::population::Hospital;
 use super::reply::Reply;
 use super::request::Incoming;
 
@@ -45,6 +46,8 @@ pub(super) struct Scene {
     pub(super) base: String,
     /// A second origin that serves presigned addresses: the same paths, without a token.
     pub(super) elsewhere: String,
+    /// Whose server it is.
+    pub(super) hospital: Hospital,
 }
 
 /// A quirk by its name.

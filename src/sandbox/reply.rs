@@ -123,6 +123,20 @@ impl Reply {
         });
     }
 
+    /// Leaves out resources of a searchset or of an export file.
+    pub(super) fn retain_resources(&mut self, mut stays: impl FnMut(&Value) -> bool) {
+        if self.is_ndjson() {
+            let text = String::from_utf8_lossy(&self.body);
+            self.body = text.lines().filter(|line| serde_json::from_str(line).is_ok_and(|resource| stays(&resource))).flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
+        } else if self.is_searchset() {
+            self.edit(|page| {
+                if let Some(entries) = page.get_mut("entry").and_then(Value::as_array_mut) {
+                    entries.retain(|entry| entry.get("resource").is_none_or(&mut stays));
+                }
+            });
+        }
+    }
+
     /// As axum sends it.
     pub(super) fn into_response(mut self) -> Response<Body> {
         if self.compressed {

@@ -3,6 +3,7 @@
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
 use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, segment_name, stage_name};
 use crate::store::StoreError;
+use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
@@ -25,6 +26,10 @@ pub struct Reconcile {
     pub full_types: BTreeSet<String>,
     /// The server's present answer stands even if its version looks older than the stored one.
     pub present_wins: bool,
+    /// The patients there are; what is stored of anybody else is gone. `None`: everybody stays.
+    pub members: Option<BTreeSet<String>>,
+    /// Times of change after this instant are not believed.
+    pub until: Option<Timestamp>,
 }
 
 struct SegmentRow {
@@ -51,6 +56,8 @@ pub struct Prepared {
     pub new_versions: u64,
     /// Resources that are gone.
     pub removed: u64,
+    /// The newest time of change that came and is believed.
+    pub newest: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -87,14 +94,17 @@ struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
     removals: BTreeSet<ResourceKey>,
     places: Option<BTreeMap<ResourceKey, (Partition, Rank)>>,
+    /// In microseconds.
+    newest: Option<i64>,
 }
 
 impl Snapshot {
     /// Writes the segments of a pull from its staged files. Repeating it after a kill gives the same segments.
     pub fn prepare(&self, pull: PullId, files: &[String], reconcile: &Reconcile) -> Result<Prepared, SnapshotError> {
         remove_folder(&self.root.join(pull.0.to_string()))?;
-        let sorted = self.sort(pull, files)?;
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0 };
+        let sorted = self.sort(pull, files, reconcile)?;
+        let newest = sorted.newest.and_then(|at| Timestamp::from_microsecond(at).ok());
+        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest };
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
         for partition in partitions {
@@ -133,13 +143,14 @@ impl Snapshot {
     }
 
     /// Spreads the staged resources over one file per partition.
-    fn sort(&self, pull: PullId, files: &[String]) -> Result<Sorted, SnapshotError> {
+    fn sort(&self, pull: PullId, files: &[String], reconcile: &Reconcile) -> Result<Sorted, SnapshotError> {
         let folder = self.sorting(pull);
         remove_folder(&folder)?;
         create_folder(&folder)?;
         let wrong = |error| SnapshotError::File { path: folder.clone(), error };
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
-        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()) };
+        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()), newest: None };
+        let until = reconcile.until.map_or(i64::MAX, Timestamp::as_microsecond);
         let mut files = files.to_vec();
         files.sort();
         self.staged(pull, &files, |header, json| {
@@ -148,6 +159,7 @@ impl Snapshot {
                 sorted.removals.insert(key);
                 return Ok(());
             }
+            sorted.newest = sorted.newest.max(header.updated.filter(|at| *at <= until));
             let partition = self.partition_of(&header.patient);
             sorted.note_place(key, partition, Rank::of(header));
             let (writer, _) = match writers.entry(partition) {
@@ -178,10 +190,11 @@ impl Snapshot {
             .collect();
         let gone: Vec<Header> = live
             .iter()
-            .filter(|(key, _)| {
+            .filter(|(key, header)| {
+                let is_member = header.patient.is_empty() || reconcile.members.as_ref().is_none_or(|members| members.contains(&header.patient));
                 let stays = winners.contains_key(*key);
                 let elsewhere = sorted.place(key).is_some_and(|place| place != partition);
-                elsewhere || (!stays && (sorted.removals.contains(*key) || reconcile.full_types.contains(&key.0)))
+                elsewhere || !is_member || (!stays && (sorted.removals.contains(*key) || reconcile.full_types.contains(&key.0)))
             })
             .map(|(_, header)| Header { removed: true, ..header.clone() })
             .collect();

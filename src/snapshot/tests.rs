@@ -67,7 +67,7 @@ fn all(snapshot: &Snapshot, as_of: Option<PullId>) -> Vec<String> {
 }
 
 fn full(types: &[&str]) -> Reconcile {
-    Reconcile { full_types: types.iter().map(|name| (*name).to_owned()).collect(), present_wins: true }
+    Reconcile { full_types: types.iter().map(|name| (*name).to_owned()).collect(), present_wins: true, ..Reconcile::default() }
 }
 
 #[test]

@@ -9,6 +9,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 
+/// Characters of what a server calls itself.
+const SOFTWARE_CHARS_MAX: usize = 100;
+
 /// What a server declares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Capability {
@@ -47,9 +50,7 @@ impl Capability {
         let software = statement.get("software");
         let mut capability = Capability {
             fhir_version: text(statement.get("fhirVersion")),
-            software: format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version"))))
-                .trim()
-                .to_owned(),
+            software: one_line(&format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version"))))),
             ..Capability::default()
         };
         for rest in items(statement.get("rest")) {
@@ -83,6 +84,12 @@ impl Capability {
             }
         }
     }
+}
+
+/// A server's words as part of one line, for people.
+fn one_line(text: &str) -> String {
+    let text: String = text.chars().take(SOFTWARE_CHARS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    text.trim().to_owned()
 }
 
 fn items(value: Option<&Value>) -> &[Value] {

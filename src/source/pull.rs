@@ -34,6 +34,8 @@ pub(super) struct Pull<'a> {
     pub since: Option<Timestamp>,
     /// Units done before and in this run.
     pub done: BTreeSet<String>,
+    /// The patients of the Group, where it was read.
+    pub members: Option<BTreeSet<String>>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -53,6 +55,7 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
         id: opened.id,
         since: if opened.full { None } else { cursor },
         done: ledger::done(store, opened.id)?,
+        members: None,
     };
     bulk::release_finished(&pull).await?;
     if plan.export.is_some() {
@@ -75,16 +78,21 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
     if plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
         return Ok(None);
     }
-    let (name, digest) = (source.name(), plan.digest());
+    let digest = plan.digest();
+    let name = source.name();
     let Some(last_full) = ledger::last_full(snapshot.store(), &name, &digest)? else { return Ok(None) };
     let due = SignedDuration::from_hours(24 * i64::from(tuning.full_every_days));
     if clock.now().duration_since(last_full) >= due {
         return Ok(None);
     }
-    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).cloned().collect();
-    let cursor = ledger::cursor(snapshot.store(), &name, &digest, &types)?;
     let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
-    Ok(cursor.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+    Ok(cursor(source, plan, snapshot)?.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+}
+
+/// How far everything has been read.
+fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Timestamp>, SourceError> {
+    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).cloned().collect();
+    Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
 }
 
 fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
@@ -97,11 +105,14 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     let sound = sound_types(pull, &units);
     let mut full_types = if opened.full { sound.clone() } else { BTreeSet::new() };
     refuse_sudden_loss(pull, &units, &mut full_types, &mut gaps)?;
+    let members = believed_members(pull, &mut gaps)?;
     let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
     pull.progress.stage("store", None);
-    let reconcile = Reconcile { full_types, present_wins: opened.full };
+    let until = units.iter().filter_map(|unit| unit.server_time).max();
+    let reconcile = Reconcile { full_types, present_wins: opened.full, members, until };
     let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-    let (cursors, without_cursor) = cursors(&units, &sound);
+    let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
+    let (cursors, without_cursor) = cursors(&units, &sound, newest);
     let name = pull.source.name();
     let closing = Closing { pull: pull.id, source: &name, plan: digest, cursors, without_cursor, complete: gaps.is_empty(), full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
@@ -163,9 +174,23 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTre
     Ok(())
 }
 
+/// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
+fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTreeSet<String>>, SourceError> {
+    let Some(members) = &pull.members else { return Ok(None) };
+    let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
+    let named = members.len() as u64;
+    if stored >= LOSS_SUSPICIOUS_MIN && named.saturating_mul(2) < stored {
+        let reason = format!("the Group names {named} members where {stored} are stored; all are kept until a steward has looked");
+        gaps.push(Gap { resource_type: "Patient".to_owned(), patient: None, reason });
+        return Ok(None);
+    }
+    Ok(Some(members.clone()))
+}
+
 /// New cursors for types that came whole (refused resources would otherwise never be asked for again), and the types
-/// that can have none because the server does not date its resources.
-fn cursors(units: &[Recorded], sound: &BTreeSet<String>) -> (BTreeMap<String, Timestamp>, BTreeSet<String>) {
+/// that can have none because the server does not date its resources. A cursor is never later than `newest`, the newest
+/// change that any type has shown: what answers may be a copy that lags behind the clock on its wall.
+fn cursors(units: &[Recorded], sound: &BTreeSet<String>, newest: Option<Timestamp>) -> (BTreeMap<String, Timestamp>, BTreeSet<String>) {
     let mut cursors: BTreeMap<String, Timestamp> = BTreeMap::new();
     let mut without: BTreeSet<String> = BTreeSet::new();
     for unit in units {
@@ -174,6 +199,7 @@ fn cursors(units: &[Recorded], sound: &BTreeSet<String>) -> (BTreeMap<String, Ti
                 without.insert(unit.resource_type.clone());
             }
             Some(at) => {
+                let at = newest.map_or(at, |newest| at.min(newest));
                 let earliest = cursors.entry(unit.resource_type.clone()).or_insert(at);
                 *earliest = at.min(*earliest);
             }

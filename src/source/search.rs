@@ -1,7 +1,7 @@
 //! Search, page by page: the server's links are opaque, its totals doubted, its loops noticed.
 
 use super::SourceError;
-use super::intake::Reason;
+use super::intake::{Reason, tombstone};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::{Pull, Receiving};
@@ -37,7 +37,7 @@ struct Bundle {
     resource_type: String,
     total: Option<serde_json::Value>,
     #[serde(default)]
-    link: Option<Vec<Link>>,
+    link: Option<Vec<Option<Link>>>,
     #[serde(default)]
     entry: Option<Vec<Option<Entry>>>,
 }
@@ -52,6 +52,23 @@ struct Link {
 struct Entry {
     resource: Option<Box<RawValue>>,
     search: Option<Mode>,
+    request: Option<Change>,
+}
+
+/// What an entry says was done to a resource.
+#[derive(Deserialize)]
+struct Change {
+    method: Option<String>,
+    url: Option<String>,
+}
+
+impl Entry {
+    /// Type and id of a resource that the entry says is deleted.
+    fn deleted(&self) -> Option<(&str, &str)> {
+        let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
+        let (resource_type, id) = reference_target(change.url.as_deref()?)?;
+        Some((resource_type?, id))
+    }
 }
 
 #[derive(Deserialize)]
@@ -103,6 +120,7 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         "" => None,
         group => Some(read_group(pull, group).await?),
     };
+    pull.members.clone_from(&members);
     let known: BTreeSet<String> = match (&members, pull.since) {
         (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
         _ => BTreeSet::new(),
@@ -325,6 +343,10 @@ fn take_page(receiving: &mut Receiving<'_>, bundle: &Bundle, entries: &mut u64) 
         *entries += 1;
         let resource = entry.as_ref().and_then(|entry| entry.resource.as_ref()).map(|json| json.get());
         let Some(json) = resource.filter(|json| *json != "null") else {
+            if let Some((resource_type, id)) = entry.as_ref().and_then(Entry::deleted) {
+                receiving.take_removal(&tombstone(resource_type, id))?;
+                continue;
+            }
             receiving.unit.received += 1;
             receiving.refuse(Reason::NoResource, None, b"", 0, *entries)?;
             continue;
@@ -352,7 +374,7 @@ pub(super) fn worst_issue(json: &str) -> Option<String> {
 }
 
 fn next_address(answer: &Response, bundle: &Bundle) -> Result<Option<Url>, Broken> {
-    let next = bundle.link.iter().flatten().find(|link| link.relation.as_deref() == Some("next"));
+    let next = bundle.link.iter().flatten().flatten().find(|link| link.relation.as_deref() == Some("next"));
     let Some(address) = next.and_then(|link| link.url.as_deref()).filter(|address| !address.is_empty()) else {
         return Ok(None);
     };

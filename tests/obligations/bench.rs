@@ -97,6 +97,29 @@ impl Bench {
         Ok(Pulled { outcome, digest: snapshot.digest().unwrap(), held, differences, requests })
     }
 
+    /// Every stored resource, byte for byte.
+    pub fn lines(&self) -> Vec<String> {
+        let snapshot = self.snapshot();
+        let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
+        let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+        lines.map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    /// The path of every file of the snapshot, below its folder.
+    pub fn files(&self) -> Vec<String> {
+        fn below(folder: &std::path::Path, root: &std::path::Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                found.push(entry.path().strip_prefix(root).unwrap().display().to_string());
+                if entry.path().is_dir() {
+                    below(&entry.path(), root, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        below(self.folder.path(), self.folder.path(), &mut found);
+        found
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
     }
@@ -153,6 +176,11 @@ impl Pulled {
         assert!(self.differences.is_empty() || !self.outcome.complete, "partial data are called complete: {:?}", self.differences.first());
         let unnamed: Vec<&Difference> = self.differences.iter().filter(|difference| !self.names(difference)).collect();
         assert_eq!(unnamed, Vec::<&Difference>::new(), "no gap names these; gaps: {:?}", self.outcome.gaps);
+    }
+
+    /// Resources that are not as the hospital has them, but for deletions that are not known of yet.
+    pub fn missing_or_changed(&self) -> Vec<&Difference> {
+        self.differences.iter().filter(|difference| difference.what != What::Extra).collect()
     }
 
     fn names(&self, difference: &Difference) -> bool {

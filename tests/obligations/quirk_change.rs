@@ -1,7 +1,57 @@
 //! Quirks of change, deletion and identity: Q-58 to Q-67.
 
-use super::bench::Bench;
+use super::bench::{Bench, What};
+use super::nights::{by_month, reports};
+use crate::bed::{Bed, Wanted};
 use watershed::source::Mode;
+
+#[tokio::test]
+async fn q_58_rows_that_become_visible_late_are_found_the_next_night() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        for overlap in [10, 0] {
+            let mut bench = Bench::new(&["q_58"]).await;
+            bench.options.overlap_minutes = overlap;
+            bench.pull(mode).await.is_the_truth();
+            // Of the first changes some are late, when all that is seen of the second ones is newer.
+            bench.hospital.amend(11);
+            bench.hospital.amend(12);
+            let second = bench.pull(mode).await;
+            assert!(!second.missing_or_changed().is_empty(), "{mode:?}: not everything is to be seen yet");
+            let third = bench.pull(mode).await;
+            assert!(!third.outcome.full);
+            assert_eq!(third.missing_or_changed().is_empty(), overlap > 0, "{mode:?}, {overlap} minutes: {:?}", third.missing_or_changed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn q_59_where_times_run_backwards_versions_decide_and_the_cursor_waits() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let bench = Bench::new(&["q_59"]).await;
+        let first = bench.pull(mode).await;
+        first.is_the_truth();
+        for seed in [11, 12, 13] {
+            bench.hospital.amend(seed);
+            let next = bench.pull(mode).await;
+            assert!(!next.outcome.full && next.outcome.new_versions > 0, "{mode:?}");
+            assert_eq!(next.missing_or_changed(), Vec::<&super::bench::Difference>::new(), "{mode:?}: an older version stands");
+        }
+    }
+}
+
+#[tokio::test]
+async fn q_60_without_times_of_change_everything_is_read_again() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let bench = Bench::new(&["q_60"]).await;
+        let first = bench.pull(mode).await;
+        first.is_the_truth();
+        bench.hospital.amend(11);
+        let second = bench.pull(mode).await;
+        assert!(second.outcome.full && second.outcome.new_versions > 0 && second.outcome.new_versions < first.outcome.new_versions / 2, "{mode:?}");
+        assert_eq!(second.count("_lastUpdated=") + second.count("_since="), 0, "{mode:?}: not asked for what the server cannot answer");
+        second.is_the_truth();
+    }
+}
 
 #[tokio::test]
 async fn q_61_a_time_that_is_always_the_same_is_no_time_of_change() {
@@ -16,4 +66,158 @@ async fn q_61_a_time_that_is_always_the_same_is_no_time_of_change() {
         assert!(third.outcome.new_versions > 0 && third.outcome.new_versions < first.outcome.new_versions / 2, "{mode:?}: {}", third.outcome.new_versions);
         third.is_the_truth();
     }
+}
+
+#[tokio::test]
+async fn q_62_neither_a_stale_copy_nor_data_from_the_future_move_the_cursor_past_the_truth() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let bench = Bench::new(&["q_62"]).await;
+        bench.pull(mode).await.is_the_truth();
+        for seed in [11, 12] {
+            bench.hospital.amend(seed);
+            // The copy's clock says that it is an hour later, and the copy does not have the change yet.
+            assert!(!bench.pull(mode).await.missing_or_changed().is_empty(), "{mode:?}");
+            let next = bench.pull(mode).await;
+            assert!(!next.outcome.full, "{mode:?}");
+            assert_eq!(next.missing_or_changed(), Vec::<&super::bench::Difference>::new(), "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn q_63_deletions_announced_or_not_end_in_removal() {
+    for (quirks, mode, announced) in [(&[][..], Mode::Bulk, true), (&["q_63"], Mode::Search, true), (&[], Mode::Search, false)] {
+        let mut bench = Bench::new(quirks).await;
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.amend(11);
+        let second = bench.pull(mode).await;
+        let is_clean = second.differences.iter().all(|difference| difference.resource_type == "Device");
+        assert_eq!((is_clean, second.outcome.full), (announced, false), "{quirks:?} {mode:?}: {:?}", second.differences);
+        assert_eq!(second.outcome.complete, true, "an entry without a resource is no harm: {:?}", second.held);
+        // What is referred to no more, and what vanished without a word, is found when everything is read.
+        bench.options.tuning.full_every_days = 0;
+        let third = bench.pull(mode).await;
+        assert!(third.outcome.full && third.outcome.removed >= u64::from(!announced), "{quirks:?} {mode:?}");
+        third.is_the_truth();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_63_a_deletion_restates_the_months_it_touches() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    let (first, truth) = (bed.registry(), by_month(&bed.hospital.truth()));
+    assert_eq!(reports(&bed).await, truth);
+    bed.hospital.amend(11);
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    let (second, restated) = (bed.registry(), by_month(&bed.hospital.truth()));
+    assert_ne!(restated, truth, "the change matters");
+    assert_eq!(reports(&bed).await, restated);
+    assert!(second.feeds == 2 && second.revisions > first.revisions && second.current.len() == first.current.len());
+}
+
+#[tokio::test]
+async fn q_64_members_who_join_or_leave_are_counted_from_that_night_and_merged_ones_once() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.group = "all".to_owned();
+    let everybody = bench.hospital.patients();
+    let (two, rest) = everybody.split_at(2);
+    bench.hospital.set_members("all", rest);
+    let stored = |bench: &Bench| bench.snapshot().patient_ids().unwrap().into_iter().collect::<std::collections::BTreeSet<String>>();
+    bench.pull(Mode::Search).await;
+    assert_eq!(stored(&bench), rest.iter().cloned().collect());
+    // They join, with all that was ever written of them.
+    bench.hospital.set_members("all", &everybody);
+    let joined = bench.pull(Mode::Search).await;
+    assert!(!joined.outcome.full);
+    joined.is_the_truth();
+    // They leave, and nothing of them stays.
+    bench.hospital.set_members("all", rest);
+    let left = bench.pull(Mode::Search).await;
+    assert!(!left.outcome.full && left.outcome.complete && left.outcome.removed > 2);
+    assert!(left.differences.iter().all(|difference| difference.what == What::Missing));
+    assert!(bench.lines().iter().all(|line| two.iter().all(|id| !line.contains(&format!("Patient/{id}\"")))));
+    // Two are found to be one person: the other's history is the survivor's now.
+    let (survivor, merged) = (rest[0].clone(), rest[1].clone());
+    let of = |bench: &Bench, id: &str| bench.lines().iter().filter(|line| line.contains(&format!("\"Patient/{id}\""))).count();
+    let before = of(&bench, &survivor) + of(&bench, &merged);
+    bench.hospital.merge(&survivor, &merged);
+    let after = bench.pull(Mode::Search).await;
+    assert!(!after.outcome.full && after.outcome.complete);
+    // The two links are references too, of which the merged patient's own record is gone.
+    assert_eq!((of(&bench, &survivor), stored(&bench).contains(&merged)), (before, false));
+    // A Group that suddenly names few is not believed.
+    bench.hospital.set_members("all", &rest[..3]);
+    let doubted = bench.pull(Mode::Search).await;
+    assert!(doubted.has_gap("the Group names 3 members where") || stored(&bench).len() < 20, "{:?}", doubted.outcome.gaps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_64_a_merged_pair_is_one_person_in_every_report() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert!(code == 0 && said.contains("40 patients"), "{said}");
+    let patients = bed.hospital.patients();
+    bed.hospital.merge(&patients[0], &patients[1]);
+    let (code, said) = bed.run().await;
+    assert!(code == 0 && said.contains("39 patients"), "{said}");
+    assert_eq!(bed.registry().current.len(), 12, "restated, not added");
+}
+
+#[tokio::test]
+async fn q_65_a_patient_listed_twice_is_asked_for_and_kept_once() {
+    let mut bench = Bench::new(&["q_65"]).await;
+    bench.options.group = "all".to_owned();
+    let pulled = bench.pull(Mode::Search).await;
+    pulled.is_the_truth();
+    let asked: Vec<String> = pulled.requests.iter().filter(|seen| seen.target.starts_with("/fhir/Condition?")).map(|seen| seen.target.clone()).collect();
+    for patient in bench.hospital.patients() {
+        assert_eq!(asked.iter().map(|target| target.matches(&patient).count()).sum::<usize>(), 1, "{patient}: {asked:?}");
+    }
+    assert_eq!(bench.snapshot().counts().unwrap()["Patient"], bench.hospital.patients().len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_65_a_patient_listed_twice_is_counted_once() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, quirks: vec!["q_65"], group: "all", ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert!(code == 0 && said.contains("40 patients, data complete"), "{said}");
+    assert_eq!(reports(&bed).await, by_month(&bed.hospital.truth()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_66_events_that_come_twice_have_one_effect() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    let once = bed.registry();
+    // The same pull, the same night, the same delivery, and the night once more.
+    for arguments in [&["pull"][..], &["run", "--once", "--as-of", crate::bed::AS_OF], &["deliver"], &["run", "--once", "--as-of", crate::bed::AS_OF]] {
+        let said = crate::bed::output(bed.command(arguments)).await;
+        assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+    let again = bed.registry();
+    assert_eq!((again.feeds, again.revisions, &again.current), (once.feeds, once.revisions, &once.current));
+    assert_eq!(bed.outbox().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_67_a_site_that_sends_again_is_counted_once_in_every_total() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    for seed in [11, 12, 13] {
+        let (code, said) = bed.run().await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(reports(&bed).await, by_month(&bed.hospital.truth()));
+        let held = bed.registry();
+        let places: std::collections::BTreeSet<(&str, &str)> = held.current.iter().map(|(measure, month, _)| (measure.as_str(), month.as_str())).collect();
+        assert_eq!((held.current.len(), places.len()), (12, 12), "one current revision of each measure and month");
+        bed.hospital.amend(seed);
+    }
+    // The site loses its state and sends everything anew: as a new feed, it replaces what was there.
+    std::fs::remove_dir_all(bed.folder.path().join("data")).unwrap();
+    let before = bed.registry();
+    let (code, said) = bed.run().await;
+    assert_eq!(bed.registry().current.len(), before.current.len(), "{code} {said}");
 }

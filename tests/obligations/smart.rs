@@ -20,6 +20,9 @@ use watershed::smart::client::{SmartConfiguration, TokenClient, TokenSettings, d
 use watershed::smart::key_set;
 use watershed::source::{Mode, Options, Source, SourceError};
 
+/// Looks at what a hospital has heard, 20 ms apart.
+const LOOKS_MAX: usize = 3_000;
+
 /// A clock that tests set.
 struct SetClock(AtomicI64);
 
@@ -536,6 +539,18 @@ async fn s_12_the_token_goes_to_no_other_server_whatever_leads_there() {
     assert!(visits >= 3, "{visits} requests were led elsewhere");
 }
 
+/// Waits until a token was asked for with this key.
+async fn signed_with(bench: &Bench, kid: &str) {
+    let is_so = || bench.running.requests().iter().any(|seen| seen.target == "/token" && assertion(&seen.body).0["kid"] == kid);
+    for _ in 0..LOOKS_MAX {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no token is asked for with key {kid}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_13_two_keys_are_published_at_once_so_that_one_is_replaced_in_a_running_job() {
     let folder = tempfile::tempdir().unwrap();
@@ -564,14 +579,9 @@ async fn s_13_two_keys_are_published_at_once_so_that_one_is_replaced_in_a_runnin
     bench.key = old.clone().kept_in(&used);
     bench.running.replace_keys("site", both);
     let rotation = async {
-        let signed_with = |kid: &str| bench.running.requests().iter().any(|seen| seen.target == "/token" && assertion(&seen.body).0["kid"] == kid);
-        while !signed_with(old.kid()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        signed_with(&bench, old.kid()).await;
         std::fs::write(&used, new.to_pem()).unwrap();
-        while !signed_with(new.kid()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        signed_with(&bench, new.kid()).await;
         let only_new = read().await;
         assert_eq!(names(&only_new), [new.kid()], "what stands in both files is one key");
         bench.running.replace_keys("site", only_new);

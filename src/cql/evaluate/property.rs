@@ -104,7 +104,7 @@ pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type) -> Value {
         Type::Integer => text.and_then(|text| text.parse().ok()).map(Value::Integer),
         Type::Long => text.and_then(|text| text.parse().ok()).map(Value::Long),
         Type::Decimal => record.number(node).or_else(|| text.and_then(|text| text.parse().ok())).map(Value::Decimal),
-        Type::Date => text.and_then(|text| Date::parse(text.split('T').next().unwrap_or_default())).map(Value::Date),
+        Type::Date => text.and_then(Date::parse_fhir).map(Value::Date),
         Type::DateTime => text.and_then(DateTime::parse_fhir).map(Value::DateTime),
         Type::Time => text.and_then(Time::parse).map(Value::Time),
         _ => text.map(Value::string),
