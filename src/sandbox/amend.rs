@@ -71,14 +71,18 @@ pub(super) fn merge(state: &mut State, survivor: &str, merged: &str, now: Timest
     let (old, new) = (format!("Patient/{merged}"), format!("Patient/{survivor}"));
     for (kind, id) in state.chart.present_of(merged) {
         if kind != "Patient" {
-            state.chart.revise(kind, &id, survivor, at, |text| if text == old { new.clone() } else { text.replace(&format!("{old}\""), &format!("{new}\"")) });
+            state
+                .chart
+                .revise(kind, &id, survivor, at, |text| if text == old { new.clone() } else { text.replace(&format!("{old}\""), &format!("{new}\"")) });
         }
     }
     let linked = |text: &str, other: &str, kind: &str| {
         let link = format!(",\"link\":[{{\"other\":{{\"reference\":\"{other}\"}},\"type\":\"{kind}\"}}]}}");
         text.strip_suffix('}').map_or_else(|| text.to_owned(), |open| format!("{open}{link}"))
     };
-    state.chart.revise("Patient", merged, merged, at, |text| linked(&text.replace("\"active\":true", "\"active\":false"), &new, "replaced-by"));
+    state
+        .chart
+        .revise("Patient", merged, merged, at, |text| linked(&text.replace("\"active\":true", "\"active\":false"), &new, "replaced-by"));
     state.chart.revise("Patient", survivor, survivor, at, |text| linked(text, &old, "replaces"));
     for (_, _, members) in &mut state.groups {
         members.retain(|member| member != merged);

@@ -147,7 +147,11 @@ impl Chart {
 
     /// Every resource of a patient that is there, as (type, id).
     pub(super) fn present_of(&self, patient: &str) -> Vec<(&'static str, Arc<str>)> {
-        let of_kind = |kind| self.of_patient(kind, patient).filter(|version| version.content.is_some()).map(move |version| (kind, Arc::clone(&version.id)));
+        let of_kind = |kind| {
+            self.of_patient(kind, patient)
+                .filter(|version| version.content.is_some())
+                .map(move |version| (kind, Arc::clone(&version.id)))
+        };
         self.kinds().flat_map(of_kind).collect()
     }
 

@@ -127,7 +127,12 @@ impl Reply {
     pub(super) fn retain_resources(&mut self, mut stays: impl FnMut(&Value) -> bool) {
         if self.is_ndjson() {
             let text = String::from_utf8_lossy(&self.body);
-            self.body = text.lines().filter(|line| serde_json::from_str(line).is_ok_and(|resource| stays(&resource))).flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
+            self.body = text
+                .lines()
+                .filter(|line| serde_json::from_str(line).is_ok_and(|resource| stays(&resource)))
+                .flat_map(|line| [line, "\n"])
+                .collect::<String>()
+                .into_bytes();
         } else if self.is_searchset() {
             self.edit(|page| {
                 if let Some(entries) = page.get_mut("entry").and_then(Value::as_array_mut) {

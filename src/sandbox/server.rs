@@ -286,7 +286,11 @@ impl Server {
             access: Access::new(&options.clients, token_url.clone(), options.token_life)?,
             pages: Pages::new(),
             exports: Exports::new(),
-            quirks: Quirks::new(&options.quirks, &options.faults, Scene { origin: origin.to_owned(), base: base.clone(), elsewhere: elsewhere.to_owned(), hospital: hospital.clone() }),
+            quirks: Quirks::new(
+                &options.quirks,
+                &options.faults,
+                Scene { origin: origin.to_owned(), base: base.clone(), elsewhere: elsewhere.to_owned(), hospital: hospital.clone() },
+            ),
             seen: Mutex::default(),
             rates: Mutex::default(),
             base,

@@ -9,7 +9,11 @@ pub type Months = BTreeMap<(String, String), (u64, u64)>;
 
 /// The truth of the months that nights report.
 pub fn by_month(truth: &Truth) -> Months {
-    truth.rows.iter().map(|row| ((row.measure_id.clone(), row.month.to_string()), (row.numerator, row.denominator))).collect()
+    truth
+        .rows
+        .iter()
+        .map(|row| ((row.measure_id.clone(), row.month.to_string()), (row.numerator, row.denominator)))
+        .collect()
 }
 
 /// What the registry says of the one site.

@@ -172,7 +172,12 @@ async fn q_65_a_patient_listed_twice_is_asked_for_and_kept_once() {
     bench.options.group = "all".to_owned();
     let pulled = bench.pull(Mode::Search).await;
     pulled.is_the_truth();
-    let asked: Vec<String> = pulled.requests.iter().filter(|seen| seen.target.starts_with("/fhir/Condition?")).map(|seen| seen.target.clone()).collect();
+    let asked: Vec<String> = pulled
+        .requests
+        .iter()
+        .filter(|seen| seen.target.starts_with("/fhir/Condition?"))
+        .map(|seen| seen.target.clone())
+        .collect();
     for patient in bench.hospital.patients() {
         assert_eq!(asked.iter().map(|target| target.matches(&patient).count()).sum::<usize>(), 1, "{patient}: {asked:?}");
     }

@@ -253,7 +253,12 @@ async fn q_76_what_could_not_be_delivered_stays_in_sight_and_is_sent_again_once(
         let heard = output(command).await;
         (heard.status.code(), String::from_utf8_lossy(&heard.stdout).into_owned(), String::from_utf8_lossy(&heard.stderr).into_owned())
     };
-    let feeds = async || serde_json::from_str::<Value>(&run(&["outbox", "list", "--format", "json"], None).await.1).unwrap()["feeds"].as_array().unwrap().clone();
+    let feeds = async || {
+        serde_json::from_str::<Value>(&run(&["outbox", "list", "--format", "json"], None).await.1).unwrap()["feeds"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
     let (code, said, talk) = run(&["run", "--once", "--as-of", crate::bed::AS_OF], Some(&poorer)).await;
     assert_eq!(code, Some(5), "{said} {talk}");
     let [rejected] = feeds().await.try_into().unwrap();

@@ -13,7 +13,11 @@ use super::super::request::{Endpoint, Incoming};
 use super::{Quirk, Scenario, Scene};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    Scenario { name: "q_58", says: "of the changes every other one is not to be seen yet by the first search or export after it", make: || Box::new(LateRows::new(2)) },
+    Scenario {
+        name: "q_58",
+        says: "of the changes every other one is not to be seen yet by the first search or export after it",
+        make: || Box::new(LateRows::new(2)),
+    },
     Scenario { name: "q_59", says: "each later version of a resource was last updated at an earlier time", make: || Box::new(BackwardTime) },
     Scenario {
         name: "q_60",
@@ -31,7 +35,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         make: || Box::new(StaleCopy(LateRows::new(1))),
     },
     Scenario { name: "q_63", says: "searches for changes name deleted resources too, in entries without a resource", make: || Box::new(DeletedEntries) },
-    Scenario { name: "q_65", says: "a group names each patient three times, written differently, and searches give each patient twice", make: || Box::new(TwiceListed) },
+    Scenario {
+        name: "q_65",
+        says: "a group names each patient three times, written differently, and searches give each patient twice",
+        make: || Box::new(TwiceListed),
+    },
 ];
 
 fn is_type(resource: &Value, name: &str) -> bool {
@@ -195,11 +203,17 @@ struct DeletedEntries;
 
 impl Quirk for DeletedEntries {
     fn after(&self, sent: &Incoming, reply: &mut Reply, scene: &Scene) {
-        let Some(kind) = sent.kind().filter(|_| sent.endpoint() == Endpoint::Search && sent.parameter("_lastUpdated").is_some() && reply.is_searchset()) else { return };
+        let Some(kind) = sent
+            .kind()
+            .filter(|_| sent.endpoint() == Endpoint::Search && sent.parameter("_lastUpdated").is_some() && reply.is_searchset())
+        else {
+            return;
+        };
         let state = scene.hospital.read();
         let gone = state.chart.all(kind).filter(|version| version.content.is_none());
         let entry = |(number, id): (usize, &str)| {
-            let mut entry = json!({"fullUrl": format!("{}/{kind}/{id}", scene.base), "request": {"method": "DELETE", "url": format!("{kind}/{id}")}, "response": {"status": "410"}});
+            let mut entry =
+                json!({"fullUrl": format!("{}/{kind}/{id}", scene.base), "request": {"method": "DELETE", "url": format!("{kind}/{id}")}, "response": {"status": "410"}});
             if number.is_multiple_of(2) {
                 entry["resource"] = Value::Null;
             }
@@ -221,7 +235,11 @@ impl Quirk for TwiceListed {
         if reply.is_searchset() {
             reply.edit(|page| {
                 let Some(entries) = page.get_mut("entry").and_then(Value::as_array_mut) else { return };
-                let again: Vec<Value> = entries.iter().filter(|entry| entry.get("resource").is_some_and(|resource| is_type(resource, "Patient"))).cloned().collect();
+                let again: Vec<Value> = entries
+                    .iter()
+                    .filter(|entry| entry.get("resource").is_some_and(|resource| is_type(resource, "Patient")))
+                    .cloned()
+                    .collect();
                 entries.extend(again);
             });
         } else if sent.endpoint() == Endpoint::Read {

@@ -40,7 +40,10 @@ pub(super) static SCENARIOS: &[Scenario] = &[
 
 /// Whether a resource is one of some, by its id, so that a resource is always written alike.
 pub(super) fn is_marked(resource: &Value, one_in: u64) -> bool {
-    resource.get("id").and_then(Value::as_str).is_some_and(|id| id.bytes().map(u64::from).sum::<u64>().is_multiple_of(one_in))
+    resource
+        .get("id")
+        .and_then(Value::as_str)
+        .is_some_and(|id| id.bytes().map(u64::from).sum::<u64>().is_multiple_of(one_in))
 }
 
 fn is_observation(resource: &Value) -> bool {
@@ -217,7 +220,9 @@ impl Quirk for TellTale {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
         let turn = self.requests.fetch_add(1, Ordering::SeqCst);
         match request.endpoint() {
-            Endpoint::Search if request.kind() == Some("Procedure") => Some(Reply::json(StatusCode::UNPROCESSABLE_ENTITY, "application/fhir+json", outcome("error", FORGED, FORGED))),
+            Endpoint::Search if request.kind() == Some("Procedure") => {
+                Some(Reply::json(StatusCode::UNPROCESSABLE_ENTITY, "application/fhir+json", outcome("error", FORGED, FORGED)))
+            }
             Endpoint::Search | Endpoint::Status | Endpoint::File if turn % 5 == 4 => {
                 Some(Reply::json(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", FORGED).with(HeaderName::from_static("x-error"), CANARY))
             }
