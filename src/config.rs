@@ -417,6 +417,20 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_for_what_a_vendor_wants_to_know_and_never_for_access() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.toml");
+        let headers = "Epic-Client-ID = '4711'\nAuthorization = 'Basic abc'\n'two words' = 'x'\nX-Practice = \"a\\nb\"\n";
+        std::fs::write(&path, format!("[source]\n[source.headers]\n{headers}[source.search_parameters]\nah-practice = 'Organization/1'\n")).unwrap();
+        let (_, findings) = load_site(&path);
+        let report = crate::diagnostic::render_human(&findings, false);
+        for name in ["Authorization", "two words", "X-Practice"] {
+            assert!(report.contains(&format!("`{name}` is no header to set here")), "`{name}` is missing in\n{report}");
+        }
+        assert!(!report.contains("Epic-Client-ID` is") && !report.contains("ah-practice"), "{report}");
+    }
+
+    #[test]
     fn a_wrong_site_is_told_everything_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("site.toml");

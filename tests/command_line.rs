@@ -338,9 +338,13 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path().join(&name)).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }
+    let both = say(folder.path(), &["key", "public", "ES384.pem", "RS384.pem", "ES384.pem"]);
+    assert_eq!((both.code, both.json()["keys"].as_array().unwrap().len()), (0, 2), "two while one takes the place of the other, each once");
     std::fs::write(folder.path().join("bad.pem"), "no key").unwrap();
     for (arguments, code, part) in [
-        (&["key", "new", "ES384.pem"][..], 2, "a key is never overwritten"),
+        (&["key", "serve", "ES384.pem", "--listen", "0.0.0.0:0"][..], 2, "keys that anyone could replace on the way prove nothing"),
+        (&["key", "serve", "ES384.pem", "nowhere.pem"], 3, "cannot read `nowhere.pem`"),
+        (&["key", "new", "ES384.pem"], 2, "a key is never overwritten"),
         (&["key", "new", "no/where.pem"], 2, "cannot make `no/where.pem`"),
         (&["key", "public", "nowhere.pem"], 3, "cannot read `nowhere.pem`"),
         (&["key", "public", "bad.pem"], 3, "expected RSA (at least 2048 bits) or EC P-384"),
