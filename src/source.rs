@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod capability;
+mod filter;
 pub mod folder;
 pub mod intake;
 pub mod ledger;
@@ -55,6 +56,13 @@ pub struct Options {
     pub scopes: Vec<String>,
     /// Id of the Group whose patients are taken; empty: every patient.
     pub group: String,
+    /// What a type needs in a search on this server; each entry is a search of its own: `Observation` and
+    /// `category=laboratory`.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// Origins by which the server calls itself in links, behind its proxy.
+    pub internal_origins: Vec<String>,
+    /// Types whose resources get a new id with every request; their content tells them apart.
+    pub unstable_ids: BTreeSet<String>,
     /// Resources asked for on a page.
     pub page_size: u32,
     /// Requests under way at once.
@@ -81,8 +89,6 @@ pub struct Tuning {
     pub patients_per_query: usize,
     /// Headers for the EHR only (client id or practice id, at some vendors).
     pub headers: BTreeMap<String, String>,
-    /// Parameters a type needs on this server; each entry is a query of its own (`Observation`: `category=laboratory`).
-    pub parameters: BTreeMap<String, Vec<String>>,
     /// Further root certificates, PEM text.
     pub root_certificates: Vec<String>,
     /// Ceiling of the first wait between attempts, in milliseconds.
@@ -100,7 +106,6 @@ impl Default for Tuning {
             full_every_days: 7,
             patients_per_query: 25,
             headers: BTreeMap::new(),
-            parameters: BTreeMap::new(),
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
             retry_attempts: 10,
@@ -119,6 +124,9 @@ impl Default for Options {
             token_url: String::new(),
             scopes: Vec::new(),
             group: String::new(),
+            parameters: BTreeMap::new(),
+            internal_origins: Vec::new(),
+            unstable_ids: BTreeSet::new(),
             page_size: 200,
             requests_at_once: 4,
             snapshot_key_file: String::new(),
