@@ -69,7 +69,8 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// Named servers: the quirks that each is known for.
-pub const SERVERS: &[(&str, &[&str])] = &[("epic", &["q_02", "q_71"]), ("oracle", &["q_02"]), ("athena", &["q_17"]), ("hapi", &["q_27"]), ("strict", &[])];
+pub const SERVERS: &[(&str, &[&str])] =
+    &[("epic", &["q_02", "q_12", "q_13", "q_71"]), ("oracle", &["q_02", "q_15", "q_16"]), ("athena", &["q_17"]), ("hapi", &["q_25", "q_30"]), ("strict", &[])];
 
 impl Scenario {
     /// Every scenario, by section.

@@ -83,6 +83,8 @@ pub(super) struct Habits {
 struct TypeHabits {
     /// Types that are searched by category only.
     by_category: BTreeSet<String>,
+    /// Queries of which parameters are ignored; it is said once.
+    ignoring: BTreeSet<String>,
     /// Types that can perhaps be read, but not searched.
     unsearchable: BTreeSet<String>,
     /// Types that are refused whoever's they are, and how.

@@ -190,6 +190,16 @@ async fn r_15_where_a_server_gives_no_versions_the_content_is_the_version() {
 }
 
 #[tokio::test]
+async fn r_16_deletions_need_no_resource_as_in_a_history_which_is_not_asked_for() {
+    let bench = Bench::new(&["r_16"]).await;
+    bench.pull(Mode::Search).await.is_the_truth();
+    let pulled = bench.pull(Mode::Search).await;
+    assert!(!pulled.outcome.full && pulled.outcome.complete && pulled.held.is_empty(), "{:?}", pulled.outcome);
+    assert_eq!((pulled.outcome.removed, pulled.differences.len(), pulled.count("_history")), (1, 1, 0));
+    assert_eq!((pulled.differences[0].resource_type.as_str(), pulled.differences[0].what), ("Condition", What::Missing));
+}
+
+#[tokio::test]
 async fn r_17_references_are_understood_in_all_their_spellings() {
     let (plain, bench) = (Bench::new(&[]).await, Bench::new(&["r_17"]).await);
     plain.pull(Mode::Search).await.is_the_truth();

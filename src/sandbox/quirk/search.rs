@@ -1,6 +1,7 @@
 //! Quirks of search beside its paging: required parameters, filters, what stands in the answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -30,6 +31,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "r_15",
         says: "Observations have no version, Encounters one that is no number, Conditions no `meta` at all",
         make: || Box::new(Unversioned),
+    },
+    Scenario {
+        name: "r_16",
+        says: "searches for changes name the first Condition that was ever read, and one that never was, as deleted, as a history does: without a resource",
+        make: || Box::new(HistoryEntries::default()),
     },
     Scenario {
         name: "r_17",
@@ -157,6 +163,29 @@ impl Quirk for Unversioned {
                 _ => {}
             }
         })
+    }
+}
+
+///
+#[derive(Default)]
+struct HistoryEntries {
+    first: Mutex<Option<String>>,
+}
+
+impl Quirk for HistoryEntries {
+    fn after(&self, sent: &Incoming, reply: &mut Reply, scene: &Scene) {
+        if sent.kind() != Some("Condition") || sent.endpoint() != Endpoint::Search {
+            return;
+        }
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |id: &str| json!({"fullUrl": format!("{}/Condition/{id}", scene.base), "request": {"method": "DELETE", "url": format!("Condition/{id}")}});
+        edit_entries(reply, |entries| {
+            let own = entries.first().and_then(|entry| entry.pointer("/resource/id")?.as_str()).map(str::to_owned);
+            match (sent.parameter("_lastUpdated"), &*first) {
+                (Some(_), Some(id)) => entries.extend([gone(id), gone("never-was")]),
+                _ => *first = own,
+            }
+        });
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Bundle {
     resource_type: String,
     total: Option<serde_json::Value>,
     #[serde(default)]
-    link: Option<Vec<Link>>,
+    link: Option<Vec<Option<Link>>>,
     #[serde(default)]
     entry: Option<Vec<Option<Entry>>>,
 }
@@ -33,6 +33,23 @@ struct Entry {
     full_url: Option<String>,
     resource: Option<Box<RawValue>>,
     search: Option<Mode>,
+    request: Option<Change>,
+}
+
+/// What an entry says was done to a resource.
+#[derive(Deserialize)]
+struct Change {
+    method: Option<String>,
+    url: Option<String>,
+}
+
+impl Entry {
+    /// Type and id of a resource that the entry says is deleted.
+    fn deleted(&self) -> Option<(&str, &str)> {
+        let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
+        let (resource_type, id) = reference_target(change.url.as_deref()?)?;
+        Some((resource_type?, id))
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,6 +88,8 @@ pub(super) enum Item<'a> {
     Include(&'a str, String),
     /// What the server has to say.
     Outcome(&'a str),
+    /// Type and id of what is gone; a history has no resource then.
+    Deleted(&'a str, &'a str),
     /// Nothing.
     Empty,
 }
@@ -88,7 +107,7 @@ impl Bundle {
 
     /// The address of a link.
     pub fn link(&self, relation: &str) -> Option<&str> {
-        let link = self.link.iter().flatten().find(|link| link.relation.as_deref() == Some(relation));
+        let link = self.link.iter().flatten().flatten().find(|link| link.relation.as_deref() == Some(relation));
         link.and_then(|link| link.url.as_deref()).filter(|address| !address.is_empty())
     }
 
@@ -96,7 +115,10 @@ impl Bundle {
     pub fn items<'a>(&'a self, searched: &'a str) -> impl Iterator<Item = Item<'a>> {
         self.entry.iter().flatten().map(move |entry| {
             let json = entry.as_ref().and_then(|entry| entry.resource.as_ref()).map(|json| json.get());
-            let Some(json) = json.filter(|json| *json != "null") else { return Item::Empty };
+            let Some(json) = json.filter(|json| *json != "null") else {
+                let deleted = entry.as_ref().and_then(Entry::deleted);
+                return deleted.map_or(Item::Empty, |(resource_type, id)| Item::Deleted(resource_type, id));
+            };
             let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
             let named = Head::of(json).text(|head| &head.resource_type).unwrap_or_default();
             match (mode, named.as_str()) {

@@ -8,7 +8,7 @@ use super::{Refusal, Task};
 use crate::http::{HttpError, Origin, Response};
 use crate::source::SourceError;
 use crate::source::filter::Filter;
-use crate::source::intake::Reason;
+use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::Unit;
 use crate::source::pull::{Pull, Receiving, Taken};
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ const PASSES_MAX: u32 = 4;
 /// Resources of one reading that are remembered to notice repeated ones: about 20 MB.
 const REMEMBERED_MAX: usize = 1_000_000;
 /// A result of exactly so many, or a multiple, may have been cut: the server is asked how many there are.
-const ROUND: u64 = 100;
+const ROUND: u64 = 50;
 /// The same, so likely cut that it is read in parts when the server does not say how many there are.
 const VERY_ROUND: u64 = 1_000;
 /// Reasons of parts that are shown.
@@ -266,7 +266,7 @@ impl<'a> Reading<'a> {
         let sent = parameters(self.task, part);
         walk.total = bundle.total();
         walk.ignored = bundle.ignored(&answer.url, sent.iter().map(|(name, _)| name.as_str()));
-        if !walk.ignored.is_empty() {
+        if !walk.ignored.is_empty() && self.pull.habits.types(|types| types.ignoring.insert(self.task.query.name.clone())) {
             tracing::warn!(query = %self.task.query.name, ignored = ?walk.ignored, "the server ignored parameters; applied here where that is possible");
         }
         let unit = &mut self.receiving.unit;
@@ -358,6 +358,7 @@ impl<'a> Reading<'a> {
                     self.receiving.unit.received += 1;
                     self.receiving.refuse(Reason::NoResource, None, b"", 0, self.entries)?;
                 }
+                Item::Deleted(resource_type, id) => self.receiving.take_removal(&tombstone(resource_type, id))?,
                 Item::Outcome(json) => {
                     walk.shifted |= page::has_shifted(json);
                     walk.complaint = walk.complaint.take().or_else(|| page::worst_issue(json));
