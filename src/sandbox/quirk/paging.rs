@@ -41,7 +41,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario { name: "q_27", says: "each further page comes empty first, with a link to the same page with its entries", make: || Box::new(EmptyPages) },
     Scenario {
         name: "q_28",
-        says: "links to further pages are forgotten: for Encounter once (500), for Patient twice (410), for Observation always (404)",
+        says: "links to further pages are forgotten: for Encounter once (500), for Condition once (400), for Patient twice (410), for Observation always (404)",
         make: || Box::new(Forgetful::default()),
     },
     Scenario { name: "q_29", says: "a link is bound to the page size that the search began with, and names it", make: || Box::new(BoundToSize) },
@@ -455,6 +455,7 @@ impl Quirk for Forgetful {
         }
         let (times, status) = match kind.as_str() {
             "Encounter" => (1, StatusCode::INTERNAL_SERVER_ERROR),
+            "Condition" => (1, StatusCode::BAD_REQUEST),
             "Patient" => (2, StatusCode::GONE),
             "Observation" => (u32::MAX, StatusCode::NOT_FOUND),
             _ => (0, StatusCode::OK),

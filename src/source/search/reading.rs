@@ -10,7 +10,7 @@ use crate::source::SourceError;
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::Unit;
-use crate::source::pull::{Pull, Receiving, Taken};
+use crate::source::pull::{Pull, Receiving};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ const PASSES_MAX: u32 = 4;
 const REMEMBERED_MAX: usize = 1_000_000;
 /// A result of exactly so many, or a multiple, may have been cut: the server is asked how many there are.
 const ROUND: u64 = 50;
-/// The same, so likely cut that it is read in parts when the server does not say how many there are.
+/// The same, so likely cut that it is not believed when the server does not say how many there are and parts cannot be read.
 const VERY_ROUND: u64 = 1_000;
 /// Reasons of parts that are shown.
 const REASONS_MAX: usize = 5;
@@ -51,6 +51,8 @@ enum Trouble {
     Short(String),
     /// Smaller parts may do.
     Divide(String),
+    /// So many came that they may have been cut, and the server does not say: parts will show.
+    Doubt(u64),
     /// The pages changed while they were read: two readings must agree.
     Shifted(String),
     /// The server does not search so.
@@ -87,15 +89,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn note(&mut self, taken: &Taken) {
-        let key = crate::store::sha256_hex(format!("{}/{}", taken.resource_type, taken.id).as_bytes());
+    fn note(&mut self, resource_type: &str, id: &str, hash: &[u8; 32]) {
+        let key = crate::store::sha256_hex(format!("{resource_type}/{id}").as_bytes());
         let key = u64::from_str_radix(key.get(..16).unwrap_or_default(), 16).unwrap_or_default();
         if self.seen.len() < REMEMBERED_MAX && !self.seen.insert(key) {
             self.repeated += 1;
             return;
         }
         self.distinct += 1;
-        let content = taken.hash.iter().take(8).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+        let content = hash.iter().take(8).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
         self.digest ^= key.rotate_left(17) ^ content;
     }
 }
@@ -106,8 +108,7 @@ struct Walk {
     addresses: BTreeSet<String>,
     contents: BTreeSet<String>,
     tally: Tally,
-    /// Matches, copies included: in all, on the present page, and the most on any.
-    matches: u64,
+    /// Matches, copies included: on the present page, and the most on any.
     on_page: u64,
     most: u64,
     total: Option<u64>,
@@ -145,6 +146,8 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Again(_)) => restarts += 1,
             Err(Trouble::Divide(reason)) if whole.halves(None, pull.clock.now()).is_none() => return reading.finish(Some(reason), None),
             Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, &reason, false).await,
+            Err(Trouble::Doubt(came)) if whole.halves(None, pull.clock.now()).is_none() => return reading.finish(cut_at(came), None),
+            Err(Trouble::Doubt(came)) => return in_parts(reading, &whole, &format!("exactly {came} came, and the server does not say how many there are"), false).await,
             Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, &reason, true).await,
         }
         tokio::time::sleep(pull.source.wait(restarts.max(1))).await;
@@ -246,7 +249,8 @@ impl<'a> Reading<'a> {
                 (Trouble::Fatal(error), _) => return Err(error),
                 // Two readings of everything decide.
                 (Trouble::Shifted(_), None) => {}
-                (Trouble::Again(_) | Trouble::Divide(_) | Trouble::Shifted(_), Some([older, newer])) => waiting.extend([(newer, false), (older, false)]),
+                (Trouble::Doubt(came), None) => reasons.extend(cut_at(came)),
+                (Trouble::Again(_) | Trouble::Divide(_) | Trouble::Doubt(_) | Trouble::Shifted(_), Some([older, newer])) => waiting.extend([(newer, false), (older, false)]),
                 (Trouble::Gap(_), _) if !self.patient => waiting.push((part, true)),
                 (Trouble::Refused(Refusal { reason, .. }) | Trouble::Gap(reason) | Trouble::Short(reason) | Trouble::Again(reason) | Trouble::Divide(reason), _) => {
                     let shown = part.to_string();
@@ -355,6 +359,7 @@ impl<'a> Reading<'a> {
             match item {
                 Item::Empty => {
                     walk.on_page += 1;
+                    [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);
                     self.receiving.unit.received += 1;
                     self.receiving.refuse(Reason::NoResource, None, b"", 0, self.entries)?;
                 }
@@ -374,7 +379,6 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        walk.matches += walk.on_page;
         walk.most = walk.most.max(walk.on_page);
         if content.is_empty() || walk.contents.insert(crate::store::sha256_hex(&content)) {
             return Ok(());
@@ -386,16 +390,19 @@ impl<'a> Reading<'a> {
 
     /// Takes a match, unless it is not what was asked for. Gives its hash.
     fn take_match(&mut self, json: &str, part: &Part, walk: &mut Walk, aliases: &BTreeMap<String, String>) -> Result<Option<[u8; 32]>, Trouble> {
-        if !self.filter.keeps(json.as_bytes(), &walk.ignored) {
-            return Ok(None);
-        }
         let asked = part.patients.as_ref().filter(|_| self.task.is_by_id());
-        if asked.is_some_and(|ids| page::id_of(json).is_some_and(|id| !ids.contains(&id))) {
+        let is_other = asked.is_some_and(|ids| page::id_of(json).is_some_and(|id| !ids.contains(&id)));
+        if is_other || !self.filter.keeps(json.as_bytes(), &walk.ignored) {
+            let id = page::id_of(json).unwrap_or_default();
+            [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.note(&self.task.query.resource_type, &id, &[0; 32]));
             return Ok(None);
         }
-        let Some(taken) = self.receiving.take_of(json.as_bytes(), self.entries, aliases)? else { return Ok(None) };
-        walk.tally.note(&taken);
-        self.all.note(&taken);
+        let Some(taken) = self.receiving.take_of(json.as_bytes(), self.entries, aliases)? else {
+            // What is refused may have no name by which it could be known again.
+            [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);
+            return Ok(None);
+        };
+        [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.note(&taken.resource_type, &taken.id, &taken.hash));
         if let Some(updated) = taken.updated.and_then(|at| Timestamp::from_microsecond(at).ok()) {
             let (first, last) = self.times.unwrap_or((updated, updated));
             self.times = Some((first.min(updated), last.max(updated)));
@@ -415,7 +422,7 @@ impl<'a> Reading<'a> {
         if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
             return Err(Trouble::Shifted(format!("the server's pages repeat {} entries", walk.tally.repeated)));
         }
-        let came = walk.matches.saturating_sub(walk.tally.repeated);
+        let came = walk.tally.distinct;
         let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
         let looks_cut = came > 0 && (ends_full || came.is_multiple_of(ROUND));
         match walk.total {
@@ -423,24 +430,24 @@ impl<'a> Reading<'a> {
             Some(total) if came < total => Err(Trouble::Short(format!("the server announced {total} and sent {came}"))),
             None if looks_cut => match self.count(part).await? {
                 Some(total) if came < total => Err(Trouble::Divide(format!("the server has {total} and sent {came}"))),
-                None if came.is_multiple_of(VERY_ROUND) => {
-                    Err(Trouble::Divide(format!("exactly {came} came, as when a server cuts a result, and it does not say how many there are")))
-                }
+                None => Err(Trouble::Doubt(came)),
                 _ => Ok(()),
             },
             _ => Ok(()),
         }
     }
 
-    /// How many match, by a request that asks for nothing else.
+    /// How many match, by a request that asks for nothing else; `None` if the server does not say.
     async fn count(&self, part: &Part) -> Result<Option<u64>, Trouble> {
         let mut parameters = parameters(self.task, part);
         parameters.push(("_summary".to_owned(), "count".to_owned()));
         let by_post = part.patients.is_some() && !self.pull.habits.no_post.load(Ordering::Relaxed);
-        let answer = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?
-            .send(self.pull, false, self.patient)
-            .await?;
-        Ok(Bundle::read(&answer.body).filter(|_| answer.is_success()).and_then(|bundle| bundle.total()))
+        let ask = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?;
+        match ask.send(self.pull, false, false).await.map_err(Trouble::from) {
+            Ok(answer) => Ok(Bundle::read(&answer.body).filter(|_| answer.is_success()).and_then(|bundle| bundle.total())),
+            Err(Trouble::Fatal(error)) => Err(Trouble::Fatal(error)),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -456,6 +463,12 @@ fn refused(answer: &Response) -> Trouble {
         }
         _ => Trouble::Gap(reason),
     }
+}
+
+/// The reason of a gap where a very round number came that nothing explains.
+fn cut_at(came: u64) -> Option<String> {
+    came.is_multiple_of(VERY_ROUND)
+        .then(|| format!("exactly {came} came, as when a server cuts a result; it does not say how many there are, and cannot be asked in parts"))
 }
 
 fn answered(answer: &Response) -> String {
