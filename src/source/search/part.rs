@@ -61,9 +61,9 @@ impl fmt::Display for Part {
     }
 }
 
-/// An instant as every server reads it: whole seconds in UTC, with no `+` that an address would turn into a space.
+/// An instant as every server reads it: whole milliseconds in UTC, with no `+` that an address would turn into a space.
 pub(super) fn instant(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
         let one = part(Some(&["a"]), None, None);
         assert_eq!(
             shown(&one, Some((at("2025-01-01T00:00:00Z"), at("2025-01-01T00:00:09Z")))),
-            Some(["1 patient, changed before 2025-01-01T00:00:05Z".to_owned(), "1 patient, changed since 2025-01-01T00:00:05Z".to_owned()])
+            Some(["1 patient, changed before 2025-01-01T00:00:05.000Z".to_owned(), "1 patient, changed since 2025-01-01T00:00:05.000Z".to_owned()])
         );
         assert_eq!(shown(&Part { by_time: false, ..one }, None), None);
     }
@@ -104,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn r_12_times_in_searches_are_whole_seconds_in_utc() {
+    fn r_12_times_in_searches_are_whole_milliseconds_in_utc() {
         for (time, expected) in [
-            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
-            ("2026-01-02T03:04:05.999999999Z", "2026-01-02T03:04:05Z"),
-            ("2026-01-02T03:04:05.120+05:30", "2026-01-01T21:34:05Z"),
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"),
+            ("2026-01-02T03:04:05.999999999Z", "2026-01-02T03:04:05.999Z"),
+            ("2026-01-02T03:04:05.120+05:30", "2026-01-01T21:34:05.120Z"),
         ] {
             assert_eq!(instant(at(time)), expected);
         }
