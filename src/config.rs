@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::diagnostic::{Diagnostic, SourceFile, nearest};
 
 pub mod layers;
 pub mod measures;
@@ -266,6 +266,12 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
             check.error(key, format!("`{key}` is {number}"), &format!("between 1 and {most}"));
         }
     }
+    check.resource_types(&[("source.parameters", source.parameters.keys().collect()), ("source.unstable_ids", source.unstable_ids.iter().collect())]);
+    for written in &source.internal_origins {
+        if url::Url::parse(written).ok().and_then(|url| crate::http::Origin::of(&url)).is_none() {
+            check.error("source.internal_origins", format!("`{written}` is no origin"), "scheme, host and port: `http://fhir-internal:8080`");
+        }
+    }
     check.exists("mapping.file", &mapping.file);
     if measures.folders.is_empty() {
         check.error("measures.folders", "no measure is named".to_owned(), "name at least one measure folder");
@@ -347,6 +353,18 @@ impl Checker<'_> {
         let path = self.loaded_base.join(written);
         if !written.is_empty() && !path.exists() {
             self.error(key, format!("`{written}` does not exist"), &format!("looked for {}; paths are relative to the configuration file", path.display()));
+        }
+    }
+
+    /// Names of FHIR's resource types.
+    fn resource_types(&mut self, keys: &[(&str, Vec<&String>)]) {
+        let models = crate::cql::model::Models::default();
+        let known: Vec<&str> = models.fhir().retrievable_names().collect();
+        for (key, written) in keys.iter().flat_map(|(key, names)| names.iter().map(move |name| (key, name))) {
+            if !known.contains(&written.as_str()) {
+                let help = nearest(written, known.iter().copied()).map_or_else(|| "a type's name, for example `Observation`".to_owned(), |name| format!("did you mean `{name}`?"));
+                self.error(key, format!("`{written}` is no resource type of FHIR R4"), &help);
+            }
         }
     }
 
@@ -436,7 +454,8 @@ mod tests {
         let path = folder.path().join("site.toml");
         std::fs::write(
             &path,
-            "[site]\ntime_zone = 'Europe/Pari'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
+            "[site]\ntime_zone = 'Europe/Pari'\n[source]\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\n\
+             [source.parameters]\nObservations = ['category=laboratory']\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
         )
         .unwrap();
         let (loaded, findings) = load_site(&path);
@@ -447,6 +466,9 @@ mod tests {
             "`source.url` is required",
             "no time zone is named `Europe/Pari`",
             "`nowhere` does not exist",
+            "`fhir-internal` is no origin",
+            "`Devise` is no resource type of FHIR R4",
+            "did you mean `Observation`?",
             "`measures.months` is 0",
             "`nightly` is no cron expression",
             "plain HTTP to another host",

@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod capability;
+mod filter;
 pub mod folder;
 pub mod intake;
 pub mod ledger;
@@ -61,6 +62,13 @@ pub struct Options {
     pub overlap_minutes: u32,
     /// Id of the Group whose patients are taken; empty: every patient.
     pub group: String,
+    /// What a type needs in a search on this server; each entry is a search of its own: `Observation` and
+    /// `category=laboratory`.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// Origins by which the server calls itself in links, behind its proxy.
+    pub internal_origins: Vec<String>,
+    /// Types whose resources get a new id with every request; their content tells them apart.
+    pub unstable_ids: BTreeSet<String>,
     /// Resources asked for on a page.
     pub page_size: u32,
     /// Requests under way at once.
@@ -83,8 +91,6 @@ pub struct Tuning {
     pub full_every_days: u32,
     /// Patients in one query, where queries go by patient.
     pub patients_per_query: usize,
-    /// Parameters a type needs on this server; each entry is a query of its own (`Observation`: `category=laboratory`).
-    pub parameters: BTreeMap<String, Vec<String>>,
     /// Further root certificates, PEM text.
     pub root_certificates: Vec<String>,
     /// Ceiling of the first wait between attempts, in milliseconds.
@@ -102,7 +108,6 @@ impl Default for Tuning {
         Tuning {
             full_every_days: 7,
             patients_per_query: 25,
-            parameters: BTreeMap::new(),
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
             retry_attempts: 10,
@@ -125,6 +130,9 @@ impl Default for Options {
             search_parameters: BTreeMap::new(),
             overlap_minutes: 10,
             group: String::new(),
+            parameters: BTreeMap::new(),
+            internal_origins: Vec::new(),
+            unstable_ids: BTreeSet::new(),
             page_size: 200,
             requests_at_once: 4,
             snapshot_key_file: String::new(),

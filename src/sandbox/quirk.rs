@@ -1,12 +1,13 @@
 //! Quirks: what real servers do differently from what the specifications say, each a named scenario.
 //!
 //! A quirk stands before the honest server, after it, or changes how resources are written; the honest server knows of
-//! none. Each scenario stands in the file of its section: `access`, `search`, `export`, `change`, `content`.
+//! none. Each scenario stands in the file of its section: `access`, `search`, `paging`, `export`, `change`, `content`.
 
 mod access;
 mod change;
 mod content;
 mod export;
+mod paging;
 mod search;
 
 use jiff::SignedDuration;
@@ -36,6 +37,11 @@ pub(super) trait Quirk: Send + Sync {
     fn skew(&self) -> SignedDuration {
         SignedDuration::ZERO
     }
+
+    /// Whether it makes the pages of a search itself: the honest server gives it the whole result.
+    fn pages(&self) -> bool {
+        false
+    }
 }
 
 /// Where the server stands.
@@ -52,7 +58,7 @@ pub(super) struct Scene {
 
 /// A quirk by its name.
 pub struct Scenario {
-    /// Its row in the catalogue, `q_17`.
+    /// Its row in the catalogue, `q_17`, or in the list of obligations, `r_05`.
     pub name: &'static str,
     /// What the server does.
     pub says: &'static str,
@@ -66,12 +72,15 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// Named servers: the quirks that each is known for.
-pub const SERVERS: &[(&str, &[&str])] = &[("epic", &["q_02", "q_71"]), ("oracle", &["q_02"]), ("athena", &["q_17"]), ("hapi", &["q_27"]), ("strict", &[])];
+pub const SERVERS: &[(&str, &[&str])] =
+    &[("epic", &["q_02", "q_12", "q_13", "q_71"]), ("oracle", &["q_02", "q_15", "q_16"]), ("athena", &["q_17"]), ("hapi", &["q_25", "q_30"]), ("strict", &[])];
 
 impl Scenario {
     /// Every scenario, by section.
     pub fn all() -> impl Iterator<Item = &'static Scenario> {
-        [access::SCENARIOS, search::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS].into_iter().flatten()
+        [access::SCENARIOS, search::SCENARIOS, paging::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS]
+            .into_iter()
+            .flatten()
     }
 
     /// The scenario of a name.
@@ -120,6 +129,11 @@ impl Quirks {
         resource.to_string()
     }
 
+    /// Whether one of them makes the pages of searches.
+    pub(super) fn page_themselves(&self) -> bool {
+        self.all.iter().any(|quirk| quirk.pages())
+    }
+
     fn write(&self, resource: &mut Value) {
         self.all.iter().filter_map(|quirk| quirk.writing()).for_each(|write| write(resource));
     }
@@ -138,7 +152,14 @@ mod tests {
     fn scenarios_are_found_by_name_and_servers_name_only_such() {
         for scenario in Scenario::all() {
             assert!(std::ptr::eq(Scenario::named(scenario.name).unwrap(), scenario), "{scenario:?} is named twice");
-            assert!(scenario.name.strip_prefix("q_").is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()), "{scenario:?}");
+            assert!(
+                scenario
+                    .name
+                    .strip_prefix(['q', 'r'])
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    .is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()),
+                "{scenario:?}"
+            );
             assert!(!scenario.says.is_empty() && !scenario.says.ends_with('.'), "{scenario:?}");
         }
         for (server, quirks) in SERVERS {

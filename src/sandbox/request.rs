@@ -69,12 +69,24 @@ impl Incoming {
         within(self.query.as_deref().unwrap_or("").as_bytes()).or_else(|| within(&self.body))
     }
 
-    /// Takes a parameter out of the query and gives its value; the others stay as they were written.
+    /// Takes a parameter out of the query, or out of a search's body, and gives its value; the others stay as they were
+    /// written.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let value = self.parameter(name)?;
         let is_other = |part: &&str| form(part.as_bytes()).first().is_none_or(|(own, _)| own != name);
-        self.query = self.query.take().map(|query| query.split('&').filter(is_other).collect::<Vec<_>>().join("&"));
+        let without = |text: &str| text.split('&').filter(is_other).collect::<Vec<_>>().join("&");
+        self.query = self.query.take().map(|query| without(&query));
+        self.body = without(&String::from_utf8_lossy(&self.body)).into_bytes();
         Some(value)
+    }
+
+    /// The same search by GET: what stands in its body goes into its address.
+    pub(super) fn by_get(&self) -> Incoming {
+        let mut request = Incoming { method: Method::GET, body: Vec::new(), ..self.clone() };
+        request.path = self.path.trim_end_matches("/_search").to_owned();
+        let parts = [self.query.clone().unwrap_or_default(), String::from_utf8_lossy(&self.body).into_owned()];
+        request.query = Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&"));
+        request
     }
 
     /// Adds a parameter to the query.

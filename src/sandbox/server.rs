@@ -476,7 +476,7 @@ impl Server {
             (None, None) => state.chart.all(search.kind).filter(|one| query.matches(one)).cloned().collect(),
         };
         drop(state);
-        let page = query.count.unwrap_or(self.options.page_default).min(self.options.page_max);
+        let page = if self.quirks.page_themselves() { u32::MAX } else { query.count.unwrap_or(self.options.page_default).min(self.options.page_max) };
         let results = Arc::new(Results {
             client: grant.client.clone(),
             kind: search.kind,

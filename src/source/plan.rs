@@ -165,7 +165,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, cap
     if let Some(codes) = codes.filter(|_| capability.declares(name, "code") == Some(true)) {
         parameters.push(("code".to_owned(), codes.into_iter().collect::<Vec<_>>().join(",")));
     }
-    let variants = options.tuning.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
+    let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
     for (number, variant) in variants.iter().enumerate() {
         let mut parameters = parameters.clone();
         parameters.extend(url::form_urlencoded::parse(variant.as_bytes()).into_owned());

@@ -1,6 +1,6 @@
 //! A pull from beginning to end: opened or resumed, units fetched, segments prepared, everything entered at once.
 
-use super::intake::{Reason, judge};
+use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, bulk, search};
 use crate::http::Clock;
@@ -36,6 +36,8 @@ pub(super) struct Pull<'a> {
     pub done: BTreeSet<String>,
     /// The patients of the Group, where it was read.
     pub members: Option<BTreeSet<String>>,
+    /// What was learnt of the server's search.
+    pub habits: search::Habits,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -56,6 +58,7 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
         since: if opened.full { None } else { cursor },
         done: ledger::done(store, opened.id)?,
         members: None,
+        habits: search::Habits::default(),
     };
     bulk::release_finished(&pull).await?;
     if plan.export.is_some() {
@@ -223,6 +226,15 @@ pub(super) struct Receiving<'a> {
     instant: (Option<i64>, u64),
 }
 
+/// A resource that was taken.
+pub(super) struct Taken {
+    pub resource_type: String,
+    pub id: String,
+    pub hash: [u8; 32],
+    /// `meta.lastUpdated`, in microseconds since 1970.
+    pub updated: Option<i64>,
+}
+
 impl Pull<'_> {
     /// Starts (or starts again) to receive a unit.
     pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
@@ -241,27 +253,36 @@ impl Pull<'_> {
 }
 
 impl Receiving<'_> {
-    /// Takes one resource as received. Gives its content hash, or `None` when it was refused.
-    pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<[u8; 32]>, SourceError> {
+    /// Takes one resource as received, unless it is refused.
+    pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<Taken>, SourceError> {
+        self.take_of(json, entry, &BTreeMap::new())
+    }
+
+    /// The same, where the page it came on calls patients by aliases.
+    pub fn take_of(&mut self, json: &[u8], entry: u64, aliases: &BTreeMap<String, String>) -> Result<Option<Taken>, SourceError> {
         self.unit.received += 1;
-        match judge(json, &self.pull.plan.types) {
-            Ok(incoming) => {
-                let outside = self
-                    .only_patients
-                    .is_some_and(|patients| !incoming.header.patient.is_empty() && !patients.contains(&incoming.header.patient));
-                let hash = incoming.header.hash;
-                if !outside {
-                    self.unit.undated += u64::from(incoming.header.updated.is_none());
-                    self.note_instant(&incoming);
-                    self.stage.push(&incoming)?;
-                }
-                Ok(Some(hash))
-            }
+        let mut incoming = match judge(json, &self.pull.plan.types) {
+            Ok(incoming) => incoming,
             Err((reason, resource_type)) => {
                 self.refuse(reason, resource_type, json, json.len() as u64, entry)?;
-                Ok(None)
+                return Ok(None);
             }
+        };
+        if let Some(patient) = aliases.get(&incoming.header.patient) {
+            patient.clone_into(&mut incoming.header.patient);
         }
+        if self.pull.source.options.unstable_ids.contains(&incoming.header.resource_type) {
+            by_content(&mut incoming);
+        }
+        let header = &incoming.header;
+        let outside = self.only_patients.is_some_and(|patients| !header.patient.is_empty() && !patients.contains(&header.patient));
+        let taken = Taken { resource_type: header.resource_type.clone(), id: header.id.clone(), hash: header.hash, updated: header.updated };
+        if !outside {
+            self.unit.undated += u64::from(header.updated.is_none());
+            self.note_instant(&incoming);
+            self.stage.push(&incoming)?;
+        }
+        Ok(Some(taken))
     }
 
     fn note_instant(&mut self, incoming: &Incoming) {

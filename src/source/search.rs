@@ -1,117 +1,111 @@
-//! Search, page by page: the server's links are opaque, its totals doubted, its loops noticed.
+//! Search: which queries are sent for whom, and what is learnt of the server on the way.
+
+mod ask;
+mod page;
+mod part;
+mod reading;
+mod refer;
 
 use super::SourceError;
-use super::intake::{Reason, tombstone};
 use super::ledger::Unit;
 use super::plan::Query;
-use super::pull::{Pull, Receiving};
+use super::pull::Pull;
 use crate::fhir::compartment::{is_id, reference_target};
-use crate::http::{HttpError, Origin, Response};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::BTreeSet;
-use url::Url;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
-/// Pages of one query.
-const PAGES_MAX: usize = 100_000;
-/// Times a query is begun again when its paging breaks.
-const RESTARTS_MAX: u32 = 2;
+pub(super) use page::worst_issue;
+pub(super) use refer::hydrate;
+
 /// Patients taken from a Group.
 const MEMBERS_MAX: usize = 5_000_000;
-/// References followed to resources of no patient.
-const REFERENCES_MAX: usize = 1_000_000;
-/// Times that what came by reference is looked through for further references: a room is part of a ward, of a house, of a site.
-const ROUNDS_MAX: u32 = 8;
-/// Ids in one `_id` query: addresses must stay below 2 kB.
-const IDS_PER_QUERY: usize = 25;
 
-/// How a gap begins whose reason is that we may not read.
-const FORBIDDEN: &str = "the server answered 403";
-const FHIR_JSON: &str = "application/fhir+json";
-
-#[derive(Deserialize)]
-struct Bundle {
-    #[serde(rename = "resourceType")]
-    resource_type: String,
-    total: Option<serde_json::Value>,
-    #[serde(default)]
-    link: Option<Vec<Option<Link>>>,
-    #[serde(default)]
-    entry: Option<Vec<Option<Entry>>>,
-}
-
-#[derive(Deserialize)]
-struct Link {
-    relation: Option<String>,
-    url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    resource: Option<Box<RawValue>>,
-    search: Option<Mode>,
-    request: Option<Change>,
-}
-
-/// What an entry says was done to a resource.
-#[derive(Deserialize)]
-struct Change {
-    method: Option<String>,
-    url: Option<String>,
-}
-
-impl Entry {
-    /// Type and id of a resource that the entry says is deleted.
-    fn deleted(&self) -> Option<(&str, &str)> {
-        let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
-        let (resource_type, id) = reference_target(change.url.as_deref()?)?;
-        Some((resource_type?, id))
-    }
-}
-
-#[derive(Deserialize)]
-struct Mode {
-    mode: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct TypeOnly {
-    #[serde(rename = "resourceType")]
-    resource_type: Option<String>,
-}
-
-/// Why a query could not be read to its end.
-enum Broken {
-    /// The paging failed: begin again.
-    Restart(String),
-    /// It will not get better.
-    Gap(String),
-    Fatal(SourceError),
-}
-
-impl From<SourceError> for Broken {
-    fn from(error: SourceError) -> Broken {
-        Broken::Fatal(error)
-    }
-}
-
-impl From<HttpError> for Broken {
-    fn from(error: HttpError) -> Broken {
-        match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } => Broken::Fatal(error.into()),
-            other => Broken::Gap(other.to_string()),
-        }
-    }
-}
+/// Categories by which a type is asked for where the server does not search it without one: those of US Core and of
+/// FHIR's own code systems.
+const CATEGORIES: &[(&str, &[&str])] = &[
+    ("CarePlan", &["assess-plan"]),
+    ("Condition", &["problem-list-item", "encounter-diagnosis", "health-concern"]),
+    ("DiagnosticReport", &["LAB", "RAD", "LP29684-5", "LP29708-2", "LP7839-6"]),
+    ("DocumentReference", &["clinical-note"]),
+    ("Observation", &["laboratory", "vital-signs", "social-history", "survey", "exam", "imaging", "procedure", "therapy", "activity"]),
+];
 
 /// A unit to fetch.
+#[derive(Clone)]
 struct Task<'a> {
     query: &'a Query,
     name: String,
     patients: Option<Vec<String>>,
     since: bool,
+    /// The category asked for, where the server demands one.
+    category: Option<&'static str>,
+}
+
+impl Task<'_> {
+    fn unit(&self) -> Unit {
+        let query = self.category.map_or_else(|| self.query.name.clone(), |category| format!("{} of category {category}", self.query.name));
+        Unit { name: self.name.clone(), resource_type: self.query.resource_type.clone(), query, ..Unit::default() }
+    }
+
+    /// Whether it asks for resources by their ids.
+    fn is_by_id(&self) -> bool {
+        self.query.by_patient.as_deref() == Some("_id")
+    }
+
+    fn asks_for_category(&self) -> bool {
+        self.category.is_some() || self.query.parameters.iter().any(|(name, _)| name == "category")
+    }
+}
+
+/// Why the server does not search at all.
+#[derive(Clone, Debug)]
+struct Refusal {
+    status: u16,
+    reason: String,
+    /// It says that a parameter is missing.
+    needs_category: bool,
+}
+
+/// What a pull has learnt of its server.
+#[derive(Default)]
+pub(super) struct Habits {
+    /// Searches by POST do not work.
+    no_post: AtomicBool,
+    /// Strict handling is refused.
+    lenient: AtomicBool,
+    types: Mutex<TypeHabits>,
+}
+
+#[derive(Default)]
+struct TypeHabits {
+    /// Types that are searched by category only.
+    by_category: BTreeSet<String>,
+    /// Queries of which parameters are ignored; it is said once.
+    ignoring: BTreeSet<String>,
+    /// Types that can perhaps be read, but not searched.
+    unsearchable: BTreeSet<String>,
+    /// Types that are refused whoever's they are, and how.
+    refused: BTreeMap<String, String>,
+}
+
+impl Habits {
+    fn types<T>(&self, of: impl FnOnce(&mut TypeHabits) -> T) -> T {
+        of(&mut self.types.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_refusal(&self, resource_type: &str, refusal: &Refusal) {
+        self.types(|types| {
+            if matches!(refusal.status, 403 | 404 | 405 | 501) {
+                types.refused.insert(resource_type.to_owned(), refusal.reason.clone());
+            }
+            if refusal.status != 403 {
+                types.unsearchable.insert(resource_type.to_owned());
+            }
+        });
+    }
 }
 
 /// Runs the plan's queries.
@@ -129,14 +123,26 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     for query in &pull.plan.queries {
         tasks.extend(tasks_of(pull, query, members.as_ref(), &known));
     }
+    run_tasks(pull, "search", tasks, members.as_ref()).await
+}
+
+/// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
+async fn run_tasks(pull: &mut Pull<'_>, stage: &str, mut tasks: Vec<Task<'_>>, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     tasks.retain(|task| !pull.done.contains(&task.name));
-    pull.progress.stage("search", Some(tasks.len() as u64));
-    let shared: &Pull<'_> = pull;
-    let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-    let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, members.as_ref())).buffer_unordered(width);
-    while let Some(unit) = running.next().await {
-        shared.record(&unit?)?;
+    pull.progress.stage(stage, Some(tasks.len() as u64));
+    let mut fetched = Vec::new();
+    {
+        let shared: &Pull<'_> = pull;
+        let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
+        let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, members)).buffer_unordered(width);
+        while let Some(units) = running.next().await {
+            for unit in units? {
+                shared.record(&unit)?;
+                fetched.push(unit.name);
+            }
+        }
     }
+    pull.done.extend(fetched);
     Ok(())
 }
 
@@ -151,9 +157,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     };
     let absent: Vec<&String> = export.types.iter().filter(silent).collect();
     // Who answers with types that nobody asked for may have meant them in place of one that is absent.
-    let answers_otherwise = units
-        .iter()
-        .any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
+    let answers_otherwise = units.iter().any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
     let members = match pull.plan.group.as_str() {
         _ if absent.is_empty() => return Ok(()),
         "" => None,
@@ -171,9 +175,11 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         if pull.done.contains(&name) {
             continue;
         }
-        let mut unit = fetch(pull, Task { query: &query, name, patients: None, since: true }, members.as_ref()).await?;
+        let read = reading::read(pull, &Task { query: &query, name, patients: None, since: true, category: None }, members.as_ref()).await?;
+        let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
+        let mut unit = read.unit;
         match &unit.gap {
-            Some(reason) if answers_otherwise || reason.starts_with(FORBIDDEN) => {
+            Some(reason) if answers_otherwise || may_not => {
                 unit.gap = Some(format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it"));
                 pull.record(&unit)?;
             }
@@ -190,26 +196,30 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
 
 fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Vec<Task<'a>> {
     let (Some(members), Some(_)) = (members, &query.by_patient) else {
-        return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true }];
+        return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true, category: None }];
     };
     // A patient who is new here needs the whole history, whenever it was written.
     let (old, new): (Vec<String>, Vec<String>) = members.iter().cloned().partition(|id| known.contains(id));
     let mut tasks = Vec::new();
     for (patients, since) in [(old, true), (new, false)] {
         for chunk in patients.chunks(pull.source.options.tuning.patients_per_query.clamp(1, 200)) {
-            let digest = crate::store::sha256_hex(chunk.join(",").as_bytes());
-            let name = format!("query {} {}", query.name, digest.get(..16).unwrap_or_default());
-            tasks.push(Task { query, name, patients: Some(chunk.to_vec()), since });
+            tasks.push(Task { query, name: named("query", query, chunk), patients: Some(chunk.to_vec()), since, category: None });
         }
     }
     tasks
+}
+
+/// The name of a query for some ids.
+fn named(kind: &str, query: &Query, ids: &[String]) -> String {
+    let digest = crate::store::sha256_hex(ids.join(",").as_bytes());
+    format!("{kind} {} {}", query.name, digest.get(..16).unwrap_or_default())
 }
 
 async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
     }
-    let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
+    let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, ask::FHIR_JSON).await?;
     let body = answer.json::<serde_json::Value>().filter(|_| answer.is_success());
     let body = body.filter(|body| body.get("resourceType").and_then(|name| name.as_str()) == Some("Group"));
     let Some(body) = body else {
@@ -227,242 +237,53 @@ async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, So
         .collect())
 }
 
-fn first_address(pull: &Pull<'_>, task: &Task<'_>) -> Result<Url, SourceError> {
-    let mut address = below(&pull.source.base, &task.query.resource_type)?;
-    {
-        let mut pairs = address.query_pairs_mut();
-        for (name, value) in task.query.parameters.iter().chain(&pull.plan.everywhere) {
-            pairs.append_pair(name, value);
-        }
-        if let (Some(parameter), Some(patients)) = (&task.query.by_patient, &task.patients) {
-            pairs.append_pair(parameter, &patients.join(","));
-        }
-        if let (Some(since), true, true) = (pull.since, task.since, task.query.incremental) {
-            pairs.append_pair("_lastUpdated", &format!("ge{since}"));
-        }
-        pairs.append_pair("_count", &pull.source.options.page_size.max(1).to_string());
+/// Fetches a task as this server lets it be fetched: as it stands, by category, or resource by resource.
+async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Vec<Unit>, SourceError> {
+    let resource_type = &task.query.resource_type;
+    let (by_category, unsearchable, refused) = pull
+        .habits
+        .types(|types| (types.by_category.contains(resource_type), types.unsearchable.contains(resource_type), types.refused.get(resource_type).cloned()));
+    if by_category {
+        return fetch_by_category(pull, &task, members).await;
     }
-    Ok(address)
+    if unsearchable && task.is_by_id() {
+        return Ok(vec![refer::read_each(pull, &task, members).await?]);
+    }
+    if let Some(reason) = refused {
+        return Ok(vec![pull.receive(task.unit(), None)?.finish(Some(reason))?]);
+    }
+    let read = reading::read(pull, &task, members).await?;
+    let Some(refusal) = read.refused else { return Ok(vec![read.unit]) };
+    if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
+        pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
+        return fetch_by_category(pull, &task, members).await;
+    }
+    pull.habits.note_refusal(resource_type, &refusal);
+    if task.is_by_id() && refusal.status != 403 {
+        return Ok(vec![refer::read_each(pull, &task, members).await?]);
+    }
+    Ok(vec![read.unit])
 }
 
-async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Unit, SourceError> {
-    let address = first_address(pull, &task)?;
-    let unit = Unit { name: task.name.clone(), resource_type: task.query.resource_type.clone(), query: task.query.name.clone(), ..Unit::default() };
-    fetch_pages(pull, unit, address, members, task.query.resource_type == "Patient").await
+fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
+    CATEGORIES.iter().find(|(name, _)| *name == resource_type).map(|(_, categories)| *categories)
 }
 
-/// Reads a query to its end, beginning again when the paging breaks.
-async fn fetch_pages(pull: &Pull<'_>, unit: Unit, address: Url, members: Option<&BTreeSet<String>>, mode_patient: bool) -> Result<Unit, SourceError> {
-    let mut restarts = 0;
-    loop {
-        let mut receiving = pull.receive(unit.clone(), if mode_patient { None } else { members })?;
-        let reason = match pages(pull, &mut receiving, address.clone()).await {
-            Ok(()) => return receiving.finish(None),
-            Err(Broken::Fatal(error)) => return Err(error),
-            Err(Broken::Gap(reason)) => return receiving.finish(Some(reason)),
-            Err(Broken::Restart(reason)) => reason,
-        };
-        if restarts == RESTARTS_MAX {
-            return receiving.finish(Some(reason));
-        }
-        restarts += 1;
-        tokio::time::sleep(pull.source.wait(restarts)).await;
-    }
-}
-
-async fn pages(pull: &Pull<'_>, receiving: &mut Receiving<'_>, first: Url) -> Result<(), Broken> {
-    let home = Origin::of(&pull.source.base);
-    let mut seen_addresses = BTreeSet::new();
-    let mut seen_pages = BTreeSet::new();
-    let mut next = Some(first);
-    let mut entries: u64 = 0;
-    let mut complaint = None;
-    while let Some(address) = next.take() {
-        if !seen_addresses.insert(crate::store::sha256_hex(address.as_str().as_bytes())) {
-            return Err(Broken::Gap("the server's paging leads in a circle".to_owned()));
-        }
-        if seen_addresses.len() > PAGES_MAX {
-            return Err(Broken::Gap(format!("more than {PAGES_MAX} pages")));
-        }
-        if Origin::of(&address) != home {
-            return Err(Broken::Gap("the server's next page is at another origin, where our token must not go".to_owned()));
-        }
-        let answer = pull.source.client.get(address, FHIR_JSON).await?;
-        let bundle = read_page(&answer, seen_addresses.len() == 1)?;
-        if seen_addresses.len() == 1 {
-            receiving.unit.server_time = Some(answer.date().unwrap_or_else(|| pull.clock.now()));
-            receiving.unit.expected = bundle.total.as_ref().and_then(serde_json::Value::as_u64);
-        }
-        let (page, worst) = take_page(receiving, &bundle, &mut entries)?;
-        complaint = complaint.or(worst);
-        if !page.is_empty() && !seen_pages.insert(crate::store::sha256_hex(&page)) {
-            return Err(Broken::Gap("the server repeats a page".to_owned()));
-        }
-        next = next_address(&answer, &bundle)?;
-    }
-    if let Some(complaint) = complaint {
-        return Err(Broken::Gap(complaint));
-    }
-    match receiving.unit.expected {
-        Some(total) if receiving.unit.received < total => Err(Broken::Restart(format!("the server announced {total} and sent {}", receiving.unit.received))),
-        _ => Ok(()),
-    }
-}
-
-fn read_page(answer: &Response, first: bool) -> Result<Bundle, Broken> {
-    let status = answer.status;
-    if !answer.is_success() {
-        let reason = format!("the server answered {status}{}", issue_code(&answer.body));
-        // An expired page: 404, 410 and some servers' 400 or 500. The first page is the query itself.
-        return Err(if first || matches!(status, 401 | 403) { Broken::Gap(reason) } else { Broken::Restart(reason) });
-    }
-    match serde_json::from_slice::<Bundle>(&answer.body) {
-        Ok(bundle) if bundle.resource_type == "Bundle" => Ok(bundle),
-        _ => Err(Broken::Restart(format!("the answer is not a Bundle{}", issue_code(&answer.body)))),
-    }
-}
-
-/// The code of an OperationOutcome's first issue; its free text may hold anything and is left out.
-fn issue_code(body: &[u8]) -> String {
-    let code = serde_json::from_slice::<serde_json::Value>(body)
-        .ok()
-        .and_then(|outcome| Some(outcome.get("issue")?.get(0)?.get("code")?.as_str()?.to_owned()));
-    match code {
-        Some(code) if code.len() < 40 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') => {
-            format!(" ({code})")
-        }
-        _ => String::new(),
-    }
-}
-
-/// Takes a page's entries. Gives the hashes of what it held, to notice a repeated page, and the server's complaint.
-fn take_page(receiving: &mut Receiving<'_>, bundle: &Bundle, entries: &mut u64) -> Result<(Vec<u8>, Option<String>), Broken> {
-    let mut hashes = Vec::new();
-    let mut complaint = None;
-    for entry in bundle.entry.iter().flatten() {
-        *entries += 1;
-        let resource = entry.as_ref().and_then(|entry| entry.resource.as_ref()).map(|json| json.get());
-        let Some(json) = resource.filter(|json| *json != "null") else {
-            if let Some((resource_type, id)) = entry.as_ref().and_then(Entry::deleted) {
-                receiving.take_removal(&tombstone(resource_type, id))?;
-                continue;
-            }
-            receiving.unit.received += 1;
-            receiving.refuse(Reason::NoResource, None, b"", 0, *entries)?;
-            continue;
-        };
-        let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
-        let outcome = mode == Some("outcome") || serde_json::from_str::<TypeOnly>(json).is_ok_and(|head| head.resource_type.as_deref() == Some("OperationOutcome"));
-        if outcome {
-            complaint = complaint.or_else(|| worst_issue(json));
-        } else if let Some(hash) = receiving.take(json.as_bytes(), *entries)? {
-            hashes.extend_from_slice(&hash);
+/// Fetches a task category by category. What has none of them cannot be asked for: that is a gap until a person has said
+/// which categories this hospital uses.
+async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Vec<Unit>, SourceError> {
+    let mut units = Vec::new();
+    for category in categories(&task.query.resource_type).unwrap_or_default() {
+        let part = Task { category: Some(category), name: format!("{} category {category}", task.name), ..task.clone() };
+        if !pull.done.contains(&part.name) {
+            units.push(reading::read(pull, &part, members).await?.unit);
         }
     }
-    Ok((hashes, complaint))
-}
-
-/// An error or fatal issue makes the page incomplete; warnings and information do not.
-pub(super) fn worst_issue(json: &str) -> Option<String> {
-    let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
-    let bad = outcome
-        .get("issue")?
-        .as_array()?
-        .iter()
-        .any(|issue| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal")));
-    bad.then(|| format!("the server reports an error{}", issue_code(json.as_bytes())))
-}
-
-fn next_address(answer: &Response, bundle: &Bundle) -> Result<Option<Url>, Broken> {
-    let next = bundle.link.iter().flatten().flatten().find(|link| link.relation.as_deref() == Some("next"));
-    let Some(address) = next.and_then(|link| link.url.as_deref()).filter(|address| !address.is_empty()) else {
-        return Ok(None);
-    };
-    match answer.url.join(address) {
-        Ok(address) => Ok(Some(address)),
-        Err(_) => Err(Broken::Gap("the server's link to the next page is not an address".to_owned())),
-    }
-}
-
-/// Fetches resources of no patient that something stored or staged refers to.
-pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    if pull.plan.referenced.is_empty() {
-        return Ok(());
-    }
-    let mut asked = BTreeSet::new();
-    for round in 1..=ROUNDS_MAX {
-        // What was asked for and did not come is not there.
-        let wanted: BTreeSet<(String, String)> = wanted_references(pull)?.difference(&asked).cloned().collect();
-        asked.extend(wanted.iter().cloned());
-        let queries: Vec<Query> = pull.plan.referenced.iter().map(|name| reference_query(name)).collect();
-        let mut tasks = Vec::new();
-        for query in &queries {
-            let ids: Vec<String> = wanted.iter().filter(|(resource_type, _)| *resource_type == query.resource_type).map(|(_, id)| id.clone()).collect();
-            for chunk in ids.chunks(IDS_PER_QUERY) {
-                let digest = crate::store::sha256_hex(chunk.join(",").as_bytes());
-                let name = format!("refer {} {}", query.name, digest.get(..16).unwrap_or_default());
-                tasks.push(Task { query, name, patients: Some(chunk.to_vec()), since: false });
-            }
-        }
-        tasks.retain(|task| !pull.done.contains(&task.name));
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        pull.progress.stage(if round == 1 { "references" } else { "further references" }, Some(tasks.len() as u64));
-        let mut fetched = Vec::new();
-        {
-            let shared: &Pull<'_> = pull;
-            let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-            let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, None)).buffer_unordered(width);
-            while let Some(unit) = running.next().await {
-                let unit = unit?;
-                shared.record(&unit)?;
-                fetched.push(unit.name);
-            }
-        }
-        pull.done.extend(fetched);
-    }
-    Ok(())
-}
-
-fn reference_query(resource_type: &str) -> Query {
-    Query {
-        name: format!("{resource_type} referred to"),
-        resource_type: resource_type.to_owned(),
-        parameters: Vec::new(),
-        by_patient: Some("_id".to_owned()),
-        incremental: false,
-    }
-}
-
-/// References in what was staged to types that are fetched on reference, without those already staged.
-fn wanted_references(pull: &Pull<'_>) -> Result<BTreeSet<(String, String)>, SourceError> {
-    let files: Vec<String> = super::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
-    let mut wanted = BTreeSet::new();
-    let mut have = BTreeSet::new();
-    pull.snapshot.staged(pull.id, &files, |header, json| {
-        if pull.plan.referenced.contains(&header.resource_type) {
-            have.insert((header.resource_type.clone(), header.id.clone()));
-        }
-        for reference in references(json) {
-            if let Some((Some(resource_type), id)) = reference_target(reference)
-                && pull.plan.referenced.contains(resource_type)
-                && wanted.len() < REFERENCES_MAX
-            {
-                wanted.insert((resource_type.to_owned(), id.to_owned()));
-            }
-        }
-        Ok(())
-    })?;
-    Ok(wanted.difference(&have).cloned().collect())
-}
-
-/// The values of all `reference` elements, found by their text; the JSON is one of ours, without white space.
-fn references(json: &[u8]) -> impl Iterator<Item = &str> {
-    const MARK: &[u8] = br#""reference":""#;
-    memchr::memmem::find_iter(json, MARK).filter_map(move |at| {
-        let rest = json.get(at + MARK.len()..)?;
-        let end = memchr::memchr(b'"', rest)?;
-        std::str::from_utf8(rest.get(..end)?).ok()
-    })
+    let rest = Task { name: format!("{} other categories", task.name), ..task.clone() };
+    let reason = format!(
+        "the server searches it by category only, so what has another category, or none, did not come; name this hospital's categories in `source.parameters`: {} = [\"category=…\"]",
+        task.query.resource_type
+    );
+    units.push(pull.receive(rest.unit(), None)?.finish(Some(reason))?);
+    Ok(units)
 }

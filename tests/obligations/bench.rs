@@ -33,6 +33,10 @@ pub struct Bench {
     /// What the site is configured with; tests change it.
     pub options: Options,
     pub clock: Arc<dyn Clock>,
+    /// What the site's measures need: all of [`TYPES`], unless a test says otherwise.
+    pub needs: Vec<Need>,
+    /// Which of the hospital's resources the site asks for.
+    pub keeps: fn(&serde_json::Value) -> bool,
     folder: tempfile::TempDir,
     pub store: Arc<Store>,
     snapshot_key: Key,
@@ -67,7 +71,18 @@ impl Bench {
         options.tuning.poll_first_ms = 20;
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open_in_memory().unwrap());
-        Bench { hospital, running, key, options, clock: Arc::new(SystemClock), folder, store, snapshot_key: Key::generate().unwrap() }
+        Bench {
+            hospital,
+            running,
+            key,
+            options,
+            clock: Arc::new(SystemClock),
+            needs: TYPES.iter().map(|name| Need::all(name)).collect(),
+            keeps: |_| true,
+            folder,
+            store,
+            snapshot_key: Key::generate().unwrap(),
+        }
     }
 
     /// Pulls into the site's snapshot, which stays from pull to pull.
@@ -86,13 +101,14 @@ impl Bench {
         let before = self.running.requests().len();
         let options = Options { mode, ..self.options.clone() };
         let types: BTreeSet<String> = TYPES.iter().map(|name| (*name).to_owned()).collect();
-        let needs: Vec<Need> = TYPES.iter().map(|name| Need::all(name)).collect();
         let source = Source::connect(&options, Some(&self.key), &types, Arc::clone(&self.clock)).await?;
-        let plan = plan(&needs, &source.capability, &options);
+        let plan = plan(&self.needs, &source.capability, &options);
         let snapshot = self.snapshot();
         let outcome = pull(&source, &plan, &snapshot, self.clock.as_ref(), &Silent).await?;
         let held = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held))).unwrap();
-        let differences = differences(&self.running.resources(), &snapshot, &plan);
+        let mut truth = self.running.resources();
+        truth.retain(|(_, _, json)| (self.keeps)(&serde_json::from_str(json).unwrap()));
+        let differences = differences(&truth, &snapshot, &plan);
         let requests = self.running.requests().split_off(before);
         Ok(Pulled { outcome, digest: snapshot.digest().unwrap(), held, differences, requests })
     }
@@ -118,6 +134,11 @@ impl Bench {
         let mut found = Vec::new();
         below(self.folder.path(), self.folder.path(), &mut found);
         found
+    }
+
+    /// Where the snapshot's files are.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -199,6 +220,26 @@ impl Pulled {
     /// Requests whose path and query hold these words.
     pub fn count(&self, part: &str) -> usize {
         self.requests.iter().filter(|seen| seen.target.contains(part)).count()
+    }
+
+    /// Requests that begin a search of a type.
+    pub fn begun(&self, resource_type: &str) -> usize {
+        let starts = [format!("/fhir/{resource_type}?"), format!("/fhir/{resource_type}/_search")];
+        let is_further = |target: &str| ["_page=", "_offset=", "_summary="].iter().any(|part| target.contains(part));
+        self.requests
+            .iter()
+            .filter(|seen| starts.iter().any(|start| seen.target.starts_with(start)) && !is_further(&seen.target))
+            .count()
+    }
+
+    /// Types of which something is absent, extra or changed.
+    pub fn differing(&self) -> BTreeSet<&str> {
+        self.differences.iter().map(|difference| difference.resource_type.as_str()).collect()
+    }
+
+    /// Types that are called incomplete.
+    pub fn gaps(&self) -> BTreeSet<&str> {
+        self.outcome.gaps.iter().map(|gap| gap.resource_type.as_str()).collect()
     }
 
     /// Whether a token was shown at the second origin.

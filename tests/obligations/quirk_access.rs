@@ -4,6 +4,7 @@ use super::bench::{Bench, OffBy, Pulled, TYPES, What};
 use std::sync::Arc;
 use watershed::http::HttpError;
 use watershed::sandbox::Fault;
+use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::{Client, Options as Serving};
 use watershed::source::{Mode, SourceError, ledger};
 
@@ -157,7 +158,8 @@ async fn q_08_a_parameter_that_the_vendor_wants_is_on_every_search_and_on_furthe
     assert!(matches!(refused, SourceError::Nothing { .. }), "{refused}");
     bench.options.search_parameters.insert("ah-practice".to_owned(), "Organization/a-1.Practice-195900".to_owned());
     let pulled = bench.pull(Mode::Search).await;
-    assert!(pulled.count("ah-practice=Organization%2Fa-1.Practice-195900") > 5 && pulled.count("_page=") > 3);
+    let named = |seen: &&Seen| [&seen.target, &seen.body].iter().any(|text| text.contains("ah-practice=Organization%2Fa-1.Practice-195900"));
+    assert!(pulled.requests.iter().filter(named).count() > 5 && pulled.count("_page=") > 3);
     pulled.is_the_truth();
 }
 

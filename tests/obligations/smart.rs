@@ -494,7 +494,7 @@ fn trapped(trap: Trap, elsewhere: String) -> impl Fn(&Heard, &str) -> Said + Sen
             "photo": [{"contentType": "image/png", "url": format!("{}/photo", at(trap == Trap::Attachment))}]});
         let encounter = json!({"resourceType": "Encounter", "id": "e", "subject": {"reference": "Patient/p"},
             "location": [{"location": {"reference": format!("{}/Location/l", at(trap == Trap::Reference))}}]});
-        let path = heard.target.split('?').next().unwrap_or_default();
+        let path = heard.target.split('?').next().unwrap_or_default().trim_end_matches("/_search");
         match path {
             "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1",
                 "rest": [{"resource": [{"type": "Patient", "operation": [{"name": "export"}]}]}]})),

@@ -1,0 +1,87 @@
+//! How a search is sent: by GET, or by POST where an address would hold patients or be too long.
+
+use super::Task;
+use super::part::{Part, instant};
+use crate::http::{HttpError, Request, Response};
+use crate::smart::client::below;
+use crate::source::pull::Pull;
+use reqwest::Method;
+use url::Url;
+
+/// Longest address that every server and proxy on the way takes.
+pub(super) const ADDRESS_BYTES_MAX: usize = 1_900;
+
+pub(super) const FHIR_JSON: &str = "application/fhir+json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// One request of a search.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    /// Where it goes.
+    pub url: Url,
+    /// The form that is posted there; `None`: a GET.
+    pub form: Option<String>,
+}
+
+impl Ask {
+    /// The first page of a part of a task.
+    pub fn first(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, by_post: bool) -> Result<Ask, HttpError> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        parameters.iter().chain(&pull.plan.everywhere).for_each(|(name, value)| {
+            form.append_pair(name, value);
+        });
+        let form = form.finish();
+        if by_post {
+            return Ok(Ask { url: below(&pull.source.base, &format!("{resource_type}/_search"))?, form: Some(form) });
+        }
+        let mut url = below(&pull.source.base, resource_type)?;
+        url.set_query(Some(&form));
+        Ok(Ask { url, form: None })
+    }
+
+    /// The same further page, whose address is too long to get, as a search by POST.
+    pub fn posted(&self) -> Ask {
+        let mut url = self.url.clone();
+        let form = url.query().unwrap_or_default().to_owned();
+        url.set_query(None);
+        let path = url.path().trim_end_matches('/').to_owned();
+        if path.rsplit('/').next().is_some_and(|last| last.starts_with(|first: char| first.is_ascii_uppercase())) {
+            url.set_path(&format!("{path}/_search"));
+        }
+        Ask { url, form: Some(form) }
+    }
+
+    /// Whether the address may be too long for somebody on the way.
+    pub fn is_long(&self) -> bool {
+        self.url.as_str().len() > ADDRESS_BYTES_MAX
+    }
+
+    /// Tells this request from every other.
+    pub fn digest(&self) -> String {
+        crate::store::sha256_hex(format!("{}\n{}", self.url, self.form.as_deref().unwrap_or_default()).as_bytes())
+    }
+
+    /// Sends it. Unknown parameters are to be refused if it is `strict`; failures are sat out if it is `patient`.
+    pub async fn send(&self, pull: &Pull<'_>, strict: bool, patient: bool) -> Result<Response, HttpError> {
+        let method = if self.form.is_some() { Method::POST } else { Method::GET };
+        let handling = if strict { "handling=strict" } else { "handling=lenient" };
+        let request = Request::new(method, self.url.clone()).header("accept", FHIR_JSON).header("prefer", handling).repeatable();
+        let request = match &self.form {
+            Some(form) => request.body(FORM, form.clone().into_bytes()),
+            None => request,
+        };
+        pull.source.client.send(if patient { request } else { request.once() }).await
+    }
+}
+
+/// The parameters of a part of a task, without the size of its pages.
+pub(super) fn parameters(task: &Task<'_>, part: &Part) -> Vec<(String, String)> {
+    let mut parameters = task.query.parameters.clone();
+    parameters.extend(task.category.map(|category| ("category".to_owned(), category.to_owned())));
+    if let (Some(parameter), Some(patients)) = (&task.query.by_patient, &part.patients) {
+        parameters.push((parameter.clone(), patients.join(",")));
+    }
+    let bounds = [("ge", part.from), ("lt", part.until)];
+    parameters.extend(bounds.into_iter().filter_map(|(prefix, at)| Some(("_lastUpdated".to_owned(), format!("{prefix}{}", instant(at?))))));
+    parameters
+}

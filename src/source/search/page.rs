@@ -1,0 +1,189 @@
+//! One page of a search as it came: a Bundle, its entries and links, the server's complaints.
+
+use crate::fhir::compartment::reference_target;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet};
+use url::Url;
+
+/// Longest code of an issue that is shown.
+const CODE_BYTES_MAX: usize = 40;
+
+/// A page.
+#[derive(Deserialize)]
+pub(super) struct Bundle {
+    #[serde(rename = "resourceType")]
+    resource_type: String,
+    total: Option<serde_json::Value>,
+    #[serde(default)]
+    link: Option<Vec<Option<Link>>>,
+    #[serde(default)]
+    entry: Option<Vec<Option<Entry>>>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    relation: Option<String>,
+    url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "fullUrl")]
+    full_url: Option<String>,
+    resource: Option<Box<RawValue>>,
+    search: Option<Mode>,
+    request: Option<Change>,
+}
+
+/// What an entry says was done to a resource.
+#[derive(Deserialize)]
+struct Change {
+    method: Option<String>,
+    url: Option<String>,
+}
+
+impl Entry {
+    /// Type and id of a resource that the entry says is deleted.
+    fn deleted(&self) -> Option<(&str, &str)> {
+        let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
+        let (resource_type, id) = reference_target(change.url.as_deref()?)?;
+        Some((resource_type?, id))
+    }
+}
+
+#[derive(Deserialize)]
+struct Mode {
+    mode: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Head {
+    #[serde(rename = "resourceType", default)]
+    resource_type: Option<serde_json::Value>,
+    #[serde(default)]
+    id: Option<serde_json::Value>,
+}
+
+impl Head {
+    fn of(json: &str) -> Head {
+        serde_json::from_str(json).unwrap_or_default()
+    }
+
+    fn text(&self, element: fn(&Head) -> &Option<serde_json::Value>) -> Option<String> {
+        Some(element(self).as_ref()?.as_str()?.to_owned())
+    }
+}
+
+/// A resource's id.
+pub(super) fn id_of(json: &str) -> Option<String> {
+    Head::of(json).text(|head| &head.id)
+}
+
+/// What an entry is.
+pub(super) enum Item<'a> {
+    /// What was searched for.
+    Match(&'a str),
+    /// What came along, with its type.
+    Include(&'a str, String),
+    /// What the server has to say.
+    Outcome(&'a str),
+    /// Type and id of what is gone; a history has no resource then.
+    Deleted(&'a str, &'a str),
+    /// Nothing.
+    Empty,
+}
+
+impl Bundle {
+    /// Reads a page; `None` if the body is no Bundle.
+    pub fn read(body: &[u8]) -> Option<Bundle> {
+        serde_json::from_slice::<Bundle>(body).ok().filter(|bundle| bundle.resource_type == "Bundle")
+    }
+
+    /// How many match, if the server says so in a number.
+    pub fn total(&self) -> Option<u64> {
+        self.total.as_ref().and_then(serde_json::Value::as_u64)
+    }
+
+    /// The address of a link.
+    pub fn link(&self, relation: &str) -> Option<&str> {
+        let link = self.link.iter().flatten().flatten().find(|link| link.relation.as_deref() == Some(relation));
+        link.and_then(|link| link.url.as_deref()).filter(|address| !address.is_empty())
+    }
+
+    /// The entries of a search for a type. An entry that does not say what it is is told by its type.
+    pub fn items<'a>(&'a self, searched: &'a str) -> impl Iterator<Item = Item<'a>> {
+        self.entry.iter().flatten().map(move |entry| {
+            let json = entry.as_ref().and_then(|entry| entry.resource.as_ref()).map(|json| json.get());
+            let Some(json) = json.filter(|json| *json != "null") else {
+                let deleted = entry.as_ref().and_then(Entry::deleted);
+                return deleted.map_or(Item::Empty, |(resource_type, id)| Item::Deleted(resource_type, id));
+            };
+            let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
+            let named = Head::of(json).text(|head| &head.resource_type).unwrap_or_default();
+            match (mode, named.as_str()) {
+                (Some("outcome"), _) | (_, "OperationOutcome") => Item::Outcome(json),
+                (Some("include"), _) => Item::Include(json, named),
+                (None, name) if !name.is_empty() && name != searched => Item::Include(json, named),
+                _ => Item::Match(json),
+            }
+        })
+    }
+
+    /// Patients whom this page's references name by a `urn:uuid:` that means something on this page only, with their ids.
+    pub fn aliases(&self) -> BTreeMap<String, String> {
+        let entries = self.entry.iter().flatten().flatten();
+        let named = entries.filter_map(|entry| {
+            let (_, alias) = reference_target(entry.full_url.as_deref().filter(|url| url.starts_with("urn:"))?)?;
+            let head = Head::of(entry.resource.as_ref()?.get());
+            let is_patient = head.text(|head| &head.resource_type).as_deref() == Some("Patient");
+            Some((alias.to_owned(), head.text(|head| &head.id).filter(|_| is_patient)?))
+        });
+        named.collect()
+    }
+
+    /// The parameters that were sent and that the server's account of what it did leaves out; none if it gives none.
+    pub fn ignored<'a>(&self, base: &Url, sent: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+        let Some(done) = self.link("self").and_then(|address| base.join(address).ok()) else { return BTreeSet::new() };
+        let done: BTreeSet<String> = done.query_pairs().map(|(name, _)| plain(&name).to_owned()).collect();
+        sent.map(plain).filter(|name| *name != "_count" && !done.contains(*name)).map(str::to_owned).collect()
+    }
+}
+
+/// A parameter's name without its modifier.
+fn plain(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+/// The code of an OperationOutcome's first issue; its free text may hold anything and is left out.
+pub(super) fn issue_code(body: &[u8]) -> Option<String> {
+    let outcome: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let code = outcome.get("issue")?.get(0)?.get("code")?.as_str()?;
+    let is_code = code.len() < CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    is_code.then(|| code.to_owned())
+}
+
+/// The same in brackets, for messages.
+pub(super) fn issue_shown(body: &[u8]) -> String {
+    issue_code(body).map(|code| format!(" ({code})")).unwrap_or_default()
+}
+
+/// An error or fatal issue makes the page incomplete; warnings and information do not.
+pub(crate) fn worst_issue(json: &str) -> Option<String> {
+    let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
+    let bad = issues(&outcome).any(|issue| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal")));
+    bad.then(|| format!("the server reports an error{}", issue_shown(json.as_bytes())))
+}
+
+/// Whether the server warns that what its pages hold has shifted under us, as LinuxForHealth does.
+pub(super) fn has_shifted(json: &str) -> bool {
+    let Ok(outcome) = serde_json::from_str::<serde_json::Value>(json) else { return false };
+    issues(&outcome).any(|issue| {
+        let texts = [issue.get("diagnostics"), issue.get("details").and_then(|details| details.get("text"))];
+        texts.into_iter().flatten().filter_map(|text| text.as_str()).any(|text| text.to_lowercase().contains("have shifted"))
+    })
+}
+
+fn issues(outcome: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    outcome.get("issue").and_then(|issues| issues.as_array()).into_iter().flatten()
+}

@@ -1,0 +1,117 @@
+//! What others refer to, and what can be had by its id only.
+
+use super::{Task, named, run_tasks};
+use crate::fhir::compartment::{is_id, reference_target};
+use crate::smart::client::below;
+use crate::source::SourceError;
+use crate::source::intake::tombstone;
+use crate::source::ledger::Unit;
+use crate::source::plan::Query;
+use crate::source::pull::Pull;
+use std::collections::BTreeSet;
+
+/// References followed to resources of no patient.
+const REFERENCES_MAX: usize = 1_000_000;
+/// Times that what came by reference is looked through for further references: a room is part of a ward, of a house, of a site.
+const ROUNDS_MAX: u32 = 8;
+/// Ids in one `_id` query: addresses must stay below 2 kB.
+const IDS_PER_QUERY: usize = 25;
+
+/// Fetches what something stored or staged refers to: resources of no patient, and of types that cannot be searched.
+pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    let types: BTreeSet<String> = pull.habits.types(|types| types.unsearchable.union(&pull.plan.referenced).cloned().collect());
+    if types.is_empty() {
+        return Ok(());
+    }
+    let queries: Vec<Query> = types.iter().map(|name| reference_query(name)).collect();
+    let mut asked = BTreeSet::new();
+    for round in 1..=ROUNDS_MAX {
+        // What was asked for and did not come is not there.
+        let wanted: BTreeSet<(String, String)> = wanted_references(pull, &types)?.difference(&asked).cloned().collect();
+        asked.extend(wanted.iter().cloned());
+        let mut tasks = Vec::new();
+        for query in &queries {
+            let ids: Vec<String> = wanted.iter().filter(|(resource_type, _)| *resource_type == query.resource_type).map(|(_, id)| id.clone()).collect();
+            for chunk in ids.chunks(IDS_PER_QUERY) {
+                tasks.push(Task { query, name: named("refer", query, chunk), patients: Some(chunk.to_vec()), since: false, category: None });
+            }
+        }
+        tasks.retain(|task| !pull.done.contains(&task.name));
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        run_tasks(pull, if round == 1 { "references" } else { "further references" }, tasks, None).await?;
+    }
+    Ok(())
+}
+
+/// Reads a task's resources one by one: what is deleted goes, what is not there is not there. Of a group's patients one
+/// that is not there is a gap.
+pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Unit, SourceError> {
+    let resource_type = &task.query.resource_type;
+    let mut receiving = pull.receive(task.unit(), members)?;
+    receiving.unit.server_time = Some(pull.clock.now());
+    let (mut absent, mut gap) = (0, None);
+    // `.` and `..` are ids by FHIR's rules, and something else in an address.
+    let ids = task.patients.iter().flatten().filter(|id| is_id(id) && id.bytes().any(|byte| byte != b'.'));
+    for (number, id) in (1..).zip(ids) {
+        let answer = pull.source.client.get(below(&pull.source.base, &format!("{resource_type}/{id}"))?, super::ask::FHIR_JSON).await?;
+        match answer.status {
+            200..=299 => drop(receiving.take(&answer.body, number)?),
+            404 => absent += 1,
+            410 => receiving.take_removal(&tombstone(resource_type, id))?,
+            status => {
+                gap = Some(format!("the server answered {status} to reading one by its id"));
+                if matches!(status, 401 | 403) {
+                    break;
+                }
+            }
+        }
+    }
+    if members.is_some() && absent > 0 {
+        gap = gap.or_else(|| Some(format!("{absent} of the group are not there")));
+    }
+    receiving.finish(gap)
+}
+
+fn reference_query(resource_type: &str) -> Query {
+    Query {
+        name: format!("{resource_type} referred to"),
+        resource_type: resource_type.to_owned(),
+        parameters: Vec::new(),
+        by_patient: Some("_id".to_owned()),
+        incremental: false,
+    }
+}
+
+/// References in what was staged to these types, without those already staged.
+fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
+    let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let mut wanted = BTreeSet::new();
+    let mut have = BTreeSet::new();
+    pull.snapshot.staged(pull.id, &files, |header, json| {
+        if types.contains(&header.resource_type) {
+            have.insert((header.resource_type.clone(), header.id.clone()));
+        }
+        for reference in references(json) {
+            if let Some((Some(resource_type), id)) = reference_target(reference)
+                && types.contains(resource_type)
+                && wanted.len() < REFERENCES_MAX
+            {
+                wanted.insert((resource_type.to_owned(), id.to_owned()));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(wanted.difference(&have).cloned().collect())
+}
+
+/// The values of all `reference` elements, found by their text; the JSON is one of ours, without white space.
+fn references(json: &[u8]) -> impl Iterator<Item = &str> {
+    const MARK: &[u8] = br#""reference":""#;
+    memchr::memmem::find_iter(json, MARK).filter_map(move |at| {
+        let rest = json.get(at + MARK.len()..)?;
+        let end = memchr::memchr(b'"', rest)?;
+        std::str::from_utf8(rest.get(..end)?).ok()
+    })
+}
