@@ -5,19 +5,22 @@ use super::intake::Reason;
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::{Pull, Receiving};
-use crate::fhir::compartment::{is_id, reference_target};
+use crate::fhir::compartment::{is_id, reference_target, search_parameters};
 use crate::http::{HttpError, Origin, Response};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 use url::Url;
 
 /// Pages of one query.
 const PAGES_MAX: usize = 100_000;
 /// Times a query is begun again when its paging breaks.
 const RESTARTS_MAX: u32 = 2;
+/// Groups within each other.
+const GROUPS_MAX: usize = 1000;
 /// Patients taken from a Group.
 const MEMBERS_MAX: usize = 5_000_000;
 /// References followed to resources of no patient.
@@ -127,13 +130,16 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     let units = super::ledger::units(pull.snapshot.store(), pull.id)?;
     let silent = |name: &&String| {
         let mut own = units.iter().filter(|unit| unit.resource_type == **name).peekable();
-        own.peek().is_some() && own.all(|unit| unit.expected == Some(0) && unit.received == 0 && unit.gap.is_none())
+        own.peek().is_some() && own.all(|unit| unit.expected.unwrap_or(0) == 0 && unit.received == 0 && unit.gap.is_none())
     };
     let absent: Vec<&String> = export.types.iter().filter(silent).collect();
     let members = match pull.plan.group.as_str() {
         _ if absent.is_empty() => return Ok(()),
         "" => None,
-        group => Some(read_group(pull, group).await?),
+        group => match read_group(pull, group).await {
+            Err(SourceError::Nothing { .. }) => return Ok(()),
+            members => Some(members?),
+        },
     };
     for resource_type in absent {
         let query = Query {
@@ -177,10 +183,26 @@ fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<Str
     tasks
 }
 
-async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
+/// The members of a group, and of the groups that are its members.
+pub(super) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
     }
+    let mut waiting = vec![group.to_owned()];
+    let mut seen = BTreeSet::new();
+    let mut members = BTreeSet::new();
+    while let Some(group) = waiting.pop() {
+        if seen.len() < GROUPS_MAX && seen.insert(group.clone()) {
+            let (patients, groups) = read_members(pull, &group).await?;
+            members.extend(patients);
+            waiting.extend(groups);
+        }
+    }
+    Ok(members)
+}
+
+/// The patients and groups that are named as a group's members.
+async fn read_members(pull: &Pull<'_>, group: &str) -> Result<(Vec<String>, Vec<String>), SourceError> {
     let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
     let body = answer.json::<serde_json::Value>().filter(|_| answer.is_success());
     let body = body.filter(|body| body.get("resourceType").and_then(|name| name.as_str()) == Some("Group"));
@@ -188,15 +210,42 @@ async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, So
         return Err(SourceError::Nothing { reason: format!("the configured Group cannot be read (status {})", answer.status) });
     };
     let members = body.get("member").and_then(|members| members.as_array()).map(Vec::as_slice).unwrap_or_default();
-    Ok(members
+    let active = members
         .iter()
         .take(MEMBERS_MAX)
-        .filter(|member| member.get("inactive").and_then(serde_json::Value::as_bool) != Some(true))
-        .filter_map(|member| match reference_target(member.get("entity")?.get("reference")?.as_str()?)? {
-            (Some("Patient"), id) => Some(id.to_owned()),
-            _ => None,
-        })
-        .collect())
+        .filter(|member| member.get("inactive").and_then(serde_json::Value::as_bool) != Some(true));
+    let (mut patients, mut groups) = (Vec::new(), Vec::new());
+    for member in active {
+        match member.get("entity").and_then(|entity| reference_target(entity.get("reference")?.as_str()?)) {
+            Some((Some("Patient"), id)) => patients.push(id.to_owned()),
+            Some((Some("Group"), id)) if is_id(id) => groups.push(id.to_owned()),
+            _ => {}
+        }
+    }
+    Ok((patients, groups))
+}
+
+/// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
+pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSet<String>, patients: &BTreeSet<String>, since: bool) -> Result<(), SourceError> {
+    let query = |resource_type: &String| Query {
+        name: format!("{resource_type} {what}"),
+        resource_type: resource_type.clone(),
+        parameters: Vec::new(),
+        by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
+        incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+    };
+    let queries: Vec<Query> = types.iter().map(query).collect();
+    let known = if since { patients.clone() } else { BTreeSet::new() };
+    for query in &queries {
+        for task in tasks_of(pull, query, Some(patients), &known) {
+            if task.patients.as_ref().is_some_and(|patients| !patients.is_empty()) && !pull.done.contains(&task.name) {
+                let unit = fetch(pull, task, None).await?;
+                pull.record(&unit)?;
+            }
+        }
+    }
+    pull.done = super::ledger::done(pull.snapshot.store(), pull.id)?;
+    Ok(())
 }
 
 fn first_address(pull: &Pull<'_>, task: &Task<'_>) -> Result<Url, SourceError> {
@@ -295,7 +344,7 @@ fn read_page(answer: &Response, first: bool) -> Result<Bundle, Broken> {
 }
 
 /// The code of an OperationOutcome's first issue; its free text may hold anything and is left out.
-fn issue_code(body: &[u8]) -> String {
+pub(super) fn issue_code(body: &[u8]) -> String {
     let code = serde_json::from_slice::<serde_json::Value>(body)
         .ok()
         .and_then(|outcome| Some(outcome.get("issue")?.get(0)?.get("code")?.as_str()?.to_owned()));
@@ -352,17 +401,23 @@ fn next_address(answer: &Response, bundle: &Bundle) -> Result<Option<Url>, Broke
     }
 }
 
-/// Fetches resources of no patient that something stored or staged refers to.
+/// Fetches what something staged refers to: resources of no patient, and those of patients that an export left out.
 pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    if pull.plan.referenced.is_empty() {
-        return Ok(());
-    }
+    let exported = pull.plan.export.as_ref().map(|export| export.types.clone()).unwrap_or_default();
+    // Whose they may be, where not everybody is pulled.
+    let members = match pull.plan.group.as_str() {
+        group if !group.is_empty() && !exported.is_empty() => match read_group(pull, group).await {
+            Err(SourceError::Nothing { .. }) => Some(BTreeSet::new()),
+            members => Some(members?),
+        },
+        _ => None,
+    };
+    let queries: Vec<Query> = pull.plan.referenced.iter().chain(&exported).map(|name| reference_query(name)).collect();
     let mut asked = BTreeSet::new();
     for round in 1..=ROUNDS_MAX {
         // What was asked for and did not come is not there.
-        let wanted: BTreeSet<(String, String)> = wanted_references(pull)?.difference(&asked).cloned().collect();
+        let wanted: BTreeSet<(String, String)> = wanted_references(pull)?.into_iter().chain(left_out(pull, &exported)?).filter(|one| !asked.contains(one)).collect();
         asked.extend(wanted.iter().cloned());
-        let queries: Vec<Query> = pull.plan.referenced.iter().map(|name| reference_query(name)).collect();
         let mut tasks = Vec::new();
         for query in &queries {
             let ids: Vec<String> = wanted.iter().filter(|(resource_type, _)| *resource_type == query.resource_type).map(|(_, id)| id.clone()).collect();
@@ -381,7 +436,7 @@ pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         {
             let shared: &Pull<'_> = pull;
             let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-            let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, None)).buffer_unordered(width);
+            let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, members.as_ref())).buffer_unordered(width);
             while let Some(unit) = running.next().await {
                 let unit = unit?;
                 shared.record(&unit)?;
@@ -391,6 +446,49 @@ pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         pull.done.extend(fetched);
     }
     Ok(())
+}
+
+/// Resources of patients that an export names in what it holds, and neither holds nor held before: some servers leave out
+/// what is only reached from another resource. Most that is named is held, so that only hashes of the names are kept.
+fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
+    if exported.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let files: Vec<String> = super::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let target = |reference: &str| match reference_target(reference) {
+        // Whoever is no member of the group has no business here.
+        Some((Some(resource_type), id)) if resource_type != "Patient" && exported.contains(resource_type) => Some((resource_type.to_owned(), id.to_owned())),
+        _ => None,
+    };
+    let mut named: HashSet<u64> = HashSet::new();
+    pull.snapshot.staged(pull.id, &files, |_, json| {
+        let hashes = references(json).filter_map(target).map(|(resource_type, id)| hash_of(&resource_type, &id));
+        named.extend(hashes.take(REFERENCES_MAX.saturating_sub(named.len())));
+        Ok(())
+    })?;
+    pull.snapshot.staged(pull.id, &files, |header, _| {
+        named.remove(&hash_of(&header.resource_type, &header.id));
+        Ok(())
+    })?;
+    if pull.since.is_some() && !named.is_empty() {
+        pull.snapshot.each_stored(|resource_type, id| {
+            named.remove(&hash_of(resource_type, id));
+        })?;
+    }
+    let mut wanted = BTreeSet::new();
+    if !named.is_empty() {
+        pull.snapshot.staged(pull.id, &files, |_, json| {
+            wanted.extend(references(json).filter_map(target).filter(|(resource_type, id)| named.contains(&hash_of(resource_type, id))));
+            Ok(())
+        })?;
+    }
+    Ok(wanted)
+}
+
+fn hash_of(resource_type: &str, id: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (resource_type, id).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn reference_query(resource_type: &str) -> Query {
