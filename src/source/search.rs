@@ -403,15 +403,16 @@ fn next_address(answer: &Response, bundle: &Bundle) -> Result<Option<Url>, Broke
 
 /// Fetches what something staged refers to: resources of no patient, and those of patients that an export left out.
 pub(super) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let exported = pull.plan.export.as_ref().map(|export| export.types.clone()).unwrap_or_default();
+    let mut exported = pull.plan.export.as_ref().map(|export| export.types.clone()).unwrap_or_default();
     // Whose they may be, where not everybody is pulled.
-    let members = match pull.plan.group.as_str() {
-        group if !group.is_empty() && !exported.is_empty() => match read_group(pull, group).await {
-            Err(SourceError::Nothing { .. }) => Some(BTreeSet::new()),
-            members => Some(members?),
-        },
-        _ => None,
-    };
+    let mut members = None;
+    if !pull.plan.group.is_empty() && !exported.is_empty() {
+        match read_group(pull, &pull.plan.group).await {
+            Ok(patients) => members = Some(patients),
+            Err(SourceError::Nothing { .. }) => exported.clear(),
+            Err(error) => return Err(error),
+        }
+    }
     let queries: Vec<Query> = pull.plan.referenced.iter().chain(&exported).map(|name| reference_query(name)).collect();
     let mut asked = BTreeSet::new();
     for round in 1..=ROUNDS_MAX {

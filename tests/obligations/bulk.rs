@@ -7,7 +7,7 @@ use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::{Mode, SourceError};
 
-use super::bench::{Bench, Pulled};
+use super::bench::{Bench, Pulled, What};
 
 /// A pull that takes no time, by export.
 async fn swift(quirks: &[&str], serving: Serving) -> Bench {
@@ -188,7 +188,16 @@ async fn b_12_deletions_are_applied_and_what_is_both_delivered_and_deleted_is_a_
     let second = bench.pull(Mode::Bulk).await;
     assert!(!second.outcome.complete && second.has_gap("1 were sent and said to be deleted"), "{:?}", second.outcome.gaps);
     assert_eq!(second.differences, [], "what came is kept");
+    bench.pass(Duration::from_secs(3600));
     bench.pull(Mode::Bulk).await.is_the_truth();
+    // Deleted, it says, and there again when everything is read.
+    bench.pass(Duration::from_secs(3600));
+    let fourth = bench.pull(Mode::Bulk).await;
+    assert_eq!((fourth.outcome.removed, fourth.differences.iter().map(|one| one.what).collect::<Vec<_>>()), (1, vec![What::Missing]));
+    bench.options.tuning.full_every_days = 0;
+    let fifth = bench.pull(Mode::Bulk).await;
+    assert_eq!(fifth.outcome.new_versions, 1);
+    fifth.is_the_truth();
 }
 
 #[tokio::test]
@@ -302,6 +311,26 @@ async fn b_18_a_new_member_of_the_group_brings_the_whole_history() {
         assert!(next.requests.iter().all(|seen| seen.method != "POST" || seen.target == "/token"), "once");
         next.is_the_truth();
     }
+}
+
+#[tokio::test]
+async fn b_19_attachments_at_absolute_addresses_are_kept_as_they_are_and_no_token_goes_there() {
+    let bench = swift(&["b_19"], Serving::default()).await;
+    let pulled = bench.pull(Mode::Bulk).await;
+    let snapshot = bench.snapshot();
+    let photographed = |address: &str| {
+        let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
+        patients
+            .flat_map(|patient| patient.lines)
+            .filter(|line| String::from_utf8_lossy(line).contains(&format!("{address}/photograph")))
+            .count()
+    };
+    let patients = bench.hospital.patients().len();
+    assert_eq!((photographed(&bench.running.base_url), photographed(&bench.running.elsewhere_url)), (patients, patients));
+    // No measure looks at a picture: they are not fetched, so that nobody sees a token for them.
+    assert_eq!(pulled.count("/photograph"), 0);
+    assert!(!pulled.requests.iter().any(|seen| seen.elsewhere));
+    assert!(pulled.outcome.complete);
 }
 
 #[tokio::test]

@@ -39,7 +39,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         says: "one export after the other has an information, a warning, an error and a fatal error to tell",
         make: || Box::new(Messages::default()),
     },
-    Scenario { name: "b_12", says: "the second export says that a resource was deleted which it delivers", make: || Box::new(Conflict::default()) },
+    Scenario {
+        name: "b_12",
+        says: "the second export says that a resource was deleted which it delivers, and the fourth that it was, which it was not",
+        make: || Box::new(Conflict::default()),
+    },
     Scenario { name: "b_13", says: "the last part of a manifest leads to its second part", make: || Box::new(CircularParts) },
     Scenario {
         name: "b_14",
@@ -52,6 +56,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         says: "the addresses of files are good for three downloads (then 403 or 404); the manifest gives fresh ones",
         make: || Box::new(ShortAddresses::default()),
     },
+    Scenario { name: "b_19", says: "patients have photographs at absolute addresses, here and elsewhere", make: || Box::new(Photographs) },
     Scenario { name: "b_20", says: "an export brings Practitioner, Organization and Provenance unasked", make: || Box::new(Unasked) },
     Scenario { name: "b_22", says: "files have a byte order mark, CRLF, no last line end, or lines padded with blanks", make: || Box::new(LineForms) },
 ];
@@ -215,7 +220,7 @@ impl Quirk for Conflict {
         if let Some((kind, id)) = resource.as_ref().and_then(|resource| Some((resource.get("resourceType")?.as_str()?, resource.get("id")?.as_str()?))) {
             *self.delivered.lock().unwrap_or_else(PoisonError::into_inner) = format!("{kind}/{id}");
         }
-        if self.exports.last() == 2 {
+        if matches!(self.exports.last(), 2 | 4) {
             edit_manifest(sent, reply, |manifest| files_of(manifest, "deleted").push(json!({"type": "Bundle", "url": own_file(scene, "conflict"), "count": 1})));
         }
     }
@@ -343,6 +348,21 @@ impl Quirk for ShortAddresses {
                 file["url"] = format!("{url}?signature={number}").into();
             }
         });
+    }
+}
+
+/// B-19.
+struct Photographs;
+
+impl Quirk for Photographs {
+    fn after(&self, sent: &Incoming, reply: &mut Reply, scene: &Scene) {
+        if is_file(sent, reply) {
+            reply.edit_resources(|resource| {
+                if resource.get("resourceType").and_then(Value::as_str) == Some("Patient") {
+                    resource["photo"] = json!([{"contentType": "image/png", "url": format!("{}/photograph", scene.base)}, {"url": format!("{}/photograph", scene.elsewhere)}]);
+                }
+            });
+        }
     }
 }
 
