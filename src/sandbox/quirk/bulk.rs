@@ -342,7 +342,7 @@ impl Quirk for ShortAddresses {
         edit_manifest(sent, reply, |manifest| {
             let number = self.manifests.next();
             // Every other manifest names a file store.
-            let origin = if number % 2 == 0 { &scene.elsewhere } else { &scene.origin };
+            let origin = if number.is_multiple_of(2) { &scene.elsewhere } else { &scene.origin };
             for file in files_of(manifest, "output") {
                 let url = file.get("url").and_then(Value::as_str).unwrap_or("").replacen(&scene.origin, origin, 1);
                 file["url"] = format!("{url}?signature={number}").into();

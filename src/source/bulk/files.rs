@@ -37,7 +37,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What became of a file.
 enum Fetched {
-    Unit(Unit),
+    Unit(Box<Unit>),
     /// Its address is good no longer.
     Expired(u16),
 }
@@ -161,7 +161,7 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
         }
         if gap.is_none() || is_final || attempt >= FILE_ATTEMPTS_MAX {
             receiving.unit.query = query;
-            return Ok(Fetched::Unit(receiving.finish(gap)?));
+            return Ok(Fetched::Unit(Box::new(receiving.finish(gap)?)));
         }
         pull.clock.sleep(pull.source.wait(attempt)).await;
     }
@@ -255,7 +255,7 @@ enum Wrapped {
     /// The first byte of what may be gzip.
     Unknown(Vec<u8>, u32),
     Plain,
-    Gzip(MultiGzDecoder<Vec<u8>>, Box<Wrapped>),
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>, Box<Wrapped>),
 }
 
 impl Wrapped {
@@ -278,7 +278,7 @@ impl Wrapped {
                     return Some(Cow::Borrowed(&[]));
                 }
                 let (start, wraps) = (std::mem::take(start), *wraps);
-                *self = if start.starts_with(&GZIP) { Wrapped::Gzip(MultiGzDecoder::new(Vec::new()), Box::new(Wrapped::new(wraps - 1))) } else { Wrapped::Plain };
+                *self = if start.starts_with(&GZIP) { Wrapped::Gzip(Box::new(MultiGzDecoder::new(Vec::new())), Box::new(Wrapped::new(wraps - 1))) } else { Wrapped::Plain };
                 Some(Cow::Owned(self.push(&start)?.into_owned()))
             }
         }
