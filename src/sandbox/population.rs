@@ -190,6 +190,22 @@ impl Hospital {
         state.truth()
     }
 
+    /// The members of a group; nothing when there is none of that name.
+    pub fn members(&self, group: &str) -> Option<Vec<String>> {
+        self.read().groups.iter().find(|(id, _, _)| *id == group).map(|(_, _, members)| members.clone())
+    }
+
+    /// Gives a group other members, at a given time.
+    pub fn regroup(&self, group: &str, members: &[String], now: Timestamp) {
+        let mut state = self.write();
+        state.groups.iter_mut().filter(|(id, _, _)| *id == group).for_each(|(_, _, own)| *own = members.to_vec());
+        let drafts = state.group_drafts();
+        for mut draft in drafts.into_iter().filter(|draft| &*draft.id == group) {
+            draft.recorded = now;
+            state.chart.put(draft, Some(now));
+        }
+    }
+
     /// Its character.
     pub fn profile(&self) -> &'static Profile {
         self.read().profile

@@ -51,6 +51,8 @@ pub struct Prepared {
     pub new_versions: u64,
     /// Resources that are gone.
     pub removed: u64,
+    /// Resources that came and were said to be deleted in the same pull, by type.
+    pub conflicts: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -94,7 +96,7 @@ impl Snapshot {
     pub fn prepare(&self, pull: PullId, files: &[String], reconcile: &Reconcile) -> Result<Prepared, SnapshotError> {
         remove_folder(&self.root.join(pull.0.to_string()))?;
         let sorted = self.sort(pull, files)?;
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0 };
+        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, conflicts: BTreeMap::new() };
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
         for partition in partitions {
@@ -171,6 +173,9 @@ impl Snapshot {
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
         let winners = self.winners(partition, sorted, prepared.pull)?;
+        for (resource_type, _) in sorted.removals.iter().filter(|key| winners.contains_key(*key)) {
+            *prepared.conflicts.entry(resource_type.clone()).or_default() += 1;
+        }
         let written: BTreeMap<&ResourceKey, u64> = winners
             .iter()
             .filter(|(key, (_, rank))| live.get(*key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))

@@ -25,6 +25,8 @@ pub struct Capability {
     pub export_patient: bool,
     /// `/Group/[id]/$export`.
     pub export_group: bool,
+    /// It declares version 4 of the Bulk Data guide, which knows no kick-off by GET.
+    pub export_by_post: bool,
     /// Its SMART configuration, or what `/metadata` says instead.
     pub smart: Option<SmartConfiguration>,
 }
@@ -49,6 +51,13 @@ impl Capability {
                 .to_owned(),
             ..Capability::default()
         };
+        let guides = ["instantiates", "implementationGuide"]
+            .into_iter()
+            .flat_map(|name| items(statement.get(name)))
+            .filter_map(Value::as_str);
+        capability.export_by_post = guides
+            .filter_map(|guide| guide.split_once('|'))
+            .any(|(guide, version)| guide.contains("bulkdata") && version.starts_with("4."));
         for rest in items(statement.get("rest")) {
             capability.all_types.extend(names(rest.get("searchParam")));
             capability.read_operations(None, rest.get("operation"));
