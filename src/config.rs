@@ -248,6 +248,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     check.required("source.url", &source.url, "the base address of the EHR's FHIR server");
     check.address("source.url", &source.url, source.allow_plain_http);
     check.address("source.token_url", &source.token_url, source.allow_plain_http);
+    source.token_origins.iter().for_each(|origin| check.address("source.token_origins", origin, source.allow_plain_http));
     check.exists("source.key_file", &source.key_file);
     check.exists("source.snapshot_key_file", &source.snapshot_key_file);
     check.exists("source.ca_file", &source.ca_file);

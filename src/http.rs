@@ -4,18 +4,19 @@ mod response;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod width;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use url::{Host, Url};
+use width::Width;
 
 pub use response::{Download, Response};
 pub use retry::{ASKED_WAIT_MAX, Retry, retry_after};
@@ -28,8 +29,10 @@ const CAUSES_MAX: usize = 16;
 const URL_BYTES_MAX: usize = 64 * 1024;
 /// Failed attempts at one request before the log warns of it: one or two happen every night.
 const SILENT_ATTEMPTS: u32 = 3;
-/// Consecutive failed attempts after which retrying stops until one succeeds.
+/// Consecutive failed attempts after which retrying stops until one succeeds, if they lasted long enough.
 const BREAKER_FAILURES: u32 = 20;
+/// A server is given a quarter of an hour to come back: many requests at once fail often within a minute.
+const BREAKER_TIME: SignedDuration = SignedDuration::from_mins(15);
 
 /// Headers that are this client's, or HTTP's, own.
 const OWN_HEADERS: [&str; 14] = [
@@ -53,6 +56,11 @@ const OWN_HEADERS: [&str; 14] = [
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Timestamp;
+
+    /// Waits.
+    fn sleep(&self, time: Duration) -> Boxed<'_, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
 }
 
 /// The computer's clock.
@@ -281,8 +289,9 @@ pub struct Client {
     settings: Settings,
     authorizer: Option<Arc<dyn Authorizer>>,
     token_origins: BTreeSet<Origin>,
-    permits: Arc<Semaphore>,
-    failures: AtomicU32,
+    width: Width,
+    /// Failed attempts since the last good one, and when the first of them was.
+    failures: Mutex<(u32, Timestamp)>,
     requests: AtomicU64,
     clock: Arc<dyn Clock>,
 }
@@ -316,11 +325,11 @@ impl Client {
         let inner = inner.map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
         Ok(Client {
             inner,
-            permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            width: Width::new(settings.concurrency.max(1)),
             settings,
             authorizer: None,
             token_origins: BTreeSet::new(),
-            failures: AtomicU32::new(0),
+            failures: Mutex::new((0, Timestamp::MIN)),
             requests: AtomicU64::new(0),
             clock: Arc::new(SystemClock),
         })
@@ -404,17 +413,20 @@ impl Client {
         if matches!(outcome, Err(HttpError::Unreachable { attempts: 2.., .. })) {
             return false;
         }
+        self.width.note(match &outcome {
+            Ok(signal) => matches!(signal.status, 429 | 502 | 503 | 504),
+            Err(error) => matches!(error, HttpError::Unreachable { .. }),
+        });
         let reason = match &outcome {
             Ok(signal) => format!("status {}", signal.status),
             Err(error) => error.to_string(),
         };
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
         let retry::Class::Again { after } = class else {
-            self.failures.store(0, Ordering::Relaxed);
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
             return false;
         };
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if !request.retried || attempt >= self.settings.retry.attempts || failures >= BREAKER_FAILURES {
+        if self.is_broken() || !request.retried || attempt >= self.settings.retry.attempts {
             return false;
         }
         let delay = self.settings.retry.delay(attempt, after);
@@ -424,8 +436,19 @@ impl Client {
         } else {
             tracing::debug!(origin, reason, attempt, wait_ms, "no good answer yet, trying again");
         }
-        tokio::time::sleep(delay).await;
+        self.clock.sleep(delay).await;
         true
+    }
+
+    /// Counts a failed attempt; whether there were too many for too long.
+    fn is_broken(&self) -> bool {
+        let now = self.clock.now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.0 == 0 {
+            failures.1 = now;
+        }
+        failures.0 = failures.0.saturating_add(1);
+        failures.0 >= BREAKER_FAILURES && now.duration_since(failures.1) >= BREAKER_TIME
     }
 
     /// One attempt: redirects by hand, and one replay with a fresh token after a 401.
@@ -476,7 +499,7 @@ impl Client {
             (Some(authorizer), true, Token::Allowed) => Some(authorizer.token().await?),
             _ => None,
         };
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| HttpError::Settings("client is closed".to_owned()))?;
+        let permit = self.width.enter().await.ok_or_else(|| HttpError::Settings("client is closed".to_owned()))?;
         let mut builder = self.inner.request(request.method.clone(), request.url.clone());
         if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
             builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));

@@ -24,6 +24,7 @@ use crate::outbox::{self, OutboxError};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError};
+use crate::store::quarantine;
 use crate::store::runs::{self, Run, State};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
@@ -36,6 +37,8 @@ pub mod schedule;
 pub const DESTINATION: &str = "registry";
 /// File of the state database in the data directory.
 pub const STATE_FILE: &str = "state.sqlite";
+/// Every type, among the gaps of a night for which nothing new could be pulled.
+const NOT_PULLED: &str = "*";
 /// Folder of the snapshot in the data directory.
 const SNAPSHOT_FOLDER: &str = "snapshot";
 
@@ -206,6 +209,8 @@ impl Adapter {
             // The disk or the state database: nothing was decided, so the night stays open.
             Err(SourceError::Snapshot(error)) => return Err(NightError::Snapshot(error)),
             Err(SourceError::Store(error)) => return Err(NightError::Store(error)),
+            // An export may take weeks: meanwhile the last good data are reported, as what they are.
+            Err(SourceError::Unfinished { reason }) if self.snapshot.latest()?.is_some() => return self.go_on_with_the_last_data(run, &reason),
             Err(error) => {
                 let reason = error.to_string();
                 self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
@@ -219,6 +224,17 @@ impl Adapter {
         }
         let run = self.store.transaction(|transaction| {
             runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
+            runs::get(transaction, run.id)
+        })?;
+        run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
+        tracing::warn!(run.id, reason, "the night goes on with the data of the last pull, as partial");
+        let latest = self.snapshot.latest()?.map_or(0, |pull| pull.0);
+        let quarantined = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)))?.len() as u64;
+        let run = self.store.transaction(|transaction| {
+            runs::pulled(transaction, run.id, latest, false, &BTreeMap::from([(NOT_PULLED.to_owned(), 1)]), quarantined)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))

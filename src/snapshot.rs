@@ -231,6 +231,14 @@ impl Snapshot {
         Ok(ids)
     }
 
+    /// Calls `each` for the type and id of every stored resource.
+    pub fn each_stored(&self, mut each: impl FnMut(&str, &str)) -> Result<(), SnapshotError> {
+        for partition in self.partitions().into_iter().chain([Partition::Common]) {
+            self.live_headers(partition)?.keys().for_each(|(resource_type, id)| each(resource_type, id));
+        }
+        Ok(())
+    }
+
     /// Starts staging a unit of an open pull.
     pub fn stage(&self, pull: PullId, unit: &str) -> Result<Stage, SnapshotError> {
         let folder = self.staging(pull);

@@ -79,6 +79,8 @@ pub struct Options {
     pub ca_file: String,
     /// Plain HTTP to another host than this one is intended.
     pub allow_plain_http: bool,
+    /// Further origins of the EHR that may see the token, such as its file server.
+    pub token_origins: Vec<String>,
     /// Settings that most sites never touch.
     #[serde(skip)]
     pub tuning: Tuning,
@@ -101,6 +103,8 @@ pub struct Tuning {
     pub poll_first_ms: u64,
     /// Whether this server has given data to this client before: then a refused token may be a passing mood of its.
     pub accepted_before: bool,
+    /// How long one pull waits for an export, in minutes; an export that takes longer is waited for by the next ones.
+    pub export_wait_minutes: u32,
 }
 
 impl Default for Tuning {
@@ -110,9 +114,10 @@ impl Default for Tuning {
             patients_per_query: 25,
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
-            retry_attempts: 10,
+            retry_attempts: 13,
             poll_first_ms: 250,
             accepted_before: false,
+            export_wait_minutes: 480,
         }
     }
 }
@@ -138,6 +143,7 @@ impl Default for Options {
             snapshot_key_file: String::new(),
             ca_file: String::new(),
             allow_plain_http: false,
+            token_origins: Vec::new(),
             tuning: Tuning::default(),
         }
     }
@@ -168,6 +174,12 @@ pub enum SourceError {
     #[error("nothing could be read: {reason}")]
     Nothing {
         /// The first failure.
+        reason: String,
+    },
+    /// The server is not ready: the pull stays open, and the next one goes on with it.
+    #[error("{reason}; it is waited for at the next pull")]
+    Unfinished {
+        /// What is waited for.
         reason: String,
     },
     /// The snapshot.
@@ -236,7 +248,9 @@ pub struct Source {
     pub options: Options,
     /// Base address.
     pub base: Url,
-    /// The client; its token goes to the base's origin only.
+    /// Origins of the EHR, which may see the token.
+    origins: BTreeSet<Origin>,
+    /// The client; its token goes to the EHR's origins only.
     pub client: Client,
     /// What the server declares.
     pub capability: Capability,
@@ -280,11 +294,21 @@ impl Source {
             if !missing.is_empty() {
                 return Err(SourceError::Scopes { types: missing });
             }
-            let origin = Origin::of(&base).ok_or_else(|| SourceError::Options("`url` is not http".to_owned()))?;
-            client = client.with_tokens(Arc::clone(&token_client) as Arc<dyn crate::http::Authorizer>, [origin]);
+            client = client.with_tokens(Arc::clone(&token_client) as Arc<dyn crate::http::Authorizer>, own_origins(options, &base)?);
             tokens = Some(token_client);
         }
-        Ok(Source { options: options.clone(), base, client, capability, tokens, clocks_apart, retry })
+        let origins = own_origins(options, &base)?;
+        Ok(Source { options: options.clone(), base, origins, client, capability, tokens, clocks_apart, retry })
+    }
+
+    /// Whether an address is at the EHR itself, at an origin that may see the token.
+    pub(crate) fn is_own(&self, address: &Url) -> bool {
+        Origin::of(address).is_some_and(|origin| self.origins.contains(&origin))
+    }
+
+    /// Attempts at something that is repeated as a whole.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.retry.attempts
     }
 
     /// The wait before attempt number `attempt` + 1 of something that is repeated as a whole.
@@ -312,6 +336,17 @@ fn parse_base(options: &Options) -> Result<Url, SourceError> {
     }
 }
 
+/// The origin of the base, and those that the configuration adds.
+fn own_origins(options: &Options, base: &Url) -> Result<BTreeSet<Origin>, SourceError> {
+    let mut origins: BTreeSet<Origin> = Origin::of(base).into_iter().collect();
+    for text in &options.token_origins {
+        let origin = Url::parse(text).ok().and_then(|url| Origin::of(&url));
+        origins
+            .insert(origin.ok_or_else(|| SourceError::Options(format!("`source.token_origins`: `{text}` is not an address, expected for example `https://files.example.org`")))?);
+    }
+    Ok(origins)
+}
+
 fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
     let tuning = &options.tuning;
     let mut settings = Settings {
@@ -319,7 +354,7 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
         plain_http: options.allow_plain_http,
         headers: options.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         root_certificates: tuning.root_certificates.iter().map(|pem| pem.clone().into_bytes()).collect(),
-        trusted_origins: Origin::of(base).into_iter().collect(),
+        trusted_origins: own_origins(options, base)?,
         ..Settings::default()
     };
     settings.retry.first = std::time::Duration::from_millis(tuning.retry_first_ms);

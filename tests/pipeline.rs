@@ -1,8 +1,14 @@
 //! Whole nights by the real binary: repeated, and with bad data.
 
-use watershed::sandbox::Fault;
+use std::sync::Arc;
 
-use crate::bed::{Bed, Wanted, output};
+use watershed::config::setup;
+use watershed::pipeline::Asked;
+use watershed::sandbox::Fault;
+use watershed::source::{Silent, SystemClock};
+use watershed::store::runs::State;
+
+use crate::bed::{AS_OF, Bed, Wanted, output};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_night_twice_changes_nothing_at_the_registry() {
@@ -41,6 +47,32 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
         let count = listed.matches("\"sha256\"").count();
         assert!(count >= expected, "{mode}: {count} of {expected} are in quarantine: {listed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_38_a_night_goes_on_with_the_last_good_data_and_is_called_partial() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    let first = bed.registry();
+    {
+        let (site, _) = watershed::config::load_site(&bed.folder.path().join("site.toml"));
+        let site = site.unwrap();
+        let mut checked = setup::read(&site).0.unwrap();
+        checked.source.tuning.export_wait_minutes = 0;
+        let adapter = setup::open(&site, checked, Arc::new(SystemClock)).unwrap();
+        let (_asker, stop) = tokio::sync::watch::channel(false);
+        let asked = Asked { now: AS_OF.parse().unwrap(), scheduled: None };
+        let night = adapter.night(&asked, &stop, &Silent).await.unwrap();
+        assert_eq!((night.run.state, night.run.complete, night.run.patients), (State::Finished, Some(false), 40), "{:?}", night.run);
+        assert_eq!(night.run.gaps, [("*".to_owned(), 1)].into());
+    }
+    let second = bed.registry();
+    assert_eq!((second.feeds, second.current.len()), (2, first.current.len()), "the same numbers, called partial");
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    let third = bed.registry();
+    assert_eq!(third.current, first.current, "the export of the second night is gone on with");
 }
 
 /// Composites go the whole way: computed of the same night's patients, sent, drawn. The registry's page says the score where

@@ -46,9 +46,11 @@ fn waits_double_up_to_their_ceiling() {
     let retry = Retry { jitter: Arc::new(|| 1.0), ..Retry::default() };
     let seconds: Vec<u64> = (1..=11).map(|attempt| retry.delay(attempt, None).as_secs()).collect();
     assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 480, 480]);
-    let none = Retry { jitter: Arc::new(|| 0.0), ..Retry::default() };
-    assert_eq!(none.delay(9, None), Duration::ZERO);
-    assert_eq!(none.delay(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
+    let least = Retry { jitter: Arc::new(|| 0.0), ..Retry::default() };
+    assert_eq!(least.delay(9, None), Duration::from_secs(128));
+    assert_eq!(least.delay(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
+    let in_all: Duration = (1..least.attempts).map(|attempt| least.delay(attempt, None)).sum();
+    assert_eq!(in_all.as_secs(), 975, "a server that is away for a quarter of an hour is sat out");
 }
 
 #[test]

@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::population::Profile;
 use super::search::{EVERY, TYPES, TypeSearch};
 
 /// The CapabilityStatement.
-pub(super) fn statement(profile: &Profile, base: &str, token_url: &str, date: &str) -> Value {
-    let resources: Vec<Value> = TYPES.iter().map(|search| resource(search, profile.bulk)).collect();
+pub(super) fn statement(title: &str, (version, exports): (u8, &[&str]), base: &str, token_url: &str, date: &str) -> Value {
+    let resources: Vec<Value> = TYPES.iter().map(|search| resource(search, exports)).collect();
     let mut rest = json!({
         "mode": "server",
         "security": {
@@ -24,11 +23,14 @@ pub(super) fn statement(profile: &Profile, base: &str, token_url: &str, date: &s
         "resource": resources,
     });
     let mut instantiates = json!(["http://hl7.org/fhir/us/core/CapabilityStatement/us-core-server"]);
-    if profile.bulk {
+    if !exports.is_empty() {
         if let Some(list) = instantiates.as_array_mut() {
-            list.push(json!("http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"));
+            let version = ["", "|1.0.1", "|2.0.0", "", "|4.0.0-ballot"].get(usize::from(version)).unwrap_or(&"");
+            list.push(json!(format!("http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data{version}")));
         }
-        rest["operation"] = json!([operation("export")]);
+        if exports.contains(&"system") {
+            rest["operation"] = json!([operation("export")]);
+        }
     }
     json!({
         "resourceType": "CapabilityStatement",
@@ -37,14 +39,14 @@ pub(super) fn statement(profile: &Profile, base: &str, token_url: &str, date: &s
         "kind": "instance",
         "instantiates": instantiates,
         "software": {"name": "Watershed sandbox", "version": env!("CARGO_PKG_VERSION")},
-        "implementation": {"description": format!("{} (synthetic patients)", profile.title), "url": base},
+        "implementation": {"description": format!("{title} (synthetic patients)"), "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
         "rest": [rest],
     })
 }
 
-fn resource(search: &TypeSearch, bulk: bool) -> Value {
+fn resource(search: &TypeSearch, exports: &[&str]) -> Value {
     let parameters: Vec<Value> = EVERY
         .iter()
         .chain(search.parameters)
@@ -64,8 +66,8 @@ fn resource(search: &TypeSearch, bulk: bool) -> Value {
         resource["searchInclude"] = json!(includes);
     }
     match search.kind {
-        "Patient" if bulk => resource["operation"] = json!([operation("patient-export")]),
-        "Group" if bulk => resource["operation"] = json!([operation("group-export")]),
+        "Patient" if exports.contains(&"patient") => resource["operation"] = json!([operation("patient-export")]),
+        "Group" if exports.contains(&"group") => resource["operation"] = json!([operation("group-export")]),
         _ => {}
     }
     resource

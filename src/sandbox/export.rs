@@ -31,11 +31,24 @@ pub(super) enum Level {
     Group(String),
 }
 
+impl Level {
+    /// `system`, `patient` or `group`.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Level::System => "system",
+            Level::Patient => "patient",
+            Level::Group(_) => "group",
+        }
+    }
+}
+
 /// A kick-off that has been understood.
 #[derive(Debug, Default)]
 struct Wanted {
     types: Option<BTreeSet<&'static str>>,
     since: Option<Timestamp>,
+    /// These patients only.
+    patients: Option<BTreeSet<String>>,
     filters: BTreeMap<&'static str, Vec<Query>>,
     /// Notes for the `error` file, after lenient handling.
     notes: Vec<String>,
@@ -98,8 +111,8 @@ impl Exports {
         if !prefer.contains("respond-async") {
             return Err(Reply::outcome(StatusCode::BAD_REQUEST, "required", "an export needs the header `Prefer: respond-async`"));
         }
-        let wanted = read_parameters(state, call, prefer.contains("handling=lenient"))?;
-        let members = members(state, level)?;
+        let wanted = read_parameters(state, options.export_version, call, prefer.contains("handling=lenient"))?;
+        let members = members(state, level, wanted.patients.as_ref())?;
         let types = allowed_types(&wanted, level, call.grant)?;
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.retain(|_, job| job.expires > call.now || job.client != call.grant.client);
@@ -127,7 +140,7 @@ impl Exports {
     }
 
     /// The state of an export, or its manifest.
-    pub(super) fn status(&self, id: &str, call: &Call) -> Reply {
+    pub(super) fn status(&self, id: &str, options: &Options, call: &Call) -> Reply {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(job) = jobs.get(id).filter(|job| job.client == call.grant.client) else {
             return Reply::outcome(StatusCode::NOT_FOUND, "not-found", "there is no such export (any more)");
@@ -135,7 +148,14 @@ impl Exports {
         if job.expires <= call.now {
             return Reply::outcome(StatusCode::GONE, "expired", "the export's files have expired; start another");
         }
-        if job.ready > call.now {
+        let part: usize = call.parameters.iter().find(|(name, _)| name == "part").and_then(|(_, part)| part.parse().ok()).unwrap_or(0);
+        let parts = job.files.len().div_ceil(options.manifest_files.max(1)).max(1);
+        // Each part is ready later than the one before it.
+        let ready = |part: usize| {
+            let later = options.export_delay.saturating_mul(u32::try_from(part).unwrap_or(u32::MAX));
+            job.ready.checked_add(later).is_ok_and(|ready| ready <= call.now)
+        };
+        if !ready(part) {
             let whole = job.started.duration_until(job.ready).as_millis().max(1);
             let done = job.started.duration_until(call.now).as_millis().clamp(0, whole);
             let left = call.now.duration_until(job.ready).as_secs().max(0) + 1;
@@ -143,7 +163,10 @@ impl Exports {
                 .with(header::HeaderName::from_static("x-progress"), format!("{} % of {} files", done * 100 / whole, job.files.len()))
                 .with(header::RETRY_AFTER, left.to_string());
         }
-        Reply::json(StatusCode::OK, "application/json", job.manifest(id, call.base).to_string())
+        let next = (part + 1 < parts && ready(part + 1)).then(|| format!("{}/export-status/{id}?part={}", call.base, part + 1));
+        let status = if ready(parts - 1) { StatusCode::OK } else { StatusCode::ACCEPTED };
+        let manifest = job.manifest(id, call.base, options, part, next);
+        Reply::json(status, "application/json", manifest.to_string())
             .with(header::EXPIRES, http_date(job.expires))
             .with(header::CACHE_CONTROL, "no-store")
     }
@@ -181,21 +204,32 @@ impl Exports {
 }
 
 impl Job {
-    fn manifest(&self, id: &str, base: &str) -> Value {
+    /// A part of the manifest, as the version of the guide has it.
+    fn manifest(&self, id: &str, base: &str, options: &Options, part: usize, next: Option<String>) -> Value {
         let list = |name: &str| -> Vec<Value> {
-            let files = self.files.iter().enumerate().filter(|(_, (list, _))| *list == name);
+            let here = self.files.iter().enumerate().skip(part.saturating_mul(options.manifest_files)).take(options.manifest_files);
+            let files = here.filter(|(_, (list, _))| *list == name);
             files
                 .map(|(number, (_, file))| json!({"type": file.kind, "url": format!("{base}/export-file/{id}/{number}.ndjson"), "count": file.count}))
                 .collect()
         };
-        json!({
+        let messages = if options.export_version >= 4 { "outcome" } else { "error" };
+        let mut manifest = json!({
             "transactionTime": self.transaction.to_string(),
-            "request": self.request,
             "requiresAccessToken": true,
             "output": list("output"),
-            "deleted": list("deleted"),
-            "error": list("error"),
-        })
+            messages: list("error"),
+        });
+        if options.export_version < 4 {
+            manifest["request"] = self.request.as_str().into();
+        }
+        if options.export_version > 1 {
+            manifest["deleted"] = list("deleted").into();
+        }
+        if let Some(next) = next {
+            manifest["link"] = json!([{"relation": "next", "url": next}]);
+        }
+        manifest
     }
 }
 
@@ -209,7 +243,7 @@ impl File {
 }
 
 /// Reads the parameters of a kick-off.
-fn read_parameters(state: &State, call: &Call, lenient: bool) -> Result<Wanted, Reply> {
+fn read_parameters(state: &State, version: u8, call: &Call, lenient: bool) -> Result<Wanted, Reply> {
     let refuse = |refusal: Refusal| Reply::outcome(StatusCode::BAD_REQUEST, refusal.code, &refusal.text);
     let mut wanted = Wanted::default();
     for (name, value) in &call.parameters {
@@ -223,6 +257,13 @@ fn read_parameters(state: &State, call: &Call, lenient: bool) -> Result<Wanted, 
                 let instant = value.contains('T').then(|| read_span(value, &state.calendar)).flatten();
                 let (since, _) = instant.ok_or_else(|| refuse(Refusal::new("value", "`_since` must be an instant")))?;
                 wanted.since = Some(since);
+            }
+            "_type" if version >= 4 && value.contains(',') => return Err(refuse(Refusal::new("value", "`_type` is repeated in version 4, not a list"))),
+            "patient" if version >= 2 => {
+                let id = value
+                    .strip_prefix("Patient/")
+                    .ok_or_else(|| refuse(Refusal::new("value", "`patient` must be a reference to a Patient")))?;
+                wanted.patients.get_or_insert_default().insert(id.to_owned());
             }
             "_type" => {
                 for kind in value.split(',') {
@@ -274,12 +315,17 @@ fn read_filter(state: &State, filter: &str) -> Result<(&'static str, Query), Ref
     Ok((search.kind, Query::parse(search, &parameters, false, &state.calendar)?))
 }
 
-/// The patients of a group; nothing if all are meant.
-fn members(state: &State, level: &Level) -> Result<Option<BTreeSet<String>>, Reply> {
-    let Level::Group(id) = level else { return Ok(None) };
+/// The patients that are meant; nothing if all are.
+fn members(state: &State, level: &Level, patients: Option<&BTreeSet<String>>) -> Result<Option<BTreeSet<String>>, Reply> {
+    let Level::Group(id) = level else { return Ok(patients.cloned()) };
     let group = state.groups.iter().find(|(own, _, _)| own == id);
-    let missing = || Reply::outcome(StatusCode::NOT_FOUND, "not-found", "there is no such Group");
-    group.map(|(_, _, members)| Some(members.iter().cloned().collect())).ok_or_else(missing)
+    let (_, _, members) = group.ok_or_else(|| Reply::outcome(StatusCode::NOT_FOUND, "not-found", "there is no such Group"))?;
+    let members: BTreeSet<String> = members.iter().cloned().collect();
+    match patients {
+        None => Ok(Some(members)),
+        Some(patients) if patients.is_subset(&members) => Ok(Some(patients.clone())),
+        Some(_) => Err(Reply::outcome(StatusCode::BAD_REQUEST, "not-found", "not all of these patients are members of the group")),
+    }
 }
 
 /// The types to export: those asked for, or all that the token and the level allow.
@@ -355,6 +401,7 @@ pub(super) fn read_parameters_resource(body: &[u8]) -> Option<Vec<(String, Strin
         let name = parameter.get("name")?.as_str()?.to_owned();
         let members = parameter.as_object()?;
         let value = members.iter().find(|(key, _)| key.starts_with("value"))?.1;
+        let value = value.get("reference").unwrap_or(value);
         Some((name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     };
     list.as_array()?.iter().map(read).collect()

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
@@ -232,7 +232,7 @@ impl Chance {
 }
 
 impl Quirk for Chance {
-    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+    fn before(&self, request: &mut Incoming, scene: &Scene) -> Option<Reply> {
         let mut dice = self.strike(request.endpoint(), false, REFUSED_PERMILLE)?;
         let status = dice.pick(&[429, 500, 502, 503, 504, 0]);
         let mut reply = Reply::outcome(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), "transient", "injected fault");
@@ -243,7 +243,7 @@ impl Quirk for Chance {
             0 => {}
             1 => reply.set(header::RETRY_AFTER, "0"),
             2 => reply.set(header::RETRY_AFTER, "1"),
-            _ => reply.set(header::RETRY_AFTER, http_date(Timestamp::now())),
+            _ => reply.set(header::RETRY_AFTER, http_date(scene.now())),
         }
         Some(reply)
     }

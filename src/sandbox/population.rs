@@ -195,11 +195,20 @@ impl Hospital {
         super::amend::merge(&mut self.write(), survivor, merged, Timestamp::now());
     }
 
-    /// Gives a group other members.
-    pub fn set_members(&self, group: &str, members: &[String]) {
+    /// The members of a group; nothing when there is none of that name.
+    pub fn members(&self, group: &str) -> Option<Vec<String>> {
+        self.read().groups.iter().find(|(id, _, _)| *id == group).map(|(_, _, members)| members.clone())
+    }
+
+    /// Gives a group other members, at a given time.
+    pub fn regroup(&self, group: &str, members: &[String], now: Timestamp) {
         let mut state = self.write();
         state.groups.iter_mut().filter(|(id, _, _)| *id == group).for_each(|(_, _, own)| *own = members.to_vec());
-        state.rewrite_groups(Timestamp::now());
+        let drafts = state.group_drafts();
+        for mut draft in drafts.into_iter().filter(|draft| &*draft.id == group) {
+            draft.recorded = now;
+            state.chart.put(draft, Some(now));
+        }
     }
 
     /// Its character.

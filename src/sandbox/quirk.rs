@@ -1,16 +1,21 @@
 //! Quirks: what real servers do differently from what the specifications say, each a named scenario.
 //!
 //! A quirk stands before the honest server, after it, or changes how resources are written; the honest server knows of
-//! none. Each scenario stands in the file of its section: `access`, `search`, `paging`, `export`, `change`, `content`.
+//! none. Each scenario stands in the file of its section: `access`, `search`, `paging`, `export`, `change`, `content`; what
+//! servers may do by the Bulk Data guide is in `bulk`.
 
 mod access;
+mod bulk;
 mod change;
 mod content;
 mod export;
 mod paging;
 mod search;
 
-use jiff::SignedDuration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::fault::Fault;
@@ -54,11 +59,21 @@ pub(super) struct Scene {
     pub(super) elsewhere: String,
     /// Whose server it is.
     pub(super) hospital: Hospital,
+    /// How far its time is ahead of the machine's, in milliseconds.
+    pub(super) ahead: Arc<AtomicU64>,
+}
+
+impl Scene {
+    /// The time there, but for the skew of its clock.
+    pub(super) fn now(&self) -> Timestamp {
+        let ahead = i64::try_from(self.ahead.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
+        Timestamp::now().saturating_add(SignedDuration::from_millis(ahead)).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// A quirk by its name.
 pub struct Scenario {
-    /// Its row in the catalogue, `q_17`, or in the list of obligations, `r_05`.
+    /// Its row: `q_17` of the catalogue of quirks, `b_08` or `r_05` of the obligations.
     pub name: &'static str,
     /// What the server does.
     pub says: &'static str,
@@ -78,7 +93,7 @@ pub const SERVERS: &[(&str, &[&str])] =
 impl Scenario {
     /// Every scenario, by section.
     pub fn all() -> impl Iterator<Item = &'static Scenario> {
-        [access::SCENARIOS, search::SCENARIOS, paging::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS]
+        [access::SCENARIOS, search::SCENARIOS, paging::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS, bulk::SCENARIOS]
             .into_iter()
             .flatten()
     }
@@ -105,6 +120,11 @@ impl Quirks {
     pub(super) fn new(scenarios: &[&'static Scenario], faults: &[Fault], scene: Scene) -> Quirks {
         let quirks = scenarios.iter().map(|scenario| (scenario.make)());
         Quirks { all: quirks.chain(faults.iter().map(Fault::quirk)).collect(), scene }
+    }
+
+    /// Where the server stands.
+    pub(super) fn scene(&self) -> &Scene {
+        &self.scene
     }
 
     /// The answer that a quirk gives in the honest server's place.
@@ -152,14 +172,8 @@ mod tests {
     fn scenarios_are_found_by_name_and_servers_name_only_such() {
         for scenario in Scenario::all() {
             assert!(std::ptr::eq(Scenario::named(scenario.name).unwrap(), scenario), "{scenario:?} is named twice");
-            assert!(
-                scenario
-                    .name
-                    .strip_prefix(['q', 'r'])
-                    .and_then(|rest| rest.strip_prefix('_'))
-                    .is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()),
-                "{scenario:?}"
-            );
+            let number = scenario.name.strip_prefix(['b', 'q', 'r']).and_then(|rest| rest.strip_prefix('_'));
+            assert!(number.is_some_and(|number| number.len() == 2 && number.parse::<u8>().is_ok()), "{scenario:?}");
             assert!(!scenario.says.is_empty() && !scenario.says.ends_with('.'), "{scenario:?}");
         }
         for (server, quirks) in SERVERS {

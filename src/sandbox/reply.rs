@@ -72,6 +72,21 @@ impl Reply {
         self
     }
 
+    /// The value of a header.
+    pub(super) fn value(&self, name: HeaderName) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Takes a header away.
+    pub(super) fn remove(&mut self, name: HeaderName) {
+        self.headers.retain(|(own, _)| *own != name);
+    }
+
+    /// Sends the body as it is.
+    pub(super) fn uncompressed(&mut self) {
+        self.compressed = false;
+    }
+
     /// The body, before compression.
     pub(super) fn body(&self) -> &[u8] {
         &self.body

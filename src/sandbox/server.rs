@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +83,14 @@ pub struct Options {
     pub export_jobs_max: usize,
     /// Resources in one export file (5,000).
     pub export_file_resources: usize,
+    /// Version of the Bulk Data guide that it follows, 1 to 4 (3).
+    pub export_version: u8,
+    /// Whose data can be exported: of the `system`, of every `patient`, of a `group` (all three).
+    pub export_levels: &'static [&'static str],
+    /// Files in one part of a manifest; each part is ready later than the one before it (all in one).
+    pub manifest_files: usize,
+    /// How far its time is ahead of this machine's, in milliseconds. Tests move it to let time pass.
+    pub ahead: Arc<AtomicU64>,
     /// Requests a second and client before 429 (none).
     pub rate_limit: Option<u32>,
     /// Faults that are injected.
@@ -106,6 +115,10 @@ impl Default for Options {
             export_life: Duration::from_secs(3600),
             export_jobs_max: 4,
             export_file_resources: 5_000,
+            export_version: 3,
+            export_levels: &["system", "patient", "group"],
+            manifest_files: usize::MAX,
+            ahead: Arc::default(),
             rate_limit: None,
             faults: Vec::new(),
             quirks: Vec::new(),
@@ -181,6 +194,8 @@ async fn serve_tls(
 pub struct Running {
     /// `http://127.0.0.1:PORT/fhir`.
     pub base_url: String,
+    /// The second origin, `http://127.0.0.1:PORT`.
+    pub elsewhere_url: String,
     server: Arc<Server>,
     /// Dropping them ends the server.
     _stop: [tokio::sync::oneshot::Sender<()>; 2],
@@ -221,7 +236,8 @@ impl Running {
 pub async fn start(hospital: Hospital, options: Options) -> Result<Running, ServeError> {
     let (main, second) = (tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?, tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?);
     let origin = format!("http://{}", main.local_addr()?);
-    let server = Arc::new(Server::new(hospital, options, &origin, &format!("http://{}", second.local_addr()?))?);
+    let elsewhere_url = format!("http://{}", second.local_addr()?);
+    let server = Arc::new(Server::new(hospital, options, &origin, &elsewhere_url)?);
     let stop = [(main, Door::Main), (second, Door::Second)].map(|(listener, door)| {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let router = router(&server, door);
@@ -233,7 +249,7 @@ pub async fn start(hospital: Hospital, options: Options) -> Result<Running, Serv
         });
         stop
     });
-    Ok(Running { base_url: format!("{origin}{BASE_PATH}"), server, _stop: stop })
+    Ok(Running { base_url: format!("{origin}{BASE_PATH}"), elsewhere_url, server, _stop: stop })
 }
 
 fn router(server: &Arc<Server>, door: Door) -> Router {
@@ -282,15 +298,18 @@ impl Server {
     fn new(hospital: Hospital, options: Options, origin: &str, elsewhere: &str) -> Result<Server, ServeError> {
         let token_url = format!("{origin}/token");
         let base = format!("{origin}{BASE_PATH}");
+        let scene = Scene {
+            origin: origin.to_owned(),
+            base: base.clone(),
+            elsewhere: elsewhere.to_owned(),
+            hospital: hospital.clone(),
+            ahead: Arc::clone(&options.ahead),
+        };
         Ok(Server {
             access: Access::new(&options.clients, token_url.clone(), options.token_life)?,
             pages: Pages::new(),
             exports: Exports::new(),
-            quirks: Quirks::new(
-                &options.quirks,
-                &options.faults,
-                Scene { origin: origin.to_owned(), base: base.clone(), elsewhere: elsewhere.to_owned(), hospital: hospital.clone() },
-            ),
+            quirks: Quirks::new(&options.quirks, &options.faults, scene),
             seen: Mutex::default(),
             rates: Mutex::default(),
             base,
@@ -304,7 +323,7 @@ impl Server {
     /// The honest answer, with the quirks before and after it.
     fn attend(&self, sent: &Incoming) -> Reply {
         let skew = self.quirks.skew();
-        let now = Timestamp::now().saturating_add(skew).unwrap_or(self.started);
+        let now = self.quirks.scene().now().saturating_add(skew).unwrap_or(self.started);
         let mut request = sent.clone();
         let mut reply = match self.quirks.before(&mut request) {
             Some(reply) => reply,
@@ -314,9 +333,7 @@ impl Server {
                 reply
             }
         };
-        if !skew.is_zero() {
-            reply.set(header::DATE, http_date(now));
-        }
+        reply.set(header::DATE, http_date(now));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < SEEN_MAX {
             seen.push(Seen::of(sent, reply.status.as_u16()));
@@ -372,9 +389,9 @@ impl Server {
             return self.export(incoming, &level, grant, now);
         }
         let job = |id: &str| -> Reply {
-            let call = self.call(incoming, grant, now, Vec::new());
+            let call = self.call(incoming, grant, now, form(incoming.query.as_deref().unwrap_or("").as_bytes()));
             match incoming.method {
-                Method::GET => self.exports.status(id, &call),
+                Method::GET => self.exports.status(id, &self.options, &call),
                 Method::DELETE => self.exports.delete(id, &call),
                 _ => not_allowed("GET, DELETE"),
             }
@@ -404,7 +421,9 @@ impl Server {
 
     fn metadata(&self) -> Reply {
         let date = self.started.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
-        let statement = capability::statement(self.hospital.profile(), &self.base, &self.token_url, &date);
+        let exports = if self.hospital.profile().bulk { self.options.export_levels } else { &[] };
+        let version = self.options.export_version;
+        let statement = capability::statement(self.hospital.profile().title, (version, exports), &self.base, &self.token_url, &date);
         Reply::json(StatusCode::OK, FHIR_JSON, statement.to_string())
     }
 
@@ -432,7 +451,12 @@ impl Server {
         if !self.hospital.profile().bulk {
             return Reply::outcome(StatusCode::NOT_FOUND, "not-supported", "this server has no Bulk Data export");
         }
+        if !self.options.export_levels.contains(&level.name()) {
+            return Reply::outcome(StatusCode::NOT_FOUND, "not-supported", &format!("there is no export of a {} here", level.name()));
+        }
         let parameters = match incoming.method {
+            Method::GET if self.options.export_version >= 4 => return not_allowed("POST"),
+            Method::POST if self.options.export_version == 1 => return not_allowed("GET"),
             Method::GET => form(incoming.query.as_deref().unwrap_or("").as_bytes()),
             Method::POST => match read_parameters_resource(&incoming.body) {
                 Some(parameters) => parameters,

@@ -58,6 +58,8 @@ pub struct Prepared {
     pub removed: u64,
     /// The newest time of change that came and is believed.
     pub newest: Option<Timestamp>,
+    /// Resources that came and were said to be deleted in the same pull, by type.
+    pub conflicts: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Snapshot {
         remove_folder(&self.root.join(pull.0.to_string()))?;
         let sorted = self.sort(pull, files, reconcile)?;
         let newest = sorted.newest.and_then(|at| Timestamp::from_microsecond(at).ok());
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest };
+        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest, conflicts: BTreeMap::new() };
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
         for partition in partitions {
@@ -183,6 +185,9 @@ impl Snapshot {
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
         let winners = self.winners(partition, sorted, prepared.pull)?;
+        for (resource_type, _) in sorted.removals.iter().filter(|key| winners.contains_key(*key)) {
+            *prepared.conflicts.entry(resource_type.clone()).or_default() += 1;
+        }
         let written: BTreeMap<&ResourceKey, u64> = winners
             .iter()
             .filter(|(key, (_, rank))| live.get(*key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))

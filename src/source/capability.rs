@@ -29,6 +29,8 @@ pub struct Capability {
     pub export_patient: bool,
     /// `/Group/[id]/$export`.
     pub export_group: bool,
+    /// It declares version 4 of the Bulk Data guide, which knows no kick-off by GET.
+    pub export_by_post: bool,
     /// Its SMART configuration, or what `/metadata` says instead.
     pub smart: Option<SmartConfiguration>,
     /// The server's clock when it said so.
@@ -53,6 +55,13 @@ impl Capability {
             software: one_line(&format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version"))))),
             ..Capability::default()
         };
+        let guides = ["instantiates", "implementationGuide"]
+            .into_iter()
+            .flat_map(|name| items(statement.get(name)))
+            .filter_map(Value::as_str);
+        capability.export_by_post = guides
+            .filter_map(|guide| guide.split_once('|'))
+            .any(|(guide, version)| guide.contains("bulkdata") && version.starts_with("4."));
         for rest in items(statement.get("rest")) {
             capability.all_types.extend(names(rest.get("searchParam")));
             capability.read_operations(None, rest.get("operation"));

@@ -33,6 +33,8 @@ pub enum Reason {
     NoPatient,
     /// A Bundle entry without a resource.
     NoResource,
+    /// A line of deletions that names something else.
+    NotDeletion,
     /// A modifier extension, which may turn the meaning of what it stands in round; none is known here.
     Modified,
 }
@@ -49,6 +51,7 @@ impl Reason {
             Reason::Unrequested => "a type that was not asked for",
             Reason::NoPatient => "no reference to a patient",
             Reason::NoResource => "an entry without a resource",
+            Reason::NotDeletion => "not a Bundle of deletions by type and id",
             Reason::Modified => "a modifier that is not known here",
         }
     }

@@ -64,6 +64,15 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
     })
 }
 
+/// Whether a pull of changes of this source and plan is open.
+pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT count(*) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open' AND full = 0";
+        let open: i64 = connection.query_row(sql, [source, plan], |row| row.get(0))?;
+        Ok(open > 0)
+    })
+}
+
 /// Records a unit with its refusals, in one transaction; it will not be fetched again in this pull.
 pub fn record(store: &Store, pull: PullId, unit: &Unit) -> Result<(), StoreError> {
     store.transaction(|transaction| {

@@ -43,7 +43,7 @@ pub struct Query {
 /// A Bulk Data export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// Below the base: `Group/1/$export`.
+    /// Below the base: `Group/1/$export`, `Patient/$export`, or `$export` of a server that offers nothing less.
     pub path: String,
     /// `_type`.
     pub types: BTreeSet<String>,
@@ -119,7 +119,11 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     if use_bulk(&mut plan, capability, options) {
-        let path = if options.group.is_empty() { "Patient/$export".to_owned() } else { format!("Group/{}/$export", options.group) };
+        let path = match options.group.as_str() {
+            "" if capability.export_system && !capability.export_patient => "$export".to_owned(),
+            "" => "Patient/$export".to_owned(),
+            group => format!("Group/{group}/$export"),
+        };
         plan.export = Some(Export { path, types: of_patients });
         return plan;
     }
@@ -131,7 +135,7 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
 }
 
 fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool {
-    let declared = if options.group.is_empty() { capability.export_patient } else { capability.export_group };
+    let declared = if options.group.is_empty() { capability.export_patient || capability.export_system } else { capability.export_group };
     match options.mode {
         Mode::Search => false,
         Mode::Auto => declared,

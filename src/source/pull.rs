@@ -30,6 +30,8 @@ pub(super) struct Pull<'a> {
     pub clock: &'a dyn Clock,
     pub progress: &'a dyn Progress,
     pub id: PullId,
+    /// When this run of it began.
+    pub begun: Timestamp,
     /// Changes from here on are asked for; `None`: everything.
     pub since: Option<Timestamp>,
     /// Units done before and in this run.
@@ -55,6 +57,7 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
         clock,
         progress,
         id: opened.id,
+        begun: clock.now(),
         since: if opened.full { None } else { cursor },
         done: ledger::done(store, opened.id)?,
         members: None,
@@ -64,6 +67,7 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
     if plan.export.is_some() {
         bulk::run(&mut pull).await?;
         search::beside_export(&pull).await?;
+        bulk::check_members(&mut pull).await?;
     } else {
         search::run(&mut pull).await?;
     }
@@ -85,7 +89,8 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
     let name = source.name();
     let Some(last_full) = ledger::last_full(snapshot.store(), &name, &digest)? else { return Ok(None) };
     let due = SignedDuration::from_hours(24 * i64::from(tuning.full_every_days));
-    if clock.now().duration_since(last_full) >= due {
+    // An export may have been waited for since before it was due; everything is read after it.
+    if clock.now().duration_since(last_full) >= due && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
         return Ok(None);
     }
     let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
@@ -105,8 +110,8 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
-    let sound = sound_types(pull, &units);
-    let mut full_types = if opened.full { sound.clone() } else { BTreeSet::new() };
+    let mut sound = sound_types(pull, &units);
+    let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
     refuse_sudden_loss(pull, &units, &mut full_types, &mut gaps)?;
     let members = believed_members(pull, &mut gaps)?;
     let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
@@ -114,6 +119,12 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let reconcile = Reconcile { full_types, present_wins: opened.full, members, until };
     let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    for (name, count) in &prepared.conflicts {
+        let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
+        pull.record(&Unit { name: format!("conflict {name}"), resource_type: name.clone(), query: "deletions".to_owned(), gap: Some(reason.clone()), ..Unit::default() })?;
+        gaps.push(Gap { resource_type: name.clone(), patient: None, reason });
+        sound.remove(name);
+    }
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, without_cursor) = cursors(&units, &sound, newest);
     let name = pull.source.name();
@@ -158,7 +169,24 @@ fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
     pull.plan.types.iter().filter(|name| !broken.contains(name.as_str())).cloned().collect()
 }
 
-/// A server that suddenly shows less than half of a type is not believed: nothing is removed, and a gap says so.
+/// Types of which changes were asked for and everything came, because the server does not know or ignores the question: what
+/// is not among it is gone. A group's export may bring the history of new members, which is no such sign.
+fn read_in_full(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
+    let since = pull.since.filter(|_| pull.plan.export.is_some() && pull.plan.group.is_empty());
+    let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
+    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let mut older: BTreeMap<String, u64> = BTreeMap::new();
+    pull.snapshot.staged(pull.id, &files, |header, _| {
+        if !header.removed && header.updated.is_some_and(|updated| updated < since) {
+            *older.entry(header.resource_type.clone()).or_default() += 1;
+        }
+        Ok(())
+    })?;
+    let is_most = |name: &String, stored: u64| older.get(name).is_some_and(|older| older.saturating_mul(10) >= stored.saturating_mul(9));
+    Ok(pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect())
+}
+
+/// A server that suddenly shows less than half of a type is not believed: nothing is removed, of no type, and a gap says so.
 fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTreeSet<String>, gaps: &mut Vec<Gap>) -> Result<(), SourceError> {
     if full_types.is_empty() {
         return Ok(());
@@ -167,12 +195,16 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTre
     for unit in units {
         *received.entry(&unit.resource_type).or_default() += unit.received;
     }
+    let before = gaps.len();
     for (name, stored) in pull.snapshot.counts()? {
         let came = received.get(name.as_str()).copied().unwrap_or_default();
-        if stored >= LOSS_SUSPICIOUS_MIN && came.saturating_mul(2) < stored && full_types.remove(&name) {
+        if stored >= LOSS_SUSPICIOUS_MIN && came.saturating_mul(2) < stored && full_types.contains(&name) {
             let reason = format!("{came} came where {stored} are stored; kept until a steward has looked");
             gaps.push(Gap { resource_type: name, patient: None, reason });
         }
+    }
+    if gaps.len() > before {
+        full_types.clear();
     }
     Ok(())
 }
@@ -263,6 +295,8 @@ impl Receiving<'_> {
         self.unit.received += 1;
         let mut incoming = match judge(json, &self.pull.plan.types) {
             Ok(incoming) => incoming,
+            // Nobody asked for it, so that nothing is missing without it: an export may add Provenance, or ignore `_type`.
+            Err((Reason::Unrequested, _)) => return Ok(None),
             Err((reason, resource_type)) => {
                 self.refuse(reason, resource_type, json, json.len() as u64, entry)?;
                 return Ok(None);

@@ -10,16 +10,18 @@ use super::SourceError;
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
-use crate::fhir::compartment::{is_id, reference_target};
+use crate::fhir::compartment::{is_id, reference_target, search_parameters};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-pub(super) use page::worst_issue;
+pub(super) use page::{issue_shown as issue_code, worst_issue};
 pub(super) use refer::hydrate;
 
+/// Groups within each other.
+const GROUPS_MAX: usize = 1000;
 /// Patients taken from a Group.
 const MEMBERS_MAX: usize = 5_000_000;
 
@@ -153,15 +155,20 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     let units = super::ledger::units(pull.snapshot.store(), pull.id)?;
     let silent = |name: &&String| {
         let mut own = units.iter().filter(|unit| unit.resource_type == **name).peekable();
-        own.peek().is_some() && own.all(|unit| unit.expected == Some(0) && unit.received == 0 && unit.gap.is_none())
+        own.peek().is_some() && own.all(|unit| unit.expected.unwrap_or(0) == 0 && unit.received == 0 && unit.gap.is_none())
     };
     let absent: Vec<&String> = export.types.iter().filter(silent).collect();
     // Who answers with types that nobody asked for may have meant them in place of one that is absent.
-    let answers_otherwise = units.iter().any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
+    let answers_otherwise = units
+        .iter()
+        .any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
     let members = match pull.plan.group.as_str() {
         _ if absent.is_empty() => return Ok(()),
         "" => None,
-        group => Some(read_group(pull, group).await?),
+        group => match read_group(pull, group).await {
+            Err(SourceError::Nothing { .. }) => return Ok(()),
+            members => Some(members?),
+        },
     };
     for resource_type in absent {
         let query = Query {
@@ -215,10 +222,26 @@ fn named(kind: &str, query: &Query, ids: &[String]) -> String {
     format!("{kind} {} {}", query.name, digest.get(..16).unwrap_or_default())
 }
 
-async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
+/// The members of a group, and of the groups that are its members.
+pub(super) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
     }
+    let mut waiting = vec![group.to_owned()];
+    let mut seen = BTreeSet::new();
+    let mut members = BTreeSet::new();
+    while let Some(group) = waiting.pop() {
+        if seen.len() < GROUPS_MAX && seen.insert(group.clone()) {
+            let (patients, groups) = read_members(pull, &group).await?;
+            members.extend(patients);
+            waiting.extend(groups);
+        }
+    }
+    Ok(members)
+}
+
+/// The patients and groups that are named as a group's members.
+async fn read_members(pull: &Pull<'_>, group: &str) -> Result<(Vec<String>, Vec<String>), SourceError> {
     let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, ask::FHIR_JSON).await?;
     let body = answer.json::<serde_json::Value>().filter(|_| answer.is_success());
     let body = body.filter(|body| body.get("resourceType").and_then(|name| name.as_str()) == Some("Group"));
@@ -226,15 +249,43 @@ async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, So
         return Err(SourceError::Nothing { reason: format!("the configured Group cannot be read (status {})", answer.status) });
     };
     let members = body.get("member").and_then(|members| members.as_array()).map(Vec::as_slice).unwrap_or_default();
-    Ok(members
+    let active = members
         .iter()
         .take(MEMBERS_MAX)
-        .filter(|member| member.get("inactive").and_then(serde_json::Value::as_bool) != Some(true))
-        .filter_map(|member| match reference_target(member.get("entity")?.get("reference")?.as_str()?)? {
-            (Some("Patient"), id) => Some(id.to_owned()),
-            _ => None,
-        })
-        .collect())
+        .filter(|member| member.get("inactive").and_then(serde_json::Value::as_bool) != Some(true));
+    let (mut patients, mut groups) = (Vec::new(), Vec::new());
+    for member in active {
+        match member.get("entity").and_then(|entity| reference_target(entity.get("reference")?.as_str()?)) {
+            Some((Some("Patient"), id)) => patients.push(id.to_owned()),
+            Some((Some("Group"), id)) if is_id(id) => groups.push(id.to_owned()),
+            _ => {}
+        }
+    }
+    Ok((patients, groups))
+}
+
+/// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
+pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSet<String>, patients: &BTreeSet<String>, since: bool) -> Result<(), SourceError> {
+    let query = |resource_type: &String| Query {
+        name: format!("{resource_type} {what}"),
+        resource_type: resource_type.clone(),
+        parameters: Vec::new(),
+        by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
+        incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+    };
+    let queries: Vec<Query> = types.iter().map(query).collect();
+    let known = if since { patients.clone() } else { BTreeSet::new() };
+    for query in &queries {
+        for task in tasks_of(pull, query, Some(patients), &known) {
+            if task.patients.as_ref().is_some_and(|patients| !patients.is_empty()) && !pull.done.contains(&task.name) {
+                for unit in fetch(pull, task, None).await? {
+                    pull.record(&unit)?;
+                }
+            }
+        }
+    }
+    pull.done = super::ledger::done(pull.snapshot.store(), pull.id)?;
+    Ok(())
 }
 
 /// Fetches a task as this server lets it be fetched: as it stands, by category, or resource by resource.

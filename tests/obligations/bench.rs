@@ -9,9 +9,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use watershed::http::{Clock, SystemClock};
+use watershed::fhir::compartment::patient_of;
+use watershed::http::{Boxed, Clock, SystemClock};
 use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::{Client, Options as Serving, Running, start};
 use watershed::sandbox::{Fault, Hospital, Profile, Scenario};
@@ -37,6 +40,8 @@ pub struct Bench {
     pub needs: Vec<Need>,
     /// Which of the hospital's resources the site asks for.
     pub keeps: fn(&serde_json::Value) -> bool,
+    /// How far the time of the hospital is ahead, in milliseconds.
+    pub ahead: Arc<AtomicU64>,
     folder: tempfile::TempDir,
     pub store: Arc<Store>,
     snapshot_key: Key,
@@ -61,10 +66,11 @@ impl Bench {
         let serving = Serving {
             clients: if serving.clients.is_empty() { vec![client] } else { serving.clients },
             quirks: quirks.iter().map(|name| Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"))).collect(),
-            export_delay: Duration::from_millis(50),
+            export_delay: if serving.export_delay == Serving::default().export_delay { Duration::from_millis(50) } else { serving.export_delay },
             export_file_resources: serving.export_file_resources.min(200),
             ..serving
         };
+        let ahead = Arc::clone(&serving.ahead);
         let running = start(hospital.clone(), serving).await.unwrap();
         let mut options = Options { url: running.base_url.clone(), client_id: "site".to_owned(), page_size: 50, ..Options::default() };
         options.tuning.retry_first_ms = 2;
@@ -77,11 +83,45 @@ impl Bench {
             key,
             options,
             clock: Arc::new(SystemClock),
+            ahead,
             needs: TYPES.iter().map(|name| Need::all(name)).collect(),
             keeps: |_| true,
             folder,
             store,
             snapshot_key: Key::generate().unwrap(),
+        }
+    }
+
+    /// Waiting takes no time: it moves the clocks of the site and of the hospital.
+    pub fn swift(mut self) -> Bench {
+        self.clock = Arc::new(Swift(Arc::clone(&self.ahead)));
+        self.options.tuning.retry_first_ms = 1000;
+        self.options.tuning.poll_first_ms = 1000;
+        self
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// The time that has passed beside the real one.
+    pub fn passed(&self) -> Duration {
+        Duration::from_millis(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// Pulls, and is killed when the hospital has seen a request for which this holds.
+    pub async fn pull_until(&self, mode: Mode, seen: impl Fn(&Seen) -> bool) {
+        let before = self.running.requests().len();
+        let is_reached = async {
+            while !self.running.requests().iter().skip(before).any(&seen) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = is_reached => {}
+            pulled = self.try_pull(mode) => panic!("it came to its end: {:?}", pulled.map(|pulled| pulled.outcome.gaps)),
         }
     }
 
@@ -108,6 +148,9 @@ impl Bench {
         let held = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held))).unwrap();
         let mut truth = self.running.resources();
         truth.retain(|(_, _, json)| (self.keeps)(&serde_json::from_str(json).unwrap()));
+        if let Some(members) = self.hospital.members(&self.options.group) {
+            truth.retain(|(resource_type, _, json)| patient_of(resource_type, json.as_bytes()).is_none_or(|patient| members.contains(&patient)));
+        }
         let differences = differences(&truth, &snapshot, &plan);
         let requests = self.running.requests().split_off(before);
         Ok(Pulled { outcome, digest: snapshot.digest().unwrap(), held, differences, requests })
@@ -141,6 +184,28 @@ impl Bench {
         self.folder.path()
     }
 
+    /// The files below a folder of the snapshot.
+    pub fn files_in(&self, folder: &str) -> Vec<PathBuf> {
+        let mut waiting = vec![self.folder.path().join(folder)];
+        let mut found = Vec::new();
+        while let Some(path) = waiting.pop() {
+            match std::fs::read_dir(&path) {
+                Ok(entries) => waiting.extend(entries.map(|entry| entry.unwrap().path())),
+                Err(_) => found.push(path),
+            }
+        }
+        found
+    }
+
+    /// Whether a staged file belongs to a unit that is done.
+    pub fn is_done(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        self.store
+            .with(|connection| Ok(connection.query_row("SELECT count(*) FROM unit WHERE file = ?1", [&name], |row| row.get::<_, i64>(0))?))
+            .unwrap()
+            > 0
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
     }
@@ -152,6 +217,20 @@ pub struct OffBy(pub i64);
 impl Clock for OffBy {
     fn now(&self) -> Timestamp {
         Timestamp::now().saturating_add(SignedDuration::from_secs(self.0)).unwrap()
+    }
+}
+
+/// A clock that jumps over every wait.
+struct Swift(Arc<AtomicU64>);
+
+impl Clock for Swift {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_millis(self.0.load(Ordering::SeqCst) as i64)
+    }
+
+    fn sleep(&self, time: Duration) -> Boxed<'_, ()> {
+        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        Box::pin(tokio::time::sleep(Duration::from_millis(1)))
     }
 }
 
@@ -250,7 +329,8 @@ impl Pulled {
 
 type Resources = BTreeMap<(String, String), String>;
 
-/// Compares a snapshot with the truth. Resources of no patient need to be there only if something refers to them.
+/// Compares a snapshot with the truth. Types that are fetched when something refers to them count only if something does:
+/// that one of them was deleted which nobody refers to any more is found by the next full pull.
 fn differences(truth: &[(String, String, String)], snapshot: &Snapshot, plan: &Plan) -> Vec<Difference> {
     let compact = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).unwrap();
     let expected: Resources = truth
@@ -279,7 +359,10 @@ fn differences(truth: &[(String, String, String)], snapshot: &Snapshot, plan: &P
             None => {}
         }
     }
-    found.keys().filter(|name| !expected.contains_key(*name)).for_each(|name| differ(name, What::Extra));
+    found
+        .keys()
+        .filter(|name| !expected.contains_key(*name) && is_needed(&name.0, &name.1))
+        .for_each(|name| differ(name, What::Extra));
     differences
 }
 

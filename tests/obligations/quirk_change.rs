@@ -48,7 +48,10 @@ async fn q_60_without_times_of_change_everything_is_read_again() {
         bench.hospital.amend(11);
         let second = bench.pull(mode).await;
         assert!(second.outcome.full && second.outcome.new_versions > 0 && second.outcome.new_versions < first.outcome.new_versions / 2, "{mode:?}");
-        let by_time = second.requests.iter().filter(|seen| ["_lastUpdated=", "_since="].iter().any(|name| seen.target.contains(name) || seen.body.contains(name)));
+        let by_time = second
+            .requests
+            .iter()
+            .filter(|seen| ["_lastUpdated=", "_since="].iter().any(|name| seen.target.contains(name) || seen.body.contains(name)));
         assert_eq!(by_time.count(), 0, "{mode:?}: not asked for what the server cannot answer");
         second.is_the_truth();
     }
@@ -125,17 +128,17 @@ async fn q_64_members_who_join_or_leave_are_counted_from_that_night_and_merged_o
     bench.options.group = "all".to_owned();
     let everybody = bench.hospital.patients();
     let (two, rest) = everybody.split_at(2);
-    bench.hospital.set_members("all", rest);
+    bench.hospital.regroup("all", rest, bench.clock.now());
     let stored = |bench: &Bench| bench.snapshot().patient_ids().unwrap().into_iter().collect::<std::collections::BTreeSet<String>>();
     bench.pull(Mode::Search).await;
     assert_eq!(stored(&bench), rest.iter().cloned().collect());
     // They join, with all that was ever written of them.
-    bench.hospital.set_members("all", &everybody);
+    bench.hospital.regroup("all", &everybody, bench.clock.now());
     let joined = bench.pull(Mode::Search).await;
     assert!(!joined.outcome.full);
     joined.is_the_truth();
     // They leave, and nothing of them stays.
-    bench.hospital.set_members("all", rest);
+    bench.hospital.regroup("all", rest, bench.clock.now());
     let left = bench.pull(Mode::Search).await;
     assert!(!left.outcome.full && left.outcome.complete && left.outcome.removed > 2);
     assert!(left.differences.iter().all(|difference| difference.what == What::Missing));
@@ -150,7 +153,7 @@ async fn q_64_members_who_join_or_leave_are_counted_from_that_night_and_merged_o
     // The two links are references too, of which the merged patient's own record is gone.
     assert_eq!((of(&bench, &survivor), stored(&bench).contains(&merged)), (before, false));
     // A Group that suddenly names few is not believed.
-    bench.hospital.set_members("all", &rest[..3]);
+    bench.hospital.regroup("all", &rest[..3], bench.clock.now());
     let doubted = bench.pull(Mode::Search).await;
     assert!(doubted.has_gap("the Group names 3 members where") || stored(&bench).len() < 20, "{:?}", doubted.outcome.gaps);
 }

@@ -164,7 +164,7 @@ pub(super) fn issue_code(body: &[u8]) -> Option<String> {
 }
 
 /// The same in brackets, for messages.
-pub(super) fn issue_shown(body: &[u8]) -> String {
+pub(crate) fn issue_shown(body: &[u8]) -> String {
     issue_code(body).map(|code| format!(" ({code})")).unwrap_or_default()
 }
 

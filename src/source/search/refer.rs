@@ -1,6 +1,6 @@
 //! What others refer to, and what can be had by its id only.
 
-use super::{Task, named, run_tasks};
+use super::{Task, named, read_group, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use crate::source::SourceError;
@@ -8,7 +8,8 @@ use crate::source::intake::tombstone;
 use crate::source::ledger::Unit;
 use crate::source::plan::Query;
 use crate::source::pull::Pull;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 
 /// References followed to resources of no patient.
 const REFERENCES_MAX: usize = 1_000_000;
@@ -17,17 +18,26 @@ const ROUNDS_MAX: u32 = 8;
 /// Ids in one `_id` query: addresses must stay below 2 kB.
 const IDS_PER_QUERY: usize = 25;
 
-/// Fetches what something stored or staged refers to: resources of no patient, and of types that cannot be searched.
+/// Fetches what something staged refers to: resources of no patient, of types that cannot be searched, and those of patients
+/// that an export left out.
 pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let types: BTreeSet<String> = pull.habits.types(|types| types.unsearchable.union(&pull.plan.referenced).cloned().collect());
-    if types.is_empty() {
-        return Ok(());
+    let mut exported = pull.plan.export.as_ref().map(|export| export.types.clone()).unwrap_or_default();
+    // Whose they may be, where not everybody is pulled.
+    let mut members = None;
+    if !pull.plan.group.is_empty() && !exported.is_empty() {
+        match read_group(pull, &pull.plan.group).await {
+            Ok(patients) => members = Some(patients),
+            Err(SourceError::Nothing { .. }) => exported.clear(),
+            Err(error) => return Err(error),
+        }
     }
-    let queries: Vec<Query> = types.iter().map(|name| reference_query(name)).collect();
+    let queries: Vec<Query> = types.union(&exported).map(|name| reference_query(name)).collect();
     let mut asked = BTreeSet::new();
     for round in 1..=ROUNDS_MAX {
         // What was asked for and did not come is not there.
-        let wanted: BTreeSet<(String, String)> = wanted_references(pull, &types)?.difference(&asked).cloned().collect();
+        let wanted = wanted_references(pull, &types)?.into_iter().chain(left_out(pull, &exported)?);
+        let wanted: BTreeSet<(String, String)> = wanted.filter(|one| !asked.contains(one)).collect();
         asked.extend(wanted.iter().cloned());
         let mut tasks = Vec::new();
         for query in &queries {
@@ -40,9 +50,52 @@ pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         if tasks.is_empty() {
             return Ok(());
         }
-        run_tasks(pull, if round == 1 { "references" } else { "further references" }, tasks, None).await?;
+        run_tasks(pull, if round == 1 { "references" } else { "further references" }, tasks, members.as_ref()).await?;
     }
     Ok(())
+}
+
+/// Resources of patients that an export names in what it holds, and neither holds nor held before: some servers leave out
+/// what is only reached from another resource. Most that is named is held, so that only hashes of the names are kept.
+fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
+    if exported.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let target = |reference: &str| match reference_target(reference) {
+        // Whoever is no member of the group has no business here.
+        Some((Some(resource_type), id)) if resource_type != "Patient" && exported.contains(resource_type) => Some((resource_type.to_owned(), id.to_owned())),
+        _ => None,
+    };
+    let mut named: HashSet<u64> = HashSet::new();
+    pull.snapshot.staged(pull.id, &files, |_, json| {
+        let hashes = references(json).filter_map(target).map(|(resource_type, id)| hash_of(&resource_type, &id));
+        named.extend(hashes.take(REFERENCES_MAX.saturating_sub(named.len())));
+        Ok(())
+    })?;
+    pull.snapshot.staged(pull.id, &files, |header, _| {
+        named.remove(&hash_of(&header.resource_type, &header.id));
+        Ok(())
+    })?;
+    if pull.since.is_some() && !named.is_empty() {
+        pull.snapshot.each_stored(|resource_type, id| {
+            named.remove(&hash_of(resource_type, id));
+        })?;
+    }
+    let mut wanted = BTreeSet::new();
+    if !named.is_empty() {
+        pull.snapshot.staged(pull.id, &files, |_, json| {
+            wanted.extend(references(json).filter_map(target).filter(|(resource_type, id)| named.contains(&hash_of(resource_type, id))));
+            Ok(())
+        })?;
+    }
+    Ok(wanted)
+}
+
+fn hash_of(resource_type: &str, id: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (resource_type, id).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Reads a task's resources one by one: what is deleted goes, what is not there is not there. Of a group's patients one
@@ -68,7 +121,7 @@ pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<
             }
         }
     }
-    if members.is_some() && absent > 0 {
+    if resource_type == "Patient" && members.is_some() && absent > 0 {
         gap = gap.or_else(|| Some(format!("{absent} of the group are not there")));
     }
     receiving.finish(gap)
