@@ -56,7 +56,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "q_46",
-        says: "a group has another group among its members and its export leaves that one's out, and shows no changes of patients who did not change themselves",
+        says: "a group has another group among its members and its export leaves that one's out, and of changes shows those of patients only who changed themselves",
         make: || Box::new(LeavesOut::default()),
     },
     Scenario { name: "q_47", says: "files hold each resource twice and an older version of it, and come twice themselves", make: || Box::new(Copies) },
@@ -467,13 +467,20 @@ impl Quirk for PatientsOnly {
 struct LeavesOut {
     /// Members who are moved to the group within.
     moved: Mutex<BTreeSet<String>>,
+    /// Whether changes are exported.
+    changes: Mutex<bool>,
 }
 
 impl LeavesOut {
     const WITHIN: &'static str = "within";
 
     fn is_moved(patient: &str) -> bool {
-        patient.bytes().map(u32::from).sum::<u32>() % 3 == 0
+        patient.bytes().map(u32::from).sum::<u32>().is_multiple_of(3)
+    }
+
+    /// The few whose own record is said to have changed.
+    fn has_changed(patient: &str) -> bool {
+        patient.bytes().map(u32::from).sum::<u32>() % 6 == 1
     }
 }
 
@@ -488,8 +495,8 @@ fn patient_of(resource: &Value) -> Option<&str> {
 
 impl Quirk for LeavesOut {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
-        if request.endpoint() == Endpoint::KickOff && request.take("_since").is_some() {
-            request.add("_since", "9999-01-01T00:00:00Z");
+        if request.endpoint() == Endpoint::KickOff {
+            *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = request.take("_since").is_some();
         }
         let is_within = request.endpoint() == Endpoint::Read && request.path.ends_with(&format!("/Group/{}", Self::WITHIN));
         let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -512,9 +519,10 @@ impl Quirk for LeavesOut {
             });
         }
         edit_manifest(sent, reply, |manifest| files_of(manifest, "output").iter_mut().filter_map(Value::as_object_mut).for_each(|file| drop(file.remove("count"))));
+        let changes = *self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         edit_lines(sent, reply, |(_, line)| {
             let resource: Value = serde_json::from_str(line).unwrap_or_default();
-            let is_left_out = patient_of(&resource).is_some_and(Self::is_moved);
+            let is_left_out = patient_of(&resource).is_some_and(|patient| Self::is_moved(patient) || changes && !Self::has_changed(patient));
             if is_left_out { Vec::new() } else { vec![line.to_owned()] }
         });
     }
