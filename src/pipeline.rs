@@ -242,6 +242,12 @@ impl Adapter {
 
     /// The pull alone: the snapshot is brought up to date.
     pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+        let (source, plan) = self.connect().await?;
+        source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+    }
+
+    /// Asks the EHR what it is and for a token, and plans what to ask of it; no data are asked for.
+    pub async fn connect(&self) -> Result<(Source, source::plan::Plan), SourceError> {
         let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);
@@ -250,7 +256,7 @@ impl Adapter {
         let options = &source::Options { tuning, ..options.clone() };
         let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
         let plan = source::plan(&needs, &source.capability, options);
-        source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+        Ok((source, plan))
     }
 
     fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {

@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod capability;
 mod filter;
 pub mod folder;
+pub mod forecast;
 pub mod intake;
 pub mod ledger;
 pub mod plan;

@@ -356,6 +356,26 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    let said = run(&["pull", "--dry-run"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    for part in ["no data were asked for", "scopes to ask for: system/Encounter.rs system/", "not known", "at least 0 requests, 0.0 MB", "or by --count"] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+    let patients = |said: &Said| said.json()["forecast"]["steps"].as_array().unwrap().iter().find(|step| step["asked"] == "Patient").unwrap().clone();
+    let counted = run(&["pull", "--dry-run", "--count", "--format", "json"]).await;
+    assert_eq!((counted.code, &patients(&counted)["resources"], &counted.json()["forecast"]["isPartial"]), (0, &24.into(), &false.into()), "{}", counted.out);
+    assert_eq!(run(&["pull", "--count"]).await.code, 2, "a pull counts what it brings");
+    let pulled = run(&["pull"]).await;
+    assert_eq!(pulled.code, 0, "{}", pulled.err);
+    let after = run(&["pull", "--dry-run", "--format", "json"]).await;
+    assert_eq!((&patients(&after)["resources"], &patients(&after)["requests"]), (&24.into(), &1.into()), "{}", after.out);
+    assert!(after.json()["forecast"]["lastSeconds"].is_u64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 3 }];
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, faults, ..Wanted::default() }).await;

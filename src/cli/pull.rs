@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, run};
-use crate::pipeline::NightError;
-use crate::source::{PullOutcome, Silent};
+use crate::pipeline::{Adapter, NightError};
+use crate::source::forecast::{self, Forecast};
+use crate::source::plan::Plan;
+use crate::smart::client::scopes_for;
+use crate::source::{PullOutcome, Silent, ledger};
 
 /// Bring the snapshot up to date, without evaluating or delivering
 #[derive(Debug, clap::Args)]
@@ -14,11 +17,20 @@ pub struct Args {
     /// The site's configuration
     #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
+    /// Print what would be asked, the scopes to ask for, and what it would cost; ask for no data
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Ask the server how many resources each query finds: one request a query
+    #[arg(long, requires = "dry_run")]
+    pub count: bool,
 }
 
 /// Pulls, or finishes the pull that was interrupted. Ends with findings when the data are partial.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (_, adapter) = run::open(&args.config)?;
+    if args.dry_run {
+        return super::block_on(dry_run(&adapter, args.count, context));
+    }
     let outcome = super::block_on(async {
         tokio::select! {
             outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::Source(error))),
@@ -30,6 +42,45 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         Format::Human => super::print(&as_text(&outcome)),
     }
     Ok(if outcome.complete { Ending::Fine } else { Ending::Findings })
+}
+
+async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
+    let failed = |error| run::failure(NightError::Source(error));
+    let (source, plan) = adapter.connect().await.map_err(failed)?;
+    let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
+    if count {
+        known.resources.extend(forecast::count(&source, &plan).await);
+    }
+    let options = &source.options;
+    let forecast = Forecast::new(&plan, &known, options.page_size, options.requests_at_once);
+    let scopes = scopes_for(&plan.types, &source.capability.smart.clone().unwrap_or_default()).swap_remove(0);
+    match context.format {
+        Format::Json => super::print_json(&json!({
+            "source": source.name(), "scopes": scopes, "group": plan.group, "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,
+        })),
+        Format::Human => super::print(&told(&source.name(), &plan, &scopes, &forecast)),
+    }
+    Ok(Ending::Fine)
+}
+
+fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["What is asked", "Resources", "Requests"]);
+    let number = |number: Option<u64>| number.map_or_else(|| "not known".to_owned(), |number| number.to_string());
+    for step in &forecast.steps {
+        table.add_row([step.asked.clone(), number(step.resources), number(step.requests)]);
+    }
+    let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
+    let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
+    if forecast.is_partial {
+        text.push_str("\nwhat is not known comes with the first pull, or by --count");
+    }
+    if !plan.referenced.is_empty() {
+        let types: Vec<&str> = plan.referenced.iter().map(String::as_str).collect();
+        text.push_str(&format!("\nread when something refers to it: {}", types.join(", ")));
+    }
+    plan.notes.iter().for_each(|note| text.push_str(&format!("\nnote: {note}")));
+    text
 }
 
 fn as_json(outcome: &PullOutcome) -> serde_json::Value {

@@ -1,5 +1,6 @@
 //! The catalog's side of a pull: opened or resumed, units done, gaps, cursors, completeness.
 
+use super::forecast::Known;
 use crate::snapshot::PullId;
 use crate::store::quarantine::{self, Refused};
 use crate::store::{Store, StoreError};
@@ -201,6 +202,24 @@ pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Times
             connection
                 .query_row("SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'", params![source, plan], |row| row.get(0))?;
         Ok(at.and_then(|text| text.parse().ok()))
+    })
+}
+
+/// What the last committed pull of everything brought, by type, and how long it took.
+pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
+    store.with(|connection| {
+        let last: Option<(i64, String, Option<String>)> = connection
+            .query_row(
+                "SELECT id, started_at, finished_at FROM pull WHERE source = ?1 AND full = 1 AND state = 'committed' ORDER BY id DESC LIMIT 1",
+                [source],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .optional()?;
+        let Some((id, began, ended)) = last else { return Ok(Known::default()) };
+        let mut statement = connection.prepare("SELECT resource_type, sum(received) FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
+        let received = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        let last = began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok()));
+        Ok(Known { resources: received.collect::<Result<_, _>>()?, last })
     })
 }
 

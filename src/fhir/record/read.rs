@@ -40,7 +40,7 @@ pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> 
             Err(reason) => bad.push(BadLine { index, reason }),
         }
     }
-    if !found.is_empty() {
+    if !found.is_empty() && !passed_over.is_empty() {
         read_versions(&mut record, shape, &passed_over, &mut found, &mut bad);
     }
     found.sort_by(|a, b| {

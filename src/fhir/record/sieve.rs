@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use aho_corasick::{AhoCorasick, packed};
-use memchr::memmem::Finder;
+use memchr::memchr;
+use memchr::memmem::{self, Finder};
 
 /// Most codes that are looked for; with more, reading the line is as fast.
 pub const CODES_MAX: usize = 4_000;
@@ -14,7 +15,7 @@ const FEW: usize = 4;
 /// So many are looked for by vector instructions, where the machine has them.
 const PACKED_MAX: usize = 64;
 /// How JSON may hide a plain character.
-const ESCAPE: &str = "\\u00";
+const ESCAPE: &[u8] = b"\\u00";
 
 /// The codes one of which a line must hold to be read.
 #[derive(Clone)]
@@ -55,13 +56,13 @@ impl Sieve {
         if codes.len() > CODES_MAX || !codes.iter().all(is_plain) {
             return None;
         }
-        let quoted: Vec<String> = codes.iter().map(|code| format!("\"{code}\"")).chain([ESCAPE.to_owned()]).collect();
+        let quoted: Vec<String> = codes.iter().map(|code| format!("\"{code}\"")).collect();
         Some(Sieve { search: Search::new(&quoted)?, codes })
     }
 
     /// Whether the line may hold one of the codes: as a string, or behind an escape.
     pub fn may_hold(&self, line: &[u8]) -> bool {
-        self.search.finds(line)
+        self.search.finds(line) || memchr(b'\\', line).is_some_and(|at| line.get(at..).is_some_and(|rest| memmem::find(rest, ESCAPE).is_some()))
     }
 
     /// The sieve that lets through what either lets through.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
-use rustc_hash::{FxHashSet, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -304,7 +304,7 @@ pub(super) struct Scan<'s> {
     share: Share,
     /// Only other versions of these resources, among what is passed over otherwise.
     versions: Option<&'s FxHashSet<Key>>,
-    numbers: HashMap<String, u32>,
+    numbers: FxHashMap<String, u32>,
     part: Part,
 }
 
@@ -322,7 +322,7 @@ struct EntryText<'a> {
 
 impl<'s> Scan<'s> {
     pub(super) fn new(file: String, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
-        Scan { kinds: Kinds::new(shape), share, versions, numbers: HashMap::new(), part: Part { file, ..Part::default() } }
+        Scan { kinds: Kinds::new(shape), share, versions, numbers: FxHashMap::default(), part: Part { file, ..Part::default() } }
     }
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
