@@ -361,7 +361,7 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
     let said = run(&["pull", "--dry-run"]).await;
     assert_eq!((said.code, said.err.as_str()), (0, ""));
-    for part in ["no data were asked for", "scopes to ask for: system/Encounter.rs system/", "not known", "at least 0 requests, 0.0 MB", "or by --count"] {
+    for part in ["no data were asked for", "scopes to ask for: system/Condition.rs system/", "not known", "at least 0 requests, 0.0 MB", "or by --count"] {
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }
     let patients = |said: &Said| said.json()["forecast"]["steps"].as_array().unwrap().iter().find(|step| step["asked"] == "Patient").unwrap().clone();

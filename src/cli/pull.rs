@@ -65,10 +65,10 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
 
 fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["What is asked", "Resources", "Requests"]);
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["Requests", "Resources", "What is asked"]);
     let number = |number: Option<u64>| number.map_or_else(|| "not known".to_owned(), |number| number.to_string());
     for step in &forecast.steps {
-        table.add_row([step.asked.clone(), number(step.resources), number(step.requests)]);
+        table.add_row([number(step.requests), number(step.resources), step.asked.clone()]);
     }
     let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
