@@ -195,15 +195,20 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTre
     for unit in units {
         *received.entry(&unit.resource_type).or_default() += unit.received;
     }
-    let before = gaps.len();
-    for (name, stored) in pull.snapshot.counts()? {
+    let mut is_suspicious = false;
+    for (name, stored) in pull.snapshot.counts()?.into_iter().filter(|(name, _)| pull.plan.types.contains(name)) {
         let came = received.get(name.as_str()).copied().unwrap_or_default();
-        if stored >= LOSS_SUSPICIOUS_MIN && came.saturating_mul(2) < stored && full_types.contains(&name) {
+        if stored < LOSS_SUSPICIOUS_MIN || came.saturating_mul(2) >= stored {
+            continue;
+        }
+        is_suspicious = true;
+        // What is not full has a gap already.
+        if full_types.contains(&name) {
             let reason = format!("{came} came where {stored} are stored; kept until a steward has looked");
             gaps.push(Gap { resource_type: name, patient: None, reason });
         }
     }
-    if gaps.len() > before {
+    if is_suspicious {
         full_types.clear();
     }
     Ok(())

@@ -179,11 +179,6 @@ impl Bench {
         found
     }
 
-    /// Where the snapshot's files are.
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
-    }
-
     /// The files below a folder of the snapshot.
     pub fn files_in(&self, folder: &str) -> Vec<PathBuf> {
         let mut waiting = vec![self.folder.path().join(folder)];

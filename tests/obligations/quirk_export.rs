@@ -82,7 +82,7 @@ async fn q_36_nothing_is_removed_when_a_server_suddenly_shows_nothing_and_search
     }
     for _ in 0..2 {
         let pulled = bench.pull(Mode::Bulk).await;
-        assert!(!pulled.outcome.complete && pulled.has_gap("kept until a steward has looked"), "{:?}", pulled.outcome.gaps);
+        assert!(!pulled.outcome.complete && pulled.has_gap("ask the EHR's administrator whether this client may read it"), "{:?}", pulled.outcome.gaps);
         assert_eq!((pulled.digest, pulled.outcome.removed), (digest.clone(), 0));
         bench.pass(Duration::from_secs(3600));
     }

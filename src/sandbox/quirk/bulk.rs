@@ -202,12 +202,14 @@ struct Conflict {
     exports: Turn,
     /// A resource of the last file that was served.
     delivered: Mutex<String>,
+    /// One of the first file that was, which no later export needs to deliver.
+    old: Mutex<String>,
 }
 
 impl Quirk for Conflict {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
-        let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = json!({"request": {"method": "DELETE", "url": *delivered}});
+        let whose = if self.exports.last() == 4 { &self.old } else { &self.delivered };
+        let entry = json!({"request": {"method": "DELETE", "url": *whose.lock().unwrap_or_else(PoisonError::into_inner)}});
         is_own_file(request, "conflict").then(|| ndjson(json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).to_string() + "\n"))
     }
 
@@ -219,6 +221,10 @@ impl Quirk for Conflict {
         let resource: Option<Value> = serde_json::from_slice(first_line).ok().filter(|_| is_file(sent, reply));
         if let Some((kind, id)) = resource.as_ref().and_then(|resource| Some((resource.get("resourceType")?.as_str()?, resource.get("id")?.as_str()?))) {
             *self.delivered.lock().unwrap_or_else(PoisonError::into_inner) = format!("{kind}/{id}");
+            let mut old = self.old.lock().unwrap_or_else(PoisonError::into_inner);
+            if old.is_empty() {
+                *old = format!("{kind}/{id}");
+            }
         }
         if matches!(self.exports.last(), 2 | 4) {
             edit_manifest(sent, reply, |manifest| files_of(manifest, "deleted").push(json!({"type": "Bundle", "url": own_file(scene, "conflict"), "count": 1})));
@@ -327,9 +333,9 @@ impl Quirk for ShortAddresses {
         if request.endpoint() != Endpoint::File {
             return None;
         }
-        let signature = request.take("signature")?;
+        let ticket = request.take("ticket")?;
         let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = downloads.entry(signature).or_default();
+        let times = downloads.entry(ticket).or_default();
         *times += 1;
         match (*times > 3, request.is_elsewhere) {
             (false, _) => None,
@@ -345,7 +351,7 @@ impl Quirk for ShortAddresses {
             let origin = if number.is_multiple_of(2) { &scene.elsewhere } else { &scene.origin };
             for file in files_of(manifest, "output") {
                 let url = file.get("url").and_then(Value::as_str).unwrap_or("").replacen(&scene.origin, origin, 1);
-                file["url"] = format!("{url}?signature={number}").into();
+                file["url"] = format!("{url}?ticket={number}").into();
             }
         });
     }
