@@ -57,6 +57,11 @@ impl Task<'_> {
         self.query.by_patient.as_deref() == Some("_id")
     }
 
+    /// Whether patients' ids are in it, which do not belong into an address.
+    fn names_patients(&self) -> bool {
+        self.patients.is_some() && (!self.is_by_id() || self.query.resource_type == "Patient")
+    }
+
     fn asks_for_category(&self) -> bool {
         self.category.is_some() || self.query.parameters.iter().any(|(name, _)| name == "category")
     }

@@ -303,7 +303,7 @@ impl<'a> Reading<'a> {
         parameters.push(("_count".to_owned(), self.page_size().to_string()));
         let ask = |by_post| Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post);
         let may_post = !habits.no_post.load(Ordering::Relaxed);
-        let (mut by_post, mut post_refused) = (may_post && (part.patients.is_some() || ask(false)?.is_long()), false);
+        let (mut by_post, mut post_refused) = (may_post && (self.task.names_patients() || ask(false)?.is_long()), false);
         let mut strict = !habits.lenient.load(Ordering::Relaxed);
         loop {
             let ask = ask(by_post)?;
@@ -441,7 +441,7 @@ impl<'a> Reading<'a> {
     async fn count(&self, part: &Part) -> Result<Option<u64>, Trouble> {
         let mut parameters = parameters(self.task, part);
         parameters.push(("_summary".to_owned(), "count".to_owned()));
-        let by_post = part.patients.is_some() && !self.pull.habits.no_post.load(Ordering::Relaxed);
+        let by_post = self.task.names_patients() && !self.pull.habits.no_post.load(Ordering::Relaxed);
         let ask = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?;
         match ask.send(self.pull, false, false).await.map_err(Trouble::from) {
             Ok(answer) => Ok(Bundle::read(&answer.body).filter(|_| answer.is_success()).and_then(|bundle| bundle.total())),
