@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, run};
 use crate::pipeline::{Adapter, NightError};
+use crate::smart::client::scopes_for;
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
-use crate::smart::client::scopes_for;
 use crate::source::{PullOutcome, Silent, ledger};
 
 /// Bring the snapshot up to date, without evaluating or delivering

@@ -64,7 +64,11 @@ impl Forecast {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.resources.get(*name).copied()).collect();
             // A kick-off, its deletion, a file of each type; how often the server wants to be polled is its own matter.
-            Step { asked: format!("{}?_type={}", export.path, types.join(",")), resources: counts.map(|counts| counts.iter().sum()), requests: Some(types.len() as u64 + 2) }
+            Step {
+                asked: format!("{}?_type={}", export.path, types.join(",")),
+                resources: counts.map(|counts| counts.iter().sum()),
+                requests: Some(types.len() as u64 + 2),
+            }
         });
         let queries = plan.queries.iter().map(|query| {
             let resources = known.resources.get(&query.resource_type).copied();
@@ -156,7 +160,10 @@ mod tests {
     fn told(plan: &Plan, known: &Known) -> String {
         let forecast = Forecast::new(plan, known, 200, 4);
         let number = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-        let steps = forecast.steps.iter().map(|step| format!("{}: {} resources, {} requests\n", step.asked, number(step.resources), number(step.requests)));
+        let steps = forecast
+            .steps
+            .iter()
+            .map(|step| format!("{}: {} resources, {} requests\n", step.asked, number(step.resources), number(step.requests)));
         steps.collect::<String>() + &forecast.to_string()
     }
 
@@ -172,7 +179,10 @@ mod tests {
         Encounter for each patient of the group: ? resources, ? requests
         at least 206 requests, 82.0 MB at 2000 bytes a resource, 52 s at 1 s a request
         ");
-        plan = Plan { export: Some(Export { path: "Patient/$export".to_owned(), types: ["Observation".to_owned(), "Patient".to_owned()].into() }), ..Plan::default() };
+        plan = Plan {
+            export: Some(Export { path: "Patient/$export".to_owned(), types: ["Observation".to_owned(), "Patient".to_owned()].into() }),
+            ..Plan::default()
+        };
         known.last = Some((at("2026-01-02T01:00:00Z"), at("2026-01-02T03:30:00Z")));
         assert_snapshot!(told(&plan, &known), @r"
         Patient/$export?_type=Observation,Patient: 41001 resources, 4 requests

@@ -209,11 +209,9 @@ pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Times
 pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
     store.with(|connection| {
         let last: Option<(i64, String, Option<String>)> = connection
-            .query_row(
-                "SELECT id, started_at, finished_at FROM pull WHERE source = ?1 AND full = 1 AND state = 'committed' ORDER BY id DESC LIMIT 1",
-                [source],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-            )
+            .query_row("SELECT id, started_at, finished_at FROM pull WHERE source = ?1 AND full = 1 AND state = 'committed' ORDER BY id DESC LIMIT 1", [source], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
         let mut statement = connection.prepare("SELECT resource_type, sum(received) FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
