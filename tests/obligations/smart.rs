@@ -163,9 +163,12 @@ async fn serve_tls((certificate, key): (String, String)) -> String {
     format!("https://127.0.0.1:{}/", address.port())
 }
 
+/// The client's hello, and what it said to the answer.
+type OldHandshake = std::thread::JoinHandle<(Vec<u8>, Vec<u8>)>;
+
 /// A server that speaks an old version of TLS only: it answers the client's hello with that version, and gives the
 /// hello and what the client says to this.
-fn old_tls(version: u8) -> (String, std::thread::JoinHandle<(Vec<u8>, Vec<u8>)>) {
+fn old_tls(version: u8) -> (String, OldHandshake) {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
     let heard = std::thread::spawn(move || {

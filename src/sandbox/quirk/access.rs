@@ -102,7 +102,7 @@ struct MoodyTokens {
 
 impl Quirk for MoodyTokens {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
-        let is_moody = request.endpoint() == Endpoint::Token && self.requests.fetch_add(1, Ordering::SeqCst) % 3 != 0;
+        let is_moody = request.endpoint() == Endpoint::Token && !self.requests.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
         is_moody.then(|| Reply::empty(StatusCode::BAD_REQUEST))
     }
 }
