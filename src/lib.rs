@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod feed;
 pub mod fhir;
 pub mod http;
+pub mod listen;
 pub mod mapping;
 pub mod measure;
 pub mod outbox;

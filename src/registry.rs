@@ -13,6 +13,7 @@ use axum::routing::{get, post, put};
 use jiff::Timestamp;
 
 use crate::feed::sha256_hex;
+use crate::listen::{self, ListenError};
 use crate::validate::{self, Weight};
 use receipt::ReceiptKey;
 use store::RegistryStore;
@@ -30,10 +31,6 @@ mod strict_json;
 
 /// File of the database in the data directory.
 const DATABASE_FILE: &str = "registry.sqlite";
-/// How long running requests may take once the registry is asked to stop.
-const STOP_WAIT: Duration = Duration::from_secs(10);
-/// How long a connection may take to send its first request.
-const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(30);
 /// How often uncommitted feeds are looked over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -153,12 +150,7 @@ pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl F
     let key = ReceiptKey::open(&options.data)?;
     let tls = options.tls.clone();
     let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, options }));
-    let handle = axum_server::Handle::new();
-    let (stopper, expirer) = (handle.clone(), registry.clone());
-    let stop = tokio::spawn(async move {
-        shutdown.await;
-        stopper.graceful_shutdown(Some(STOP_WAIT));
-    });
+    let expirer = registry.clone();
     let expire = tokio::spawn(async move {
         loop {
             let now = expirer.now();
@@ -168,24 +160,12 @@ pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl F
             tokio::time::sleep(EXPIRE_EVERY).await;
         }
     });
-    listener.set_nonblocking(true)?;
-    let service = routes(registry).into_make_service();
-    let served = match tls {
-        Some((certificates, key)) => {
-            let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificates, &key)
-                .await
-                .map_err(|error| RegistryError::Configuration(format!("certificate `{}` with key `{}`: {error}", certificates.display(), key.display())))?;
-            axum_server::from_tcp_rustls(listener, config)?
-                .first_request_timeout(FIRST_REQUEST_WAIT)
-                .handle(handle)
-                .serve(service)
-                .await
-        }
-        None => axum_server::from_tcp(listener)?.first_request_timeout(FIRST_REQUEST_WAIT).handle(handle).serve(service).await,
-    };
-    stop.abort();
+    let served = listen::serve(routes(registry), listener, tls, shutdown).await;
     expire.abort();
-    Ok(served?)
+    served.map_err(|error| match error {
+        ListenError::Io(error) => RegistryError::Io(error),
+        certificate => RegistryError::Configuration(certificate.to_string()),
+    })
 }
 
 fn routes(registry: Registry) -> Router {

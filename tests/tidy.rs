@@ -16,14 +16,15 @@ const LAW: &[(&str, &[&str])] = &[
     ("validate", &["diagnostic", "fhir"]),
     ("feed", &[]),
     ("http", &["diagnostic"]),
-    ("smart", &["http"]),
+    ("listen", &[]),
+    ("smart", &["http", "listen"]),
     ("source", &["diagnostic", "fhir", "terminology", "cql", "http", "smart", "snapshot", "store"]),
     ("snapshot", &["fhir", "store"]),
     ("store", &[]),
     ("outbox", &["store", "fhir", "feed"]),
     ("destination", &["store", "fhir", "outbox", "feed", "http", "smart"]),
-    ("registry", &["diagnostic", "fhir", "validate", "statistics", "smart", "feed"]),
-    ("sandbox", &["fhir", "smart"]),
+    ("registry", &["diagnostic", "fhir", "validate", "statistics", "listen", "smart", "feed"]),
+    ("sandbox", &["fhir", "listen", "smart"]),
     (
         "pipeline",
         &[

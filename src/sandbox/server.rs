@@ -26,10 +26,9 @@ use super::quirk::{Quirks, Scenario, Scene};
 use super::reply::{FHIR_JSON, Reply, form, http_date, outcome};
 use super::request::{Incoming, Seen};
 use super::search::{Query, type_search};
+use crate::listen::{self, ListenError};
 use crate::smart::assertion::Jwks;
 
-/// How long running requests may take once a hospital served over TLS is asked to stop.
-const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request's path and query.
@@ -139,16 +138,9 @@ pub enum ServeError {
         /// What is wrong with them.
         reason: String,
     },
-    /// The certificate cannot be served with the key.
-    #[error("certificate `{certificate}` with key `{key}`: {reason}")]
-    Certificate {
-        /// Its file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// What is wrong with them.
-        reason: String,
-    },
+    /// The certificate or the network refused.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The network refused.
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),
@@ -164,30 +156,7 @@ pub async fn serve(hospital: Hospital, options: Options, listener: tokio::net::T
     let origin = options.public_origin.clone().unwrap_or(format!("{scheme}://{}", listener.local_addr()?));
     let tls = options.tls.clone();
     let router = router(&Arc::new(Server::new(hospital, options, &origin, NOWHERE)?), Door::Main);
-    match tls {
-        None => Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?),
-        Some((certificate, key)) => serve_tls(router, certificate, key, listener, shutdown).await,
-    }
-}
-
-async fn serve_tls(
-    router: Router,
-    certificate: PathBuf,
-    key: PathBuf,
-    listener: tokio::net::TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
-    let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificate, &key).await;
-    let config = config.map_err(|error| ServeError::Certificate { certificate, key, reason: error.to_string() })?;
-    let handle = axum_server::Handle::new();
-    let stopper = handle.clone();
-    let stop = tokio::spawn(async move {
-        shutdown.await;
-        stopper.graceful_shutdown(Some(STOP_WAIT));
-    });
-    let served = axum_server::from_tcp_rustls(listener.into_std()?, config)?.handle(handle).serve(router.into_make_service()).await;
-    stop.abort();
-    Ok(served?)
+    Ok(listen::serve(router, listener.into_std()?, tls, shutdown).await?)
 }
 
 /// A hospital served by [`start`]; it stops when this is dropped.
