@@ -242,17 +242,18 @@ impl Adapter {
 
     /// The pull alone: the snapshot is brought up to date.
     pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
-        let (source, plan) = self.connect().await?;
+        let (source, plan) = self.connect(self.setup.source.tuning.retry_attempts).await?;
         source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
     }
 
-    /// Asks the EHR what it is and for a token, and plans what to ask of it; no data are asked for.
-    pub async fn connect(&self) -> Result<(Source, source::plan::Plan), SourceError> {
+    /// Asks the EHR what it is and for a token, with so many attempts at each request, and plans what to ask of it; no data
+    /// are asked for.
+    pub async fn connect(&self, retry_attempts: u32) -> Result<(Source, source::plan::Plan), SourceError> {
         let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
-        let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, ..options.tuning.clone() };
+        let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, retry_attempts, ..options.tuning.clone() };
         let options = &source::Options { tuning, ..options.clone() };
         let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
         let plan = source::plan(&needs, &source.capability, options);

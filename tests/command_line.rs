@@ -358,21 +358,31 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
-    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
-    let said = run(&["pull", "--dry-run"]).await;
+    let run = async |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = bed.command(arguments);
+        command.envs(variables.iter().copied());
+        Said::of(output(command).await)
+    };
+    let said = run(&["pull", "--dry-run"], &[]).await;
     assert_eq!((said.code, said.err.as_str()), (0, ""));
-    for part in ["no data were asked for", "scopes to ask for: system/Condition.rs system/", "not known", "at least 0 requests, 0.0 MB", "or by --count"] {
+    for part in ["no data were asked for", "scopes to ask for: system/Condition.rs system/", "not known", "at least 0 requests, 0.0 MB", "asked for by --count"] {
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }
     let patients = |said: &Said| said.json()["forecast"]["steps"].as_array().unwrap().iter().find(|step| step["asked"] == "Patient").unwrap().clone();
-    let counted = run(&["pull", "--dry-run", "--count", "--format", "json"]).await;
+    let counted = run(&["pull", "--dry-run", "--count", "--format", "json"], &[]).await;
     assert_eq!((counted.code, &patients(&counted)["resources"], &counted.json()["forecast"]["isPartial"]), (0, &24.into(), &false.into()), "{}", counted.out);
-    assert_eq!(run(&["pull", "--count"]).await.code, 2, "a pull counts what it brings");
-    let pulled = run(&["pull"]).await;
+    assert_eq!(run(&["pull", "--count"], &[]).await.code, 2, "a pull counts what it brings");
+    let pulled = run(&["pull"], &[]).await;
     assert_eq!(pulled.code, 0, "{}", pulled.err);
-    let after = run(&["pull", "--dry-run", "--format", "json"]).await;
+    let after = run(&["pull", "--dry-run", "--format", "json"], &[]).await;
     assert_eq!((&patients(&after)["resources"], &patients(&after)["requests"]), (&24.into(), &1.into()), "{}", after.out);
     assert!(after.json()["forecast"]["lastSeconds"].is_u64());
+    let export = run(&["pull", "--dry-run", "--count", "--format", "json"], &[("WATERSHED__SOURCE__MODE", "bulk")]).await;
+    let step = &export.json()["forecast"]["steps"][0];
+    assert!(step["asked"].as_str().unwrap().starts_with("Patient/$export?_type=Condition,") && step["resources"].as_u64() > Some(24), "{step}");
+    assert_eq!(export.json()["forecast"]["isPartial"], true, "how many files there will be is the server's own matter");
+    let down = run(&["pull", "--dry-run"], &[("WATERSHED__SOURCE__URL", "http://127.0.0.1:9/fhir")]).await;
+    assert_eq!(down.code, 4, "{}", down.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,8 @@ use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::source::{self, Options, Source, SourceError, Tuning};
 
-/// Attempts at one request to the EHR.
-const ATTEMPTS: u32 = 2;
+/// Attempts at one request to the EHR while a person waits.
+pub(super) const ATTEMPTS: u32 = 2;
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]

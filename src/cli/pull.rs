@@ -46,7 +46,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 
 async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
     let failed = |error| run::failure(NightError::Source(error));
-    let (source, plan) = adapter.connect().await.map_err(failed)?;
+    // A person waits: what is down now is said now.
+    let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
     if count {
         known.resources.extend(forecast::count(&source, &plan).await);
@@ -72,8 +73,11 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     }
     let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
-    if forecast.is_partial {
-        text.push_str("\nwhat is not known comes with the first pull, or by --count");
+    if forecast.steps.iter().any(|step| step.resources.is_none()) {
+        text.push_str("\nwhat is not known is known after the first pull, or asked for by --count where all patients are pulled");
+    }
+    if plan.export.is_some() {
+        text.push_str("\nan export is polled as often as the server wants, and a type may come in many files");
     }
     if !plan.referenced.is_empty() {
         let types: Vec<&str> = plan.referenced.iter().map(String::as_str).collect();

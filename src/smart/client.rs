@@ -248,7 +248,7 @@ impl TokenClient {
                 Failure::Again { error, after } => return Err(Failure::Again { error: error.clone().after(attempt), after: *after }),
                 _ => return Err(failure),
             };
-            tokio::time::sleep(self.http.retry().delay(attempt, after)).await;
+            self.clock.sleep(self.http.retry().delay(attempt, after)).await;
         }
     }
 

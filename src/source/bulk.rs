@@ -9,7 +9,7 @@ use super::SourceError;
 use super::ledger::{self, Unit};
 use super::plan::Export;
 use super::pull::Pull;
-use super::search::issue_code;
+use super::search::{issue_code, issue_shown};
 use crate::http::{HttpError, Origin, Request, Response, retry_after};
 use crate::smart::client::below;
 use crate::store::StoreError;
@@ -266,7 +266,7 @@ fn refused(answer: &Response, path: &str) -> Trouble {
         _ => "",
     };
     // The path may hold the group's id, which is configured; the body may hold anything.
-    Trouble::Gap(format!("{origin} refused the export `{path}` with status {}{}{hint}", answer.status, issue_code(&answer.body)))
+    Trouble::Gap(format!("{origin} refused the export `{path}` with status {}{}{hint}", answer.status, issue_shown(&answer.body)))
 }
 
 /// Waits, unless this pull has waited long enough.
@@ -311,7 +311,7 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
         };
         let word = answer
             .as_ref()
-            .map_or(Word::Unclear, |answer| Word::read(answer.status, answer.header("x-export-status"), plain_code(&answer.body).as_deref()));
+            .map_or(Word::Unclear, |answer| Word::read(answer.status, answer.header("x-export-status"), issue_code(&answer.body).as_deref()));
         let part = answer.as_ref().and_then(|answer| part(answer, &word));
         if word != Word::Unclear {
             failures = 0;
@@ -379,12 +379,7 @@ fn failed(answer: Option<&Response>) -> Trouble {
         .filter(|own| own.bytes().all(|byte| byte.is_ascii_digit()));
     let status = own.map_or_else(|| answer.status.to_string(), str::to_owned);
     let hint = if status == "403" { "; some servers export only to a client that may read every type (`source.scopes = [\"system/*.rs\"]`)" } else { "" };
-    Trouble::Gap(format!("{origin}: the export failed with status {status}{}{hint}", issue_code(&answer.body)))
-}
-
-/// The code of an OperationOutcome's first issue.
-fn plain_code(body: &[u8]) -> Option<String> {
-    Some(issue_code(body).trim_matches([' ', '(', ')']).to_owned()).filter(|code| !code.is_empty())
+    Trouble::Gap(format!("{origin}: the export failed with status {status}{}{hint}", issue_shown(&answer.body)))
 }
 
 fn remember_address(pull: &Pull<'_>, job: &mut Job, address: &Url) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Source;
 use super::plan::{Plan, Query};
+use super::search::counted;
 use crate::http::Request;
 use crate::smart::client::below;
 
@@ -50,7 +51,7 @@ pub struct Forecast {
     pub bytes: u64,
     /// Seconds that the requests take.
     pub seconds: u64,
-    /// Whether some step is not known, so that the sums are too small.
+    /// Whether some step is not known in full, so that the sums are the least.
     pub is_partial: bool,
     /// How long the last pull of everything took, in seconds.
     pub last_seconds: Option<u64>,
@@ -63,7 +64,8 @@ impl Forecast {
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.resources.get(*name).copied()).collect();
-            // A kick-off, its deletion, a file of each type; how often the server wants to be polled is its own matter.
+            // A kick-off, its deletion, a file of each type. How many files there are and how often it wants to be polled is the
+            // server's own matter.
             Step {
                 asked: format!("{}?_type={}", export.path, types.join(",")),
                 resources: counts.map(|counts| counts.iter().sum()),
@@ -81,7 +83,7 @@ impl Forecast {
             requests,
             bytes: steps.iter().filter_map(|step| step.resources).sum::<u64>().saturating_mul(RESOURCE_BYTES),
             seconds: requests.saturating_mul(REQUEST_SECONDS).div_ceil(u64::from(at_once.max(1))),
-            is_partial: steps.iter().any(|step| step.resources.is_none() || step.requests.is_none()),
+            is_partial: plan.export.is_some() || steps.iter().any(|step| step.resources.is_none()),
             last_seconds: last.map(|took| took.as_secs().unsigned_abs()),
             steps,
         }
@@ -119,25 +121,28 @@ fn shown(query: &Query) -> String {
     }
 }
 
-/// How many resources the server says that each query of all patients finds: one request a query, for a number only. A
-/// server that gives no number leaves it unknown.
+/// How many resources the server says that each query, or each type of an export, of all patients finds: one request each,
+/// for a number only. A server that gives no number leaves it unknown, and so does a group: its patients are not told apart.
 pub async fn count(source: &Source, plan: &Plan) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    for query in plan.queries.iter().filter(|query| query.by_patient.is_none()) {
-        if let Some(count) = count_one(source, plan, query).await {
-            *counts.entry(query.resource_type.clone()).or_default() += count;
+    if !plan.group.is_empty() {
+        return counts;
+    }
+    let exported = plan.export.iter().flat_map(|export| &export.types).map(|name| (name, &[][..]));
+    let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.as_slice())).chain(exported);
+    for (resource_type, parameters) in asked {
+        if let Some(count) = count_one(source, resource_type, parameters, &plan.everywhere).await {
+            *counts.entry(resource_type.clone()).or_default() += count;
         }
     }
     counts
 }
 
-async fn count_one(source: &Source, plan: &Plan, query: &Query) -> Option<u64> {
-    let mut address = below(&source.base, &query.resource_type).ok()?;
-    address.query_pairs_mut().extend_pairs(query.parameters.iter().chain(&plan.everywhere)).append_pair("_summary", "count");
+async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Option<u64> {
+    let mut address = below(&source.base, resource_type).ok()?;
+    address.query_pairs_mut().extend_pairs(parameters.iter().chain(everywhere)).append_pair("_summary", "count");
     let answer = source.client.send(Request::new(reqwest::Method::GET, address).header("accept", "application/fhir+json")).await.ok()?;
-    let bundle: serde_json::Value = answer.json().filter(|_| answer.is_success())?;
-    // A page of resources in place of a number is no count, whatever it says.
-    if bundle.get("entry").is_some() { None } else { bundle.get("total")?.as_u64() }
+    counted(&answer)
 }
 
 #[cfg(test)]
@@ -186,7 +191,7 @@ mod tests {
         known.last = Some((at("2026-01-02T01:00:00Z"), at("2026-01-02T03:30:00Z")));
         assert_snapshot!(told(&plan, &known), @r"
         Patient/$export?_type=Observation,Patient: 41001 resources, 4 requests
-        4 requests, 82.0 MB at 2000 bytes a resource, 1 s at 1 s a request; the last pull of everything took 2.5 hours
+        at least 4 requests, 82.0 MB at 2000 bytes a resource, 1 s at 1 s a request; the last pull of everything took 2.5 hours
         ");
     }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-pub(super) use page::{issue_shown as issue_code, worst_issue};
+pub(super) use page::{counted, issue_code, issue_shown, worst_issue};
 pub(super) use refer::hydrate;
 
 /// Groups within each other.

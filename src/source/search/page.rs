@@ -1,6 +1,7 @@
 //! One page of a search as it came: a Bundle, its entries and links, the server's complaints.
 
 use crate::fhir::compartment::reference_target;
+use crate::http::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,13 +151,19 @@ impl Bundle {
     }
 }
 
+/// What a search for a number only found; `None` if the answer is none, or a page of resources in its place.
+pub(in crate::source) fn counted(answer: &Response) -> Option<u64> {
+    let bundle = Bundle::read(&answer.body).filter(|bundle| answer.is_success() && bundle.entry.iter().all(Vec::is_empty))?;
+    bundle.total()
+}
+
 /// A parameter's name without its modifier.
 fn plain(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
 /// The code of an OperationOutcome's first issue; its free text may hold anything and is left out.
-pub(super) fn issue_code(body: &[u8]) -> Option<String> {
+pub(in crate::source) fn issue_code(body: &[u8]) -> Option<String> {
     let outcome: serde_json::Value = serde_json::from_slice(body).ok()?;
     let code = outcome.get("issue")?.get(0)?.get("code")?.as_str()?;
     let is_code = code.len() < CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
@@ -164,7 +171,7 @@ pub(super) fn issue_code(body: &[u8]) -> Option<String> {
 }
 
 /// The same in brackets, for messages.
-pub(crate) fn issue_shown(body: &[u8]) -> String {
+pub(in crate::source) fn issue_shown(body: &[u8]) -> String {
     issue_code(body).map(|code| format!(" ({code})")).unwrap_or_default()
 }
 

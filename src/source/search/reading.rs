@@ -150,7 +150,7 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Doubt(came)) => return in_parts(reading, &whole, &format!("exactly {came} came, and the server does not say how many there are"), false).await,
             Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, &reason, true).await,
         }
-        tokio::time::sleep(pull.source.wait(restarts.max(1))).await;
+        pull.clock.sleep(pull.source.wait(restarts.max(1))).await;
     }
 }
 
@@ -444,7 +444,7 @@ impl<'a> Reading<'a> {
         let by_post = self.task.names_patients() && !self.pull.habits.no_post.load(Ordering::Relaxed);
         let ask = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?;
         match ask.send(self.pull, false, false).await.map_err(Trouble::from) {
-            Ok(answer) => Ok(Bundle::read(&answer.body).filter(|_| answer.is_success()).and_then(|bundle| bundle.total())),
+            Ok(answer) => Ok(page::counted(&answer)),
             Err(Trouble::Fatal(error)) => Err(Trouble::Fatal(error)),
             Err(_) => Ok(None),
         }
