@@ -108,6 +108,14 @@ impl ValueSets {
         self.sets.entry(set.url.clone()).or_default().insert(version, Arc::new(set))
     }
 
+    /// Adds a value set in place of one of that URL and version, or, where it names no version, of all of that URL.
+    pub fn put(&mut self, set: ValueSet) {
+        if set.version.is_none() {
+            self.sets.remove(&set.url);
+        }
+        self.add(set);
+    }
+
     /// Adds what is known of a code system.
     pub fn add_system(&mut self, system: CodeSystem) {
         self.systems.insert(system.url.clone(), Arc::new(system));

@@ -80,7 +80,7 @@ pub fn open(path: &Path) -> Result<(Vec<Folder>, Vec<Diagnostic>), Diagnostic> {
         return Ok((vec![read(path)?], Vec::new()));
     }
     let mut files = Vec::new();
-    list(path, 0, &mut files)?;
+    list(path, 0, &[".json"], &mut files)?;
     let mut sources = files.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>()?;
     sources.retain(|source| published::is_published(source));
     let (published, found) = published::collect(&sources);
@@ -93,8 +93,8 @@ pub fn open(path: &Path) -> Result<(Vec<Folder>, Vec<Diagnostic>), Diagnostic> {
     Ok((published.measures.into_iter().map(folder).collect(), found))
 }
 
-/// JSON files at or below a path, sorted.
-fn list(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Diagnostic> {
+/// The file itself, or the files below a folder whose names end so, compressed or not; sorted.
+fn list(path: &Path, depth: usize, ends: &[&str], files: &mut Vec<PathBuf>) -> Result<(), Diagnostic> {
     if !path.is_dir() {
         files.push(path.to_owned());
         return Ok(());
@@ -108,22 +108,25 @@ fn list(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Diagn
     for entry in entries {
         let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let plain = name.trim_end_matches(".gz").trim_end_matches(".zst");
-        if (entry.is_dir() && depth < LEVELS_MAX) || plain.ends_with(".json") {
-            list(&entry, depth + 1, files)?;
+        if (entry.is_dir() && depth < LEVELS_MAX) || ends.iter().any(|end| plain.ends_with(end)) {
+            list(&entry, depth + 1, ends, files)?;
         }
     }
     Ok(())
 }
 
-/// Reads value sets named one by one or by folder.
+/// Reads value sets: files one by one, folders with all that is below them, Bundles with all that they hold.
 pub fn read_value_sets(paths: &[PathBuf]) -> Result<Vec<Arc<SourceFile>>, Diagnostic> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() {
-            found.extend(texts(path, &["yaml", "yml", "json"])?);
-        } else {
-            found.push(text(path)?);
-        }
+        list(path, 0, &[".yaml", ".yml", ".json"], &mut files)?;
+    }
+    let mut found = Vec::new();
+    for file in &files {
+        let source = text(file)?;
+        let held = if published::is_published(&source) { published::collect(&[source.clone()]).0.value_sets } else { Vec::new() };
+        // What holds none is told so when it is read as one.
+        if held.is_empty() { found.push(source) } else { found.extend(held) }
     }
     Ok(found)
 }
@@ -166,24 +169,24 @@ pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
 /// Compiles folders whose texts have been read.
 pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
     let mut found = Vec::new();
-    // A value set seen twice is the same file seen from two measures; later texts take precedence.
-    let texts = folders.iter().flat_map(|folder| folder.value_sets.iter().rev()).chain(value_sets);
-    let mut by_name: BTreeMap<&str, &Arc<SourceFile>> = BTreeMap::new();
-    for source in texts {
-        by_name.insert(&source.name, source);
-    }
+    // A value set seen twice is the same file seen from two measures. Those that are named take precedence over those that
+    // stand beside a measure.
+    let beside: BTreeMap<&str, &Arc<SourceFile>> = folders.iter().flat_map(|folder| folder.value_sets.iter().rev()).map(|source| (&*source.name, source)).collect();
     let mut sets = ValueSets::new();
     let mut broken = Vec::new();
-    for source in by_name.values() {
+    let named = value_sets.iter().map(|source| (source, true));
+    for (source, is_named) in beside.into_values().map(|source| (source, false)).chain(named) {
         let (set, more) = terminology::read::value_set(source);
         if set.is_none() {
-            broken.push(*source);
+            broken.push(source);
         }
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
         found.extend(more.into_iter().filter(|_| !carried));
-        if let Some(set) = set {
-            sets.add(set);
+        match set {
+            Some(set) if is_named => sets.put(set),
+            Some(set) => drop(sets.add(set)),
+            None => {}
         }
     }
     let models = Models::default();
@@ -328,5 +331,25 @@ mod tests {
         let (loaded, found) = load(&paths, &[], &Choices::default());
         assert_eq!(crate::diagnostic::render_human(&found, false), "");
         assert_eq!(loaded.unwrap().measures.len(), 3);
+    }
+
+    #[test]
+    fn value_sets_that_are_named_come_alone_in_folders_and_in_bundles_and_take_precedence() {
+        let scratch = tempfile::tempdir().unwrap();
+        let set = |url: &str, code: &str| format!(r#"{{"resourceType":"ValueSet","url":"{url}","expansion":{{"contains":[{{"system":"http://example.org","code":"{code}"}}]}}}}"#);
+        let colectomy = "http://watershed.example/fhir/ValueSet/total-colectomy";
+        let bundle = format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{}}},{{"resource":{{"resourceType":"Basic"}}}}]}}"#, set(colectomy, "mine"));
+        std::fs::create_dir_all(scratch.path().join("below/it")).unwrap();
+        std::fs::write(scratch.path().join("below/it/bundle.json"), bundle).unwrap();
+        std::fs::write(scratch.path().join("below/alone.json"), set("http://example.org/alone", "own")).unwrap();
+        let measure = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission");
+        let (loaded, found) = load(&[measure], &[scratch.path().join("below")], &Choices::default());
+        assert_eq!(crate::diagnostic::render_human(&found, false), "");
+        let sets = loaded.unwrap().value_sets;
+        let holds = |url: &str, code: &str| sets.find(url, None).unwrap().contains("http://example.org", code);
+        assert!(holds(colectomy, "mine") && holds("http://example.org/alone", "own"));
+        std::fs::write(scratch.path().join("none.json"), r#"{"resourceType":"Bundle","entry":[]}"#).unwrap();
+        let (_, found) = load(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission")], &[scratch.path().join("none.json")], &Choices::default());
+        assert!(crate::diagnostic::has_errors(&found), "a Bundle without value sets");
     }
 }
