@@ -20,6 +20,8 @@ use watershed::measure::report::{Facts, Reporter};
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
+use crate::cql_suite::all;
+
 /// When the cases are evaluated: `Now()` is after every measurement period.
 const NOW: &str = "2027-01-01T00:00:00Z";
 /// The measures whose own ELM every test run reads back; `WATERSHED_ALL=1` takes all.
@@ -34,10 +36,6 @@ const TEXTS: [&str; 7] = ["name", "path", "precision", "dataType", "codeProperty
 
 /// The reports of each case, as text, or the fault.
 type Reports = BTreeMap<String, Vec<String>>;
-
-fn all() -> bool {
-    std::env::var("WATERSHED_ALL").is_ok()
-}
 
 fn open(folder: &Path) -> Folder {
     let (mut folders, _) = measures::open(&folder.join("measure.json.gz")).unwrap_or_else(|fault| panic!("{fault:?}"));
