@@ -65,8 +65,9 @@ fn by_cql(program: &Program, environment: &Environment, file: &Path) -> BTreeSet
     let define = program.define("Cohort", "In Cohort").unwrap();
     let shape = program.sifted_shape(&environment.value_sets);
     let data = folder::read(&[file.to_owned()], &shape, 1).unwrap();
+    let mut record = Record::default();
     let inside = |patient: &folder::Patient<'_>| {
-        let (record, _) = Record::read(&shape, patient.lines());
+        record.reread(&shape, patient.lines());
         Session::new(program, environment, &record).evaluate(define).unwrap().truth() == Some(true)
     };
     data.patients().filter(inside).map(|patient| patient.id.to_owned()).collect()

@@ -41,7 +41,7 @@ pub struct Args {
     /// What to report
     #[arg(long, value_enum, default_value_t = Kind::Summary)]
     report: Kind,
-    /// Value sets: files or folders
+    /// Value sets: files, folders or Bundles; they take precedence over those beside a measure
     #[arg(long = "valuesets", num_args = 1.., value_name = "PATH")]
     value_sets: Vec<PathBuf>,
     /// Value of a parameter
@@ -263,8 +263,9 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, kee
 
 fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, keep: bool) -> Found {
     let mut found = Found::new(runs);
+    let mut record = Record::default();
     for patient in patients.iter().filter(|patient| !patient.lines().any(is_replaced)) {
-        let (record, bad) = Record::read(shape, patient.lines().chain(shared.referred_to(patient.lines())));
+        let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
         for bad in bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)) {
             found.bad_count += 1;
             found.bad.push(bad);

@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     /// Calls a function with values of its operand types.
-    pub fn call(&mut self, function: FunctionId, operands: &[Value]) -> Result<Value, EvaluationError> {
+    pub fn call(&mut self, function: FunctionId, operands: Vec<Value>) -> Result<Value, EvaluationError> {
         let tree = self.program.tree();
         let Some(row) = tree.functions.get(function.index()) else {
             return Err(self.fault_here("there is no such function in this program"));
@@ -196,8 +196,8 @@ impl<'a> Session<'a> {
             let expected = row.operands.len();
             return Err(self.fault_here(format!("function `{}` takes {expected} operands, {} given", row.name, operands.len())));
         }
-        let mut frame = operands.to_vec();
-        frame.resize((row.slots as usize).max(operands.len()), Value::Null);
+        let mut frame = operands;
+        frame.resize((row.slots as usize).max(frame.len()), Value::Null);
         self.body(row.library, &row.name, body, &mut frame)
     }
 
@@ -306,7 +306,7 @@ impl<'a> Session<'a> {
 
     fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
         let operands = self.values(operands, frame)?;
-        let outcome = self.call(function, &operands);
+        let outcome = self.call(function, operands);
         outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
     }
 
@@ -391,10 +391,11 @@ impl<'a> Session<'a> {
     fn case(&mut self, comparand: Option<&'a Expression>, items: &'a [(Expression, Expression)], otherwise: &'a Expression, frame: &mut Frame) -> Outcome {
         let comparand = comparand.map(|comparand| self.expression(comparand, frame)).transpose()?;
         for (when, then) in items {
-            let value = self.expression(when, frame)?;
-            let holds = match &comparand {
-                Some(comparand) => super::operators::comparison::equal(comparand, &value, &self.context),
-                None => value.truth(),
+            let holds = match (&comparand, &when.kind) {
+                // As in the long tables of FHIRHelpers: nothing to evaluate, nothing to copy.
+                (Some(comparand), Kind::Literal(value)) if self.observed.is_none() => super::operators::comparison::equal(comparand, value, &self.context),
+                (Some(comparand), _) => super::operators::comparison::equal(comparand, &self.expression(when, frame)?, &self.context),
+                (None, _) => self.expression(when, frame)?.truth(),
             };
             if holds == Some(true) {
                 return self.expression(then, frame);

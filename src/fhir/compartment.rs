@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-use jiter::Jiter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -272,15 +271,52 @@ fn first_patient(json: &str) -> Option<String> {
 /// The patient of a resource by the rule of its type, with no look at what follows; `None` where it cannot be had so.
 pub(crate) fn quick_patient(resource_type: &str, json: &[u8]) -> Option<String> {
     let Rule::At(name) = rule(resource_type)?.0 else { return None };
-    let mut reader = Jiter::new(json);
-    let mut found = reader.next_object_bytes().ok()? == Some(name.as_bytes());
-    while !found {
-        reader.next_skip().ok()?;
-        found = reader.next_key_bytes().ok()?? == name.as_bytes();
+    let value = field(json, name.as_bytes())?;
+    first_patient(std::str::from_utf8(value).ok()?)
+}
+
+/// The text of a field's value in an object; `None` where it is not found. What is passed over is not checked: whoever reads
+/// the line as a whole does.
+fn field<'j>(object: &'j [u8], name: &[u8]) -> Option<&'j [u8]> {
+    let mut rest = object.strip_prefix(b"{")?.trim_ascii_start();
+    loop {
+        let (key, after) = rest.split_at_checked(string_length(rest)?)?;
+        let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let (value, after) = value.split_at_checked(value_length(value)?)?;
+        if key.get(1..key.len() - 1) == Some(name) {
+            return Some(value);
+        }
+        rest = after.trim_ascii_start().strip_prefix(b",")?.trim_ascii_start();
     }
-    let start = reader.current_index();
-    reader.next_skip().ok()?;
-    first_patient(std::str::from_utf8(reader.slice_to_current(start)).ok()?)
+}
+
+/// How long the string is that text begins with, its quotes included.
+fn string_length(text: &[u8]) -> Option<usize> {
+    let mut at = text.first().filter(|byte| **byte == b'"').map(|_| 1)?;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)? + 1;
+        if text.get(at - 1) == Some(&b'"') {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// How long the value is that text begins with.
+fn value_length(text: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0, 0_usize);
+    loop {
+        match text.get(at)? {
+            b'"' => at += string_length(text.get(at..)?)? - 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 && (matches!(text.get(at - 1)?, b'"' | b'}' | b']') || matches!(text.get(at), Some(b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'))) {
+            return Some(at);
+        }
+    }
 }
 
 /// The bare id of the patient a resource belongs to; `None` when it belongs to none, or cannot be read.

@@ -16,6 +16,10 @@ pub enum Line<'a> {
         bytes: &'a [u8],
         /// False for a last line without its newline: complete JSON, or a file cut short.
         terminated: bool,
+        /// Where in the input the content begins, in bytes.
+        at: u64,
+        /// The content and as much of what follows it as lies in memory anyway: to search many lines at once.
+        ahead: &'a [u8],
     },
     /// A line above the limit; its content was skipped.
     TooLong {
@@ -33,7 +37,7 @@ pub enum Line<'a> {
 /// use watershed::fhir::ndjson::{Line, Lines};
 ///
 /// let mut lines = Lines::with_limit(&b"{\"id\":1}\r\n\n{\"id\":\"much too long\"}\n"[..], 12);
-/// assert_eq!(lines.next_line()?, Some(Line::Text { number: 1, bytes: b"{\"id\":1}", terminated: true }));
+/// assert!(matches!(lines.next_line()?, Some(Line::Text { number: 1, bytes: b"{\"id\":1}", terminated: true, .. })));
 /// assert_eq!(lines.next_line()?, Some(Line::TooLong { number: 3, length: 22 }));
 /// assert_eq!(lines.next_line()?, None);
 /// # Ok::<(), std::io::Error>(())
@@ -81,6 +85,7 @@ impl<R: BufRead> Lines<R> {
             // A line that lies in the input's buffer is not copied.
             if let Some(length) = self.buffered()? {
                 self.number += 1;
+                let before = self.offset;
                 self.offset += length as u64 + 1;
                 self.lent = length + 1;
                 let number = self.number;
@@ -93,10 +98,12 @@ impl<R: BufRead> Lines<R> {
                     continue;
                 }
                 // The buffer is asked for again because a slice that may be returned cannot be looked at before.
-                let bytes = self.input.fill_buf()?.get(start..end).unwrap_or_default();
-                return Ok(Some(Line::Text { number, bytes, terminated: true }));
+                let ahead = self.input.fill_buf()?.get(start..).unwrap_or_default();
+                let bytes = ahead.get(..end - start).unwrap_or_default();
+                return Ok(Some(Line::Text { number, bytes, terminated: true, at: before + start as u64, ahead }));
             }
             self.line.clear();
+            let before = self.offset;
             let mut length: u64 = 0;
             let terminated = loop {
                 let buffer = match self.input.fill_buf() {
@@ -137,7 +144,7 @@ impl<R: BufRead> Lines<R> {
                 return Ok(Some(Line::TooLong { number, length }));
             }
             let bytes = self.line.get(start..end).unwrap_or_default();
-            return Ok(Some(Line::Text { number, bytes, terminated }));
+            return Ok(Some(Line::Text { number, bytes, terminated, at: before + start as u64, ahead: bytes }));
         }
     }
 

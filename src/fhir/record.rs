@@ -21,7 +21,7 @@ pub mod sieve;
 mod tests;
 
 pub use shape::{Keep, Shape};
-pub use sieve::Sieve;
+pub use sieve::{Outlook, Sieve};
 
 /// Longest line that is read; a longer one is reported as bad.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -34,6 +34,9 @@ pub const TEXT_BYTES_MAX: usize = 1 << 30;
 
 /// So many names are looked through faster than they are hashed.
 const FIRST_NAMES: usize = 24;
+
+/// So many names stay for the next patient: FHIR has no more.
+const NAMES_KEPT_MAX: usize = 5_000;
 
 /// So many nodes have room before a record grows.
 const FIRST_NODES: usize = 128;
@@ -98,6 +101,8 @@ pub struct Record {
     nodes: Vec<Node>,
     texts: String,
     names: Vec<Box<str>>,
+    /// Which of them is likely to be met next.
+    next_name: usize,
     /// Of the names after the first few.
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
@@ -146,7 +151,22 @@ impl Record {
     /// Reads the resources of one patient, one JSON object per line. Lines that are no resource come back with their
     /// reason. Of several lines with one type and id the newest (`meta.lastUpdated`, then by bytes) counts.
     pub fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
-        read::read(shape, lines)
+        let mut record = Record::default();
+        let bad = record.reread(shape, lines);
+        (record, bad)
+    }
+
+    /// The same for the next patient, in the room of one that is done with.
+    pub fn reread<'a>(&mut self, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
+        self.nodes.clear();
+        self.texts.clear();
+        self.by_type.clear();
+        self.codes.get_mut().clear();
+        if self.names.len() > NAMES_KEPT_MAX {
+            self.names.clear();
+            self.name_index.clear();
+        }
+        read::read(self, shape, lines)
     }
 
     /// The id of the record's Patient; the first by id if there are several.
@@ -387,7 +407,9 @@ impl Record {
     }
 
     fn push(&mut self, content: Content) -> NodeId {
-        self.codes.get_mut().clear();
+        if !self.codes.get_mut().is_empty() {
+            self.codes.get_mut().clear();
+        }
         let id = u32::try_from(self.nodes.len()).unwrap_or(NONE);
         self.nodes.push(Node { content, name: NONE, next: NONE, companion: NONE });
         NodeId(id)
@@ -406,7 +428,7 @@ impl Record {
 
     /// Room for a first resource or two at once, rather than in many small steps.
     fn make_room(&mut self) {
-        if self.nodes.is_empty() {
+        if self.nodes.capacity() == 0 {
             self.nodes.reserve(FIRST_NODES);
             self.texts.reserve(FIRST_NODES * 8);
             self.names.reserve(FIRST_NAMES);
@@ -415,7 +437,13 @@ impl Record {
 
     fn intern(&mut self, name: &str) -> u32 {
         let number = |at: usize| u32::try_from(at).unwrap_or(NONE);
+        // Resources of a kind have their fields in one order: the name is often the one after the last.
+        if self.names.get(self.next_name).is_some_and(|known| **known == *name) {
+            self.next_name += 1;
+            return number(self.next_name - 1);
+        }
         if let Some(found) = self.names.iter().take(FIRST_NAMES).position(|known| **known == *name) {
+            self.next_name = found + 1;
             return number(found);
         }
         if let Some(found) = self.name_index.get(name) {

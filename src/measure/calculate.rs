@@ -381,9 +381,9 @@ impl<'a> Patient<'a> {
     fn of_member(&mut self, binding: Binding, member: &Member) -> Result<Value, EvaluationError> {
         match binding {
             Binding::Define(define) => self.session.evaluate(define),
-            Binding::Function(function) if member.is_empty() => self.session.call(function, &[]),
+            Binding::Function(function) if member.is_empty() => self.session.call(function, Vec::new()),
             Binding::Function(function) => match self.events.get(member).cloned() {
-                Some(event) => self.session.call(function, &[event]),
+                Some(event) => self.session.call(function, vec![event]),
                 None => Ok(Value::Null),
             },
         }

@@ -123,6 +123,7 @@ impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
         let setup = &self.adapter.setup;
         let mut sums = Sums::new(self.measures.len(), self.periods);
+        let mut record = Record::default();
         for patient in self.adapter.snapshot.patients(partition, Adapter::as_of(self.run))? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
@@ -133,7 +134,7 @@ impl Work<'_> {
                 continue;
             }
             let lines = own().chain(self.shared.referred_to(own()));
-            let (mut record, bad) = Record::read(&self.shape, lines);
+            let bad = record.reread(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
             sums.patients += 1;
             for finding in setup.mapping.apply(&mut record) {

@@ -16,11 +16,12 @@ use rustc_hash::FxHashSet;
 
 use crate::fhir::ndjson::{Line, Lines};
 use crate::fhir::record::Shape;
+use crate::fhir::record::glance::Key;
 
 mod dataset;
 
 pub use dataset::{Bad, Dataset, Patient, Share};
-use dataset::{Key, Part, Scan};
+use dataset::{Part, Scan};
 
 /// Deepest folder that is followed.
 const DEPTH_MAX: usize = 8;
@@ -33,7 +34,7 @@ const SHARES_MAX: u64 = 4_096;
 /// What one thread reads at a time of a file that is not compressed, in bytes.
 const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
-const BUFFER: usize = 1 << 18;
+const BUFFER: usize = 1 << 16;
 
 /// Why a data set cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +251,7 @@ impl Task<'_> {
     fn lines(&self, mut lines: Lines<impl BufRead>, scan: &mut Scan<'_>) -> std::io::Result<u64> {
         while let Some(line) = lines.next_line()? {
             match line {
-                Line::Text { number, bytes, terminated } => scan.take(bytes, number, terminated),
+                Line::Text { number, bytes, terminated, at, ahead } => scan.take(bytes, number, Some((at, ahead)), terminated),
                 Line::TooLong { number, .. } => scan.set_aside(number, "the line is longer than 16 MiB"),
             }
         }

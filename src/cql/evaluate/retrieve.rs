@@ -25,19 +25,25 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn has(&self, row: &CodeRow) -> bool {
+    fn has(&self, (system, code, bare): Coded<'_>) -> bool {
         match self {
-            Wanted::Codes(codes) => codes.iter().any(|own| *own.code == *row.code && (row.bare || own.system.as_deref() == row.system.as_deref())),
-            Wanted::System(own) => row.system.as_deref() == Some(own),
+            Wanted::Codes(codes) => codes.iter().any(|own| *own.code == *code && (bare || own.system.as_deref() == system)),
+            Wanted::System(own) => system == Some(own),
             Wanted::Named(_) => false,
-            Wanted::Set(set) => match &row.system {
-                Some(system) => set.contains(system, &row.code),
+            Wanted::Set(set) => match system {
+                Some(system) => set.contains(system, code),
                 // A `code` element names no system: its binding does.
-                None => row.bare && set.systems_with(&row.code) > 0,
+                None => bare && set.systems_with(code) > 0,
             },
         }
     }
 }
+
+/// System and code, and whether it is a `code` element rather than a Coding.
+type Coded<'r> = (Option<&'r str>, &'r str, bool);
+
+/// So few resources of a type are looked at one by one: an index of their codes costs more.
+const FEW: usize = 4;
 
 impl<'a> Session<'a> {
     pub(super) fn retrieve(&mut self, expression: &'a Expression, retrieve: &'a Retrieve, frame: &mut Frame) -> Outcome {
@@ -111,10 +117,18 @@ impl<'a> Session<'a> {
             let names = |resource: &&NodeId| follow(record, **resource, &filter.path).into_iter().any(|node| names_value_set(record, node, url));
             return resources.iter().filter(names).copied().collect();
         }
+        if resources.len() <= FEW {
+            let wants = |resource: &&NodeId| codes_of(record, **resource, filter).into_iter().any(|code| wanted.has(code));
+            return resources.iter().filter(wants).copied().collect();
+        }
         let mut key = format!("{resource_type}|{}", filter.through_reference);
         filter.path.iter().for_each(|element| key.extend([".", &*element.name]));
         let rows = record.codes(key, || code_rows(record, resources, filter));
-        let mut places: Vec<u32> = rows.iter().filter(|row| wanted.has(row)).flat_map(|row| row.places.iter().copied()).collect();
+        let mut places: Vec<u32> = rows
+            .iter()
+            .filter(|row| wanted.has((row.system.as_deref(), &row.code, row.bare)))
+            .flat_map(|row| row.places.iter().copied())
+            .collect();
         places.sort_unstable();
         places.dedup();
         places.into_iter().filter_map(|place| resources.get(place as usize).copied()).collect()
@@ -178,18 +192,25 @@ fn names_value_set(record: &Record, node: NodeId, url: &str) -> bool {
 
 /// Every code of the resources at the filter's element, each once, with the places of its resources.
 fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter) -> Vec<CodeRow> {
-    let mut rows: BTreeMap<(Option<&str>, &str, bool), Vec<u32>> = BTreeMap::new();
+    let mut rows: BTreeMap<Coded<'_>, Vec<u32>> = BTreeMap::new();
     for (place, resource) in (0u32..).zip(resources) {
-        let followed = |node| if filter.through_reference { coded(record, *resource, node) } else { vec![node] };
-        for node in follow(record, *resource, &filter.path).into_iter().flat_map(followed) {
-            let bare = record.kind(node) == NodeKind::Text;
-            for (system, code) in codings(record, node) {
-                rows.entry((system, code, bare)).or_default().push(place);
-            }
+        for code in codes_of(record, *resource, filter) {
+            rows.entry(code).or_default().push(place);
         }
     }
-    let row = |((system, code, bare), places): ((Option<&str>, &str, bool), _)| CodeRow { system: system.map(str::to_owned), code: code.to_owned(), bare, places };
+    let row = |((system, code, bare), places): (Coded<'_>, _)| CodeRow { system: system.map(str::to_owned), code: code.to_owned(), bare, places };
     rows.into_iter().map(row).collect()
+}
+
+/// The codes of a resource at the filter's element.
+fn codes_of<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter) -> Vec<Coded<'r>> {
+    let followed = |node| if filter.through_reference { coded(record, resource, node) } else { vec![node] };
+    let mut found = Vec::new();
+    for node in follow(record, resource, &filter.path).into_iter().flat_map(followed) {
+        let bare = record.kind(node) == NodeKind::Text;
+        found.extend(codings(record, node).into_iter().map(|(system, code)| (system, code, bare)));
+    }
+    found
 }
 
 /// The element itself, or the `code` of the Medication that it refers to: `medication[x]` says it either way, and a

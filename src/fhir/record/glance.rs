@@ -1,11 +1,13 @@
 //! What a line is, told from its first bytes and from the codes that stand in it, without parsing it.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use jiter::{Jiter, JiterError, Peek};
+use rustc_hash::{FxBuildHasher, FxHasher};
 
-use super::{Keep, Shape, Sieve};
+use super::{Keep, Outlook, Shape, Sieve};
 
 /// Longest name of a resource type.
 const TYPE_BYTES_MAX: usize = 64;
@@ -22,12 +24,34 @@ pub struct Kind<'s> {
     sieve: Option<&'s Sieve>,
     /// Bytes up to the quote after the type, where lines begin with it.
     beginning: usize,
+    /// The type as a number.
+    seed: u64,
 }
 
-impl Kind<'_> {
+/// Type and id as one number; that two have the same costs time and nothing else.
+pub type Key = u64;
+
+impl<'s> Kind<'s> {
     /// Whether lines of the type are passed over where no code stands in them.
     pub fn is_sieved(&self) -> bool {
         self.sieve.is_some()
+    }
+
+    /// Of a line that is passed over, type and id as one number. No escape stands in it that could hide a character of an
+    /// id, so the id is taken as it is written.
+    pub fn key(&self, line: &[u8]) -> Option<Key> {
+        match raw_id_after(line, self.beginning) {
+            Some(id) => Some(self.key_of(id)),
+            None => id(line).map(|id| self.key_of(id.as_bytes())),
+        }
+    }
+
+    /// The type and this id as one number.
+    pub fn key_of(&self, id: &[u8]) -> Key {
+        let mut hasher = FxHasher::default();
+        hasher.write_u64(self.seed);
+        hasher.write(id);
+        hasher.finish()
     }
 
     /// The id of a line of the type: at once where every server writes it, right after the type, or else searched for.
@@ -38,6 +62,11 @@ impl Kind<'_> {
     /// Whether a line of the type may hold what is asked for.
     pub fn may_matter(&self, line: &[u8]) -> bool {
         self.keep.is_some() && self.sieve.is_none_or(|sieve| sieve.may_hold(line))
+    }
+
+    /// The same of a line in a stream: `at` is its first byte, `ahead` the line and what is known of the stream after it.
+    pub fn may_matter_in(&self, outlook: &mut Outlook<'s>, line: &[u8], at: u64, ahead: &[u8]) -> bool {
+        self.keep.is_some() && self.sieve.is_none_or(|sieve| outlook.may_hold(sieve, line, at, ahead))
     }
 }
 
@@ -52,7 +81,7 @@ pub struct Kinds<'s> {
 impl<'s> Kinds<'s> {
     /// Of lines that a shape reads.
     pub fn new(shape: &'s Shape) -> Kinds<'s> {
-        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, sieve: None, beginning: 0 } }
+        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, sieve: None, beginning: 0, seed: 0 } }
     }
 
     /// The kind of a line, which begins with what is no white space. The error says why it is none, without its content.
@@ -64,7 +93,7 @@ impl<'s> Kinds<'s> {
                 self.beginning.extend_from_slice(line.get(..=PREFIX.len() + name.len()).unwrap_or_default());
             }
             let beginning = self.beginning.len();
-            self.last = Kind { beginning, keep: self.shape.of(&name), sieve: self.shape.sieves.get(&*name), name: Arc::from(&*name) };
+            self.last = Kind { beginning, keep: self.shape.of(&name), sieve: self.shape.sieves.get(&*name), name: Arc::from(&*name), seed: FxBuildHasher.hash_one(&*name) };
         }
         Ok(&self.last)
     }
@@ -88,9 +117,14 @@ pub fn id(line: &[u8]) -> Option<Cow<'_, str>> {
 
 /// The id where it stands right after the type, whose quote ends before the byte `at`.
 fn id_after(line: &[u8], at: usize) -> Option<Cow<'_, str>> {
-    let rest = line.get(at..)?.strip_prefix(b",\"id\":\"")?;
-    let id = rest.get(..memchr::memchr(b'"', rest)?)?;
+    let id = raw_id_after(line, at)?;
     std::str::from_utf8(id).ok().filter(|id| !id.contains('\\')).map(Cow::Borrowed)
+}
+
+/// The same, up to the next quote, whatever it is.
+fn raw_id_after(line: &[u8], at: usize) -> Option<&[u8]> {
+    let rest = line.get(at..)?.strip_prefix(b",\"id\":\"")?;
+    rest.get(..memchr::memchr(b'"', rest)?)
 }
 
 /// Type and id of a line; `None` where it has not both.

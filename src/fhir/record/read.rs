@@ -26,14 +26,13 @@ impl Found<'_> {
     }
 }
 
-pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
-    let mut record = Record::default();
+pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
     let mut bad = Vec::new();
     let mut found = Vec::new();
     let mut passed_over = Vec::new();
     let mut kinds = Kinds::new(shape);
     for (index, line) in lines.enumerate() {
-        match read_line(&mut record, &mut kinds, line, true) {
+        match read_line(record, &mut kinds, line, true) {
             Ok(Line::Resource(resource)) => found.push(resource),
             Ok(Line::PassedOver) => passed_over.push((index, line)),
             Ok(Line::Unwanted) => {}
@@ -41,18 +40,18 @@ pub(super) fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> 
         }
     }
     if !found.is_empty() && !passed_over.is_empty() {
-        read_versions(&mut record, shape, &passed_over, &mut found, &mut bad);
+        read_versions(record, shape, &passed_over, &mut found, &mut bad);
     }
     found.sort_by(|a, b| {
-        let key = |one: &Found<'a>| (one.id(&record), one.updated(&record), one.line, one.root);
-        a.resource_type.cmp(&b.resource_type).then_with(|| key(a).cmp(&key(b)))
+        let by_name = a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record)));
+        by_name.then_with(|| a.updated(record).cmp(b.updated(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
     });
     for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
         let Some(first) = group.first() else { continue };
-        let list = newest(&record, group);
+        let list = newest(record, group);
         record.by_type.insert(first.resource_type.to_string(), list);
     }
-    (record, bad)
+    bad
 }
 
 /// Of sorted resources of one type the newest version of each, and each line without an id once.

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
 
-use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::fhir::compartment::{Head, is_id, patient_required, quick_patient};
-use crate::fhir::record::Shape;
-use crate::fhir::record::glance::Kinds;
+use crate::fhir::record::glance::{Key, Kinds};
+use crate::fhir::record::{Outlook, Shape};
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
@@ -196,15 +195,6 @@ impl Share {
     }
 }
 
-/// Type and id as one number; that two have the same costs time and nothing else.
-pub type Key = u64;
-
-fn key(resource_type: &str, id: &str) -> Key {
-    let mut hasher = FxHasher::default();
-    (resource_type, id).hash(&mut hasher);
-    hasher.finish()
-}
-
 /// What is kept of one run of lines, in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Part {
@@ -301,6 +291,7 @@ impl Part {
 /// Looks at lines and keeps those that matter.
 pub(super) struct Scan<'s> {
     kinds: Kinds<'s>,
+    outlook: Outlook<'s>,
     share: Share,
     /// Only other versions of these resources, among what is passed over otherwise.
     versions: Option<&'s FxHashSet<Key>>,
@@ -322,7 +313,14 @@ struct EntryText<'a> {
 
 impl<'s> Scan<'s> {
     pub(super) fn new(file: String, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
-        Scan { kinds: Kinds::new(shape), share, versions, numbers: FxHashMap::default(), part: Part { file, ..Part::default() } }
+        Scan {
+            kinds: Kinds::new(shape),
+            outlook: Outlook::default(),
+            share,
+            versions,
+            numbers: FxHashMap::default(),
+            part: Part { file, ..Part::default() },
+        }
     }
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
@@ -339,20 +337,21 @@ impl<'s> Scan<'s> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
         let Some(head) = Head::read(bytes) else { return self.set_aside(1, NO_OBJECT) };
         if Head::text(head.resource_type).as_deref() != Some("Bundle") {
-            return self.take(bytes, 1, false);
+            return self.take(bytes, 1, None, false);
         }
         let bundle = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<BundleText<'_>>(text).ok());
         let Some(bundle) = bundle else { return self.set_aside(1, "the Bundle cannot be read") };
         for (number, entry) in (1..).zip(&bundle.entry) {
             if let Some(resource) = entry.resource {
-                self.take(resource.get().as_bytes(), number, true);
+                self.take(resource.get().as_bytes(), number, None, true);
             }
         }
     }
 
     /// One resource. What cannot matter is not parsed, so a fault inside it is not seen; a line without its end might be
     /// cut short before what matters, and is parsed in any case. What matters is parsed when its patient's record is made.
-    pub(super) fn take(&mut self, line: &[u8], number: u64, terminated: bool) {
+    /// Of a line in a file, `stream` says where it begins there, and what is known from there on.
+    pub(super) fn take(&mut self, line: &[u8], number: u64, stream: Option<(u64, &[u8])>, terminated: bool) {
         if line.first() != Some(&b'{') || line.last() != Some(&b'}') || (!terminated && Head::read(line).is_none()) {
             return self.set_aside(number, NO_OBJECT);
         }
@@ -364,15 +363,21 @@ impl<'s> Scan<'s> {
         if kind.keep.is_none() && !is_patient {
             return;
         }
-        let matters = is_patient || kind.may_matter(line);
-        let id = kind.id(line);
-        let known = if kind.is_sieved() { id.as_deref().map(|id| key(&kind.name, id)) } else { None };
+        let matters = is_patient
+            || match stream {
+                Some((at, ahead)) => kind.may_matter_in(&mut self.outlook, line, at, ahead),
+                None => kind.may_matter(line),
+            };
+        let known = if kind.is_sieved() && !matters { kind.key(line) } else { None };
         match (self.versions, known) {
-            (Some(wanted), Some(key)) if !matters && wanted.contains(&key) => {}
+            (Some(wanted), Some(key)) if wanted.contains(&key) => {}
             (Some(_), _) => return,
-            (None, Some(key)) if !matters => return self.part.passed_over.push(key),
-            (None, Some(key)) => self.part.kept.push(key),
+            (None, Some(key)) => return self.part.passed_over.push(key),
             (None, None) => {}
+        }
+        let id = kind.id(line);
+        if let (true, true, Some(id)) = (kind.is_sieved(), self.versions.is_none(), &id) {
+            self.part.kept.push(kind.key_of(id.as_bytes()));
         }
         let name = kind.name.clone();
         if let (true, Some(id)) = (is_patient, &id) {
