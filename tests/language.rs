@@ -91,6 +91,10 @@ const MEANS: &[(&str, &str)] = &[
     ("({'bbb', 'a', 'CC'}) X sort by Length($this) descending", "{'bbb', 'CC', 'a'}"),
     ("First([Encounter] E sort by start of period desc).id.value", "'e2'"),
     // Lists and intervals.
+    ("Skip({1, 2, 3}, -1)", "{}"),
+    ("Take({1, 2, 3}, -1)", "{}"),
+    ("({-1, 0, 1}) N return Count(Skip({1, 2, 3}, N)) + 10 * Count(Take({1, 2, 3}, N))", "{0, 3, 12}"),
+    ("Slice({1, 2, 3}, -2, -1)", "{2}"),
     ("collapse { Interval[@2024-01-01, @2024-01-04], Interval[@2024-01-06, @2024-01-09] } per 2 days", "{Interval[@2024-01-01, @2024-01-09]}"),
     ("expand Interval[1, 10] per 3", "{1, 4, 7}"),
     ("expand { Interval[@T10:00, @T11:30] } per hour", "{Interval[@T10, @T10], Interval[@T11, @T11]}"),
