@@ -151,16 +151,7 @@ impl Checker<'_> {
             self.warn_of_lacking_unit(&left.ty, &right, name, at);
         }
         match name {
-            "And" | "Or" | "Implies" => {
-                let operands =
-                    Box::new([self.converted(left, &Type::Boolean, "an operand of a logical operator"), self.converted(right, &Type::Boolean, "an operand of a logical operator")]);
-                let kind = match name {
-                    "And" => Kind::And(operands),
-                    "Or" => Kind::Or(operands),
-                    _ => Kind::Implies(operands),
-                };
-                Expression::new(kind, Type::Boolean, at)
-            }
+            "And" | "Or" | "Implies" => self.logic(name, [left, right], at),
             "ConcatenateNull" => {
                 let operands = [left, right].map(|operand| self.text_or_empty(operand)).into();
                 self.operation("Concatenate", operands, None, at)
@@ -236,6 +227,17 @@ impl Checker<'_> {
 
     /// An operator of the table over these operands, converted to its best signature.
     pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
+    /// Logic, which evaluates its right side only where the left one leaves the answer open; written as a word or as a call.
+    pub(super) fn logic(&mut self, name: &str, operands: [Expression; 2], at: Span) -> Expression {
+        let operands = Box::new(operands.map(|operand| self.converted(operand, &Type::Boolean, "an operand of a logical operator")));
+        let kind = match name {
+            "And" => Kind::And(operands),
+            "Or" => Kind::Or(operands),
+            _ => Kind::Implies(operands),
+        };
+        Expression::new(kind, Type::Boolean, at)
+    }
+
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         for name in [Some(name), point_form(name)].into_iter().flatten() {
             let Some(row) = operators::typed(name, &types) else { continue };
