@@ -95,6 +95,7 @@ const MEANS: &[(&str, &str)] = &[
     ("Take({1, 2, 3}, -1)", "{}"),
     ("({-1, 0, 1}) N return Count(Skip({1, 2, 3}, N)) + 10 * Count(Take({1, 2, 3}, N))", "{0, 3, 12}"),
     ("Slice({1, 2, 3}, -2, -1)", "{2}"),
+    ("(null as Choice<Integer, String>) in { 1, 'a', null }", "true"),
     ("Or(true, singleton from {true, false})", "true"),
     ("And(false, singleton from {true, false})", "false"),
     ("Implies(false, singleton from {true, false})", "true"),

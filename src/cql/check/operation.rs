@@ -162,6 +162,8 @@ impl Checker<'_> {
                 self.operation("Concatenate", vec![left, right], None, at)
             }
             "NotEqual" | "NotEquivalent" => self.operation(name, vec![left, right], None, at),
+            // One of a list of such choices is asked for as it is: null too may be among them.
+            "In" if right.ty.element() == Some(&left.ty) => self.operation(name, vec![left, right], precision, at),
             _ if TIMING.contains(&name) && matches!(left.ty, Type::Choice(_)) => self.timing_choice(name, left, right, precision, at),
             _ => self.operation(name, vec![left, right], precision, at),
         }
@@ -225,8 +227,6 @@ impl Checker<'_> {
         self.operation(name, vec![codes, vocabulary], None, at)
     }
 
-    /// An operator of the table over these operands, converted to its best signature.
-    pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
     /// Logic, which evaluates its right side only where the left one leaves the answer open; written as a word or as a call.
     pub(super) fn logic(&mut self, name: &str, operands: [Expression; 2], at: Span) -> Expression {
         let operands = Box::new(operands.map(|operand| self.converted(operand, &Type::Boolean, "an operand of a logical operator")));
@@ -238,6 +238,8 @@ impl Checker<'_> {
         Expression::new(kind, Type::Boolean, at)
     }
 
+    /// An operator of the table over these operands, converted to its best signature.
+    pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         for name in [Some(name), point_form(name)].into_iter().flatten() {
             let Some(row) = operators::typed(name, &types) else { continue };
