@@ -79,6 +79,7 @@ const MEANS: &[(&str, &str)] = &[
     ("({1, 2, 3, 4}) N aggregate R starting 1: R * N", "24"),
     ("({1, 2, 2}) N aggregate distinct R starting 0: R + N", "3"),
     ("({1, 2}) N aggregate R: Coalesce(R, 0) + N", "3"),
+    ("[Encounter] E aggregate R starting 0: R + 1", "2"),
     ("from ({1, 2}) A, ({10, 20}) B aggregate R starting 0: R + A * B", "90"),
     ("from ({1, 2}) A, ({1, 2}) B let s: A + B where s > 2 return all s", "{3, 3, 4}"),
     ("({1, 2}) A let x: A * 2, y: x + 1, w: {x, y} return Sum(w)", "{5, 9}"),
@@ -223,7 +224,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "define A: from [Encounter] E, E.location L return L",
-        "1:31 nothing here is named `E` / no source of a query sees another: put what depends on it into a `with`, a `let` or a query inside",
+        "1:31 nothing here is named `E` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
+    ),
+    (
+        "define A: ({1, 2}) N let M: N + 1 aggregate R starting M: R + N",
+        "1:56 nothing here is named `M` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     // Contexts.
     (

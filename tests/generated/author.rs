@@ -529,13 +529,13 @@ impl<'r> Author<'r> {
         let name = self.bind(&row);
         let clauses = self.clauses(below.min(1));
         let kind = self.pick(&["", "all ", "distinct "]);
-        let start = self.expression(ty, below);
         let total = self.bind(ty);
         format!("{source} {name}{clauses} aggregate {kind}{total} starting {start}: {}", self.expression(ty, below))
     }
 }
 
 /// The variables that only a name or a named gap speaks of.
+        let start = self.expression(ty, below);
 fn named(part: &Part) -> Vec<char> {
     match part {
         Part::Name(ty) | Part::Gap(Some(_), ty) => form::variables(ty),
