@@ -97,6 +97,8 @@ const MEANS: &[(&str, &str)] = &[
     ("({-1, 0, 1}) N return Count(Skip({1, 2, 3}, N)) + 10 * Count(Take({1, 2, 3}, N))", "{0, 3, 12}"),
     ("Slice({1, 2, 3}, -2, -1)", "{2}"),
     ("(null as Choice<Integer, String>) in { 1, 'a', null }", "true"),
+    ("({1}) N return start of Interval(N, N + 1)", "{null}"),
+    ("Interval[@2024-01-01T00:00:00.0, @9999-12-31T23:59:59.999-05:00] included in Interval[@2024-01-01T00:00:00.0, null]", "true"),
     ("Or(true, singleton from {true, false})", "true"),
     ("And(false, singleton from {true, false})", "false"),
     ("Implies(false, singleton from {true, false})", "true"),
