@@ -176,6 +176,11 @@ impl Extent {
         }
     }
 
+    /// Whether this or else the other comes first, or both at once; `None` when either can.
+    fn comes_first(&self, other: &Extent, scale: Scale<'_, '_>) -> Option<bool> {
+        self.not_after(other, scale).or_else(|| other.not_after(self, scale).filter(|known| *known).map(|_| false))
+    }
+
     /// Whether both are the same place.
     pub fn same(&self, other: &Extent, scale: Scale<'_, '_>) -> Option<bool> {
         let order = |left: &Place, right: &Place| left.order(right, scale.precision, scale.context);
@@ -381,12 +386,12 @@ impl Interval {
         if self.overlaps(other, scale) != Some(true) {
             return None;
         }
-        let later = match self.starts_at().not_after(&other.starts_at(), scale) {
+        let later = match self.starts_at().comes_first(&other.starts_at(), scale) {
             Some(true) => (other.low.clone(), other.low_closed),
             Some(false) => (self.low.clone(), self.low_closed),
             None => (Value::Null, false),
         };
-        let earlier = match self.ends_at().not_after(&other.ends_at(), scale) {
+        let earlier = match self.ends_at().comes_first(&other.ends_at(), scale) {
             Some(true) => (self.high.clone(), self.high_closed),
             Some(false) => (other.high.clone(), other.high_closed),
             None => (Value::Null, false),
@@ -405,12 +410,12 @@ impl Interval {
 
     /// From the earlier start to the later end.
     pub fn span(&self, other: &Interval, scale: Scale<'_, '_>) -> Interval {
-        let earlier = match self.starts_at().not_after(&other.starts_at(), scale) {
+        let earlier = match self.starts_at().comes_first(&other.starts_at(), scale) {
             Some(true) => (self.low.clone(), self.low_closed),
             Some(false) => (other.low.clone(), other.low_closed),
             None => (Value::Null, false),
         };
-        let later = match self.ends_at().not_after(&other.ends_at(), scale) {
+        let later = match self.ends_at().comes_first(&other.ends_at(), scale) {
             Some(true) => (other.high.clone(), other.high_closed),
             Some(false) => (self.high.clone(), self.high_closed),
             None => (Value::Null, false),

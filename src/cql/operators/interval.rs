@@ -46,7 +46,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "Size" Plain Propagate size { (INTERVAL) -> T } ["Size(Interval[3, 7]) = 5"]
     "Start" Plain Propagate start { (INTERVAL) -> T } ["start of Interval(1, 5] = 2", "(start of Interval(1, 2)) is null", "Interval(@T23:59, @T23:59:59.999) is null"]
     "Starts" Precise Propagate starts { (INTERVAL, INTERVAL) -> Boolean } ["Interval[1, 3] starts Interval[1, 5]"]
-    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] union Interval[3, 7]) = Interval[1, 7]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
+    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] union Interval[3, 7]) = Interval[1, 7]", "(Interval[1, null] union Interval[2, null)) = Interval[1, null]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
     "Width" Plain Propagate width { (INTERVAL) -> T } ["width of Interval[3, 7] = 4"]
     }
 };
