@@ -79,6 +79,7 @@ const MEANS: &[(&str, &str)] = &[
     ("({1, 2, 3, 4}) N aggregate R starting 1: R * N", "24"),
     ("({1, 2, 2}) N aggregate distinct R starting 0: R + N", "3"),
     ("({1, 2}) N aggregate R: Coalesce(R, 0) + N", "3"),
+    ("[Encounter] E aggregate R starting 0: R + 1", "2"),
     ("from ({1, 2}) A, ({10, 20}) B aggregate R starting 0: R + A * B", "90"),
     ("from ({1, 2}) A, ({1, 2}) B let s: A + B where s > 2 return all s", "{3, 3, 4}"),
     ("({1, 2}) A let x: A * 2, y: x + 1, w: {x, y} return Sum(w)", "{5, 9}"),
@@ -91,6 +92,16 @@ const MEANS: &[(&str, &str)] = &[
     ("({'bbb', 'a', 'CC'}) X sort by Length($this) descending", "{'bbb', 'CC', 'a'}"),
     ("First([Encounter] E sort by start of period desc).id.value", "'e2'"),
     // Lists and intervals.
+    ("Skip({1, 2, 3}, -1)", "{}"),
+    ("Take({1, 2, 3}, -1)", "{}"),
+    ("({-1, 0, 1}) N return Count(Skip({1, 2, 3}, N)) + 10 * Count(Take({1, 2, 3}, N))", "{0, 3, 12}"),
+    ("Slice({1, 2, 3}, -2, -1)", "{2}"),
+    ("(null as Choice<Integer, String>) in { 1, 'a', null }", "true"),
+    ("({1}) N return start of Interval(N, N + 1)", "{null}"),
+    ("Interval[@2024-01-01T00:00:00.0, @9999-12-31T23:59:59.999-05:00] included in Interval[@2024-01-01T00:00:00.0, null]", "true"),
+    ("Or(true, singleton from {true, false})", "true"),
+    ("And(false, singleton from {true, false})", "false"),
+    ("Implies(false, singleton from {true, false})", "true"),
     ("collapse { Interval[@2024-01-01, @2024-01-04], Interval[@2024-01-06, @2024-01-09] } per 2 days", "{Interval[@2024-01-01, @2024-01-09]}"),
     ("expand Interval[1, 10] per 3", "{1, 4, 7}"),
     ("expand { Interval[@T10:00, @T11:30] } per hour", "{Interval[@T10, @T10], Interval[@T11, @T11]}"),
@@ -215,7 +226,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "define A: from [Encounter] E, E.location L return L",
-        "1:31 nothing here is named `E` / no source of a query sees another: put what depends on it into a `with`, a `let` or a query inside",
+        "1:31 nothing here is named `E` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
+    ),
+    (
+        "define A: ({1, 2}) N let M: N + 1 aggregate R starting M: R + N",
+        "1:56 nothing here is named `M` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     // Contexts.
     (

@@ -65,7 +65,7 @@ struct Frame {
     slots: u32,
     /// In `sort by`: bare names are elements of this variable first.
     row: Option<Variable>,
-    /// Aliases of the sources that are being checked, which none of them sees.
+    /// Aliases and lets of the query whose sources and `starting` are being checked, which these do not see.
     beside: Vec<Arc<str>>,
     /// Variables that are `$index` and are asked for.
     indexes: BTreeSet<Slot>,

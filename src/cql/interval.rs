@@ -78,11 +78,13 @@ pub struct Interval {
     pub point: Option<Point>,
 }
 
-/// A place on the line of the point type.
+/// A place on the line of the point type; the first and the last may be known by their values.
 #[derive(Clone)]
 enum Place {
     Least,
+    First(Value),
     At(Value),
+    Last(Value),
     Greatest,
 }
 
@@ -99,7 +101,19 @@ impl Place {
             (Place::Least, Place::Least) | (Place::Greatest, Place::Greatest) => Some(Ordering::Equal),
             (Place::Least, _) | (_, Place::Greatest) => Some(Ordering::Less),
             (_, Place::Least) | (Place::Greatest, _) => Some(Ordering::Greater),
-            (Place::At(own), Place::At(others)) => comparison::order(own, others, precision, context),
+            _ => match (self, other, comparison::order(self.value()?, other.value()?, precision, context)) {
+                // The last moment of a clock that is behind that of UTC comes after the last DateTime, which ends all the same.
+                (Place::Last(_), _, Some(Ordering::Less)) | (_, Place::First(_), Some(Ordering::Less)) => Some(Ordering::Equal),
+                (_, Place::Last(_), Some(Ordering::Greater)) | (Place::First(_), _, Some(Ordering::Greater)) => Some(Ordering::Equal),
+                (_, _, order) => order,
+            },
+        }
+    }
+
+    fn value(&self) -> Option<&Value> {
+        match self {
+            Place::First(value) | Place::At(value) | Place::Last(value) => Some(value),
+            Place::Least | Place::Greatest => None,
         }
     }
 }
@@ -162,6 +176,11 @@ impl Extent {
         }
     }
 
+    /// Whether this or else the other comes first, or both at once; `None` when either can.
+    fn comes_first(&self, other: &Extent, scale: Scale<'_, '_>) -> Option<bool> {
+        self.not_after(other, scale).or_else(|| other.not_after(self, scale).filter(|known| *known).map(|_| false))
+    }
+
     /// Whether both are the same place.
     pub fn same(&self, other: &Extent, scale: Scale<'_, '_>) -> Option<bool> {
         let order = |left: &Place, right: &Place| left.order(right, scale.precision, scale.context);
@@ -176,23 +195,19 @@ impl Extent {
 
     /// A value whose own precision is coarse is still one point, not a range of bounds.
     fn is_point(&self) -> bool {
-        match (&self.low, &self.high) {
-            (Place::At(low), Place::At(high)) => match (low, high) {
-                (Value::Date(low), Value::Date(high)) => low == high,
-                (Value::DateTime(low), Value::DateTime(high)) => low == high,
-                (Value::Time(low), Value::Time(high)) => low == high,
-                _ => false,
-            },
-            (Place::Least, Place::Least) | (Place::Greatest, Place::Greatest) => true,
-            _ => false,
+        match (self.low.value(), self.high.value()) {
+            (Some(Value::Date(low)), Some(Value::Date(high))) => low == high,
+            (Some(Value::DateTime(low)), Some(Value::DateTime(high))) => low == high,
+            (Some(Value::Time(low)), Some(Value::Time(high))) => low == high,
+            _ => matches!((&self.low, &self.high), (Place::Least, Place::Least) | (Place::Greatest, Place::Greatest)),
         }
     }
 
     /// The next place at a precision; past the end of the type is past everything.
     fn next(&self, scale: Scale<'_, '_>) -> Extent {
-        let step = |place: &Place| match place {
-            Place::At(value) => step_at(value, scale.precision).map_or(Place::Greatest, Place::At),
-            other => other.clone(),
+        let step = |place: &Place| match place.value() {
+            Some(value) => step_at(value, scale.precision).map_or(Place::Greatest, Place::At),
+            None => place.clone(),
         };
         Extent { low: step(&self.low), high: step(&self.high) }
     }
@@ -211,20 +226,21 @@ fn step_at(value: &Value, precision: Option<Precision>) -> Option<Value> {
 }
 
 impl Interval {
-    /// An interval; null when both bounds are known and no point can lie between them
-    /// (`Interval[5, 3]`): data with such a period say nothing.
+    /// An interval; null when it is empty: data with such a period say nothing.
     pub fn value(low: Value, low_closed: bool, high: Value, high_closed: bool, point: Option<Point>, context: &Context<'_>) -> Value {
         let point = Point::of(&low).or_else(|| Point::of(&high)).or(point);
-        let order = comparison::order(&low, &high, None, context);
-        let impossible = match order {
+        let interval = Interval { low, low_closed, high, high_closed, point };
+        if interval.is_empty(context) { Value::Null } else { Value::Interval(std::sync::Arc::new(interval)) }
+    }
+
+    /// Whether both bounds are known and no point lies between them: `Interval[5, 3]`, `Interval(5, 5]`, `Interval(5, 6)`.
+    pub fn is_empty(&self, context: &Context<'_>) -> bool {
+        let is_closed = self.low_closed && self.high_closed;
+        match comparison::order(&self.low, &self.high, None, context) {
             Some(Ordering::Greater) => true,
-            Some(Ordering::Equal) => !(low_closed && high_closed),
-            _ => false,
-        };
-        if impossible {
-            return Value::Null;
+            Some(Ordering::Equal) => !is_closed,
+            _ => !is_closed && self.ends_at().before(&self.starts_at(), Scale { precision: None, context }) == Some(true),
         }
-        Value::Interval(std::sync::Arc::new(Interval { low, low_closed, high, high_closed, point }))
     }
 
     /// A closed interval, unchecked.
@@ -239,20 +255,17 @@ impl Interval {
     }
 
     fn least(&self) -> Place {
-        self.point.and_then(|point| minimum(point, &self.high)).map_or(Place::Least, Place::At)
+        self.point.and_then(|point| minimum(point, &self.high)).map_or(Place::Least, Place::First)
     }
 
     fn greatest(&self) -> Place {
-        self.point.and_then(|point| maximum(point, &self.low)).map_or(Place::Greatest, Place::At)
+        self.point.and_then(|point| maximum(point, &self.low)).map_or(Place::Greatest, Place::Last)
     }
 
     /// The first point, or null when it is unknown.
     pub fn start(&self) -> Value {
         match (&self.low, self.low_closed) {
-            (Value::Null, true) => match self.least() {
-                Place::At(value) => value,
-                _ => Value::Null,
-            },
+            (Value::Null, true) => self.least().value().cloned().unwrap_or_default(),
             (Value::Null, false) => Value::Null,
             (low, true) => low.clone(),
             (low, false) => successor_of(low).unwrap_or(Value::Null),
@@ -262,10 +275,7 @@ impl Interval {
     /// The last point, or null when it is unknown.
     pub fn end(&self) -> Value {
         match (&self.high, self.high_closed) {
-            (Value::Null, true) => match self.greatest() {
-                Place::At(value) => value,
-                _ => Value::Null,
-            },
+            (Value::Null, true) => self.greatest().value().cloned().unwrap_or_default(),
             (Value::Null, false) => Value::Null,
             (high, true) => high.clone(),
             (high, false) => predecessor_of(high).unwrap_or(Value::Null),
@@ -376,12 +386,12 @@ impl Interval {
         if self.overlaps(other, scale) != Some(true) {
             return None;
         }
-        let later = match self.starts_at().not_after(&other.starts_at(), scale) {
+        let later = match self.starts_at().comes_first(&other.starts_at(), scale) {
             Some(true) => (other.low.clone(), other.low_closed),
             Some(false) => (self.low.clone(), self.low_closed),
             None => (Value::Null, false),
         };
-        let earlier = match self.ends_at().not_after(&other.ends_at(), scale) {
+        let earlier = match self.ends_at().comes_first(&other.ends_at(), scale) {
             Some(true) => (self.high.clone(), self.high_closed),
             Some(false) => (other.high.clone(), other.high_closed),
             None => (Value::Null, false),
@@ -400,12 +410,12 @@ impl Interval {
 
     /// From the earlier start to the later end.
     pub fn span(&self, other: &Interval, scale: Scale<'_, '_>) -> Interval {
-        let earlier = match self.starts_at().not_after(&other.starts_at(), scale) {
+        let earlier = match self.starts_at().comes_first(&other.starts_at(), scale) {
             Some(true) => (self.low.clone(), self.low_closed),
             Some(false) => (other.low.clone(), other.low_closed),
             None => (Value::Null, false),
         };
-        let later = match self.ends_at().not_after(&other.ends_at(), scale) {
+        let later = match self.ends_at().comes_first(&other.ends_at(), scale) {
             Some(true) => (other.high.clone(), other.high_closed),
             Some(false) => (self.high.clone(), self.high_closed),
             None => (Value::Null, false),

@@ -142,6 +142,8 @@ pub(super) struct Author<'r> {
     named: BTreeMap<char, String>,
     left: usize,
     cost: usize,
+    /// Whether operands are written out, so that what is made of them is seldom null.
+    sure: bool,
 }
 
 impl<'r> Author<'r> {
@@ -156,6 +158,7 @@ impl<'r> Author<'r> {
             named: BTreeMap::new(),
             left: 0,
             cost: 0,
+            sure: false,
         }
     }
 
@@ -202,11 +205,13 @@ impl<'r> Author<'r> {
         format!("{statement}define Law:\n  {body}\n")
     }
 
-    /// Adds a define with this form at its root.
+    /// Adds a define with this form at its root; what is of depth 1 is over literals and the record only.
     pub(super) fn define(&mut self, form: &Form, depth: usize) {
         let mut bound = Bound::new();
         let ty = self.result_of(form, &mut bound);
+        self.sure = depth == 1;
         let body = self.body(|author| author.filled(form, &mut bound, depth));
+        self.sure = false;
         let name = format!("D{}", self.defines.len());
         self.text.push_str(&format!("define {name}:\n  {body}\n"));
         self.defines.push((name, ty, self.cost + 1));
@@ -284,6 +289,8 @@ impl<'r> Author<'r> {
             .collect();
         let literals = literals(ty);
         match self.random.random_range(0..10) {
+            _ if self.sure && literals.is_empty() => self.structure(ty, 0),
+            _ if self.sure => self.pick(literals).to_owned(),
             0..4 if !variables.is_empty() => variables.choose(self.random).expect("one").clone(),
             4..6 if !defines.is_empty() && self.cost < COST_MAX => {
                 let (name, cost) = defines.choose(self.random).expect("one").clone();
@@ -306,7 +313,7 @@ impl<'r> Author<'r> {
         match ty {
             Type::List(item) if matches!(&**item, Type::Class(_)) && self.chance(0.7) => self.formed(ty, 0).unwrap_or_else(|| format!("List<{}>{{}}", form::name(item))),
             Type::List(item) => {
-                let items: Vec<String> = (0..self.random.random_range(0..=ITEMS_MAX)).map(|_| self.expression(item, below)).collect();
+                let items: Vec<String> = (0..self.random.random_range(usize::from(self.sure)..=ITEMS_MAX)).map(|_| self.expression(item, below)).collect();
                 if items.is_empty() { format!("List<{}>{{}}", form::name(item)) } else { format!("{{{}}}", items.join(", ")) }
             }
             Type::Tuple(elements) => {
@@ -334,6 +341,9 @@ impl<'r> Author<'r> {
         let low = self.random.random_range(0..literals.len());
         let high = self.random.random_range(low..literals.len());
         let (mut low, mut high) = (literals[low].to_owned(), literals[high].to_owned());
+        if self.sure {
+            return format!("Interval[{low}, {high}]");
+        }
         match self.random.random_range(0..8) {
             0 => low = format!("null as {}", form::name(point)),
             1 => high = format!("null as {}", form::name(point)),
@@ -372,7 +382,7 @@ impl<'r> Author<'r> {
         }
         // Of two operands of one type, one may be null without a type, or of a type that converts.
         let twin = gaps.iter().position(|(_, ty)| gaps.iter().filter(|(_, other)| other == ty).count() > 1 && form.result != **ty);
-        let loose = twin.filter(|_| self.chance(0.15)).map(|gap| gaps[gap].0);
+        let loose = twin.filter(|_| !self.sure && self.chance(0.15)).map(|gap| gaps[gap].0);
         let mut names: BTreeMap<char, String> = BTreeMap::new();
         let precision = form.parts.iter().any(|part| matches!(part, Part::Precision(_))).then(|| self.precision(bound));
         let mut text = String::new();
@@ -526,10 +536,10 @@ impl<'r> Author<'r> {
         let below = depth.saturating_sub(1);
         let row = self.some_type(0);
         let source = self.expression(&Type::list(row.clone()), below);
+        let start = self.expression(ty, below);
         let name = self.bind(&row);
         let clauses = self.clauses(below.min(1));
         let kind = self.pick(&["", "all ", "distinct "]);
-        let start = self.expression(ty, below);
         let total = self.bind(ty);
         format!("{source} {name}{clauses} aggregate {kind}{total} starting {start}: {}", self.expression(ty, below))
     }

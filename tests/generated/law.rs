@@ -19,18 +19,24 @@ pub(super) static LAWS: LazyLock<Vec<(&'static str, Form)>> = LazyLock::new(|| {
 
 /// Forms that ask where dates or times lie, all gaps of one type.
 ///
-/// Not among them: `~`, for which a partial date is another value; `meets`, which takes the next month for what follows a
-/// month; and what moves a date by a quantity, which is cut to what is known of the date.
+/// Not among them: `~` and `ConvertsTo…`, for which a partial date is another value; `meets`, which takes the next month for
+/// what follows a month; and what moves a date by a quantity, which is cut to what is known of the date.
 pub(super) static RELATIONS: LazyLock<Vec<&Form>> = LazyLock::new(|| {
     let excepted = |c: char| c == '~' || c.is_ascii_digit();
     let is_relation = |form: &&Form| {
         let words: String = form.parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None }).collect();
         let placed = gaps(form).iter().all(|ty| form::letter(ty.point().unwrap_or(ty)).is_some_and(|letter| "CDOPT".contains(letter)));
         let asks = form.result == Type::Boolean || form.result == Type::Integer && form.parts.iter().any(|part| matches!(part, Part::Precision(_)));
-        asks && placed && !gaps(form).is_empty() && !words.contains(excepted) && !["quivalent", "eets"].iter().any(|word| words.contains(word))
+        asks && placed && !gaps(form).is_empty() && !words.contains(excepted) && !["quivalent", "eets", "ConvertsTo"].iter().any(|word| words.contains(word))
     };
     FORMS.iter().filter(is_relation).collect()
 });
+
+/// Whether a form counts whole periods.
+fn counts_periods(form: &Form) -> bool {
+    let says = |part: &Part, word: &str| matches!(part, Part::Text(text) if text.contains(word));
+    form.parts.iter().any(|part| matches!(part, Part::Precision("s"))) && !form.parts.iter().any(|part| says(part, "difference"))
+}
 
 fn gaps(form: &Form) -> Vec<&Type> {
     form.parts.iter().filter_map(|part| if let Part::Gap(_, ty) = part { Some(ty) } else { None }).collect()
@@ -55,6 +61,9 @@ pub(super) struct Question {
 /// The parts of each type: the least, and the greatest but for days.
 const PARTS: [(u32, u32); 7] = [(2011, 2013), (1, 12), (1, 28), (0, 23), (0, 59), (0, 59), (0, 999)];
 
+/// Where the parts of a time of day begin.
+const CLOCK: usize = 3;
+
 /// So many ways to complete a date are tried.
 const COMPLETIONS: usize = 4;
 
@@ -69,23 +78,30 @@ pub(super) fn question(random: &mut ChaCha8Rng, form: &Form) -> Question {
         _ => 3..7,
     };
     let words = ["year", "month", "day", "hour", "minute", "second", "millisecond"];
-    let precision = words[random.random_range(parts.clone())];
     let whole: Vec<Operand> = gaps(form).iter().map(|gap| operand(random, &parts, gap.point().is_some())).collect();
     let at = random.random_range(0..whole.len());
     let bound = random.random_range(0..whole[at].len());
     // Seconds and milliseconds are one number in comparisons, so a point is cut before them.
     let known = random.random_range(1..parts.len().min(if parts.end == 7 { parts.len() - 1 } else { parts.len() }));
-    let with = |known: usize, completed: Option<Point>| {
+    let unknown = parts.start + known;
+    // A time of day that is known to the unit is taken at its word: `hours between @T06 and @T07:00:00` is 1.
+    let units = if counts_periods(form) && unknown > CLOCK { unknown..parts.end } else { parts.clone() };
+    let precision = words[random.random_range(units)];
+    let with = |completed: Option<Point>| {
         let mut operands = whole.clone();
         let point = &mut operands[at][bound];
         point.parts.truncate(known);
         if let Some(completed) = completed {
             *point = completed;
         }
+        if unknown <= CLOCK {
+            // No offset can be written where there is no time of day: it is that of the evaluation, also of the other bound.
+            operands[at].iter_mut().for_each(|point| point.offset = "");
+        }
         operands
     };
-    let partial = with(known, None);
-    let completions = (0..COMPLETIONS).map(|_| with(known, Some(completed(random, &partial[at][bound], &parts))));
+    let partial = with(None);
+    let completions = (0..COMPLETIONS).map(|_| with(Some(completed(random, &partial[at][bound], &parts))));
     let completions: Vec<Vec<Operand>> = completions
         .filter(|operands| operands.iter().all(|operand| operand.len() == 1 || operand[0].parts <= operand[1].parts))
         .collect();

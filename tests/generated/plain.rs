@@ -171,14 +171,12 @@ fn ask_relationships(query: &mut Query) {
     }
 }
 
-/// Puts what each `let` stands for in its place.
+/// Puts what each `let` stands for in the places of its name. The clause stays: every row evaluates it, and may fail there.
 fn expand_lets(query: &mut Query) {
-    let lets = std::mem::take(&mut query.lets);
     let mut known: BTreeMap<Slot, Expression> = BTreeMap::new();
-    for variable in lets {
-        let mut meaning = variable.expression;
-        replace(&mut meaning, &known);
-        known.insert(variable.slot, meaning);
+    for variable in &mut query.lets {
+        replace(&mut variable.expression, &known);
+        known.insert(variable.slot, variable.expression.clone());
     }
     clauses(query).into_iter().for_each(|clause| replace(clause, &known));
 }

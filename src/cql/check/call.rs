@@ -182,6 +182,10 @@ impl Checker<'_> {
         if let Some(age) = self.age(name, &operands, at) {
             return Ok(age);
         }
+        let operands = match (name, <[Expression; 2]>::try_from(operands)) {
+            ("And" | "Or" | "Implies", Ok(pair)) => return Ok(self.logic(name, pair, at)),
+            (_, operands) => operands.map_or_else(|all| all, Vec::from),
+        };
         match name {
             "Coalesce" => Ok(self.coalesce(operands, at)),
             "Message" if operands.len() == 5 => Ok(self.message(operands, at)),

@@ -309,7 +309,8 @@ impl Checker<'_> {
     fn aggregated(&mut self, target: Expression, next: &ast::Expression, starting: Option<&ast::Expression>, at: Span) -> Expression {
         let name = ast::Name { text: "$total".into(), at };
         let written = ast::Aggregate { distinct: false, name, starting: starting.cloned(), expression: next.clone() };
-        let (source, aggregate) = self.for_this(target, |checker| checker.aggregate(&written));
+        let starting = starting.map(|starting| self.expression(starting));
+        let (source, aggregate) = self.for_this(target, |checker| checker.aggregate(&written, starting));
         let ty = aggregate.expression.ty.clone();
         let singular = !source.expression.ty.is_list();
         let query = Query {

@@ -48,7 +48,7 @@ impl Checker<'_> {
         let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();
         let known = self.names.keys().chain(&variables).map(|known| &**known).chain(row.iter().map(String::as_str));
         let help = if self.frame.beside.iter().any(|alias| **alias == *name) {
-            Some("no source of a query sees another: put what depends on it into a `with`, a `let` or a query inside".to_owned())
+            Some("sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside".to_owned())
         } else if name == "Patient" {
             Some("write `context Patient` before the first definition".to_owned())
         } else if self.included(name).is_some() {

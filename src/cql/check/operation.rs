@@ -151,16 +151,7 @@ impl Checker<'_> {
             self.warn_of_lacking_unit(&left.ty, &right, name, at);
         }
         match name {
-            "And" | "Or" | "Implies" => {
-                let operands =
-                    Box::new([self.converted(left, &Type::Boolean, "an operand of a logical operator"), self.converted(right, &Type::Boolean, "an operand of a logical operator")]);
-                let kind = match name {
-                    "And" => Kind::And(operands),
-                    "Or" => Kind::Or(operands),
-                    _ => Kind::Implies(operands),
-                };
-                Expression::new(kind, Type::Boolean, at)
-            }
+            "And" | "Or" | "Implies" => self.logic(name, [left, right], at),
             "ConcatenateNull" => {
                 let operands = [left, right].map(|operand| self.text_or_empty(operand)).into();
                 self.operation("Concatenate", operands, None, at)
@@ -171,6 +162,8 @@ impl Checker<'_> {
                 self.operation("Concatenate", vec![left, right], None, at)
             }
             "NotEqual" | "NotEquivalent" => self.operation(name, vec![left, right], None, at),
+            // One of a list of such choices is asked for as it is: null too may be among them.
+            "In" if right.ty.element() == Some(&left.ty) => self.operation(name, vec![left, right], precision, at),
             _ if TIMING.contains(&name) && matches!(left.ty, Type::Choice(_)) => self.timing_choice(name, left, right, precision, at),
             _ => self.operation(name, vec![left, right], precision, at),
         }
@@ -232,6 +225,17 @@ impl Checker<'_> {
         let any = if vocabulary.ty == Type::ValueSet { "AnyInValueSet" } else { "AnyInCodeSystem" };
         let name = if codes.ty.is_list() { any } else { one };
         self.operation(name, vec![codes, vocabulary], None, at)
+    }
+
+    /// Logic, which evaluates its right side only where the left one leaves the answer open; written as a word or as a call.
+    pub(super) fn logic(&mut self, name: &str, operands: [Expression; 2], at: Span) -> Expression {
+        let operands = Box::new(operands.map(|operand| self.converted(operand, &Type::Boolean, "an operand of a logical operator")));
+        let kind = match name {
+            "And" => Kind::And(operands),
+            "Or" => Kind::Or(operands),
+            _ => Kind::Implies(operands),
+        };
+        Expression::new(kind, Type::Boolean, at)
     }
 
     /// An operator of the table over these operands, converted to its best signature.

@@ -143,10 +143,13 @@ impl Checker<'_> {
     }
 
     fn query_in_scope(&mut self, query: &ast::Query, at: Span) -> Expression {
-        // No source sees the alias of another: each stands for itself, and a row is one of every combination.
-        let aliases = query.sources.iter().map(|source| source.alias.text.clone()).collect();
-        let outer = std::mem::replace(&mut self.frame.beside, aliases);
+        // No source sees the alias of another: each stands for itself, and a row is one of every combination. `starting` is
+        // there before any row.
+        let names = query.sources.iter().map(|source| &source.alias).chain(query.lets.iter().map(|(name, _)| name));
+        let names = names.map(|name| name.text.clone()).collect();
+        let outer = std::mem::replace(&mut self.frame.beside, names);
         let expressions: Vec<Expression> = query.sources.iter().map(|source| self.source_expression(source)).collect();
+        let starting = query.aggregate.as_ref().and_then(|aggregate| aggregate.starting.as_ref()).map(|starting| self.expression(starting));
         self.frame.beside = outer;
         let mut singular = true;
         let mut sources = Vec::with_capacity(query.sources.len());
@@ -168,7 +171,7 @@ impl Checker<'_> {
             None if sources.len() > 1 && query.aggregate.is_none() => Some(Return { expression: row_tuple(&sources, &rows, at), distinct: false }),
             None => None,
         };
-        let aggregate = query.aggregate.as_ref().map(|aggregate| self.aggregate(aggregate));
+        let aggregate = query.aggregate.as_ref().map(|aggregate| self.aggregate(aggregate, starting));
         let element = returning.as_ref().map_or_else(|| rows.first().cloned().unwrap_or(Type::Any), |row| row.expression.ty.clone());
         let sort = query.sort.as_ref().map(|sort| self.sort(sort, &element, at));
         let ty = match &aggregate {
@@ -211,11 +214,9 @@ impl Checker<'_> {
     }
 
     /// The accumulator has the type of its start, or the wider one that the next value needs.
-    pub(super) fn aggregate(&mut self, aggregate: &ast::Aggregate) -> Aggregate {
-        let starting = match &aggregate.starting {
-            Some(starting) => self.expression(starting),
-            None => self.unknown(aggregate.name.at),
-        };
+    /// An aggregate that starts with this.
+    pub(super) fn aggregate(&mut self, aggregate: &ast::Aggregate, starting: Option<Expression>) -> Aggregate {
+        let starting = starting.unwrap_or_else(|| self.unknown(aggregate.name.at));
         let slot = self.bind(&aggregate.name, starting.ty.clone());
         let (found, slots) = (self.diagnostics.len(), self.frame.slots);
         let first = self.expression(&aggregate.expression);

@@ -2,8 +2,8 @@
 
 use jiff::tz::TimeZone;
 
-use super::{COMPONENTS, Components, Date, DateTime, MILLISECONDS_PER_DAY, Precision, Time};
-use super::{days_in_month, milliseconds_of, values_of};
+use super::{COMPONENTS, Date, DateTime, MILLISECONDS_PER_DAY, Precision, Time};
+use super::{milliseconds_of, values_of};
 
 /// A count that is exact, or lies somewhere between two (both included) because of unknown components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,56 +65,32 @@ fn count(counting: Counting, start: Range, end: Range, unit: Precision) -> Span 
     Span { low: one(&start.1, &end.0, unit), high: one(&start.0, &end.1, unit) }
 }
 
-/// The readings between which a value's clock can stand. With `unit`, what is unknown and finer than
-/// the unit (and than a day) does not count; without it, every unknown component does.
-fn readings(components: &Components, unit: Option<Precision>) -> Range {
-    let (mut low, mut high) = (components.values, components.values);
-    let end = unit.map_or(COMPONENTS, |unit| unit.index().max(Precision::Day.index()) + 1);
-    let first = [1, 1, 1, 0, 0, 0, 0];
-    for at in components.count..COMPONENTS {
-        let last = match at {
-            1 => 12,
-            2 => days_in_month(high[0], high[1]),
-            3 => 23,
-            4 | 5 => 59,
-            _ => 999,
-        };
-        low[at] = first[at];
-        high[at] = if at < end { last } else { first[at] };
-    }
-    (low, high)
-}
-
-/// A point without any time of day can be any moment of its day; one with a time is taken at its word.
-fn readings_of_point(components: &Components, unit: Precision) -> Range {
-    readings(components, (components.count > Precision::Day.index() + 1).then_some(unit))
+/// Whether a time of day says all that the unit asks for: what is finer then counts as zero (5.6 "Determining Difference
+/// and Duration"). Seconds and milliseconds are one number there.
+fn is_told(time: &Time, unit: Precision) -> bool {
+    time.precision() >= unit.min(Precision::Second)
 }
 
 /// Counts between dates; `None` for units finer than a day.
 pub fn between_dates(counting: Counting, start: &Date, end: &Date, unit: Precision) -> Option<Span> {
-    let range = |date: &Date| readings(&date.components(), Some(unit));
+    let range = |date: &Date| (date.low().components().values, date.high().components().values);
     (unit <= Precision::Day).then(|| count(counting, range(start), range(end), unit))
 }
 
 /// Counts between times of day; `None` for units coarser than an hour.
 pub fn between_times(counting: Counting, start: &Time, end: &Time, unit: Precision) -> Option<Span> {
-    let range = |time: &Time| readings(&time.components(), Some(unit));
+    let latest = |time: &Time| if is_told(time, unit) { time.low() } else { time.high() };
+    let range = |time: &Time| (time.low().components().values, latest(time).components().values);
     (unit >= Precision::Hour).then(|| count(counting, range(start), range(end), unit))
 }
 
-/// Counts between points in time: years to days on the zone's calendar, hours and finer as time that
-/// has truly passed, whatever clocks did.
+/// Counts between points in time: years to days on the zone's calendar, hours and finer as time that has truly passed,
+/// whatever clocks did. A point without any time of day can be any moment of its days.
 pub fn between_date_times(counting: Counting, start: &DateTime, end: &DateTime, unit: Precision, zone: &TimeZone) -> Span {
-    if unit <= Precision::Day {
-        let range = |point: &DateTime| readings_of_point(&point.local(zone), unit);
-        return count(counting, range(start), range(end), unit);
-    }
-    let base = start.offset_in(zone);
-    let range = |point: &DateTime| -> Range {
-        let (low, high) = readings_of_point(&point.components(), unit);
-        let by = (i64::from(base) - i64::from(point.offset_in(zone))) * 60_000;
-        let moved = |values: &[i32; COMPONENTS]| values_of(milliseconds_of(values) + by);
-        (moved(&low), moved(&high))
-    };
+    let base = i64::from(start.offset_in(zone)) * 60_000;
+    let clock = |point: &DateTime| if unit <= Precision::Day { point.local(zone).values } else { values_of(point.epoch_milliseconds(zone) + base) };
+    let is_told = |point: &DateTime| point.time().is_some_and(|time| is_told(&time, unit));
+    let latest = |point: &DateTime| if is_told(point) { point.low() } else { point.high() };
+    let range = |point: &DateTime| (clock(&point.low()), clock(&latest(point)));
     count(counting, range(start), range(end), unit)
 }

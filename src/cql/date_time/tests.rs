@@ -103,12 +103,22 @@ fn durations_and_differences() {
         (Counting::Duration, "2005|2010", Precision::Year, 4, 5),
         (Counting::Duration, "2014-01-15|2014-02", Precision::Day, 16, 44),
         (Counting::Difference, "2016|1998", Precision::Year, -18, -18),
+        (Counting::Duration, "2017-08-07T17:00|2017-08-14", Precision::Day, 6, 7),
+        (Counting::Duration, "2012-01-01T01:30|2012-01-01T02", Precision::Hour, 0, 0),
+        (Counting::Duration, "2012-01-01T20|2012-01-01T07:27:59", Precision::Minute, -812, -752),
+        (Counting::Duration, "2012-01-01T01:00:00|2012-01-01T02:00:00.5", Precision::Millisecond, 3_600_500, 3_600_500),
     ];
     for (counting, pair, unit, low, high) in cases {
         let Some((start, end)) = pair.split_once('|') else { continue };
         let span = between_date_times(counting, &point(start), &point(end), unit, &utc);
         assert_eq!(span, Span { low, high }, "{pair} {unit:?}");
     }
+    // The clock goes forward within what is unknown of the end: not every day of March begins at the same offset.
+    let hours = between_date_times(Counting::Duration, &point("2012-03-01T00:00:00.000"), &point("2012-03"), Precision::Hour, &new_york());
+    assert_eq!(hours, Span { low: 0, high: 31 * 24 - 2 });
+    let times = |start: &str, end: &str, unit: Precision| between_times(Counting::Duration, &Time::parse(start)?, &Time::parse(end)?, unit);
+    assert_eq!(times("20", "07:27:59", Precision::Minute), Some(Span { low: -812, high: -752 }));
+    assert_eq!(times("06", "07:00:00", Precision::Hour), Some(Span { low: 1, high: 1 }));
     let (leap, before, after) = (Date::parse("2000-02-29"), Date::parse("2001-02-28"), Date::parse("2001-03-01"));
     let years = |end: Option<Date>| between_dates(Counting::Duration, &leap.unwrap(), &end.unwrap(), Precision::Year);
     assert_eq!(years(before), Some(Span { low: 0, high: 0 }));

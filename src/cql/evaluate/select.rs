@@ -1,6 +1,5 @@
 //! Selectors: tuples, instances, lists, intervals.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Frame, Outcome, Session};
@@ -79,7 +78,8 @@ impl<'a> Session<'a> {
         Ok(Value::list(self.values(items, frame)?))
     }
 
-    /// Bounds in the wrong order: written so, an error; from data, null, because one bad period must not stop a patient.
+    /// Bounds between which there is nothing: written so, an error; from data, null, because one bad period must not stop a
+    /// patient.
     pub(super) fn interval(&mut self, expression: &Expression, parts: &'a IntervalSelector, frame: &mut Frame) -> Outcome {
         let low = self.expression(&parts.low, frame)?;
         let low_closed = self.truth(&parts.low_closed, frame)?;
@@ -90,15 +90,6 @@ impl<'a> Session<'a> {
         if boundless || (low_closed.is_none() && high_closed.is_none()) {
             return Ok(Value::Null);
         }
-        let order = comparison::order(&low, &high, None, &self.context);
-        let empty = order == Some(Ordering::Equal) && !(low_closed == Some(true) && high_closed == Some(true));
-        if order == Some(Ordering::Greater) || empty {
-            let written = |expression: &Expression| matches!(expression.kind, Kind::Literal(_));
-            if written(&parts.low) && written(&parts.high) {
-                return Err(self.fault_at(expression, "the interval's low bound is greater than its high bound"));
-            }
-            return Ok(Value::Null);
-        }
         let interval = Interval {
             low,
             low_closed: low_closed.unwrap_or(false),
@@ -106,6 +97,13 @@ impl<'a> Session<'a> {
             high_closed: high_closed.unwrap_or(false),
             point: expression.ty.point().and_then(point_of),
         };
+        if interval.is_empty(&self.context) {
+            let written = |expression: &Expression| matches!(expression.kind, Kind::Literal(_));
+            if written(&parts.low) && written(&parts.high) {
+                return Err(self.fault_at(expression, "the interval is empty: no point lies between its bounds"));
+            }
+            return Ok(Value::Null);
+        }
         Ok(Value::Interval(Arc::new(interval)))
     }
 }

@@ -28,7 +28,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "Except" Plain Handled except { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] except Interval[3, 7]) = Interval[1, 2]"]
     "Expand" Plain Handled expand { (INTERVALS) -> INTERVALS, (INTERVALS, Quantity) -> INTERVALS, (INTERVAL) -> LIST, (INTERVAL, Quantity) -> LIST }
         ["(expand Interval[1, 3]) = {1, 2, 3}", "(expand {Interval[1, 2]}) = {Interval[1, 1], Interval[2, 2]}"]
-    "In" Precise Handled is_in { (T, INTERVAL) -> Boolean, (T, LIST) -> Boolean } ["3 in Interval[1, 5]", "null in {1, null}", "3 in {3}"]
+    "In" Precise Handled is_in { (T, INTERVAL) -> Boolean, (T, LIST) -> Boolean } ["3 in Interval[1, 5]", "null in {1, null}", "3 in {3}", "@9999-12-31T23:59:59.999-05:00 in Interval[@2012-01-01T00:00:00.000, null]"]
     "Includes" Precise Handled includes { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[1, 5] includes Interval[2, 3]", "{1, 2, 3} includes {1}"]
     "IncludedIn" Precise Handled included_in { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[2, 3] included in Interval[1, 5]"]
     "Intersect" Plain Handled intersect { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] intersect Interval[3, 7]) = Interval[3, 5]", "({1, 2} intersect {2, 3}) = {2}"]
@@ -44,9 +44,9 @@ pub(super) const OPERATORS: &[Operator] = {
     "ProperIncludes" Precise Handled proper_includes { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[1, 5] properly includes Interval[2, 3]"]
     "ProperIncludedIn" Precise Handled proper_included_in { (INTERVAL, INTERVAL) -> Boolean, (LIST, LIST) -> Boolean } ["Interval[2, 3] properly included in Interval[1, 5]"]
     "Size" Plain Propagate size { (INTERVAL) -> T } ["Size(Interval[3, 7]) = 5"]
-    "Start" Plain Propagate start { (INTERVAL) -> T } ["start of Interval(1, 5] = 2"]
+    "Start" Plain Propagate start { (INTERVAL) -> T } ["start of Interval(1, 5] = 2", "(start of Interval(1, 2)) is null", "Interval(@T23:59, @T23:59:59.999) is null"]
     "Starts" Precise Propagate starts { (INTERVAL, INTERVAL) -> Boolean } ["Interval[1, 3] starts Interval[1, 5]"]
-    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] union Interval[3, 7]) = Interval[1, 7]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
+    "Union" Plain Handled union { (INTERVAL, INTERVAL) -> INTERVAL, (LIST, LIST) -> LIST } ["(Interval[1, 5] union Interval[3, 7]) = Interval[1, 7]", "(Interval[1, null] union Interval[2, null)) = Interval[1, null]", "({1, 2} union {2, 3}) = {1, 2, 3}"]
     "Width" Plain Propagate width { (INTERVAL) -> T } ["width of Interval[3, 7] = 4"]
     }
 };

@@ -20,7 +20,7 @@ pub(super) const OPERATORS: &[Operator] = {
     "Last" Plain Propagate last { (LIST) -> T } ["Last({1, 2}) = 2"]
     "SingletonFrom" Plain Propagate singleton_from { (LIST) -> T } ["singleton from {1} = 1", "(singleton from {}) is null"]
     "Slice" Plain Handled slice { (LIST, Integer, Integer) -> LIST, (LIST, Integer) -> LIST, (LIST) -> LIST } ["Slice({1, 2, 3}, 1, -1) = {2}"]
-    "Skip" Plain Handled skip { (LIST, Integer) -> LIST } ["Skip({1, 2, 3}, 1) = {2, 3}"]
+    "Skip" Plain Handled skip { (LIST, Integer) -> LIST } ["Skip({1, 2, 3}, 1) = {2, 3}", "Skip({1, 2}, null) = {1, 2}", "not exists Skip({1, 2}, -1)"]
     "Tail" Plain Propagate tail { (LIST) -> LIST } ["Tail({1, 2, 3}) = {2, 3}"]
     "Take" Plain Handled take { (LIST, Integer) -> LIST } ["Take({1, 2, 3}, 2) = {1, 2}"]
     }
@@ -226,7 +226,8 @@ fn slice(call: &Call<'_>) -> Result<Value, Fault> {
 fn skip(call: &Call<'_>) -> Result<Value, Fault> {
     let Value::List(list) = call.operand(0) else { return Ok(Value::Null) };
     let count = match call.operand(1) {
-        Value::Integer(count) => usize::try_from(*count).unwrap_or(0),
+        // Of fewer than none, nothing is left.
+        Value::Integer(count) => usize::try_from(*count).unwrap_or(usize::MAX),
         _ => 0,
     };
     Ok(Value::list(list.iter().skip(count).cloned().collect()))

@@ -260,7 +260,15 @@ impl Writer<'_> {
             json!({ "type": "Slice", "source": source, "startIndex": start, "endIndex": end })
         };
         let null = || json!({ "type": "Null" });
-        let count = |writer: &mut Self| operands.get(1).map(|count| writer.expression(count)).unwrap_or_default();
+        // What a negative bound of Slice means differs between versions of CQL, so none is written.
+        let count = |writer: &mut Self, instead: i32| {
+            let count = operands.get(1).map(|count| writer.expression(count)).unwrap_or_default();
+            if operands.get(1).is_some_and(|count| matches!(count.kind, Kind::Literal(Value::Integer(0..)))) {
+                return count;
+            }
+            let negative = json!({ "type": "Less", "operand": [count, integer(0)] });
+            json!({ "type": "If", "condition": negative, "then": integer(instead), "else": count })
+        };
         Some(match name {
             "MinValue" | "MaxValue" => json!({ "type": name, "valueType": self.type_name(ty).unwrap_or_else(|| format!("{{{SYSTEM}}}Any")) }),
             "NotEquivalent" => {
@@ -275,11 +283,11 @@ impl Writer<'_> {
             "Expand" if operands.first().is_some_and(|first| matches!(first.ty, Type::Interval(_))) => self.points(operands),
             "Tail" => slice(self, integer(1), null()),
             "Skip" => {
-                let start = count(self);
+                let start = count(self, i32::MAX);
                 slice(self, start, null())
             }
             "Take" => {
-                let end = count(self);
+                let end = count(self, 0);
                 let end = json!({ "type": "Coalesce", "operand": [end, integer(0)] });
                 slice(self, integer(0), end)
             }
