@@ -48,6 +48,7 @@ const DUTIES: &[(&str, Who, &str)] = &[
     ("status 5", Who::Nobody, "the next pull asks again; if it lasts, the EHR team"),
     ("attempts)", Who::Nobody, "the next pull asks again; if it lasts, the EHR team and the network's firewall"),
     ("left alone", Who::Nobody, "the next pull asks again; if it lasts, the EHR team"),
+    ("paging", Who::EhrTeam, "repair the paging of searches; `watershed check` shows it"),
     ("page", Who::EhrTeam, "repair the paging of searches; `watershed check` shows it"),
     ("announced", Who::EhrTeam, "say why fewer come than are announced"),
     ("came", Who::EhrTeam, "raise the number of results that a search may have"),

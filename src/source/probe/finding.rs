@@ -43,8 +43,8 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         }
         ("_summary=count", _) => None,
         (parameter, Found::Ignored) => {
-            let who = if options.group.is_empty() { "codes are compared here" } else { "what is not the group's is left out here" };
-            Some((Who::EhrTeam, format!("`{parameter}` is ignored without a word, so that more leaves the EHR than is asked for; {who}; let the server honour it, or refuse it")))
+            let here = if options.group.is_empty() { "codes are compared here" } else { "what is not the group's is left out here" };
+            Some((Who::EhrTeam, format!("`{parameter}` is ignored without a word, so that more leaves the EHR than is asked for; {here}; let the server honour it, or refuse it")))
         }
         (parameter, Found::Refused) if fact.declared == Some(true) => {
             Some((Who::EhrTeam, format!("`{parameter}` is declared and refused ({detail}): allow it, or declare it no longer")))
