@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, TableComponent, presets};
 
 use crate::config::{self, Loaded};
 use crate::diagnostic::{self, Diagnostic, Severity};
@@ -295,6 +295,10 @@ pub fn print_json(value: &serde_json::Value) {
 fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // A line below the heading is enough.
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections, TableComponent::LeftBorderIntersections, TableComponent::RightBorderIntersections] {
+        table.remove_style(line);
+    }
     table.set_header(headings.to_vec());
     table
 }

@@ -135,10 +135,14 @@ fn as_text(status: &Status) -> String {
             run.reason.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = format!("{}\n{nights}\n", status.site);
+    let mut text = match status.runs.is_empty() {
+        true => format!("{}: no night yet\n", status.site),
+        false => format!("{}\n{nights}\n", status.site),
+    };
     text.push_str(&format!("feeds that wait or were rejected: {}; lines and resources in quarantine: {}\n", status.waiting.len(), status.quarantined));
     if let Some(open) = &status.open {
-        text.push_str(&format!("a pull that began {} is not finished and goes on: {} queries or files done, {} resources received\n", open.started_at, open.done, open.received));
+        let begun = minute(&open.started_at);
+        text.push_str(&format!("a pull that began {begun} is not finished and goes on: {} queries or files done, {} resources received\n", open.done, open.received));
     }
     text.push_str(&status.account.as_ref().map(ledger_as_text).unwrap_or_default());
     if !status.waiting.is_empty() {
@@ -190,6 +194,12 @@ fn ledger_as_text(account: &Account) -> String {
     let more = rows.len().saturating_sub(LEDGER_SHOWN);
     let more = if more == 0 { String::new() } else { format!("and {more} more that came whole or not (`--format json`)\n") };
     let what = if account.full { "everything" } else { "changes" };
+    let begun = minute(&account.started_at);
     let verdict = if account.complete { "complete" } else { "partial" };
-    format!("\nledger of the last pull ({what}, begun {}): {verdict}\n{table}\n{more}", account.started_at)
+    format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
+}
+
+/// An instant as stored, to the minute.
+fn minute(instant: &str) -> String {
+    format!("{} UTC", instant.get(..16).unwrap_or(instant).replace('T', " "))
 }

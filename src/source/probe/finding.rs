@@ -32,7 +32,7 @@ pub fn findings(facts: &[Fact], options: &Options) -> Vec<Finding> {
 fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     let Fact { about, what, found, detail, .. } = fact;
     match (what.as_str(), found) {
-        ("search", _) => of_search(fact),
+        ("search", _) => of_search(fact, options),
         ("paging", Found::Wrong) if detail.contains("`source.internal_origins`") => Some((Who::SiteEngineer, detail.clone())),
         ("paging", Found::Wrong) => Some((Who::EhrTeam, format!("{detail}; searches that need a second page are read in parts, or stay incomplete"))),
         ("_lastUpdated", Found::Ignored | Found::IgnoredAndSaid) => {
@@ -54,9 +54,14 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     }
 }
 
-fn of_search(fact: &Fact) -> Option<(Who, String)> {
+fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     let Fact { about, found, detail, .. } = fact;
     match found {
+        // The members of a group are read by their ids.
+        Found::Refused if about == "Patient" && !detail.contains("403") => {
+            let says = format!("patients are not searched for ({detail}): name a Group in `source.group`, whose members are read one by one");
+            options.group.is_empty().then_some((Who::SiteEngineer, says))
+        }
         Found::Refused if detail.contains("required") => Some((
             Who::SiteEngineer,
             format!("the server searches it with further parameters only ({detail}); name them in `source.parameters`, for example {about} = [\"category=…\"]"),
@@ -113,6 +118,7 @@ mod tests {
         let cases = [
             (fact("Condition", "search", Some(true), Found::Refused, "status 403 (forbidden)"), "EHR team", "scope `system/Condition.rs`"),
             (fact("Observation", "search", Some(true), Found::Refused, "status 400 (required)"), "site engineer", "Observation = [\"category=…\"]"),
+            (fact("Patient", "search", Some(true), Found::Refused, "status 400 (required)"), "site engineer", "name a Group in `source.group`"),
             (fact("AdverseEvent", "search", Some(false), Found::Absent, "status 404"), "network", "stays unknown at this site"),
             (fact("Patient", "paging", None, Found::Wrong, "it is at another origin; name it in `source.internal_origins`"), "site engineer", "`source.internal_origins`"),
             (fact("Observation", "code", Some(true), Found::Ignored, ""), "EHR team", "`code` is ignored without a word"),
