@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use comfy_table::{ContentArrangement, Table, TableComponent, presets};
 
 use crate::config::{self, Loaded};
 use crate::diagnostic::{self, Diagnostic, Severity};
@@ -288,6 +289,18 @@ pub fn print(text: &str) {
 /// Writes one JSON value and a line end to stdout.
 pub fn print_json(value: &serde_json::Value) {
     print(&value.to_string());
+}
+
+/// An empty table for people.
+fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // A line below the heading is enough.
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections, TableComponent::LeftBorderIntersections, TableComponent::RightBorderIntersections] {
+        table.remove_style(line);
+    }
+    table.set_header(headings.to_vec());
+    table
 }
 
 /// Reports findings in the wanted format: to stdout, because they are what the command was asked for.

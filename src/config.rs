@@ -267,6 +267,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
             check.error(key, format!("`{key}` is {number}"), &format!("between 1 and {most}"));
         }
     }
+    check.off_hours("source.off_hours", &source.off_hours);
     check.resource_types(&[("source.parameters", source.parameters.keys().collect()), ("source.unstable_ids", source.unstable_ids.iter().collect())]);
     for written in &source.internal_origins {
         if url::Url::parse(written).ok().and_then(|url| crate::http::Origin::of(&url)).is_none() {
@@ -354,6 +355,13 @@ impl Checker<'_> {
         let path = self.loaded_base.join(written);
         if !written.is_empty() && !path.exists() {
             self.error(key, format!("`{written}` does not exist"), &format!("looked for {}; paths are relative to the configuration file", path.display()));
+        }
+    }
+
+    fn off_hours(&mut self, key: &str, written: &str) {
+        let read = crate::source::OffHours::parse(written, jiff::tz::TimeZone::UTC);
+        if let (Err(error), false) = (read, written.is_empty()) {
+            self.error(key, error, "from when until when the EHR may be asked, in the site's zone: `20:00-06:00`");
         }
     }
 
@@ -455,7 +463,7 @@ mod tests {
         let path = folder.path().join("site.toml");
         std::fs::write(
             &path,
-            "[site]\ntime_zone = 'Europe/Pari'\n[source]\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\n\
+            "[site]\ntime_zone = 'Europe/Pari'\n[source]\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\noff_hours = '8pm-6am'\n\
              [source.parameters]\nObservations = ['category=laboratory']\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
         )
         .unwrap();
@@ -470,6 +478,7 @@ mod tests {
             "`fhir-internal` is no origin",
             "`Devise` is no resource type of FHIR R4",
             "did you mean `Observation`?",
+            "`8pm-6am` is no span of a day",
             "`measures.months` is 0",
             "`nightly` is no cron expression",
             "plain HTTP to another host",

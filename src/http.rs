@@ -1,25 +1,29 @@
 //! The HTTP client of every peer: who may see a token, limits, redirects and retries, each decided in one place.
 
+mod breaker;
+mod courtesy;
 mod response;
 mod retry;
 #[cfg(test)]
 mod tests;
 mod width;
 
-use jiff::{SignedDuration, Timestamp};
+use breaker::{Breaker, LeftAlone};
+use jiff::Timestamp;
 use reqwest::Method;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::{Host, Url};
 use width::Width;
 
+pub use courtesy::Courtesy;
 pub use response::{Download, Response};
-pub use retry::{ASKED_WAIT_MAX, Retry, retry_after};
+pub use retry::{ASKED_WAIT_MAX, Retry, passes, retry_after};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
@@ -29,10 +33,6 @@ const CAUSES_MAX: usize = 16;
 const URL_BYTES_MAX: usize = 64 * 1024;
 /// Failed attempts at one request before the log warns of it: one or two happen every night.
 const SILENT_ATTEMPTS: u32 = 3;
-/// Consecutive failed attempts after which retrying stops until one succeeds, if they lasted long enough.
-const BREAKER_FAILURES: u32 = 20;
-/// A server is given a quarter of an hour to come back: many requests at once fail often within a minute.
-const BREAKER_TIME: SignedDuration = SignedDuration::from_mins(15);
 
 /// Headers that are this client's, or HTTP's, own.
 const OWN_HEADERS: [&str; 14] = [
@@ -158,6 +158,9 @@ pub enum HttpError {
     /// No token could be had.
     #[error("no access token: {0}")]
     Token(String),
+    /// The server is to be spared for now.
+    #[error("{0}")]
+    NotNow(String),
     /// The client's own settings are wrong.
     #[error("HTTP client: {0}")]
     Settings(String),
@@ -195,6 +198,8 @@ pub struct Settings {
     pub headers: Vec<(String, String)>,
     /// When and how often to try again.
     pub retry: Retry,
+    /// What the server is spared; clients that share it count together.
+    pub courtesy: Arc<Courtesy>,
     /// Origins that may be contacted though their address is private or link-local.
     pub trusted_origins: BTreeSet<Origin>,
 }
@@ -211,6 +216,7 @@ impl Default for Settings {
             root_certificates: Vec::new(),
             headers: Vec::new(),
             retry: Retry::default(),
+            courtesy: Arc::default(),
             trusted_origins: BTreeSet::new(),
         }
     }
@@ -290,8 +296,7 @@ pub struct Client {
     authorizer: Option<Arc<dyn Authorizer>>,
     token_origins: BTreeSet<Origin>,
     width: Width,
-    /// Failed attempts since the last good one, and when the first of them was.
-    failures: Mutex<(u32, Timestamp)>,
+    breaker: Breaker,
     requests: AtomicU64,
     clock: Arc<dyn Clock>,
 }
@@ -329,7 +334,7 @@ impl Client {
             settings,
             authorizer: None,
             token_origins: BTreeSet::new(),
-            failures: Mutex::new((0, Timestamp::MIN)),
+            breaker: Breaker::default(),
             requests: AtomicU64::new(0),
             clock: Arc::new(SystemClock),
         })
@@ -383,10 +388,13 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            let turn = self.breaker.enter(&*self.clock).await.map_err(|left| left_alone(&request.url, &left))?;
             let outcome = match self.follow(&request).await {
                 Ok(answer) => answer.read(self.settings.body_bytes_max).await,
                 Err(error) => Err(error),
             };
+            self.note(outcome.as_ref().map(|answer| answer.status));
+            drop(turn);
             match self.wait_before_retry(&request, attempt, outcome.as_ref().map(Response::signal)).await {
                 true => {}
                 false => return outcome.map_err(|error| error.after(attempt)),
@@ -400,7 +408,10 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            let turn = self.breaker.enter(&*self.clock).await.map_err(|left| left_alone(&request.url, &left))?;
             let outcome = self.follow(&request).await;
+            self.note(outcome.as_ref().map(Download::status));
+            drop(turn);
             match self.wait_before_retry(&request, attempt, outcome.as_ref().map(Download::signal)).await {
                 true => {}
                 false => return outcome.map_err(|error| error.after(attempt)),
@@ -408,25 +419,32 @@ impl Client {
         }
     }
 
+    /// What an attempt says of the server: whether it is overloaded, and whether it is there at all. Being told to slow down
+    /// (429) says nothing of the latter.
+    fn note(&self, outcome: Result<u16, &HttpError>) {
+        let (is_overloaded, failed) = match outcome {
+            Ok(429) => (true, None),
+            Ok(status) => (matches!(status, 502..=504), Some(retry::passes(status))),
+            // Attempts at a token were counted where they were made.
+            Err(HttpError::Unreachable { attempts: 2.., .. }) => return,
+            Err(error) => (matches!(error, HttpError::Unreachable { .. }), matches!(error, HttpError::Unreachable { .. } | HttpError::Encoding { .. }).then_some(true)),
+        };
+        self.width.note(is_overloaded);
+        self.breaker.note(failed, self.clock.now());
+    }
+
     async fn wait_before_retry(&self, request: &Request, attempt: u32, outcome: Result<retry::Signal, &HttpError>) -> bool {
         // Attempts at a token were repeated already; to repeat the request would multiply them.
         if matches!(outcome, Err(HttpError::Unreachable { attempts: 2.., .. })) {
             return false;
         }
-        self.width.note(match &outcome {
-            Ok(signal) => matches!(signal.status, 429 | 502 | 503 | 504),
-            Err(error) => matches!(error, HttpError::Unreachable { .. }),
-        });
         let reason = match &outcome {
             Ok(signal) => format!("status {}", signal.status),
             Err(error) => error.to_string(),
         };
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
-        let retry::Class::Again { after } = class else {
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
-            return false;
-        };
-        if self.is_broken() || !request.retried || attempt >= self.settings.retry.attempts {
+        let retry::Class::Again { after } = class else { return false };
+        if !request.retried || attempt >= self.settings.retry.attempts || self.breaker.is_open() || !self.settings.courtesy.may_repeat() {
             return false;
         }
         let delay = self.settings.retry.delay(attempt, after);
@@ -438,17 +456,6 @@ impl Client {
         }
         self.clock.sleep(delay).await;
         true
-    }
-
-    /// Counts a failed attempt; whether there were too many for too long.
-    fn is_broken(&self) -> bool {
-        let now = self.clock.now();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.0 == 0 {
-            failures.1 = now;
-        }
-        failures.0 = failures.0.saturating_add(1);
-        failures.0 >= BREAKER_FAILURES && now.duration_since(failures.1) >= BREAKER_TIME
     }
 
     /// One attempt: redirects by hand, and one replay with a fresh token after a 401.
@@ -499,6 +506,7 @@ impl Client {
             (Some(authorizer), true, Token::Allowed) => Some(authorizer.token().await?),
             _ => None,
         };
+        self.settings.courtesy.admit(&*self.clock).await?;
         let permit = self.width.enter().await.ok_or_else(|| HttpError::Settings("client is closed".to_owned()))?;
         let mut builder = self.inner.request(request.method.clone(), request.url.clone());
         if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
@@ -556,6 +564,11 @@ pub fn may_be_set(name: &str, value: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let is_header = reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_ok() && reqwest::header::HeaderValue::from_str(value).is_ok();
     is_header && !OWN_HEADERS.contains(&lower.as_str())
+}
+
+fn left_alone(url: &Url, after: &LeftAlone) -> HttpError {
+    let reason = "nothing but failures for a quarter of an hour and more; it is left alone for now".to_owned();
+    HttpError::Unreachable { origin: origin_text(url), reason, attempts: after.0 }
 }
 
 fn origin_text(url: &Url) -> String {

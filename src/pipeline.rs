@@ -242,8 +242,16 @@ impl Adapter {
 
     /// The pull alone: the snapshot is brought up to date.
     pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+        if let Some(hours) = &self.setup.source.tuning.off_hours {
+            hours.left_or_unfinished(self.clock.now())?;
+        }
         let (source, plan) = self.connect(self.setup.source.tuning.retry_attempts).await?;
         source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+    }
+
+    /// Whether the EHR may be asked at an instant.
+    pub fn is_open_hour(&self, now: Timestamp) -> bool {
+        self.setup.source.tuning.off_hours.as_ref().is_none_or(|hours| hours.left(now).is_some())
     }
 
     /// Asks the EHR what it is and for a token, with so many attempts at each request, and plans what to ask of it; no data

@@ -1,17 +1,21 @@
 //! Data from an EHR: capability, query plan, search, Bulk Data, folders of files.
 
+pub mod account;
 pub mod bulk;
 pub mod capability;
+pub mod duty;
 mod filter;
 pub mod folder;
 pub mod forecast;
 pub mod intake;
 pub mod ledger;
+pub mod off_hours;
 pub mod plan;
+pub mod probe;
 pub mod pull;
 pub mod search;
 
-use crate::http::{Client, HttpError, Origin, Settings, is_loopback};
+use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
 use crate::smart::client::{TokenClient, TokenSettings, apart, scopes_for};
 use crate::snapshot::{PullId, SnapshotError};
@@ -23,6 +27,7 @@ use std::sync::Arc;
 use url::Url;
 
 pub use crate::http::{Clock, SystemClock};
+pub use off_hours::OffHours;
 pub use plan::{Need, Plan, plan};
 pub use pull::pull;
 
@@ -74,6 +79,12 @@ pub struct Options {
     pub page_size: u32,
     /// Requests under way at once.
     pub requests_at_once: u32,
+    /// Requests a minute, evenly spread; 0: as fast as it answers.
+    pub requests_per_minute: u32,
+    /// Requests of one night's pull, after which it goes on in the next night; 0: any number.
+    pub requests_per_night: u64,
+    /// Hours in which the server may be asked, in the site's zone (`20:00-06:00`); empty: any.
+    pub off_hours: String,
     /// File with the snapshot's key; empty: made in the data directory.
     pub snapshot_key_file: String,
     /// File with further certificates to trust (PEM); empty: those of the system.
@@ -106,6 +117,10 @@ pub struct Tuning {
     pub accepted_before: bool,
     /// How long one pull waits for an export, in minutes; an export that takes longer is waited for by the next ones.
     pub export_wait_minutes: u32,
+    /// `off_hours`, as they were read.
+    pub off_hours: Option<OffHours>,
+    /// A person has looked at a sudden loss, and it is true.
+    pub accepts_loss: bool,
 }
 
 impl Default for Tuning {
@@ -119,6 +134,8 @@ impl Default for Tuning {
             poll_first_ms: 250,
             accepted_before: false,
             export_wait_minutes: 480,
+            off_hours: None,
+            accepts_loss: false,
         }
     }
 }
@@ -141,6 +158,9 @@ impl Default for Options {
             unstable_ids: BTreeSet::new(),
             page_size: 200,
             requests_at_once: 4,
+            requests_per_minute: 0,
+            requests_per_night: 0,
+            off_hours: String::new(),
             snapshot_key_file: String::new(),
             ca_file: String::new(),
             allow_plain_http: false,
@@ -158,7 +178,7 @@ pub enum SourceError {
     Options(String),
     /// The server cannot be reached or refuses us.
     #[error(transparent)]
-    Http(#[from] HttpError),
+    Http(HttpError),
     /// `/metadata` is no CapabilityStatement.
     #[error("the server's /metadata is not a CapabilityStatement (status {status}); is the base address right")]
     NotFhir {
@@ -189,6 +209,15 @@ pub enum SourceError {
     /// The state database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<HttpError> for SourceError {
+    fn from(error: HttpError) -> SourceError {
+        match error {
+            HttpError::NotNow(reason) => SourceError::Unfinished { reason },
+            other => SourceError::Http(other),
+        }
+    }
 }
 
 /// Something a report needs and did not get.
@@ -352,6 +381,7 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
     let tuning = &options.tuning;
     let mut settings = Settings {
         concurrency: options.requests_at_once.clamp(1, 32) as usize,
+        courtesy: Arc::new(Courtesy::new(options.requests_per_minute, options.requests_per_night)),
         plain_http: options.allow_plain_http,
         headers: options.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         root_certificates: tuning.root_certificates.iter().map(|pem| pem.clone().into_bytes()).collect(),

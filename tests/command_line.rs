@@ -386,6 +386,42 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    let file = bed.folder.path().join("data/capability.json");
+    assert_eq!(run(&["check", "--offline"]).await.code, 0);
+    assert!(!file.exists(), "nobody was asked");
+    let said = run(&["check", "--format", "json"]).await;
+    let capability = said.json()["peers"][0]["capability"].clone();
+    assert_eq!((said.code, &capability["changes"], &capability["error"]), (1, &Value::Array(Vec::new()), &Value::Null), "{}", said.err);
+    let findings = capability["findings"].as_array().unwrap();
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding["who"] == "ehr-team" && finding["says"].as_str().unwrap().contains("has no link to the next one")),
+        "{findings:?}"
+    );
+    let bytes = std::fs::read(&file).unwrap();
+    let kept: Value = serde_json::from_slice(&bytes).unwrap();
+    assert!(kept["since"].is_string() && kept["facts"] == capability["facts"], "{kept}");
+
+    let people = run(&["check"]).await;
+    assert_eq!(people.code, 1);
+    for part in ["what the server does", "EHR team: Observation: the first page has no link", "kept for review in "] {
+        assert!(people.out.contains(part), "`{part}` is missing in\n{}", people.out);
+    }
+    assert!(std::fs::read(&file).unwrap() == bytes, "the same facts, the same bytes");
+
+    // It was otherwise when it was last looked at.
+    let text = String::from_utf8(bytes).unwrap();
+    std::fs::write(&file, text.replacen("\"detail\": \"4.0.1\"", "\"detail\": \"4.0.0\"", 1)).unwrap();
+    let changed = run(&["check"]).await;
+    assert!(changed.out.contains("changed since the last check: server, FHIR version: 4.0.1; it was: 4.0.0"), "{}", changed.out);
+    assert!(!run(&["check"]).await.out.contains("changed since"), "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     let faults = vec![Fault::Malformed { resource_type: "Observation".into(), count: 3 }];
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, faults, ..Wanted::default() }).await;
@@ -447,6 +483,9 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
 
     let status = run(&["status", "--format", "json"], &[]).await;
     let said = status.json();
+    let ledger = &said["ledger"];
+    let row = ledger["rows"].as_array().unwrap().iter().find(|row| row["query"] == "Observation").unwrap();
+    assert_eq!((&ledger["complete"], &ledger["full"], &row["status"], &row["gap"]["who"]), (&false.into(), &true.into(), &"partial".into(), &"nobody".into()), "{ledger}");
     assert_eq!(
         (status.code, &said["site"], &said["nights"][0]["complete"], &said["nights"][0]["quarantined"], &said["quarantined"]),
         (0, &"lakeside".into(), &false.into(), &3.into(), &0.into())
@@ -454,6 +493,7 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     assert_eq!(said["nights"][0]["reason"], Value::Null, "what was left undone is done");
     let people = run(&["status"], &[]).await;
     assert!(people.code == 0 && people.out.contains("partial: 0 gaps, 3 quarantined"), "{}", people.out);
+    assert!(people.out.contains("ledger of the last pull (everything, begun 2") && people.out.contains("nobody yet: all are decided"), "{}", people.out);
 }
 
 #[test]

@@ -104,6 +104,33 @@ fn finished(nights: &[Value]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nights_wait_for_the_off_hours() {
+    let bed = Bed::make(wanted(Vec::new())).await;
+    let edge = |hours: i64| {
+        (Timestamp::now() + jiff::SignedDuration::from_hours(hours))
+            .in_tz("America/New_York")
+            .unwrap()
+            .strftime("%H:%M")
+            .to_string()
+    };
+    let (later, now) = (format!("{}-{}", edge(3), edge(6)), format!("{}-{}", edge(-3), edge(3)));
+    let always = ("WATERSHED__SCHEDULE__CRON", ALWAYS);
+    let mut daemon = Daemon::start(&bed, &[always, ("WATERSHED__SOURCE__OFF_HOURS", &later)]);
+    daemon.says("nights wait for the off-hours").await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let mut pull = bed.command(&["pull"]);
+    pull.env("WATERSHED__SOURCE__OFF_HOURS", &later);
+    let said = output(pull).await;
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.status.code() == Some(4) && text.contains(&format!("the EHR is asked in the off-hours {later} (America/New_York) only")), "{text}");
+    assert!(nights(&bed).await.is_empty(), "though one was due each second");
+
+    let daemon = Daemon::start(&bed, &[always, ("WATERSHED__SOURCE__OFF_HOURS", &now)]);
+    wait_for(&bed, "a night in the off-hours", |nights| finished(nights) >= 1).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_schedule_begins_nights_one_process_at_a_time_and_the_state_survives() {
     let bed = Bed::make(wanted(Vec::new())).await;
     let daemon = Daemon::start(&bed, &[("WATERSHED__SCHEDULE__CRON", ALWAYS)]);

@@ -3,7 +3,9 @@
 
 mod bench;
 mod bulk;
+mod kindness;
 mod nights;
+mod probe;
 mod quirk_access;
 mod quirk_change;
 mod quirk_content;

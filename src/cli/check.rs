@@ -10,10 +10,13 @@ use crate::config::{self, Loaded, setup};
 use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
+use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
+/// File of what the EHR's server declares and does, in the data directory.
+const CAPABILITY_FILE: &str = "capability.json";
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
@@ -31,6 +34,35 @@ struct Answer {
     peer: &'static str,
     lines: Vec<String>,
     failure: Option<Failure>,
+    probed: Option<Probed>,
+}
+
+impl Answer {
+    fn new(peer: &'static str, lines: Vec<String>) -> Answer {
+        Answer { peer, lines, failure: None, probed: None }
+    }
+
+    fn failed(peer: &'static str, failure: Failure) -> Answer {
+        Answer { failure: Some(failure), ..Answer::new(peer, Vec::new()) }
+    }
+}
+
+/// What the EHR's server really does.
+struct Probed {
+    facts: Vec<Fact>,
+    findings: Vec<Finding>,
+    /// What changed since an earlier check.
+    changes: Vec<String>,
+    /// Where it is kept.
+    file: PathBuf,
+    /// Why it is not.
+    trouble: Option<String>,
+}
+
+impl Probed {
+    fn needs_a_person(&self) -> bool {
+        !self.findings.is_empty() || !self.changes.is_empty() || self.trouble.is_some()
+    }
 }
 
 /// Checks the files; if they are sound, asks the peers.
@@ -57,6 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
             let peers: Vec<&str> = failures.iter().map(|(peer, _)| *peer).collect();
             Err(Failure::new(*kind, format!("cannot be used: {}", peers.join(", "))))
         }
+        None if answers.iter().filter_map(|answer| answer.probed.as_ref()).any(Probed::needs_a_person) => Ok(Ending::Findings),
         None if findings.iter().all(|finding| finding.severity == Severity::Note) => Ok(Ending::Fine),
         None => Ok(Ending::Findings),
     }
@@ -64,10 +97,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    vec![ehr(checked, &clock).await, registry(site, &clock).await]
+    vec![ehr(site, checked, &clock).await, registry(site, &clock).await]
 }
 
-async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
+async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
     let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
     let needs = needs::needs(requirements, &checked.value_sets, &checked.mapping);
     let types = needs.iter().map(|need| need.resource_type.clone()).collect();
@@ -88,9 +121,10 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
                 Some(export) => format!("Bulk Data: {} of {}", export.path, export.types.iter().cloned().collect::<Vec<_>>().join(", ")),
                 None => format!("search: {} queries over {}", plan.queries.len(), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
             });
-            lines.extend(plan.notes);
+            lines.extend(plan.notes.iter().cloned());
             lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));
-            Answer { peer, lines, failure: None }
+            let facts = probe::probe(&source, &plan).await;
+            Answer { probed: Some(probed(site, &source, facts, &**clock)), ..Answer::new(peer, lines) }
         }
         Err(error) => {
             let text = error.to_string();
@@ -99,14 +133,27 @@ async fn ehr(checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
                 SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. }) => Failure::rejected(text),
                 _ => Failure::unreachable(text),
             };
-            Answer { peer, lines: Vec::new(), failure: Some(failure) }
+            Answer::failed(peer, failure)
         }
     }
 }
 
+/// Compares with the file in the data directory, and keeps what was found there.
+fn probed(site: &Loaded<config::Site>, source: &Source, facts: Vec<Fact>, clock: &dyn Clock) -> Probed {
+    let file = setup::data_folder(site).join(CAPABILITY_FILE);
+    let kept = setup::make_data_folder(site)
+        .map_err(|error| error.to_string())
+        .and_then(|()| probe::keep(&file, &source.name(), facts.clone(), clock.now()).map_err(|error| error.to_string()));
+    let (facts, changes, trouble) = match kept {
+        Ok((kept, changes)) => (kept.facts, changes, None),
+        Err(error) => (facts, Vec::new(), Some(error)),
+    };
+    Probed { findings: probe::findings(&facts, &source.options), facts, changes, file, trouble }
+}
+
 async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer {
     let peer = "registry";
-    let failed = |failure| Answer { peer, lines: Vec::new(), failure: Some(failure) };
+    let failed = |failure| Answer::failed(peer, failure);
     let registry = match setup::registry(site, clock) {
         Ok(registry) => registry,
         Err(error) => return failed(Failure::configuration(error)),
@@ -117,9 +164,7 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
         segments.pop_if_empty().extend(["v1", "feeds", "00000000000000000000000000000000"]);
     }
     match registry.client.send(Request::new(reqwest::Method::GET, address)).await {
-        Ok(answer) if answer.status == 404 || answer.is_success() => {
-            Answer { peer, lines: vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)], failure: None }
-        }
+        Ok(answer) if answer.status == 404 || answer.is_success() => Answer::new(peer, vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)]),
         Ok(answer) => failed(Failure::rejected(format!("{} answered {}", registry.base, answer.status))),
         Err(error @ HttpError::Unauthorized { .. }) => failed(Failure::rejected(error.to_string())),
         Err(HttpError::Token(reason)) => failed(Failure::rejected(format!("no token: {reason}")).hint("is the client id registered there, with the public half of this key?")),
@@ -132,7 +177,10 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
     if context.format == Format::Json {
         let peers: Vec<_> = answers
             .iter()
-            .map(|answer| json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "error": answer.failure.as_ref().map(|failure| &failure.message) }))
+            .map(|answer| {
+                let (error, capability) = (answer.failure.as_ref().map(|failure| &failure.message), answer.probed.as_ref().map(probed_as_json));
+                json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "error": error, "capability": capability })
+            })
             .collect();
         super::print_json(
             &json!({ "site": checked.site, "measures": measures, "mapping": checked.mapping.label(), "findings": diagnostic::render_json(findings), "peers": peers }),
@@ -151,10 +199,44 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         for line in &answer.lines {
             text.push_str(&format!("  {line}\n"));
         }
+        if let Some(probed) = &answer.probed {
+            text.push_str(&probed_as_text(probed));
+        }
         if let Some(failure) = &answer.failure {
             text.push_str(&format!("  {}\n", failure.message));
             failure.hints.iter().for_each(|hint| text.push_str(&format!("  help: {hint}\n")));
         }
     }
     super::print(&text);
+}
+
+fn probed_as_json(probed: &Probed) -> serde_json::Value {
+    json!({
+        "facts": probed.facts, "findings": probed.findings, "changes": probed.changes,
+        "file": probed.file.display().to_string(), "error": probed.trouble,
+    })
+}
+
+fn probed_as_text(probed: &Probed) -> String {
+    let mut table = super::table(&["what the server does", "", "declared", "found"]);
+    let mut last = "";
+    for fact in &probed.facts {
+        let about = if fact.about == last { "" } else { &fact.about };
+        let declared = fact.declared.map_or("", |declared| if declared { "yes" } else { "no" });
+        let found = if fact.found == Found::Is && fact.detail.is_empty() { "not said".to_owned() } else { fact.to_string() };
+        table.add_row([about, &fact.what, declared, &found]);
+        last = &fact.about;
+    }
+    let mut text = format!("{table}\n");
+    for change in &probed.changes {
+        text.push_str(&format!("  changed since the last check: {change}\n"));
+    }
+    for Finding { who, about, says } in &probed.findings {
+        text.push_str(&format!("  {who}: {about}: {says}\n"));
+    }
+    text.push_str(&match &probed.trouble {
+        None => format!("  kept for review in {}\n", probed.file.display()),
+        Some(trouble) => format!("  not kept: {trouble}\n"),
+    });
+    text
 }

@@ -20,6 +20,9 @@ pub struct Args {
     /// Print what would be asked, the scopes to ask for, and what it would cost; ask for no data
     #[arg(long)]
     pub dry_run: bool,
+    /// Believe a loss that a gap told of: read everything, and let go what is gone
+    #[arg(long, conflicts_with = "dry_run")]
+    pub accept_loss: bool,
     /// Ask the server how many resources each query finds: one request a query
     #[arg(long, requires = "dry_run")]
     pub count: bool,
@@ -27,7 +30,8 @@ pub struct Args {
 
 /// Pulls, or finishes the pull that was interrupted. Ends with findings when the data are partial.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let (_, adapter) = run::open(&args.config)?;
+    let (_, mut adapter) = run::open(&args.config)?;
+    adapter.setup.source.tuning.accepts_loss = args.accept_loss;
     if args.dry_run {
         return super::block_on(dry_run(&adapter, args.count, context));
     }

@@ -15,7 +15,8 @@ use crate::http::{HttpError, SystemClock};
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::{Adapter, Asked, Night, NightError, Stop};
 use crate::source::{Silent, SourceError};
-use crate::store::{StoreError, runs};
+use crate::store::StoreError;
+use crate::store::runs::{self, State};
 
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -127,7 +128,7 @@ async fn daemon(site: &Loaded<config::Site>, adapter: &Adapter, stop: &Stop) -> 
     let schedule = Schedule::parse(&options.cron, zone).map_err(Failure::configuration)?;
     let mut waiting = stop.clone();
     let started = Timestamp::now();
-    let mut announced = None;
+    let (mut announced, mut may_pull) = (None, true);
     tracing::info!(target: TALK, site = adapter.setup.site, cron = options.cron, zone = site.value.site.time_zone, "begins");
     while !*stop.borrow() {
         let now = Timestamp::now();
@@ -135,6 +136,10 @@ async fn daemon(site: &Loaded<config::Site>, adapter: &Adapter, stop: &Stop) -> 
             Ok(Some(asked)) => night(adapter, &asked, stop).await,
             Ok(None) => {
                 deliver(adapter, stop).await;
+                if let (true, false, Some(hours)) = (may_pull, adapter.is_open_hour(now), &adapter.setup.source.tuning.off_hours) {
+                    tracing::info!(target: TALK, off_hours = %hours, "nights wait for the off-hours");
+                }
+                may_pull = adapter.is_open_hour(now);
                 let next = schedule.next(now);
                 if next != announced {
                     announced = next;
@@ -165,12 +170,15 @@ fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
 /// The night that should run now: one that was interrupted, or the latest scheduled instant that none answered.
 fn due(adapter: &Adapter, schedule: &Schedule, catch_up: bool, started: Timestamp, now: Timestamp) -> Result<Option<Asked>, StoreError> {
     let (open, answered) = adapter.store.with(|connection| Ok((runs::open(connection)?, runs::last_scheduled(connection)?)))?;
+    // A night that must ask the EHR waits for its off-hours.
+    let may_pull = adapter.is_open_hour(now);
     if let Some(run) = open {
-        return Ok(Some(Asked { now, scheduled: run.scheduled_at }));
+        let asked = Asked { now, scheduled: run.scheduled_at };
+        return Ok(Some(asked).filter(|_| may_pull || run.state != State::Pulling));
     }
     // A daemon that never ran a night has missed none; one that must not catch up has missed none before its start.
     let since = answered.filter(|answered| catch_up || *answered >= started).unwrap_or(started);
-    Ok(schedule.missed(since, now).map(|scheduled| Asked { now, scheduled: Some(scheduled) }))
+    Ok(schedule.missed(since, now).filter(|_| may_pull).map(|scheduled| Asked { now, scheduled: Some(scheduled) }))
 }
 
 /// Runs a night; how long to rest after it. One that failed may be open still, and is not resumed in a spin.

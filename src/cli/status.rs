@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::outbox::{self, Listed};
+use crate::source::account::{self, Account, Open, Row};
+use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, Held, Run, State, Unmapped};
 
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
+/// Rows of the ledger shown to people: gaps first.
+const LEDGER_SHOWN: usize = 60;
 
 /// Show the last nights, what waits and what needs a person
 #[derive(Debug, clap::Args)]
@@ -29,6 +32,8 @@ pub struct Args {
 struct Status {
     site: String,
     runs: Vec<Run>,
+    account: Option<Account>,
+    open: Option<Open>,
     held: Vec<Held>,
     unmapped: Vec<Unmapped>,
     waiting: Vec<Listed>,
@@ -49,7 +54,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     let name = site.value.site.id.clone();
     let Some(store) = super::state(site)? else {
-        return Ok(Status { site: name, runs: Vec::new(), held: Vec::new(), unmapped: Vec::new(), waiting: Vec::new(), quarantined: 0 });
+        return Ok(Status { site: name, runs: Vec::new(), account: None, open: None, held: Vec::new(), unmapped: Vec::new(), waiting: Vec::new(), quarantined: 0 });
     };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
@@ -57,9 +62,9 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
         let waiting = outbox::list(connection);
-        Ok((runs, held, unmapped, waiting))
+        Ok((runs, (account::last(connection)?, account::open(connection)?), held, unmapped, waiting))
     });
-    let (mut runs, held, unmapped, waiting) = read.map_err(super::state_failure)?;
+    let (mut runs, (account, open), held, unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| matches!(feed.state, outbox::State::Pending | outbox::State::Dead));
     // What a night left undone may have been done since.
@@ -68,12 +73,14 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, held, unmapped, waiting, quarantined })
+    Ok(Status { site: name, runs, account, open, held, unmapped, waiting, quarantined })
 }
 
 fn needs_a_person(status: &Status) -> bool {
     let failed = status.runs.first().is_some_and(|run| run.state == State::Failed);
-    failed || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state == outbox::State::Dead)
+    let due = status.account.iter().flat_map(|account| &account.rows).filter_map(|row| row.gap.as_ref());
+    let is_due = due.into_iter().any(|gap| gap.who != Who::Nobody);
+    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state == outbox::State::Dead)
 }
 
 fn state_word(state: outbox::State) -> &'static str {
@@ -97,6 +104,8 @@ fn as_json(status: &Status) -> serde_json::Value {
     json!({
         "site": status.site,
         "nights": status.runs.iter().map(night).collect::<Vec<_>>(),
+        "ledger": status.account,
+        "openPull": status.open,
         "held": status.held,
         "unmapped": status.unmapped,
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
@@ -104,18 +113,11 @@ fn as_json(status: &Status) -> serde_json::Value {
     })
 }
 
-fn table(headings: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(headings.to_vec());
-    table
-}
-
 fn as_text(status: &Status) -> String {
-    if status.runs.is_empty() {
+    if status.runs.is_empty() && status.account.is_none() {
         return format!("{}: no night yet; `watershed run --once` runs one", status.site);
     }
-    let mut nights = table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
+    let mut nights = super::table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
     for run in &status.runs {
         let data = match run.complete {
             Some(true) => "complete".to_owned(),
@@ -133,10 +135,18 @@ fn as_text(status: &Status) -> String {
             run.reason.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = format!("{}\n{nights}\n", status.site);
+    let mut text = match status.runs.is_empty() {
+        true => format!("{}: no night yet\n", status.site),
+        false => format!("{}\n{nights}\n", status.site),
+    };
     text.push_str(&format!("feeds that wait or were rejected: {}; lines and resources in quarantine: {}\n", status.waiting.len(), status.quarantined));
+    if let Some(open) = &status.open {
+        let begun = minute(&open.started_at);
+        text.push_str(&format!("a pull that began {begun} is not finished and goes on: {} queries or files done, {} resources received\n", open.done, open.received));
+    }
+    text.push_str(&status.account.as_ref().map(ledger_as_text).unwrap_or_default());
     if !status.waiting.is_empty() {
-        let mut feeds = table(&["feed", "state", "attempts", "reason"]);
+        let mut feeds = super::table(&["feed", "state", "attempts", "reason"]);
         for feed in &status.waiting {
             feeds.add_row([
                 feed.feed.get(..8).unwrap_or_default().to_owned(),
@@ -148,18 +158,48 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("\noutbox\n{feeds}\n"));
     }
     if !status.held.is_empty() {
-        let mut held = table(&["held report", "period", "why"]);
+        let mut held = super::table(&["held report", "period", "why"]);
         for report in &status.held {
             held.add_row([format!("{}|{}", report.measure, report.version), format!("{} to {}", report.period_start, report.period_end), report.findings.clone()]);
         }
         text.push_str(&format!("\n{held}\n"));
     }
     if !status.unmapped.is_empty() {
-        let mut unmapped = table(&["not translated", "element", "system", "code", "patients"]);
+        let mut unmapped = super::table(&["not translated", "element", "system", "code", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
             unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.code.clone(), found.patients.to_string()]);
         }
         text.push_str(&format!("\n{unmapped}\n"));
     }
     text
+}
+
+/// The completeness ledger of the last pull: gaps first, then what came whole.
+fn ledger_as_text(account: &Account) -> String {
+    let mut table = super::table(&["type", "query", "expected", "received", "usually", "why not all, and who must do what"]);
+    let mut rows: Vec<&Row> = account.rows.iter().collect();
+    rows.sort_by_key(|row| row.gap.is_none());
+    let mut told = std::collections::BTreeSet::new();
+    for row in rows.iter().take(LEDGER_SHOWN) {
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        // A type's volume is told once, beside its first query.
+        let volume = account.volumes.iter().find(|volume| volume.resource_type == row.resource_type && told.insert(&row.resource_type));
+        let usually = match volume.and_then(|volume| Some((volume.median?, volume.received, volume.pulls))) {
+            Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {pulls} pulls)", (received as f64 / median as f64 - 1.0) * 100.0),
+            _ => String::new(),
+        };
+        let why = row.gap.as_ref().map(|due| format!("{}; {}: {}", due.reason, due.who, due.what)).unwrap_or_default();
+        table.add_row([row.resource_type.clone(), row.query.clone(), number(row.expected), row.received.to_string(), usually, why]);
+    }
+    let more = rows.len().saturating_sub(LEDGER_SHOWN);
+    let more = if more == 0 { String::new() } else { format!("and {more} more that came whole or not (`--format json`)\n") };
+    let what = if account.full { "everything" } else { "changes" };
+    let begun = minute(&account.started_at);
+    let verdict = if account.complete { "complete" } else { "partial" };
+    format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
+}
+
+/// An instant as stored, to the minute.
+fn minute(instant: &str) -> String {
+    format!("{} UTC", instant.get(..16).unwrap_or(instant).replace('T', " "))
 }

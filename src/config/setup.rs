@@ -30,6 +30,11 @@ pub fn data_folder(site: &Loaded<Site>) -> PathBuf {
     site.path(&site.value.site.data)
 }
 
+/// Makes the site's data directory, if it is not there, for its owner's eyes only.
+pub fn make_data_folder(site: &Loaded<Site>) -> std::io::Result<()> {
+    create_private_folder(&data_folder(site))
+}
+
 /// The site's state database.
 pub fn state_file(site: &Loaded<Site>) -> PathBuf {
     data_folder(site).join(STATE_FILE)
@@ -92,7 +97,7 @@ pub enum OpenError {
 /// Opens the site's state and sets up its way to the registry.
 pub fn open(site: &Loaded<Site>, setup: Setup, clock: Arc<dyn Clock>) -> Result<Adapter, OpenError> {
     let data = data_folder(site);
-    create_private_folder(&data).map_err(|error| OpenError::File { path: data.clone(), error })?;
+    make_data_folder(site).map_err(|error| OpenError::File { path: data.clone(), error })?;
     let key_file = snapshot_key_file(site);
     let key = Key::load_or_generate(&key_file).map_err(|error| OpenError::File { path: key_file, error })?;
     let registry = registry(site, &clock).map_err(OpenError::Settings)?;
@@ -252,6 +257,9 @@ impl Reader {
     fn source(&mut self, site: &Loaded<Site>) -> crate::source::Options {
         let mut source = site.value.source.clone();
         source.tuning.root_certificates.extend(self.authority("source.ca_file", &source.ca_file, site));
+        // What is wrong with them was said of the configuration already.
+        let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
+        source.tuning.off_hours = crate::source::OffHours::parse(&source.off_hours, zone).ok();
         source
     }
 

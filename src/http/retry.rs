@@ -73,6 +73,11 @@ pub(super) enum Class {
     Again { after: Option<Duration> },
 }
 
+/// Whether a status other than 429 may pass by itself.
+pub fn passes(status: u16) -> bool {
+    matches!(status, 408 | 425 | 500 | 502 | 503 | 504 | 520..=529)
+}
+
 /// Reliability reference, section 5.6: 408, 425, 429, 500, 502, 503, 504, 52x and broken connections are tried again;
 /// every other status is the caller's to judge. What may have had an effect is repeated only if it is idempotent.
 pub(super) fn classify(outcome: Result<Signal, &HttpError>, idempotent: bool, now: Timestamp) -> Class {
@@ -81,7 +86,7 @@ pub(super) fn classify(outcome: Result<Signal, &HttpError>, idempotent: bool, no
             let asked = signal.retry_after.as_deref().and_then(|value| retry_after(value, now));
             match signal.status {
                 429 => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_429_MAX)) },
-                408 | 425 | 500 | 502 | 503 | 504 | 520..=529 if idempotent => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_MAX)) },
+                status if passes(status) && idempotent => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_MAX)) },
                 _ => Class::Final,
             }
         }

@@ -1,7 +1,7 @@
 //! Access tokens by SMART Backend Services: discovery, one token reused and refreshed in time, one refresh at a time.
 
 use super::assertion::{AssertionError, SigningKey, sign_client_assertion};
-use crate::http::{ASKED_WAIT_MAX, Authorizer, Boxed, Client, Clock, HttpError, Request, Response, retry_after};
+use crate::http::{ASKED_WAIT_MAX, Authorizer, Boxed, Client, Clock, HttpError, Request, Response, passes, retry_after};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
@@ -276,7 +276,7 @@ impl TokenClient {
         })?;
         match answer.status {
             200..=299 => self.accept(&answer, now),
-            408 | 425 | 429 | 500..=599 => {
+            status if status == 429 || passes(status) => {
                 let after = answer.header("retry-after").and_then(|value| retry_after(value, now)).map(|wait| wait.min(ASKED_WAIT_MAX));
                 Err(Failure::Again { error: HttpError::Token(format!("the token endpoint answers {}", answer.status)), after })
             }

@@ -10,7 +10,7 @@ use super::ledger::{self, Unit};
 use super::plan::Export;
 use super::pull::Pull;
 use super::search::{issue_code, issue_shown};
-use crate::http::{HttpError, Origin, Request, Response, retry_after};
+use crate::http::{HttpError, Origin, Request, Response, passes, retry_after};
 use crate::smart::client::below;
 use crate::store::StoreError;
 use files::fetch_files;
@@ -74,7 +74,7 @@ impl From<StoreError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } => Trouble::Fatal(error.into()),
+            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
             other => Trouble::Gap(other.to_string()),
         }
     }
@@ -240,7 +240,7 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
                 patience(pull, wanted_wait.unwrap_or(busy).max(busy), text).await?;
                 busy = busy.saturating_mul(2).min(BUSY_WAIT_MAX);
             }
-            408 | 425 | 500 | 502 | 503 | 504 | 520..=529 if failures + 1 < pull.source.attempts() => {
+            status if passes(status) && failures + 1 < pull.source.attempts() => {
                 failures += 1;
                 let wait = pull.source.wait(failures);
                 pull.clock.sleep(wanted_wait.map_or(wait, |wanted| wanted.min(BUSY_WAIT_MAX).max(wait))).await;

@@ -2,7 +2,7 @@
 
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
-use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, bulk, search};
+use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
 use crate::snapshot::{Incoming, PullId, Reconcile, Snapshot, Stage, seal_bytes};
 use crate::store::quarantine::Refused;
@@ -13,9 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const REFUSED_KEPT_MAX: usize = 10_000;
 /// Bytes of a refused line that are kept.
 const REFUSED_BYTES_MAX: usize = 256 * 1024;
-/// Below this many stored resources a sudden loss is not suspicious.
-const LOSS_SUSPICIOUS_MIN: u64 = 20;
-
 /// So many resources of patients that all changed at one instant did not: the server writes one time for all.
 const ONE_INSTANT_MIN: u64 = 20;
 
@@ -63,15 +60,17 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
         members: None,
         habits: search::Habits::default(),
     };
-    bulk::release_finished(&pull).await?;
-    if plan.export.is_some() {
-        bulk::run(&mut pull).await?;
-        search::beside_export(&pull).await?;
-        bulk::check_members(&mut pull).await?;
-    } else {
-        search::run(&mut pull).await?;
+    match &source.options.tuning.off_hours {
+        None => fetch(&mut pull).await?,
+        Some(hours) => {
+            let left = hours.left_or_unfinished(clock.now())?;
+            tokio::select! {
+                biased;
+                fetched = fetch(&mut pull) => fetched?,
+                () = clock.sleep(left) => return Err(SourceError::Unfinished { reason: format!("the off-hours {hours} are over") }),
+            }
+        }
     }
-    search::hydrate(&mut pull).await?;
     let outcome = finish(&pull, &opened, &digest)?;
     if plan.export.is_some() {
         bulk::release_finished(&pull).await?;
@@ -79,10 +78,24 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
     Ok(outcome)
 }
 
+/// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
+async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    bulk::release_finished(pull).await?;
+    if pull.plan.export.is_some() {
+        bulk::run(pull).await?;
+        search::beside_export(pull).await?;
+        bulk::check_members(pull).await?;
+    } else {
+        search::run(pull).await?;
+    }
+    search::hydrate(pull).await
+}
+
 /// The instant from which changes suffice, or `None` when everything is to be read.
 fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
     let tuning = &source.options.tuning;
-    if plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
+    // Whoever says that a loss is true wants everything read.
+    if tuning.accepts_loss || plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
         return Ok(None);
     }
     let digest = plan.digest();
@@ -112,7 +125,7 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     }
     let mut sound = sound_types(pull, &units);
     let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
-    refuse_sudden_loss(pull, &units, &mut full_types, &mut gaps)?;
+    refuse_sudden_loss(pull, &units, opened.full, &mut full_types, &mut gaps)?;
     let members = believed_members(pull, &mut gaps)?;
     let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
     pull.progress.stage("store", None);
@@ -186,31 +199,50 @@ fn read_in_full(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>,
     Ok(pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect())
 }
 
-/// A server that suddenly shows less than half of a type is not believed: nothing is removed, of no type, and a gap says so.
-fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], full_types: &mut BTreeSet<String>, gaps: &mut Vec<Gap>) -> Result<(), SourceError> {
-    if full_types.is_empty() {
+/// A server that suddenly shows less than half of what is stored of a type, or much less than in earlier nights, is not
+/// believed: nothing is removed, of no type, and a gap says so, until a person has accepted the loss.
+fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], is_full: bool, full_types: &mut BTreeSet<String>, gaps: &mut Vec<Gap>) -> Result<(), SourceError> {
+    if full_types.is_empty() || pull.source.options.tuning.accepts_loss {
         return Ok(());
     }
     let mut received: BTreeMap<&str, u64> = BTreeMap::new();
     for unit in units {
         *received.entry(&unit.resource_type).or_default() += unit.received;
     }
-    let mut is_suspicious = false;
+    let came = |name: &str| received.get(name).copied().unwrap_or_default();
+    let (name, plan) = (pull.source.name(), pull.plan.digest());
+    let kind = account::Kind { source: &name, plan: &plan, full: true, before: pull.id.0 };
+    // Changes are few or many as they come; only pulls of everything have a usual volume.
+    let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
+    let fallen = usual.iter().filter(|(name, usual)| pull.plan.types.contains(*name) && usual.is_fallen_to(came(name)));
+    let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
     for (name, stored) in pull.snapshot.counts()?.into_iter().filter(|(name, _)| pull.plan.types.contains(name)) {
-        let came = received.get(name.as_str()).copied().unwrap_or_default();
-        if stored < LOSS_SUSPICIOUS_MIN || came.saturating_mul(2) >= stored {
-            continue;
+        if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
+            let reason = format!("{} came where {stored} are stored", came(&name));
+            losses.insert(name, reason);
         }
-        is_suspicious = true;
-        // What is not full has a gap already.
-        if full_types.contains(&name) {
-            let reason = format!("{came} came where {stored} are stored; kept until a steward has looked");
-            gaps.push(Gap { resource_type: name, patient: None, reason });
-        }
+    }
+    let is_suspicious = !losses.is_empty();
+    // What is not full has a gap already.
+    for (resource_type, loss) in losses.into_iter().filter(|(name, _)| full_types.contains(name)) {
+        note_loss(pull, gaps, resource_type, &loss)?;
     }
     if is_suspicious {
         full_types.clear();
     }
+    Ok(())
+}
+
+fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: String, loss: &str) -> Result<(), SourceError> {
+    let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
+    pull.record(&Unit {
+        name: format!("volume {resource_type}"),
+        resource_type: resource_type.clone(),
+        query: "volume".to_owned(),
+        gap: Some(reason.clone()),
+        ..Unit::default()
+    })?;
+    gaps.push(Gap { resource_type, patient: None, reason });
     Ok(())
 }
 
@@ -219,9 +251,8 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
     let Some(members) = &pull.members else { return Ok(None) };
     let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
     let named = members.len() as u64;
-    if stored >= LOSS_SUSPICIOUS_MIN && named.saturating_mul(2) < stored {
-        let reason = format!("the Group names {named} members where {stored} are stored; all are kept until a steward has looked");
-        gaps.push(Gap { resource_type: "Patient".to_owned(), patient: None, reason });
+    if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
+        note_loss(pull, gaps, "Patient".to_owned(), &format!("the Group names {named} members where {stored} are stored"))?;
         return Ok(None);
     }
     Ok(Some(members.clone()))

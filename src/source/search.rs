@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-pub(super) use page::{counted, issue_code, issue_shown, worst_issue};
+pub(super) use page::{Bundle, Item, counted, issue_code, issue_shown, worst_issue};
+pub(super) use reading::next_address;
 pub(super) use refer::hydrate;
 
 /// Groups within each other.

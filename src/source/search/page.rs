@@ -12,7 +12,7 @@ const CODE_BYTES_MAX: usize = 40;
 
 /// A page.
 #[derive(Deserialize)]
-pub(super) struct Bundle {
+pub(in crate::source) struct Bundle {
     #[serde(rename = "resourceType")]
     resource_type: String,
     total: Option<serde_json::Value>,
@@ -82,7 +82,7 @@ pub(super) fn id_of(json: &str) -> Option<String> {
 }
 
 /// What an entry is.
-pub(super) enum Item<'a> {
+pub(in crate::source) enum Item<'a> {
     /// What was searched for.
     Match(&'a str),
     /// What came along, with its type.

@@ -6,11 +6,11 @@ use super::page::{self, Bundle, Item};
 use super::part::Part;
 use super::{Refusal, Task};
 use crate::http::{HttpError, Origin, Response};
-use crate::source::SourceError;
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::Unit;
 use crate::source::pull::{Pull, Receiving};
+use crate::source::{Source, SourceError};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -71,7 +71,7 @@ impl From<SourceError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } => Trouble::Fatal(error.into()),
+            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
             HttpError::TooLarge { .. } => Trouble::Divide(error.to_string()),
             other => Trouble::Gap(other.to_string()),
         }
@@ -479,23 +479,28 @@ fn read_page(answer: &Response) -> Result<Bundle, Trouble> {
     Bundle::read(&answer.body).ok_or_else(|| Trouble::Again(format!("the answer is not a Bundle{}", page::issue_shown(&answer.body))))
 }
 
-/// The request for the next page. Its address is the server's to make; ours is only to see whose it is.
 fn next_page(pull: &Pull<'_>, from: &Url, bundle: &Bundle) -> Result<Option<Ask>, Trouble> {
+    let next = next_address(pull.source, from, bundle).map_err(Trouble::Gap)?;
+    Ok(next.map(|url| Ask { url, form: None }))
+}
+
+/// The address of the next page. It is the server's to make; ours is only to see whose it is.
+pub(in crate::source) fn next_address(source: &Source, from: &Url, bundle: &Bundle) -> Result<Option<Url>, String> {
     let Some(address) = bundle.link("next") else { return Ok(None) };
     let Ok(mut url) = from.join(address) else {
-        return Err(Trouble::Gap("the server's link to the next page is not an address".to_owned()));
+        return Err("the server's link to the next page is not an address".to_owned());
     };
-    let (home, away) = (Origin::of(&pull.source.base), Origin::of(&url));
+    let (home, away) = (Origin::of(&source.base), Origin::of(&url));
     if home != away {
-        let known = pull.source.options.internal_origins.iter().filter_map(|written| Origin::of(&Url::parse(written).ok()?));
+        let known = source.options.internal_origins.iter().filter_map(|written| Origin::of(&Url::parse(written).ok()?));
         let shown = away.as_ref().map_or_else(|| "an address that is not http".to_owned(), ToString::to_string);
-        if !known.map(Some).any(|own| own == away) || !move_to(&mut url, &pull.source.base) {
-            return Err(Trouble::Gap(format!(
+        if !known.map(Some).any(|own| own == away) || !move_to(&mut url, &source.base) {
+            return Err(format!(
                 "the server's next page is at another origin, {shown}, where our token must not go; if that is the same server behind its proxy, name it in `source.internal_origins`"
-            )));
+            ));
         }
     }
-    Ok(Some(Ask { url, form: None }))
+    Ok(Some(url))
 }
 
 /// Gives an address the scheme, host and port of another; path and query stay as they are.

@@ -1,0 +1,176 @@
+//! What an EHR is spared, and what a night does when it may not go on; volumes beside earlier nights.
+
+use super::bench::{Bench, TYPES};
+use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use watershed::http::{Boxed, Clock};
+use watershed::sandbox::Fault;
+use watershed::sandbox::server::Options as Serving;
+use watershed::source::account::{self, Account};
+use watershed::source::duty::Who;
+use watershed::source::{Mode, OffHours, SourceError};
+
+#[tokio::test]
+async fn requests_are_spread_as_the_site_was_told() {
+    let mut bench = Bench::new(&[]).await.swift();
+    bench.options.requests_per_minute = 30;
+    let begun = bench.clock.now();
+    let pulled = bench.pull(Mode::Search).await;
+    let (took, least) = (bench.clock.now().duration_since(begun), SignedDuration::from_secs(2) * (pulled.requests.len() as i32 - 1));
+    assert!(pulled.requests.len() > 15 && took >= least, "{} requests in {took:?}", pulled.requests.len());
+    pulled.is_the_truth();
+}
+
+#[tokio::test]
+async fn a_night_whose_requests_are_spent_goes_on_in_the_next_one() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.requests_per_night = 8;
+    bench.options.page_size = 200;
+    let mut nights = 0;
+    let pulled = loop {
+        nights += 1;
+        let before = bench.running.requests().len();
+        let pulled = bench.try_pull(Mode::Search).await;
+        assert!(bench.running.requests().len() - before <= 8, "night {nights}");
+        match pulled {
+            Ok(pulled) => break pulled,
+            Err(SourceError::Unfinished { reason }) => assert_eq!(reason, "the 8 requests are spent that `source.requests_per_night` allows"),
+            Err(error) => panic!("night {nights}: {error}"),
+        }
+        assert!(nights < 10, "each night gets further");
+    };
+    assert!(nights > 1);
+    pulled.is_the_truth();
+}
+
+/// A clock that tests move: whoever waits, waits until it has been moved far enough.
+struct ByHand(Arc<AtomicU64>);
+
+impl Clock for ByHand {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_millis(self.0.load(Ordering::SeqCst) as i64)
+    }
+
+    fn sleep(&self, time: Duration) -> Boxed<'_, ()> {
+        let until = self.now() + SignedDuration::try_from(time).unwrap();
+        Box::pin(async move {
+            while self.now() < until {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_pull_stops_at_the_end_of_the_off_hours_and_goes_on_in_the_next_ones() {
+    let slow = Fault::Slow { path: "/Procedure".to_owned(), delay: Duration::from_millis(1500) };
+    let mut bench = Bench::serving(&[], Serving { faults: vec![slow], ..Serving::default() }).await;
+    bench.clock = Arc::new(ByHand(Arc::clone(&bench.ahead)));
+    bench.options.requests_at_once = 1;
+    // From an hour ago until in two hours, whatever time it is here.
+    let edge = |hours: i64| (Timestamp::now() + SignedDuration::from_hours(hours)).strftime("%H:%M").to_string();
+    let hours = OffHours::parse(&format!("{}-{}", edge(-1), edge(2)), jiff::tz::TimeZone::UTC).unwrap();
+    bench.options.tuning.off_hours = Some(hours.clone());
+
+    let end = async {
+        while !bench.running.requests().iter().any(|seen| seen.target.contains("/Observation")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bench.pass(Duration::from_secs(3 * 3600));
+    };
+    let (pulled, ()) = tokio::join!(bench.try_pull(Mode::Search), end);
+    let Err(SourceError::Unfinished { reason }) = pulled else { panic!("it went on") };
+    assert_eq!(reason, format!("the off-hours {hours} are over"));
+    let open = bench.store.with(|connection| account::open(connection)).unwrap().unwrap();
+    assert!(open.done >= 3 && open.received > 20, "{open:?}");
+
+    let before = bench.running.requests().len();
+    let Err(SourceError::Unfinished { reason }) = bench.try_pull(Mode::Search).await else { panic!("it began by day") };
+    assert_eq!(reason, format!("the EHR is asked in the off-hours {hours} only"));
+    let asked: Vec<String> = bench.running.requests().split_off(before).into_iter().map(|seen| seen.target).collect();
+    assert!(!asked.iter().any(|target| TYPES.iter().any(|name| target.contains(&format!("/{name}")))), "no data by day: {asked:?}");
+
+    bench.pass(Duration::from_secs(21 * 3600));
+    let pulled = bench.pull(Mode::Search).await;
+    assert_eq!((pulled.begun("Patient"), pulled.begun("Procedure")), (0, 1), "what was done is not asked again");
+    pulled.is_the_truth();
+    assert_eq!(bench.store.with(|connection| account::open(connection)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_server_that_only_fails_is_left_alone() {
+    let down = |name: &&str| Fault::Status { path: format!("/{name}"), status: 503, retry_after: None, times: 1_000_000 };
+    let bench = Bench::serving(&[], Serving { faults: TYPES.iter().map(down).collect(), ..Serving::default() }).await.swift();
+    let error = bench.try_pull(Mode::Search).await.unwrap_err().to_string();
+    assert!(error.contains("nothing could be read: ") && error.contains("503"), "{error}");
+    let asked = bench.running.requests().iter().filter(|seen| seen.status == 503).count();
+    // Seven types with thirteen attempts each are 91.
+    assert!((20..75).contains(&asked), "{asked} requests to a server that is down");
+    assert!(bench.passed() >= Duration::from_secs(15 * 60), "but it was given a quarter of an hour");
+}
+
+fn account(bench: &Bench) -> Account {
+    bench.store.with(|connection| account::last(connection)).unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_volume_far_below_earlier_nights_makes_the_data_partial_until_it_is_accepted_or_usual() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.tuning.full_every_days = 0;
+    for _ in 0..3 {
+        bench.pull(Mode::Search).await.is_the_truth();
+    }
+    let before = account(&bench);
+    assert!(before.complete && before.full && before.rows.iter().all(|row| row.status == "complete" && row.gap.is_none()), "{before:#?}");
+    let volume = |account: &Account, name: &str| account.volumes.iter().find(|volume| volume.resource_type == name).cloned().unwrap();
+    let observations = volume(&before, "Observation");
+    assert_eq!((observations.median, observations.pulls), (Some(observations.received), 2));
+
+    // The earlier nights had a third more.
+    let more = "UPDATE ledger SET received = received * 4 / 3 WHERE resource_type = 'Observation'";
+    bench.store.with(|connection| Ok(connection.execute(more, [])?)).unwrap();
+    let mut accepting = 0;
+    for night in 1..=4 {
+        let pulled = bench.pull(Mode::Search).await;
+        if pulled.outcome.complete {
+            accepting = night;
+            break;
+        }
+        assert!(pulled.has_gap("usually do; what is stored is kept until a steward has looked"), "{:?}", pulled.outcome.gaps);
+        assert_eq!(pulled.gaps().into_iter().collect::<Vec<_>>(), ["Observation"]);
+        let account = account(&bench);
+        let due = account.rows.iter().find_map(|row| row.gap.clone()).unwrap();
+        assert!(due.who == Who::SiteEngineer && due.what.contains("`watershed pull --accept-loss`"), "{due:?}");
+        assert_eq!(volume(&account, "Observation").received, observations.received, "the gap itself brings none");
+    }
+    assert_eq!(accepting, 4, "three nights are doubted, then it is the custom");
+
+    bench.store.with(|connection| Ok(connection.execute(more, [])?)).unwrap();
+    assert!(!bench.pull(Mode::Search).await.outcome.complete);
+    bench.options.tuning.accepts_loss = true;
+    bench.pull(Mode::Search).await.is_the_truth();
+}
+
+#[tokio::test]
+async fn the_ledger_says_per_query_what_was_to_come_and_who_must_act() {
+    let mut bench = Bench::new(&["q_12"]).await;
+    bench.pull(Mode::Search).await;
+    let ledger = account(&bench);
+    assert!(!ledger.complete);
+    let row = |query: &str| ledger.rows.iter().find(|row| row.query == query).unwrap_or_else(|| panic!("no row {query}: {ledger:#?}")).clone();
+    let observations = row("Observation");
+    let due = observations.gap.unwrap();
+    assert!(due.who == Who::SiteEngineer && due.what.contains("`source.parameters`"), "{due:?}");
+    let laboratory = row("Observation of category laboratory");
+    assert_eq!((laboratory.status.as_str(), laboratory.gap), ("complete", None));
+    assert_eq!(row("Observation of category therapy").gap.map(|due| due.who), Some(Who::EhrTeam));
+
+    bench = Bench::serving(&[], Serving { export_file_resources: 10, ..Serving::default() }).await;
+    bench.pull(Mode::Bulk).await.is_the_truth();
+    let ledger = account(&bench);
+    let exported = ledger.rows.iter().filter(|row| row.query == "export").count();
+    assert!(exported >= 6 && ledger.rows.len() < 20, "many files are one row: {}", ledger.rows.len());
+    assert!(ledger.rows.iter().filter(|row| row.query == "export").all(|row| row.expected == Some(row.received)), "{:#?}", ledger.rows);
+}

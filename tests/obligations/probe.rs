@@ -1,0 +1,125 @@
+//! What a probe finds of servers that behave, and of servers that do not.
+
+use super::bench::Bench;
+use watershed::sandbox::server::Options as Serving;
+use watershed::source::Mode;
+use watershed::source::probe::{Fact, Finding, Found, REQUESTS_MAX, SERVER, findings, probe};
+
+async fn probed(bench: &Bench) -> (Vec<Fact>, Vec<Finding>) {
+    let source = bench.connect().await.unwrap();
+    let plan = watershed::source::plan(&bench.needs, &source.capability, &source.options);
+    let facts = probe(&source, &plan).await;
+    let findings = findings(&facts, &source.options);
+    (facts, findings)
+}
+
+fn found<'a>(facts: &'a [Fact], about: &str, what: &str) -> (Option<bool>, Found, &'a str) {
+    let fact = facts.iter().find(|fact| fact.about == about && fact.what == what);
+    fact.map(|fact| (fact.declared, fact.found, fact.detail.as_str()))
+        .unwrap_or_else(|| panic!("nothing of {about} {what} in {facts:#?}"))
+}
+
+fn says(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(|finding| format!("{}: {}: {}", finding.who, finding.about, finding.says)).collect()
+}
+
+#[tokio::test]
+async fn an_honest_server_does_what_it_declares_and_is_asked_little() {
+    let bench = Bench::serving(&[], Serving { page_max: 10, ..Serving::default() }).await;
+    let before = bench.running.requests().len();
+    let (facts, findings) = probed(&bench).await;
+    assert_eq!(says(&findings), Vec::<String>::new());
+    let works = (None, Found::Works, "");
+    for what in ["search by POST", "_total=accurate"] {
+        assert_eq!(found(&facts, SERVER, what), works, "{what}");
+    }
+    assert_eq!(found(&facts, SERVER, "a parameter that does not exist").1, Found::Refused);
+    assert_eq!(found(&facts, SERVER, "page size"), (None, Found::Is, "10, where 50 are asked for"));
+    assert_eq!(found(&facts, SERVER, "FHIR version"), (None, Found::Is, "4.0.1"));
+    assert!(found(&facts, SERVER, "scopes granted").2.contains("system/Observation.rs"));
+    for (about, what) in [("Observation", "code"), ("Observation", "patient"), ("Observation", "_lastUpdated"), ("Patient", "_lastUpdated")] {
+        assert_eq!(found(&facts, about, what), (Some(true), Found::Works, ""), "{about} {what}");
+    }
+    for what in ["paging", "_summary=count"] {
+        assert_eq!(found(&facts, "Encounter", what), works, "{what}");
+    }
+    for level in ["system export", "patient export"] {
+        assert_eq!(found(&facts, SERVER, level), (Some(true), Found::Works, ""), "{level}");
+    }
+    let requests = bench.running.requests().split_off(before);
+    assert!(requests.len() < 60 && requests.len() < REQUESTS_MAX, "{} requests", requests.len());
+    assert!(requests.iter().all(|seen| seen.status != 202), "no export was begun");
+    let patients: Vec<String> = bench.hospital.resources().into_iter().filter(|(name, _, _)| name == "Patient").map(|(_, id, _)| id).collect();
+    let text = serde_json::to_string(&facts).unwrap();
+    assert!(patients.iter().all(|id| !text.contains(id.as_str()) && requests.iter().all(|seen| !seen.target.contains(id.as_str()))), "no patient is named");
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_told_from_what_is_ignored_and_said() {
+    // Each type ignores one parameter, and its own link leaves it out.
+    let (facts, findings) = probed(&Bench::new(&["r_03"]).await).await;
+    for (about, what) in [("Observation", "code"), ("Condition", "patient"), ("Encounter", "_lastUpdated")] {
+        assert_eq!(found(&facts, about, what), (Some(true), Found::IgnoredAndSaid, ""), "{about} {what}");
+    }
+    assert_eq!(found(&facts, "Observation", "_lastUpdated").1, Found::Works);
+    assert_eq!(
+        says(&findings),
+        ["EHR team: Encounter: asked for changes, the server answers with everything; every night costs it as much as the first until it honours `_lastUpdated`"]
+    );
+
+    // `date` is said to be used, and ignored.
+    let mut bench = Bench::new(&["q_15"]).await;
+    bench.options.mode = Mode::Search;
+    bench.options.parameters.insert("Observation".to_owned(), vec!["date=ge2020-01-01".to_owned()]);
+    let (facts, findings) = probed(&bench).await;
+    assert_eq!(found(&facts, "Observation", "date"), (Some(true), Found::Ignored, ""));
+    let said = says(&findings);
+    assert!(said.len() == 1 && said[0].starts_with("EHR team: Observation: `date` is ignored without a word"), "{said:?}");
+    assert!(facts.iter().all(|fact| !fact.what.contains("export")), "a site that searches leaves exports alone");
+}
+
+#[tokio::test]
+async fn paging_counts_and_searches_that_fail_are_found() {
+    for (quirk, about, what, expected, detail) in [
+        ("q_24", "Observation", "paging", Found::Wrong, "the first page has no link to the next one"),
+        ("q_18", "Observation", "paging", Found::Wrong, "next page is at another origin"),
+        ("q_26", "Observation", "paging", Found::Wrong, "the next page is the first one again"),
+        ("q_30", "Observation", "_summary=count", Found::Wrong, "it brings no number"),
+        ("q_12", "Observation", "search", Found::Refused, "status 400 (required)"),
+        ("q_13", "Patient", "search", Found::Refused, "status 400 (required)"),
+        ("q_60", "Encounter", "_lastUpdated", Found::Refused, "status 400"),
+        ("q_05", "Condition", "search", Found::Refused, "status 403"),
+    ] {
+        let (facts, findings) = probed(&Bench::new(&[quirk]).await).await;
+        let (_, verdict, words) = found(&facts, about, what);
+        assert!(verdict == expected && words.contains(detail), "{quirk}: {verdict:?} {words}");
+        // A number that does not come, and what is not declared, are no fault.
+        let is_harmless = matches!(quirk, "q_30" | "q_60");
+        assert_eq!(findings.iter().any(|finding| finding.about == about), !is_harmless, "{quirk}: {findings:?}");
+    }
+}
+
+#[tokio::test]
+async fn exports_that_are_not_there_or_begin_nevertheless_are_found_and_ended() {
+    let serving = Serving { export_levels: &["patient"], ..Serving::default() };
+    let (facts, findings) = probed(&Bench::serving(&[], serving).await).await;
+    assert_eq!((found(&facts, SERVER, "patient export").1, found(&facts, SERVER, "system export").1), (Found::Works, Found::Absent));
+    assert_eq!(says(&findings), Vec::<String>::new(), "what is not declared need not be there");
+
+    let (facts, findings) = probed(&Bench::new(&["q_56"]).await).await;
+    assert_eq!(found(&facts, SERVER, "patient export"), (Some(true), Found::Absent, "status 404"));
+    assert!(
+        says(&findings)
+            .iter()
+            .any(|said| said.starts_with("EHR team: server: the patient export is declared, and not to be had")),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_with_many_faults_is_told_about_nothing_that_was_not_seen() {
+    let bench = Bench::with_faults(&[], 3).await;
+    let (facts, findings) = probed(&bench).await;
+    assert_eq!(says(&findings), Vec::<String>::new());
+    assert!(facts.iter().all(|fact| !matches!(fact.found, Found::Ignored | Found::Wrong | Found::Absent)), "{facts:#?}");
+}
