@@ -4,6 +4,7 @@
 mod bench;
 mod bulk;
 mod nights;
+mod profiles;
 mod quirk_access;
 mod quirk_change;
 mod quirk_content;
