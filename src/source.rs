@@ -44,6 +44,20 @@ pub enum Mode {
     Search,
 }
 
+/// How an export is told which codes of a type are wanted, `_typeFilter`: the guide does not say how a comma within a filter is
+/// told from the comma between two, and servers read it differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TypeFilter {
+    /// Whole types are exported.
+    #[default]
+    Off,
+    /// `%2C`: HAPI, Kodjin, Epic.
+    Encoded,
+    /// `\,`: as Epic documents it.
+    Escaped,
+}
+
 /// The `[source]` table of a site's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -71,6 +85,8 @@ pub struct Options {
     /// What a type needs in a search on this server; each entry is a search of its own: `Observation` and
     /// `category=laboratory`.
     pub parameters: BTreeMap<String, Vec<String>>,
+    /// Whether the server honours `_typeFilter`, and how it reads a comma in it.
+    pub type_filter: TypeFilter,
     /// Origins by which the server calls itself in links, behind its proxy.
     pub internal_origins: Vec<String>,
     /// Types whose resources get a new id with every request; their content tells them apart.
@@ -154,6 +170,7 @@ impl Default for Options {
             overlap_minutes: 10,
             group: String::new(),
             parameters: BTreeMap::new(),
+            type_filter: TypeFilter::Off,
             internal_origins: Vec::new(),
             unstable_ids: BTreeSet::new(),
             page_size: 200,

@@ -6,6 +6,7 @@ mod bulk;
 mod kindness;
 mod nights;
 mod probe;
+mod profiles;
 mod quirk_access;
 mod quirk_change;
 mod quirk_content;

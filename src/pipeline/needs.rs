@@ -47,8 +47,17 @@ fn tokens(requirement: &Requirement, value_sets: &ValueSets, local: &BTreeMap<St
         Codes::Direct(codes) => codes.iter().map(|(system, code)| format!("{system}|{code}")).collect(),
         Codes::ValueSet(url) => value_sets.get(url)?.members().map(|member| format!("{}|{}", member.system, member.code)).collect(),
     };
-    let translated = standard.iter().filter_map(|code| local.get(code)).flatten().cloned().collect::<Vec<_>>();
-    Some(standard.into_iter().chain(translated).collect())
+    Some(with_local(standard, local))
+}
+
+/// Codes, and those that a mapping translates to them, be it in several steps: a rule sees what the ones before it added.
+fn with_local(standard: Vec<String>, local: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let mut found: BTreeSet<String> = standard.iter().cloned().collect();
+    let mut waiting = standard;
+    while let Some(code) = waiting.pop() {
+        waiting.extend(local.get(&code).into_iter().flatten().filter(|code| found.insert((*code).clone())).cloned());
+    }
+    found.into_iter().collect()
 }
 
 /// The shape of reading: what the programs use and what the mapping reads.
@@ -101,6 +110,17 @@ mod tests {
             .map(|need| format!("{} {:?}", need.resource_type, need.codes))
             .collect();
         assert_eq!(found, ["Condition {}", "Encounter {}", "Observation {\"http://local|X\", \"http://loinc.org|11884-4\", \"http://snomed.info/sct|1\"}"]);
+    }
+
+    #[test]
+    fn what_is_translated_in_two_steps_is_asked_for_and_a_circle_ends() {
+        let text = "name: a\nversion: '1'\ncodes:\n  - {system: http://old, to: http://local, elements: [Observation.code], map: {W: X}}\n  \
+                    - {system: http://local, to: http://loinc.org, elements: [Observation.code], map: {X: '11884-4'}}\n  \
+                    - {system: http://loinc.org, to: http://old, elements: [Observation.code], map: {'11884-4': W}}\n";
+        let mapping = Mapping::parse(&SourceFile::new("a.yaml", text), &BTreeMap::new()).0.unwrap();
+        let requirements = [requirement("Observation", "code", Codes::Direct(vec![("http://loinc.org".into(), "11884-4".into())]))];
+        let codes = needs(requirements.iter(), &ValueSets::new(), &mapping).remove(0).codes;
+        assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["http://local|X", "http://loinc.org|11884-4", "http://old|W"]);
     }
 
     #[test]

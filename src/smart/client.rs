@@ -15,8 +15,8 @@ use url::Url;
 const LIFETIME_SECONDS_ASSUMED: i64 = 300;
 /// Longest life believed, in seconds.
 const LIFETIME_SECONDS_MAX: i64 = 24 * 3600;
-/// Attempts after a refusal by a server that has accepted this client before (some refuse at random).
-const ATTEMPTS_REFUSED_MAX: u32 = 4;
+/// Refusals in a row by a server that has accepted this client before (some refuse at random).
+const REFUSALS_MAX: u32 = 4;
 /// How far two clocks may be apart before a person is told, in seconds.
 const CLOCKS_APART_SECONDS: i64 = 30;
 /// Characters shown of what a server says about its refusal.
@@ -231,7 +231,7 @@ impl TokenClient {
     }
 
     async fn attempts(&self, progress: &mut Progress) -> Result<Granted, Failure> {
-        let mut attempt = 0;
+        let (mut attempt, mut refusals) = (0, 0);
         loop {
             attempt += 1;
             let failure = match self.request(progress.writing).await {
@@ -241,10 +241,13 @@ impl TokenClient {
                 }
                 Err(failure) => failure,
             };
+            let attempts = self.http.retry().attempts;
+            // An outage is no refusal, and may well come between two.
+            refusals = if matches!(failure, Failure::Refused { .. }) { refusals + 1 } else { 0 };
             let after = match &failure {
                 Failure::Refused { code, .. } if code == "invalid_scope" && !progress.settled => return Err(failure),
-                Failure::Refused { .. } if progress.accepted && attempt < ATTEMPTS_REFUSED_MAX => None,
-                Failure::Again { after, .. } if attempt < self.http.retry().attempts => *after,
+                Failure::Refused { .. } if progress.accepted && refusals < REFUSALS_MAX && attempt < attempts => None,
+                Failure::Again { after, .. } if attempt < attempts => *after,
                 Failure::Again { error, after } => return Err(Failure::Again { error: error.clone().after(attempt), after: *after }),
                 _ => return Err(failure),
             };

@@ -18,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use manifest::{Manifest, Pace, Page, Word};
 use order::{Form, Order};
 use reqwest::Method;
-use rusqlite::{OptionalExtension as _, params};
-use std::collections::BTreeSet;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use url::Url;
 
@@ -31,6 +31,8 @@ const EXPORT_DAYS_MAX: i64 = 30;
 const EXPORTS_MAX: u32 = 3;
 /// Parts of a manifest.
 const PARTS_MAX: usize = 10_000;
+/// Longest address of a kick-off with filters; a longer one may fail at a proxy, and is sent without them.
+const ADDRESS_MAX: usize = 2_000;
 /// First wait when the server allows no further export now.
 const BUSY_WAIT_FIRST: Duration = Duration::from_secs(15);
 /// Longest wait between attempts to begin an export.
@@ -47,6 +49,8 @@ struct Job {
     manifest: Option<Manifest>,
     /// It was begun in an earlier run of this pull.
     is_old: bool,
+    /// Nothing was left out of what it asks for because an earlier one was lost.
+    is_first: bool,
 }
 
 /// Why an export could not be had.
@@ -87,12 +91,13 @@ struct Wanted<'a> {
     types: &'a BTreeSet<String>,
     since: Option<Timestamp>,
     patients: &'a [String],
+    codes: &'a BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Runs the export of a pull, or continues it.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let Some(export) = pull.plan.export.clone() else { return Ok(()) };
-    let wanted = Wanted { name: export.path.clone(), path: &export.path, types: &export.types, since: pull.since, patients: &[] };
+    let wanted = Wanted { name: export.path.clone(), path: &export.path, types: &export.types, since: pull.since, patients: &[], codes: &export.codes };
     match fetch(pull, &wanted).await? {
         None => Ok(()),
         Some(reason) => record_gap(pull, &export, &reason),
@@ -137,7 +142,10 @@ async fn attempt(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<(), Trouble
     let manifest = match job.manifest.take() {
         Some(manifest) => manifest,
         None => {
-            let manifest = poll(pull, &mut job).await?;
+            let manifest = poll(pull, &mut job).await.map_err(|trouble| match trouble {
+                Trouble::Gap(_) if job.is_first && !wanted.codes.is_empty() => Trouble::Lost("an export by `_typeFilter` failed"),
+                trouble => trouble,
+            })?;
             if manifest.is_stale(job.kicked_off_at) {
                 return Err(Trouble::Lost("the server answered with an older export"));
             }
@@ -152,6 +160,7 @@ async fn attempt(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<(), Trouble
 /// The export that is under way for this, if there is one.
 fn load_job(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Job>, StoreError> {
     pull.snapshot.store().with(|connection| {
+        let is_first = lost_before(connection, pull, wanted)? == 0;
         let row = connection
             .query_row(
                 "SELECT id, status_url, kicked_off_at, manifest FROM bulk_job
@@ -163,7 +172,7 @@ fn load_job(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Job>, StoreEr
         let Some((id, Some(status_url), at, manifest)) = row else { return Ok(None) };
         let kicked_off_at = at.parse().map_err(|_| StoreError::Corrupt("time of an export's kick-off".to_owned()))?;
         let manifest = manifest.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(Some(Job { id, status_url, otherwise: None, kicked_off_at, manifest, is_old: true }))
+        Ok(Some(Job { id, status_url, otherwise: None, kicked_off_at, manifest, is_old: true, is_first }))
     })
 }
 
@@ -195,14 +204,20 @@ fn lose(pull: &Pull<'_>, wanted: &Wanted<'_>, with_files: bool) -> Result<(), So
 async fn kick_off(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Job, Trouble> {
     let now = pull.clock.now();
     let (id, before) = pull.snapshot.store().with(|connection| {
-        let lost = "SELECT count(*) FROM bulk_job WHERE pull_id = ?1 AND request = ?2 AND state = 'lost'";
-        let before: i64 = connection.query_row(lost, params![pull.id.0, wanted.name], |row| row.get(0))?;
+        let before = lost_before(connection, pull, wanted)?;
         connection.execute("INSERT INTO bulk_job (pull_id, request, state, kicked_off_at) VALUES (?1, ?2, 'intent', ?3)", params![pull.id.0, wanted.name, now.to_string()])?;
         Ok((connection.last_insert_rowid(), before))
     })?;
     // In the words of no other pull.
     let variant = if before == 0 { 0 } else { usize::try_from(pull.id.0.saturating_mul(i64::from(EXPORTS_MAX)).saturating_add(before)).unwrap_or(0) };
-    let order = Order { types: wanted.types, since: wanted.since, patients: wanted.patients, variant };
+    // What was lost may have been lost by its filters.
+    let filters: Vec<String> = wanted
+        .codes
+        .iter()
+        .filter(|_| before == 0)
+        .map(|(name, codes)| order::filter(name, codes, pull.source.options.type_filter))
+        .collect();
+    let order = Order { types: wanted.types, since: wanted.since, patients: wanted.patients, filters: &filters, variant };
     let answer = accepted(pull, wanted.path, &order).await?;
     let (status_url, otherwise) = status_address(pull, &answer)?;
     let kicked_off_at = answer.date().unwrap_or(now);
@@ -211,7 +226,13 @@ async fn kick_off(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Job, Trouble> 
             .execute("UPDATE bulk_job SET state = 'running', status_url = ?2, kicked_off_at = ?3 WHERE id = ?1", params![id, status_url.as_str(), kicked_off_at.to_string()])?;
         Ok(())
     })?;
-    Ok(Job { id, status_url: status_url.into(), otherwise, kicked_off_at, manifest: None, is_old: false })
+    Ok(Job { id, status_url: status_url.into(), otherwise, kicked_off_at, manifest: None, is_old: false, is_first: before == 0 })
+}
+
+/// How many exports for the same were lost in this pull.
+fn lost_before(connection: &Connection, pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<i64, StoreError> {
+    let lost = "SELECT count(*) FROM bulk_job WHERE pull_id = ?1 AND request = ?2 AND state = 'lost'";
+    Ok(connection.query_row(lost, params![pull.id.0, wanted.name], |row| row.get(0))?)
 }
 
 /// Asks for an export in one form after the other until the server accepts one; waits while it is busy.
@@ -223,7 +244,12 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
     let mut ask = asks.next();
     let (mut failures, mut busy) = (0, BUSY_WAIT_FIRST);
     while let Some(asked) = ask {
-        let answer = match pull.source.client.send(order.request(address.clone(), form, asked)).await {
+        let request = order.request(address.clone(), form, asked);
+        if asked.filters && request.url.as_str().len() > ADDRESS_MAX {
+            ask = asks.find(|ask| !ask.filters);
+            continue;
+        }
+        let answer = match pull.source.client.send(request).await {
             Ok(answer) => answer,
             Err(HttpError::Unreachable { .. }) if failures + 1 < pull.source.attempts() => {
                 failures += 1;
@@ -246,7 +272,11 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
                 pull.clock.sleep(wanted_wait.map_or(wait, |wanted| wanted.min(BUSY_WAIT_MAX).max(wait))).await;
             }
             405 if form == Form::Query => form = Form::Parameters,
-            400 | 406 | 412 | 415 | 422 | 501 => {
+            500..=599 if asked.filters => {
+                failures = 0;
+                ask = asks.find(|ask| !ask.filters);
+            }
+            400 | 406 | 412 | 414 | 415 | 422 | 501 => {
                 ask = asks.next();
                 if ask.is_none() {
                     return Err(refused(&answer, path));

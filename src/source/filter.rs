@@ -4,7 +4,9 @@
 
 use jiff::civil::Date;
 use jiff::{Span, ToSpan as _};
+use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Where the values of token parameters stand.
@@ -29,6 +31,38 @@ const DATES: &[(&str, &[&str])] = &[
     ("onset-date", &["onsetDateTime", "onsetPeriod"]),
     ("recorded-date", &["recordedDate"]),
 ];
+
+/// What is read of a resource to find its codes; what is written otherwise than FHIR has it stays.
+#[derive(Deserialize)]
+struct Coded<'a> {
+    #[serde(borrow)]
+    code: Option<Concept<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Concept<'a> {
+    #[serde(borrow)]
+    coding: Option<Vec<Option<Coding<'a>>>>,
+}
+
+#[derive(Deserialize)]
+struct Coding<'a> {
+    #[serde(borrow)]
+    system: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    code: Option<Cow<'a, str>>,
+}
+
+/// Whether one of these codes (`system|code`) is a resource's `code`, as a search by them finds it.
+pub(super) fn has_code(json: &[u8], codes: &BTreeSet<String>) -> bool {
+    let Ok(resource) = serde_json::from_slice::<Coded<'_>>(json) else { return true };
+    let codings = resource.code.and_then(|code| code.coding).unwrap_or_default();
+    let mut tokens = codings
+        .iter()
+        .flatten()
+        .map(|coding| format!("{}|{}", coding.system.as_deref().unwrap_or_default(), coding.code.as_deref().unwrap_or_default()));
+    tokens.any(|token| codes.contains(&token))
+}
 
 /// The parameters of a search that can be applied here.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +216,21 @@ mod tests {
             let filter = Filter::of([(name, value)].into_iter());
             assert_eq!(filter.keeps(json.as_bytes(), &[name.to_owned()].into()), expected, "{name}={value} {json}");
         }
+    }
+
+    #[test]
+    fn a_code_is_found_with_its_system_only() {
+        let codes = ["http://loinc.org|1", "|2"].map(str::to_owned).into();
+        let cases = [
+            (r#"{"code":{"coding":[{"system":"urn:x","code":"9"},{"code":"1","system":"http://loinc.org"}]}}"#, true),
+            (r#"{"code":{"coding":[{"system":"urn:x","code":"1"}]}}"#, false),
+            (r#"{"code":{"coding":[null,{"code":"2"}]}}"#, true),
+            (r#"{"code":{"coding":[{"code":"1"}]}}"#, false),
+            (r#"{"code":{"text":"albumin"}}"#, false),
+            (r#"{"id":"uncoded"}"#, false),
+            (r#"{"code":"1"}"#, true),
+        ];
+        cases.iter().for_each(|(json, expected)| assert_eq!(has_code(json.as_bytes(), &codes), *expected, "{json}"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub const REQUEST_SECONDS: u64 = 1;
 pub struct Known {
     /// Resources of a type.
     pub resources: BTreeMap<String, u64>,
+    /// Requests for the files of a type, or for what is referred to of it, in the last pull of everything.
+    pub requests: BTreeMap<String, u64>,
     /// When the last pull of everything began and ended.
     pub last: Option<(Timestamp, Timestamp)>,
 }
@@ -64,19 +66,25 @@ impl Forecast {
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.resources.get(*name).copied()).collect();
-            // A kick-off, its deletion, a file of each type. How many files there are and how often it wants to be polled is the
-            // server's own matter.
+            let files = |name: &&str| known.requests.get(*name).copied().unwrap_or_default().max(1);
+            // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
+            // often it wants to be polled is the server's own matter.
+            let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {} codes)", codes.len())).collect();
             Step {
-                asked: format!("{}?_type={}", export.path, types.join(",")),
+                asked: format!("{}?_type={}{filters}", export.path, types.join(",")),
                 resources: counts.map(|counts| counts.iter().sum()),
-                requests: Some(types.len() as u64 + 2),
+                requests: Some(types.iter().map(files).sum::<u64>() + 4),
             }
         });
         let queries = plan.queries.iter().map(|query| {
             let resources = known.resources.get(&query.resource_type).copied();
             Step { asked: shown(query), resources, requests: resources.map(pages) }
         });
-        let steps: Vec<Step> = export.chain(queries).collect();
+        let referenced = plan.referenced.iter().filter_map(|name| {
+            let asked = format!("{name} that something refers to");
+            Some(Step { asked, resources: known.resources.get(name).copied(), requests: Some(*known.requests.get(name).filter(|requests| **requests > 0)?) })
+        });
+        let steps: Vec<Step> = export.chain(queries).chain(referenced).collect();
         let requests = steps.iter().filter_map(|step| step.requests).sum();
         let last = known.last.map(|(began, ended)| ended.duration_since(began)).filter(|took| *took >= SignedDuration::ZERO);
         Forecast {
@@ -128,10 +136,10 @@ pub async fn count(source: &Source, plan: &Plan) -> BTreeMap<String, u64> {
     if !plan.group.is_empty() {
         return counts;
     }
-    let exported = plan.export.iter().flat_map(|export| &export.types).map(|name| (name, &[][..]));
-    let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.as_slice())).chain(exported);
+    let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
+    let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
     for (resource_type, parameters) in asked {
-        if let Some(count) = count_one(source, resource_type, parameters, &plan.everywhere).await {
+        if let Some(count) = count_one(source, resource_type, &parameters, &plan.everywhere).await {
             *counts.entry(resource_type.clone()).or_default() += count;
         }
     }
@@ -177,7 +185,7 @@ mod tests {
         let queries = vec![query("Patient", &[], None), query("Observation", &[("code", "http://loinc.org|1988-5")], None), query("Encounter", &[], Some("patient"))];
         let mut plan = Plan { queries, ..Plan::default() };
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let mut known = Known { resources: [("Patient".to_owned(), 1_000), ("Observation".to_owned(), 40_001)].into(), last: None };
+        let mut known = Known { resources: [("Patient".to_owned(), 1_000), ("Observation".to_owned(), 40_001)].into(), ..Known::default() };
         assert_snapshot!(told(&plan, &known), @r"
         Patient: 1000 resources, 5 requests
         Observation?code=http://loinc.org|1988-5: 40001 resources, 201 requests
@@ -185,13 +193,17 @@ mod tests {
         at least 206 requests, 82.0 MB at 2000 bytes a resource, 52 s at 1 s a request
         ");
         plan = Plan {
-            export: Some(Export { path: "Patient/$export".to_owned(), types: ["Observation".to_owned(), "Patient".to_owned()].into() }),
+            referenced: ["Device".to_owned(), "Location".to_owned()].into(),
+            export: Some(Export { path: "Patient/$export".to_owned(), types: ["Observation".to_owned(), "Patient".to_owned()].into(), codes: BTreeMap::new() }),
             ..Plan::default()
         };
+        known.requests = [("Observation".to_owned(), 3), ("Location".to_owned(), 2)].into();
+        known.resources.insert("Location".to_owned(), 40);
         known.last = Some((at("2026-01-02T01:00:00Z"), at("2026-01-02T03:30:00Z")));
         assert_snapshot!(told(&plan, &known), @r"
-        Patient/$export?_type=Observation,Patient: 41001 resources, 4 requests
-        at least 4 requests, 82.0 MB at 2000 bytes a resource, 1 s at 1 s a request; the last pull of everything took 2.5 hours
+        Patient/$export?_type=Observation,Patient: 41001 resources, 8 requests
+        Location that something refers to: 40 resources, 2 requests
+        at least 10 requests, 82.1 MB at 2000 bytes a resource, 3 s at 1 s a request; the last pull of everything took 2.5 hours
         ");
     }
 }

@@ -205,7 +205,7 @@ pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Times
     })
 }
 
-/// What the last committed pull of everything brought, by type, and how long it took.
+/// What the last committed pull of everything brought and took, by type, and how long it lasted.
 pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
     store.with(|connection| {
         let last: Option<(i64, String, Option<String>)> = connection
@@ -214,10 +214,16 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
             })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
-        let mut statement = connection.prepare("SELECT resource_type, sum(received) FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
-        let received = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-        let last = began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok()));
-        Ok(Known { resources: received.collect::<Result<_, _>>()?, last })
+        let mut statement =
+            connection.prepare("SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
+        let rows = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs())))?;
+        let mut known = Known { last: began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok())), ..Known::default() };
+        for row in rows {
+            let (resource_type, received, requests) = row?;
+            known.resources.insert(resource_type.clone(), received);
+            known.requests.insert(resource_type, requests);
+        }
+        Ok(known)
     })
 }
 

@@ -1,7 +1,7 @@
 //! From what the measures need and what the server can do to the queries of a pull. Pure, and printable.
 
 use super::capability::Capability;
-use super::{Mode, Options};
+use super::{Mode, Options, TypeFilter};
 use crate::fhir::compartment::{in_compartment, search_parameters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -47,6 +47,16 @@ pub struct Export {
     pub path: String,
     /// `_type`.
     pub types: BTreeSet<String>,
+    /// `_typeFilter`: what has one of these codes is enough of a type. What else comes is set aside as it arrives, so that it
+    /// makes no difference whether the server heeds it.
+    pub codes: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Export {
+    /// The search that finds what is exported of a type.
+    pub fn parameters(&self, resource_type: &str) -> Vec<(String, String)> {
+        self.codes.get(resource_type).map(code_parameter).into_iter().collect()
+    }
 }
 
 /// What a pull will do.
@@ -73,6 +83,12 @@ impl Plan {
     pub fn digest(&self) -> String {
         crate::store::sha256_hex(self.to_string().as_bytes())
     }
+
+    /// Whether a type is asked for by code.
+    pub fn is_narrowed(&self, resource_type: &str) -> bool {
+        let by_code = |query: &Query| query.resource_type == resource_type && query.parameters.iter().any(|(name, _)| name == "code");
+        self.export.as_ref().is_some_and(|export| export.codes.contains_key(resource_type)) || self.queries.iter().any(by_code)
+    }
 }
 
 impl fmt::Display for Plan {
@@ -87,6 +103,9 @@ impl fmt::Display for Plan {
         }
         if let Some(export) = &self.export {
             writeln!(f, "export: {}?_type={}", export.path, list(&export.types))?;
+            for (name, codes) in &export.codes {
+                writeln!(f, "of it only: {name}?code={}", list(codes))?;
+            }
         }
         for query in &self.queries {
             let parameters: Vec<String> = query.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -124,14 +143,25 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
             "" => "Patient/$export".to_owned(),
             group => format!("Group/{group}/$export"),
         };
-        plan.export = Some(Export { path, types: of_patients });
+        let is_narrowed = |name: &&String| options.type_filter != TypeFilter::Off && capability.declares(name, "code") != Some(false);
+        let codes = of_patients.iter().filter(is_narrowed).filter_map(|name| Some((name.clone(), few(&codes, name)?))).collect();
+        plan.export = Some(Export { path, types: of_patients, codes });
         return plan;
     }
     for name in std::iter::once("Patient").chain(of_patients.iter().map(String::as_str).filter(|name| *name != "Patient")) {
-        let wanted = codes.get(name).cloned().flatten().filter(|codes| !codes.is_empty() && codes.len() <= CODES_MAX);
-        add_queries(&mut plan, name, wanted, capability, options);
+        add_queries(&mut plan, name, few(&codes, name), capability, options);
     }
     plan
+}
+
+/// The codes that are enough of a type, if they are few enough to be asked for.
+fn few(codes: &BTreeMap<String, Option<BTreeSet<String>>>, name: &str) -> Option<BTreeSet<String>> {
+    codes.get(name)?.clone().filter(|codes| !codes.is_empty() && codes.len() <= CODES_MAX)
+}
+
+/// A search by any of some codes.
+fn code_parameter(codes: &BTreeSet<String>) -> (String, String) {
+    ("code".to_owned(), codes.iter().cloned().collect::<Vec<_>>().join(","))
 }
 
 fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool {
@@ -167,7 +197,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, cap
     }
     let mut parameters = Vec::new();
     if let Some(codes) = codes.filter(|_| capability.declares(name, "code") == Some(true)) {
-        parameters.push(("code".to_owned(), codes.into_iter().collect::<Vec<_>>().join(",")));
+        parameters.push(code_parameter(&codes));
     }
     let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
     for (number, variant) in variants.iter().enumerate() {
@@ -241,5 +271,12 @@ mod tests {
         when referred to: Device,Location
         ");
         assert_eq!(plan(&needs(), &Capability::default(), &options).export, None);
+        let narrowed = plan(&needs(), &capability(), &Options { type_filter: TypeFilter::Encoded, ..options });
+        assert_snapshot!(narrowed, @r"
+        patients: Group/g1
+        export: Group/g1/$export?_type=Encounter,Observation,Patient
+        of it only: Observation?code=http://loinc.org|11778-8
+        when referred to: Device,Location
+        ");
     }
 }

@@ -1,5 +1,6 @@
 //! A pull from beginning to end: opened or resumed, units fetched, segments prepared, everything entered at once.
 
+use super::filter::has_code;
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
@@ -216,7 +217,10 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], is_full: bool, full_t
     let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
     let fallen = usual.iter().filter(|(name, usual)| pull.plan.types.contains(*name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
-    for (name, stored) in pull.snapshot.counts()?.into_iter().filter(|(name, _)| pull.plan.types.contains(name)) {
+    // What is asked for by code for the first time is less than what is stored, and not for a loss.
+    let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
+    let is_comparable = |name: &str| pull.plan.types.contains(name) && !(is_new && pull.plan.is_narrowed(name));
+    for (name, stored) in pull.snapshot.counts()?.into_iter().filter(|(name, _)| is_comparable(name)) {
         if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
             let reason = format!("{} came where {stored} are stored", came(&name));
             losses.insert(name, reason);
@@ -333,11 +337,15 @@ impl Receiving<'_> {
             Ok(incoming) => incoming,
             // Nobody asked for it, so that nothing is missing without it: an export may add Provenance, or ignore `_type`.
             Err((Reason::Unrequested, _)) => return Ok(None),
+            Err((_, Some(resource_type))) if self.is_left_out(&resource_type, json) => return Ok(None),
             Err((reason, resource_type)) => {
                 self.refuse(reason, resource_type, json, json.len() as u64, entry)?;
                 return Ok(None);
             }
         };
+        if self.is_left_out(&incoming.header.resource_type, &incoming.json) {
+            return Ok(None);
+        }
         if let Some(patient) = aliases.get(&incoming.header.patient) {
             patient.clone_into(&mut incoming.header.patient);
         }
@@ -353,6 +361,12 @@ impl Receiving<'_> {
             self.stage.push(&incoming)?;
         }
         Ok(Some(taken))
+    }
+
+    /// Whether the export asks for other codes of the type.
+    fn is_left_out(&self, resource_type: &str, json: &[u8]) -> bool {
+        let codes = self.pull.plan.export.as_ref().and_then(|export| export.codes.get(resource_type));
+        codes.is_some_and(|codes| !has_code(json, codes))
     }
 
     fn note_instant(&mut self, incoming: &Incoming) {

@@ -180,7 +180,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         let query = Query {
             name: format!("{resource_type} beside the export"),
             resource_type: resource_type.clone(),
-            parameters: Vec::new(),
+            parameters: export.parameters(resource_type),
             by_patient: None,
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
-use watershed::source::{Mode, SourceError};
+use watershed::source::{Mode, SourceError, TypeFilter};
 
 use super::bench::{Bench, Pulled, What};
 
@@ -191,6 +191,63 @@ async fn q_43_the_list_of_errors_may_be_absent_empty_or_have_its_later_name() {
     bench.pull(Mode::Bulk).await.is_the_truth();
     let third = bench.pull(Mode::Bulk).await;
     assert!(!third.outcome.complete && third.has_gap("the server reports an error (processing)"), "{:?}", third.outcome.gaps);
+}
+
+/// A site that reads everything each night, but of Observation two codes only.
+async fn narrowed(quirks: &[&str], spelling: TypeFilter) -> Bench {
+    let mut bench = swift(quirks).await.narrowed(spelling);
+    bench.options.tuning.full_every_days = 0;
+    bench
+}
+
+#[tokio::test]
+async fn q_44_filters_are_written_as_the_server_reads_them_and_make_no_difference_to_what_is_stored() {
+    let mut digests = BTreeSet::new();
+    for (spelling, comma) in [(TypeFilter::Encoded, "%252C"), (TypeFilter::Escaped, "%5C%2C")] {
+        let bench = narrowed(&["q_44"], spelling).await;
+        let all = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == "Observation").count() as u64;
+        let wanted = (&[202][..], true);
+        // Heeded; ignored; refused twice and then not sent; begun, failed, and begun without.
+        for (statuses, is_heeded) in [wanted, (&[202], false), (&[400, 400, 202], false), (&[202, 202], false)] {
+            let pulled = bench.pull(Mode::Bulk).await;
+            pulled.is_the_truth();
+            assert_eq!(kick_offs(&pulled), statuses, "{spelling:?}");
+            assert_eq!(pulled.outcome.received["Observation"] == all, !is_heeded, "{spelling:?}: {} of {all}", pulled.outcome.received["Observation"]);
+            let first = pulled.requests.iter().find(|seen| seen.target.contains("$export")).unwrap();
+            assert_eq!(first.target.matches("_type=").count(), 1);
+            assert!(first.target.contains("_typeFilter=Observation%3Fcode%3D") && first.target.contains(comma), "{}", first.target);
+            digests.insert(pulled.digest);
+            bench.pass(Duration::from_secs(3600));
+        }
+    }
+    // A server that reads the comma otherwise finds nothing, and is asked by search; and a search finds the same.
+    let misread = narrowed(&[], TypeFilter::Escaped).await.pull(Mode::Bulk).await;
+    misread.is_the_truth();
+    assert!(misread.begun("Observation") > 0);
+    let searched = narrowed(&[], TypeFilter::Off).await.pull(Mode::Search).await;
+    searched.is_the_truth();
+    digests.extend([misread.digest, searched.digest]);
+    assert_eq!(digests.len(), 1, "every way ends in the same snapshot");
+}
+
+#[tokio::test]
+async fn filters_that_are_switched_on_are_no_sudden_loss_and_too_long_ones_are_not_sent() {
+    let mut bench = narrowed(&[], TypeFilter::Off).await;
+    let everything = bench.pull(Mode::Bulk).await;
+    assert!(everything.outcome.complete && everything.outcome.new_versions > 0);
+    bench.options.type_filter = TypeFilter::Encoded;
+    let pulled = bench.pull(Mode::Bulk).await;
+    pulled.is_the_truth();
+    assert!(pulled.outcome.removed * 2 > everything.outcome.received["Observation"], "{}", pulled.outcome.removed);
+    bench
+        .needs
+        .last_mut()
+        .unwrap()
+        .codes
+        .extend((0..30).map(|number| format!("http://nobody.example/{}|{number}", "x".repeat(60))));
+    let pulled = bench.pull(Mode::Bulk).await;
+    pulled.is_the_truth();
+    assert_eq!((pulled.count("$export"), pulled.count("_typeFilter")), (1, 0));
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use super::bench::{Bench, What};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use watershed::http::Origin;
-use watershed::sandbox::Scenario;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::Mode;
 
@@ -281,16 +280,4 @@ async fn q_34_an_error_or_a_login_page_with_status_200_is_not_an_empty_result() 
     assert!(pulled.has_gap("Encounter: the answer is not a Bundle (processing)"), "{:?}", pulled.outcome.gaps);
     assert_eq!((pulled.gaps(), pulled.differing()), (only("Encounter"), only("Encounter")));
     assert_eq!(pulled.begun("Condition"), 2);
-}
-
-#[tokio::test]
-async fn servers_of_every_kind_end_in_the_truth_or_in_named_gaps() {
-    for server in ["epic", "oracle", "athena", "hapi", "strict"] {
-        let quirks: Vec<&str> = Scenario::of_server(server).unwrap().iter().map(|scenario| scenario.name).collect();
-        for seed in [11, 12] {
-            let bench = Bench::with_faults(&quirks, seed).await;
-            let pulled = bench.try_pull(Mode::Search).await.unwrap_or_else(|error| panic!("{server}, seed {seed}: {error}"));
-            pulled.is_the_truth_or_says_what_is_not();
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! What servers may do by the Bulk Data guide, and what they do beside it: B-02 to B-22.
+//! What servers may do by the Bulk Data guide, and what they do beside it: B-02 to B-22, Q-44.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -59,6 +59,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario { name: "b_19", says: "patients have photographs at absolute addresses, here and elsewhere", make: || Box::new(Photographs) },
     Scenario { name: "b_20", says: "an export brings Practitioner, Organization and Provenance unasked", make: || Box::new(Unasked) },
     Scenario { name: "b_22", says: "files have a byte order mark, CRLF, no last line end, or lines padded with blanks", make: || Box::new(LineForms) },
+    Scenario {
+        name: "q_44",
+        says: "`_type` may stand once, and a comma within a filter of `_typeFilter` is `%2C` or `\\,`; the second kick-off with filters ignores them, the next two are refused (400), and the export of the fifth fails",
+        make: || Box::new(PickyFilters::default()),
+    },
 ];
 
 fn is_poll(request: &Incoming) -> bool {
@@ -103,6 +108,62 @@ impl Quirk for PickyParameters {
     fn after(&self, sent: &Incoming, reply: &mut Reply, _scene: &Scene) {
         if is_begun(sent, reply) {
             self.exports.next();
+        }
+    }
+}
+
+///
+#[derive(Default)]
+struct PickyFilters {
+    turn: Turn,
+    /// The status of the export that fails, once it is known.
+    failing: Mutex<Option<String>>,
+}
+
+impl PickyFilters {
+    /// `_typeFilter` with every comma that is no separator encoded, as the honest server reads it.
+    fn read(value: &str) -> Option<String> {
+        let value = value.replace("\\,", "%2C");
+        let is_search = |part: &str| part.split_once('?').is_some_and(|(kind, _)| kind.starts_with(|first: char| first.is_ascii_uppercase()));
+        value.split(',').all(is_search).then_some(value)
+    }
+}
+
+impl Quirk for PickyFilters {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        let refuse = |status, text| Some(Reply::outcome(status, "invalid", text));
+        if request.endpoint() == Endpoint::Status
+            && self
+                .failing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .is_some_and(|failing| request.path.ends_with(failing))
+        {
+            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the export failed");
+        }
+        if request.endpoint() != Endpoint::KickOff || request.method != Method::GET {
+            return None;
+        }
+        let query = request.query.clone().unwrap_or_default();
+        if query.matches("_type=").count() > 1 {
+            return refuse(StatusCode::BAD_REQUEST, "`_type` is there twice");
+        }
+        let Some(filters) = PickyFilters::read(&request.take("_typeFilter")?) else {
+            return refuse(StatusCode::BAD_REQUEST, "`_typeFilter` is not a list of searches");
+        };
+        match self.turn.next() {
+            2 => return None,
+            3 | 4 => return refuse(StatusCode::BAD_REQUEST, "`_typeFilter` is not supported"),
+            _ => request.add("_typeFilter", &filters),
+        }
+        None
+    }
+
+    fn after(&self, sent: &Incoming, reply: &mut Reply, _scene: &Scene) {
+        if is_begun(sent, reply) && sent.parameter("_typeFilter").is_some() && self.turn.last() == 5 {
+            let location = reply.value(header::CONTENT_LOCATION).unwrap_or_default();
+            *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = location.rsplit('/').next().map(str::to_owned);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::source::SourceError;
 use crate::source::ledger;
 use crate::source::pull::Pull;
 use crate::source::search;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Members named in one kick-off.
 const MEMBERS_PER_ORDER: usize = 500;
@@ -56,7 +56,7 @@ pub(in crate::source) async fn check(pull: &mut Pull<'_>) -> Result<(), SourceEr
 async fn history_of(pull: &mut Pull<'_>, path: &str, types: &BTreeSet<String>, members: &[String]) -> Result<(), SourceError> {
     let digest = crate::store::sha256_hex(members.join(",").as_bytes());
     let name = format!("{path} new members {}", digest.get(..16).unwrap_or_default());
-    let wanted = Wanted { name, path, types, since: None, patients: members };
+    let wanted = Wanted { name, path, types, since: None, patients: members, codes: &BTreeMap::new() };
     let Some(reason) = fetch(pull, &wanted).await? else { return Ok(()) };
     tracing::info!(pull = pull.id.0, reason, "new members are asked for by search");
     search::of_patients(pull, "of new members", types, &members.iter().cloned().collect(), false).await

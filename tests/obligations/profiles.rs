@@ -1,0 +1,174 @@
+//! Whole pulls from servers of every kind: with faults by chance, killed on the way, and counted.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use watershed::sandbox::server::Options as Serving;
+use watershed::sandbox::{Fault, Scenario, quirk::SERVERS};
+use watershed::source::forecast::Forecast;
+use watershed::source::{Mode, TypeFilter, ledger, plan};
+
+use super::bench::Bench;
+use crate::figures;
+
+/// Set, all seeds are run, not the first ones only.
+const ALL: &str = "WATERSHED_ALL";
+const SEEDS: u64 = 20;
+const SEEDS_USUAL: u64 = 3;
+const PATIENTS: u32 = 8;
+const AT_ONCE: usize = 2;
+/// Nights that are killed, and how often each is at most.
+const NIGHTS: u64 = 20;
+const NIGHTS_USUAL: u64 = 4;
+const KILLS: u64 = 12;
+
+/// The one or the other, as the run is.
+fn all_or(all: u64, usual: u64) -> u64 {
+    if std::env::var_os(ALL).is_some() { all } else { usual }
+}
+
+fn faulty(seed: u64) -> Serving {
+    Serving { faults: vec![Fault::Chance { seed }], export_file_resources: 40, ..Serving::default() }
+}
+
+/// A site at a server of a kind, configured as that kind wants it.
+async fn site(server: &str, seed: u64) -> Bench {
+    // An export that takes twenty days has a test of its own: of each night here it would be the only thing to tell.
+    let quirks: Vec<&str> = Scenario::of_server(server).unwrap().iter().map(|scenario| scenario.name).filter(|name| *name != "q_38").collect();
+    let mut bench = Bench::of(PATIENTS, &quirks, faulty(seed)).await.swift();
+    match server {
+        "epic" => {
+            bench.options.headers.insert("Epic-Client-ID".to_owned(), "11111111-2222".to_owned());
+            bench.options.group = "all".to_owned();
+            // A client in operation: the first refusal ever is final.
+            bench.options.tuning.accepted_before = true;
+            bench.narrowed(TypeFilter::Escaped)
+        }
+        "oracle" => bench.narrowed(TypeFilter::Encoded),
+        "athena" => {
+            bench.options.search_parameters.insert("ah-practice".to_owned(), "Organization/a-1.Practice-195900".to_owned());
+            bench
+        }
+        "hapi" => {
+            bench.options.group = "all".to_owned();
+            bench
+        }
+        _ => bench,
+    }
+}
+
+/// Whether a gap is of what the server lets nobody know: if it holds Observations of a category that it refuses to search.
+fn cannot_tell(server: &str, mode: Mode, text: &str) -> bool {
+    server == "epic" && mode == Mode::Search && text.starts_with("nothing is missing: Observation: ") && text.contains("category")
+}
+
+/// What a pull came to.
+struct End {
+    server: &'static str,
+    mode: Mode,
+    is_complete: bool,
+    /// Requests that were refused.
+    struck: usize,
+    complaints: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_every_kind_end_in_the_truth_or_name_exactly_what_is_missing() {
+    let began = Instant::now();
+    let nights = SERVERS
+        .iter()
+        .flat_map(|(server, _)| (1..=all_or(SEEDS, SEEDS_USUAL)).flat_map(move |seed| [Mode::Search, Mode::Bulk].map(move |mode| (*server, seed, mode))));
+    let ends: Vec<End> = futures_util::stream::iter(nights)
+        .map(|(server, seed, mode)| async move {
+            let named = |text: String| format!("{server}, seed {seed}, {mode:?}: {text}");
+            match site(server, seed).await.try_pull(mode).await {
+                Ok(pulled) => {
+                    let struck = pulled.requests.iter().filter(|seen| seen.status >= 400).count();
+                    let unfounded = pulled.unfounded().into_iter().filter(|text| !cannot_tell(server, mode, text));
+                    let complaints = pulled.unnamed().into_iter().chain(unfounded).map(named).collect();
+                    End { server, mode, is_complete: pulled.outcome.complete, struck, complaints }
+                }
+                Err(error) => End { server, mode, is_complete: false, struck: 0, complaints: vec![named(error.to_string())] },
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let mut table: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for end in &ends {
+        let row = table.entry(format!("{} by {:?}", end.server, end.mode).to_lowercase()).or_default();
+        row.0 += 1;
+        row.1 += u32::from(end.is_complete);
+    }
+    let complaints: Vec<&String> = ends.iter().flat_map(|end| &end.complaints).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    let struck: usize = ends.iter().map(|end| end.struck).sum();
+    let told: Vec<String> = table.iter().map(|(name, (all, complete))| format!("{name} {complete} of {all}")).collect();
+    figures::say(&format!("pulls that ended complete, the others name what is missing: {}; {struck} refused requests, {:.0} s", told.join(", "), began.elapsed().as_secs_f32()));
+    assert!(table.values().all(|(all, _)| u64::from(*all) == all_or(SEEDS, SEEDS_USUAL)));
+    assert!(struck > 5 * ends.len(), "{struck} refused requests in {} pulls", ends.len());
+    // Nothing stands in the way of the truth there but faults that pass.
+    assert!(ends.iter().all(|end| end.is_complete || !["athena", "strict"].contains(&end.server)), "{told:?}");
+}
+
+/// From 1 to `most`, by chance.
+fn chance(most: u64, seed: (u64, u64)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    seed.hash(&mut hasher);
+    hasher.finish() % most.max(1) + 1
+}
+
+/// The process stays here: the pull is dropped where it waits, and goes on from a state that is opened anew. `tests/crash.rs`
+/// kills real processes.
+#[tokio::test]
+async fn a_pull_with_faults_that_is_killed_again_and_again_ends_in_the_same_snapshot() {
+    let began = Instant::now();
+    let (mut kills, mut connecting) = (0, 0);
+    let nights = all_or(NIGHTS, NIGHTS_USUAL);
+    for night in 1..=nights {
+        let mode = if night % 2 == 0 { Mode::Bulk } else { Mode::Search };
+        let (wakes, calm) = Bench::of(PATIENTS, &[], faulty(night)).await.swift().on_disk().pull_for(mode, u64::MAX).await;
+        let calm = calm.unwrap();
+        calm.is_the_truth();
+        let mut bench = Bench::of(PATIENTS, &[], faulty(night)).await.swift().on_disk();
+        let mut killed = 0;
+        let pulled = loop {
+            let wakes = if killed < KILLS { chance(wakes / 4, (night, killed)) } else { u64::MAX };
+            let (_, pulled) = bench.pull_for(mode, wakes).await;
+            match pulled {
+                Some(pulled) => break pulled,
+                None => killed += 1,
+            }
+            connecting += u64::from(bench.snapshot().counts().unwrap().is_empty());
+            bench.reopen();
+        };
+        pulled.is_the_truth();
+        assert_eq!(pulled.digest, calm.digest, "night {night}, {mode:?}, killed {killed} times");
+        kills += killed;
+    }
+    figures::say(&format!("{kills} kills at random points of {nights} pulls with faults, each ended in the same snapshot; {:.0} s", began.elapsed().as_secs_f32()));
+    assert!(kills >= nights * 10 && connecting > 0, "{kills} kills");
+}
+
+/// A request in ten more than foreseen, beside those that find out what the server can do and get a token.
+#[tokio::test]
+async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.mode = mode;
+        bench.options.tuning.full_every_days = 0;
+        bench.pull(mode).await.is_the_truth();
+        let source = bench.connect().await.unwrap();
+        let plan = plan(&bench.needs, &source.capability, &bench.options);
+        let known = ledger::last_brought(&bench.store, &source.name()).unwrap();
+        let foreseen = Forecast::new(&plan, &known, bench.options.page_size, bench.options.requests_at_once);
+        let pulled = bench.pull(mode).await;
+        pulled.is_the_truth();
+        let taken = pulled.requests.len() - ["/metadata", "/.well-known/", "/token"].map(|part| pulled.count(part)).iter().sum::<usize>();
+        figures::say(&format!("{mode:?}: {} requests were foreseen, {taken} were sent", foreseen.requests));
+        assert!(taken as u64 * 10 <= foreseen.requests * 11, "{mode:?}: {foreseen}; {:#?}", pulled.requests.iter().map(|seen| &seen.target).collect::<Vec<_>>());
+        assert!(taken as u64 >= foreseen.requests * 9 / 10, "{mode:?}: {foreseen}, and {taken} were enough");
+    }
+}
