@@ -36,7 +36,7 @@ const LIBRARIES: usize = 64;
 const DEFINES: usize = 30;
 const DEPTH: usize = 3;
 /// Libraries of laws; libraries of questions about partial dates, and questions of one.
-const LAWFUL: usize = 20;
+const LAWFUL: usize = 25;
 const BATCHES: usize = 10;
 const BATCH: usize = 100;
 /// Operators of which the usual run sees a value at least, and laws that it may not put to the test.

@@ -98,6 +98,8 @@ const MEANS: &[(&str, &str)] = &[
     ("Slice({1, 2, 3}, -2, -1)", "{2}"),
     ("(null as Choice<Integer, String>) in { 1, 'a', null }", "true"),
     ("({1}) N return start of Interval(N, N + 1)", "{null}"),
+    ("Interval(maximum Integer, null as Integer]", "null"),
+    ("Interval(2147483647, null as Integer]", "null"),
     ("Interval[@2024-01-01T00:00:00.0, @9999-12-31T23:59:59.999-05:00] included in Interval[@2024-01-01T00:00:00.0, null]", "true"),
     ("Or(true, singleton from {true, false})", "true"),
     ("And(false, singleton from {true, false})", "false"),

@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
             point: expression.ty.point().and_then(point_of),
         };
         if interval.is_empty(&self.context) {
-            let written = |expression: &Expression| matches!(expression.kind, Kind::Literal(_));
+            let written = |expression: &Expression| matches!(&expression.kind, Kind::Literal(value) if !value.is_null());
             if written(&parts.low) && written(&parts.high) {
                 return Err(self.fault_at(expression, "the interval is empty: no point lies between its bounds"));
             }
