@@ -251,7 +251,7 @@ fn generated_libraries_mean_the_same_by_every_road() {
         (0..4).for_each(|_| author.function());
         for _ in 0..DEFINES {
             // Each form in its turn, in the first of three rounds deep: what is shallow is seldom null.
-            let is_deep = turn / FORMS.len() % 3 == 0;
+            let is_deep = (turn / FORMS.len()).is_multiple_of(3);
             author.define(&FORMS[(first + turn) % FORMS.len()], if is_deep { DEPTH } else { 1 });
             turn += 1;
         }

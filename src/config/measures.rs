@@ -124,7 +124,7 @@ pub fn read_value_sets(paths: &[PathBuf]) -> Result<Vec<Arc<SourceFile>>, Diagno
     let mut found = Vec::new();
     for file in &files {
         let source = text(file)?;
-        let held = if published::is_published(&source) { published::collect(&[source.clone()]).0.value_sets } else { Vec::new() };
+        let held = if published::is_published(&source) { published::collect(std::slice::from_ref(&source)).0.value_sets } else { Vec::new() };
         // What holds none is told so when it is read as one.
         if held.is_empty() { found.push(source) } else { found.extend(held) }
     }

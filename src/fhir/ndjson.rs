@@ -85,7 +85,6 @@ impl<R: BufRead> Lines<R> {
             // A line that lies in the input's buffer is not copied.
             if let Some(length) = self.buffered()? {
                 self.number += 1;
-                let before = self.offset;
                 self.offset += length as u64 + 1;
                 self.lent = length + 1;
                 let number = self.number;
@@ -100,10 +99,9 @@ impl<R: BufRead> Lines<R> {
                 // The buffer is asked for again because a slice that may be returned cannot be looked at before.
                 let ahead = self.input.fill_buf()?.get(start..).unwrap_or_default();
                 let bytes = ahead.get(..end - start).unwrap_or_default();
-                return Ok(Some(Line::Text { number, bytes, terminated: true, at: before + start as u64, ahead }));
+                return Ok(Some(Line::Text { number, bytes, terminated: true, at: self.offset - (length - start + 1) as u64, ahead }));
             }
             self.line.clear();
-            let before = self.offset;
             let mut length: u64 = 0;
             let terminated = loop {
                 let buffer = match self.input.fill_buf() {
@@ -144,7 +142,8 @@ impl<R: BufRead> Lines<R> {
                 return Ok(Some(Line::TooLong { number, length }));
             }
             let bytes = self.line.get(start..end).unwrap_or_default();
-            return Ok(Some(Line::Text { number, bytes, terminated, at: before + start as u64, ahead: bytes }));
+            let at = self.offset - length - u64::from(terminated) + start as u64;
+            return Ok(Some(Line::Text { number, bytes, terminated, at, ahead: bytes }));
         }
     }
 
