@@ -24,6 +24,8 @@ pub const REGISTRY_EXAMPLE: &str = include_str!("../config/registry.example.toml
 pub const PAGE_SIZE_MAX: u32 = 10_000;
 /// Requests to one EHR at once.
 pub const REQUESTS_MAX: u32 = 64;
+/// Parameters of a search that are the adapter's own.
+const OWN_PARAMETERS: [&str; 7] = ["_count", "_elements", "_lastUpdated", "_since", "_summary", "_total", "_type"];
 /// Months a night may report.
 pub const MONTHS_MAX: u32 = 240;
 /// Threads a night may evaluate on.
@@ -269,6 +271,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     }
     check.off_hours("source.off_hours", &source.off_hours);
     check.resource_types(&[("source.parameters", source.parameters.keys().collect()), ("source.unstable_ids", source.unstable_ids.iter().collect())]);
+    check.searches(&source.parameters, &source.search_parameters);
     for written in &source.internal_origins {
         if url::Url::parse(written).ok().and_then(|url| crate::http::Origin::of(&url)).is_none() {
             check.error("source.internal_origins", format!("`{written}` is no origin"), "scheme, host and port: `http://fhir-internal:8080`");
@@ -377,6 +380,34 @@ impl Checker<'_> {
         }
     }
 
+    /// What is added to searches may neither leave out a type nor narrow what is asked for: nobody would notice.
+    fn searches(&mut self, of_types: &BTreeMap<String, Vec<String>>, of_all: &BTreeMap<String, String>) {
+        for name in of_types.iter().filter(|(_, searches)| searches.is_empty()).map(|(name, _)| name) {
+            self.error(
+                "source.parameters",
+                format!("`{name}` has no search: nothing of it would be asked for"),
+                "leave the type out, or write a search, for example \"category=laboratory\"",
+            );
+        }
+        let written = of_types.values().flatten().flat_map(|search| search.split('&'));
+        for search in written
+            .clone()
+            .filter(|search| !search.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.is_empty()))
+        {
+            self.error("source.parameters", format!("`{search}` is no parameter with a value"), "write name and value, for example \"category=laboratory\"");
+        }
+        let names = written.filter_map(|search| search.split_once('=')).map(|(name, _)| ("source.parameters", name));
+        for (key, name) in names.chain(of_all.keys().map(|name| ("source.search_parameters", name.as_str()))) {
+            if OWN_PARAMETERS.contains(&name) {
+                self.error(
+                    key,
+                    format!("`{name}` is set by the adapter itself"),
+                    "name only what this server demands beside it; less than everything would come, and be reported as all",
+                );
+            }
+        }
+    }
+
     fn address(&mut self, key: &str, written: &str, plain: bool) {
         if written.is_empty() {
             return;
@@ -464,7 +495,8 @@ mod tests {
         std::fs::write(
             &path,
             "[site]\ntime_zone = 'Europe/Pari'\n[source]\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\noff_hours = '8pm-6am'\n\
-             [source.parameters]\nObservations = ['category=laboratory']\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
+             [source.parameters]\nObservations = ['category=laboratory']\nCondition = []\nProcedure = ['category', '_lastUpdated=gt2030']\n\
+             [source.search_parameters]\n_count = '5'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
         )
         .unwrap();
         let (loaded, findings) = load_site(&path);
@@ -479,6 +511,10 @@ mod tests {
             "`Devise` is no resource type of FHIR R4",
             "did you mean `Observation`?",
             "`8pm-6am` is no span of a day",
+            "`Condition` has no search",
+            "`category` is no parameter with a value",
+            "`_lastUpdated` is set by the adapter itself",
+            "`_count` is set by the adapter itself",
             "`measures.months` is 0",
             "`nightly` is no cron expression",
             "plain HTTP to another host",

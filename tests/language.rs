@@ -91,6 +91,9 @@ const MEANS: &[(&str, &str)] = &[
     ),
     ("({'bbb', 'a', 'CC'}) X sort by Length($this) descending", "{'bbb', 'CC', 'a'}"),
     ("First([Encounter] E sort by start of period desc).id.value", "'e2'"),
+    ("({3, 1, 2}) X let d: -X return Tuple { d: X } sort by d", "{Tuple { d: 1 }, Tuple { d: 2 }, Tuple { d: 3 }}"),
+    ("from ({1, 2}) A, ({3, 4}) B let s: A + B return all s sort desc", "{6, 5, 5, 4}"),
+    ("({Tuple { X: 2 }, Tuple { X: 1 }}) X sort by X", "{Tuple { X: 1 }, Tuple { X: 2 }}"),
     // Lists and intervals.
     ("Skip({1, 2, 3}, -1)", "{}"),
     ("Take({1, 2, 3}, -1)", "{}"),
@@ -112,6 +115,10 @@ const MEANS: &[(&str, &str)] = &[
     ("minimum Integer", "-2147483648"),
     ("Interval[1, null) contains 100", "null"),
     ("width of Interval[1, 5]", "4"),
+    // Counts of which only bounds are known: 12 to 35 months.
+    ("(months between @2012 and @2014) in Interval[0, 100]", "true"),
+    ("(months between @2012 and @2014) in Interval[36, 100]", "false"),
+    ("Interval[20, 30] contains (months between @2012 and @2014)", "null"),
     // Values of every type, and parameters with defaults.
     ("Ratio", "1 '1':128 '1'"),
     ("Dose * 2", "10 'mg'"),
@@ -222,6 +229,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("define Größe: 1", "1:8 `Größe` has letters that no plain name has / write \"Größe\", in double quotes"),
     ("define A: Tuple { a: 1, }", "1:25 expected the name of an element, found `}`"),
     ("define A: {1, 2} N return N", "1:11 a query is over a retrieve, over what has a name, or over something in parentheses / put what is queried in parentheses"),
+    (
+        "define A: [Observation] O sort by O.issued",
+        "1:35 nothing here is named `O` / a key of `sort by` sees only the elements of what is sorted: write `issued`, not `O.issued`, and return what else is to decide",
+    ),
     (
         "define A: First([Encounter]) E return E.id",
         "1:11 a query is over a retrieve, over what has a name, or over something in parentheses / put what is queried in parentheses",

@@ -142,8 +142,11 @@ pub struct Scale<'a, 'c> {
 }
 
 impl Extent {
-    /// A known point.
+    /// A point; a count of which only the bounds are known lies between them.
     pub fn of(value: &Value) -> Extent {
+        if let Value::Interval(span) = value {
+            return Extent { low: Place::At(span.start()), high: Place::At(span.end()) };
+        }
         Extent { low: Place::At(value.clone()), high: Place::At(value.clone()) }
     }
 

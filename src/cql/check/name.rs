@@ -47,7 +47,10 @@ impl Checker<'_> {
         let variables: Vec<Arc<str>> = self.frame.variables.iter().map(|variable| variable.name.clone()).collect();
         let row: Vec<String> = self.frame.row.as_ref().map(|row| self.elements_of(&row.ty)).unwrap_or_default();
         let known = self.names.keys().chain(&variables).map(|known| &**known).chain(row.iter().map(String::as_str));
-        let help = if self.frame.beside.iter().any(|alias| **alias == *name) {
+        let is_beside = self.frame.beside.iter().any(|alias| **alias == *name);
+        let help = if is_beside && self.frame.row.is_some() {
+            Some("a key of `sort by` sees only the elements of what is sorted: write `issued`, not `O.issued`, and return what else is to decide".to_owned())
+        } else if is_beside {
             Some("sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside".to_owned())
         } else if name == "Patient" {
             Some("write `context Patient` before the first definition".to_owned())

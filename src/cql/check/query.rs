@@ -1,5 +1,7 @@
 //! Retrieves and queries.
 
+use std::sync::Arc;
+
 use super::{Checker, Variable};
 use crate::cql::ast;
 use crate::cql::context::OTHERS_DATA;
@@ -146,8 +148,8 @@ impl Checker<'_> {
         // No source sees the alias of another: each stands for itself, and a row is one of every combination. `starting` is
         // there before any row.
         let names = query.sources.iter().map(|source| &source.alias).chain(query.lets.iter().map(|(name, _)| name));
-        let names = names.map(|name| name.text.clone()).collect();
-        let outer = std::mem::replace(&mut self.frame.beside, names);
+        let names: Vec<_> = names.map(|name| name.text.clone()).collect();
+        let outer = std::mem::replace(&mut self.frame.beside, names.clone());
         let expressions: Vec<Expression> = query.sources.iter().map(|source| self.source_expression(source)).collect();
         let starting = query.aggregate.as_ref().and_then(|aggregate| aggregate.starting.as_ref()).map(|starting| self.expression(starting));
         self.frame.beside = outer;
@@ -173,7 +175,7 @@ impl Checker<'_> {
         };
         let aggregate = query.aggregate.as_ref().map(|aggregate| self.aggregate(aggregate, starting));
         let element = returning.as_ref().map_or_else(|| rows.first().cloned().unwrap_or(Type::Any), |row| row.expression.ty.clone());
-        let sort = query.sort.as_ref().map(|sort| self.sort(sort, &element, at));
+        let sort = query.sort.as_ref().map(|sort| self.sort(sort, &element, names, at));
         let ty = match &aggregate {
             Some(aggregate) => aggregate.expression.ty.clone(),
             None if singular => element,
@@ -237,13 +239,23 @@ impl Checker<'_> {
         Aggregate { slot, starting, expression, distinct: aggregate.distinct }
     }
 
-    fn sort(&mut self, sort: &ast::Sort, element: &Type, at: Span) -> Sort {
+    /// A key sees the elements of what is sorted, and neither aliases nor lets of its query: these stand for no row any more
+    /// (CQL, author's guide, "Sorting").
+    fn sort(&mut self, sort: &ast::Sort, element: &Type, own: Vec<Arc<str>>, at: Span) -> Sort {
         let slot = self.slot();
         let row = Variable { name: "$this".into(), slot, ty: element.clone() };
         let this = Expression::new(Kind::Slot(slot), element.clone(), at);
         let keys = match sort {
             ast::Sort::Direction(descending) => vec![SortKey { expression: self.ordered(this), descending: *descending }],
             ast::Sort::By(keys) => {
+                let others = self
+                    .frame
+                    .variables
+                    .iter()
+                    .filter(|other| !own.contains(&other.name) && self.element_type(element, &other.name).is_none());
+                let seen = others.cloned().collect();
+                let hidden = std::mem::replace(&mut self.frame.variables, seen);
+                let outer = std::mem::replace(&mut self.frame.beside, own);
                 self.frame.row = Some(row.clone());
                 self.frame.variables.push(row);
                 let keys = keys
@@ -253,7 +265,8 @@ impl Checker<'_> {
                         SortKey { expression: self.ordered(key), descending: *descending }
                     })
                     .collect();
-                self.frame.variables.pop();
+                self.frame.variables = hidden;
+                self.frame.beside = outer;
                 self.frame.row = None;
                 keys
             }
