@@ -158,7 +158,7 @@ pub enum HttpError {
     /// No token could be had.
     #[error("no access token: {0}")]
     Token(String),
-    /// The server is to be spared for now.
+    /// The requests that a night may take are spent; the next night goes on.
     #[error("{0}")]
     NotNow(String),
     /// The client's own settings are wrong.
@@ -567,7 +567,7 @@ pub fn may_be_set(name: &str, value: &str) -> bool {
 }
 
 fn left_alone(url: &Url, after: &LeftAlone) -> HttpError {
-    let reason = "nothing but failures for a quarter of an hour and more; it is left alone for now".to_owned();
+    let reason = "nothing but failures for a quarter of an hour and more; it is left alone but for a probe every ten minutes".to_owned();
     HttpError::Unreachable { origin: origin_text(url), reason, attempts: after.0 }
 }
 

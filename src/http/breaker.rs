@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// That nothing may be sent for now, after so many failures.
+/// That nothing is sent before the next probe is due, after so many failures.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftAlone(pub u32);
 
@@ -89,27 +89,13 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Boxed;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    struct Jumping(AtomicI64);
-
-    impl Clock for Jumping {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
-        }
-
-        fn sleep(&self, time: Duration) -> Boxed<'_, ()> {
-            self.0.fetch_add(time.as_secs() as i64, Ordering::SeqCst);
-            Box::pin(std::future::ready(()))
-        }
-    }
+    use crate::http::tests::Jumping;
 
     fn opened() -> (Breaker, Jumping) {
-        let (breaker, clock) = (Breaker::default(), Jumping(AtomicI64::new(0)));
+        let (breaker, clock) = (Breaker::default(), Jumping::default());
         for second in 0..20 {
             assert!(!breaker.is_open());
-            clock.0.store(second * 48, Ordering::SeqCst);
+            clock.set(second * 48_000);
             breaker.note(Some(true), clock.now());
         }
         assert!(breaker.is_open(), "twenty failures within 912 seconds");
@@ -124,7 +110,7 @@ mod tests {
 
         let (breaker, clock) = opened();
         let probe = breaker.enter(&clock).await.unwrap();
-        assert!(probe.is_some() && clock.0.load(Ordering::SeqCst) == 912 + 30, "a probe half a minute later");
+        assert!(probe.is_some() && clock.millis() == (912 + 30) * 1000, "a probe half a minute later");
         breaker.note(None, clock.now());
         assert!(breaker.is_open(), "being told to slow down says nothing");
         let other = breaker.enter(&clock);
@@ -141,9 +127,9 @@ mod tests {
             breaker.note(Some(true), clock.now());
             drop(probe);
         }
-        assert_eq!(clock.0.load(Ordering::SeqCst), 912 + 20 * 30);
+        assert_eq!(clock.millis(), (912 + 20 * 30) * 1000);
         assert_eq!(breaker.enter(&clock).await.unwrap_err(), LeftAlone(40));
-        clock.0.fetch_add(600, Ordering::SeqCst);
+        clock.set(clock.millis() + 600_000);
         let probe = breaker.enter(&clock).await.unwrap();
         assert!(probe.is_some(), "but not for ever");
         breaker.note(Some(true), clock.now());

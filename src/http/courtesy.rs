@@ -72,48 +72,33 @@ impl Courtesy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Boxed;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    /// A clock that jumps over every wait.
-    struct Jumping(AtomicI64);
-
-    impl Clock for Jumping {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millisecond(self.0.load(Ordering::SeqCst)).unwrap()
-        }
-
-        fn sleep(&self, time: Duration) -> Boxed<'_, ()> {
-            self.0.fetch_add(time.as_millis() as i64, Ordering::SeqCst);
-            Box::pin(std::future::ready(()))
-        }
-    }
+    use crate::http::tests::Jumping;
 
     #[tokio::test]
     async fn requests_are_spread_over_the_minute_and_a_pause_is_not_made_up_for() {
-        let clock = Jumping(AtomicI64::new(0));
+        let clock = Jumping::default();
         let courtesy = Courtesy::new(120, 0);
         let mut sent = Vec::new();
         for _ in 0..4 {
             courtesy.admit(&clock).await.unwrap();
-            sent.push(clock.0.load(Ordering::SeqCst));
+            sent.push(clock.millis());
         }
         assert_eq!(sent, [0, 500, 1000, 1500]);
-        clock.0.store(60_000, Ordering::SeqCst);
+        clock.set(60_000);
         for expected in [60_000, 60_500] {
             courtesy.admit(&clock).await.unwrap();
-            assert_eq!(clock.0.load(Ordering::SeqCst), expected);
+            assert_eq!(clock.millis(), expected);
         }
         let free = Courtesy::new(0, 0);
         for _ in 0..1000 {
             free.admit(&clock).await.unwrap();
         }
-        assert_eq!(clock.0.load(Ordering::SeqCst), 60_500, "no bound, no wait");
+        assert_eq!(clock.millis(), 60_500, "no bound, no wait");
     }
 
     #[tokio::test]
     async fn the_last_request_of_a_night_is_the_last() {
-        let clock = Jumping(AtomicI64::new(0));
+        let clock = Jumping::default();
         let courtesy = Courtesy::new(0, 3);
         for _ in 0..3 {
             courtesy.admit(&clock).await.unwrap();
@@ -124,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_request_in_ten_is_repeated_at_most_beside_the_free_ones() {
-        let clock = Jumping(AtomicI64::new(0));
+        let clock = Jumping::default();
         let courtesy = Courtesy::new(0, 0);
         let mut repeated = 0;
         for _ in 0..2000 {
