@@ -145,6 +145,17 @@ pub enum NightError {
     Broken(String),
 }
 
+impl From<SourceError> for NightError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            // The disk or the state database, and not the EHR.
+            SourceError::Snapshot(error) => NightError::Snapshot(error),
+            SourceError::Store(error) => NightError::Store(error),
+            error => NightError::Source(error),
+        }
+    }
+}
+
 impl From<DeliverError> for NightError {
     fn from(error: DeliverError) -> Self {
         match error {
@@ -171,7 +182,10 @@ impl Adapter {
             run = self.pull(&run, stop, progress).await?;
         }
         if run.state == State::Evaluating {
-            run = tokio::task::block_in_place(|| self.evaluate(&run, stop, progress))?;
+            run = match tokio::task::block_in_place(|| self.evaluate(&run, stop, progress)) {
+                Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => return Err(self.give_up(&run, damaged)?),
+                evaluated => evaluated?,
+            };
         }
         progress.stage("delivering", None);
         self.store.with(|connection| Ok(outbox::make_due(connection, self.clock.now())))??;
@@ -206,9 +220,8 @@ impl Adapter {
         };
         let outcome = match pulled {
             Ok(outcome) => outcome,
-            // The disk or the state database: nothing was decided, so the night stays open.
-            Err(SourceError::Snapshot(error)) => return Err(NightError::Snapshot(error)),
-            Err(SourceError::Store(error)) => return Err(NightError::Store(error)),
+            // Nothing was decided, so the night stays open.
+            Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => return Err(error.into()),
             // An export may take weeks: meanwhile the last good data are reported, as what they are.
             Err(SourceError::Unfinished { reason }) if self.snapshot.latest()?.is_some() => return self.go_on_with_the_last_data(run, &reason),
             Err(error) => {
@@ -227,6 +240,13 @@ impl Adapter {
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    /// What the night was to report of is damaged: the next one reads everything again.
+    fn give_up(&self, run: &Run, damaged: SnapshotError) -> Result<NightError, NightError> {
+        let reason = damaged.to_string();
+        self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
+        Ok(NightError::Snapshot(damaged))
     }
 
     fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
