@@ -183,6 +183,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
             parameters: export.parameters(resource_type),
             by_patient: None,
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+            one_by_one: false,
         };
         let name = format!("query {}", query.name);
         if pull.done.contains(&name) {
@@ -278,6 +279,7 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
         parameters: Vec::new(),
         by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
         incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+        one_by_one: false,
     };
     let queries: Vec<Query> = types.iter().map(query).collect();
     let known = if since { patients.clone() } else { BTreeSet::new() };
@@ -303,7 +305,7 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if by_category {
         return fetch_by_category(pull, &task, members).await;
     }
-    if unsearchable && task.is_by_id() {
+    if (unsearchable || task.query.one_by_one) && task.is_by_id() {
         return Ok(vec![refer::read_each(pull, &task, members).await?]);
     }
     if let Some(reason) = refused {
