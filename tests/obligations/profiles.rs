@@ -144,10 +144,15 @@ async fn a_pull_with_faults_that_is_killed_again_and_again_ends_in_the_same_snap
     let nights = all_or(NIGHTS, NIGHTS_USUAL);
     for night in 1..=nights {
         let mode = if night % 2 == 0 { Mode::Bulk } else { Mode::Search };
-        let (wakes, calm) = Bench::of(PATIENTS, &[], faulty(night)).await.swift().on_disk().pull_for(mode, u64::MAX).await;
+        let bench = async || {
+            let mut bench = Bench::of(PATIENTS, &[], faulty(night)).await.swift().on_disk();
+            (bench.options.page_size, bench.options.tuning.pages_per_place) = (15, 2);
+            bench
+        };
+        let (wakes, calm) = bench().await.pull_for(mode, u64::MAX).await;
         let calm = calm.unwrap();
         calm.is_the_truth();
-        let mut bench = Bench::of(PATIENTS, &[], faulty(night)).await.swift().on_disk();
+        let mut bench = bench().await;
         let mut killed = 0;
         let pulled = loop {
             let wakes = if killed < KILLS { chance(wakes / 4, (night, killed)) } else { u64::MAX };
