@@ -417,7 +417,7 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
-    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["r_03"], ..Wanted::default() }).await;
     let run = async |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = bed.command(arguments);
         command.envs(variables.iter().copied());
@@ -443,6 +443,37 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     assert_eq!(export.json()["forecast"]["isPartial"], true, "how many files there will be is the server's own matter");
     let down = run(&["pull", "--dry-run"], &[("WATERSHED__SOURCE__URL", "http://127.0.0.1:9/fhir")]).await;
     assert_eq!(down.code, 4, "{}", down.err);
+
+    // What a check finds is used, as long as it is the same server in the same version.
+    let expected = "Encounter is read in full each time: `watershed check` found `_lastUpdated` ignored, and said so";
+    assert!(after.json()["notes"].as_array().is_some_and(Vec::is_empty), "{}", after.out);
+    run(&["check"], &[]).await;
+    let file = bed.folder.path().join("data/capability.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let digest = text.split("\"digest of the software's name\"").nth(1).unwrap().split("\"detail\": \"").nth(1).unwrap();
+    for (from, to, is_used) in
+        [("{", "{", true), ("\"server\": \"http://", "\"server\": \"https://", false), (&digest[..12], "000000000000", false), ("\"facts\"", "\"fakts\"", false)]
+    {
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        let said = run(&["pull", "--dry-run", "--format", "json"], &[]).await;
+        let notes = said.json()["notes"].as_array().unwrap().clone();
+        assert_eq!(notes.iter().any(|note| note.as_str() == Some(expected)), is_used, "{to}: {}", said.out);
+        assert_eq!(said.err.contains("what the last check found is not used"), to.contains("fakts"), "{}", said.err);
+    }
+}
+
+/// Of three token requests the server refuses two, without a word: who was granted one before asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 12, quirks: vec!["q_01"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    let said = run(&["check"]).await;
+    assert!(said.out.contains("token granted: "), "{}{}", said.out, said.err);
+    let said = run(&["pull"]).await;
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    std::fs::remove_dir_all(bed.folder.path().join("data")).unwrap();
+    let said = run(&["pull"]).await;
+    assert!(said.code == 5 && said.err.contains("with `status 400` without a word why"), "a stranger is told what it was told: {}", said.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

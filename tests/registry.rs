@@ -533,6 +533,8 @@ async fn a_site_that_has_just_joined_is_not_late_before_its_first_night_was_due(
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_serves_a_data_directory() {
     let network = Network::start(vec![proportion()]).await;
+    // It answers; and who serves and who registers sites work side by side.
+    network.join("north", "North").await;
     let options = Options {
         data: network.data.path().to_owned(),
         public_url: "http://127.0.0.1".into(),
@@ -546,7 +548,6 @@ async fn one_process_serves_a_data_directory() {
     let second = registry::Server::open(options, TcpListener::bind("127.0.0.1:0").unwrap()).await;
     let error = second.err().unwrap().to_string();
     assert!(error.contains("registry.sqlite.lock is locked: another `watershed registry serve` works on this data directory"), "{error}");
-    network.join("north", "who serves and who registers sites work side by side").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

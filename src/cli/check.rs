@@ -16,8 +16,6 @@ use crate::source::{self, Options, Source, SourceError, Tuning};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
-/// File of what the EHR's server declares and does, in the data directory.
-const CAPABILITY_FILE: &str = "capability.json";
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
@@ -163,7 +161,7 @@ async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> 
 
 /// Compares with the file in the data directory, and keeps what was found there.
 fn probed(site: &Loaded<config::Site>, source: &Source, facts: Vec<Fact>, clock: &dyn Clock) -> Probed {
-    let file = setup::data_folder(site).join(CAPABILITY_FILE);
+    let file = setup::data_folder(site).join(probe::FILE);
     let kept = setup::make_data_folder(site)
         .map_err(|error| error.to_string())
         .and_then(|()| probe::keep(&file, &source.name(), facts.clone(), clock.now()).map_err(|error| error.to_string()));

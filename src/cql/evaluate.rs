@@ -305,8 +305,12 @@ impl<'a> Session<'a> {
     }
 
     fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
-        let operands = self.values(operands, frame)?;
-        let outcome = self.call(function, operands);
+        let slots = self.program.tree().functions.get(function.index()).map_or(0, |row| row.slots as usize);
+        let mut values = Vec::with_capacity(slots.max(operands.len()));
+        for operand in operands {
+            values.push(self.expression(operand, frame)?);
+        }
+        let outcome = self.call(function, values);
         outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
     }
 
@@ -316,11 +320,25 @@ impl<'a> Session<'a> {
         {
             return outcome;
         }
-        let mut operands = self.values(operands, frame)?;
-        if let (Some(whole), "Children" | "Descendents") = (operands.first_mut(), operator.name) {
-            return self.parts(expression, std::mem::take(whole), operator.name == "Descendents");
+        // Nearly all have one or two, which need no room of their own.
+        match operands {
+            [whole] if matches!(operator.name, "Children" | "Descendents") => {
+                let whole = self.expression(whole, frame)?;
+                self.parts(expression, whole, operator.name == "Descendents")
+            }
+            [only] => {
+                let operand = self.expression(only, frame)?;
+                self.bounded(expression, self.apply(operator, &[operand], precision))
+            }
+            [left, right] => {
+                let operands = [self.expression(left, frame)?, self.expression(right, frame)?];
+                self.bounded(expression, self.apply(operator, &operands, precision))
+            }
+            operands => {
+                let operands = self.values(operands, frame)?;
+                self.bounded(expression, self.apply(operator, &operands, precision))
+            }
         }
-        self.bounded(expression, self.apply(operator, &operands, precision))
     }
 
     /// What an operator returned, if it is not too large. Apart, so that the frames of nested expressions stay small.

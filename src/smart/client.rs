@@ -225,10 +225,12 @@ impl TokenClient {
         }
     }
 
+    /// Tries until a token is had. Outages and refusals are counted apart: a server that refuses at random may be out of
+    /// reach at times, too, and neither is a sign of the other.
     async fn attempts(&self, progress: &mut Progress) -> Result<Granted, Failure> {
-        let (mut attempt, mut refusals) = (0, 0);
+        let attempts = self.http.retry().attempts;
+        let (mut outages, mut refusals) = (0, 0);
         loop {
-            attempt += 1;
             let failure = match self.request(progress.writing).await {
                 Ok(granted) => {
                     progress.accepted = true;
@@ -236,22 +238,26 @@ impl TokenClient {
                 }
                 Err(failure) => failure,
             };
-            let attempts = self.http.retry().attempts;
-            // An outage is no refusal, and may well come between two.
-            refusals = if matches!(failure, Failure::Refused { .. }) { refusals + 1 } else { 0 };
-            let after = match &failure {
+            let (failed, after) = match &failure {
                 Failure::Refused { code, .. } if code == "invalid_scope" && !progress.settled => return Err(failure),
-                Failure::Refused { .. } if progress.accepted && refusals < REFUSALS_MAX && attempt < attempts => None,
-                Failure::Again { after, .. } if attempt < attempts => *after,
-                Failure::Again { error, after } => return Err(Failure::Again { error: error.clone().after(attempt), after: *after }),
-                _ => return Err(failure),
+                Failure::Refused { .. } => {
+                    refusals += 1;
+                    (refusals, None)
+                }
+                Failure::Again { after, .. } => {
+                    (outages, refusals) = (outages + 1, 0);
+                    (outages, *after)
+                }
+                Failure::Final(_) => return Err(failure),
             };
-            let wait = self.http.retry().delay(attempt, after);
+            let wait = self.http.retry().delay(failed, after);
             let reason = match failure {
-                Failure::Again { error, .. } | Failure::Final(error) => error.cause(),
-                Failure::Refused { text, .. } => text,
+                Failure::Refused { text, .. } if progress.accepted && refusals < REFUSALS_MAX.min(attempts) => text,
+                Failure::Again { error, .. } if outages < attempts => error.cause(),
+                Failure::Again { error, after } => return Err(Failure::Again { error: error.after(outages), after }),
+                other => return Err(other),
             };
-            self.http.retry().say_waiting(&reason, attempt, wait, self.clock.now());
+            self.http.retry().say_waiting(&reason, failed, wait, self.clock.now());
             self.clock.sleep(wait).await;
         }
     }
@@ -291,10 +297,14 @@ impl TokenClient {
     /// What a refusal says to the person who can act on it, and nothing secret.
     fn refused(&self, answer: &Response, key: &SigningKey, now: Timestamp) -> Failure {
         let refusal = answer.json::<Refusal>().unwrap_or_default();
+        let is_silent = refusal.error.is_none();
         // Only the registered error codes' alphabet, so that nothing else of the body reaches a log.
         let code = refusal.error.filter(|code| code.len() < 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         let code = code.unwrap_or_else(|| format!("status {}", answer.status));
-        let said = answer.said();
+        let said = match answer.said() {
+            nothing if nothing.is_empty() && is_silent => " without a word why (some servers do so at random: try again)".to_owned(),
+            said => said,
+        };
         let clock = match answer.date().and_then(|theirs| apart(theirs, now)) {
             Some(apart) => format!("; {apart}, which makes assertions invalid: set this one right"),
             None => ", and is the client enabled for it".to_owned(),
