@@ -6,6 +6,7 @@ use super::page::{self, Bundle, Item};
 use super::part::Part;
 use super::place::{self, Left, Pages, PartRow, Place, Sums};
 use super::{Refusal, Task};
+use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Response};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
@@ -626,7 +627,7 @@ impl<'a> Reading<'a> {
             return Err(Trouble::Shifted("the server says that its pages have shifted".to_owned()));
         }
         if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
-            return Err(Trouble::Shifted(format!("the server's pages repeat {} entries", walk.tally.repeated)));
+            return Err(Trouble::Shifted(format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry"))));
         }
         let came = walk.tally.distinct;
         let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
