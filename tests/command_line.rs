@@ -146,6 +146,7 @@ fn the_front_page_names_every_command_and_exit_code() {
       outbox      Feeds on their way
       key         Make a private key, show or serve the public half of one
       evaluate    Measures over data on disk
+      known       A site's measures over what was known on a day, from its snapshot
       measure     The steward's bench: check and test measures
       cql         The bare language: check a library, evaluate its defines
       registry    The network's end: serve a registry, register its sites, verify its audit chain
