@@ -161,6 +161,15 @@ const MEANS: &[(&str, &str)] = &[
     ("{ @2012, @2013 } = { @2012-01, @2013 }", "null"),
     ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 2 }", "false"),
     ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 1 }", "null"),
+    // Years to days are compared as they are written, whatever the offsets; hours and finer on one clock (18 "Same As").
+    ("@2022-02-22T00:00:00.000-05:00 same day as @2022-02-22T04:59:00.000Z", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during day of \"Measurement Period\"", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during \"Measurement Period\"", "false"),
+    ("@2023-12-31T23:30:00.0-05:00 during day of \"Measurement Period\"", "false"),
+    ("@2024-01-01T00:30:00.0+02:00 same hour as @2023-12-31T22:45:00.0Z", "true"),
+    ("difference in days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "1"),
+    ("days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "0"),
+    ("time from @2024-01-01T00:30:00.0+02:00", "@T22:30:00.000"),
     // Elements of the model are compared as what they convert to.
     ("Max([Encounter] E return E.period.start)", "@2024-03-01T10:00:00.000-05:00"),
     ("Min([Observation] O return O.value as FHIR.Quantity)", "8.2 '%'"),
