@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, TableComponent, presets};
+use rusqlite::ErrorCode;
 
 use crate::config::{self, Loaded};
 use crate::diagnostic::{self, Diagnostic, Severity};
@@ -328,6 +329,10 @@ pub fn state(site: &Loaded<config::Site>) -> Result<Option<Store>, Failure> {
 pub fn state_failure(error: StoreError) -> Failure {
     match error {
         StoreError::Newer { .. } | StoreError::Older { .. } | StoreError::Checksum { .. } => Failure::configuration(error.to_string()),
+        StoreError::Sqlite(ref cause) if matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Failure::unreachable(error.to_string())
+            .hint(
+                "restore the data directory from a copy, or move it away: the next night reads everything again, and `watershed outbox adopt` goes on from what the registry holds",
+            ),
         StoreError::Locked { .. } => Failure::unreachable(error.to_string()).hint("`watershed status` and `watershed outbox` look beside a running adapter"),
         _ => Failure::unreachable(error.to_string()),
     }

@@ -8,7 +8,7 @@
 //! the row, repeats only the stage that was under way, and reaches the same bytes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use crate::measure::period::Period;
 use crate::outbox::{self, OutboxError};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
-use crate::source::{self, Progress, Source, SourceError};
+use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
 use crate::store::runs::{self, Run, State};
 use crate::store::{Store, StoreError};
@@ -93,6 +93,8 @@ pub struct Adapter {
     pub snapshot: Snapshot,
     /// Where its feeds go.
     pub registry: Registry,
+    /// The file of what `watershed check` found out about the EHR's server.
+    pub capability_file: PathBuf,
     /// Where the time is read for tokens and retries; what a report says of time is the night's own "now".
     pub clock: Arc<dyn Clock>,
 }
@@ -145,6 +147,17 @@ pub enum NightError {
     Broken(String),
 }
 
+impl From<SourceError> for NightError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            // The disk or the state database, and not the EHR.
+            SourceError::Snapshot(error) => NightError::Snapshot(error),
+            SourceError::Store(error) => NightError::Store(error),
+            error => NightError::Source(error),
+        }
+    }
+}
+
 impl From<DeliverError> for NightError {
     fn from(error: DeliverError) -> Self {
         match error {
@@ -160,7 +173,7 @@ impl Adapter {
         let store = Arc::new(Store::open(&data.join(STATE_FILE))?);
         let snapshot = Snapshot::open(&data.join(SNAPSHOT_FOLDER), Arc::clone(&store), key, PARTITIONS)?;
         store.with(|connection| Ok(outbox::open_epoch(connection).and_then(|_| outbox::release_leases(connection))))??;
-        Ok(Adapter { setup, store, snapshot, registry, clock })
+        Ok(Adapter { setup, store, snapshot, registry, capability_file: data.join(probe::FILE), clock })
     }
 
     /// One night, from where it stands to its end.
@@ -171,7 +184,10 @@ impl Adapter {
             run = self.pull(&run, stop, progress).await?;
         }
         if run.state == State::Evaluating {
-            run = tokio::task::block_in_place(|| self.evaluate(&run, stop, progress))?;
+            run = match tokio::task::block_in_place(|| self.evaluate(&run, stop, progress)) {
+                Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => return Err(self.give_up(&run, damaged)?),
+                evaluated => evaluated?,
+            };
         }
         progress.stage("delivering", None);
         self.store.with(|connection| Ok(outbox::make_due(connection, self.clock.now())))??;
@@ -206,9 +222,8 @@ impl Adapter {
         };
         let outcome = match pulled {
             Ok(outcome) => outcome,
-            // The disk or the state database: nothing was decided, so the night stays open.
-            Err(SourceError::Snapshot(error)) => return Err(NightError::Snapshot(error)),
-            Err(SourceError::Store(error)) => return Err(NightError::Store(error)),
+            // Nothing was decided, so the night stays open.
+            Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => return Err(error.into()),
             // An export may take weeks: meanwhile the last good data are reported, as what they are.
             Err(SourceError::Unfinished { reason }) if self.snapshot.latest()?.is_some() => return self.go_on_with_the_last_data(run, &reason),
             Err(error) => {
@@ -227,6 +242,13 @@ impl Adapter {
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    /// What the night was to report of is damaged: the next one reads everything again.
+    fn give_up(&self, run: &Run, damaged: SnapshotError) -> Result<NightError, NightError> {
+        let reason = damaged.to_string();
+        self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
+        Ok(NightError::Snapshot(damaged))
     }
 
     fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
@@ -261,9 +283,14 @@ impl Adapter {
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
-        let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, retry_attempts, ..options.tuning.clone() };
+        let accepted_before = source::ledger::has_pulled(&self.store, &options.url)? || probe::was_granted(&self.capability_file, &options.url);
+        let tuning = source::Tuning { accepted_before, retry_attempts, ..options.tuning.clone() };
         let options = &source::Options { tuning, ..options.clone() };
-        let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
+        let mut source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
+        match probe::kept_of(&self.capability_file, &source) {
+            Ok(facts) => source.capability.learn(&facts),
+            Err(error) => tracing::warn!(%error, "what the last check found is not used"),
+        }
         let plan = source::plan(&needs, &source.capability, options);
         Ok((source, plan))
     }

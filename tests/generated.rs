@@ -91,7 +91,7 @@ fn shown(value: &Value, record: &Record) -> String {
 }
 
 fn outcome(value: Result<Value, EvaluationError>, record: &Record) -> Outcome {
-    value.map(|value| shown(&value, record)).map_err(|fault| fault.message)
+    value.map(|value| shown(&value, record)).map_err(|fault| fault.to_string())
 }
 
 /// What the defines come to, evaluated in this order.

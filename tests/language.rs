@@ -424,7 +424,7 @@ fn a_call_of_an_external_function_is_an_error_with_its_place() {
         .expect_err("no body");
     let line = HEAD.lines().count() + 2;
     assert_eq!(fault.message, "function `F` is external and has no definition here");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some(format!("t.cql:{line}:11")));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some(format!("t.cql:{line}:11")));
 }
 
 /// A fault of a run points into the ELM that is run.
@@ -441,5 +441,5 @@ fn a_fault_of_a_run_points_to_its_node_in_the_elm() {
     let fault = Session::new(&program, &environment, &record)
         .evaluate(program.define("T", "A").expect("a define"))
         .expect_err("two items");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some("t.json:3:5".to_owned()));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some("t.json:3:5".to_owned()));
 }

@@ -1,7 +1,7 @@
 //! From staged units to segments: newest version wins, unchanged content is not written again, the vanished get tombstones.
 
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
-use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, segment_name, stage_name};
+use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 /// JSON bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 256 << 20;
 /// Keys of one pull remembered across partitions, to notice a resource that moved to another patient. Above it (a
-/// first or full pull of a large hospital) the reconciliation of full types does the same.
-const MOVED_KEYS_MAX: usize = 2_000_000;
+/// first or full pull of a large hospital) the reconciliation of full types does the same. About 130 MB.
+const MOVED_KEYS_MAX: usize = 500_000;
 
 type ResourceKey = (String, String);
 
@@ -60,6 +60,8 @@ pub struct Prepared {
     pub newest: Option<Timestamp>,
     /// Resources that came and were said to be deleted in the same pull, by type.
     pub conflicts: BTreeMap<String, u64>,
+    /// Damaged segments that this pull stands in for.
+    pub replaced: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -106,7 +108,8 @@ impl Snapshot {
         remove_folder(&self.root.join(pull.0.to_string()))?;
         let sorted = self.sort(pull, files, reconcile)?;
         let newest = sorted.newest.and_then(|at| Timestamp::from_microsecond(at).ok());
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest, conflicts: BTreeMap::new() };
+        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest, conflicts: BTreeMap::new(), replaced: 0 };
+        prepared.replaced = self.store.with(|connection| repair::damaged(connection))?;
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
         for partition in partitions {
@@ -135,6 +138,9 @@ impl Snapshot {
             "UPDATE pull SET state = 'committed', new_versions = ?2, removed = ?3 WHERE id = ?1 AND state = 'open'",
             params![prepared.pull.0, prepared.new_versions as i64, prepared.removed as i64],
         )?;
+        if prepared.replaced > 0 {
+            repair::replace(transaction, prepared.pull)?;
+        }
         let digest = digest_of(transaction, prepared.pull.0)?;
         transaction.execute("UPDATE pull SET digest = ?2 WHERE id = ?1", params![prepared.pull.0, digest])?;
         Ok(())
@@ -204,6 +210,9 @@ impl Snapshot {
             .map(|(_, header)| Header { removed: true, ..header.clone() })
             .collect();
         if written.is_empty() && gone.is_empty() {
+            if prepared.replaced > 0 {
+                prepared.states.push(state_of(partition, &live));
+            }
             return Ok(());
         }
         prepared.new_versions += written.len() as u64;

@@ -125,6 +125,7 @@ fn shown(query: &Query) -> String {
         asked.push_str(&format!("{}{name}={value}", if number == 0 { "?" } else { "&" }));
     }
     match &query.by_patient {
+        Some(_) if query.one_by_one => format!("{asked}/[id] for each patient of the group"),
         Some(parameter) => format!("{asked} for each {parameter} of the group"),
         None => asked,
     }
@@ -168,6 +169,7 @@ mod tests {
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             by_patient: by_patient.map(str::to_owned),
             incremental: true,
+            one_by_one: false,
         }
     }
 
