@@ -40,7 +40,7 @@ pub const STATE_FILE: &str = "state.sqlite";
 /// Every type, among the gaps of a night for which nothing new could be pulled.
 const NOT_PULLED: &str = "*";
 /// Folder of the snapshot in the data directory.
-const SNAPSHOT_FOLDER: &str = "snapshot";
+pub const SNAPSHOT_FOLDER: &str = "snapshot";
 
 /// What a site measures and how it is reached, checked as a whole before anything starts.
 pub struct Setup {
@@ -296,8 +296,8 @@ impl Adapter {
     }
 
     fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
-        let sums = evaluation::evaluate(self, run, stop, progress)?;
-        let made = evaluation::reports(self, run, &sums)?;
+        let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
+        let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?;
         let draft = outbox::Draft {
             destination: DESTINATION.to_owned(),

@@ -12,6 +12,7 @@ mod segment;
 mod tests;
 
 use crate::store::{Store, StoreError};
+use rusqlite::OptionalExtension;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -178,6 +179,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Opens the snapshot to look at, beside a process that may be at work on it; `None` while nothing is in it.
+    pub fn beside(root: &Path, store: Arc<Store>, key: Key) -> Result<Option<Snapshot>, SnapshotError> {
+        let known = |name: &str| store.with(|connection| Ok(connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0)).optional()?));
+        let (Some(sealed_with), Some(partitions)) = (known("snapshot_key")?, known("snapshot_partitions")?) else { return Ok(None) };
+        if sealed_with != key.id() {
+            return Err(SnapshotError::WrongKey { expected: sealed_with, found: key.id() });
+        }
+        let partitions = partitions.parse().map_err(|_| StoreError::Corrupt(format!("{partitions} partitions of the snapshot")))?;
+        Ok(Some(Snapshot { root: root.to_owned(), store, key, partitions }))
+    }
+
     /// The catalog's database.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
@@ -213,9 +225,9 @@ impl Snapshot {
         Ok(patients.into_iter().map(|(patient_id, lines)| PatientLines { patient_id, lines }).collect())
     }
 
-    /// The resources of no patient, in order of type and id, as of the latest pull.
-    pub fn shared(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
-        Ok(self.live(Partition::Common, None)?.into_values().map(|(_, line)| line).collect())
+    /// The resources of no patient, in order of type and id, as of a pull (the latest, when none is named).
+    pub fn shared(&self, as_of: Option<PullId>) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        Ok(self.live(Partition::Common, as_of)?.into_values().map(|(_, line)| line).collect())
     }
 
     /// The digest of everything stored as of the latest pull: equal for equal content, however it came.

@@ -146,6 +146,7 @@ fn the_front_page_names_every_command_and_exit_code() {
       outbox      Feeds on their way
       key         Make a private key, show or serve the public half of one
       evaluate    Measures over data on disk
+      known       A site's measures over what was known on a day, from its snapshot
       measure     The steward's bench: check and test measures
       cql         The bare language: check a library, evaluate its defines
       registry    The network's end: serve a registry, register its sites, verify its audit chain
@@ -679,6 +680,10 @@ fn measures_are_checked_and_tested() {
         assert!(matches!(said.code, 1 | 3), "{words:?}: {}", said.code);
         assert!(format!("{}{}", said.out, said.err).contains("ibd-remission.cql:"), "{words:?}: {}{}", said.out, said.err);
     }
+    let said = say(folder.path(), &["measure", "check", "nowhere", "mappings/measures/ibd/remission", "elsewhere"]);
+    for part in ["at or below `nowhere`", "ibd-remission.cql:", "at or below `elsewhere`"] {
+        assert!(said.code == 1 && said.out.contains(part), "{part}: {} {}{}", said.code, said.out, said.err);
+    }
     let said = say(folder.path(), &["measure", "check", "nowhere"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (3, "", "error: there is no `measure.yaml` at or below `nowhere`\nhelp: name a measure folder\n\n1 error\n"));
 }
@@ -694,6 +699,16 @@ fn cql_is_checked_and_run() {
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "The Sum: 2.50\nTwice: 42\n", ""));
     let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21", "--define", "Twice", "--format", "json"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "{\"Twice\":42}\n", ""));
+    for (given, told) in [
+        ("Limt=21", "nothing here has a parameter `Limt`\n  help: did you mean `Limit`?\n"),
+        ("Limit='21'", "`--parameter Limit='21'`: this is `String`, but the parameter `Limit` is declared as `Integer`\n"),
+        ("Good.Limit=1.5", "`--parameter Good.Limit=1.5`: this is `Decimal`, but the parameter `Good.Limit` is declared as `Integer`\n"),
+        ("Limit=1 define More: 2", "`--parameter Limit=1 define More: 2` is not one CQL expression\n"),
+        ("Limit", "`--parameter Limit` has no `=`\n  help: write `--parameter 'Age Limit Years=21'`\n"),
+    ] {
+        let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", given]);
+        assert_eq!((said.code, said.out.as_str(), said.err), (2, "", format!("error: {told}")), "{given}");
+    }
     let said = say(folder.path(), &["cql", "run", "good.cql", "--define", "Twise"]);
     assert_eq!((said.code, said.err.as_str()), (2, "error: `good.cql` has no define `Twise`\n  help: did you mean `Twice`?\n"));
 
@@ -713,6 +728,31 @@ fn cql_is_checked_and_run() {
         assert!(said.err.contains("nothing here is named `Foo`"), "{}", said.err);
         assert!(format == "human" || serde_json::from_str::<Value>(&said.err).is_ok(), "{}", said.err);
     }
+}
+
+#[test]
+fn what_fails_takes_no_value_from_the_rest() {
+    let folder = scratch();
+    let text = "library Some\ndefine function Only(list List<Integer>): singleton from list\ndefine One: 1\ndefine Two: Only({1, 2})\ndefine Three: Two + 1\ndefine Bad: Matches('abc', '[a-')\n";
+    std::fs::write(folder.path().join("some.cql"), text).unwrap();
+    let said = say(folder.path(), &["cql", "run", "some.cql"]);
+    assert_eq!((said.code, said.out.as_str()), (1, "One: 1\n"));
+    for part in [
+        "some.cql:2:43",
+        "while evaluating `Only`, reached from `Two`; `Three` without a value because of it",
+        "some.cql:6:13",
+        "no regular expression: unclosed character class",
+        "2 errors",
+    ] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    let said = say(folder.path(), &["cql", "run", "some.cql", "--format", "json"]);
+    assert_eq!((said.code, said.json()), (1, serde_json::json!({ "One": 1 })));
+    let found: Value = serde_json::from_str(&said.err).unwrap();
+    let places: Vec<String> = found.as_array().unwrap().iter().map(|one| format!("{}:{}", one["at"]["line"], one["at"]["column"])).collect();
+    assert_eq!(places, ["2:43", "6:13"]);
+    let said = say(folder.path(), &["cql", "run", "some.cql", "--define", "Three"]);
+    assert!(said.code == 1 && said.out.is_empty() && said.err.contains("while evaluating `Only`, reached from `Two`, `Three`\n"), "{}{}", said.out, said.err);
 }
 
 #[test]
@@ -740,7 +780,7 @@ fn a_registry_registers_lists_and_verifies() {
     let listed = say(folder.path(), &["registry", "site", "list", "--format", "json"]);
     assert_eq!((listed.code, listed.json()["sites"].as_array().map(Vec::len), &listed.json()["sites"][0]["clientId"]), (0, Some(1), &"watershed-lakeside".into()));
     let verified = say(folder.path(), &["registry", "verify"]);
-    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit records, unbroken\n"));
+    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n"));
     let verified = say(folder.path(), &["registry", "verify", "--format", "json"]);
     assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1}\n");
 

@@ -119,6 +119,66 @@ const MEANS: &[(&str, &str)] = &[
     ("(months between @2012 and @2014) in Interval[0, 100]", "true"),
     ("(months between @2012 and @2014) in Interval[36, 100]", "false"),
     ("Interval[20, 30] contains (months between @2012 and @2014)", "null"),
+    ("collapse { Interval[1, 5], Interval[3, null) }", "{Interval[1, null)}"),
+    ("collapse { Interval[1, 5], Interval[8, null), Interval(null, -3] }", "{Interval(null, -3], Interval[1, 5], Interval[8, null)}"),
+    ("collapse { Interval[6, 7], Interval[3, null), Interval[1, 5] }", "{Interval[1, null)}"),
+    ("collapse { Interval[1, null) }", "{Interval[1, null)}"),
+    ("collapse { Interval[1, null], Interval[0, 3] }", "{Interval[0, null]}"),
+    ("collapse { Interval[@2024-03-20, @2024-03-31], Interval[@2024-01, @2024-03], null }", "{Interval[@2024-01, @2024-03-31]}"),
+    ("expand { Interval[1, 2], Interval[3, null) }", "{Interval[1, 1], Interval[2, 2]}"),
+    // Counts of which only bounds are known (5.6.2 "Uncertainty"): 12 to 35 months, 1 to 14.
+    ("(months between @2012 and @2014) = (months between @2012 and @2014)", "null"),
+    ("(months between @2012 and @2014) != (months between @2012-01-31 and @2014-12-31)", "null"),
+    ("(months between @2012 and @2014) = 36", "false"),
+    ("-(months between @2012 and @2014) < -11", "true"),
+    ("-(months between @2012 and @2014)", "Interval[-35, -12]"),
+    ("Abs(-(months between @2012 and @2014)) >= 12", "true"),
+    ("Abs((months between @2012 and @2014) - 20)", "Interval[0, 15]"),
+    ("(months between @2012 and @2014) / 12 >= 1", "true"),
+    ("Floor((months between @2012 and @2014) / 12)", "Interval[1, 2]"),
+    ("Round((months between @2012 and @2014) / 36)", "Interval[0.0, 1.0]"),
+    ("(months between @2012 and @2014) div 12", "error: `div` cannot divide a count that is uncertain because of a partial date"),
+    ("(months between @2012 and @2014) mod 12", "error: `mod` cannot divide a count that is uncertain because of a partial date"),
+    ("1 / ((months between @2012 and @2014) - 20)", "null"),
+    ("0 * (months between @2012 and @2014)", "0"),
+    ("successor of (months between @2012 and @2014) > 12", "true"),
+    ("Max({ (months between @2012 and @2014), 20 }) >= 20", "true"),
+    ("Max({ (months between @2012 and @2014), 40 })", "40"),
+    ("Min({ (months between @2012 and @2014), 20 })", "Interval[12, 20]"),
+    ("Avg({ (months between @2012 and @2014), 20 }) > 15", "true"),
+    // The greatest and the least by `<` and `>` (21 "Max", "Min"): which one it is, or nobody can tell.
+    ("Max({ @2012, @2012-03, @2013-01-01 })", "@2013-01-01"),
+    ("Max({ @2012, @2012-03 })", "null"),
+    ("Min({ @2012-03, @2012, @2011 })", "@2011"),
+    ("Min({ @2012-03, @2012, null })", "null"),
+    ("Max({ @T10:30:00, @T10:30:00.5, @T10:30:00.0 })", "@T10:30:00.500"),
+    ("Max({ 1 'g', 2 'm' })", "null"),
+    ("Max({ 1 'g', 2 'kg' })", "2 'kg'"),
+    ("Median({ 1 'g', 2 'm', 3 'g' })", "null"),
+    // What differs surely is unequal wherever it stands (12.1 "Equal").
+    ("{ @2012, @2013 } = { @2012-01, @2014 }", "false"),
+    ("{ @2013, @2012 } = { @2014, @2012-01 }", "false"),
+    ("{ @2012, @2013 } = { @2012-01, @2013 }", "null"),
+    ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 2 }", "false"),
+    ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 1 }", "null"),
+    // Years to days are compared as they are written, whatever the offsets; hours and finer on one clock (18 "Same As").
+    ("@2022-02-22T00:00:00.000-05:00 same day as @2022-02-22T04:59:00.000Z", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during day of \"Measurement Period\"", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during \"Measurement Period\"", "false"),
+    ("@2023-12-31T23:30:00.0-05:00 during day of \"Measurement Period\"", "false"),
+    ("@2024-01-01T00:30:00.0+02:00 same hour as @2023-12-31T22:45:00.0Z", "true"),
+    ("difference in days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "1"),
+    ("days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "0"),
+    ("time from @2024-01-01T00:30:00.0+02:00", "@T22:30:00.000"),
+    // Elements of the model are compared as what they convert to.
+    ("Max([Encounter] E return E.period.start)", "@2024-03-01T10:00:00.000-05:00"),
+    ("Min([Observation] O return O.value as FHIR.Quantity)", "8.2 '%'"),
+    ("({1}) N without (singleton from { { 1 }, { 2 } }) M such that false where N = 2 return N", "error: `singleton from` found 2 elements, it expects at most one"),
+    ("({} as List<Integer>) N with (singleton from { { 1 }, { 2 } }) M such that true return N", "{}"),
+    // A null in place of a time.
+    ("@2012-01-01 within 1 day of null", "false"),
+    ("@2012-01-01 3 days before null", "null"),
+    ("Interval[@2012-01-01, @2012-01-02] starts 1 day or less after null", "false"),
     // Values of every type, and parameters with defaults.
     ("Ratio", "1 '1':128 '1'"),
     ("Dose * 2", "10 'mg'"),
@@ -227,6 +287,19 @@ const REFUSED: &[(&str, &str)] = &[
     // Order and names, as the grammar has them.
     ("define date: 1", "1:8 expected the name of the definition, found `date` / `date` is a word of the language; in double quotes it is a name: \"date\""),
     ("define Größe: 1", "1:8 `Größe` has letters that no plain name has / write \"Größe\", in double quotes"),
+    (
+        "define A: Tuple { hours: 1 }",
+        "1:19 expected the name of an element, found `hours` / `hours` is a word of the language; in double quotes it is a name: \"hours\"",
+    ),
+    (
+        "define function F(day Date): day",
+        "1:19 expected the name of an operand, found `day` / `day` is a word of the language; in double quotes it is a name: \"day\"",
+    ),
+    (
+        "define A: [Encounter] E return E.when",
+        "1:34 expected the name of an element or function after `.`, found `when` / `when` is a word of the language; in double quotes it is a name: \"when\"",
+    ),
+    ("define A: ({1}) N aggregate R starting Tuple { a: 1 }: R", "1:40 expected a number, a text or an expression in parentheses after `starting`, found `Tuple`"),
     ("define A: Tuple { a: 1, }", "1:25 expected the name of an element, found `}`"),
     ("define A: {1, 2} N return N", "1:11 a query is over a retrieve, over what has a name, or over something in parentheses / put what is queried in parentheses"),
     (
@@ -242,7 +315,7 @@ const REFUSED: &[(&str, &str)] = &[
         "1:31 nothing here is named `E` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     (
-        "define A: ({1, 2}) N let M: N + 1 aggregate R starting M: R + N",
+        "define A: ({1, 2}) N let M: N + 1 aggregate R starting (M): R + N",
         "1:56 nothing here is named `M` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     // Contexts.
@@ -351,7 +424,7 @@ fn a_call_of_an_external_function_is_an_error_with_its_place() {
         .expect_err("no body");
     let line = HEAD.lines().count() + 2;
     assert_eq!(fault.message, "function `F` is external and has no definition here");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some(format!("t.cql:{line}:11")));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some(format!("t.cql:{line}:11")));
 }
 
 /// A fault of a run points into the ELM that is run.
@@ -368,5 +441,5 @@ fn a_fault_of_a_run_points_to_its_node_in_the_elm() {
     let fault = Session::new(&program, &environment, &record)
         .evaluate(program.define("T", "A").expect("a define"))
         .expect_err("two items");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some("t.json:3:5".to_owned()));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some("t.json:3:5".to_owned()));
 }

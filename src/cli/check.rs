@@ -8,7 +8,7 @@ use serde_json::json;
 use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
-use crate::diagnostic::{self, Diagnostic, Severity};
+use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::smart::client::below;
@@ -121,7 +121,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             });
             lines.push(match &plan.export {
                 Some(export) => format!("Bulk Data: {} of {}", export.path, export.types.iter().cloned().collect::<Vec<_>>().join(", ")),
-                None => format!("search: {} queries over {}", plan.queries.len(), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
+                None => format!("search: {} over {}", counted(plan.queries.len(), "query"), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
             });
             lines.extend(plan.notes.iter().cloned());
             lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));

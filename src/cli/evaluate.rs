@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
+use crate::diagnostic::counted;
 use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
@@ -135,7 +136,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     }
     say_bad(&mut found);
     for (error, count) in &found.errors {
-        let _ = writeln!(std::io::stderr(), "error: {count} evaluations failed: {error}");
+        let _ = writeln!(std::io::stderr(), "error: {} failed: {error}", counted(*count, "evaluation"));
     }
     write(&args, &runs, &found)?;
     Ok(if found.errors.is_empty() { Ending::Fine } else { Ending::Findings })
@@ -287,7 +288,7 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
                     }
                     Err(error) => {
                         let place = error.at.as_ref().map(|at| format!("{}:{}:{}: ", at.source.name, at.line(), at.column()));
-                        let text = format!("{}{}", place.unwrap_or_default(), error.message);
+                        let text = format!("{}{}", place.unwrap_or_default(), error.summary());
                         sum.add_fault(&text);
                         *found.errors.entry(text).or_default() += 1;
                     }

@@ -5,6 +5,7 @@
 //! place in the text, never an empty result.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -14,7 +15,7 @@ use super::plan::Program;
 use super::typed::{DefineId, Expression, FunctionId, Kind, LibraryId, ParameterId};
 use super::types::Type;
 use super::value::{DateTime, Precision, Value};
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::{Diagnostic, Location, counted};
 use crate::fhir::record::Record;
 use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
@@ -57,29 +58,73 @@ pub struct Environment {
     pub units: Arc<Units>,
 }
 
-/// Why evaluation could not go on.
+/// Why evaluation could not go on. A box, because every expression returns one or its value.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct EvaluationError {
+#[error("{}", .0.message)]
+pub struct EvaluationError(Box<Failure>);
+
+/// What an [`EvaluationError`] says.
+#[derive(Debug, Clone)]
+pub struct Failure {
     /// What went wrong; never a patient's value.
     pub message: String,
     /// Where in the text of a library.
     pub at: Option<Location>,
-    /// Which define or function was being evaluated.
-    pub within: Option<String>,
+    /// What was being evaluated: the define or function whose text it is, then what it was reached from.
+    pub within: Vec<String>,
 }
 
+impl Deref for EvaluationError {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
+    }
+}
+
+impl DerefMut for EvaluationError {
+    fn deref_mut(&mut self) -> &mut Failure {
+        &mut self.0
+    }
+}
+
+/// So many of the definitions that led to a fault are named, and the last one.
+const TRAIL_MAX: usize = 3;
+
 impl EvaluationError {
+    /// An error while these were evaluated, with no place in the text.
+    pub fn new(message: impl Into<String>, within: Vec<String>) -> EvaluationError {
+        EvaluationError(Box::new(Failure { message: message.into(), at: None, within }))
+    }
+
     /// The error as a finding.
     pub fn diagnostic(&self) -> Diagnostic {
         let mut diagnostic = Diagnostic::error(self.message.clone());
         if let Some(at) = &self.at {
             diagnostic = diagnostic.at(at.clone());
         }
-        if let Some(within) = &self.within {
-            diagnostic = diagnostic.help(format!("while evaluating `{within}`"));
+        if let Some((own, trail)) = self.within.split_first() {
+            diagnostic = diagnostic.help(format!("while evaluating `{own}`{}", reached_from(trail)));
         }
         diagnostic
+    }
+
+    /// The message with the definition that was asked for.
+    pub fn summary(&self) -> String {
+        match self.within.last() {
+            Some(asked) => format!("{} (in `{asked}`)", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+/// The definitions that led to a fault, in words.
+fn reached_from(trail: &[String]) -> String {
+    let quoted = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match trail {
+        [] => String::new(),
+        [first @ .., last] if first.len() > TRAIL_MAX => format!(", reached from {}, …, `{last}`", quoted(&first[..TRAIL_MAX])),
+        all => format!(", reached from {}", quoted(all)),
     }
 }
 
@@ -194,7 +239,7 @@ impl<'a> Session<'a> {
         };
         if operands.len() != row.operands.len() {
             let expected = row.operands.len();
-            return Err(self.fault_here(format!("function `{}` takes {expected} operands, {} given", row.name, operands.len())));
+            return Err(self.fault_here(format!("function `{}` takes {}, {} given", row.name, counted(expected, "operand"), operands.len())));
         }
         let mut frame = operands;
         frame.resize((row.slots as usize).max(frame.len()), Value::Null);
@@ -208,7 +253,12 @@ impl<'a> Session<'a> {
         self.within = Some(name);
         let outcome = self.expression(body, frame);
         (self.library, self.within) = outer;
-        outcome
+        outcome.map_err(|mut fault| {
+            if fault.within.last().is_none_or(|last| last != name) {
+                fault.within.push(name.to_owned());
+            }
+            fault
+        })
     }
 
     /// The parameter's value: given, or its default, or null.
@@ -232,7 +282,7 @@ impl<'a> Session<'a> {
     }
 
     fn fault_here(&self, message: impl Into<String>) -> EvaluationError {
-        EvaluationError { message: message.into(), at: None, within: self.within.map(str::to_owned) }
+        EvaluationError::new(message, Vec::new())
     }
 
     fn fault_at(&self, expression: &Expression, message: impl Into<String>) -> EvaluationError {
@@ -242,6 +292,14 @@ impl<'a> Session<'a> {
     }
 
     fn expression(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome {
+        if self.observed.is_none() {
+            // Every other expression is one of these.
+            match &expression.kind {
+                Kind::Slot(slot) => return Ok(frame.get(slot.index()).cloned().unwrap_or_default()),
+                Kind::Literal(value) => return Ok(value.clone()),
+                _ => {}
+            }
+        }
         if self.depth >= DEPTH_MAX {
             return Err(self.fault_at(expression, format!("nested deeper than {DEPTH_MAX} levels; is a function calling itself?")));
         }
@@ -305,13 +363,24 @@ impl<'a> Session<'a> {
     }
 
     fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
-        let slots = self.program.tree().functions.get(function.index()).map_or(0, |row| row.slots as usize);
-        let mut values = Vec::with_capacity(slots.max(operands.len()));
+        let row = self.program.tree().functions.get(function.index());
+        if let (Some(row), [operand]) = (row, operands)
+            && let Some(Expression { kind: Kind::Property { source, element }, .. }) = &row.body
+            && matches!(source.kind, Kind::Slot(slot) if slot.index() == 0)
+            && self.observed.is_none()
+        {
+            // As FHIRHelpers' conversions of primitive types: one look at the operand, which needs no frame.
+            let operand = self.expression(operand, frame)?;
+            return self.property(expression, &operand, element);
+        }
+        let mut values = Vec::with_capacity(row.map_or(0, |row| row.slots as usize).max(operands.len()));
         for operand in operands {
             values.push(self.expression(operand, frame)?);
         }
-        let outcome = self.call(function, values);
-        outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
+        self.call(function, values).map_err(|mut fault| {
+            fault.at = fault.at.take().or_else(|| self.program.tree().location(self.library, expression.at));
+            fault
+        })
     }
 
     fn operator(&mut self, expression: &'a Expression, operator: &'static Operator, operands: &'a [Expression], precision: Option<Precision>, frame: &mut Frame) -> Outcome {

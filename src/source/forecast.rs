@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Source;
 use super::plan::{Plan, Query};
 use super::search::counted;
+use crate::diagnostic;
 use crate::http::Request;
 use crate::smart::client::below;
 
@@ -69,7 +70,7 @@ impl Forecast {
             let files = |name: &&str| known.requests.get(*name).copied().unwrap_or_default().max(1);
             // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
             // often it wants to be polled is the server's own matter.
-            let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {} codes)", codes.len())).collect();
+            let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {})", diagnostic::counted(codes.len(), "code"))).collect();
             Step {
                 asked: format!("{}?_type={}{filters}", export.path, types.join(",")),
                 resources: counts.map(|counts| counts.iter().sum()),
@@ -102,7 +103,7 @@ impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let least = if self.is_partial { "at least " } else { "" };
         let megabytes = self.bytes as f64 / 1e6;
-        write!(f, "{least}{} requests, {megabytes:.1} MB at {RESOURCE_BYTES} bytes a resource, ", self.requests)?;
+        write!(f, "{least}{}, {megabytes:.1} MB at {RESOURCE_BYTES} bytes a resource, ", diagnostic::counted(self.requests, "request"))?;
         write!(f, "{} at {REQUEST_SECONDS} s a request", lasting(self.seconds))?;
         self.last_seconds.map_or(Ok(()), |seconds| write!(f, "; the last pull of everything took {}", lasting(seconds)))
     }

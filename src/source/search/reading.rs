@@ -6,6 +6,7 @@ use super::page::{self, Bundle, Item};
 use super::part::Part;
 use super::place::{self, Left, Pages, PartRow, Place, Sums};
 use super::{Refusal, Task};
+use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Response};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
@@ -21,6 +22,8 @@ use url::Url;
 const PAGES_MAX: usize = 100_000;
 /// Times a query is begun again when its paging breaks.
 const RESTARTS_MAX: u32 = 2;
+/// Resources that one page is asked for at most, where all of a search must come on it.
+const WIDE_PAGE_MAX: u32 = 10_000;
 /// Parts of one query.
 const PARTS_MAX: u32 = 20_000;
 /// Parts in a row that fail before the server is left in peace: one bad resource in a second of many years takes about forty.
@@ -256,6 +259,8 @@ struct Reading<'a> {
     /// What an earlier night left of a part, and whether nothing of it was read since.
     left: Option<(Walk, Option<Ask>)>,
     is_taken_up: bool,
+    /// Resources asked for on a page, when it is to hold all.
+    wide_page: Option<u32>,
     /// Durable pieces, and pages that came since the last one.
     pieces: usize,
     pages: u32,
@@ -288,6 +293,7 @@ impl<'a> Reading<'a> {
             parts: 0,
             left: None,
             is_taken_up: false,
+            wide_page: None,
             pieces,
             pages: 0,
         })
@@ -425,10 +431,26 @@ impl<'a> Reading<'a> {
         if read.is_ok() {
             read = self.judge(part, &walk).await;
         }
+        if let (Err(Trouble::Divide(_)), Some(size)) = (&read, self.size_for_all(&walk)) {
+            self.wide_page = Some(size);
+            read = Box::pin(self.part(part, manner)).await;
+            self.wide_page = None;
+            return read;
+        }
         if read.as_ref().is_err_and(Trouble::is_for_tonight) {
             self.keep(part, Some((&mut walk, next.as_ref())))?;
         }
         read
+    }
+
+    /// The size of a page that would hold all, where the server announces more than it sends and gives no link to it: some
+    /// take a page's size and have no paging.
+    fn size_for_all(&self, walk: &Walk) -> Option<u32> {
+        let is_alone = self.wide_page.is_none() && walk.addresses.len() == 1;
+        walk.total
+            .filter(|total| is_alone && *total > u64::from(self.page_size()))
+            .and_then(|total| u32::try_from(total).ok())
+            .filter(|size| *size <= WIDE_PAGE_MAX)
     }
 
     /// Takes the first page of a part.
@@ -532,7 +554,7 @@ impl<'a> Reading<'a> {
     }
 
     fn page_size(&self) -> u32 {
-        self.pull.source.options.page_size.max(1)
+        self.wide_page.unwrap_or_else(|| self.pull.source.options.page_size.max(1))
     }
 
     /// Takes a page's entries.
@@ -607,7 +629,7 @@ impl<'a> Reading<'a> {
             return Err(Trouble::Shifted("the server says that its pages have shifted".to_owned()));
         }
         if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
-            return Err(Trouble::Shifted(format!("the server's pages repeat {} entries", walk.tally.repeated)));
+            return Err(Trouble::Shifted(format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry"))));
         }
         let came = walk.tally.distinct;
         let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
