@@ -11,6 +11,7 @@ use super::super::{Context, Ending, Failure, Format, print, print_json, state_fa
 use super::refused;
 use crate::config::{Loaded, Site, setup};
 use crate::destination::registry::{AskError, Registry, current_reports, standing};
+use crate::diagnostic::counted;
 use crate::feed::Standing;
 use crate::http::{Clock, SystemClock};
 use crate::outbox::{self, Compared};
@@ -111,7 +112,7 @@ fn as_text(site: &Loaded<Site>, held: &Standing, known: &Compared) -> String {
         || "no feed".to_owned(),
         |head| {
             let complete = if head.manifest.completeness.complete { "complete" } else { "partial" };
-            format!("feed {} of {}, {} reports, data {complete}", short(&head.feed), minute(&head.committed_at), head.manifest.reports.len())
+            format!("feed {} of {}, {}, data {complete}", short(&head.feed), minute(&head.committed_at), counted(head.manifest.reports.len(), "report"))
         },
     );
     let heard = held.heard_at.as_deref().map_or_else(|| "never".to_owned(), minute);
@@ -120,8 +121,8 @@ fn as_text(site: &Loaded<Site>, held: &Standing, known: &Compared) -> String {
         |(feed, at)| format!("feed {} of {}", short(feed), at.map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string()).unwrap_or_default()),
     );
     let mut text = format!(
-        "registry    {head}\n            {} current reports; last heard of `{}`: {heard}, in epoch {}\nthis outbox {own}, in epoch {}; {} waiting\n            {}\n",
-        held.current.len(),
+        "registry    {head}\n            {}; last heard of `{}`: {heard}, in epoch {}\nthis outbox {own}, in epoch {}; {} waiting\n            {}\n",
+        counted(held.current.len(), "current report"),
         held.site,
         held.epoch,
         known.epoch,
