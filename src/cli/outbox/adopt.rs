@@ -23,19 +23,10 @@ const SHOWN_CHARS: usize = 12;
 const NONE: &str = "none";
 
 /// Shows, or goes on from the feed that is named. Ends with findings where there is something to adopt.
-pub fn run(site: &Loaded<Site>, beside: Option<Store>, named: Option<&str>, context: &Context) -> Result<Ending, Failure> {
+pub fn run(site: &Loaded<Site>, named: Option<&str>, context: &Context) -> Result<Ending, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = setup::registry(site, &clock).map_err(Failure::configuration)?;
-    let held = super::super::block_on(async { standing(&registry).await.map_err(unanswered) })?;
-    if held.site != site.value.site.id {
-        let message = format!("the registry knows client `{}` as site `{}`, the configuration says `{}`", site.value.registry.client_id, held.site, site.value.site.id);
-        return Err(Failure::configuration(message).hint("set `site.id` or `registry.client_id` right"));
-    }
-    let known = match &beside {
-        Some(store) => store.with(|connection| Ok(outbox::compare(connection, DESTINATION, &held))).map_err(state_failure)?.map_err(refused)?,
-        None => Compared { epoch: 0, delivered: None, waiting: 0, agrees: held.head.is_none() && held.epoch == 0 },
-    };
-    drop(beside);
+    let (held, known) = super::super::block_on(ask(site, &registry))?;
     let is_adopted = match named {
         Some(named) if !known.agrees => {
             adopt(site, &registry, &held, named)?;
@@ -49,6 +40,20 @@ pub fn run(site: &Loaded<Site>, beside: Option<Store>, named: Option<&str>, cont
         Format::Human => print(&as_text(site, &held, &known)),
     }
     Ok(if known.agrees || is_adopted { Ending::Fine } else { Ending::Findings })
+}
+
+/// What the registry holds, and how this outbox stands to it.
+pub async fn ask(site: &Loaded<Site>, registry: &Registry) -> Result<(Standing, Compared), Failure> {
+    let held = standing(registry).await.map_err(unanswered)?;
+    if held.site != site.value.site.id {
+        let message = format!("the registry knows client `{}` as site `{}`, the configuration says `{}`", site.value.registry.client_id, held.site, site.value.site.id);
+        return Err(Failure::configuration(message).hint("set `site.id` or `registry.client_id` right"));
+    }
+    let known = match super::super::state(site)? {
+        Some(store) => store.with(|connection| Ok(outbox::compare(connection, DESTINATION, &held))).map_err(state_failure)?.map_err(refused)?,
+        None => Compared { epoch: 0, delivered: None, waiting: 0, agrees: held.head.is_none() && held.epoch == 0 },
+    };
+    Ok((held, known))
 }
 
 fn unanswered(error: AskError) -> Failure {
@@ -79,7 +84,7 @@ fn short(feed: &str) -> String {
 }
 
 /// The registry's feed in words.
-fn shown(held: &Standing) -> String {
+pub fn shown(held: &Standing) -> String {
     held.head.as_ref().map_or_else(|| "no feed".to_owned(), |head| format!("feed `{}`", short(&head.feed)))
 }
 
