@@ -190,9 +190,7 @@ impl Adapter {
 
     /// The night that is open, or a new one whose "now" and periods are fixed here.
     fn begin(&self, asked: &Asked) -> Result<(Run, bool), NightError> {
-        let today = asked.now.to_zoned(self.setup.zone.clone()).date();
-        let months = Period::complete_months(today, self.setup.months as usize);
-        let periods: Vec<String> = months.iter().map(Period::to_string).collect();
+        let periods: Vec<String> = self.months_before(asked.now).iter().map(Period::to_string).collect();
         let begun = self.store.transaction(|transaction| match runs::open(transaction)? {
             Some(run) => Ok((run, true)),
             None => Ok((runs::begin(transaction, asked.scheduled, asked.now, &periods)?, false)),
@@ -200,10 +198,15 @@ impl Adapter {
         Ok(begun)
     }
 
+    /// The months that a night at this time reports.
+    fn months_before(&self, now: Timestamp) -> Vec<Period> {
+        Period::complete_months(now.to_zoned(self.setup.zone.clone()).date(), self.setup.months as usize)
+    }
+
     async fn pull(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
         let mut stop = stop.clone();
         let pulled = tokio::select! {
-            pulled = self.pull_to_end(progress) => pulled,
+            pulled = self.pull_to_end(Some(run), progress) => pulled,
             _ = stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
         };
         let outcome = match pulled {
@@ -242,13 +245,17 @@ impl Adapter {
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
     }
 
-    /// The pull alone: the snapshot is brought up to date.
-    pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+    /// The pull alone: the snapshot is brought up to date, for a night or for nobody yet.
+    pub async fn pull_to_end(&self, night: Option<&Run>, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
         if let Some(hours) = &self.setup.source.tuning.off_hours {
             hours.left_or_unfinished(self.clock.now())?;
         }
         let (source, plan) = self.connect(self.setup.source.tuning.retry_attempts).await?;
-        source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+        let now = night.map_or_else(|| self.clock.now(), |run| run.started_at);
+        let periods = night.map_or_else(|| Ok(self.months_before(now)), evaluation::periods);
+        let broken = |error: NightError| SourceError::Options(error.to_string());
+        let choice = evaluation::Choice::new(&self.setup, &periods.map_err(broken)?, now).map_err(broken)?;
+        source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await
     }
 
     /// Whether the EHR may be asked at an instant.
@@ -260,8 +267,8 @@ impl Adapter {
     /// are asked for.
     pub async fn connect(&self, retry_attempts: u32) -> Result<(Source, source::plan::Plan), SourceError> {
         let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
-        let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
-        let needs = needs::needs(requirements, value_sets, mapping);
+        let mut needs = needs::of(measures, value_sets, mapping);
+        needs.iter_mut().for_each(|need| need.is_later &= options.tuning.is_progressive);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
         let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, retry_attempts, ..options.tuning.clone() };
         let options = &source::Options { tuning, ..options.clone() };

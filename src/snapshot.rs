@@ -11,12 +11,12 @@ mod segment;
 mod tests;
 
 use crate::store::{Store, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use commit::{Prepared, Reconcile};
+pub use commit::{Foreseen, Prepared, Reconcile};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
 use segment::{LineReader, LineWriter, sync_folder};
@@ -229,6 +229,16 @@ impl Snapshot {
             ids.extend(headers.into_keys().filter(|(resource_type, _)| resource_type == "Patient").map(|(_, id)| id));
         }
         Ok(ids)
+    }
+
+    /// How many resources of a type are stored of these patients.
+    pub fn count_of(&self, resource_type: &str, patients: &BTreeSet<String>) -> Result<u64, SnapshotError> {
+        let mut count = 0;
+        for partition in self.partitions() {
+            let headers = self.live_headers(partition)?;
+            count += headers.values().filter(|header| header.resource_type == resource_type && patients.contains(&header.patient)).count() as u64;
+        }
+        Ok(count)
     }
 
     /// Calls `each` for the type and id of every stored resource.

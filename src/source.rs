@@ -18,7 +18,7 @@ pub mod search;
 use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
 use crate::smart::client::{TokenClient, TokenSettings, apart, scopes_for};
-use crate::snapshot::{PullId, SnapshotError};
+use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use url::Url;
 pub use crate::http::{Clock, SystemClock};
 pub use off_hours::OffHours;
 pub use plan::{Need, Plan, plan};
-pub use pull::pull;
+pub use pull::{pull, pull_for};
 
 /// How data is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +123,8 @@ pub struct Tuning {
     pub patients_per_query: usize,
     /// Pages of a query after which what came of it is made durable, with the place where it goes on.
     pub pages_per_place: u32,
+    /// What decides about nobody's place in an initial population is asked for last.
+    pub is_progressive: bool,
     /// Further root certificates, PEM text.
     pub root_certificates: Vec<String>,
     /// Ceiling of the first wait between attempts, in milliseconds.
@@ -147,6 +149,7 @@ impl Default for Tuning {
             full_every_days: 7,
             patients_per_query: 25,
             pages_per_place: 20,
+            is_progressive: true,
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
             retry_attempts: 13,
@@ -280,6 +283,13 @@ pub trait Progress: Send + Sync {
     fn advance(&self, steps: u64);
     /// Resources were received.
     fn received(&self, resources: u64);
+}
+
+/// Who knows which patients the measures may count.
+pub trait Chooser: Send + Sync {
+    /// Of these patients those who may be in an initial population: who cannot be told is one of them. `shared` are the resources
+    /// of no patient.
+    fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String>;
 }
 
 /// Progress that nobody watches.

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("002_outbox", include_str!("store/schema/002_outbox.sql")),
     ("003_runs", include_str!("store/schema/003_runs.sql")),
     ("004_place", include_str!("store/schema/004_place.sql")),
+    ("005_covered", include_str!("store/schema/005_covered.sql")),
 ];
 
 /// Why the state database cannot be used.

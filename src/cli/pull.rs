@@ -37,7 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
     let outcome = super::block_on(async {
         tokio::select! {
-            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::Source(error))),
+            outcome = adapter.pull_to_end(None, &Silent) => outcome.map_err(|error| run::failure(NightError::Source(error))),
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;
