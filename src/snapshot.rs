@@ -13,12 +13,12 @@ mod tests;
 
 use crate::store::{Store, StoreError};
 use rusqlite::OptionalExtension;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use commit::{Prepared, Reconcile};
+pub use commit::{Foreseen, Prepared, Reconcile};
 pub use repair::{begin_anew, is_in_use};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
@@ -256,6 +256,16 @@ impl Snapshot {
             ids.extend(headers.into_keys().filter(|(resource_type, _)| resource_type == "Patient").map(|(_, id)| id));
         }
         Ok(ids)
+    }
+
+    /// How many resources of a type are stored of these patients.
+    pub fn count_of(&self, resource_type: &str, patients: &BTreeSet<String>) -> Result<u64, SnapshotError> {
+        let mut count = 0;
+        for partition in self.partitions() {
+            let headers = self.live_headers(partition)?;
+            count += headers.values().filter(|header| header.resource_type == resource_type && patients.contains(&header.patient)).count() as u64;
+        }
+        Ok(count)
     }
 
     /// Calls `each` for the type and id of every stored resource.

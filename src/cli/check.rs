@@ -103,8 +103,7 @@ async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
 }
 
 async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
-    let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
-    let needs = needs::needs(requirements, &checked.value_sets, &checked.mapping);
+    let needs = needs::of(&checked.measures, &checked.value_sets, &checked.mapping, checked.source.progressive);
     let types = needs.iter().map(|need| need.resource_type.clone()).collect();
     let peer = "EHR";
     // A person waits: what is down now is said now.

@@ -47,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
     let outcome = super::block_on(async {
         tokio::select! {
-            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::from(error))),
+            outcome = adapter.pull_to_end(adapter.clock.now(), &Silent) => outcome.map_err(|error| run::failure(NightError::from(error))),
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;

@@ -1,9 +1,10 @@
 //! Snapshot to reports: partitions on threads, each patient read, mapped and measured once; sums merge in any order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Adapter, NightError, Setup, Stop, needs};
@@ -19,8 +20,8 @@ use crate::measure::report::{self, Facts, Reporter};
 use crate::measure::result::Partial;
 use crate::measure::{self, Setting};
 use crate::outbox;
-use crate::snapshot::{Partition, Snapshot};
-use crate::source::Progress;
+use crate::snapshot::{Partition, PatientLines, Snapshot};
+use crate::source::{Chooser, Progress};
 use crate::store::runs::{Held, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
@@ -77,10 +78,9 @@ fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
 
 /// Measures every patient of the snapshot as of the night's pull.
 pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
-    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
-    let shape = needs::shape(shapes.iter(), &setup.mapping);
+    let shape = shape(setup);
     let periods = periods(run)?;
-    let setting = setting(setup, run)?;
+    let setting = setting(setup, run.started_at)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
     let shared = snapshot.shared(Adapter::as_of(run))?;
     let work = Work { setup, snapshot, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
@@ -105,6 +105,47 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     });
     ended?;
     Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
+/// What is read of each record.
+fn shape(setup: &Setup) -> Shape {
+    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
+    needs::shape(shapes.iter(), &setup.mapping)
+}
+
+/// Who may be counted by a site's measures in some periods, by what is known so far.
+pub struct Choice<'a> {
+    setup: &'a Setup,
+    measures: Vec<measure::Run<'a>>,
+    shape: Shape,
+}
+
+impl<'a> Choice<'a> {
+    /// As of an instant.
+    pub fn new(setup: &'a Setup, periods: &[Period], now: Timestamp) -> Result<Choice<'a>, NightError> {
+        let setting = setting(setup, now)?;
+        let measures = setup.measures.iter().map(|measure| measure.over(periods, &setting)).collect();
+        Ok(Choice { setup, measures, shape: shape(setup) })
+    }
+}
+
+impl Chooser for Choice<'_> {
+    fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String> {
+        let shared = Shared::new(shared.iter().map(Vec::as_slice));
+        let mut record = Record::default();
+        let mut may_count = |patient: &&PatientLines| {
+            let own = || patient.lines.iter().map(Vec::as_slice);
+            if own().any(is_replaced) {
+                return false;
+            }
+            record.reread(&self.shape, own().chain(shared.referred_to(own())));
+            self.setup.mapping.apply(&mut record);
+            // Who cannot be evaluated yet may be with the rest of the data.
+            let is_out = |result: &measure::calculate::Evaluated| result.as_ref().is_ok_and(|result| !result.is_counted());
+            !measure::evaluate(&self.measures, &record).iter().flatten().all(is_out)
+        };
+        patients.iter().filter(|patient| may_count(patient)).map(|patient| patient.patient_id.clone()).collect()
+    }
 }
 
 /// What the threads share.
@@ -204,8 +245,8 @@ fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
 }
 
 /// What the measures may know beside the record: the night's "now", the zone, the value sets.
-fn setting(setup: &Setup, run: &Run) -> Result<Setting, NightError> {
-    let text = run.started_at.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
+    let text = now.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
     Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
 }
