@@ -287,6 +287,7 @@ const REFUSED: &[(&str, &str)] = &[
     // Order and names, as the grammar has them.
     ("define date: 1", "1:8 expected the name of the definition, found `date` / `date` is a word of the language; in double quotes it is a name: \"date\""),
     ("define Größe: 1", "1:8 `Größe` has letters that no plain name has / write \"Größe\", in double quotes"),
+    ("define A: @2012-01-01 within 1 day of null", "1:39 nothing is at a distance from null: this is never true / write the date or the interval that is meant"),
     (
         "define A: Tuple { hours: 1 }",
         "1:19 expected the name of an element, found `hours` / `hours` is a word of the language; in double quotes it is a name: \"hours\"",

@@ -112,8 +112,12 @@ impl Checker<'_> {
                 operands.extend(per.as_ref().map(|per| self.expression(per)));
                 self.operation(name, operands, None, at)
             }
-            Written::Offset(offset) => self.offset(offset, at),
+            Written::Offset(offset) => {
+                self.far_from_null(&offset.right);
+                self.offset(offset, at)
+            }
             Written::Within { proper, distance, left, right } => {
+                self.far_from_null(right);
                 let (left, right) = (self.expression(left), self.expression(right));
                 self.within(*proper, distance, left, right, at)
             }
@@ -291,6 +295,13 @@ impl Checker<'_> {
         };
         let warning = Diagnostic::warning("a comparison with null is null, whatever stands on the other side").at(self.at(at));
         self.report(warning.help(format!("write `{instead}`")));
+    }
+
+    fn far_from_null(&mut self, from: &ast::Expression) {
+        if matches!(from.kind, Written::Null) {
+            let warning = Diagnostic::warning("nothing is at a distance from null: this is never true").at(self.at(from.at));
+            self.report(warning.help("write the date or the interval that is meant"));
+        }
     }
 
     /// Dates have no width: their interval has a duration.
