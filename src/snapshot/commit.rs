@@ -60,6 +60,10 @@ pub struct Prepared {
     pub newest: Option<Timestamp>,
     /// Resources that came and were said to be deleted in the same pull, by type.
     pub conflicts: BTreeMap<String, u64>,
+    /// Different resources that came, by type.
+    pub present: BTreeMap<String, u64>,
+    /// Of [`Reconcile::members`] those whose Patient neither came nor is said to be deleted.
+    pub absent: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -106,13 +110,26 @@ impl Snapshot {
         remove_folder(&self.root.join(pull.0.to_string()))?;
         let sorted = self.sort(pull, files, reconcile)?;
         let newest = sorted.newest.and_then(|at| Timestamp::from_microsecond(at).ok());
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest, conflicts: BTreeMap::new() };
+        let absent = reconcile.members.as_ref().map_or(0, BTreeSet::len) as u64;
+        let mut prepared = Prepared {
+            pull,
+            segments: Vec::new(),
+            states: Vec::new(),
+            new_versions: 0,
+            removed: 0,
+            newest,
+            conflicts: BTreeMap::new(),
+            present: BTreeMap::new(),
+            absent,
+        };
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
         for partition in partitions {
             self.prepare_partition(partition, &sorted, reconcile, &mut prepared)?;
         }
         remove_folder(&self.sorting(pull))?;
+        let is_deleted = |patient: &&String| sorted.removals.contains(&("Patient".to_owned(), (*patient).clone()));
+        prepared.absent = prepared.absent.saturating_sub(reconcile.members.iter().flatten().filter(is_deleted).count() as u64);
         Ok(prepared)
     }
 
@@ -185,6 +202,11 @@ impl Snapshot {
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
         let winners = self.winners(partition, sorted, prepared.pull)?;
+        for (resource_type, id) in winners.keys() {
+            *prepared.present.entry(resource_type.clone()).or_default() += 1;
+            let is_member = resource_type == "Patient" && reconcile.members.as_ref().is_some_and(|members| members.contains(id));
+            prepared.absent = prepared.absent.saturating_sub(u64::from(is_member && !sorted.removals.contains(&(resource_type.clone(), id.clone()))));
+        }
         for (resource_type, _) in sorted.removals.iter().filter(|key| winners.contains_key(*key)) {
             *prepared.conflicts.entry(resource_type.clone()).or_default() += 1;
         }
