@@ -11,6 +11,9 @@ const RENDERED_MAX: usize = 200;
 const RENDER_WIDTH: usize = 120;
 /// A source line longer than this many bytes is not quoted.
 const QUOTED_LINE_BYTES_MAX: usize = 2_000;
+/// The user's text is quoted whole up to so many characters, and so many of either end of a longer one.
+const QUOTED_TEXT_MAX: usize = 200;
+const QUOTED_END: usize = 40;
 
 /// A text a user wrote, with the name by which they know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +201,7 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, message: String) -> Diagnostic {
-        Diagnostic { severity, message, at: None, labels: Vec::new(), help: None }
+        Diagnostic { severity, message: shortened(message), at: None, labels: Vec::new(), help: None }
     }
 
     /// The same finding, at this place.
@@ -215,7 +218,7 @@ impl Diagnostic {
 
     /// The same finding with what to do next.
     pub fn help(mut self, text: impl Into<String>) -> Diagnostic {
-        self.help = Some(text.into());
+        self.help = Some(shortened(text.into()));
         self
     }
 
@@ -237,6 +240,33 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// A message whose quoted texts are short enough to read: of a longer one the two ends.
+fn shortened(message: String) -> String {
+    if message.len() <= QUOTED_TEXT_MAX {
+        return message;
+    }
+    let parts = message.split('`').enumerate().map(|(place, part)| {
+        let letters: Vec<char> = part.chars().collect();
+        let ends = letters.first_chunk::<QUOTED_END>().zip(letters.last_chunk::<QUOTED_END>());
+        match ends {
+            Some((first, last)) if place % 2 == 1 && letters.len() > QUOTED_TEXT_MAX => format!("{}…{}", String::from_iter(first), String::from_iter(last)),
+            _ => part.to_owned(),
+        }
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// A count and what is counted, in the singular or plural: `1 measure`, `2 measures`, `3 queries`, `4 branches`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+    let of_y = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+    match of_y {
+        _ if count == N::from(1) => format!("{count} {noun}"),
+        Some(stem) => format!("{count} {stem}ies"),
+        None if noun.ends_with("ch") || noun.ends_with('s') => format!("{count} {noun}es"),
+        None => format!("{count} {noun}s"),
+    }
+}
 
 /// Whether any finding stops the work.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
@@ -285,8 +315,7 @@ pub fn render_human(diagnostics: &[Diagnostic], colour: bool) -> String {
 fn count_line(all: &[&Diagnostic]) -> String {
     let words = [Severity::Error, Severity::Warning, Severity::Note].into_iter().filter_map(|severity| {
         let n = all.iter().filter(|d| d.severity == severity).count();
-        let plural = if n == 1 { "" } else { "s" };
-        (n > 0).then(|| format!("{n} {}{plural}", severity.word()))
+        (n > 0).then(|| counted(n, severity.word()))
     });
     words.collect::<Vec<_>>().join(", ")
 }
@@ -420,7 +449,30 @@ pub fn from_yaml(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagn
     let mut diagnostic = Diagnostic::error(message);
     diagnostic.at = if is_missing { at.map(|at| start_of_mapping(&at)) } else { at };
     diagnostic.help = help.map(str::to_owned);
-    diagnostic
+    match diagnostic.at.as_ref().and_then(empty_key) {
+        Some(key) => left_empty(diagnostic, key),
+        None => diagnostic,
+    }
+}
+
+/// The key of a line that ends where its value should be.
+fn empty_key(at: &Location) -> Option<Location> {
+    let (start, _) = at.bytes();
+    let text = &at.source.text;
+    let line_start = text.get(..start)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(line_start..)?.lines().next()?.trim_end();
+    let key = line.strip_suffix(':')?;
+    let indent = key.len() - key.trim_start_matches([' ', '-']).len();
+    let is_there = start + 1 >= line_start + line.len();
+    is_there.then(|| Location::new(&at.source, Span::new((line_start + indent) as u32, (line_start + key.len()) as u32)))
+}
+
+/// A key without its value: what is wrong is that, and what is expected stands in the reader's words.
+fn left_empty(diagnostic: Diagnostic, key: Location) -> Diagnostic {
+    let expected = diagnostic.message.find("expected ").and_then(|at| diagnostic.message.get(at..)).map(|words| format!(", {words}"));
+    Diagnostic::error(format!("`{}` is left empty{}", key.text(), expected.unwrap_or_default()))
+        .at(key)
+        .help("write its value after the colon")
 }
 
 /// What the YAML reader says, as its users would say it, and what to do.
@@ -438,6 +490,11 @@ fn in_words(message: &str) -> (String, Option<&'static str>) {
     }
     match message {
         "invalid u64" | "invalid u32" | "invalid usize" => ("expected a whole number that is not negative".to_owned(), None),
+        "invalid i64" => ("expected a whole number".to_owned(), None),
+        "invalid f64" | "invalid floating point number" => ("expected a number".to_owned(), None),
+        "expected string scalar" => ("expected a text".to_owned(), Some("a text that begins with a bracket or another sign of YAML's goes in quotes")),
+        "expected mapping start" => ("expected fields, each as `name: value`".to_owned(), None),
+        "expected sequence start" => ("expected a list, each item behind a `-`".to_owned(), None),
         "mapping values are not allowed in this context" => (message.to_owned(), Some("put a text that holds `: ` in quotes")),
         "while parsing a block mapping, did not find expected key" => (message.to_owned(), Some("keys of one level begin in one column")),
         _ => (message.to_owned(), None),
@@ -501,6 +558,23 @@ mod tests {
         let at = Location::new(&file(), Span::new(30, 33));
         let finding = Diagnostic::error("no definition is named `B`").at(at).help("did you mean `A`?");
         insta::assert_snapshot!(render_human(&[finding], false));
+    }
+
+    #[test]
+    fn a_text_too_long_to_read_is_quoted_by_its_ends() {
+        let long = "9".repeat(100_000);
+        let message = Diagnostic::error(format!("`{long}` is no `Integer`")).message;
+        assert_eq!(message, format!("`{0}…{0}` is no `Integer`", "9".repeat(40)));
+        let message = format!("`{}` is short, and {long} stands outside", "é".repeat(200));
+        assert_eq!(Diagnostic::error(message.clone()).message, message);
+    }
+
+    #[test]
+    fn one_of_a_kind_is_not_many() {
+        let counts = [(1, "gap", "1 gap"), (0, "gap", "0 gaps"), (2, "query", "2 queries"), (2, "day", "2 days"), (3, "branch", "3 branches")];
+        for (count, noun, expected) in counts {
+            assert_eq!(counted(count, noun), expected);
+        }
     }
 
     #[test]

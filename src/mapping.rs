@@ -133,7 +133,7 @@ enum Others {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a code, or `{system: …, code: …, display: …}`")]
 enum TargetText {
     Code(Spanned<String>),
     Full(TargetFields),

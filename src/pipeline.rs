@@ -8,7 +8,7 @@
 //! the row, repeats only the stage that was under way, and reaches the same bytes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use crate::measure::period::Period;
 use crate::outbox::{self, OutboxError};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
-use crate::source::{self, Progress, Source, SourceError};
+use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
 use crate::store::runs::{self, Run, State};
 use crate::store::{Store, StoreError};
@@ -93,6 +93,8 @@ pub struct Adapter {
     pub snapshot: Snapshot,
     /// Where its feeds go.
     pub registry: Registry,
+    /// The file of what `watershed check` found out about the EHR's server.
+    pub capability_file: PathBuf,
     /// Where the time is read for tokens and retries; what a report says of time is the night's own "now".
     pub clock: Arc<dyn Clock>,
 }
@@ -160,7 +162,7 @@ impl Adapter {
         let store = Arc::new(Store::open(&data.join(STATE_FILE))?);
         let snapshot = Snapshot::open(&data.join(SNAPSHOT_FOLDER), Arc::clone(&store), key, PARTITIONS)?;
         store.with(|connection| Ok(outbox::open_epoch(connection).and_then(|_| outbox::release_leases(connection))))??;
-        Ok(Adapter { setup, store, snapshot, registry, clock })
+        Ok(Adapter { setup, store, snapshot, registry, capability_file: data.join(probe::FILE), clock })
     }
 
     /// One night, from where it stands to its end.
@@ -266,7 +268,11 @@ impl Adapter {
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
         let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, retry_attempts, ..options.tuning.clone() };
         let options = &source::Options { tuning, ..options.clone() };
-        let source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
+        let mut source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
+        match probe::kept_of(&self.capability_file, &source) {
+            Ok(facts) => source.capability.learn(&facts),
+            Err(error) => tracing::warn!(%error, "what the last check found is not used"),
+        }
         let plan = source::plan(&needs, &source.capability, options);
         Ok((source, plan))
     }

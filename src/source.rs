@@ -121,6 +121,8 @@ pub struct Tuning {
     pub full_every_days: u32,
     /// Patients in one query, where queries go by patient.
     pub patients_per_query: usize,
+    /// Pages of a query after which what came of it is made durable, with the place where it goes on.
+    pub pages_per_place: u32,
     /// Further root certificates, PEM text.
     pub root_certificates: Vec<String>,
     /// Ceiling of the first wait between attempts, in milliseconds.
@@ -144,6 +146,7 @@ impl Default for Tuning {
         Tuning {
             full_every_days: 7,
             patients_per_query: 25,
+            pages_per_place: 20,
             root_certificates: Vec::new(),
             retry_first_ms: 1000,
             retry_attempts: 13,

@@ -17,7 +17,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("001_snapshot", include_str!("store/schema/001_snapshot.sql")),
     ("002_outbox", include_str!("store/schema/002_outbox.sql")),
     ("003_runs", include_str!("store/schema/003_runs.sql")),
-    ("004_reasons", include_str!("store/schema/004_reasons.sql")),
+    ("004_place", include_str!("store/schema/004_place.sql")),
+    ("005_reasons", include_str!("store/schema/005_reasons.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -357,7 +357,7 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
-    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["r_03"], ..Wanted::default() }).await;
     let run = async |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = bed.command(arguments);
         command.envs(variables.iter().copied());
@@ -390,6 +390,23 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     assert_eq!(export.json()["forecast"]["isPartial"], true, "how many files there will be is the server's own matter");
     let down = run(&["pull", "--dry-run"], &[("WATERSHED__SOURCE__URL", "http://127.0.0.1:9/fhir")]).await;
     assert_eq!(down.code, 4, "{}", down.err);
+
+    // What a check finds is used, as long as it is the same server in the same version.
+    let expected = "Encounter is read in full each time: `watershed check` found `_lastUpdated` ignored, and said so";
+    assert!(after.json()["notes"].as_array().is_some_and(Vec::is_empty), "{}", after.out);
+    run(&["check"], &[]).await;
+    let file = bed.folder.path().join("data/capability.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let digest = text.split("\"digest of the software's name\"").nth(1).unwrap().split("\"detail\": \"").nth(1).unwrap();
+    for (from, to, is_used) in
+        [("{", "{", true), ("\"server\": \"http://", "\"server\": \"https://", false), (&digest[..12], "000000000000", false), ("\"facts\"", "\"fakts\"", false)]
+    {
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        let said = run(&["pull", "--dry-run", "--format", "json"], &[]).await;
+        let notes = said.json()["notes"].as_array().unwrap().clone();
+        assert_eq!(notes.iter().any(|note| note.as_str() == Some(expected)), is_used, "{to}: {}", said.out);
+        assert_eq!(said.err.contains("what the last check found is not used"), to.contains("fakts"), "{}", said.err);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -585,6 +602,10 @@ fn measures_are_checked_and_tested() {
         assert!(matches!(said.code, 1 | 3), "{words:?}: {}", said.code);
         assert!(format!("{}{}", said.out, said.err).contains("ibd-remission.cql:"), "{words:?}: {}{}", said.out, said.err);
     }
+    let said = say(folder.path(), &["measure", "check", "nowhere", "mappings/measures/ibd/remission", "elsewhere"]);
+    for part in ["at or below `nowhere`", "ibd-remission.cql:", "at or below `elsewhere`"] {
+        assert!(said.code == 1 && said.out.contains(part), "{part}: {} {}{}", said.code, said.out, said.err);
+    }
     let said = say(folder.path(), &["measure", "check", "nowhere"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (3, "", "error: there is no `measure.yaml` at or below `nowhere`\nhelp: name a measure folder\n\n1 error\n"));
 }
@@ -600,6 +621,16 @@ fn cql_is_checked_and_run() {
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "The Sum: 2.50\nTwice: 42\n", ""));
     let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", "Limit=21", "--define", "Twice", "--format", "json"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "{\"Twice\":42}\n", ""));
+    for (given, told) in [
+        ("Limt=21", "nothing here has a parameter `Limt`\n  help: did you mean `Limit`?\n"),
+        ("Limit='21'", "`--parameter Limit='21'`: this is `String`, but the parameter `Limit` is declared as `Integer`\n"),
+        ("Good.Limit=1.5", "`--parameter Good.Limit=1.5`: this is `Decimal`, but the parameter `Good.Limit` is declared as `Integer`\n"),
+        ("Limit=1 define More: 2", "`--parameter Limit=1 define More: 2` is not one CQL expression\n"),
+        ("Limit", "`--parameter Limit` has no `=`\n  help: write `--parameter 'Age Limit Years=21'`\n"),
+    ] {
+        let said = say(folder.path(), &["cql", "run", "good.cql", "--parameter", given]);
+        assert_eq!((said.code, said.out.as_str(), said.err), (2, "", format!("error: {told}")), "{given}");
+    }
     let said = say(folder.path(), &["cql", "run", "good.cql", "--define", "Twise"]);
     assert_eq!((said.code, said.err.as_str()), (2, "error: `good.cql` has no define `Twise`\n  help: did you mean `Twice`?\n"));
 
@@ -619,6 +650,31 @@ fn cql_is_checked_and_run() {
         assert!(said.err.contains("nothing here is named `Foo`"), "{}", said.err);
         assert!(format == "human" || serde_json::from_str::<Value>(&said.err).is_ok(), "{}", said.err);
     }
+}
+
+#[test]
+fn what_fails_takes_no_value_from_the_rest() {
+    let folder = scratch();
+    let text = "library Some\ndefine function Only(list List<Integer>): singleton from list\ndefine One: 1\ndefine Two: Only({1, 2})\ndefine Three: Two + 1\ndefine Bad: Matches('abc', '[a-')\n";
+    std::fs::write(folder.path().join("some.cql"), text).unwrap();
+    let said = say(folder.path(), &["cql", "run", "some.cql"]);
+    assert_eq!((said.code, said.out.as_str()), (1, "One: 1\n"));
+    for part in [
+        "some.cql:2:43",
+        "while evaluating `Only`, reached from `Two`; `Three` without a value because of it",
+        "some.cql:6:13",
+        "no regular expression: unclosed character class",
+        "2 errors",
+    ] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    let said = say(folder.path(), &["cql", "run", "some.cql", "--format", "json"]);
+    assert_eq!((said.code, said.json()), (1, serde_json::json!({ "One": 1 })));
+    let found: Value = serde_json::from_str(&said.err).unwrap();
+    let places: Vec<String> = found.as_array().unwrap().iter().map(|one| format!("{}:{}", one["at"]["line"], one["at"]["column"])).collect();
+    assert_eq!(places, ["2:43", "6:13"]);
+    let said = say(folder.path(), &["cql", "run", "some.cql", "--define", "Three"]);
+    assert!(said.code == 1 && said.out.is_empty() && said.err.contains("while evaluating `Only`, reached from `Two`, `Three`\n"), "{}{}", said.out, said.err);
 }
 
 #[test]
@@ -646,7 +702,7 @@ fn a_registry_registers_lists_and_verifies() {
     let listed = say(folder.path(), &["registry", "site", "list", "--format", "json"]);
     assert_eq!((listed.code, listed.json()["sites"].as_array().map(Vec::len), &listed.json()["sites"][0]["clientId"]), (0, Some(1), &"watershed-lakeside".into()));
     let verified = say(folder.path(), &["registry", "verify"]);
-    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit records, unbroken\n"));
+    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n"));
     let verified = say(folder.path(), &["registry", "verify", "--format", "json"]);
     assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1}\n");
 

@@ -1,8 +1,11 @@
-//! A night against a FHIR server that is not ours, with real authentication, equals an evaluation of the same data on disk.
+//! Nights against FHIR servers that are not ours equal an evaluation of the same data on disk: the first, one after nothing
+//! changed, and one after something did.
 //!
-//! The server is sekmet-fhir (PyPI). `.ci/run` installs it and sets `WATERSHED_INTEROP_SEKMET`; without it the test is skipped aloud.
+//! sekmet-fhir (PyPI) has Bulk Data and asks for real assertions; Medplum (npm) asks for nothing, pages without links, and keeps
+//! quiet about what it does not understand. `.ci/run` installs both and sets `WATERSHED_INTEROP_SEKMET` and
+//! `WATERSHED_INTEROP_MEDPLUM`; without them the tests are skipped aloud.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,6 +19,8 @@ use watershed::{outbox, store::Store};
 const BATCH: usize = 250;
 /// Half-second looks at a server that is starting.
 const LOOKS_MAX: u32 = 240;
+/// Resources that are withdrawn between two nights.
+const CHANGED: usize = 5;
 const MEASURES: [&str; 3] = ["ibd/remission", "hac/clabsi", "perinatal/early-elective-delivery"];
 
 /// A process that ends with the test.
@@ -84,52 +89,114 @@ fn start_sekmet(sekmet: &str, folder: &Path, port: u16) -> Server {
     spawn(sekmet, &["serve", "-c", "settings.yaml"], folder)
 }
 
-/// Every resource of the folder, put into the EHR.
-async fn load(base: &str, folder: &Path, key: &SigningKey) -> usize {
-    let client = reqwest::Client::new();
-    let configuration: Value = client.get(format!("{base}/.well-known/smart-configuration")).send().await.unwrap().json().await.unwrap();
-    let endpoint = configuration["token_endpoint"].as_str().unwrap().to_owned();
-    let mut entries = Vec::new();
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "ndjson"))
-        .collect();
-    files.sort();
-    for file in files {
-        for line in std::fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty()) {
-            let resource: Value = serde_json::from_str(line).unwrap();
-            let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
-            entries.push(json!({ "resource": resource, "request": { "method": "PUT", "url": url } }));
+/// Medplum's router over its repository in memory, empty.
+fn start_medplum(packages: &str, folder: &Path, port: u16) -> Server {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/medplum/serve.mjs");
+    let log = std::fs::File::create(folder.join("server.log")).unwrap();
+    let mut node = Command::new("node");
+    node.arg(script)
+        .arg(port.to_string())
+        .env("WATERSHED_INTEROP_MEDPLUM", packages)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    Server(node.spawn().unwrap())
+}
+
+/// A server that is not ours, by where it is installed.
+enum Ehr {
+    Sekmet(String),
+    Medplum(String),
+}
+
+impl Ehr {
+    fn start(&self, folder: &Path, port: u16) -> Server {
+        match self {
+            Ehr::Sekmet(program) => start_sekmet(program, folder, port),
+            Ehr::Medplum(packages) => start_medplum(packages, folder, port),
         }
     }
-    for (number, batch) in entries.chunks(BATCH).enumerate() {
-        let assertion = sign_client_assertion(key, "etl", &endpoint, jiff::Timestamp::now(), &format!("load-{number}")).unwrap();
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("scope", "system/*.cruds"),
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", assertion.as_str()),
-        ];
-        let token: Value = client.post(&endpoint).form(&form).send().await.unwrap().json().await.unwrap();
-        let token = token["access_token"].as_str().expect("a token");
-        let bundle = json!({ "resourceType": "Bundle", "type": "transaction", "entry": batch });
-        let answer = client.post(base).bearer_auth(token).json(&bundle).send().await.unwrap();
+
+    /// How the site reaches it.
+    fn settings(&self, mode: &str) -> &'static str {
+        match self {
+            // It exports only to a client that may read every type.
+            Ehr::Sekmet(_) if mode == "bulk" => "client_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nscopes = [\"system/*.rs\"]\n",
+            Ehr::Sekmet(_) => "client_id = \"etl\"\nkey_file = \"ehr-key.pem\"\n",
+            Ehr::Medplum(_) => "",
+        }
+    }
+
+    /// Puts resources into it, in one transaction.
+    async fn put(&self, base: &str, key: &SigningKey, resources: &[Value]) {
+        let client = reqwest::Client::new();
+        let mut request = client.post(base);
+        if let Ehr::Sekmet(_) = self {
+            request = request.bearer_auth(token(&client, base, key).await);
+        }
+        let url = |resource: &Value| format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        let entries: Vec<Value> = resources
+            .iter()
+            .map(|resource| json!({ "resource": resource, "request": { "method": "PUT", "url": url(resource) } }))
+            .collect();
+        let bundle = json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries });
+        let answer = request.json(&bundle).send().await.unwrap();
         assert!(answer.status().is_success(), "loading: {} {}", answer.status(), answer.text().await.unwrap());
     }
-    entries.len()
+}
+
+async fn token(client: &reqwest::Client, base: &str, key: &SigningKey) -> String {
+    let configuration: Value = client.get(format!("{base}/.well-known/smart-configuration")).send().await.unwrap().json().await.unwrap();
+    let endpoint = configuration["token_endpoint"].as_str().unwrap();
+    let now = jiff::Timestamp::now();
+    let assertion = sign_client_assertion(key, "etl", endpoint, now, &format!("load-{}", now.as_nanosecond())).unwrap();
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("scope", "system/*.cruds"),
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", assertion.as_str()),
+    ];
+    let token: Value = client.post(endpoint).form(&form).send().await.unwrap().json().await.unwrap();
+    token["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// Every resource of the folder.
+fn resources(folder: &Path) -> Vec<Value> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "ndjson"));
+    files.sort();
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+    texts.flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()).collect()
+}
+
+/// Withdraws the first assessments that say *quiescent*, on disk; what was changed.
+fn withdraw(folder: &Path) -> Vec<Value> {
+    let file = folder.join("Observation.ndjson");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut changed = Vec::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut resource: Value = serde_json::from_str(line).unwrap();
+        if changed.len() < CHANGED && line.contains("quiescent") {
+            resource["status"] = "entered-in-error".into();
+            changed.push(resource.clone());
+        }
+        lines.push(resource.to_string());
+    }
+    std::fs::write(file, lines.join("\n")).unwrap();
+    assert_eq!(changed.len(), CHANGED);
+    changed
 }
 
 /// A registry and a site, laid out as an engineer would.
-fn lay_out(folder: &Path, ehr: &str, registry_port: u16, mode: &str) -> Server {
+fn lay_out(folder: &Path, url: &str, ehr: &Ehr, registry_port: u16, mode: &str) -> Server {
     let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
     let measures = MEASURES.map(|measure| format!("\"{}\"", mappings.join(measure).display())).join(", ");
     std::fs::write(folder.join("registry.toml"), format!("listen = \"127.0.0.1:{registry_port}\"\ndata = \"registry-data\"\nmeasures = [{measures}]\n")).unwrap();
-    // This server exports only to a client that may read every type.
-    let scopes = if mode == "bulk" { "[\"system/*.rs\"]" } else { "[]" };
+    let settings = ehr.settings(mode);
     let site = format!(
         "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"site-data\"\n\
-         [source]\nurl = \"{ehr}\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{mode}\"\nscopes = {scopes}\n\
+         [source]\nurl = \"{url}\"\nmode = \"{mode}\"\n{settings}\
          [measures]\nfolders = [{measures}]\nmonths = 24\n\
          [registry]\nurl = \"http://127.0.0.1:{registry_port}\"\nclient_id = \"watershed-lakeside\"\nkey_file = \"registry-key.pem\"\n"
     );
@@ -151,7 +218,7 @@ fn delivered(folder: &Path) -> BTreeMap<(String, String), Value> {
     store
         .with(|connection| {
             let feeds = outbox::list(connection).unwrap();
-            let manifest = outbox::manifest_of(connection, &feeds.last().expect("a feed").feed).unwrap();
+            let manifest = outbox::manifest_of(connection, &feeds.first().expect("a feed").feed).unwrap();
             let part = |entry: &watershed::feed::Entry| outbox::part(connection, &entry.sha256).unwrap().expect("a part");
             Ok(manifest.reports.iter().map(|entry| numbers(&serde_json::from_slice(&part(entry)).unwrap())).collect())
         })
@@ -172,46 +239,64 @@ fn evaluated(folder: &Path, periods: &[String]) -> BTreeMap<(String, String), Va
     text.lines().map(|line| numbers(&serde_json::from_str(line).unwrap())).collect()
 }
 
-async fn night_equals_evaluation(sekmet: &str, mode: &str) {
+async fn nights_equal_evaluations(ehr: &Ehr, name: &str, mode: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     must(&watershed(folder, &["key", "new", "ehr-key.pem", "--algorithm", "RS384"]));
     must(&watershed(folder, &["sandbox", "generate", "--patients", "60", "--seed", "7", "--out", "data"]));
     let port = free_port();
-    let ehr = format!("http://127.0.0.1:{port}/fhir");
-    let _ehr = start_sekmet(sekmet, folder, port);
-    answers(&format!("{ehr}/metadata")).await;
+    let url = format!("http://127.0.0.1:{port}/fhir");
+    let _ehr = ehr.start(folder, port);
+    answers(&format!("{url}/metadata")).await;
     let key = SigningKey::from_text(&std::fs::read_to_string(folder.join("ehr-key.pem")).unwrap()).unwrap();
-    let loaded = load(&ehr, &folder.join("data"), &key).await;
+    let loaded = resources(&folder.join("data"));
+    for batch in loaded.chunks(BATCH) {
+        ehr.put(&url, &key, batch).await;
+    }
     let registry_port = free_port();
-    let _registry = lay_out(folder, &ehr, registry_port, mode);
+    let _registry = lay_out(folder, &url, ehr, registry_port, mode);
     answers(&format!("http://127.0.0.1:{registry_port}/v1/sites")).await;
 
     let first = must(&watershed(folder, &["run", "--once"]));
     let delivered_first = delivered(folder);
-    let periods: Vec<String> = {
-        let mut starts: Vec<String> = delivered_first.keys().map(|(_, start)| start.get(..7).unwrap().to_owned()).collect();
-        starts.sort();
-        starts.dedup();
-        starts
-    };
-    assert_eq!((periods.len(), delivered_first.len()), (24, 72), "24 months of 3 measures: {first}");
-    assert_eq!(delivered_first, evaluated(folder, &periods), "{mode}: the night's reports against the same data on disk");
+    let months: BTreeSet<String> = delivered_first.keys().map(|(_, start)| start.get(..7).unwrap().to_owned()).collect();
+    let months: Vec<String> = months.into_iter().collect();
+    assert_eq!((months.len(), delivered_first.len()), (24, 72), "24 months of 3 measures: {first}");
+    assert_eq!(delivered_first, evaluated(folder, &months), "{name} by {mode}: the night's reports against the same data on disk");
 
     must(&watershed(folder, &["run", "--once"]));
+    assert_eq!(feeds(folder), 1, "{name} by {mode}: an unchanged second night sends no second feed");
+
+    ehr.put(&url, &key, &withdraw(&folder.join("data"))).await;
+    must(&watershed(folder, &["run", "--once"]));
+    let delivered_last = delivered(folder);
+    assert_ne!(delivered_last, delivered_first, "{name} by {mode}: what was withdrawn moves numbers");
+    assert_eq!(delivered_last, evaluated(folder, &months), "{name} by {mode}: the night after a withdrawal");
+    let loaded = loaded.len();
+    crate::figures::say(&format!("interoperability: {name} by {mode}, {loaded} resources: a first, an unchanged and a changed night equal an evaluation on disk"));
+}
+
+fn feeds(folder: &Path) -> usize {
     let store = Store::open(&folder.join("site-data/state.sqlite")).unwrap();
-    let feeds = store.with(|connection| Ok(outbox::list(connection).unwrap().len())).unwrap();
-    assert_eq!(feeds, 1, "{mode}: an unchanged second night sends no second feed");
-    crate::figures::say(&format!("interoperability: sekmet-fhir by {mode}, {loaded} resources, 72 reports equal; an unchanged night sends nothing"));
+    store.with(|connection| Ok(outbox::list(connection).unwrap().len())).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_night_against_another_server_equals_an_evaluation_on_disk() {
+async fn nights_against_sekmet_equal_evaluations_on_disk() {
     let Ok(sekmet) = std::env::var("WATERSHED_INTEROP_SEKMET") else {
-        crate::figures::say("skipped: WATERSHED_INTEROP_SEKMET is not set, so there is no other server to run against");
+        crate::figures::say("skipped: WATERSHED_INTEROP_SEKMET is not set, so there is no sekmet-fhir to run against");
         return;
     };
     for mode in ["search", "bulk"] {
-        night_equals_evaluation(&sekmet, mode).await;
+        nights_equal_evaluations(&Ehr::Sekmet(sekmet.clone()), "sekmet-fhir", mode).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nights_against_medplum_equal_evaluations_on_disk() {
+    let Ok(packages) = std::env::var("WATERSHED_INTEROP_MEDPLUM") else {
+        crate::figures::say("skipped: WATERSHED_INTEROP_MEDPLUM is not set (a folder with npm's @medplum/fhir-router, core, definitions)");
+        return;
+    };
+    nights_equal_evaluations(&Ehr::Medplum(packages), "Medplum", "search").await;
 }

@@ -81,6 +81,12 @@ const CQL: &[Mistake] = &[
     ("cql", "from \"Visits In Window\" Visit, \"Global Assessments\" Assessment", "from \"Visits In Window\" Visit, \"Global Assessments\" §Visit"),
     ("cql", "\"Latest Assessment\".answer ~ \"Quiescent\"", "§\"Latest Assessment\".answer ~ 'quiescent'"),
     ("cql", "library IBDRemission version", "library IBD §Remission version"),
+    ("cql", "include FHIRHelpers version '4.0.1'", "include §FHIRHelpers version '9.9.9'"),
+    (
+        "cql",
+        "  \"Exclude Colectomy\" and",
+        "  §99999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999 > 1 and",
+    ),
 ];
 
 const YAML: &[Mistake] = &[
@@ -95,6 +101,14 @@ const YAML: &[Mistake] = &[
     ("measure", "library: ibd-remission.cql", "library: §ibd-remision.cql"),
     ("measure", "  Age Limit Years:", "  §Age Limit:"),
     ("measure", "    value: 21", "    value: §twenty-one"),
+    ("measure", "    value: 21", "    §value:"),
+    ("measure", "    value: 21", "    value: §[21]"),
+    ("measure", "scoring: proportion", "§scoring:"),
+    ("measure", "steward: The network", "steward: §[The network]"),
+    ("measure", "basis: Patient", "basis: Patient\n§basis: Encounter"),
+    ("measure", "scoring: proportion", "scoring: proportion\n§rate: {multiplier: 1000, unit: per 1000 visits}"),
+    ("measure", "supplemental-data:\n  - id: sex", "§groups:\n  - {id: all, populations: []}\nsupplemental-data:\n  - id: sex"),
+    ("measure", "  - id: sex\n    define: SDE Sex\n", "  - id: sex\n    define: SDE Sex\n  - id: §sex\n    define: SDE Sex\n"),
     ("measure", "  - code: denominator\n", "  - code: §initial-population\n"),
     ("measure", "improvement: increase", "improvement: §up"),
     ("measure", "    define: SDE Sex", "    define: §SDE Gender"),
@@ -118,6 +132,7 @@ const YAML: &[Mistake] = &[
     ("case", "numerator: 1}\n  - period: \"2026-06\"", "numerator: §-1}\n  - period: \"2026-06\""),
     ("value-set", "      \"mild\": \"Mild\"", "      §\"quiescent\": \"Mild\""),
     ("value-set", "  - system: http", "  - §sytem: http"),
+    ("value-set", "url: http://watershed.example/fhir/ValueSet/pga-answers\n", "§url:\n"),
     ("value-set", "url: http://watershed.example/fhir/ValueSet/pga-answers\nversion", "§version"),
 ];
 

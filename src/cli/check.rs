@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
-use crate::diagnostic::{self, Diagnostic, Severity};
+use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::source::probe::{self, Fact, Finding, Found};
@@ -15,8 +15,6 @@ use crate::source::{self, Options, Source, SourceError, Tuning};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
-/// File of what the EHR's server declares and does, in the data directory.
-const CAPABILITY_FILE: &str = "capability.json";
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
@@ -119,7 +117,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             });
             lines.push(match &plan.export {
                 Some(export) => format!("Bulk Data: {} of {}", export.path, export.types.iter().cloned().collect::<Vec<_>>().join(", ")),
-                None => format!("search: {} queries over {}", plan.queries.len(), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
+                None => format!("search: {} over {}", counted(plan.queries.len(), "query"), plan.types.iter().cloned().collect::<Vec<_>>().join(", ")),
             });
             lines.extend(plan.notes.iter().cloned());
             lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));
@@ -140,7 +138,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
 
 /// Compares with the file in the data directory, and keeps what was found there.
 fn probed(site: &Loaded<config::Site>, source: &Source, facts: Vec<Fact>, clock: &dyn Clock) -> Probed {
-    let file = setup::data_folder(site).join(CAPABILITY_FILE);
+    let file = setup::data_folder(site).join(probe::FILE);
     let kept = setup::make_data_folder(site)
         .map_err(|error| error.to_string())
         .and_then(|()| probe::keep(&file, &source.name(), facts.clone(), clock.now()).map_err(|error| error.to_string()));

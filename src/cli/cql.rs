@@ -10,9 +10,11 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
+use crate::cql::typed::{LibraryId, Parameter};
+use crate::cql::types::Type;
 use crate::cql::value::{DateTime, Value};
-use crate::cql::{Environment, Libraries, Models, Program, Session, compile, elm, show};
-use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
+use crate::cql::{DefineId, Environment, EvaluationError, Libraries, Models, Program, Session, compile, elm, show};
+use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest};
 use crate::fhir::record::{Record, Shape};
 use crate::terminology::units::Units;
 use crate::terminology::{ValueSets, read};
@@ -94,8 +96,8 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             let (_, findings) = compile(&roots, &libraries(&files, &library, fhirpath_lists)?, &Models::default());
             let ending = report(&findings, context);
             if context.format == Format::Human && ending == Ending::Fine {
-                let count = files.len();
-                print(&format!("{count} {} well formed", if count == 1 { "file is" } else { "files are" }));
+                let are = if files.len() == 1 { "is" } else { "are" };
+                print(&format!("{} {are} well formed", counted(files.len(), "file")));
             }
             Ok(ending)
         }
@@ -110,54 +112,84 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
     let (program, findings) = compile(&[root], &libraries, &Models::default());
     let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
     let record = match &args.data {
-        Some(file) => record(&program, file)?,
+        Some(file) => record(file)?,
         None => Record::read(&Shape::everything(), std::iter::empty()).0,
     };
-    let environment = environment(args)?;
+    let environment = environment(args, &program)?;
     let mut session = Session::new(&program, &environment, &record);
-    let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index()));
-    let library = library.map(|library| library.name.to_string()).unwrap_or_default();
-    let defines = program.defines(&library);
-    for name in &args.define {
-        if !defines.iter().any(|(_, known)| known == name) {
-            let near = crate::diagnostic::nearest(name, defines.iter().map(|(_, known)| *known));
-            let failure = Failure::usage(format!("`{}` has no define `{name}`", args.file.display()));
-            return Err(near.iter().fold(failure, |failure, near| failure.hint(format!("did you mean `{near}`?"))));
-        }
-    }
     let mut values: Map<String, Json> = Map::new();
     let mut lines = String::new();
-    let mut faults: Vec<Diagnostic> = Vec::new();
-    for (define, name) in &defines {
-        let wanted = args.define.is_empty() || args.define.iter().any(|wanted| wanted == name);
-        // The implicit patient is the data, not a result.
-        if !wanted || (*name == "Patient" && args.define.is_empty()) {
-            continue;
-        }
-        match session.evaluate(*define) {
+    let mut failed: Vec<(&str, EvaluationError)> = Vec::new();
+    for (define, name) in wanted(args, &program)? {
+        match session.evaluate(define) {
             Ok(value) => {
                 lines.push_str(&format!("{name}: {}\n", show::text(&value, &record)));
-                values.insert((*name).to_owned(), show::json(&value, &record));
+                values.insert(name.to_owned(), show::json(&value, &record));
             }
-            Err(fault) => faults.push(fault.diagnostic()),
+            Err(fault) => failed.push((name, fault)),
         }
-    }
-    if !faults.is_empty() {
-        return Err(Failure::findings(&faults, context));
     }
     match context.format {
         Format::Json => print_json(&Json::Object(values)),
+        Format::Human if lines.is_empty() => {}
         Format::Human => print(&lines),
     }
-    Ok(Ending::Fine)
+    if failed.is_empty() {
+        return Ok(Ending::Fine);
+    }
+    let _ = writeln!(std::io::stderr(), "{}", Failure::findings(&told(&failed), context).message);
+    Ok(Ending::Findings)
+}
+
+/// The defines that are asked for: all but the implicit patient, which is the data and no result, or those that are named.
+fn wanted<'p>(args: &RunArgs, program: &'p Program) -> Result<Vec<(DefineId, &'p str)>, Failure> {
+    let library = root_library(program).and_then(|id| program.tree().libraries.get(id.index()));
+    let mut defines = program.defines(library.map_or("", |library| &library.name));
+    for name in &args.define {
+        if !defines.iter().any(|(_, known)| known == name) {
+            let failure = Failure::usage(format!("`{}` has no define `{name}`", args.file.display()));
+            return Err(with_nearest(failure, name, defines.iter().map(|(_, known)| *known)));
+        }
+    }
+    let is_wanted = |name: &str| if args.define.is_empty() { name != "Patient" } else { args.define.iter().any(|wanted| wanted == name) };
+    defines.retain(|(_, name)| is_wanted(name));
+    Ok(defines)
+}
+
+/// Each fault once, with the defines that have no value because of it.
+fn told(failed: &[(&str, EvaluationError)]) -> Vec<Diagnostic> {
+    // The first of the failed defines that the fault came by on its way out.
+    let origin = |(name, fault): &(&str, EvaluationError)| failed.iter().map(|(other, _)| *other).find(|other| other != name && fault.within.iter().any(|passed| passed == other));
+    let own = failed.iter().filter(|one| origin(one).is_none());
+    own.map(|(name, fault)| {
+        let followers: Vec<String> = failed.iter().filter(|one| origin(one) == Some(name)).map(|(other, _)| format!("`{other}`")).collect();
+        let mut diagnostic = fault.diagnostic();
+        if !followers.is_empty() {
+            let help = format!("{}; {} without a value because of it", diagnostic.help.unwrap_or_default(), followers.join(", "));
+            diagnostic.help = Some(help);
+        }
+        diagnostic
+    })
+    .collect()
+}
+
+fn root_library(program: &Program) -> Option<LibraryId> {
+    program.roots().first().copied()
+}
+
+fn with_nearest<'a>(failure: Failure, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    match nearest(name, known) {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None => failure,
+    }
 }
 
 fn write_elm(file: &Path, folders: &[PathBuf], fhirpath_lists: bool, context: &Context) -> Result<Ending, Failure> {
     let libraries = libraries(&[file.to_owned()], folders, fhirpath_lists)?;
     let (program, findings) = compile(&[source(file)?], &libraries, &Models::default());
     let Some(program) = program else { return Err(Failure::findings(&findings, context)) };
-    let Some(root) = program.roots().first() else { return Err(Failure::findings(&findings, context)) };
-    let (document, findings) = elm::write(program.tree(), *root);
+    let Some(root) = root_library(&program) else { return Err(Failure::findings(&findings, context)) };
+    let (document, findings) = elm::write(program.tree(), root);
     if has_errors(&findings) {
         return Err(Failure::findings(&findings, context));
     }
@@ -206,7 +238,7 @@ fn libraries(files: &[PathBuf], folders: &[PathBuf], fhirpath_lists: bool) -> Re
     Ok(libraries)
 }
 
-fn record(program: &Program, path: &Path) -> Result<Record, Failure> {
+fn record(path: &Path) -> Result<Record, Failure> {
     let text = read_text(path)?;
     let lines: Vec<String> = match serde_json::from_str::<Json>(&text) {
         Ok(Json::Object(bundle)) if bundle.get("resourceType").and_then(Json::as_str) == Some("Bundle") => {
@@ -217,7 +249,6 @@ fn record(program: &Program, path: &Path) -> Result<Record, Failure> {
         Err(_) => text.lines().map(str::to_owned).collect(),
     };
     // Everything is kept: a define may return a whole resource, which is then shown.
-    let _ = program;
     let (record, bad) = Record::read(&Shape::everything(), lines.iter().map(String::as_bytes).filter(|line| !line.trim_ascii().is_empty()));
     match bad.first() {
         None => Ok(record),
@@ -225,7 +256,7 @@ fn record(program: &Program, path: &Path) -> Result<Record, Failure> {
     }
 }
 
-fn environment(args: &RunArgs) -> Result<Environment, Failure> {
+fn environment(args: &RunArgs, program: &Program) -> Result<Environment, Failure> {
     let zone =
         TimeZone::get(&args.timezone).map_err(|error| Failure::usage(format!("`--timezone {}`: {error}", args.timezone)).hint("write an IANA name such as `America/New_York`"))?;
     let now = DateTime::from_timestamp(jiff::Timestamp::now(), &zone);
@@ -239,25 +270,61 @@ fn environment(args: &RunArgs) -> Result<Environment, Failure> {
     }
     let mut environment = Environment { parameters: BTreeMap::new(), now, zone, value_sets: Arc::new(value_sets), units: Arc::new(Units::new()) };
     for given in &args.parameter {
-        let (name, value) = parameter(given, &environment)?;
-        environment.parameters.insert(name, value);
+        let (name, value) = parameter(given, program, &environment)?;
+        if environment.parameters.insert(name.clone(), value).is_some() {
+            return Err(Failure::usage(format!("the parameter `{name}` is given twice")));
+        }
     }
     Ok(environment)
 }
 
-/// `NAME=VALUE`, the value being a CQL expression without data.
-fn parameter(given: &str, environment: &Environment) -> Result<(String, Value), Failure> {
+/// `NAME=VALUE`, the value being a CQL expression without data, of the type that the parameter is declared with.
+fn parameter(given: &str, program: &Program, environment: &Environment) -> Result<(String, Value), Failure> {
     let Some((name, text)) = given.split_once('=') else {
         return Err(Failure::usage(format!("`--parameter {given}` has no `=`")).hint("write `--parameter 'Age Limit Years=21'`"));
     };
-    let source = SourceFile::new(format!("--parameter {name}"), format!("library P\ndefine \"Value\":\n{text}\n"));
-    let (program, findings) = compile(&[source], &Libraries::default(), &Models::default());
-    let Some(program) = program else { return Err(Failure::diagnostics(&findings)) };
-    let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
-    let Some(define) = program.define("P", "Value") else {
+    let name = name.trim();
+    let expected = declared(name, program)?;
+    let value_of = |declaration: &str| {
+        let source = SourceFile::new(format!("--parameter {name}"), format!("library P\n{declaration}:\n{text}\n"));
+        compile(&[source], &Libraries::default(), &Models::default())
+    };
+    let (plain, findings) = value_of("define \"Value\"");
+    let Some(plain) = plain else { return Err(Failure::diagnostics(&findings)) };
+    let Some(define) = plain.define("P", "Value").filter(|_| plain.defines("P").len() == 1 && plain.parameters().is_empty()) else {
         return Err(Failure::usage(format!("`--parameter {given}` is not one CQL expression")));
     };
-    let value = Session::new(&program, environment, &record).evaluate(define);
+    // A function that returns the declared type converts to it, as a declared default would be.
+    let (typed, _) = value_of(&format!("define function \"Value\"() returns {expected}"));
+    let Some((typed, function)) = typed.as_ref().and_then(|typed| Some((typed, typed.function("P", "Value")?))) else {
+        let found = plain.define_type(define);
+        let message = format!("`--parameter {given}`: this is `{found}`, but the parameter `{name}` is declared as `{expected}`");
+        return Err(Failure::usage(message));
+    };
+    let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
+    let value = Session::new(typed, environment, &record).call(function, Vec::new());
     let value = value.map_err(|fault| Failure::diagnostics(&[fault.diagnostic()]))?;
-    Ok((name.trim().to_owned(), value))
+    Ok((name.to_owned(), value))
+}
+
+/// The type of the parameter of that name, or of that name in a library: `Common.Lookback`.
+fn declared<'p>(name: &str, program: &'p Program) -> Result<&'p Type, Failure> {
+    let library = |parameter: &Parameter| program.tree().libraries.get(parameter.library.index()).map_or("", |library| &library.name);
+    let qualified = |parameter: &Parameter| format!("{}.{}", library(parameter), parameter.name);
+    let named: Vec<&Parameter> = program.parameters().iter().filter(|parameter| *parameter.name == *name || qualified(parameter) == name).collect();
+    match named.as_slice() {
+        [first, others @ ..] => match others.iter().find(|other| other.ty != first.ty) {
+            None => Ok(&first.ty),
+            Some(other) => {
+                let message = format!("the parameter `{name}` is declared as `{}` in one library and as `{}` in another", first.ty, other.ty);
+                Err(Failure::usage(message).hint(format!("say which: `{}` or `{}`", qualified(first), qualified(other))))
+            }
+        },
+        [] => {
+            let names: Vec<&str> = program.parameters().iter().map(|parameter| &*parameter.name).collect();
+            let failure = Failure::usage(format!("nothing here has a parameter `{name}`"));
+            let failure = if names.is_empty() { failure.hint("no library here declares a parameter") } else { failure };
+            Err(with_nearest(failure, name, names.into_iter()))
+        }
+    }
 }

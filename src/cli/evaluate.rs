@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
+use crate::diagnostic::counted;
 use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
@@ -284,7 +285,7 @@ impl Found {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
         }
         for (error, count) in self.errors.iter().take(TOLD_SHOWN_MAX) {
-            let _ = writeln!(stderr, "error: {count} evaluation{} failed: {error}", if *count == 1 { "" } else { "s" });
+            let _ = writeln!(stderr, "error: {} failed: {error}", counted(*count, "evaluation"));
         }
         let rest: u64 = self.errors.values().skip(TOLD_SHOWN_MAX).sum();
         if rest > 0 {
@@ -336,7 +337,7 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
                     }
                     Err(error) => {
                         let place = error.at.as_ref().map(|at| format!("{}:{}:{}: ", at.source.name, at.line(), at.column()));
-                        let text = format!("{}{}", place.unwrap_or_default(), error.message);
+                        let text = format!("{}{}", place.unwrap_or_default(), error.summary());
                         sum.add_fault(&text);
                         *found.errors.entry(text).or_default() += 1;
                     }

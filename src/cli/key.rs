@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, print, print_json};
+use crate::diagnostic::counted;
 use crate::smart::assertion::{Algorithm, SigningKey};
 use crate::smart::key_set;
 
@@ -85,7 +86,7 @@ fn serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
     let address = format!("{scheme}://{}{}", listener.local_addr().map_err(refused)?, key_set::PATH);
     match context.format {
         Format::Json => print_json(&json!({ "jwks": address, "keys": keys.keys.len() })),
-        Format::Human => print(&format!("{} keys at {address}", keys.keys.len())),
+        Format::Human => print(&format!("{} at {address}", counted(keys.keys.len(), "key"))),
     }
     let served = key_set::serve(args.files.clone(), listener, tls, super::asked_to_stop());
     super::block_on(async { served.await.map_err(|error| Failure::configuration(error.to_string())) })?;

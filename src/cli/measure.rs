@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
 use crate::config::measures::{self, Folder, Tested};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, counted};
 use crate::measure::Choices;
 
 /// The steward's bench: check and test measures
@@ -68,7 +68,10 @@ struct Bench {
 /// Measure folders at or below the paths, with all measures there.
 fn bench(paths: &[PathBuf]) -> Result<Bench, Failure> {
     let (mut folders, mut published) = (Vec::new(), None);
-    let paths = measures_at(paths)?;
+    let (paths, faults) = measures_at(paths);
+    if !faults.is_empty() {
+        return Err(Failure::diagnostics(&faults));
+    }
     let (all, _) = measures::open_all(&paths);
     for path in paths {
         match measures::read(&path) {
@@ -82,22 +85,26 @@ fn bench(paths: &[PathBuf]) -> Result<Bench, Failure> {
     }
 }
 
-/// Measure folders at or below the paths, and the paths that hold published measures.
-fn measures_at(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut found = Vec::new();
+/// Measure folders at or below the paths, the paths that hold published measures, and what is wrong with the others.
+fn measures_at(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Diagnostic>) {
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
     for path in paths {
         match measures::find(path) {
             Ok(folders) => found.extend(folders),
             Err(_) if measures::open(path).is_ok() => found.push(path.clone()),
-            Err(fault) => return Err(Failure::diagnostics(&[fault])),
+            Err(fault) => faults.push(fault),
         }
     }
-    Ok(found)
+    (found, faults)
 }
 
 fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result<Ending, Failure> {
-    let paths = measures_at(paths)?;
+    let (paths, faults) = measures_at(paths);
+    if paths.is_empty() {
+        return Err(Failure::diagnostics(&faults));
+    }
     let (loaded, mut found) = measures::load(&paths, value_sets, &Choices::default());
+    found.extend(faults);
     let (folders, _) = measures::open_all(&paths);
     for (folder, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
         for source in &folder.cases {
@@ -110,8 +117,8 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
     }
     let ending = report(&found, context);
     if context.format == Format::Human && ending == Ending::Fine {
-        let measures = if folders.len() == 1 { "1 measure is".to_owned() } else { format!("{} measures are", folders.len()) };
-        print(&format!("{measures} well formed"));
+        let are = if folders.len() == 1 { "is" } else { "are" };
+        print(&format!("{} {are} well formed", counted(folders.len(), "measure")));
     }
     Ok(ending)
 }
@@ -154,7 +161,7 @@ fn human(path: &Path, tested: &Tested) -> String {
     }
     let passed = tested.cases.iter().filter(|(_, mismatches)| mismatches.is_empty()).count();
     let (reached, all) = tested.coverage.reached();
-    let mut text = format!("{}\n{table}\n{passed} of {} cases pass; {reached} of {all} branches reached\n", path.display(), tested.cases.len());
+    let mut text = format!("{}\n{table}\n{passed} of {} pass; {reached} of {} reached\n", path.display(), counted(tested.cases.len(), "case"), counted(all, "branch"));
     let (never_true, never_false) = tested.coverage.gaps();
     for (names, what) in [(never_true, "never true or never with a member"), (never_false, "never false or never empty")] {
         if !names.is_empty() {

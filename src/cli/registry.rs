@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry};
-use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::diagnostic::{Diagnostic, SourceFile, counted};
 use crate::measure::definition::{self, Definition, Improvement};
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, MeasureCard, Options, RegistryError, Unit};
@@ -98,7 +98,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
                 Ok(records) => {
                     match context.format {
                         Format::Json => print_json(&json!({ "unbroken": true, "records": records })),
-                        Format::Human => print(&format!("{records} audit records, unbroken")),
+                        Format::Human => print(&format!("{}, unbroken", counted(records, "audit record"))),
                     }
                     Ok(Ending::Fine)
                 }

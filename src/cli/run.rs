@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded, setup};
+use crate::diagnostic::counted;
 use crate::http::{HttpError, SystemClock};
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::{Adapter, Asked, Night, NightError, Stop};
@@ -91,7 +92,7 @@ fn as_json(night: &Night) -> serde_json::Value {
 
 fn as_text(adapter: &Adapter, night: &Night) -> String {
     let data = match night.run.complete {
-        Some(false) => format!("partial ({} gaps, {} in quarantine)", night.run.gaps.values().sum::<u64>(), night.run.quarantined),
+        Some(false) => format!("partial ({}, {} in quarantine)", counted(night.run.gaps.values().sum::<u64>(), "gap"), night.run.quarantined),
         _ => "complete".to_owned(),
     };
     let feed = match (night.delivered.delivered, night.delivered.confirmed) {
@@ -99,13 +100,13 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         (0, _) => "nothing changed, which the registry was told",
         _ => "feed delivered",
     };
-    let held = if night.held > 0 { format!(", {} reports held for a person (`watershed status`)", night.held) } else { String::new() };
+    let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
     format!(
-        "{}: {} patients, data {data}, {} measures over {} periods, {feed}{held}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}",
         adapter.setup.site,
-        night.run.patients,
-        adapter.setup.measures.len(),
-        night.run.periods.len()
+        counted(night.run.patients, "patient"),
+        counted(adapter.setup.measures.len(), "measure"),
+        counted(night.run.periods.len(), "period")
     )
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
+use crate::diagnostic::counted;
 use crate::outbox::{self, Listed};
 use crate::source::account::{self, Account, Open, Row};
 use crate::source::duty::Who;
@@ -121,7 +122,7 @@ fn as_text(status: &Status) -> String {
     for run in &status.runs {
         let data = match run.complete {
             Some(true) => "complete".to_owned(),
-            Some(false) => format!("partial: {} gaps, {} quarantined", run.gaps.values().sum::<u64>(), run.quarantined),
+            Some(false) => format!("partial: {}, {} quarantined", counted(run.gaps.values().sum::<u64>(), "gap"), run.quarantined),
             None => String::new(),
         };
         let feed = run.feed.as_deref().unwrap_or_default().get(..8).unwrap_or_default();
@@ -142,7 +143,11 @@ fn as_text(status: &Status) -> String {
     text.push_str(&format!("feeds that wait or were rejected: {}; lines and resources in quarantine: {}\n", status.waiting.len(), status.quarantined));
     if let Some(open) = &status.open {
         let begun = minute(&open.started_at);
-        text.push_str(&format!("a pull that began {begun} is not finished and goes on: {} queries or files done, {} resources received\n", open.done, open.received));
+        text.push_str(&format!(
+            "a pull that began {begun} is not finished and goes on: {} of its queries and files done, {} received\n",
+            open.done,
+            counted(open.received, "resource")
+        ));
     }
     text.push_str(&status.account.as_ref().map(ledger_as_text).unwrap_or_default());
     if !status.waiting.is_empty() {
@@ -185,7 +190,7 @@ fn ledger_as_text(account: &Account) -> String {
         // A type's volume is told once, beside its first query.
         let volume = account.volumes.iter().find(|volume| volume.resource_type == row.resource_type && told.insert(&row.resource_type));
         let usually = match volume.and_then(|volume| Some((volume.median?, volume.received, volume.pulls))) {
-            Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {pulls} pulls)", (received as f64 / median as f64 - 1.0) * 100.0),
+            Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {})", (received as f64 / median as f64 - 1.0) * 100.0, counted(pulls, "pull")),
             _ => String::new(),
         };
         let accepted = row.note.as_ref().map(|note| format!("{}; accepted", note.reason));

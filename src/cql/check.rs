@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use self::conversion::{Conversions, Step, apply};
 use super::ast;
-use super::model::{Model, Models};
+use super::model::{Conversion, Model, Models};
 use super::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, EvaluationContext, Expression, FunctionId, Kind, LibraryId, ParameterId, Slot, Tree, ValueSetId};
 use super::types::{PARTS_MAX, Type};
 use super::value::Value;
@@ -230,15 +230,41 @@ impl<'a> Checker<'a> {
         self.helpers();
     }
 
-    /// What to include where a class of the model has a conversion, but the library of the function is not here.
-    fn lacks_helpers(&self, types: &[Type]) -> Option<String> {
-        let lacking = types.iter().find_map(|ty| match ty {
+    /// The conversion that a class of the model has, where the library of its function is not here.
+    fn lacking(&self, types: &[Type]) -> Option<&Conversion> {
+        let of_class = |ty: &Type| match ty {
             Type::Class(class) if self.conversions.class_conversions(class).next().is_none() => self.conversions.model_of(class)?.conversions(class).first(),
             _ => None,
-        })?;
-        let library = &lacking.library;
-        let included = self.includes.iter().filter_map(|(_, own)| *own).any(|own| self.tree.libraries[own.index()].name.ends_with(&**library));
-        (!included).then(|| format!("`include {library} version '…'` converts it to `{}`", lacking.to))
+        };
+        let lacking = types.iter().find_map(of_class)?;
+        let included = self
+            .includes
+            .iter()
+            .filter_map(|(_, own)| *own)
+            .any(|own| self.tree.libraries[own.index()].name.ends_with(&*lacking.library));
+        (!included).then_some(lacking)
+    }
+
+    /// What to include for that conversion.
+    fn lacks_helpers(&self, types: &[Type]) -> Option<String> {
+        self.lacking(types).map(|lacking| format!("`include {} version '…'` converts it to `{}`", lacking.library, lacking.to))
+    }
+
+    /// Whether the conversion is of a library that is included but was not found: that has been said.
+    fn expects_helpers(&self, types: &[Type]) -> bool {
+        let missing = |library: &str| {
+            self.ast
+                .includes
+                .iter()
+                .zip(&self.includes)
+                .any(|(written, (_, found))| found.is_none() && written.name.last().is_some_and(|name| *name.text == *library))
+        };
+        self.lacking(types).is_some_and(|lacking| missing(&lacking.library))
+    }
+
+    /// Whether a library that is included was not found: that has been said, and what it defines is not known.
+    fn is_incomplete(&self) -> bool {
+        self.includes.iter().any(|(_, library)| library.is_none())
     }
 
     /// The conversion functions that the models name, where this library includes their library.
@@ -556,8 +582,11 @@ impl<'a> Checker<'a> {
             Some(way) => self.step(expression, &way.step),
             None => {
                 let at = expression.at;
-                let help = self.lacks_helpers(std::slice::from_ref(&expression.ty)).or_else(|| system_twin(to));
-                self.error_with_help(at, format!("{what} must be of type `{to}`, but this is `{}`", expression.ty), help);
+                let own = std::slice::from_ref(&expression.ty);
+                if !self.expects_helpers(own) {
+                    let help = self.lacks_helpers(own).or_else(|| system_twin(to));
+                    self.error_with_help(at, format!("{what} must be of type `{to}`, but this is `{}`", expression.ty), help);
+                }
                 Expression::null(to.clone(), at)
             }
         }

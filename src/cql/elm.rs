@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use self::document::Document;
 use super::context;
-use super::libraries::by_version;
+use super::libraries::{by_version, includes_itself};
 use super::model::Models;
 use super::plan::Program;
 use super::typed::{LibraryId, Tree};
@@ -114,9 +114,14 @@ impl Linker<'_> {
             self.diagnostics.push(self.not_found(document, include, at));
             return None;
         };
-        if self.open.contains(&found.key()) || self.open.len() >= INCLUDES_MAX {
-            let message = format!("library `{}` includes itself, by way of {} others", found.name, self.open.len().saturating_sub(1));
-            self.diagnostics.push(Diagnostic::error(message).at(at));
+        if self.open.contains(&found.key()) {
+            let between = self.open.iter().skip_while(|open| **open != found.key()).skip(1).map(|(name, _)| &**name);
+            self.diagnostics.push(Diagnostic::error(includes_itself(&found.name, between)).at(at));
+            return None;
+        }
+        if self.open.len() >= INCLUDES_MAX {
+            self.diagnostics
+                .push(Diagnostic::error(format!("more than {INCLUDES_MAX} libraries include one another in a chain")).at(at));
             return None;
         }
         Some(self.add(&found))

@@ -14,7 +14,7 @@ use super::plan::Program;
 use super::typed::{DefineId, Expression, FunctionId, Kind, LibraryId, ParameterId};
 use super::types::Type;
 use super::value::{DateTime, Precision, Value};
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::{Diagnostic, Location, counted};
 use crate::fhir::record::Record;
 use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
@@ -65,9 +65,12 @@ pub struct EvaluationError {
     pub message: String,
     /// Where in the text of a library.
     pub at: Option<Location>,
-    /// Which define or function was being evaluated.
-    pub within: Option<String>,
+    /// What was being evaluated: the define or function whose text it is, then what it was reached from.
+    pub within: Vec<String>,
 }
+
+/// So many of the definitions that led to a fault are named, and the last one.
+const TRAIL_MAX: usize = 3;
 
 impl EvaluationError {
     /// The error as a finding.
@@ -76,10 +79,28 @@ impl EvaluationError {
         if let Some(at) = &self.at {
             diagnostic = diagnostic.at(at.clone());
         }
-        if let Some(within) = &self.within {
-            diagnostic = diagnostic.help(format!("while evaluating `{within}`"));
+        if let Some((own, trail)) = self.within.split_first() {
+            diagnostic = diagnostic.help(format!("while evaluating `{own}`{}", reached_from(trail)));
         }
         diagnostic
+    }
+
+    /// The message with the definition that was asked for.
+    pub fn summary(&self) -> String {
+        match self.within.last() {
+            Some(asked) => format!("{} (in `{asked}`)", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+/// The definitions that led to a fault, in words.
+fn reached_from(trail: &[String]) -> String {
+    let quoted = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match trail {
+        [] => String::new(),
+        [first @ .., last] if first.len() > TRAIL_MAX => format!(", reached from {}, …, `{last}`", quoted(&first[..TRAIL_MAX])),
+        all => format!(", reached from {}", quoted(all)),
     }
 }
 
@@ -194,7 +215,7 @@ impl<'a> Session<'a> {
         };
         if operands.len() != row.operands.len() {
             let expected = row.operands.len();
-            return Err(self.fault_here(format!("function `{}` takes {expected} operands, {} given", row.name, operands.len())));
+            return Err(self.fault_here(format!("function `{}` takes {}, {} given", row.name, counted(expected, "operand"), operands.len())));
         }
         let mut frame = operands;
         frame.resize((row.slots as usize).max(frame.len()), Value::Null);
@@ -208,7 +229,12 @@ impl<'a> Session<'a> {
         self.within = Some(name);
         let outcome = self.expression(body, frame);
         (self.library, self.within) = outer;
-        outcome
+        outcome.map_err(|mut fault| {
+            if fault.within.last().is_none_or(|last| last != name) {
+                fault.within.push(name.to_owned());
+            }
+            fault
+        })
     }
 
     /// The parameter's value: given, or its default, or null.
@@ -232,7 +258,7 @@ impl<'a> Session<'a> {
     }
 
     fn fault_here(&self, message: impl Into<String>) -> EvaluationError {
-        EvaluationError { message: message.into(), at: None, within: self.within.map(str::to_owned) }
+        EvaluationError { message: message.into(), at: None, within: Vec::new() }
     }
 
     fn fault_at(&self, expression: &Expression, message: impl Into<String>) -> EvaluationError {
@@ -305,8 +331,12 @@ impl<'a> Session<'a> {
     }
 
     fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
-        let operands = self.values(operands, frame)?;
-        let outcome = self.call(function, operands);
+        let slots = self.program.tree().functions.get(function.index()).map_or(0, |row| row.slots as usize);
+        let mut values = Vec::with_capacity(slots.max(operands.len()));
+        for operand in operands {
+            values.push(self.expression(operand, frame)?);
+        }
+        let outcome = self.call(function, values);
         outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
     }
 
@@ -316,11 +346,25 @@ impl<'a> Session<'a> {
         {
             return outcome;
         }
-        let mut operands = self.values(operands, frame)?;
-        if let (Some(whole), "Children" | "Descendents") = (operands.first_mut(), operator.name) {
-            return self.parts(expression, std::mem::take(whole), operator.name == "Descendents");
+        // Nearly all have one or two, which need no room of their own.
+        match operands {
+            [whole] if matches!(operator.name, "Children" | "Descendents") => {
+                let whole = self.expression(whole, frame)?;
+                self.parts(expression, whole, operator.name == "Descendents")
+            }
+            [only] => {
+                let operand = self.expression(only, frame)?;
+                self.bounded(expression, self.apply(operator, &[operand], precision))
+            }
+            [left, right] => {
+                let operands = [self.expression(left, frame)?, self.expression(right, frame)?];
+                self.bounded(expression, self.apply(operator, &operands, precision))
+            }
+            operands => {
+                let operands = self.values(operands, frame)?;
+                self.bounded(expression, self.apply(operator, &operands, precision))
+            }
         }
-        self.bounded(expression, self.apply(operator, &operands, precision))
     }
 
     /// What an operator returned, if it is not too large. Apart, so that the frames of nested expressions stay small.

@@ -101,6 +101,15 @@ pub(super) fn by_version(a: Option<&str>, b: Option<&str>) -> Ordering {
     parts(a).cmp(&parts(b))
 }
 
+/// What is wrong with a library that includes itself; by way of which others, outermost first.
+pub(super) fn includes_itself<'a>(name: &str, between: impl Iterator<Item = &'a str>) -> String {
+    let way: Vec<String> = between.map(|other| format!("`{other}`")).collect();
+    match way.as_slice() {
+        [] => format!("library `{name}` includes itself"),
+        way => format!("library `{name}` includes itself, by way of {}", way.join(", ")),
+    }
+}
+
 /// Reads and checks the roots and everything they include: the tree, the roots in it, what was found. The tree is
 /// complete if no diagnostic is an error.
 pub fn link(roots: &[Arc<SourceFile>], libraries: &Libraries, models: &Models) -> (Tree, Vec<LibraryId>, Vec<Diagnostic>) {
@@ -160,8 +169,8 @@ impl Linker<'_> {
         };
         let key = (name.clone(), found.version().map(str::to_owned));
         if self.open.contains(&key) {
-            let message = format!("library `{name}` includes itself, by way of {} others", self.open.len().saturating_sub(1));
-            self.diagnostics.push(Diagnostic::error(message).at(at));
+            let between = self.open.iter().skip_while(|open| **open != key).skip(1).map(|(name, _)| &**name);
+            self.diagnostics.push(Diagnostic::error(includes_itself(&name, between)).at(at));
             return None;
         }
         Some(self.add(found))
@@ -191,6 +200,32 @@ mod tests {
     fn errors(text: &str) -> String {
         let (_, _, diagnostics) = link(&[SourceFile::new("test.cql", text)], &Libraries::default(), &Models::default());
         render_human(&diagnostics, false)
+    }
+
+    #[test]
+    fn a_library_that_includes_itself_names_the_way() {
+        let mut libraries = Libraries::default();
+        for text in ["library A\ninclude B", "library B\ninclude C", "library C\ninclude B"] {
+            libraries.add(&SourceFile::new("a.cql", text));
+        }
+        let told = |text: &str| {
+            link(&[SourceFile::new("t.cql", text)], &libraries, &Models::default())
+                .2
+                .iter()
+                .map(|found| found.message.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("library T\ninclude A"), ["library `B` includes itself, by way of `C`"]);
+        assert_eq!(told("library C\ninclude C"), ["library `C` includes itself"]);
+    }
+
+    #[test]
+    fn of_a_missing_library_nothing_else_is_told() {
+        let text = "library T\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '9'\ninclude Status\ncontext Patient\n\
+            define A: [Encounter].isFinished()\ndefine B: start of First([Encounter]).period > 1\ndefine C: First(A).period and 1\n";
+        let (_, _, found) = link(&[SourceFile::new("t.cql", text)], &Libraries::default(), &Models::default());
+        let told: Vec<&str> = found.iter().map(|one| one.message.as_str()).collect();
+        assert_eq!(told, ["no library `FHIRHelpers` of version `9`", "no library `Status`", "an operand of a logical operator must be of type `Boolean`, but this is `Integer`"]);
     }
 
     #[test]

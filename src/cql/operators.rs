@@ -203,12 +203,19 @@ pub fn operator(name: &str) -> Option<&'static Operator> {
 }
 
 /// The row of that ELM name for operands of these types: where the specification treats the null of one type otherwise
-/// than that of another, types decide, because a null at run time has none.
+/// than that of another, types decide, because a null at run time has none; and an interval of numbers is no count of which
+/// only the bounds are known, though both are one at run time.
 pub fn typed(name: &str, operands: &[Type]) -> Option<&'static Operator> {
     match (name, operands) {
         ("Length", [Type::List(_)]) => Some(&list::LENGTH),
+        ("Equal", [left, right]) if is_number(left) && is_number(right) => Some(&comparison::EQUAL_NUMBERS),
+        ("NotEqual", [left, right]) if is_number(left) && is_number(right) => Some(&comparison::UNEQUAL_NUMBERS),
         _ => operator(name),
     }
+}
+
+fn is_number(ty: &Type) -> bool {
+    matches!(ty, Type::Integer | Type::Long | Type::Decimal)
 }
 
 /// All rows, by chapter.

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::typed::{CodeId, CodeSystemId, ConceptId, Define, DefineId, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
 use super::types::Type;
 use super::value::{ClassId, Code, Concept, Value, Vocabulary};
@@ -46,7 +48,7 @@ pub enum Codes {
 pub struct Program {
     tree: Tree,
     roots: Vec<LibraryId>,
-    classes: BTreeMap<Arc<str>, ClassId>,
+    classes: FxHashMap<Arc<str>, ClassId>,
     parents: Vec<Option<ClassId>>,
     code_systems: Vec<Value>,
     value_sets: Vec<Value>,
@@ -62,7 +64,7 @@ impl Program {
     /// Plans a checked tree. `roots` are the libraries whose public defines and functions are asked for; what they do
     /// not reach is dead and takes no part in requirements and shape.
     pub fn new(tree: Tree, roots: Vec<LibraryId>) -> Program {
-        let mut classes: BTreeMap<Arc<str>, ClassId> = (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
+        let mut classes: FxHashMap<Arc<str>, ClassId> = (0u32..).zip(&tree.classes).map(|(index, class)| (class.name.clone(), ClassId(index))).collect();
         // A class of a derived model is another name for the class that its instances are of.
         for class in &tree.classes {
             if let Some(id) = class.instance_of.as_ref().and_then(|own| classes.get(own).copied()) {

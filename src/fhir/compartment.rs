@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -268,11 +269,41 @@ fn first_patient(json: &str) -> Option<String> {
     references(json)?.iter().find_map(Reference::patient)
 }
 
-/// The patient of a resource by the rule of its type, with no look at what follows; `None` where it cannot be had so.
-pub(crate) fn quick_patient(resource_type: &str, json: &[u8]) -> Option<String> {
-    let Rule::At(name) = rule(resource_type)?.0 else { return None };
-    let value = field(json, name.as_bytes())?;
-    first_patient(std::str::from_utf8(value).ok()?)
+/// Where resources of a type name their patient, to be found in line after line without reading them.
+#[derive(Clone, Debug)]
+pub(crate) struct PatientElement {
+    name: &'static str,
+    key: Finder<'static>,
+    contained: Finder<'static>,
+}
+
+impl PatientElement {
+    /// Of a type whose patient stands at one element of its own.
+    pub fn of(resource_type: &str) -> Option<PatientElement> {
+        let Rule::At(name) = rule(resource_type)?.0 else { return None };
+        Some(PatientElement { name, key: Finder::new(&format!("\"{name}\":")).into_owned(), contained: Finder::new("\"contained\"") })
+    }
+
+    /// The patient of a resource, with no look at what follows; `None` where it cannot be had so.
+    pub fn patient(&self, json: &[u8]) -> Option<String> {
+        if let Some(id) = self.only_mention(json).and_then(plain_patient) {
+            return Some(id.to_owned());
+        }
+        first_patient(std::str::from_utf8(field(json, self.name.as_bytes())?).ok()?)
+    }
+
+    /// What follows the element's name where that stands only once, so that it is the resource's own: none of R4's types has
+    /// another element of this name, but a contained resource may. (In a text its quotes would be escaped.)
+    fn only_mention<'j>(&self, json: &'j [u8]) -> Option<&'j [u8]> {
+        let value = json.get(self.key.find(json)? + self.key.needle().len()..)?;
+        (self.key.find(value).is_none() && self.contained.find(json).is_none()).then_some(value)
+    }
+}
+
+/// The id in a reference as nearly every server writes it.
+fn plain_patient(value: &[u8]) -> Option<&str> {
+    let rest = value.strip_prefix(b"{\"reference\":\"Patient/")?;
+    std::str::from_utf8(rest.get(..memchr::memchr(b'"', rest)?)?).ok().filter(|id| is_id(id))
 }
 
 /// The text of a field's value in an object; `None` where it is not found. What is passed over is not checked: whoever reads
@@ -348,13 +379,16 @@ mod tests {
             (r#"{"contained":[{"subject":{"reference":"Patient/other"}}], "subject" : [{"reference":"Group/g"},{"reference":"Patient/p1"}]}"#, Some("p1")),
             (r#"{"resourceType":"Encounter","id":"e"}"#, None),
             (r#"{"subject":{"reference":"Group/g"}}"#, None),
-            (r#"{"subject":{"reference":"Patient/p1""#, None),
+            (r#"{"subject":{"reference":"Patient/p1"#, None),
+            (r#"{"contained":[{"resourceType":"Basic","subject":{"reference":"Patient/other"}}],"id":"e"}"#, None),
+            (r#"{"text":{"div":"\"subject\":{\"reference\":\"Patient/other\"}"},"subject":{"reference":"Patient/p1","type":"Patient"}}"#, Some("p1")),
+            (r#"{"subject":{"reference":"Patient/"}}"#, None),
             ("[]", None),
         ];
         for (json, expected) in cases {
-            assert_eq!(quick_patient("Encounter", json.as_bytes()).as_deref(), expected, "{json}");
+            assert_eq!(PatientElement::of("Encounter").unwrap().patient(json.as_bytes()).as_deref(), expected, "{json}");
         }
-        assert_eq!(quick_patient("Patient", br#"{"id":"p1"}"#), None, "the id decides");
+        assert!(PatientElement::of("Patient").is_none(), "the id decides");
     }
 
     #[test]

@@ -287,7 +287,7 @@ pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Cov
             Ok(result) => compare(expectation, &result, measure, &mut mismatches),
             Err(error) => mismatches.push(Mismatch {
                 period: expectation.period,
-                what: error.within.clone().unwrap_or_else(|| "evaluation".into()),
+                what: error.within.last().cloned().unwrap_or_else(|| "evaluation".into()),
                 expected: "a result".into(),
                 found: error.to_string(),
             }),

@@ -165,7 +165,7 @@ pub struct Parameter {
 
 /// The value of a parameter as YAML writes it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `true`, `false`, a number or a text")]
 pub enum Literal {
     /// `true` or `false`.
     Boolean(bool),
@@ -560,12 +560,36 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
     if definition.rate.is_some() && definition.scoring != Scoring::Ratio {
         found.push(
             Diagnostic::error("only a ratio has a `rate`: the score of a proportion lies between 0 and 1")
-                .at(locate(source, url))
+                .at(key(source, "rate"))
                 .help("remove `rate`, or change `scoring` to `ratio`"),
         );
     }
     if definition.rate.as_ref().is_some_and(|rate| rate.multiplier == 0) {
-        found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(locate(source, url)));
+        found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(key(source, "rate").first("multiplier")));
+    }
+    let mut data = BTreeMap::new();
+    for datum in &definition.supplemental_data {
+        unique(source, "supplemental data", &datum.id, &mut data, found);
+    }
+}
+
+/// A key of the file's own level.
+fn key(source: &Arc<SourceFile>, name: &str) -> Location {
+    let mut start = 0;
+    for line in source.text.split_inclusive('\n') {
+        if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {
+            break;
+        }
+        start += line.len();
+    }
+    Location::new(source, Span::new(start as u32, (start + name.len()) as u32))
+}
+
+/// Says of an id that another part of its kind has it already; `seen` are those before it.
+fn unique(source: &Arc<SourceFile>, kind: &str, id: &Text, seen: &mut BTreeMap<String, Location>, found: &mut Vec<Diagnostic>) {
+    let place = locate(source, id);
+    if let Some(first) = seen.insert(id.value.clone(), place.clone()) {
+        found.push(Diagnostic::error(format!("two {kind} have the id `{}`", id.value)).at(place).label(first, "the first one"));
     }
 }
 
@@ -573,13 +597,21 @@ fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut V
     let at = || locate(source, &definition.id);
     let alone = [("populations", definition.populations.is_empty()), ("stratifiers", definition.stratifiers.is_empty()), ("components", definition.components.is_empty())];
     if let (Some((name, _)), false) = (alone.iter().find(|(_, absent)| !absent), definition.groups.is_empty()) {
-        found.push(Diagnostic::error(format!("both `groups` and `{name}` are given")).at(at()).help(format!("move `{name}` into a group")));
+        let mut places = [key(source, "groups"), key(source, name)];
+        places.sort_by_key(|place| place.span);
+        let [first, second] = places;
+        let message = format!("both `groups` and `{name}` are given: `{}` stands in line {} already", first.text(), first.line());
+        found.push(Diagnostic::error(message).at(second).help(format!("move `{name}` into a group")));
     }
     let groups = definition.all_groups();
     let sizes = groups.iter().flat_map(|group| [group.populations.len(), group.stratifiers.len()]);
     if groups.len() > PARTS_MAX || sizes.max().unwrap_or(0) > PARTS_MAX || definition.supplemental_data.len() > PARTS_MAX {
         found.push(Diagnostic::error(format!("more than {PARTS_MAX} groups, populations, stratifiers or supplemental data")).at(at()));
         return;
+    }
+    let mut ids = BTreeMap::new();
+    for group in &definition.groups {
+        unique(source, "groups", &group.id, &mut ids, found);
     }
     for group in &groups {
         check_group(source, definition, group, found);
@@ -639,9 +671,7 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
     let mut strata = BTreeMap::new();
     for stratifier in &group.stratifiers {
         let place = locate(source, &stratifier.id);
-        if strata.insert(stratifier.id.value.clone(), ()).is_some() {
-            found.push(Diagnostic::error(format!("two stratifiers have the id `{}`", stratifier.id.value)).at(place.clone()));
-        }
+        unique(source, "stratifiers", &stratifier.id, &mut strata, found);
         if stratifier.define.is_some() != stratifier.components.is_empty() {
             found.push(Diagnostic::error("a stratifier has either `define` or `components`").at(place));
         } else if stratifier.kind == StratifierKind::Criteria && !stratifier.components.is_empty() {

@@ -14,6 +14,7 @@ use crate::cql::show;
 use crate::cql::typed::{DefineId, Expression, Form, Kind, LibraryId};
 use crate::cql::value::Value;
 use crate::cql::{EvaluationError, Program, Session};
+use crate::diagnostic::counted;
 use crate::fhir::record::Record;
 
 /// Deepest nesting of a proof.
@@ -275,7 +276,7 @@ fn standings(composite: &Composite, found: &[&[Membership]]) -> Step {
         }
     };
     let because: Vec<Step> = composite.components.iter().zip(found).map(of_component).collect();
-    Step { what: composite.method.code().to_owned(), at: None, value: format!("{} components", because.len()), verdict: None, because }
+    Step { what: composite.method.code().to_owned(), at: None, value: counted(because.len(), "component"), verdict: None, because }
 }
 
 fn verdict(value: &Value) -> Option<Verdict> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Adapter, NightError, Stop, needs};
 use crate::cql::date_time::DateTime;
+use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Record, Shape};
@@ -144,7 +145,7 @@ impl Work<'_> {
                 for (result, partial) in results.iter().zip(partials) {
                     match result {
                         Ok(result) => partial.add(result),
-                        Err(error) => partial.add_fault(&error.message),
+                        Err(error) => partial.add_fault(&error.summary()),
                     }
                 }
             }
@@ -194,7 +195,10 @@ pub fn reports(adapter: &Adapter, run: &Run, sums: &Sums) -> Result<Made, NightE
 
 /// Why a report must wait for a person: patients whose evaluation failed, or a blocking finding of its check.
 fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
-    let faults = partial.faults.iter().map(|(reason, patients)| format!("{patients} patients could not be evaluated: {reason}"));
+    let faults = partial
+        .faults
+        .iter()
+        .map(|(reason, patients)| format!("{} could not be evaluated: {reason}", counted(*patients, "patient")));
     let findings = validate::check(report);
     let blocking = findings.iter().filter(|finding| finding.weight == validate::Weight::Block);
     faults.chain(blocking.map(|finding| format!("{} at `{}`: {}", finding.rule, finding.at, finding.message))).collect()

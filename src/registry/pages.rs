@@ -14,6 +14,7 @@ use rust_decimal::Decimal;
 use super::report::Stratum;
 use super::series::{self, Arrival, Point, Revision};
 use super::{MeasureCard, Registry, Unit};
+use crate::diagnostic::counted;
 use chart::{Chart, encode};
 
 mod chart;
@@ -149,9 +150,9 @@ fn place(arrival: &Arrival, now: Timestamp) -> Place {
     };
     let data = last.map_or_else(String::new, |last| match (last.complete, last.gaps, last.quarantined) {
         (true, _, 0) => "complete".to_owned(),
-        (true, _, aside) => format!("complete; {aside} lines set aside"),
+        (true, _, aside) => format!("complete; {} set aside", counted(aside, "line")),
         (false, 0, 0) => "some reports are partial".to_owned(),
-        (false, gaps, aside) => format!("partial: {gaps} gaps, {aside} lines set aside"),
+        (false, gaps, aside) => format!("partial: {}, {} set aside", counted(gaps, "gap"), counted(aside, "line")),
     });
     let all = arrival.refused.as_ref().map(|(_, reasons)| reasons.as_slice()).unwrap_or_default();
     Place {
@@ -190,7 +191,7 @@ fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
                 sum.numerator = sum.numerator.zip(point.numerator).and_then(|(a, b)| a.checked_add(b));
                 sum.denominator = sum.denominator.zip(point.denominator).and_then(|(a, b)| a.checked_add(b));
             }
-            let sites = if of_month.len() == 1 { "1 site".to_owned() } else { format!("{} sites", of_month.len()) };
+            let sites = counted(of_month.len(), "site");
             // Scores that are no fractions have no sum; they lie between two.
             let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
             values.sort_by(f64::total_cmp);

@@ -230,10 +230,12 @@ impl TokenClient {
         }
     }
 
+    /// Tries until a token is had. Outages and refusals are counted apart: a server that refuses at random may be out of
+    /// reach at times, too, and neither is a sign of the other.
     async fn attempts(&self, progress: &mut Progress) -> Result<Granted, Failure> {
-        let (mut attempt, mut refusals) = (0, 0);
+        let attempts = self.http.retry().attempts;
+        let (mut outages, mut refusals) = (0, 0);
         loop {
-            attempt += 1;
             let failure = match self.request(progress.writing).await {
                 Ok(granted) => {
                     progress.accepted = true;
@@ -241,17 +243,25 @@ impl TokenClient {
                 }
                 Err(failure) => failure,
             };
-            let attempts = self.http.retry().attempts;
-            // An outage is no refusal, and may well come between two.
-            refusals = if matches!(failure, Failure::Refused { .. }) { refusals + 1 } else { 0 };
-            let after = match &failure {
+            let (failed, after) = match &failure {
                 Failure::Refused { code, .. } if code == "invalid_scope" && !progress.settled => return Err(failure),
-                Failure::Refused { .. } if progress.accepted && refusals < REFUSALS_MAX && attempt < attempts => None,
-                Failure::Again { after, .. } if attempt < attempts => *after,
-                Failure::Again { error, after } => return Err(Failure::Again { error: error.clone().after(attempt), after: *after }),
-                _ => return Err(failure),
+                Failure::Refused { .. } => {
+                    refusals += 1;
+                    (refusals, None)
+                }
+                Failure::Again { after, .. } => {
+                    (outages, refusals) = (outages + 1, 0);
+                    (outages, *after)
+                }
+                Failure::Final(_) => return Err(failure),
             };
-            self.clock.sleep(self.http.retry().delay(attempt, after)).await;
+            match failure {
+                Failure::Refused { .. } if progress.accepted && refusals < REFUSALS_MAX.min(attempts) => {}
+                Failure::Again { .. } if outages < attempts => {}
+                Failure::Again { error, after } => return Err(Failure::Again { error: error.after(outages), after }),
+                other => return Err(other),
+            }
+            self.clock.sleep(self.http.retry().delay(failed, after)).await;
         }
     }
 

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 /// JSON bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 256 << 20;
 /// Keys of one pull remembered across partitions, to notice a resource that moved to another patient. Above it (a
-/// first or full pull of a large hospital) the reconciliation of full types does the same.
-const MOVED_KEYS_MAX: usize = 2_000_000;
+/// first or full pull of a large hospital) the reconciliation of full types does the same. About 130 MB.
+const MOVED_KEYS_MAX: usize = 500_000;
 
 type ResourceKey = (String, String);
 

@@ -1,6 +1,7 @@
 //! What a FHIR server says it can do: `/metadata` and its SMART configuration, read with distrust.
 
 use super::SourceError;
+use super::probe::{Fact, Found, SERVER};
 use crate::http::{Client, Request};
 use crate::smart::client::{SmartConfiguration, below, discover};
 use jiff::Timestamp;
@@ -11,6 +12,8 @@ use url::Url;
 
 /// Characters of what a server calls itself.
 const SOFTWARE_CHARS_MAX: usize = 100;
+/// What a probe finds of a type beside its parameters.
+const SEARCH_ITSELF: [&str; 3] = ["search", "paging", "_summary=count"];
 
 /// What a server declares.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,15 +38,43 @@ pub struct Capability {
     pub smart: Option<SmartConfiguration>,
     /// The server's clock when it said so.
     pub answered_at: Option<Timestamp>,
+    /// Parameters of types that a probe found not to work, whatever is declared, and what becomes of them.
+    pub unreliable: BTreeMap<(String, String), Found>,
 }
 
 impl Capability {
-    /// Whether a type may be searched with a parameter. `None` when the server does not describe the type.
+    /// Whether a type may be searched with a parameter: what is declared, unless it was found not to work. `None` when the
+    /// server does not describe the type.
     pub fn declares(&self, resource_type: &str, parameter: &str) -> Option<bool> {
+        if self.found(resource_type, parameter).is_some() {
+            return Some(false);
+        }
         if self.all_types.contains(parameter) {
             return Some(true);
         }
         Some(self.types.get(resource_type)?.contains(parameter))
+    }
+
+    /// What becomes of a parameter that was found not to work.
+    pub fn found(&self, resource_type: &str, parameter: &str) -> Option<Found> {
+        self.unreliable.get(&(resource_type.to_owned(), parameter.to_owned())).copied()
+    }
+
+    /// Why a search does not use a parameter, for people.
+    pub fn why_not(&self, resource_type: &str, parameter: &str) -> String {
+        match self.found(resource_type, parameter) {
+            Some(found) => format!("`watershed check` found `{parameter}` {}", found.word()),
+            None => format!("the server does not declare {parameter} for it"),
+        }
+    }
+
+    /// Takes what a probe found into account, as far as the server still declares what it did then.
+    pub fn learn(&mut self, facts: &[Fact]) {
+        let fails = |fact: &&Fact| matches!(fact.found, Found::Ignored | Found::IgnoredAndSaid | Found::Refused | Found::Absent | Found::Wrong);
+        let of_parameters = facts.iter().filter(|fact| fact.about != SERVER && !SEARCH_ITSELF.contains(&fact.what.as_str()));
+        let known = of_parameters.filter(fails).filter(|fact| self.declares(&fact.about, &fact.what) == fact.declared);
+        let known: Vec<_> = known.map(|fact| ((fact.about.clone(), fact.what.clone()), fact.found)).collect();
+        self.unreliable.extend(known);
     }
 
     /// Reads a CapabilityStatement.

@@ -199,7 +199,11 @@ impl Gathered {
         };
         let new = std::mem::take(&mut part.passed_over);
         if let Some(keys) = &mut self.passed_over {
-            keys.extend(new);
+            if keys.is_empty() {
+                *keys = new
+            } else {
+                keys.extend(new)
+            }
             if (keys.len() * size_of::<Key>()) as u64 > memory / 4 {
                 self.passed_over = None;
             }

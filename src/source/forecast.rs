@@ -11,6 +11,7 @@ use super::Source;
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::counted;
+use crate::diagnostic;
 use crate::http::Request;
 use crate::smart::client::below;
 
@@ -70,7 +71,7 @@ impl Forecast {
             let files = |name: &&str| known.requests.get(*name).copied().unwrap_or_default().max(1);
             // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
             // often it wants to be polled is the server's own matter.
-            let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {} codes)", codes.len())).collect();
+            let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {})", diagnostic::counted(codes.len(), "code"))).collect();
             Step {
                 asked: format!("{}?_type={}{filters}", export.path, types.join(",")),
                 resources: counts.map(|counts| counts.iter().sum()),
@@ -115,7 +116,7 @@ impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let least = if self.is_partial { "at least " } else { "" };
         let megabytes = self.bytes as f64 / 1e6;
-        write!(f, "{least}{} requests, {megabytes:.1} MB at {RESOURCE_BYTES} bytes a resource, ", self.requests)?;
+        write!(f, "{least}{}, {megabytes:.1} MB at {RESOURCE_BYTES} bytes a resource, ", diagnostic::counted(self.requests, "request"))?;
         write!(f, "{} at {REQUEST_SECONDS} s a request", lasting(self.seconds))?;
         self.last_seconds.map_or(Ok(()), |seconds| write!(f, "; the last pull of everything took {}", lasting(seconds)))
     }
@@ -137,6 +138,7 @@ fn shown(query: &Query) -> String {
         asked.push_str(&format!("{}{name}={value}", if number == 0 { "?" } else { "&" }));
     }
     match &query.by_patient {
+        Some(_) if query.one_by_one => format!("{asked}/[id] for each patient of the group"),
         Some(parameter) => format!("{asked} for each {parameter} of the group"),
         None => asked,
     }
@@ -180,6 +182,7 @@ mod tests {
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             by_patient: by_patient.map(str::to_owned),
             incremental: true,
+            one_by_one: false,
         }
     }
 

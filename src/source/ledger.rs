@@ -80,34 +80,67 @@ pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bo
 /// Records a unit with its refusals, in one transaction; it will not be fetched again in this pull.
 pub fn record(store: &Store, pull: PullId, unit: &Unit) -> Result<(), StoreError> {
     store.transaction(|transaction| {
-        for refused in &unit.refused {
-            quarantine::add(transaction, pull.0, refused)?;
-        }
-        let (file, sha256) = unit.staged.clone().unzip();
-        let why = unit.gap.as_ref().or(unit.note.as_ref());
-        transaction.execute(
-            "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
-               quarantined, undated, server_time, file, sha256, code)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-            params![
-                pull.0,
-                unit.name,
-                unit.resource_type,
-                unit.query,
-                if unit.gap.is_some() { "gap" } else { "done" },
-                why.map(|why| &why.text),
-                unit.expected.map(|count| count as i64),
-                unit.received as i64,
-                unit.refused.len() as i64 + unit.refused_uncounted as i64,
-                unit.undated as i64,
-                unit.server_time.map(|at| at.to_string()),
-                file,
-                sha256,
-                why.map(|why| why.code.word())
-            ],
-        )?;
+        insert(transaction, pull, unit)?;
+        transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND unit = ?2", params![pull.0, unit.name])?;
         Ok(())
     })
+}
+
+/// Records a piece of a unit that is still to come, and where the rest of it is to be had.
+pub fn keep_place(store: &Store, pull: PullId, piece: &Unit, unit: &str, number: usize, sealed: &[u8]) -> Result<(), StoreError> {
+    store.transaction(|transaction| {
+        insert(transaction, pull, piece)?;
+        transaction.execute("INSERT INTO place (pull_id, unit, number, sealed) VALUES (?1, ?2, ?3, ?4)", params![pull.0, unit, number as i64, sealed])?;
+        Ok(())
+    })
+}
+
+/// Where the pieces of a unit end, in their order.
+pub fn places(store: &Store, pull: PullId, unit: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare("SELECT sealed FROM place WHERE pull_id = ?1 AND unit = ?2 ORDER BY number")?;
+        let places = statement.query_map(params![pull.0, unit], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(places)
+    })
+}
+
+/// Forgets the pieces of a unit, whose names begin with `prefix`: it is begun anew.
+pub fn forget_pieces(store: &Store, pull: PullId, unit: &str, prefix: &str) -> Result<(), StoreError> {
+    store.transaction(|transaction| {
+        transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND name >= ?2 AND name < ?2 || char(1114111)", params![pull.0, prefix])?;
+        transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND unit = ?2", params![pull.0, unit])?;
+        Ok(())
+    })
+}
+
+fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<(), StoreError> {
+    for refused in &unit.refused {
+        quarantine::add(transaction, pull.0, refused)?;
+    }
+    let (file, sha256) = unit.staged.clone().unzip();
+    let why = unit.gap.as_ref().or(unit.note.as_ref());
+    transaction.execute(
+        "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
+           quarantined, undated, server_time, file, sha256, code)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            pull.0,
+            unit.name,
+            unit.resource_type,
+            unit.query,
+            if unit.gap.is_some() { "gap" } else { "done" },
+            why.map(|why| &why.text),
+            unit.expected.map(|count| count as i64),
+            unit.received as i64,
+            unit.refused.len() as i64 + unit.refused_uncounted as i64,
+            unit.undated as i64,
+            unit.server_time.map(|at| at.to_string()),
+            file,
+            sha256,
+            why.map(|why| why.code.word())
+        ],
+    )?;
+    Ok(())
 }
 
 /// Names of the units that are done.
@@ -329,6 +362,7 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
             [id],
         )?;
     }
+    transaction.execute("DELETE FROM place WHERE pull_id IN (SELECT id FROM pull WHERE state <> 'open')", [])?;
     let held = held(transaction)?;
     transaction.execute(
         "UPDATE pull SET finished_at = ?2, complete = ?3, quarantined = ?4 WHERE id = ?1",

@@ -38,6 +38,8 @@ pub struct Query {
     pub by_patient: Option<String>,
     /// Whether `_lastUpdated` may be added.
     pub incremental: bool,
+    /// Patients are read one by one: the server does not search for them by their ids.
+    pub one_by_one: bool,
 }
 
 /// A Bulk Data export.
@@ -113,9 +115,9 @@ impl fmt::Display for Plan {
             let parameters: Vec<String> = query.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
             write!(f, "query: {}?{}", query.resource_type, parameters.join("&"))?;
             if let Some(parameter) = &query.by_patient {
-                write!(f, " by {parameter}")?;
+                write!(f, " by {parameter}{}", if query.one_by_one { ", one by one" } else { "" })?;
             }
-            writeln!(f, "{}", if query.incremental { " since the last pull" } else { "" })?;
+            writeln!(f, "{}", if query.incremental && !query.one_by_one { " since the last pull" } else { "" })?;
         }
         if !self.referenced.is_empty() {
             writeln!(f, "when referred to: {}", list(&self.referenced))?;
@@ -184,26 +186,38 @@ fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool
     }
 }
 
+/// The parameter by which a type is asked for of some patients; a note says so if there is none.
+fn patient_parameter(plan: &mut Plan, name: &str, capability: &Capability) -> Option<String> {
+    if name == "Patient" {
+        return Some("_id".to_owned());
+    }
+    let parameters = search_parameters(name);
+    let usable = parameters.iter().find(|parameter| capability.declares(name, parameter) != Some(false));
+    if usable.is_none() {
+        let found = parameters.iter().find(|parameter| capability.found(name, parameter).is_some());
+        let why = found.map_or_else(|| "the server does not declare a patient parameter".to_owned(), |parameter| capability.why_not(name, parameter));
+        plan.notes.push(format!("{name} is read of all patients: {why}"));
+    }
+    usable.map(|parameter| (*parameter).to_owned())
+}
+
 fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, capability: &Capability, options: &Options) {
     let incremental = capability.declares(name, "_lastUpdated") == Some(true);
     if !incremental {
-        plan.notes.push(format!("{name} is read in full each time: the server does not declare _lastUpdated for it"));
+        plan.notes.push(format!("{name} is read in full each time: {}", capability.why_not(name, "_lastUpdated")));
     }
-    let by_patient = match name {
-        "Patient" if options.group.is_empty() => None,
-        "Patient" => Some("_id".to_owned()),
-        _ if options.group.is_empty() => None,
-        _ => search_parameters(name)
-            .iter()
-            .find(|parameter| capability.declares(name, parameter) != Some(false))
-            .map(|parameter| (*parameter).to_owned()),
-    };
-    if by_patient.is_none() && !options.group.is_empty() {
-        plan.notes.push(format!("{name} is read of all patients: the server does not declare a patient parameter"));
+    let by_patient = if options.group.is_empty() { None } else { patient_parameter(plan, name, capability) };
+    let one_by_one = by_patient.as_deref() == Some("_id") && capability.found(name, "_id").is_some();
+    if one_by_one {
+        plan.notes.push(format!("{name} is read one by one: {}", capability.why_not(name, "_id")));
     }
     let mut parameters = Vec::new();
-    if let Some(codes) = codes.filter(|_| capability.declares(name, "code") == Some(true)) {
-        parameters.push(code_parameter(&codes));
+    if let Some(codes) = codes {
+        if capability.declares(name, "code") == Some(true) {
+            parameters.push(code_parameter(&codes));
+        } else if capability.found(name, "code").is_some() {
+            plan.notes.push(format!("{name} is read whole, not by code: {}", capability.why_not(name, "code")));
+        }
     }
     let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
     for (number, variant) in variants.iter().enumerate() {
@@ -215,6 +229,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, cap
             parameters,
             by_patient: by_patient.clone(),
             incremental,
+            one_by_one,
         });
     }
 }
@@ -222,6 +237,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, cap
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::probe::{Fact, Found, SERVER};
     use insta::assert_snapshot;
 
     fn capability() -> Capability {
@@ -265,6 +281,36 @@ mod tests {
         note: Patient is read in full each time: the server does not declare _lastUpdated for it
         note: Encounter is read in full each time: the server does not declare _lastUpdated for it
         note: Observation is read in full each time: the server does not declare _lastUpdated for it
+        ");
+    }
+
+    #[test]
+    fn what_a_probe_found_not_to_work_is_not_relied_upon() {
+        let fact = |about: &str, what: &str, declared, found| Fact { about: about.to_owned(), what: what.to_owned(), declared, found, detail: String::new() };
+        let facts = [
+            fact("Patient", "_id", Some(false), Found::Ignored),
+            fact("Observation", "code", Some(true), Found::IgnoredAndSaid),
+            fact("Observation", "patient", Some(true), Found::Ignored),
+            fact("Observation", "subject", Some(false), Found::Untold),
+            fact("Observation", "paging", None, Found::Wrong),
+            fact("Encounter", "_lastUpdated", Some(true), Found::Refused),
+            // It is declared now.
+            fact("Encounter", "subject", Some(false), Found::Absent),
+            fact(SERVER, "search by POST", None, Found::Refused),
+        ];
+        let mut capability = capability();
+        capability.learn(&facts);
+        let options = Options { mode: Mode::Search, group: "g1".to_owned(), ..Options::default() };
+        assert_snapshot!(plan(&needs(), &capability, &options), @r"
+        patients: Group/g1
+        query: Patient? by _id, one by one
+        query: Encounter? by subject
+        query: Observation? since the last pull
+        when referred to: Device,Location
+        note: Patient is read one by one: `watershed check` found `_id` ignored without a word
+        note: Encounter is read in full each time: `watershed check` found `_lastUpdated` refused
+        note: Observation is read of all patients: `watershed check` found `patient` ignored without a word
+        note: Observation is read whole, not by code: `watershed check` found `code` ignored, and said so
         ");
     }
 

@@ -6,6 +6,7 @@
 mod finding;
 mod kept;
 
+use super::capability::Capability;
 use super::plan::Plan;
 use super::search::{Bundle, Item, counted, issue_shown, next_address};
 use super::{Mode, Source};
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 pub use finding::{Finding, findings};
-pub use kept::{Kept, KeptError, keep};
+pub use kept::{Kept, KeptError, keep, kept_of};
 
 /// Requests of one probe.
 pub const REQUESTS_MAX: usize = 300;
@@ -33,6 +34,9 @@ const SCOPE_BYTES_MAX: usize = 120;
 
 /// Characters of a digest that are shown.
 const DIGEST_CHARS: usize = 12;
+
+/// File of what was found, in the data directory.
+pub const FILE: &str = "capability.json";
 
 /// A parameter, code, id and format that nobody has.
 const NOTHING: &str = "watershed-probe";
@@ -155,12 +159,7 @@ impl Probing<'_> {
     }
 
     fn about_server(&mut self) {
-        let capability = &self.source.capability;
-        let version: String = capability.fhir_version.chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect();
-        self.note(SERVER, "FHIR version", None, Found::Is, version);
-        // What a server calls itself is free text, which is not kept; that it changed is told by its digest.
-        let digest = crate::store::sha256_hex(capability.software.as_bytes());
-        self.note(SERVER, "digest of the software's name", None, Found::Is, digest.get(..DIGEST_CHARS).unwrap_or_default());
+        self.facts.extend(identity(&self.source.capability));
         if let Some(tokens) = &self.source.tokens {
             match tokens.granted() {
                 Some(granted) => self.note(SERVER, "scopes granted", None, Found::Is, shown_scopes(&granted)),
@@ -360,6 +359,16 @@ impl Probing<'_> {
             _ => (Found::Untold, shown),
         }
     }
+}
+
+/// Which version of which software a server is.
+fn identity(capability: &Capability) -> [Fact; 2] {
+    let fact = |what: &str, detail: String| Fact { about: SERVER.to_owned(), what: what.to_owned(), declared: None, found: Found::Is, detail };
+    let version = capability.fhir_version.chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect();
+    // What a server calls itself is free text, which is not kept; that it changed is told by its digest.
+    let mut digest = crate::store::sha256_hex(capability.software.as_bytes());
+    digest.truncate(DIGEST_CHARS);
+    [fact("FHIR version", version), fact("digest of the software's name", digest)]
 }
 
 /// The page that a search brought, or what came in its place.

@@ -4,6 +4,7 @@ mod ask;
 pub(super) mod census;
 mod page;
 mod part;
+mod place;
 mod reading;
 mod refer;
 
@@ -16,7 +17,7 @@ use crate::fhir::compartment::{is_id, reference_target, search_parameters};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use page::{Bundle, Item, counted, issue_code, issue_shown, worst_issue};
@@ -142,20 +143,27 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
 async fn run_tasks(pull: &mut Pull<'_>, stage: &str, mut tasks: Vec<Task<'_>>, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     tasks.retain(|task| !pull.done.contains(&task.name));
     pull.progress.stage(stage, Some(tasks.len() as u64));
-    let mut fetched = Vec::new();
+    let width = pull.source.options.requests_at_once.clamp(1, 32) as usize;
+    let is_over = &AtomicBool::new(false);
+    let mut unfinished = None;
     {
         let shared: &Pull<'_> = pull;
-        let width = shared.source.options.requests_at_once.clamp(1, 32) as usize;
-        let mut running = futures_util::stream::iter(tasks).map(|task| fetch(shared, task, members)).buffer_unordered(width);
-        while let Some(units) = running.next().await {
-            for unit in units? {
-                shared.record(&unit)?;
-                fetched.push(unit.name);
+        let mut running = futures_util::stream::iter(tasks)
+            .map(|task| async move { if is_over.load(Ordering::Relaxed) { Ok(()) } else { fetch(shared, task, members).await } })
+            .buffer_unordered(width);
+        while let Some(ended) = running.next().await {
+            match ended {
+                // The others come to the same end at their next request, and keep their places.
+                Err(SourceError::Unfinished { reason }) => {
+                    is_over.store(true, Ordering::Relaxed);
+                    unfinished = Some(SourceError::Unfinished { reason });
+                }
+                ended => ended?,
             }
         }
     }
-    pull.done.extend(fetched);
-    Ok(())
+    pull.done = super::ledger::done(pull.snapshot.store(), pull.id)?;
+    unfinished.map_or(Ok(()), Err)
 }
 
 /// Asks by search for the types that an export did not mention: some servers export only the types they declare, and
@@ -187,6 +195,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
             parameters: export.parameters(resource_type),
             by_patient: None,
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+            one_by_one: false,
         };
         let name = format!("query {}", query.name);
         if pull.done.contains(&name) {
@@ -283,15 +292,14 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
         parameters: Vec::new(),
         by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
         incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
+        one_by_one: false,
     };
     let queries: Vec<Query> = types.iter().map(query).collect();
     let known = if since { patients.clone() } else { BTreeSet::new() };
     for query in &queries {
         for task in tasks_of(pull, query, Some(patients), &known) {
             if task.patients.as_ref().is_some_and(|patients| !patients.is_empty()) && !pull.done.contains(&task.name) {
-                for unit in fetch(pull, task, None).await? {
-                    pull.record(&unit)?;
-                }
+                fetch(pull, task, None).await?;
             }
         }
     }
@@ -299,8 +307,8 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
     Ok(())
 }
 
-/// Fetches a task as this server lets it be fetched: as it stands, by category, or resource by resource.
-async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Vec<Unit>, SourceError> {
+/// Fetches a task as this server lets it be fetched: as it stands, by category, or resource by resource. Records what came.
+async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     let resource_type = &task.query.resource_type;
     let (by_category, unsearchable, refused) = pull
         .habits
@@ -308,23 +316,23 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if by_category {
         return fetch_by_category(pull, &task, members).await;
     }
-    if unsearchable && task.is_by_id() {
-        return Ok(vec![refer::read_each(pull, &task, members).await?]);
+    if (unsearchable || task.query.one_by_one) && task.is_by_id() {
+        return pull.record(&refer::read_each(pull, &task, members).await?);
     }
     if let Some(reason) = refused {
-        return Ok(vec![pull.receive(task.unit(), None)?.finish(Some(reason))?]);
+        return pull.record(&pull.receive(task.unit(), None)?.finish(Some(reason))?);
     }
     let read = reading::read(pull, &task, members).await?;
-    let Some(refusal) = read.refused else { return Ok(vec![read.unit]) };
+    let Some(refusal) = read.refused else { return pull.record(&read.unit) };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
         return fetch_by_category(pull, &task, members).await;
     }
     pull.habits.note_refusal(resource_type, &refusal);
     if task.is_by_id() && refusal.status != 403 {
-        return Ok(vec![refer::read_each(pull, &task, members).await?]);
+        return pull.record(&refer::read_each(pull, &task, members).await?);
     }
-    Ok(vec![read.unit])
+    pull.record(&read.unit)
 }
 
 fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
@@ -333,12 +341,11 @@ fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
 
 /// Fetches a task category by category. What has none of them cannot be asked for: that is a gap until a person has said
 /// which categories this hospital uses.
-async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Vec<Unit>, SourceError> {
-    let mut units = Vec::new();
+async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     for category in categories(&task.query.resource_type).unwrap_or_default() {
         let part = Task { category: Some(category), name: format!("{} category {category}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            units.push(reading::read(pull, &part, members).await?.unit);
+            pull.record(&reading::read(pull, &part, members).await?.unit)?;
         }
     }
     let rest = Task { name: format!("{} other categories", task.name), ..task.clone() };
@@ -346,6 +353,5 @@ async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BT
         "the server searches it by category only, so what has another category, or none, did not come; name this hospital's categories in `source.parameters`: {} = [\"category=…\"]",
         task.query.resource_type
     );
-    units.push(pull.receive(rest.unit(), None)?.finish(Some(Why::new(Code::Categories, reason)))?);
-    Ok(units)
+    pull.record(&pull.receive(rest.unit(), None)?.finish(Some(Why::new(Code::Categories, reason)))?)
 }

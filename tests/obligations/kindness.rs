@@ -1,6 +1,6 @@
 //! What an EHR is spared, and what a night does when it may not go on; volumes beside earlier nights.
 
-use super::bench::{Bench, TYPES};
+use super::bench::{Bench, Pulled, TYPES};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +43,58 @@ async fn a_night_whose_requests_are_spent_goes_on_in_the_next_one() {
     };
     assert!(nights > 1);
     pulled.is_the_truth();
+}
+
+/// Pulls in nights of fourteen requests, so much time apart, until it is done. How many there were.
+async fn in_nights(bench: &mut Bench, apart: Duration) -> (u32, Pulled) {
+    (bench.options.page_size, bench.options.requests_per_night) = (10, 14);
+    for night in 1..80 {
+        match bench.try_pull(Mode::Search).await {
+            Ok(pulled) => return (night, pulled),
+            Err(SourceError::Unfinished { .. }) => bench.pass(apart),
+            Err(error) => panic!("night {night}: {error}"),
+        }
+    }
+    panic!("it does not end");
+}
+
+/// Searches of a type that were begun in all nights.
+fn begun(bench: &Bench, resource_type: &str) -> usize {
+    let requests = bench.running.requests();
+    let is_first = |target: &str| ["_page=", "_summary="].iter().all(|part| !target.contains(part));
+    requests
+        .iter()
+        .filter(|seen| seen.target.starts_with(&format!("/fhir/{resource_type}")) && is_first(&seen.target) && !seen.body.contains("_summary="))
+        .count()
+}
+
+#[tokio::test]
+async fn a_query_larger_than_a_night_goes_on_at_its_next_page() {
+    let calm = Bench::new(&[]).await.pull(Mode::Search).await;
+    for group in ["", "all"] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.group = group.to_owned();
+        let (nights, pulled) = in_nights(&mut bench, Duration::ZERO).await;
+        pulled.is_the_truth();
+        assert_eq!(pulled.digest, calm.digest);
+        assert!(nights > 3, "{nights} nights");
+        for name in ["Observation", "Encounter", "Condition"] {
+            assert_eq!(begun(&bench, name), 1, "{name}, group `{group}`, {nights} nights");
+        }
+        let received = bench.store.with(|connection| account::last(connection)).unwrap().unwrap();
+        assert!(received.rows.iter().all(|row| row.expected.is_none_or(|expected| expected == row.received)), "{:#?}", received.rows);
+    }
+}
+
+#[tokio::test]
+async fn a_query_larger_than_a_night_whose_links_work_no_longer_is_read_in_parts() {
+    let calm = Bench::new(&[]).await.pull(Mode::Search).await;
+    let mut bench = Bench::new(&[]).await.swift();
+    let (nights, pulled) = in_nights(&mut bench, Duration::from_secs(86_400)).await;
+    pulled.is_the_truth();
+    assert_eq!(pulled.digest, calm.digest);
+    let observations = begun(&bench, "Observation");
+    assert!(observations > 2, "{observations} parts, {nights} nights");
 }
 
 /// A clock that tests move: whoever waits, waits until it has been moved far enough.

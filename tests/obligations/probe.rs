@@ -123,3 +123,19 @@ async fn a_server_with_many_faults_is_told_about_nothing_that_was_not_seen() {
     assert_eq!(says(&findings), Vec::<String>::new());
     assert!(facts.iter().all(|fact| !matches!(fact.found, Found::Ignored | Found::Wrong | Found::Absent)), "{facts:#?}");
 }
+
+#[tokio::test]
+async fn what_a_check_found_not_to_work_is_not_relied_upon() {
+    let mut bench = Bench::new(&["r_03"]).await;
+    (bench.options.mode, bench.options.group, bench.options.tuning.patients_per_query) = (Mode::Search, "all".to_owned(), 5);
+    bench.facts = probed(&bench).await.0;
+    let pulled = bench.pull(Mode::Search).await;
+    pulled.is_the_truth();
+    let members = bench.hospital.members("all").unwrap().len();
+    assert_eq!((pulled.begun("Patient"), pulled.count("/fhir/Patient/")), (0, members), "patients are read by their ids");
+    let conditions: Vec<_> = pulled.requests.iter().filter(|seen| seen.target.contains("/Condition")).collect();
+    assert!(!conditions.is_empty() && conditions.iter().all(|seen| !seen.body.contains("patient=")), "{conditions:#?}");
+    let night = bench.pull(Mode::Search).await;
+    assert!(night.outcome.full, "who ignores `_lastUpdated` gives no changes");
+    night.is_the_truth();
+}

@@ -332,6 +332,21 @@ async fn s_07_each_attempt_has_an_assertion_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_moody_authorization_server_that_is_also_out_of_reach_at_times_gives_a_token_in_the_end() {
+    let moods = Mutex::new([200, 400, 400, 503, 400, 400, 503, 400, 400, 200].into_iter());
+    let server = Small::start(move |_, _| match moods.lock().unwrap().next().unwrap() {
+        200 => json(json!({"access_token": "t", "token_type": "bearer", "expires_in": 60})),
+        status => said(status, "text/plain", ""),
+    })
+    .await;
+    let clock = SetClock::new();
+    let client = tokens(&server, &["system/Patient.rs"], Arc::clone(&clock) as Arc<dyn Clock>);
+    client.fetch().await.unwrap();
+    clock.advance(60);
+    assert_eq!(client.fetch().await.unwrap(), "t", "six refusals, at most two in a row, and two outages");
+}
+
+#[tokio::test]
 async fn s_08_the_token_request_is_a_form_with_scope_grant_assertion_and_nothing_else() {
     let bench = Bench::new(&[]).await;
     bench.connect().await.unwrap();

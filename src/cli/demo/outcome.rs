@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::SiteNight;
 use super::house::House;
 use crate::cli::Failure;
+use crate::diagnostic::counted;
 use crate::registry::{MeasureCard, Unit};
 
 /// One hospital, measure and month.
@@ -88,7 +89,7 @@ impl Outcome {
         }
         let agreeing = self.rows.iter().filter(|row| row.agrees()).count();
         let verdict = if self.agrees() { "every number agrees with the truth" } else { "NOT every number agrees with the truth" };
-        text.push_str(&format!("\n{agreeing} of {} numbers agree: {verdict} ({:.1} s)\n", self.rows.len(), took.as_secs_f64()));
+        text.push_str(&format!("\n{agreeing} of {} agree: {verdict} ({:.1} s)\n", counted(self.rows.len(), "number"), took.as_secs_f64()));
         text
     }
 
@@ -133,7 +134,7 @@ fn delivered(row: &Row, unit: &Unit) -> String {
 fn told(night: &SiteNight) -> String {
     let run = &night.night.run;
     let complete = if run.complete == Some(true) { "complete" } else { "PARTIAL" };
-    format!("{complete}, {} patients measured, {} reports held, {:.1} s", run.patients, night.night.held, night.took.as_secs_f64())
+    format!("{complete}, {} measured, {} held, {:.1} s", counted(run.patients, "patient"), counted(night.night.held, "report"), night.took.as_secs_f64())
 }
 
 type Series = BTreeMap<(String, String), (String, String, Option<f64>)>;

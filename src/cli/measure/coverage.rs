@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
 use crate::config::measures::{self, Loaded};
 use crate::cql::evaluate::observe::{self, Observed, Seen};
-use crate::diagnostic::Location;
+use crate::diagnostic::{Location, counted};
 use crate::fhir::record::Record;
 use crate::fhir::shared::Shared;
 use crate::measure::{Choices, Measure, MissingValueSets, Period};
@@ -86,7 +86,7 @@ impl Found {
         let Some(share) = (self.seen() * 100).checked_div(self.clauses) else {
             return format!("{}: no clauses of its own, over {}", self.title, self.over);
         };
-        let mut text = format!("{}: {} of {} clauses tested ({share} %), over {}", self.title, self.seen(), self.clauses, self.over);
+        let mut text = format!("{}: {} of {} tested ({share} %), over {}", self.title, self.seen(), counted(self.clauses, "clause"), self.over);
         if self.gaps.is_empty() {
             return text;
         }
@@ -162,10 +162,7 @@ fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<
         let (record, _) = Record::read(&shape, patient.lines().chain(shared.referred_to(patient.lines())));
         observe_patient(&loaded, &record, period, zone, &mut observed);
     }
-    let over = match data.patients().count() {
-        1 => "1 patient".to_owned(),
-        many => format!("{many} patients"),
-    };
+    let over = counted(data.patients().count(), "patient");
     Ok(loaded.measures.iter().zip(&observed).map(|(measure, observed)| Found::new(measure, over.clone(), observed)).collect())
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
 use crate::config::measures;
+use crate::diagnostic::counted;
 use crate::fhir::record::Record;
 use crate::fhir::shared::Shared;
 use crate::measure::explain::{self, Proof, Step, Verdict};
@@ -56,7 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let files = folder::files(&args.data).map_err(unreadable)?;
     let data = folder::read(&files, &shape, 1).map_err(unreadable)?;
     let Some(patient) = data.patient(&args.patient) else {
-        let message = format!("the data have no patient of that id, but {} others", data.patients().count());
+        let message = format!("the data have no patient of that id, but {}", counted(data.patients().count(), "other"));
         return Err(Failure::usage(message).hint("name the `id` of a Patient resource, without `Patient/`"));
     };
     let (record, _) = Record::read(&shape, patient.lines().chain(Shared::new(data.shared()).referred_to(patient.lines())));

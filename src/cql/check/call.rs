@@ -57,6 +57,9 @@ impl Checker<'_> {
                     }
                     let mut all = vec![target];
                     all.extend(operands.iter().map(|operand| self.expression(operand)));
+                    if self.is_incomplete() && self.fit(&candidates, &all).is_none() {
+                        return self.unknown(at);
+                    }
                     self.resolved(name, &candidates, all, at)
                 }
             },

@@ -72,7 +72,7 @@ impl Checker<'_> {
         match digits.parse::<i32>() {
             Ok(number) => self.literal(Value::Integer(number), Type::Integer, at),
             Err(_) => {
-                let help = Some(format!("`{digits}L` is a Long"));
+                let help = digits.parse::<i64>().is_ok().then(|| format!("`{digits}L` is a Long"));
                 self.error_with_help(at, format!("`{digits}` is not an Integer: it must be at most 2147483647"), help);
                 self.unknown(at)
             }

@@ -6,7 +6,7 @@ use crate::cql::ast::{self, Kind as Written};
 use crate::cql::typed::{Expression, Kind, Let, Query, Repeat, Return, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
-use crate::diagnostic::Span;
+use crate::diagnostic::{Span, counted};
 
 /// Types that the results of a `repeat` may have, one after the other.
 const REPEATED_TYPES_MAX: usize = 8;
@@ -196,7 +196,7 @@ impl Checker<'_> {
                 Some((_, operator)) => self.operation(operator, operands, None, at),
                 None => {
                     let help = Some("count the operands; FHIRPath says which it takes".to_owned());
-                    self.error_with_help(name.at, format!("`{method}` does not take {} operands", operands.len().saturating_sub(1)), help);
+                    self.error_with_help(name.at, format!("`{method}` does not take {}", counted(operands.len().saturating_sub(1), "operand")), help);
                     self.unknown(at)
                 }
             },

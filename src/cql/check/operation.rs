@@ -6,7 +6,7 @@ use crate::cql::operators::{self, operator};
 use crate::cql::typed::{Expression, IntervalSelector, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::{Precision, Value};
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, counted};
 
 /// What an interval phrase means when its left or right operand is one point.
 const POINT_FORMS: [(&str, &str); 4] = [("IncludedIn", "In"), ("Includes", "Contains"), ("ProperIncludedIn", "ProperIn"), ("ProperIncludes", "ProperContains")];
@@ -312,6 +312,9 @@ impl Checker<'_> {
             self.error(at, format!("the operator `{name}` is not known"));
             return;
         };
+        if self.expects_helpers(types) {
+            return;
+        }
         let mut forms: Vec<String> = row
             .signatures
             .iter()
@@ -323,7 +326,7 @@ impl Checker<'_> {
             .collect();
         forms.dedup();
         let help = match forms.as_slice() {
-            [] => format!("it takes {} operands", row.signatures.first().map_or(0, |signature| signature.operands.len())),
+            [] => format!("it takes {}", counted(row.signatures.first().map_or(0, |signature| signature.operands.len()), "operand")),
             _ if types.contains(&Type::String) && types.iter().any(|ty| matches!(ty, Type::Date | Type::DateTime)) => {
                 "a date is written `@2025-01-01`, a date and time `@2025-01-01T10:30:00.0`, without quotes".to_owned()
             }
@@ -365,6 +368,7 @@ impl Checker<'_> {
         let Some(distance) = self.quantity(&offset.distance) else {
             return self.unknown(at);
         };
+        let right = self.timed(right, &left.ty);
         let distance = self.literal(Value::Quantity(std::sync::Arc::new(distance)), Type::Quantity, offset.distance.at);
         let (near, far) = if offset.before { ("End", "Start") } else { ("Start", "End") };
         let left = self.end_of(left, near);
@@ -388,11 +392,19 @@ impl Checker<'_> {
         }
     }
 
+    /// A null in place of a time is one of the type that it is related to: what is added to it is a time, not a quantity.
+    fn timed(&mut self, operand: Expression, other: &Type) -> Expression {
+        let other = self.system_form(other);
+        let point = other.point().unwrap_or(&other);
+        if operand.ty == Type::Any && is_time(point) { self.widened(operand, point) } else { operand }
+    }
+
     /// `A within 3 days of B`.
     fn within(&mut self, proper: bool, distance: &ast::Quantity, left: Expression, right: Expression, at: Span) -> Expression {
         let Some(quantity) = self.quantity(distance) else {
             return self.unknown(at);
         };
+        let right = self.timed(right, &left.ty);
         let distance = self.literal(Value::Quantity(std::sync::Arc::new(quantity)), Type::Quantity, distance.at);
         let (first, last) = (self.end_of(right.clone(), "Start"), self.end_of(right.clone(), "End"));
         let low = self.operation("Subtract", vec![first, distance.clone()], None, at);

@@ -151,6 +151,11 @@ impl<'a> Reader<'a> {
         self.diagnostics.push(Diagnostic::error(format!("{message} ({place})")).at(at));
     }
 
+    /// Whether a library that is included was not found: that has been said, and what it defines is of no known type.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.includes.iter().any(|(_, library)| library.is_none())
+    }
+
     /// Reports, and stands in for what could not be read: it fits everywhere, so one mistake is reported once.
     pub(super) fn refused(&mut self, message: &str) -> Expression {
         self.fault(message);

@@ -83,6 +83,9 @@ impl<'a> Reader<'a> {
     }
 
     fn no_element(&mut self, ty: &Type, name: &str) -> Expression {
+        if *ty == Type::Any && self.is_incomplete() {
+            return self.null(Type::Any);
+        }
         let near = match ty {
             Type::Class(class) => nearest(name, self.fhir.element_names(class)),
             Type::Tuple(elements) => nearest(name, elements.iter().map(|(own, _)| &**own)),

@@ -56,6 +56,7 @@ impl<'a> Reader<'a> {
         };
         match found {
             Some(define) => self.made(Kind::Define(define), self.tree.defines[define.index()].body.ty.clone()),
+            None if self.is_incomplete() => self.null(Type::Any),
             None => self.refused(&format!("`{name}` is nothing here")),
         }
     }

@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
             return resources.iter().filter(names).copied().collect();
         }
         if resources.len() <= FEW {
-            let wants = |resource: &&NodeId| codes_of(record, **resource, filter).into_iter().any(|code| wanted.has(code));
+            let wants = |resource: &&NodeId| any_code(record, **resource, filter, &mut |code| wanted.has(code));
             return resources.iter().filter(wants).copied().collect();
         }
         let mut key = format!("{resource_type}|{}", filter.through_reference);
@@ -172,12 +172,19 @@ fn period(record: &Record, node: NodeId) -> Value {
 
 /// The nodes at a path, lists flattened.
 fn follow(record: &Record, from: NodeId, path: &[Element]) -> Vec<NodeId> {
-    let mut nodes = vec![from];
-    for element in path {
-        let fields = nodes.iter().flat_map(|node| element.alternatives.iter().filter_map(|row| record.get(*node, &row.field)));
-        nodes = fields.flat_map(|field| record.items(field)).collect();
-    }
+    let mut nodes = Vec::new();
+    any_node(record, from, path, &mut |node| {
+        nodes.push(node);
+        false
+    });
     nodes
+}
+
+/// Whether one of the nodes at a path is what is looked for.
+fn any_node(record: &Record, from: NodeId, path: &[Element], is_it: &mut dyn FnMut(NodeId) -> bool) -> bool {
+    let Some((element, rest)) = path.split_first() else { return is_it(from) };
+    let mut fields = element.alternatives.iter().filter_map(|row| record.get(from, &row.field));
+    fields.any(|field| record.items(field).any(|node| any_node(record, node, rest, is_it)))
 }
 
 /// Whether an element has, instead of a code, the extension that names a value set none of whose codes was done.
@@ -204,35 +211,45 @@ fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter) -> Vec<
 
 /// The codes of a resource at the filter's element.
 fn codes_of<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter) -> Vec<Coded<'r>> {
-    let followed = |node| if filter.through_reference { coded(record, resource, node) } else { vec![node] };
-    let mut found = Vec::new();
-    for node in follow(record, resource, &filter.path).into_iter().flat_map(followed) {
-        let bare = record.kind(node) == NodeKind::Text;
-        found.extend(codings(record, node).into_iter().map(|(system, code)| (system, code, bare)));
-    }
-    found
+    let mut codes = Vec::new();
+    any_code(record, resource, filter, &mut |code| {
+        codes.push(code);
+        false
+    });
+    codes
+}
+
+/// Whether one of these codes is what is looked for.
+fn any_code<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter, is_it: &mut dyn FnMut(Coded<'r>) -> bool) -> bool {
+    any_node(record, resource, &filter.path, &mut |node| {
+        let mut of_element = |node| {
+            let bare = record.kind(node) == NodeKind::Text;
+            any_coding(record, node, &mut |system, code| is_it((system, code, bare)))
+        };
+        if filter.through_reference { coded(record, resource, node).is_some_and(&mut of_element) } else { of_element(node) }
+    })
 }
 
 /// The element itself, or the `code` of the Medication that it refers to: `medication[x]` says it either way, and a
 /// retrieve by code means both.
-fn coded(record: &Record, resource: NodeId, node: NodeId) -> Vec<NodeId> {
+fn coded(record: &Record, resource: NodeId, node: NodeId) -> Option<NodeId> {
     let reference = record.get(node, "reference").and_then(|reference| record.text(reference));
-    let Some(target) = reference.and_then(|reference| record.resolve(resource, reference)) else { return vec![node] };
-    let code = record.get(target, "code").filter(|_| record.resource_type(target) == Some("Medication"));
-    code.into_iter().collect()
+    let Some(target) = reference.and_then(|reference| record.resolve(resource, reference)) else { return Some(node) };
+    record.get(target, "code").filter(|_| record.resource_type(target) == Some("Medication"))
 }
 
-/// (system, code) of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean, which a profile may fix.
-fn codings(record: &Record, node: NodeId) -> Vec<(Option<&str>, &str)> {
+/// Whether the (system, code) that is looked for is one of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean,
+/// which a profile may fix.
+fn any_coding<'r>(record: &'r Record, node: NodeId, is_it: &mut dyn FnMut(Option<&'r str>, &'r str) -> bool) -> bool {
     let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field));
-    let coding = |node: NodeId| text(node, "code").map(|code| (text(node, "system"), code));
+    let mut of_coding = |node: NodeId| text(node, "code").is_some_and(|code| is_it(text(node, "system"), code));
     match record.kind(node) {
-        NodeKind::Text | NodeKind::Boolean => record.literal(node).map(|code| (None, code)).into_iter().collect(),
         NodeKind::Object => match record.get(node, "coding") {
-            Some(list) => record.items(list).filter_map(coding).collect(),
-            None => coding(node).into_iter().collect(),
+            Some(list) => record.items(list).any(of_coding),
+            None => of_coding(node),
         },
-        _ => Vec::new(),
+        NodeKind::Text | NodeKind::Boolean => record.literal(node).is_some_and(|code| is_it(None, code)),
+        _ => false,
     }
 }
 
@@ -250,14 +267,11 @@ fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
         }
     }
     let nodes = follow(record, resource, &fixed.path);
-    let found = nodes.iter().any(|node| {
-        codings(record, *node).into_iter().any(|(system, code)| {
-            fixed
-                .any_of
-                .iter()
-                .any(|(own_system, own_code)| &**own_code == code && (own_system.is_empty() || system.is_none() || system == Some(&**own_system)))
-        })
-    });
+    let is_one = |system: Option<&str>, code: &str| {
+        let is_own = |own: &str| own.is_empty() || system.is_none() || system == Some(own);
+        fixed.any_of.iter().any(|(own_system, own_code)| &**own_code == code && is_own(own_system))
+    };
+    let found = nodes.iter().any(|node| any_coding(record, *node, &mut |system, code| is_one(system, code)));
     match fixed.rule {
         FixedRule::One => found,
         FixedRule::OneIfPresent => found || nodes.is_empty(),

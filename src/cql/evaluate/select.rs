@@ -32,6 +32,9 @@ impl<'a> Session<'a> {
 
     /// An instance; of a System type its value.
     pub(super) fn instance(&mut self, expression: &Expression, class: &Arc<str>, elements: &'a [(Arc<str>, Expression)], frame: &mut Frame) -> Outcome {
+        if expression.ty == Type::Quantity {
+            return self.quantity(elements, frame);
+        }
         let elements = self.elements(elements, frame)?;
         let instance = Instance { class: class.clone(), elements };
         let text = |name: &str| match instance.get(name) {
@@ -39,10 +42,6 @@ impl<'a> Session<'a> {
             _ => None,
         };
         Ok(match expression.ty {
-            Type::Quantity => match instance.get("value").and_then(comparison::decimal) {
-                Some(value) => Value::Quantity(Arc::new(Quantity { value, unit: text("unit").unwrap_or_else(|| "1".into()) })),
-                None => Value::Null,
-            },
             Type::Ratio => match (instance.get("numerator"), instance.get("denominator")) {
                 (Some(Value::Quantity(numerator)), Some(Value::Quantity(denominator))) => {
                     Value::Ratio(Arc::new(Ratio { numerator: (**numerator).clone(), denominator: (**denominator).clone() }))
@@ -72,6 +71,19 @@ impl<'a> Session<'a> {
             }
             _ => Value::Instance(Arc::new(instance)),
         })
+    }
+
+    /// The one of which there are many: every numeric result becomes one.
+    fn quantity(&mut self, elements: &'a [(Arc<str>, Expression)], frame: &mut Frame) -> Outcome {
+        let (mut number, mut unit) = (None, None);
+        for (name, expression) in elements {
+            match (&**name, self.expression(expression, frame)?) {
+                ("value", value) => number = comparison::decimal(&value),
+                ("unit", Value::String(text)) => unit = Some(text),
+                _ => {}
+            }
+        }
+        Ok(number.map_or(Value::Null, |value| Value::Quantity(Arc::new(Quantity { value, unit: unit.unwrap_or_else(|| "1".into()) }))))
     }
 
     pub(super) fn list(&mut self, items: &'a [Expression], frame: &mut Frame) -> Outcome {

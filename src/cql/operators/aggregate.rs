@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rust_decimal::{Decimal, MathematicalOps};
 
 use super::Context;
-use super::arithmetic::{bounded, from_float, product_of, quotient_of, sum_of, to_float};
-use super::comparison::{decimal, sort_order};
+use super::arithmetic::{between_ends, bounded, from_float, product_of, quotient_of, sum_of, to_float};
+use super::comparison::{decimal, extremes, known_order, sort_order};
 use super::list::same;
 use crate::cql::value::Value;
 
@@ -74,14 +74,22 @@ fn avg(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(if total.is_null() { Value::Null } else { quotient_of(&total, &count, call.context) })
 }
 
+/// The element that surely no other surpasses; null where that cannot be told (by `<` and `>`), of counts of which only the
+/// bounds are known a count between the best of their bounds.
 fn chosen(call: &Call<'_>, wanted: Ordering) -> Value {
-    let mut best: Option<&Value> = None;
-    for item in known(call) {
-        if best.is_none_or(|best| sort_order(item, best, call.context) == wanted) {
-            best = Some(item);
-        }
+    let items = known(call);
+    if items.iter().any(|item| matches!(item, Value::Interval(_))) {
+        let (lows, highs): (Vec<&Value>, Vec<&Value>) = items.iter().map(|item| extremes(item)).unzip();
+        let best = |ends: Vec<&Value>| best_of(&ends, wanted, call.context).cloned();
+        return best(lows).zip(best(highs)).and_then(|(low, high)| between_ends([low, high])).unwrap_or_default();
     }
-    best.cloned().unwrap_or_default()
+    best_of(&items, wanted, call.context).cloned().unwrap_or_default()
+}
+
+fn best_of<'v>(items: &[&'v Value], wanted: Ordering, context: &Context<'_>) -> Option<&'v Value> {
+    let best = items.iter().copied().reduce(|best, item| if sort_order(item, best, context) == wanted { item } else { best })?;
+    let surpasses = |item: &&Value| matches!(known_order(best, item, context), Some(order) if order == wanted || order == Ordering::Equal);
+    items.iter().all(surpasses).then_some(best)
 }
 
 fn max(call: &Call<'_>) -> Result<Value, Fault> {
@@ -95,6 +103,9 @@ fn min(call: &Call<'_>) -> Result<Value, Fault> {
 fn median(call: &Call<'_>) -> Result<Value, Fault> {
     let mut items = known(call);
     items.sort_by(|left, right| sort_order(left, right, call.context));
+    if items.windows(2).any(|pair| matches!(pair, [left, right] if known_order(left, right, call.context).is_none())) {
+        return Ok(Value::Null);
+    }
     let middle = items.len() / 2;
     let Some(upper) = items.get(middle) else { return Ok(Value::Null) };
     if items.len() % 2 == 1 {

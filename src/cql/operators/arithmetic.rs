@@ -8,7 +8,7 @@ use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, MathematicalOps, RoundingStrategy};
 
 use super::Context;
-use super::comparison::{decimal, sort_order};
+use super::comparison::{decimal, extremes};
 use crate::cql::interval::Point;
 use crate::cql::value::{Date, DateTime, Interval, Precision, Quantity, Time, Value};
 
@@ -114,6 +114,7 @@ fn step(value: &Value, by: Decimal) -> Option<Value> {
     match value {
         Value::Integer(value) => if up { value.checked_add(1) } else { value.checked_sub(1) }.map(Value::Integer),
         Value::Long(value) => if up { value.checked_add(1) } else { value.checked_sub(1) }.map(Value::Long),
+        Value::Interval(_) => at_each_end(value, |end| step(end, by)),
         Value::Decimal(value) => bounded(value.checked_add(by * tick())?).map(Value::Decimal),
         Value::Quantity(own) => quantity(own.value.checked_add(by * tick()), &own.unit),
         Value::Date(date) => date.add(by, date.precision()).map(Value::Date),
@@ -178,25 +179,46 @@ impl Numeric {
         }
     }
 
-    /// With uncertain counts: from the least to the greatest result. `None` for anything without an answer.
-    fn apply_uncertain(&self, left: &Value, right: &Value, context: &Context<'_>) -> Option<Value> {
-        let ends = |value: &Value| match value {
-            Value::Interval(span) => [span.low.clone(), span.high.clone()],
-            other => [other.clone(), other.clone()],
-        };
-        if !matches!(left, Value::Interval(_)) && !matches!(right, Value::Interval(_)) {
-            return self.apply(left, right);
-        }
-        let mut results = Vec::new();
-        for left in ends(left) {
-            for right in ends(right) {
-                results.push(self.apply(&left, &right)?);
-            }
-        }
-        results.sort_by(|left, right| sort_order(left, right, context));
-        let (low, high) = (results.first()?.clone(), results.last()?.clone());
-        Some(Value::Interval(Arc::new(Interval::closed(low, high))))
+    /// With uncertain counts, too: from the least to the greatest result.
+    fn apply_uncertain(&self, left: &Value, right: &Value) -> Option<Value> {
+        at_ends(left, right, |left, right| self.apply(left, right))
     }
+}
+
+/// Whether a value is a count of which only the bounds are known (CQL, "Uncertainty").
+fn is_uncertain(value: &Value) -> bool {
+    matches!(value, Value::Interval(_))
+}
+
+/// Some value from the least to the greatest of these numbers; the number itself where they are all one.
+pub(super) fn between_ends(numbers: impl IntoIterator<Item = Value>) -> Option<Value> {
+    let mut numbers = numbers.into_iter().map(|number| Some((decimal(&number)?, number))).collect::<Option<Vec<_>>>()?;
+    numbers.sort_by_key(|(size, _)| *size);
+    let ((least, low), (greatest, high)) = (numbers.first()?.clone(), numbers.last()?.clone());
+    Some(if least == greatest { low } else { Value::Interval(Arc::new(Interval::closed(low, high))) })
+}
+
+/// What a function that keeps or turns the order of numbers makes of one; of an uncertain count, of both its ends.
+pub(super) fn at_each_end(value: &Value, of: impl Fn(&Value) -> Option<Value>) -> Option<Value> {
+    match value {
+        Value::Interval(span) => between_ends([of(&span.low)?, of(&span.high)?]),
+        other => of(other),
+    }
+}
+
+/// The same of a function of two numbers whose extremes are at the ends of what these can be.
+fn at_ends(left: &Value, right: &Value, of: impl Fn(&Value, &Value) -> Option<Value>) -> Option<Value> {
+    if !is_uncertain(left) && !is_uncertain(right) {
+        return of(left, right);
+    }
+    let ((low, high), (other_low, other_high)) = (extremes(left), extremes(right));
+    between_ends([of(low, other_low)?, of(low, other_high)?, of(high, other_low)?, of(high, other_high)?])
+}
+
+/// Whether a divisor can be zero.
+fn can_be_zero(value: &Value) -> bool {
+    let (low, high) = extremes(value);
+    decimal(low).is_none_or(|low| low <= Decimal::ZERO) && decimal(high).is_none_or(|high| high >= Decimal::ZERO)
 }
 
 const ADD: Numeric = Numeric { integer: i32::checked_add, long: i64::checked_add, decimal: Decimal::checked_add };
@@ -228,7 +250,7 @@ fn as_quantity(value: &Value) -> Option<Arc<Quantity>> {
 fn on_aligned(call: &Call<'_>, operation: &Numeric) -> Option<Value> {
     let (left, right) = (call.operand(0), call.operand(1));
     if !matches!(left, Value::Quantity(_)) && !matches!(right, Value::Quantity(_)) {
-        return operation.apply_uncertain(left, right, call.context);
+        return operation.apply_uncertain(left, right);
     }
     let (left, right) = (as_quantity(left)?, as_quantity(right)?);
     let (one, other, unit) = aligned(&left, &right, call.context)?;
@@ -283,7 +305,7 @@ pub fn difference_of(left: &Value, right: &Value, context: &Context<'_>) -> Valu
 pub fn product_of(left: &Value, right: &Value, context: &Context<'_>) -> Value {
     let product = || {
         if !matches!(left, Value::Quantity(_)) && !matches!(right, Value::Quantity(_)) {
-            return MULTIPLY.apply_uncertain(left, right, context);
+            return MULTIPLY.apply_uncertain(left, right);
         }
         let (left, right) = (as_quantity(left)?, as_quantity(right)?);
         let unit = match (&*left.unit, &*right.unit) {
@@ -303,7 +325,8 @@ fn multiply(call: &Call<'_>) -> Result<Value, Fault> {
 pub fn quotient_of(left: &Value, right: &Value, context: &Context<'_>) -> Value {
     let quotient = || {
         if !matches!(left, Value::Quantity(_)) && !matches!(right, Value::Quantity(_)) {
-            return bounded(decimal(left)?.checked_div(decimal(right)?)?).map(Value::Decimal);
+            let divide = |left: &Value, right: &Value| bounded(decimal(left)?.checked_div(decimal(right)?)?).map(Value::Decimal);
+            return if can_be_zero(right) { None } else { at_ends(left, right, divide) };
         }
         let (left, right) = (as_quantity(left)?, as_quantity(right)?);
         if &*right.unit == "1" {
@@ -323,38 +346,50 @@ fn divide(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 fn modulo(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(on_aligned(call, &MODULO).unwrap_or_default())
+    whole_division(call, "mod", &MODULO)
 }
 
 fn truncated_divide(call: &Call<'_>) -> Result<Value, Fault> {
-    if call.operands.iter().any(|operand| matches!(operand, Value::Interval(_))) {
-        return Err(Fault::new("`div` cannot divide a count that is uncertain because of a partial date"));
+    whole_division(call, "div", &TRUNCATED_DIVIDE)
+}
+
+/// Not defined of uncertain counts, other than `/` ("Implementing Precision-Based Timing with Uncertainty").
+fn whole_division(call: &Call<'_>, written: &str, operation: &Numeric) -> Result<Value, Fault> {
+    if call.operands.iter().any(is_uncertain) {
+        return Err(Fault::new(format!("`{written}` cannot divide a count that is uncertain because of a partial date")));
     }
-    Ok(on_aligned(call, &TRUNCATED_DIVIDE).unwrap_or_default())
+    Ok(on_aligned(call, operation).unwrap_or_default())
 }
 
 fn abs(call: &Call<'_>) -> Result<Value, Fault> {
-    let magnitude = match call.operand(0) {
+    let magnitude = |value: &Value| match value {
         Value::Integer(value) => value.checked_abs().map(Value::Integer),
         Value::Long(value) => value.checked_abs().map(Value::Long),
         Value::Quantity(value) => quantity(Some(value.value.abs()), &value.unit),
         other => decimal(other).map(|value| Value::Decimal(value.abs())),
     };
-    Ok(magnitude.unwrap_or_default())
+    let value = call.operand(0);
+    let whole = at_each_end(value, magnitude);
+    // Between a negative and a positive end lies zero.
+    let spanned = match value {
+        Value::Interval(span) if can_be_zero(value) => magnitude(&span.low).zip(magnitude(&span.high)).and_then(|(low, high)| between_ends([Value::Integer(0), low, high])),
+        _ => whole,
+    };
+    Ok(spanned.unwrap_or_default())
 }
 
 fn negate(call: &Call<'_>) -> Result<Value, Fault> {
-    let negative = match call.operand(0) {
+    let negative = |value: &Value| match value {
         Value::Integer(value) => value.checked_neg().map(Value::Integer),
         Value::Long(value) => value.checked_neg().map(Value::Long),
         Value::Quantity(value) => quantity(Some(-value.value), &value.unit),
         other => decimal(other).map(|value| Value::Decimal(-value)),
     };
-    Ok(negative.unwrap_or_default())
+    Ok(at_each_end(call.operand(0), negative).unwrap_or_default())
 }
 
 fn whole(call: &Call<'_>, round: fn(&Decimal) -> Decimal) -> Result<Value, Fault> {
-    or_null(decimal(call.operand(0)).and_then(|value| round(&value).to_i32()), Value::Integer)
+    Ok(at_each_end(call.operand(0), |value| decimal(value).and_then(|value| round(&value).to_i32()).map(Value::Integer)).unwrap_or_default())
 }
 
 fn ceiling(call: &Call<'_>) -> Result<Value, Fault> {
@@ -374,10 +409,11 @@ fn round(call: &Call<'_>) -> Result<Value, Fault> {
         Value::Integer(places) => u32::try_from(*places).ok(),
         _ => Some(0),
     };
-    let rounded = decimal(call.operand(0))
-        .zip(places)
-        .map(|(value, places)| value.round_dp_with_strategy(places.min(28), RoundingStrategy::MidpointAwayFromZero));
-    decimal_or_null(rounded)
+    let rounded = |value: &Value| {
+        let value = decimal(value)?.round_dp_with_strategy(places?.min(28), RoundingStrategy::MidpointAwayFromZero);
+        bounded(value).map(Value::Decimal)
+    };
+    Ok(at_each_end(call.operand(0), rounded).unwrap_or_default())
 }
 
 fn exp(call: &Call<'_>) -> Result<Value, Fault> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rust_decimal::{Decimal, RoundingStrategy};
 
 use super::Context;
-use crate::cql::value::{Code, DateTime, Interval, Precision, Quantity, Ratio, Value};
+use crate::cql::interval::both;
+use crate::cql::value::{Code, DateTime, Precision, Quantity, Ratio, Value};
 use crate::fhir::record::{NodeId, NodeKind};
 
 /// Chapter 12 Comparison of the specification's reference.
@@ -148,9 +149,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
             elements_equal(&left.elements, &right.elements, context, depth)
         }
         (Value::Interval(left), Value::Interval(right)) => left.equal(right, context),
-        (Value::Interval(span), number) | (number, Value::Interval(span)) if decimal(number).is_some() => {
-            uncertain_order(span, number, context).map_or(if disjoint(span, number, context) { Some(false) } else { None }, |order| Some(order == Ordering::Equal))
-        }
+        (Value::Interval(_), number) | (number, Value::Interval(_)) if decimal(number).is_some() => numbers_equal(left, right, context),
         (Value::Code(left), Value::Code(right)) => code_equal(left, right),
         (Value::Concept(left), Value::Concept(right)) => {
             if left.codes.len() != right.codes.len() {
@@ -158,7 +157,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
             }
             let codes = left.codes.iter().zip(&right.codes).map(|(left, right)| code_equal(left, right));
             let display = optional_equal(left.display.as_ref(), right.display.as_ref());
-            first_unequal(codes.chain(std::iter::once(display)))
+            all_equal(codes.chain(std::iter::once(display)))
         }
         (Value::Ratio(left), Value::Ratio(right)) => {
             let same = |left: &Quantity, right: &Quantity| {
@@ -166,7 +165,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
                 order.map(|order| order == Ordering::Equal)
             };
             let parts = [same(&left.numerator, &right.numerator), same(&left.denominator, &right.denominator)];
-            first_unequal(parts.into_iter())
+            all_equal(parts.into_iter())
         }
         (Value::CodeSystem(left), Value::CodeSystem(right)) | (Value::ValueSet(left), Value::ValueSet(right)) => Some(left.id == right.id && left.version == right.version),
         (Value::Node(left, _), Value::Node(right, _)) => node_equal(*left, *right, context, depth),
@@ -182,18 +181,19 @@ fn comparable(left: &Value, right: &Value) -> bool {
     std::mem::discriminant(left) == std::mem::discriminant(right) || (numeric(left) && numeric(right)) || (dated(left) && dated(right))
 }
 
-/// The first answer that is not true, in the order of the elements, as the specification's suite has it.
-fn first_unequal(answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    for answer in answers {
-        if answer != Some(true) {
-            return answer;
-        }
+/// The conjunction of comparisons: what differs surely anywhere is unequal, whatever is unknown elsewhere.
+fn all_equal(mut answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut all = Some(true);
+    while all != Some(false)
+        && let Some(answer) = answers.next()
+    {
+        all = both(all, answer);
     }
-    Some(true)
+    all
 }
 
 fn pairs_equal<'v>(pairs: impl Iterator<Item = (&'v Value, &'v Value)>, context: &Context<'_>, depth: usize) -> Option<bool> {
-    first_unequal(pairs.map(|(left, right)| {
+    all_equal(pairs.map(|(left, right)| {
         if left.is_null() && right.is_null() {
             return Some(true);
         }
@@ -228,7 +228,7 @@ fn optional_equal(left: Option<&Arc<str>>, right: Option<&Arc<str>>) -> Option<b
 }
 
 fn code_equal(left: &Code, right: &Code) -> Option<bool> {
-    first_unequal(
+    all_equal(
         [
             Some(left.code == right.code),
             optional_equal(left.system.as_ref(), right.system.as_ref()),
@@ -326,19 +326,18 @@ fn ratio_equivalent(left: &Ratio, right: &Ratio, context: &Context<'_>) -> bool 
     cross() == Some(true)
 }
 
-/// Where a count of unknown size (an interval of what it can be) stands to another; `None` unless certain.
-fn uncertain_order(span: &Interval, number: &Value, context: &Context<'_>) -> Option<Ordering> {
-    let low = order(&span.low, number, None, context)?;
-    let high = order(&span.high, number, None, context)?;
-    (low == high).then_some(low)
-}
-
-fn disjoint(span: &Interval, number: &Value, context: &Context<'_>) -> bool {
-    order(&span.low, number, None, context) == Some(Ordering::Greater) || order(&span.high, number, None, context) == Some(Ordering::Less)
+/// Equality of numbers of which only the bounds may be known: of two such counts nobody can say that they are equal.
+fn numbers_equal(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
+    if !matches!((left, right), (Value::Interval(_), _) | (_, Value::Interval(_))) {
+        return order(left, right, None, context).map(|order| order == Ordering::Equal);
+    }
+    let ((left_low, left_high), (right_low, right_high)) = (extremes(left), extremes(right));
+    let apart = order(left_high, right_low, None, context)? == Ordering::Less || order(left_low, right_high, None, context)? == Ordering::Greater;
+    if apart { Some(false) } else { None }
 }
 
 /// The least and the greatest a value can be: itself, or the ends of an uncertain count.
-fn extremes(value: &Value) -> (&Value, &Value) {
+pub(super) fn extremes(value: &Value) -> (&Value, &Value) {
     match value {
         Value::Interval(span) => (&span.low, &span.high),
         other => (other, other),
@@ -360,7 +359,10 @@ fn is_less(left: &Value, right: &Value, context: &Context<'_>) -> Option<bool> {
 /// The operands of a comparison. Here seconds and milliseconds are one number, so `10:30:00` is `10:30:00.000` (CQL,
 /// "Comparing Dates and Times"); a relation that names a precision, an interval and a list keep them apart.
 fn compared<R>(call: &Call<'_>, test: impl FnOnce(&Value, &Value) -> R) -> R {
-    let (left, right) = (call.operand(0), call.operand(1));
+    on_one_clock(call.operand(0), call.operand(1), test)
+}
+
+fn on_one_clock<R>(left: &Value, right: &Value, test: impl FnOnce(&Value, &Value) -> R) -> R {
     let (seconds, milliseconds) = (Some(Precision::Second), Some(Precision::Millisecond));
     match (clock_precision(left), clock_precision(right)) {
         (own, other) if own == seconds && other == milliseconds => test(&with_milliseconds(left), right),
@@ -384,6 +386,26 @@ fn with_milliseconds(value: &Value) -> Value {
         other => other.clone(),
     }
 }
+
+/// The order of two values as `<` sees them; `None` when it cannot be told.
+pub(super) fn known_order(left: &Value, right: &Value, context: &Context<'_>) -> Option<Ordering> {
+    on_one_clock(left, right, |left, right| order(left, right, None, context))
+}
+
+/// `=` and `!=` of what are known to be numbers.
+pub(super) static EQUAL_NUMBERS: Operator = Operator { name: "Equal", call: |call| Ok(numbers_equal(call.operand(0), call.operand(1), call.context).into()), ..NUMBERS };
+pub(super) static UNEQUAL_NUMBERS: Operator =
+    Operator { name: "NotEqual", call: |call| Ok(numbers_equal(call.operand(0), call.operand(1), call.context).map(|equal| !equal).into()), ..NUMBERS };
+
+const NUMBERS: Operator = Operator {
+    name: "Equal",
+    section: "12 Comparison",
+    signatures: &[Signature { operands: &[T, T], result: super::Pattern::Boolean }],
+    takes_precision: false,
+    nulls: Nulls::Propagate,
+    call: equal_to,
+    examples: &[],
+};
 
 fn equal_to(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(compared(call, |left, right| equal(left, right, call.context)).into())

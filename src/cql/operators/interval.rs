@@ -266,9 +266,9 @@ fn except(call: &Call<'_>) -> Result<Value, Fault> {
     })
 }
 
-/// The intervals of a list (or one interval) whose ends are known, in order.
-fn known_intervals(value: &Value, context: &Context<'_>) -> Option<Vec<Arc<Range>>> {
-    let mut known: Vec<Arc<Range>> = match value {
+/// The intervals of a list (or one interval) in order: those whose ends are known, and those with an end that is not.
+fn sorted_intervals(value: &Value, context: &Context<'_>) -> Option<(Vec<Arc<Range>>, Vec<Arc<Range>>)> {
+    let mut all: Vec<Arc<Range>> = match value {
         Value::List(items) => items
             .iter()
             .filter_map(|item| match item {
@@ -279,14 +279,18 @@ fn known_intervals(value: &Value, context: &Context<'_>) -> Option<Vec<Arc<Range
         Value::Interval(interval) => vec![interval.clone()],
         _ => return None,
     };
-    known.retain(|interval| !interval.start().is_null() && !interval.end().is_null());
-    known.sort_by(|left, right| sort_order(&left.start(), &right.start(), context).then_with(|| sort_order(&left.end(), &right.end(), context)));
-    Some(known)
+    in_order(&mut all, context);
+    Some(all.into_iter().partition(|interval| !interval.start().is_null() && !interval.end().is_null()))
 }
 
-/// Whether the second interval starts within or directly after the first, or no further away than `per`.
-fn joins(first: &Range, second: &Range, per: Option<&Quantity>, context: &Context<'_>) -> bool {
-    let scale = Scale { precision: None, context };
+fn in_order(intervals: &mut [Arc<Range>], context: &Context<'_>) {
+    intervals.sort_by(|left, right| sort_order(&left.start(), &right.start(), context).then_with(|| sort_order(&left.end(), &right.end(), context)));
+}
+
+/// Whether the second interval starts within or directly after the first, or no further away than `per`; without `per` at
+/// the precision.
+fn joins(first: &Range, second: &Range, per: Option<&Quantity>, scale: Scale<'_, '_>) -> bool {
+    let context = scale.context;
     let adjacent = crate::cql::interval::either(first.overlaps(second, scale), first.meets_before(second, scale));
     if adjacent == Some(true) {
         return true;
@@ -318,23 +322,49 @@ fn step_of(call: &Call<'_>) -> Option<Arc<Quantity>> {
     }
 }
 
-fn merged(intervals: &[Arc<Range>], per: Option<&Quantity>, context: &Context<'_>) -> Vec<Arc<Range>> {
+fn merged(intervals: &[Arc<Range>], per: Option<&Quantity>, scale: Scale<'_, '_>) -> Vec<Arc<Range>> {
     let mut merged: Vec<Arc<Range>> = Vec::new();
     for interval in intervals {
         match merged.last_mut() {
-            Some(last) if joins(last, interval, per, context) => {
-                *last = Arc::new(last.span(interval, Scale { precision: None, context }));
-            }
+            Some(last) if joins(last, interval, per, scale) => *last = Arc::new(last.span(interval, scale)),
             _ => merged.push(interval.clone()),
         }
     }
     merged
 }
 
+/// Intervals with an unknown end among those without, which are merged already: what surely joins, directly or by way of
+/// others, becomes one; what may join stays apart.
+fn with_unknown(known: Vec<Arc<Range>>, unknown: Vec<Arc<Range>>, scale: Scale<'_, '_>) -> Vec<Arc<Range>> {
+    let adjacent = |one: &Range, other: &Range| crate::cql::interval::either(one.overlaps(other, scale), one.meets(other, scale)) == Some(true);
+    let mut clusters: Vec<Vec<Arc<Range>>> = known.into_iter().map(|interval| vec![interval]).collect();
+    for interval in unknown {
+        let (joined, apart): (Vec<_>, Vec<_>) = clusters.into_iter().partition(|cluster| cluster.iter().any(|own| adjacent(own, &interval)));
+        clusters = apart;
+        clusters.push(joined.into_iter().flatten().chain([interval]).collect());
+    }
+    let whole = |cluster: Vec<Arc<Range>>| cluster.into_iter().reduce(|all, own| Arc::new(all.span(&own, scale)));
+    let mut merged: Vec<Arc<Range>> = clusters.into_iter().filter_map(whole).collect();
+    in_order(&mut merged, scale.context);
+    merged
+}
+
+/// The coarsest precision of the bounds, if they are of several: at it they are compared where no `per` says another
+/// (CQL, "Collapse"). Seconds and milliseconds are one.
+fn common_precision(intervals: &[Arc<Range>]) -> Option<Precision> {
+    let units = intervals.iter().flat_map(|interval| [calendar_unit(&interval.low), calendar_unit(&interval.high)]).flatten();
+    let (coarsest, finest) = units.fold((None, None), |(least, most): (Option<Precision>, Option<Precision>), unit| {
+        (Some(least.map_or(unit, |least| least.min(unit))), Some(most.map_or(unit, |most| most.max(unit))))
+    });
+    coarsest.filter(|unit| coarsest != finest && *unit < Precision::Second)
+}
+
 fn collapse(call: &Call<'_>) -> Result<Value, Fault> {
-    let Some(known) = known_intervals(call.operand(0), call.context) else { return Ok(Value::Null) };
+    let Some((known, unknown)) = sorted_intervals(call.operand(0), call.context) else { return Ok(Value::Null) };
     let per = step_of(call);
-    let merged = merged(&known, per.as_deref(), call.context);
+    let precision = if per.is_none() { common_precision(&known) } else { None };
+    let scale = Scale { precision, context: call.context };
+    let merged = with_unknown(merged(&known, per.as_deref(), scale), unknown, scale);
     Ok(Value::list(merged.into_iter().map(Value::Interval).collect()))
 }
 
@@ -455,10 +485,10 @@ impl Steps {
 
 fn expand(call: &Call<'_>) -> Result<Value, Fault> {
     let single = matches!(call.operand(0), Value::Interval(_));
-    let Some(known) = known_intervals(call.operand(0), call.context) else { return Ok(Value::Null) };
+    let Some((known, _)) = sorted_intervals(call.operand(0), call.context) else { return Ok(Value::Null) };
     let per = step_of(call);
     let mut expanded = Vec::new();
-    for interval in merged(&known, None, call.context) {
+    for interval in merged(&known, None, Scale { precision: None, context: call.context }) {
         let (first, last) = (interval.start(), interval.end());
         let steps = if calendar_unit(&first).is_some() { calendar_steps(&first, &last, per.as_deref()) } else { number_steps(&first, &last, per.as_deref(), call.context) };
         let Some(steps) = steps else { continue };

@@ -56,7 +56,15 @@ fn pattern(text: &str) -> Result<Regex, Fault> {
     RegexBuilder::new(text)
         .size_limit(PATTERN_BYTES_MAX)
         .build()
-        .map_err(|_| Fault::new(format!("`{text}` is not a regular expression")))
+        .map_err(|fault| Fault::new(format!("the pattern is no regular expression: {}", reason(&fault))))
+}
+
+/// Why a pattern cannot be read, without the pattern: it may be of a patient's data, and may have been put into brackets.
+fn reason(fault: &regex::Error) -> String {
+    match fault {
+        regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+        other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
 }
 
 /// The position in characters of a byte offset; -1 for none.
@@ -133,7 +141,7 @@ fn upper(call: &Call<'_>) -> Result<Value, Fault> {
 fn matches_pattern(call: &Call<'_>) -> Result<Value, Fault> {
     let Some((text, wanted)) = text(call, 0).zip(text(call, 1)) else { return Ok(Value::Null) };
     // The whole text must match.
-    Ok(pattern(&format!("^(?:{wanted})$"))?.is_match(text).into())
+    Ok(pattern(&format!("^(?:{wanted})$")).or_else(|fault| pattern(wanted).and(Err(fault)))?.is_match(text).into())
 }
 
 fn replace_matches(call: &Call<'_>) -> Result<Value, Fault> {

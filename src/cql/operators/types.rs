@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::arithmetic::{bounded, quotient_of};
+use super::arithmetic::{at_each_end, bounded, quotient_of};
 use super::comparison::decimal;
 use crate::cql::value::{Code, Concept, Date, DateTime, Precision, Quantity, Ratio, Time, Value};
 
@@ -243,7 +243,7 @@ fn converts_to_integer(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 fn to_long(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(long_of(call.operand(0)).unwrap_or_default())
+    Ok(at_each_end(call.operand(0), long_of).unwrap_or_default())
 }
 
 fn converts_to_long(call: &Call<'_>) -> Result<Value, Fault> {
@@ -251,7 +251,7 @@ fn converts_to_long(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 fn to_decimal(call: &Call<'_>) -> Result<Value, Fault> {
-    Ok(decimal_of(call.operand(0)).unwrap_or_default())
+    Ok(at_each_end(call.operand(0), decimal_of).unwrap_or_default())
 }
 
 fn converts_to_decimal(call: &Call<'_>) -> Result<Value, Fault> {

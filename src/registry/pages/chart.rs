@@ -2,6 +2,7 @@
 
 use jiff::civil::Date;
 
+use crate::diagnostic::counted;
 use crate::registry::report::day;
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Unit};
@@ -251,10 +252,10 @@ fn said_of_series(signals: &[Signal]) -> Option<Said> {
     let words: Vec<String> = signals
         .iter()
         .filter_map(|signal| match signal {
-            Signal::TooFewRuns { runs, expected_min } => Some(format!("{runs} runs about the median where chance gives {expected_min} or more (exact rule)")),
+            Signal::TooFewRuns { runs, expected_min } => Some(format!("{} about the median where chance gives {expected_min} or more (exact rule)", counted(*runs, "run"))),
             Signal::TooManyRuns { runs, expected_max } => Some(format!("{runs} runs about the median where chance gives {expected_max} or fewer (exact rule)")),
             Signal::LongestRun { length, expected_max } => Some(format!("a run of {length} where chance gives {expected_max} or fewer (Anhøj)")),
-            Signal::FewCrossings { crossings, expected_min } => Some(format!("{crossings} crossings where chance gives {expected_min} or more (Anhøj)")),
+            Signal::FewCrossings { crossings, expected_min } => Some(format!("{} where chance gives {expected_min} or more (Anhøj)", counted(*crossings, "crossing"))),
             _ => None,
         })
         .collect();
@@ -400,5 +401,5 @@ fn summary(card: &MeasureCard, names: &[String], values: &[Option<f64>], run: &R
         1 => "one signal of special cause".to_owned(),
         count => format!("{count} signals of special cause"),
     };
-    format!("Run chart of {with_value} values, {first} to {last}, median {}, {signals}.", value_text(card, median))
+    format!("Run chart of {}, {first} to {last}, median {}, {signals}.", counted(with_value, "value"), value_text(card, median))
 }

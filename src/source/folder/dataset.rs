@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::fhir::compartment::{Head, is_id, patient_required, quick_patient};
+use crate::fhir::compartment::{Head, PatientElement, is_id, patient_required};
 use crate::fhir::record::glance::{Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
+/// Room for the first lines that are kept, so that it is not moved each time it doubles.
+const FIRST_TEXT_BYTES: usize = 64 << 10;
 /// Stands for the patient of a resource of no patient.
 const NOBODY: u32 = u32::MAX;
 
@@ -271,6 +274,9 @@ impl Part {
     fn push(&mut self, patient: u32, orphan: Orphan, line: &[u8], number: u64) {
         // Lines are far shorter than 4 GiB: what reads them has limits.
         let row = Row { patient, orphan, length: line.len() as u32, start: self.text.len(), number };
+        if self.rows.is_empty() {
+            self.text.reserve(FIRST_TEXT_BYTES);
+        }
         self.text.extend_from_slice(line);
         self.rows.push(row);
     }
@@ -296,6 +302,8 @@ pub(super) struct Scan<'s> {
     /// Only other versions of these resources, among what is passed over otherwise.
     versions: Option<&'s FxHashSet<Key>>,
     numbers: FxHashMap<String, u32>,
+    /// Of the type of the last line that was kept.
+    element: Option<(Arc<str>, Option<PatientElement>)>,
     part: Part,
 }
 
@@ -319,6 +327,7 @@ impl<'s> Scan<'s> {
             share,
             versions,
             numbers: FxHashMap::default(),
+            element: None,
             part: Part { file, ..Part::default() },
         }
     }
@@ -379,13 +388,17 @@ impl<'s> Scan<'s> {
         if let (true, true, Some(id)) = (kind.is_sieved(), self.versions.is_none(), &id) {
             self.part.kept.push(kind.key_of(id.as_bytes()));
         }
-        let name = kind.name.clone();
         if let (true, Some(id)) = (is_patient, &id) {
             let whose = std::mem::take(&mut self.part.whose);
             self.part.whose = whose.and(Whose::One(id.clone().into_owned()));
         }
-        let quick = if id.is_some_and(|id| is_id(&id)) { quick_patient(&name, line) } else { None };
-        match quick {
+        let has_id = id.is_some_and(|id| is_id(&id));
+        let name = kind.name.clone();
+        if self.element.as_ref().is_none_or(|(of, _)| *of != name) {
+            self.element = Some((name.clone(), PatientElement::of(&name)));
+        }
+        let element = self.element.as_ref().and_then(|(_, element)| element.as_ref());
+        match element.filter(|_| has_id).and_then(|element| element.patient(line)) {
             Some(patient) => self.keep_for(patient, line, number),
             None => self.keep(&name, line, number),
         }

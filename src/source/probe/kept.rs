@@ -1,6 +1,6 @@
 //! The file of what a server does: reviewed by people, compared with by the next check.
 
-use super::{Fact, Found};
+use super::{Fact, Found, Source, identity};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -50,6 +50,13 @@ pub fn keep(path: &Path, server: &str, facts: Vec<Fact>, now: Timestamp) -> Resu
     let kept = Kept { server: server.to_owned(), since: now.to_string(), facts };
     write(path, &kept)?;
     Ok((kept, changes))
+}
+
+/// What an earlier check found out about this server, if it was this server and the same version of it.
+pub fn kept_of(path: &Path, source: &Source) -> Result<Vec<Fact>, KeptError> {
+    let now = identity(&source.capability);
+    let is_same = |kept: &Kept| kept.server == source.name() && now.iter().all(|fact| kept.facts.contains(fact));
+    Ok(read(path)?.filter(is_same).map(|kept| kept.facts).unwrap_or_default())
 }
 
 fn change(before: &Fact, now: &Fact) -> String {

@@ -51,6 +51,7 @@ pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
             parameters: export.parameters(name),
             by_patient: search_parameters(name).first().filter(|_| !plan.group.is_empty()).map(|parameter| (*parameter).to_owned()),
             incremental: false,
+            one_by_one: false,
         })
     });
     let comparable = |query: &Query| plan.group.is_empty() || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
@@ -82,7 +83,8 @@ fn is_open(pull: &Pull<'_>, units: &[Recorded], query: &Query) -> bool {
     let mut own = units.iter().filter(|unit| unit.resource_type == query.resource_type);
     let mut of_query = units.iter().filter(|unit| unit.query == query.name).peekable();
     let is_told = pull.plan.export.is_none() && of_query.peek().is_some() && of_query.all(|unit| unit.expected.is_some());
-    !is_told && !pull.source.options.unstable_ids.contains(&query.resource_type) && own.all(|unit| unit.gap.is_none())
+    let is_taken = |parameter: &String| pull.source.capability.declares(&query.resource_type, parameter) != Some(false);
+    query.by_patient.as_ref().is_none_or(is_taken) && !is_told && !pull.source.options.unstable_ids.contains(&query.resource_type) && own.all(|unit| unit.gap.is_none())
 }
 
 /// The patients to ask of at a time; one question for all where none are named.

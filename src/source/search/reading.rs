@@ -4,12 +4,14 @@
 use super::ask::{Ask, parameters};
 use super::page::{self, Bundle, Item};
 use super::part::Part;
+use super::place::{self, Left, Pages, PartRow, Place, Sums};
 use super::{Refusal, Task};
+use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Response};
 use crate::source::duty::{Code, Why};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
-use crate::source::ledger::Unit;
+use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
 use crate::source::{Source, SourceError};
 use jiff::Timestamp;
@@ -21,6 +23,8 @@ use url::Url;
 const PAGES_MAX: usize = 100_000;
 /// Times a query is begun again when its paging breaks.
 const RESTARTS_MAX: u32 = 2;
+/// Resources that one page is asked for at most, where all of a search must come on it.
+const WIDE_PAGE_MAX: u32 = 10_000;
 /// Parts of one query.
 const PARTS_MAX: u32 = 20_000;
 /// Parts in a row that fail before the server is left in peace: one bad resource in a second of many years takes about forty.
@@ -63,6 +67,13 @@ enum Trouble {
     Fatal(SourceError),
 }
 
+impl Trouble {
+    /// Whether no further request may be made tonight.
+    fn is_for_tonight(&self) -> bool {
+        matches!(self, Trouble::Fatal(SourceError::Unfinished { .. }))
+    }
+}
+
 impl From<SourceError> for Trouble {
     fn from(error: SourceError) -> Trouble {
         Trouble::Fatal(error)
@@ -79,9 +90,14 @@ impl From<HttpError> for Trouble {
     }
 }
 
+/// The first bytes of a digest.
+fn short(digest: &str) -> u64 {
+    u64::from_str_radix(digest.get(..16).unwrap_or_default(), 16).unwrap_or_default()
+}
+
 /// Which resources came, without keeping them.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     seen: HashSet<u64>,
     distinct: u64,
     repeated: u64,
@@ -90,9 +106,29 @@ struct Tally {
 }
 
 impl Tally {
+    /// What it comes to.
+    pub fn sums(&self) -> Sums {
+        Sums { distinct: self.distinct, repeated: self.repeated, digest: self.digest }
+    }
+
+    /// As it was when it came to `sums` and these staged files were written.
+    fn restored(pull: &Pull<'_>, sums: Sums, files: &[String]) -> Result<Tally, SourceError> {
+        let mut seen = HashSet::new();
+        pull.snapshot.staged(pull.id, files, |header, _| {
+            if seen.len() < REMEMBERED_MAX {
+                seen.insert(Tally::key(&header.resource_type, &header.id));
+            }
+            Ok(())
+        })?;
+        Ok(Tally { seen, distinct: sums.distinct, repeated: sums.repeated, digest: sums.digest })
+    }
+
+    fn key(resource_type: &str, id: &str) -> u64 {
+        short(&crate::store::sha256_hex(format!("{resource_type}/{id}").as_bytes()))
+    }
+
     fn note(&mut self, resource_type: &str, id: &str, hash: &[u8; 32]) {
-        let key = crate::store::sha256_hex(format!("{resource_type}/{id}").as_bytes());
-        let key = u64::from_str_radix(key.get(..16).unwrap_or_default(), 16).unwrap_or_default();
+        let key = Tally::key(resource_type, id);
         if self.seen.len() < REMEMBERED_MAX && !self.seen.insert(key) {
             self.repeated += 1;
             return;
@@ -105,19 +141,23 @@ impl Tally {
 
 /// What is remembered while the pages of one part are read.
 #[derive(Default)]
-struct Walk {
-    addresses: BTreeSet<String>,
-    contents: BTreeSet<String>,
-    tally: Tally,
+pub(super) struct Walk {
+    /// Number of the part.
+    pub part: u32,
+    /// The first durable piece that holds nothing of another part.
+    pub since: usize,
+    pub addresses: Pages,
+    pub contents: Pages,
+    pub tally: Tally,
     /// Matches, copies included: on the present page, and the most on any.
-    on_page: u64,
-    most: u64,
-    total: Option<u64>,
-    ignored: BTreeSet<String>,
-    complaint: Option<Why>,
-    shifted: bool,
+    pub on_page: u64,
+    pub most: u64,
+    pub total: Option<u64>,
+    pub ignored: BTreeSet<String>,
+    pub complaint: Option<Why>,
+    pub shifted: bool,
     /// The first page was asked for by POST.
-    posted: bool,
+    pub posted: bool,
 }
 
 /// How a part is read.
@@ -129,13 +169,19 @@ enum Manner {
     OnePage,
 }
 
-/// Reads a task to its end.
+/// Reads a task to its end, from where an earlier night left it.
 pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Read, SourceError> {
     let from = pull.since.filter(|_| task.since && task.query.incremental);
     let whole = Part { patients: task.patients.clone(), from, until: None, by_time: task.query.incremental };
+    let mut left = Reading::left(pull, task, members)?;
     let (mut restarts, mut short) = (0, false);
     loop {
-        let mut reading = Reading::new(pull, task, members)?;
+        let mut reading = match left.take() {
+            Some(reading) if reading.in_parts => return in_parts(reading, &whole, Why::new(Code::Failing, "it takes longer than a night"), false).await,
+            Some(reading) => reading,
+            None => Reading::anew(pull, task, members)?,
+        };
+        let is_divisible = |reading: &Reading<'_>| whole.halves(reading.times, pull.clock.now()).is_some();
         match reading.part(&whole, Manner::Whole).await {
             Ok(()) => return reading.finish(None, None),
             Err(Trouble::Fatal(error)) => return Err(error),
@@ -143,11 +189,13 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Refused(refusal)) => return reading.finish(Some(refusal.reason.clone()), Some(refusal)),
             Err(Trouble::Short(reason)) if short => return reading.finish(Some(reason), None),
             Err(Trouble::Short(_)) => short = true,
+            // What took longer than a night, and cannot be gone on with, would take longer than a night again.
+            Err(Trouble::Again(reason)) if reading.is_taken_up && is_divisible(&reading) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Again(reason)) if restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
             Err(Trouble::Again(_)) => restarts += 1,
-            Err(Trouble::Divide(reason)) if whole.halves(None, pull.clock.now()).is_none() => return reading.finish(Some(reason), None),
+            Err(Trouble::Divide(reason)) if !is_divisible(&reading) => return reading.finish(Some(reason), None),
             Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, reason, false).await,
-            Err(Trouble::Doubt(came)) if whole.halves(None, pull.clock.now()).is_none() => return reading.finish(cut_at(came), None),
+            Err(Trouble::Doubt(came)) if !is_divisible(&reading) => return reading.finish(cut_at(came), None),
             Err(Trouble::Doubt(came)) => {
                 let reason = Why::new(Code::Cut, format!("exactly {came} came, and the server does not say how many there are"));
                 return in_parts(reading, &whole, reason, false).await;
@@ -160,16 +208,13 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
 
 /// Reads a query in parts, because reading it at once met `reason`. Where pages shifted, two readings must agree.
 async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) -> Result<Read, SourceError> {
-    let (pull, task, members) = (first.pull, first.task, first.members);
-    tracing::info!(pull = pull.id.0, query = %task.query.name, %reason, "read in parts");
-    let (announced, mut digest, mut times) = (first.receiving.unit.expected, first.all.digest, first.times);
-    // Its staged file is written anew.
-    drop(first);
+    tracing::info!(pull = first.pull.id.0, query = %first.task.query.name, %reason, "read in parts");
+    let mut digest = first.all.digest;
+    let mut reading = if first.in_parts { first } else { first.divided(whole, shifted)? };
     let mut pass = 1;
     loop {
-        let mut reading = Reading::new(pull, task, members)?;
-        reading.times = times;
-        let mut reasons = reading.parts(whole, shifted).await?;
+        let mut reasons = reading.parts().await?;
+        let announced = reading.announced;
         reading.receiving.unit.expected = announced;
         let agrees = !shifted || digest == reading.all.digest;
         if announced.is_some_and(|announced| reading.all.distinct < announced) {
@@ -180,7 +225,8 @@ async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) 
         if !reasons.is_empty() || agrees {
             return reading.finish(joined(&reasons), None);
         }
-        (digest, times, pass) = (reading.all.digest, reading.times, pass + 1);
+        (digest, pass) = (reading.all.digest, pass + 1);
+        reading = reading.divided(whole, shifted)?;
     }
 }
 
@@ -205,11 +251,27 @@ struct Reading<'a> {
     entries: u64,
     /// Whether failures are sat out.
     patient: bool,
+    in_parts: bool,
+    /// Two readings must agree.
+    shifted: bool,
+    /// How many the server announced before the query was divided.
+    announced: Option<u64>,
+    /// Parts to be read, the next one last, each with whether its failures are sat out; those that failed; how many were begun.
+    waiting: Vec<(Part, bool)>,
+    failed: Vec<Part>,
+    parts: u32,
+    /// What an earlier night left of a part, and whether nothing of it was read since.
+    left: Option<(Walk, Option<Ask>)>,
+    is_taken_up: bool,
+    /// Resources asked for on a page, when it is to hold all.
+    wide_page: Option<u32>,
+    /// Durable pieces, and pages that came since the last one.
+    pieces: usize,
+    pages: u32,
 }
 
 impl<'a> Reading<'a> {
-    fn new(pull: &'a Pull<'a>, task: &'a Task<'a>, members: Option<&'a BTreeSet<String>>) -> Result<Reading<'a>, SourceError> {
-        let unit = task.unit();
+    fn new(pull: &'a Pull<'a>, task: &'a Task<'a>, members: Option<&'a BTreeSet<String>>, pieces: usize) -> Result<Reading<'a>, SourceError> {
         let filter = Filter::of(
             task.query
                 .parameters
@@ -217,32 +279,121 @@ impl<'a> Reading<'a> {
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .chain(task.category.map(|category| ("category", category))),
         );
-        Ok(Reading { pull, task, members, receiving: pull.receive(unit, members)?, filter, all: Tally::default(), times: None, entries: 0, patient: true })
+        Ok(Reading {
+            pull,
+            task,
+            members,
+            receiving: pull.receive(Unit { name: piece_name(task, pieces), ..task.unit() }, members)?,
+            filter,
+            all: Tally::default(),
+            times: None,
+            entries: 0,
+            patient: true,
+            in_parts: false,
+            shifted: false,
+            announced: None,
+            waiting: Vec::new(),
+            failed: Vec::new(),
+            parts: 0,
+            left: None,
+            is_taken_up: false,
+            wide_page: None,
+            pieces,
+            pages: 0,
+        })
     }
 
-    fn finish(self, gap: Option<Why>, refused: Option<Refusal>) -> Result<Read, SourceError> {
+    /// From the beginning; what came before is forgotten.
+    fn anew(pull: &'a Pull<'a>, task: &'a Task<'a>, members: Option<&'a BTreeSet<String>>) -> Result<Reading<'a>, SourceError> {
+        ledger::forget_pieces(pull.snapshot.store(), pull.id, &task.name, &piece_prefix(task))?;
+        Reading::new(pull, task, members, 0)
+    }
+
+    /// From the beginning, in parts.
+    fn divided(self, whole: &Part, shifted: bool) -> Result<Reading<'a>, SourceError> {
+        let Reading { pull, task, members, times, .. } = self;
+        let announced = if self.in_parts { self.announced } else { self.receiving.unit.expected };
+        // Its staged file is written anew.
+        drop(self.receiving);
+        let waiting = match whole.halves(times, pull.clock.now()) {
+            Some([older, newer]) => vec![(newer, false), (older, false)],
+            None => vec![(whole.clone(), false)],
+        };
+        Ok(Reading { times, waiting, shifted, announced, in_parts: true, ..Reading::anew(pull, task, members)? })
+    }
+
+    /// From where an earlier night left it, if it did.
+    fn left(pull: &'a Pull<'a>, task: &'a Task<'a>, members: Option<&'a BTreeSet<String>>) -> Result<Option<Reading<'a>>, SourceError> {
+        let mut places = place::kept(pull, &task.name)?;
+        let files: Vec<String> = places.iter().map(|place| place.file.clone()).collect();
+        let left = place::taken_up(&places, |since, sums| Tally::restored(pull, sums, files.get(since..).unwrap_or_default()))?;
+        let Some(place) = places.pop().filter(|place| place.in_parts || left.is_some()) else { return Ok(None) };
+        let at = |micros: Option<i64>| micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        let mut reading = Reading {
+            all: Tally::restored(pull, place.all, &files)?,
+            times: place.times.and_then(|(first, last)| at(Some(first)).zip(at(Some(last)))),
+            entries: place.entries,
+            in_parts: place.in_parts,
+            announced: place.expected,
+            waiting: place.waiting.into_iter().map(|row| (row.part(), true)).collect(),
+            parts: place.parts,
+            is_taken_up: left.is_some(),
+            left,
+            ..Reading::new(pull, task, members, files.len())?
+        };
+        (reading.receiving.unit.expected, reading.receiving.unit.server_time) = (place.expected, at(place.server_time));
+        Ok(Some(reading))
+    }
+
+    /// Makes durable what came so far, with the place where the reading goes on: in this part, or where it begins. A reading
+    /// that must agree with another one is begun anew, and so is one that the server complained about.
+    fn keep(&mut self, part: &Part, left: Option<(&mut Walk, Option<&Ask>)>) -> Result<(), SourceError> {
+        let is_doubtful = self.shifted || left.as_ref().is_some_and(|(walk, _)| walk.shifted || walk.complaint.is_some());
+        if is_doubtful || self.pages == 0 {
+            return Ok(());
+        }
+        let Unit { expected, server_time, .. } = self.receiving.unit;
+        let next = Unit { name: piece_name(self.task, self.pieces + 1), expected, server_time, ..self.task.unit() };
+        let piece = std::mem::replace(&mut self.receiving, self.pull.receive(next, self.members)?);
+        let piece = Unit { expected: None, ..piece.finish(None)? };
+        let to_come = self.failed.iter().chain(self.waiting.iter().map(|(part, _)| part)).chain([part]);
+        let place = Place {
+            file: piece.staged.as_ref().map(|(file, _)| file.clone()).unwrap_or_default(),
+            waiting: to_come.map(PartRow::of).collect(),
+            in_parts: self.in_parts,
+            parts: self.parts,
+            left: left.map(|(walk, next)| Left::of(walk, next)),
+            all: self.all.sums(),
+            times: self.times.map(|(first, last)| (first.as_microsecond(), last.as_microsecond())),
+            entries: self.entries,
+            expected: if self.in_parts { self.announced } else { expected },
+            server_time: server_time.map(Timestamp::as_microsecond),
+        };
+        place::keep(self.pull, &self.task.name, self.pieces, &piece, &place)?;
+        (self.pieces, self.pages) = (self.pieces + 1, 0);
+        Ok(())
+    }
+
+    fn finish(mut self, gap: Option<Why>, refused: Option<Refusal>) -> Result<Read, SourceError> {
+        self.receiving.unit.name.clone_from(&self.task.name);
         Ok(Read { unit: self.receiving.finish(gap)?, refused })
     }
 
-    /// Reads the parts of a query, dividing further what is still in trouble. Gives the reasons of those that stay so.
-    async fn parts(&mut self, whole: &Part, shifted: bool) -> Result<Vec<Why>, SourceError> {
+    /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
+    async fn parts(&mut self) -> Result<Vec<Why>, SourceError> {
         let now = self.pull.clock.now();
-        let mut waiting = vec![(whole.clone(), false)];
-        if let Some([older, newer]) = whole.halves(self.times, now) {
-            waiting = vec![(newer, false), (older, false)];
-        }
-        let (mut reasons, mut parts, mut failures) = (Vec::new(), 0, 0);
+        let (mut reasons, mut failures) = (Vec::new(), 0);
         // The older first: what changes meanwhile moves to a part that is still to come.
-        while let Some((part, patient)) = waiting.pop() {
-            parts += 1;
-            if parts > PARTS_MAX || failures > FAILURES_MAX {
-                reasons.push(Why::new(Code::Failing, format!("given up after {parts} parts")));
+        while let Some((part, patient)) = self.waiting.pop() {
+            self.parts += 1;
+            if self.parts > PARTS_MAX || failures > FAILURES_MAX {
+                reasons.push(Why::new(Code::Failing, format!("given up after {} parts", self.parts)));
                 break;
             }
             let halves = part.halves(self.times, now);
             // What fails is divided at once; the smallest part that fails gets every chance.
             self.patient = patient || halves.is_none();
-            let manner = if shifted && halves.is_some() { Manner::OnePage } else { Manner::Whole };
+            let manner = if self.shifted && halves.is_some() { Manner::OnePage } else { Manner::Whole };
             let trouble = match self.part(&part, manner).await {
                 Ok(()) => {
                     failures = 0;
@@ -256,23 +407,63 @@ impl<'a> Reading<'a> {
                 // Two readings of everything decide.
                 (Trouble::Shifted(_), None) => {}
                 (Trouble::Doubt(came), None) => reasons.extend(cut_at(came)),
-                (Trouble::Again(_) | Trouble::Divide(_) | Trouble::Doubt(_) | Trouble::Shifted(_), Some([older, newer])) => waiting.extend([(newer, false), (older, false)]),
-                (Trouble::Gap(_), _) if !self.patient => waiting.push((part, true)),
+                (Trouble::Again(_) | Trouble::Divide(_) | Trouble::Doubt(_) | Trouble::Shifted(_), Some([older, newer])) => self.waiting.extend([(newer, false), (older, false)]),
+                (Trouble::Gap(_), _) if !self.patient => self.waiting.push((part, true)),
                 (Trouble::Refused(Refusal { reason, .. }) | Trouble::Gap(reason) | Trouble::Short(reason) | Trouble::Again(reason) | Trouble::Divide(reason), _) => {
                     let shown = part.to_string();
                     reasons.push(if shown.is_empty() { reason } else { reason.put(|reason| format!("{shown}: {reason}")) });
+                    self.failed.push(part);
                 }
             }
         }
         Ok(reasons)
     }
 
-    /// Reads one part, page by page.
+    /// Reads one part, page by page, or the rest of it. When no further request may be made tonight, its place is kept.
     async fn part(&mut self, part: &Part, manner: Manner) -> Result<(), Trouble> {
+        let (mut walk, mut next) = match self.left.take() {
+            Some(left) => left,
+            None => match self.first(part, manner).await {
+                Err(trouble) if trouble.is_for_tonight() => {
+                    self.keep(part, None)?;
+                    return Err(trouble);
+                }
+                begun => begun?,
+            },
+        };
+        let mut read = self.further(part, &mut walk, &mut next).await;
+        if read.is_ok() {
+            read = self.judge(part, &walk).await;
+        }
+        if let (Err(Trouble::Divide(_)), Some(size)) = (&read, self.size_for_all(&walk)) {
+            self.wide_page = Some(size);
+            read = Box::pin(self.part(part, manner)).await;
+            self.wide_page = None;
+            return read;
+        }
+        if read.as_ref().is_err_and(Trouble::is_for_tonight) {
+            self.keep(part, Some((&mut walk, next.as_ref())))?;
+        }
+        read
+    }
+
+    /// The size of a page that would hold all, where the server announces more than it sends and gives no link to it: some
+    /// take a page's size and have no paging.
+    fn size_for_all(&self, walk: &Walk) -> Option<u32> {
+        let is_alone = self.wide_page.is_none() && walk.addresses.len() == 1;
+        walk.total
+            .filter(|total| is_alone && *total > u64::from(self.page_size()))
+            .and_then(|total| u32::try_from(total).ok())
+            .filter(|size| *size <= WIDE_PAGE_MAX)
+    }
+
+    /// Takes the first page of a part.
+    async fn first(&mut self, part: &Part, manner: Manner) -> Result<(Walk, Option<Ask>), Trouble> {
         let (first, answer) = self.first_page(part).await?;
-        let mut walk = Walk { posted: first.form.is_some(), ..Walk::default() };
-        walk.addresses.insert(first.digest());
-        let mut bundle = read_page(&answer)?;
+        let since = self.pieces + usize::from(self.pages > 0);
+        let mut walk = Walk { part: self.parts, since, posted: first.form.is_some(), ..Walk::default() };
+        walk.addresses.insert(short(&first.digest()));
+        let bundle = read_page(&answer)?;
         let sent = parameters(self.task, part);
         walk.total = bundle.total();
         walk.ignored = bundle.ignored(&answer.url, sent.iter().map(|(name, _)| name.as_str()));
@@ -283,36 +474,51 @@ impl<'a> Reading<'a> {
         unit.server_time = unit.server_time.or_else(|| Some(answer.date().unwrap_or_else(|| self.pull.clock.now())));
         unit.expected = unit.expected.or(walk.total);
         self.take_page(&bundle, part, &mut walk)?;
-        let mut next = next_page(self.pull, &answer.url, &bundle)?;
+        let next = next_page(self.pull, &answer.url, &bundle)?;
         if next.is_some() && manner == Manner::OnePage {
             return Err(Trouble::Divide(Why::new(Code::Paging, "more than one page")));
         }
-        while let Some(ask) = next {
-            if !walk.addresses.insert(ask.digest()) {
+        Ok((walk, next))
+    }
+
+    /// Takes the further pages of a part.
+    async fn further(&mut self, part: &Part, walk: &mut Walk, next: &mut Option<Ask>) -> Result<(), Trouble> {
+        while let Some(ask) = next.as_ref() {
+            let digest = short(&ask.digest());
+            if walk.addresses.contains(digest) {
                 return Err(Trouble::Gap(Why::new(Code::Paging, "the server's paging leads in a circle")));
             }
-            if walk.addresses.len() > PAGES_MAX {
+            if walk.addresses.len() >= PAGES_MAX {
                 return Err(Trouble::Gap(Why::new(Code::Paging, format!("more than {PAGES_MAX} pages"))));
             }
-            let answer = self.further_page(&ask, &first).await?;
-            bundle = read_page(&answer)?;
-            self.take_page(&bundle, part, &mut walk)?;
-            next = next_page(self.pull, &answer.url, &bundle)?;
+            let answer = self.further_page(ask, part, walk.posted).await?;
+            walk.addresses.insert(digest);
+            let bundle = read_page(&answer)?;
+            self.take_page(&bundle, part, walk)?;
+            self.is_taken_up = false;
+            *next = next_page(self.pull, &answer.url, &bundle)?;
+            if next.is_some() && self.pages >= self.pull.source.options.tuning.pages_per_place.max(1) {
+                self.keep(part, Some((walk, next.as_ref())))?;
+            }
         }
-        self.judge(part, walk).await
+        Ok(())
+    }
+
+    /// The search for a part.
+    fn ask(&self, part: &Part, by_post: bool) -> Result<Ask, HttpError> {
+        let mut parameters = parameters(self.task, part);
+        parameters.push(("_count".to_owned(), self.page_size().to_string()));
+        Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)
     }
 
     /// The first page, asked for as this server takes it.
     async fn first_page(&self, part: &Part) -> Result<(Ask, Response), Trouble> {
         let habits = &self.pull.habits;
-        let mut parameters = parameters(self.task, part);
-        parameters.push(("_count".to_owned(), self.page_size().to_string()));
-        let ask = |by_post| Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post);
         let may_post = !habits.no_post.load(Ordering::Relaxed);
-        let (mut by_post, mut post_refused) = (may_post && (self.task.names_patients() || ask(false)?.is_long()), false);
+        let (mut by_post, mut post_refused) = (may_post && (self.task.names_patients() || self.ask(part, false)?.is_long()), false);
         let mut strict = !habits.lenient.load(Ordering::Relaxed);
         loop {
-            let ask = ask(by_post)?;
+            let ask = self.ask(part, by_post)?;
             if !by_post && ask.is_long() {
                 return Err(Trouble::Divide(Why::new(Code::Refused, "the search's address is too long")));
             }
@@ -332,13 +538,13 @@ impl<'a> Reading<'a> {
     }
 
     /// A further page by its link; by POST where the first one came so or the link is too long.
-    async fn further_page(&self, ask: &Ask, first: &Ask) -> Result<Response, Trouble> {
+    async fn further_page(&self, ask: &Ask, part: &Part, posted: bool) -> Result<Response, Trouble> {
         let mut answer = ask.send(self.pull, false, self.patient).await?;
         if ask.is_long() && matches!(answer.status, 400 | 404 | 414 | 431) {
             answer = ask.posted().send(self.pull, false, self.patient).await?;
         }
-        if let (Some(form), 400 | 404 | 405) = (&first.form, answer.status) {
-            answer = Ask { url: ask.url.clone(), form: Some(form.clone()) }.send(self.pull, false, self.patient).await?;
+        if posted && matches!(answer.status, 400 | 404 | 405) {
+            answer = Ask { url: ask.url.clone(), form: self.ask(part, true)?.form }.send(self.pull, false, self.patient).await?;
             // Begun again, the search is sent in its address.
             self.pull.habits.no_post.fetch_or(!answer.is_success(), Ordering::Relaxed);
         }
@@ -352,7 +558,7 @@ impl<'a> Reading<'a> {
     }
 
     fn page_size(&self) -> u32 {
-        self.pull.source.options.page_size.max(1)
+        self.wide_page.unwrap_or_else(|| self.pull.source.options.page_size.max(1))
     }
 
     /// Takes a page's entries.
@@ -360,6 +566,7 @@ impl<'a> Reading<'a> {
         let aliases = bundle.aliases();
         let mut content: Vec<u8> = Vec::new();
         walk.on_page = 0;
+        self.pages += 1;
         for item in bundle.items(&self.task.query.resource_type) {
             self.entries += 1;
             match item {
@@ -386,12 +593,12 @@ impl<'a> Reading<'a> {
             }
         }
         walk.most = walk.most.max(walk.on_page);
-        if content.is_empty() || walk.contents.insert(crate::store::sha256_hex(&content)) {
+        if content.is_empty() || walk.contents.insert(short(&crate::store::sha256_hex(&content))) {
             return Ok(());
         }
         let reason = Why::new(Code::Paging, "the server repeats a page");
-        // A server may take a further page that was posted for the search itself.
-        Err(if walk.posted && !self.pull.habits.no_post.swap(true, Ordering::Relaxed) { Trouble::Again(reason) } else { Trouble::Gap(reason) })
+        // A server may take a further page that was posted for the search itself, and an old link for its first page.
+        Err(if self.is_taken_up || walk.posted && !self.pull.habits.no_post.swap(true, Ordering::Relaxed) { Trouble::Again(reason) } else { Trouble::Gap(reason) })
     }
 
     /// Takes a match, unless it is not what was asked for. Gives its hash.
@@ -418,15 +625,15 @@ impl<'a> Reading<'a> {
 
     /// Whether what came may be all. A total is a reason for alarm, and so is an end that looks like a cut; the server is
     /// asked for a count only then, in a request of its own: counting with the search breaks the paging of some.
-    async fn judge(&self, part: &Part, walk: Walk) -> Result<(), Trouble> {
-        if let Some(complaint) = walk.complaint {
-            return Err(Trouble::Gap(complaint));
+    async fn judge(&self, part: &Part, walk: &Walk) -> Result<(), Trouble> {
+        if let Some(complaint) = &walk.complaint {
+            return Err(Trouble::Gap(complaint.clone()));
         }
         if walk.shifted {
             return Err(Trouble::Shifted(Why::new(Code::Paging, "the server says that its pages have shifted")));
         }
         if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
-            return Err(Trouble::Shifted(Why::new(Code::Paging, format!("the server's pages repeat {} entries", walk.tally.repeated))));
+            return Err(Trouble::Shifted(Why::new(Code::Paging, format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry")))));
         }
         let came = walk.tally.distinct;
         let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
@@ -456,6 +663,16 @@ impl<'a> Reading<'a> {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// The name of a piece of a task that is durable by itself.
+fn piece_name(task: &Task<'_>, number: usize) -> String {
+    format!("{}{number}", piece_prefix(task))
+}
+
+/// With what the names of all pieces begin; no task's own name does.
+fn piece_prefix(task: &Task<'_>) -> String {
+    format!("{}, piece ", task.name)
 }
 
 /// What a refusal of a first page means for the search.
