@@ -138,7 +138,7 @@ impl Foreseen<'_> {
     fn lines(&self, partition: Partition) -> Result<BTreeMap<ResourceKey, (String, Vec<u8>)>, SnapshotError> {
         let headers = self.snapshot.live_headers(partition)?;
         let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;
-        let mut lines = self.snapshot.live(partition, None)?;
+        let mut lines = self.snapshot.live_lines(partition)?;
         for header in change.gone {
             lines.remove(&(header.resource_type, header.id));
         }
