@@ -22,6 +22,7 @@ pub mod deliver;
 pub mod demo;
 pub mod evaluate;
 pub mod key;
+pub mod known;
 pub mod measure;
 pub mod outbox;
 pub mod pull;
@@ -89,6 +90,8 @@ pub enum Command {
     Key(key::Args),
     /// Measures over data on disk
     Evaluate(evaluate::Args),
+    /// A site's measures over what was known on a day, from its snapshot
+    Known(known::Args),
     /// The steward's bench: check and test measures
     Measure(measure::Args),
     /// The bare language: check a library, evaluate its defines
@@ -232,6 +235,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
         Command::Evaluate(args) => evaluate::run(args, context),
+        Command::Known(args) => known::run(&args, context),
         Command::Measure(args) => measure::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),

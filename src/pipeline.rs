@@ -40,7 +40,7 @@ pub const STATE_FILE: &str = "state.sqlite";
 /// Every type, among the gaps of a night for which nothing new could be pulled.
 const NOT_PULLED: &str = "*";
 /// Folder of the snapshot in the data directory.
-const SNAPSHOT_FOLDER: &str = "snapshot";
+pub const SNAPSHOT_FOLDER: &str = "snapshot";
 
 /// What a site measures and how it is reached, checked as a whole before anything starts.
 pub struct Setup {
@@ -217,7 +217,7 @@ impl Adapter {
     async fn pull(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
         let mut stop = stop.clone();
         let pulled = tokio::select! {
-            pulled = self.pull_to_end(progress) => pulled,
+            pulled = self.pull_to_end(run.started_at, progress) => pulled,
             _ = stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
         };
         let outcome = match pulled {
@@ -262,13 +262,17 @@ impl Adapter {
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
     }
 
-    /// The pull alone: the snapshot is brought up to date.
-    pub async fn pull_to_end(&self, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
+    /// The pull alone: the snapshot is brought up to date, for a night that has this "now".
+    pub async fn pull_to_end(&self, now: Timestamp, progress: &dyn Progress) -> Result<source::PullOutcome, SourceError> {
         if let Some(hours) = &self.setup.source.tuning.off_hours {
             hours.left_or_unfinished(self.clock.now())?;
         }
         let (source, plan) = self.connect(self.setup.source.tuning.retry_attempts).await?;
-        source::pull(&source, &plan, &self.snapshot, &*self.clock, progress).await
+        // Until the next pull the month may end.
+        let next_month = now.to_zoned(self.setup.zone.clone()).date().last_of_month().saturating_add(jiff::Span::new().days(1));
+        let periods = Period::complete_months(next_month, self.setup.months as usize + 1);
+        let choice = evaluation::Choice::new(&self.setup, &periods, now).map_err(|error| SourceError::Options(error.to_string()))?;
+        source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await
     }
 
     /// Whether the EHR may be asked at an instant.
@@ -280,8 +284,7 @@ impl Adapter {
     /// are asked for.
     pub async fn connect(&self, retry_attempts: u32) -> Result<(Source, source::plan::Plan), SourceError> {
         let Setup { measures, value_sets, mapping, source: options, source_key, .. } = &self.setup;
-        let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
-        let needs = needs::needs(requirements, value_sets, mapping);
+        let needs = needs::of(measures, value_sets, mapping, options.progressive);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
         let accepted_before = source::ledger::has_pulled(&self.store, &options.url)? || probe::was_granted(&self.capability_file, &options.url);
         let tuning = source::Tuning { accepted_before, retry_attempts, ..options.tuning.clone() };
@@ -296,8 +299,8 @@ impl Adapter {
     }
 
     fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
-        let sums = evaluation::evaluate(self, run, stop, progress)?;
-        let made = evaluation::reports(self, run, &sums)?;
+        let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
+        let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?;
         let draft = outbox::Draft {
             destination: DESTINATION.to_owned(),

@@ -12,12 +12,13 @@ mod segment;
 mod tests;
 
 use crate::store::{Store, StoreError};
-use std::collections::BTreeMap;
+use rusqlite::OptionalExtension;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use commit::{Prepared, Reconcile};
+pub use commit::{Foreseen, Prepared, Reconcile};
 pub use repair::{begin_anew, is_in_use};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
@@ -178,6 +179,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Opens the snapshot to look at, beside a process that may be at work on it; `None` while nothing is in it.
+    pub fn beside(root: &Path, store: Arc<Store>, key: Key) -> Result<Option<Snapshot>, SnapshotError> {
+        let known = |name: &str| store.with(|connection| Ok(connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0)).optional()?));
+        let (Some(sealed_with), Some(partitions)) = (known("snapshot_key")?, known("snapshot_partitions")?) else { return Ok(None) };
+        if sealed_with != key.id() {
+            return Err(SnapshotError::WrongKey { expected: sealed_with, found: key.id() });
+        }
+        let partitions = partitions.parse().map_err(|_| StoreError::Corrupt(format!("{partitions} partitions of the snapshot")))?;
+        Ok(Some(Snapshot { root: root.to_owned(), store, key, partitions }))
+    }
+
     /// The catalog's database.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
@@ -213,9 +225,9 @@ impl Snapshot {
         Ok(patients.into_iter().map(|(patient_id, lines)| PatientLines { patient_id, lines }).collect())
     }
 
-    /// The resources of no patient, in order of type and id, as of the latest pull.
-    pub fn shared(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
-        Ok(self.live(Partition::Common, None)?.into_values().map(|(_, line)| line).collect())
+    /// The resources of no patient, in order of type and id, as of a pull (the latest, when none is named).
+    pub fn shared(&self, as_of: Option<PullId>) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        Ok(self.live(Partition::Common, as_of)?.into_values().map(|(_, line)| line).collect())
     }
 
     /// The digest of everything stored as of the latest pull: equal for equal content, however it came.
@@ -244,6 +256,16 @@ impl Snapshot {
             ids.extend(headers.into_keys().filter(|(resource_type, _)| resource_type == "Patient").map(|(_, id)| id));
         }
         Ok(ids)
+    }
+
+    /// How many resources of a type are stored of these patients.
+    pub fn count_of(&self, resource_type: &str, patients: &BTreeSet<String>) -> Result<u64, SnapshotError> {
+        let mut count = 0;
+        for partition in self.partitions() {
+            let headers = self.live_headers(partition)?;
+            count += headers.values().filter(|header| header.resource_type == resource_type && patients.contains(&header.patient)).count() as u64;
+        }
+        Ok(count)
     }
 
     /// Calls `each` for the type and id of every stored resource.

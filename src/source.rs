@@ -18,7 +18,7 @@ pub mod search;
 use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
 use crate::smart::client::{TokenClient, TokenSettings, apart, scopes_for};
-use crate::snapshot::{PullId, SnapshotError};
+use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use url::Url;
 pub use crate::http::{Clock, SystemClock};
 pub use off_hours::OffHours;
 pub use plan::{Need, Plan, plan};
-pub use pull::pull;
+pub use pull::{pull, pull_for};
 
 /// How data is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct Options {
     pub parameters: BTreeMap<String, Vec<String>>,
     /// Whether the server honours `_typeFilter`, and how it reads a comma in it.
     pub type_filter: TypeFilter,
+    /// By search, what decides about nobody's place in an initial population is asked for of those only who may be in one.
+    pub progressive: bool,
     /// Origins by which the server calls itself in links, behind its proxy.
     pub internal_origins: Vec<String>,
     /// Types whose resources get a new id with every request; their content tells them apart.
@@ -174,6 +176,7 @@ impl Default for Options {
             group: String::new(),
             parameters: BTreeMap::new(),
             type_filter: TypeFilter::Off,
+            progressive: true,
             internal_origins: Vec::new(),
             unstable_ids: BTreeSet::new(),
             page_size: 200,
@@ -292,6 +295,13 @@ pub trait Progress: Send + Sync {
     fn advance(&self, steps: u64);
     /// Resources were received.
     fn received(&self, resources: u64);
+}
+
+/// Who knows which patients the measures may count.
+pub trait Chooser: Send + Sync {
+    /// Of these patients those who may be in an initial population: who cannot be told is one of them. `shared` are the resources
+    /// of no patient.
+    fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String>;
 }
 
 /// Progress that nobody watches.

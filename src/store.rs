@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("003_runs", include_str!("store/schema/003_runs.sql")),
     ("004_place", include_str!("store/schema/004_place.sql")),
     ("005_recovery", include_str!("store/schema/005_recovery.sql")),
+    ("006_covered", include_str!("store/schema/006_covered.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -57,6 +57,8 @@ pub struct Wanted {
     /// Bytes on the wires after which the meter tells.
     pub limit: u64,
     pub patients: u32,
+    /// Other patients.
+    pub seed: u64,
     pub faults: Vec<Fault>,
     /// Quirks of the hospital's server.
     pub quirks: Vec<&'static str>,
@@ -165,7 +167,7 @@ fn key(folder: &Path, name: &str) -> SigningKey {
 }
 
 async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -> (Hospital, SocketAddr) {
-    let hospital = Hospital::generate(Profile::named("lakeside").unwrap(), 11, wanted.patients, date(2026, 3, 2), MONTHS);
+    let hospital = Hospital::generate(Profile::named("lakeside").unwrap(), 11 + wanted.seed, wanted.patients, date(2026, 3, 2), MONTHS);
     let front = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = front.local_addr().unwrap();
     let options = sandbox::Options {

@@ -7,6 +7,7 @@ mod kindness;
 mod nights;
 mod probe;
 mod profiles;
+mod progressive;
 mod quirk_access;
 mod quirk_change;
 mod quirk_content;

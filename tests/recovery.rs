@@ -80,6 +80,8 @@ async fn a_site_that_lost_its_data_directory_goes_on_from_what_the_registry_hold
     let before = bed.registry();
     let head = say(&bed, &["outbox", "list", "--format", "json"]).await.json()["feeds"][0]["feed"].as_str().unwrap().to_owned();
     assert_eq!(say(&bed, &["outbox", "adopt"]).await.code, 0, "there is nothing to adopt while all is well");
+    let other = say_with(&bed, &["check"], &[("WATERSHED__SITE__ID", "hillcrest")]).await;
+    assert!(other.code == 3 && other.out.contains("the registry knows client `lakeside-etl` as site `lakeside`, the configuration says `hillcrest`"), "{}", other.all());
     std::fs::rename(bed.folder.path().join("data"), bed.folder.path().join("lost")).unwrap();
 
     // First the epoch is stale, then the chain does not fit; each says what is held, and names the command.
@@ -97,6 +99,8 @@ async fn a_site_that_lost_its_data_directory_goes_on_from_what_the_registry_hold
     }
     assert_eq!(bed.registry(), before, "nothing was changed by the refused ones");
 
+    let check = say(&bed, &["check"]).await;
+    assert!(check.code == 1 && check.out.contains("this outbox knows another standing: `watershed outbox adopt` shows both"), "{}", check.all());
     let shown = say(&bed, &["outbox", "adopt"]).await;
     assert_eq!(shown.code, 1, "{}", shown.all());
     for part in [

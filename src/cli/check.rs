@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
@@ -34,11 +35,13 @@ struct Answer {
     lines: Vec<String>,
     failure: Option<Failure>,
     probed: Option<Probed>,
+    /// Something that it said.
+    needs_a_person: bool,
 }
 
 impl Answer {
     fn new(peer: &'static str, lines: Vec<String>) -> Answer {
-        Answer { peer, lines, failure: None, probed: None }
+        Answer { peer, lines, failure: None, probed: None, needs_a_person: false }
     }
 
     fn failed(peer: &'static str, failure: Failure) -> Answer {
@@ -88,7 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
             let peers: Vec<&str> = failures.iter().map(|(peer, _)| *peer).collect();
             Err(Failure::new(*kind, format!("cannot be used: {}", peers.join(", "))))
         }
-        None if answers.iter().filter_map(|answer| answer.probed.as_ref()).any(Probed::needs_a_person) => Ok(Ending::Findings),
+        None if answers.iter().any(|answer| answer.needs_a_person || answer.probed.as_ref().is_some_and(Probed::needs_a_person)) => Ok(Ending::Findings),
         None if findings.iter().all(|finding| finding.severity == Severity::Note) => Ok(Ending::Fine),
         None => Ok(Ending::Findings),
     }
@@ -100,8 +103,7 @@ async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
 }
 
 async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
-    let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
-    let needs = needs::needs(requirements, &checked.value_sets, &checked.mapping);
+    let needs = needs::of(&checked.measures, &checked.value_sets, &checked.mapping, checked.source.progressive);
     let types = needs.iter().map(|need| need.resource_type.clone()).collect();
     let peer = "EHR";
     // A person waits: what is down now is said now.
@@ -179,17 +181,16 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
         Ok(registry) => registry,
         Err(error) => return failed(Failure::configuration(error)),
     };
-    // A feed that does not exist: answered 404 to a client that the registry knows, 401 to any other.
-    let mut address = registry.base.clone();
-    if let Ok(mut segments) = address.path_segments_mut() {
-        segments.pop_if_empty().extend(["v1", "feeds", "00000000000000000000000000000000"]);
-    }
-    match registry.client.send(Request::new(reqwest::Method::GET, address)).await {
-        Ok(answer) if answer.status == 404 || answer.is_success() => Answer::new(peer, vec![format!("{} knows client `{}`", registry.base, site.value.registry.client_id)]),
-        Ok(answer) => failed(Failure::rejected(format!("{} answered {}", registry.base, answer.status))),
-        Err(error @ HttpError::Unauthorized { .. }) => failed(Failure::rejected(error.to_string())),
-        Err(HttpError::Token(reason)) => failed(Failure::rejected(format!("no token: {reason}")).hint("is the client id registered there, with the public half of this key?")),
-        Err(error) => failed(Failure::unreachable(error.to_string())),
+    let known = format!("{} knows client `{}`", registry.base, site.value.registry.client_id);
+    match adopt::ask(site, &registry).await {
+        Ok((held, compared)) if compared.agrees => Answer::new(peer, vec![format!("{known} as site `{}`", held.site)]),
+        Ok((held, _)) => {
+            let shown = adopt::shown(&held);
+            let finding = format!("it holds {shown} of this site, and this outbox knows another standing: `watershed outbox adopt` shows both, before the next feed is refused");
+            Answer { needs_a_person: true, ..Answer::new(peer, vec![format!("{known} as site `{}`", held.site), finding]) }
+        }
+        Err(failure) if failure.kind == Kind::Rejected => failed(failure.hint("is the client id registered there, with the public half of this key?")),
+        Err(failure) => failed(failure),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
 use crate::outbox::{self, Listed, OutboxError, State};
 use crate::store::Store;
 
-mod adopt;
+pub(super) mod adopt;
 
 /// Feeds on their way
 #[derive(Debug, ClapArgs)]
@@ -50,13 +50,13 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         // Before the first night there is no feed.
         return match args.what {
             What::List => Ok(list(&[], context)),
+            What::Adopt { feed } => adopt::run(&site, feed.as_deref(), context),
             What::Show { feed } | What::Retry { feed } => Err(absent(&feed)),
-            What::Adopt { feed } => adopt::run(&site, None, feed.as_deref(), context),
         };
     };
     match args.what {
         What::List => Ok(list(&all(&store)?, context)),
-        What::Adopt { feed } => adopt::run(&site, Some(store), feed.as_deref(), context),
+        What::Adopt { feed } => adopt::run(&site, feed.as_deref(), context),
         What::Show { feed } => {
             let found = find(&all(&store)?, &feed)?;
             let manifest = store.with(|connection| Ok(outbox::manifest_of(connection, &found.feed))).map_err(state_failure)?.map_err(refused)?;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, run};
 use crate::config::setup;
+use crate::diagnostic::counted;
 use crate::pipeline::{Adapter, NightError};
 use crate::smart::client::scopes_for;
 use crate::source::forecast::{self, Forecast};
@@ -46,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
     let outcome = super::block_on(async {
         tokio::select! {
-            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::from(error))),
+            outcome = adapter.pull_to_end(adapter.clock.now(), &Silent) => outcome.map_err(|error| run::failure(NightError::from(error))),
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;
@@ -120,7 +121,7 @@ fn as_text(outcome: &PullOutcome) -> String {
         outcome.quarantined,
     );
     if outcome.replaced > 0 {
-        text.push_str(&format!("\ndamaged or given up, and replaced by what was read: {} segments of the snapshot", outcome.replaced));
+        text.push_str(&format!("\ndamaged or given up, and replaced by what was read: {} of the snapshot", counted(outcome.replaced, "segment")));
     }
     for gap in &outcome.gaps {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));

@@ -221,7 +221,7 @@ impl Found<'_> {
     /// Whether a value of the right kind is one that its key takes.
     fn judge(&mut self, path: &[String], value: &Value, here: Location) {
         let Err(error) = (self.try_out)(path, value) else { return };
-        let key = path.join(".");
+        let (key, default) = (path.join("."), at(self.defaults, path));
         let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let expected = error.split("expected ").nth(1).unwrap_or_default();
         let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
@@ -231,8 +231,10 @@ impl Found<'_> {
                 let near = nearest(&shown, choices.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                 (format!("`{key}` is `{shown}`"), format!("it is one of {quoted}{near}"))
             }
-            _ if value.is_number() => (format!("`{key}` is {shown}"), (if shown.starts_with('-') { "a whole number, 0 or more" } else { "a smaller whole number" }).to_owned()),
-            _ => (format!("`{key}`: {error}"), at(self.defaults, path).map_or_else(String::new, |default| format!("its default is `{default}`"))),
+            _ if value.is_number() && default.is_some_and(Value::is_number) => {
+                (format!("`{key}` is {shown}"), (if shown.starts_with('-') { "a whole number, 0 or more" } else { "a smaller whole number" }).to_owned())
+            }
+            _ => (format!("`{key}`: {error}"), default.map_or_else(String::new, |default| format!("its default is `{default}`"))),
         };
         let finding = Diagnostic::error(message).at(here);
         self.findings.push(if help.is_empty() { finding } else { finding.help(help) });
@@ -433,8 +435,8 @@ mod tests {
             "a whole number, 0 or more",
             "`limits.kind` is `fasst`",
             "it is one of `fast`, `slow`; did you mean `fast`?",
-            "`limits.folders`: invalid type: integer `1`, expected a string",
-            "`free.x`: invalid type: integer `3`, expected a string",
+            "`limits.folders`: invalid type: number, expected a string",
+            "`free.x`: invalid type: number, expected a string",
             "site.toml:2:10",
         ] {
             assert!(report.contains(expected), "`{expected}` is missing in\n{report}");

@@ -13,9 +13,9 @@ use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
 use crate::measure::{Choices, case};
-use crate::pipeline::{Adapter, Lineage, NightError, STATE_FILE, Setup};
+use crate::pipeline::{Adapter, Lineage, NightError, SNAPSHOT_FOLDER, STATE_FILE, Setup};
 use crate::smart::assertion::SigningKey;
-use crate::snapshot::{self, Key, is_in_use};
+use crate::snapshot::{self, Key, Snapshot, is_in_use};
 use crate::store::Store;
 use crate::terminology::ValueSets;
 
@@ -122,6 +122,16 @@ pub fn open(site: &Loaded<Site>, setup: Setup, clock: Arc<dyn Clock>) -> Result<
     let key = snapshot_key(site)?;
     let registry = registry(site, &clock).map_err(OpenError::Settings)?;
     Ok(Adapter::open(setup, &data, key, registry, clock)?)
+}
+
+/// The snapshot as it stands, beside a process that may be at work on it; `None` before the first pull.
+pub fn snapshot_beside(site: &Loaded<Site>, store: Store) -> Result<Option<Snapshot>, OpenError> {
+    let path = snapshot_key_file(site);
+    if !path.exists() {
+        return Err(OpenError::KeyLost { path });
+    }
+    let key = snapshot_key(site)?;
+    Ok(Snapshot::beside(&data_folder(site).join(SNAPSHOT_FOLDER), Arc::new(store), key).map_err(NightError::Snapshot)?)
 }
 
 /// Begins the snapshot again, with the key that is there, or a new one. Gives how many segments are read no more.

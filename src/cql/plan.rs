@@ -93,7 +93,7 @@ impl Program {
             tree,
             roots,
         };
-        let needs = on_deep_stack(&program);
+        let needs = on_deep_stack(&program, None);
         program.requirements = needs.requirements;
         program.shape = needs.shape;
         program.sought = needs.sought;
@@ -164,6 +164,12 @@ impl Program {
     /// What data the program needs, by resource type and filter; sorted, each once.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
+    }
+
+    /// The resource types that some definitions need; `None` if that cannot be told.
+    pub fn types_of(&self, defines: &[DefineId]) -> Option<BTreeSet<String>> {
+        let shape = on_deep_stack(self, Some(defines)).shape;
+        (!shape.everything).then(|| shape.types.into_keys().collect())
     }
 
     /// What to keep of each resource while reading.
@@ -239,10 +245,10 @@ impl Program {
 
 /// Follows the data flow on a thread whose stack fits the deepest chain of calls through the deepest bodies. Without
 /// a thread the answer is the safe one: everything is read.
-fn on_deep_stack(program: &Program) -> flow::Needs {
+fn on_deep_stack(program: &Program, only: Option<&[DefineId]>) -> flow::Needs {
     let analysed = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, || flow::needs(program)).ok().and_then(|thread| thread.join().ok())
+        thread.spawn_scoped(scope, || flow::needs(program, only)).ok().and_then(|thread| thread.join().ok())
     });
     analysed.unwrap_or_else(|| flow::Needs {
         requirements: Vec::new(),

@@ -86,6 +86,15 @@ impl GroupBinding {
         self.shape.composite.is_some()
     }
 
+    /// The CQL of its initial populations, with what says that the record cannot tell.
+    fn initial(&self) -> impl Iterator<Item = Binding> + '_ {
+        let slots = self.shape.slots.iter().enumerate().filter(|(_, slot)| slot.code == PopulationCode::InitialPopulation);
+        slots.flat_map(|(index, _)| {
+            let doubts = self.unknown.get(index).into_iter().flatten().map(|(doubt, _)| *doubt);
+            self.populations.get(index).copied().into_iter().chain(doubts)
+        })
+    }
+
     /// The memberships of one patient in the groups that a composite is made of.
     pub(super) fn of_parts<'r>(&self, own: &'r PatientResult, components: &[&'r PatientResult]) -> Vec<&'r [Membership]> {
         let found = |part: &Part| part.measure.map_or(Some(own), |at| components.get(at).copied())?.groups.get(part.group);
@@ -158,6 +167,18 @@ impl Measure {
     /// Its own CQL, and that of the measures that it is composed of.
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
         std::iter::once(&*self.program).chain(self.components.iter().map(|component| &*component.program))
+    }
+
+    /// The resource types that decide whether a patient is in an initial population, in any group of this measure or of those that
+    /// it is composed of; `None` if that cannot be told. Who is in none is not looked at further.
+    pub fn types_of_initial_populations(&self) -> Option<BTreeSet<String>> {
+        let mut types = BTreeSet::new();
+        for measure in std::iter::once(self).chain(&self.components) {
+            let initial = measure.bindings.iter().filter(|binding| !binding.is_composite()).flat_map(GroupBinding::initial);
+            let defines = initial.map(|binding| if let Binding::Define(define) = binding { Some(define) } else { None });
+            types.extend(measure.program.types_of(&defines.collect::<Option<Vec<_>>>()?)?);
+        }
+        Some(types)
     }
 
     /// What to keep of each resource for any of these.

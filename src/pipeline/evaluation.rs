@@ -1,12 +1,13 @@
 //! Snapshot to reports: partitions on threads, each patient read, mapped and measured once; sums merge in any order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Adapter, NightError, Stop, needs};
+use super::{Adapter, NightError, Setup, Stop, needs};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
@@ -19,8 +20,8 @@ use crate::measure::report::{self, Facts, Reporter};
 use crate::measure::result::Partial;
 use crate::measure::{self, Setting};
 use crate::outbox;
-use crate::snapshot::Partition;
-use crate::source::Progress;
+use crate::snapshot::{Partition, PatientLines, Snapshot};
+use crate::source::{Chooser, Progress};
 use crate::store::runs::{Held, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
@@ -76,16 +77,14 @@ fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
 }
 
 /// Measures every patient of the snapshot as of the night's pull.
-pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
-    let setup = &adapter.setup;
-    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
-    let shape = needs::shape(shapes.iter(), &setup.mapping);
+pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
+    let shape = shape(setup);
     let periods = periods(run)?;
-    let setting = setting(adapter, run)?;
+    let setting = setting(setup, run.started_at)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
-    let shared = adapter.snapshot.shared()?;
-    let work = Work { adapter, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
-    let partitions = adapter.snapshot.partitions();
+    let shared = snapshot.shared(Adapter::as_of(run))?;
+    let work = Work { setup, snapshot, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
     let total = Mutex::new(Sums::new(setup.measures.len(), work.periods));
@@ -108,9 +107,51 @@ pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progre
     Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
+/// What is read of each record.
+fn shape(setup: &Setup) -> Shape {
+    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
+    needs::shape(shapes.iter(), &setup.mapping)
+}
+
+/// Who may be counted by a site's measures in some periods, by what is known so far.
+pub struct Choice<'a> {
+    setup: &'a Setup,
+    measures: Vec<measure::Run<'a>>,
+    shape: Shape,
+}
+
+impl<'a> Choice<'a> {
+    /// As of an instant.
+    pub fn new(setup: &'a Setup, periods: &[Period], now: Timestamp) -> Result<Choice<'a>, NightError> {
+        let setting = setting(setup, now)?;
+        let measures = setup.measures.iter().map(|measure| measure.over(periods, &setting)).collect();
+        Ok(Choice { setup, measures, shape: shape(setup) })
+    }
+}
+
+impl Chooser for Choice<'_> {
+    fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String> {
+        let shared = Shared::new(shared.iter().map(Vec::as_slice));
+        let mut record = Record::default();
+        let mut may_count = |patient: &&PatientLines| {
+            let own = || patient.lines.iter().map(Vec::as_slice);
+            if own().any(is_replaced) {
+                return false;
+            }
+            record.reread(&self.shape, own().chain(shared.referred_to(own())));
+            self.setup.mapping.apply(&mut record);
+            // Who cannot be evaluated yet may be with the rest of the data.
+            let is_out = |result: &measure::calculate::Evaluated| result.as_ref().is_ok_and(|result| !result.is_counted());
+            !measure::evaluate(&self.measures, &record).iter().flatten().all(is_out)
+        };
+        patients.iter().filter(|patient| may_count(patient)).map(|patient| patient.patient_id.clone()).collect()
+    }
+}
+
 /// What the threads share.
 struct Work<'a> {
-    adapter: &'a Adapter,
+    setup: &'a Setup,
+    snapshot: &'a Snapshot,
     run: &'a Run,
     measures: Vec<measure::Run<'a>>,
     periods: usize,
@@ -122,10 +163,9 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
-        let setup = &self.adapter.setup;
         let mut sums = Sums::new(self.measures.len(), self.periods);
         let mut record = Record::default();
-        for patient in self.adapter.snapshot.patients(partition, Adapter::as_of(self.run))? {
+        for patient in self.snapshot.patients(partition, Adapter::as_of(self.run))? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
@@ -138,7 +178,7 @@ impl Work<'_> {
             let bad = record.reread(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
             sums.patients += 1;
-            for finding in setup.mapping.apply(&mut record) {
+            for finding in self.setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             for (results, partials) in measure::evaluate(&self.measures, &record).iter().zip(&mut sums.partials) {
@@ -169,11 +209,11 @@ pub fn completeness(run: &Run) -> Completeness {
 }
 
 /// Writes and checks one report per measure and period.
-pub fn reports(adapter: &Adapter, run: &Run, sums: &Sums) -> Result<Made, NightError> {
-    let facts = facts(adapter, run, sums);
+pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
+    let facts = facts(setup, run, sums);
     let complete = completeness(run).complete && facts.completeness.is_complete();
     let mut made = Made { reports: Vec::new(), held: Vec::new() };
-    for (measure, partials) in adapter.setup.measures.iter().zip(&sums.partials) {
+    for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
         for (period, partial) in periods(run)?.into_iter().zip(partials) {
             let reporter = Reporter { definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
@@ -205,14 +245,13 @@ fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
 }
 
 /// What the measures may know beside the record: the night's "now", the zone, the value sets.
-fn setting(adapter: &Adapter, run: &Run) -> Result<Setting, NightError> {
-    let text = run.started_at.to_zoned(adapter.setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
+    let text = now.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
-    Ok(Setting { now, zone: adapter.setup.zone.clone(), value_sets: adapter.setup.value_sets.clone(), units: Units::new().into() })
+    Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
 }
 
-fn facts(adapter: &Adapter, run: &Run, sums: &Sums) -> Facts {
-    let setup = &adapter.setup;
+fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
     Facts {
         reporter: setup.site.clone(),

@@ -5,15 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cql::{Codes, Requirement};
 use crate::fhir::record::{Keep, Shape};
 use crate::mapping::Mapping;
+use crate::measure::Measure;
 use crate::source::Need;
 use crate::terminology::ValueSets;
 
 /// The element whose codes a search by `code` finds.
 const CODE: &str = "code";
 
+/// What measures need. If they are asked for progressively, types are later ones that who is in no initial population can do without.
+pub fn of(measures: &[Measure], value_sets: &ValueSets, mapping: &Mapping, is_progressive: bool) -> Vec<Need> {
+    let initial: Option<Vec<BTreeSet<String>>> = measures.iter().map(Measure::types_of_initial_populations).collect();
+    let initial = initial.filter(|_| is_progressive);
+    let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
+    let later = |need: Need| {
+        let is_first = initial.as_ref().is_none_or(|initial| initial.iter().any(|types| types.contains(&need.resource_type)));
+        Need { is_later: !is_first, ..need }
+    };
+    needs(requirements, value_sets, mapping).into_iter().map(later).collect()
+}
+
 /// One need per resource type, sorted: any code as soon as one requirement leaves it open, otherwise every code that
 /// would do, as `system|code`, the site's own included.
-pub fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {
+fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {
     let local = local_codes(mapping);
     let mut types: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
     for requirement in requirements {
@@ -24,7 +37,10 @@ pub fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets
             _ => *entry = None,
         }
     }
-    types.into_iter().map(|(resource_type, codes)| Need { resource_type, codes: codes.unwrap_or_default() }).collect()
+    types
+        .into_iter()
+        .map(|(resource_type, codes)| Need { resource_type, codes: codes.unwrap_or_default(), is_later: false })
+        .collect()
 }
 
 /// Standard code, as `system|code`, to the local ones that mean it.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::store::{Site, time};
+use crate::diagnostic::counted;
 use crate::feed::{Current, Head, ReportKey, Standing};
 
 /// Characters of a feed's identity that people are shown.
@@ -52,7 +53,7 @@ pub(super) fn in_words(connection: &Connection, site: &Site) -> rusqlite::Result
         None => format!("the registry holds no feed of `{}`", site.name),
         Some((feed, at, reports)) => {
             let (feed, at) = (feed.chars().take(SHOWN_CHARS).collect::<String>(), time(at).strftime("%Y-%m-%d %H:%M UTC"));
-            let reports = if reports == 1 { "1 report".to_owned() } else { format!("{reports} reports") };
+            let reports = counted(reports.unsigned_abs(), "report");
             format!("the registry holds feed `{feed}` of `{}`, received {at}, with {reports}", site.name)
         }
     })

@@ -1,7 +1,7 @@
 //! From staged units to segments: newest version wins, unchanged content is not written again, the vanished get tombstones.
 
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
-use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
+use super::{Partition, PatientLines, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
@@ -24,6 +24,8 @@ type ResourceKey = (String, String);
 pub struct Reconcile {
     /// Types that were read in full without a gap: stored resources of theirs that did not come again are gone.
     pub full_types: BTreeSet<String>,
+    /// The same of types that were read in full of some patients only.
+    pub full_of: BTreeMap<String, BTreeSet<String>>,
     /// The server's present answer stands even if its version looks older than the stored one.
     pub present_wins: bool,
     /// The patients there are; what is stored of anybody else is gone. `None`: everybody stays.
@@ -94,6 +96,69 @@ impl Rank {
     }
 }
 
+impl Reconcile {
+    /// Whether a stored resource that did not come is gone for that.
+    fn is_missed(&self, header: &Header) -> bool {
+        let full = |patients: &BTreeSet<String>| patients.contains(&header.patient);
+        self.full_types.contains(&header.resource_type) || self.full_of.get(&header.resource_type).is_some_and(full)
+    }
+
+    fn is_of_member(&self, header: &Header) -> bool {
+        header.patient.is_empty() || self.members.as_ref().is_none_or(|members| members.contains(&header.patient))
+    }
+}
+
+/// What a pull will leave of the patients, if nothing further comes.
+pub struct Foreseen<'a> {
+    snapshot: &'a Snapshot,
+    pull: PullId,
+    reconcile: &'a Reconcile,
+    sorted: Sorted,
+}
+
+impl Foreseen<'_> {
+    /// The patients of a partition with their resources, in order of id.
+    pub fn patients(&self, partition: Partition) -> Result<Vec<PatientLines>, SnapshotError> {
+        let mut patients: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for (patient, line) in self.lines(partition)?.into_values() {
+            patients.entry(patient).or_default().push(line);
+        }
+        Ok(patients.into_iter().map(|(patient_id, lines)| PatientLines { patient_id, lines }).collect())
+    }
+
+    /// The resources of no patient.
+    pub fn shared(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        Ok(self.lines(Partition::Common)?.into_values().map(|(_, line)| line).collect())
+    }
+
+    fn lines(&self, partition: Partition) -> Result<BTreeMap<ResourceKey, (String, Vec<u8>)>, SnapshotError> {
+        let headers = self.snapshot.live_headers(partition)?;
+        let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;
+        let mut lines = self.snapshot.live(partition, None)?;
+        for header in change.gone {
+            lines.remove(&(header.resource_type, header.id));
+        }
+        let Some(mut reader) = self.snapshot.sorted_reader(partition, &self.sorted, self.pull)? else { return Ok(lines) };
+        let mut ordinal = 0;
+        while let Some((header, line)) = reader.next()? {
+            if change.written.contains(&ordinal) {
+                lines.insert((header.resource_type, header.id), (header.patient, line));
+            }
+            ordinal += 1;
+        }
+        Ok(lines)
+    }
+}
+
+/// What a pull changes in a partition.
+struct Change {
+    /// Places in the sorted file of what is new or changed.
+    written: BTreeSet<u64>,
+    gone: Vec<Header>,
+    /// What came and was said to be deleted.
+    conflicts: Vec<String>,
+}
+
 struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
     removals: BTreeSet<ResourceKey>,
@@ -117,6 +182,11 @@ impl Snapshot {
         }
         remove_folder(&self.sorting(pull))?;
         Ok(prepared)
+    }
+
+    /// What a pull will leave of the patients, if nothing comes beside what is staged in these files.
+    pub fn foresee<'a>(&'a self, pull: PullId, files: &[String], reconcile: &'a Reconcile) -> Result<Foreseen<'a>, SnapshotError> {
+        Ok(Foreseen { snapshot: self, pull, reconcile, sorted: self.sort(pull, files, reconcile)? })
     }
 
     /// Enters prepared segments in the catalog, in the caller's transaction, and marks the pull committed.
@@ -190,25 +260,10 @@ impl Snapshot {
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
-        let winners = self.winners(partition, sorted, prepared.pull)?;
-        for (resource_type, _) in sorted.removals.iter().filter(|key| winners.contains_key(*key)) {
-            *prepared.conflicts.entry(resource_type.clone()).or_default() += 1;
+        let Change { written, gone, conflicts } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
+        for resource_type in conflicts {
+            *prepared.conflicts.entry(resource_type).or_default() += 1;
         }
-        let written: BTreeMap<&ResourceKey, u64> = winners
-            .iter()
-            .filter(|(key, (_, rank))| live.get(*key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))
-            .map(|(key, (ordinal, _))| (key, *ordinal))
-            .collect();
-        let gone: Vec<Header> = live
-            .iter()
-            .filter(|(key, header)| {
-                let is_member = header.patient.is_empty() || reconcile.members.as_ref().is_none_or(|members| members.contains(&header.patient));
-                let stays = winners.contains_key(*key);
-                let elsewhere = sorted.place(key).is_some_and(|place| place != partition);
-                elsewhere || !is_member || (!stays && (sorted.removals.contains(*key) || reconcile.full_types.contains(&key.0)))
-            })
-            .map(|(_, header)| Header { removed: true, ..header.clone() })
-            .collect();
         if written.is_empty() && gone.is_empty() {
             if prepared.replaced > 0 {
                 prepared.states.push(state_of(partition, &live));
@@ -217,8 +272,7 @@ impl Snapshot {
         }
         prepared.new_versions += written.len() as u64;
         prepared.removed += gone.len() as u64;
-        let ordinals: BTreeSet<u64> = written.into_values().collect();
-        let headers = self.write_segments(partition, sorted, &ordinals, &gone, prepared)?;
+        let headers = self.write_segments(partition, sorted, &written, &gone, prepared)?;
         for header in gone {
             live.remove(&(header.resource_type, header.id));
         }
@@ -227,6 +281,32 @@ impl Snapshot {
         }
         prepared.states.push(state_of(partition, &live));
         Ok(())
+    }
+
+    /// What becomes of a partition whose stored resources are `live`.
+    fn change(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, pull: PullId, live: &BTreeMap<ResourceKey, Header>) -> Result<Change, SnapshotError> {
+        let winners = self.winners(partition, sorted, pull)?;
+        let conflicts = sorted
+            .removals
+            .iter()
+            .filter(|key| winners.contains_key(*key))
+            .map(|(resource_type, _)| resource_type.clone())
+            .collect();
+        let gone = live
+            .iter()
+            .filter(|(key, header)| {
+                let stays = winners.contains_key(*key);
+                let elsewhere = sorted.place(key).is_some_and(|place| place != partition);
+                elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains(*key) || reconcile.is_missed(header)))
+            })
+            .map(|(_, header)| Header { removed: true, ..header.clone() })
+            .collect();
+        let written = winners
+            .into_iter()
+            .filter(|(key, (_, rank))| live.get(key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))
+            .map(|(_, (ordinal, _))| ordinal)
+            .collect();
+        Ok(Change { written, gone, conflicts })
     }
 
     /// For each key of a partition's sorted file, the place (ordinal) of its newest copy.

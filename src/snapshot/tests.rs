@@ -87,7 +87,7 @@ fn newest_version_wins_whatever_the_order_and_the_files() {
         let (first, second) = shuffled.split_at(2);
         assert_eq!(bench.pull(&snapshot, &[first, second, first], &Reconcile::default()).1, 3);
         assert!(all(&snapshot, None).iter().any(|line| line.contains("ten")));
-        assert_eq!(snapshot.shared().unwrap().len(), 1);
+        assert_eq!(snapshot.shared(None).unwrap().len(), 1);
         digests.push(snapshot.digest().unwrap());
     }
     digests.dedup();

@@ -34,7 +34,7 @@ const SHARES_MAX: u64 = 4_096;
 /// What one thread reads at a time of a file that is not compressed, in bytes.
 const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
-const BUFFER: usize = 1 << 16;
+const BUFFER: usize = 1 << 18;
 /// Bits that tell most keys apart from kept ones, as a power of two: 64 KiB, which a processor keeps at hand.
 const BITS_LOG: u32 = 19;
 

@@ -124,6 +124,9 @@ fn shown(query: &Query) -> String {
     for (number, (name, value)) in query.parameters.iter().enumerate() {
         asked.push_str(&format!("{}{name}={value}", if number == 0 { "?" } else { "&" }));
     }
+    if query.later.is_some() {
+        return format!("{asked}, of patients who may be in an initial population only, where that takes fewer requests");
+    }
     match &query.by_patient {
         Some(_) if query.one_by_one => format!("{asked}/[id] for each patient of the group"),
         Some(parameter) => format!("{asked} for each {parameter} of the group"),
@@ -148,7 +151,7 @@ pub async fn count(source: &Source, plan: &Plan) -> BTreeMap<String, u64> {
     counts
 }
 
-async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Option<u64> {
+pub(super) async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Option<u64> {
     let mut address = below(&source.base, resource_type).ok()?;
     address.query_pairs_mut().extend_pairs(parameters.iter().chain(everywhere)).append_pair("_summary", "count");
     let answer = source.client.send(Request::new(reqwest::Method::GET, address).header("accept", "application/fhir+json")).await.ok()?;
@@ -170,6 +173,7 @@ mod tests {
             by_patient: by_patient.map(str::to_owned),
             incremental: true,
             one_by_one: false,
+            later: None,
         }
     }
 

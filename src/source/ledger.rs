@@ -220,6 +220,14 @@ pub fn cursor(store: &Store, source: &str, plan: &str, types: &BTreeSet<String>)
     })
 }
 
+/// The sealed names of the patients of whom everything of a type was read under this plan; `None`: all.
+pub fn covered(store: &Store, source: &str, resource_type: &str, plan: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT sealed FROM covered WHERE source = ?1 AND resource_type = ?2 AND plan = ?3";
+        Ok(connection.query_row(sql, [source, resource_type, plan], |row| row.get(0)).optional()?)
+    })
+}
+
 /// Whether data came from a server before, whatever was asked for.
 pub fn has_pulled(store: &Store, source: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
@@ -268,6 +276,8 @@ pub struct Closing<'a> {
     pub source: &'a str,
     /// Its plan's digest.
     pub plan: &'a str,
+    /// Of whom types were read that are asked for last; `None`: of all.
+    pub covered: Vec<(String, Option<Vec<u8>>)>,
     /// New cursors.
     pub cursors: BTreeMap<String, Timestamp>,
     /// Types whose cursor no longer holds.
@@ -294,6 +304,12 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
     )?;
     for name in &closing.without_cursor {
         transaction.execute("DELETE FROM cursor WHERE source = ?1 AND resource_type = ?2", params![closing.source, name])?;
+    }
+    for (name, sealed) in &closing.covered {
+        transaction.execute("DELETE FROM covered WHERE source = ?1 AND resource_type = ?2", params![closing.source, name])?;
+        if let Some(sealed) = sealed {
+            transaction.execute("INSERT INTO covered (source, resource_type, plan, sealed) VALUES (?1, ?2, ?3, ?4)", params![closing.source, name, closing.plan, sealed])?;
+        }
     }
     for (name, at) in &closing.cursors {
         transaction.execute(

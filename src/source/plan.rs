@@ -16,12 +16,14 @@ pub struct Need {
     pub resource_type: String,
     /// `code` values that would do, including a site's local ones; empty: any.
     pub codes: BTreeSet<String>,
+    /// It decides about nobody's place in an initial population: who is in none can do without it.
+    pub is_later: bool,
 }
 
 impl Need {
     /// A whole type.
     pub fn all(resource_type: &str) -> Need {
-        Need { resource_type: resource_type.to_owned(), codes: BTreeSet::new() }
+        Need { resource_type: resource_type.to_owned(), codes: BTreeSet::new(), is_later: false }
     }
 }
 
@@ -40,6 +42,9 @@ pub struct Query {
     pub incremental: bool,
     /// Patients are read one by one: the server does not search for them by their ids.
     pub one_by_one: bool,
+    /// It is asked for after the others, of those patients only who may be in an initial population, by this parameter, where
+    /// that takes fewer requests.
+    pub later: Option<String>,
 }
 
 /// A Bulk Data export.
@@ -115,7 +120,8 @@ impl fmt::Display for Plan {
             if let Some(parameter) = &query.by_patient {
                 write!(f, " by {parameter}{}", if query.one_by_one { ", one by one" } else { "" })?;
             }
-            writeln!(f, "{}", if query.incremental && !query.one_by_one { " since the last pull" } else { "" })?;
+            let later = if query.later.is_some() { ", then, of patients who may be in an initial population" } else { "" };
+            writeln!(f, "{}{later}", if query.incremental && !query.one_by_one { " since the last pull" } else { "" })?;
         }
         if !self.referenced.is_empty() {
             writeln!(f, "when referred to: {}", list(&self.referenced))?;
@@ -150,8 +156,10 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         plan.export = Some(Export { path, types: of_patients, codes });
         return plan;
     }
+    let is_later = |name: &str| needs.iter().any(|need| need.resource_type == name && need.is_later);
     for name in std::iter::once("Patient").chain(of_patients.iter().map(String::as_str).filter(|name| *name != "Patient")) {
-        add_queries(&mut plan, name, few(&codes, name), capability, options);
+        let later = later_parameter(name, capability).filter(|_| name != "Patient" && is_later(name));
+        add_queries(&mut plan, name, few(&codes, name), later, capability, options);
     }
     plan
 }
@@ -195,7 +203,13 @@ fn patient_parameter(plan: &mut Plan, name: &str, capability: &Capability) -> Op
     usable.map(|parameter| (*parameter).to_owned())
 }
 
-fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, capability: &Capability, options: &Options) {
+/// The parameter by which a type can be asked for of patients who were found meanwhile.
+fn later_parameter(name: &str, capability: &Capability) -> Option<String> {
+    let declared = search_parameters(name).iter().find(|parameter| capability.declares(name, parameter) == Some(true));
+    declared.map(|parameter| (*parameter).to_owned())
+}
+
+fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, later: Option<String>, capability: &Capability, options: &Options) {
     let incremental = capability.declares(name, "_lastUpdated") == Some(true);
     if !incremental {
         plan.notes.push(format!("{name} is read in full each time: {}", capability.why_not(name, "_lastUpdated")));
@@ -224,6 +238,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, cap
             by_patient: by_patient.clone(),
             incremental,
             one_by_one,
+            later: later.clone(),
         });
     }
 }
@@ -246,7 +261,7 @@ mod tests {
     }
 
     fn needs() -> Vec<Need> {
-        let mut observations = Need::all("Observation");
+        let mut observations = Need { is_later: true, ..Need::all("Observation") };
         observations.codes.insert("http://loinc.org|11778-8".to_owned());
         vec![observations, Need::all("Encounter"), Need::all("Location"), Need::all("Device")]
     }
@@ -258,7 +273,7 @@ mod tests {
         patients: all
         query: Patient? since the last pull
         query: Encounter? since the last pull
-        query: Observation?code=http://loinc.org|11778-8 since the last pull
+        query: Observation?code=http://loinc.org|11778-8 since the last pull, then, of patients who may be in an initial population
         when referred to: Device,Location
         ");
     }

@@ -3,7 +3,8 @@
 use super::filter::has_code;
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
-use super::{Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
+use super::search::later::Asked;
+use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
 use crate::snapshot::{Incoming, PullId, Reconcile, Snapshot, Stage, seal_bytes};
 use crate::store::quarantine::Refused;
@@ -38,11 +39,27 @@ pub(super) struct Pull<'a> {
     pub members: Option<BTreeSet<String>>,
     /// What was learnt of the server's search.
     pub habits: search::Habits,
+    /// Who tells which patients matter, where that is asked.
+    pub chooser: Option<&'a dyn Chooser>,
+    /// Types that are asked for last, and were not asked for of everybody.
+    pub later: BTreeMap<String, Asked>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
 /// are not fetched again. Dropping the future at any point is such an interruption.
 pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock, progress: &dyn Progress) -> Result<PullOutcome, SourceError> {
+    pull_for(None, source, plan, snapshot, clock, progress).await
+}
+
+/// The same, where what is planned to be asked for last is asked for only of the patients who matter.
+pub async fn pull_for(
+    chooser: Option<&dyn Chooser>,
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
     let damaged = snapshot.look_over()?;
@@ -64,6 +81,8 @@ pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
         done: ledger::done(store, opened.id)?,
         members: None,
         habits: search::Habits::default(),
+        chooser,
+        later: BTreeMap::new(),
     };
     match &source.options.tuning.off_hours {
         None => fetch(&mut pull).await?,
@@ -130,12 +149,19 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     }
     let mut sound = sound_types(pull, &units);
     let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
-    refuse_sudden_loss(pull, &units, opened.full, &mut full_types, &mut gaps)?;
+    // What was asked for of some patients only can be gone of these only.
+    full_types.retain(|name| !pull.later.contains_key(name));
+    let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
+    let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
+    if refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? {
+        full_types.clear();
+        full_of.clear();
+    }
     let members = believed_members(pull, &mut gaps)?;
     let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let reconcile = Reconcile { full_types, present_wins: opened.full, members, until };
+    let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
     let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
     for (name, count) in &prepared.conflicts {
         let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
@@ -150,7 +176,9 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
         without_cursor.extend(pull.plan.types.iter().cloned());
     }
     let name = pull.source.name();
-    let closing = Closing { pull: pull.id, source: &name, plan: digest, cursors, without_cursor, complete: gaps.is_empty(), full: opened.full, now: pull.clock.now() };
+    let covered = search::later::to_keep(pull, &sound)?;
+    let complete = gaps.is_empty();
+    let closing = Closing { pull: pull.id, source: &name, plan: digest, covered, cursors, without_cursor, complete, full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
         pull.snapshot.publish(transaction, &prepared)?;
@@ -172,6 +200,17 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
         replaced: prepared.replaced,
         full: opened.full,
     })
+}
+
+/// The files that are staged so far, and what they mean for what is stored, before the types that are asked for last.
+pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), SourceError> {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let is_later = |name: &String| pull.plan.queries.iter().any(|query| query.resource_type == *name && query.later.is_some());
+    let mut full_types = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
+    full_types.retain(|name| !is_later(name));
+    let files = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let until = units.iter().filter_map(|unit| unit.server_time).max();
+    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members: pull.members.clone(), until }))
 }
 
 fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
@@ -210,10 +249,17 @@ fn read_in_full(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>,
 }
 
 /// A server that suddenly shows less than half of what is stored of a type, or much less than in earlier nights, is not
-/// believed: nothing is removed, of no type, and a gap says so, until a person has accepted the loss.
-fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], is_full: bool, full_types: &mut BTreeSet<String>, gaps: &mut Vec<Gap>) -> Result<(), SourceError> {
-    if full_types.is_empty() || pull.source.options.tuning.accepts_loss {
-        return Ok(());
+/// believed: nothing is to be removed, of no type, and a gap says so, until a person has accepted the loss.
+fn refuse_sudden_loss(
+    pull: &Pull<'_>,
+    units: &[Recorded],
+    is_full: bool,
+    full_types: &BTreeSet<String>,
+    full_of: &BTreeMap<String, BTreeSet<String>>,
+    gaps: &mut Vec<Gap>,
+) -> Result<bool, SourceError> {
+    if full_types.is_empty() && full_of.is_empty() || pull.source.options.tuning.accepts_loss {
+        return Ok(false);
     }
     let mut received: BTreeMap<&str, u64> = BTreeMap::new();
     for unit in units {
@@ -224,12 +270,17 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], is_full: bool, full_t
     let kind = account::Kind { source: &name, plan: &plan, full: true, before: pull.id.0 };
     // Changes are few or many as they come; only pulls of everything have a usual volume.
     let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
-    let fallen = usual.iter().filter(|(name, usual)| pull.plan.types.contains(*name) && usual.is_fallen_to(came(name)));
+    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name);
+    let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
     let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
-    let is_comparable = |name: &str| pull.plan.types.contains(name) && !(is_new && pull.plan.is_narrowed(name));
-    for (name, stored) in pull.snapshot.counts()?.into_iter().filter(|(name, _)| is_comparable(name)) {
+    let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
+    let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
+    for (name, patients) in full_of.iter().filter(|_| is_full) {
+        stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);
+    }
+    for (name, stored) in stored.into_iter().filter(|(name, _)| is_comparable(name)) {
         if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
             let reason = format!("{} came where {stored} are stored", came(&name));
             losses.insert(name, reason);
@@ -237,13 +288,10 @@ fn refuse_sudden_loss(pull: &Pull<'_>, units: &[Recorded], is_full: bool, full_t
     }
     let is_suspicious = !losses.is_empty();
     // What is not full has a gap already.
-    for (resource_type, loss) in losses.into_iter().filter(|(name, _)| full_types.contains(name)) {
+    for (resource_type, loss) in losses.into_iter().filter(|(name, _)| full_types.contains(name) || full_of.contains_key(name)) {
         note_loss(pull, gaps, resource_type, &loss)?;
     }
-    if is_suspicious {
-        full_types.clear();
-    }
-    Ok(())
+    Ok(is_suspicious)
 }
 
 fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: String, loss: &str) -> Result<(), SourceError> {

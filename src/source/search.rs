@@ -1,6 +1,7 @@
 //! Search: which queries are sent for whom, and what is learnt of the server on the way.
 
 mod ask;
+pub(super) mod later;
 mod page;
 mod part;
 mod place;
@@ -128,11 +129,11 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
         _ => BTreeSet::new(),
     };
-    let mut tasks = Vec::new();
-    for query in &pull.plan.queries {
-        tasks.extend(tasks_of(pull, query, members.as_ref(), &known));
-    }
-    run_tasks(pull, "search", tasks, members.as_ref()).await
+    let plan = pull.plan;
+    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(|query| query.later.is_some() && pull.chooser.is_some());
+    let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
+    run_tasks(pull, "search", tasks, members.as_ref()).await?;
+    if later.is_empty() { Ok(()) } else { later::run(pull, &later, members.as_ref()).await }
 }
 
 /// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
@@ -192,6 +193,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
             by_patient: None,
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
             one_by_one: false,
+            later: None,
         };
         let name = format!("query {}", query.name);
         if pull.done.contains(&name) {
@@ -288,6 +290,7 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
         by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
         incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
         one_by_one: false,
+        later: None,
     };
     let queries: Vec<Query> = types.iter().map(query).collect();
     let known = if since { patients.clone() } else { BTreeSet::new() };

@@ -20,10 +20,10 @@ use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::{Client, Options as Serving, Running, start};
 use watershed::sandbox::{Fault, Hospital, Profile, Scenario};
 use watershed::smart::assertion::{Algorithm, SigningKey};
-use watershed::snapshot::{Key, Snapshot, open_bytes};
+use watershed::snapshot::{Key, PatientLines, Snapshot, open_bytes};
 use watershed::source::probe::Fact;
 use watershed::source::pull::QUARANTINE_SEAL;
-use watershed::source::{Mode, Need, Options, Plan, PullOutcome, Silent, Source, SourceError, TypeFilter, plan, pull};
+use watershed::source::{Chooser, Mode, Need, Options, Plan, PullOutcome, Silent, Source, SourceError, TypeFilter, plan, pull_for};
 use watershed::store::{Store, quarantine};
 
 /// The types that these pulls ask for. `Location` is of no patient: it comes when something refers to it.
@@ -41,6 +41,8 @@ pub struct Bench {
     pub clock: Arc<dyn Clock>,
     /// What the site's measures need: all of [`TYPES`], unless a test says otherwise.
     pub needs: Vec<Need>,
+    /// Whom the measures may count, for what is asked for last.
+    pub chooser: Option<fn(&PatientLines) -> bool>,
     /// What a check found out about the hospital's server.
     pub facts: Vec<Fact>,
     /// Which of the hospital's resources the site asks for.
@@ -95,6 +97,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             ahead,
             needs: TYPES.iter().map(|name| Need::all(name)).collect(),
+            chooser: None,
             facts: Vec::new(),
             keeps: |_| true,
             folder,
@@ -127,7 +130,7 @@ impl Bench {
             .map(|coding| format!("{}|{}", coding["system"].as_str().unwrap(), coding["code"].as_str().unwrap()));
         let codes = tokens.collect();
         self.needs.retain(|need| need.resource_type != "Observation");
-        self.needs.push(Need { resource_type: "Observation".to_owned(), codes });
+        self.needs.push(Need { codes, ..Need::all("Observation") });
         self.keeps = is_asked_for;
         self.options.type_filter = spelling;
         self
@@ -206,7 +209,9 @@ impl Bench {
         source.capability.learn(&self.facts);
         let plan = plan(&self.needs, &source.capability, &options);
         let snapshot = self.snapshot();
-        let outcome = pull(&source, &plan, &snapshot, self.clock.as_ref(), &Silent).await?;
+        let chooser = self.chooser.map(Those);
+        let chooser = chooser.as_ref().map(|those| those as &dyn Chooser);
+        let outcome = pull_for(chooser, &source, &plan, &snapshot, self.clock.as_ref(), &Silent).await?;
         let held = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held))).unwrap();
         let refused = held.iter().map(|item| self.identity(item)).collect();
         let mut truth = self.running.resources();
@@ -231,7 +236,7 @@ impl Bench {
     pub fn lines(&self) -> Vec<String> {
         let snapshot = self.snapshot();
         let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
-        let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+        let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared(None).unwrap());
         lines.map(|line| String::from_utf8(line).unwrap()).collect()
     }
 
@@ -274,6 +279,15 @@ impl Bench {
 
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
+    }
+}
+
+/// Patients of whom something holds.
+struct Those(fn(&PatientLines) -> bool);
+
+impl Chooser for Those {
+    fn may_count(&self, patients: &[PatientLines], _shared: &[Vec<u8>]) -> BTreeSet<String> {
+        patients.iter().filter(|patient| (self.0)(patient)).map(|patient| patient.patient_id.clone()).collect()
     }
 }
 
@@ -432,7 +446,7 @@ fn differences(truth: &[(String, String, String)], snapshot: &Snapshot, plan: &P
         .map(|(resource_type, id, json)| ((resource_type.clone(), id.clone()), compact(json.as_bytes()).to_string()))
         .collect();
     let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
-    let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+    let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared(None).unwrap());
     let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap().to_owned();
     let found: Resources = lines
         .map(|line| compact(&line))

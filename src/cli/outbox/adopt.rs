@@ -11,6 +11,7 @@ use super::super::{Context, Ending, Failure, Format, print, print_json, state_fa
 use super::refused;
 use crate::config::{Loaded, Site, setup};
 use crate::destination::registry::{AskError, Registry, current_reports, standing};
+use crate::diagnostic::counted;
 use crate::feed::Standing;
 use crate::http::{Clock, SystemClock};
 use crate::outbox::{self, Compared};
@@ -23,19 +24,10 @@ const SHOWN_CHARS: usize = 12;
 const NONE: &str = "none";
 
 /// Shows, or goes on from the feed that is named. Ends with findings where there is something to adopt.
-pub fn run(site: &Loaded<Site>, beside: Option<Store>, named: Option<&str>, context: &Context) -> Result<Ending, Failure> {
+pub fn run(site: &Loaded<Site>, named: Option<&str>, context: &Context) -> Result<Ending, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = setup::registry(site, &clock).map_err(Failure::configuration)?;
-    let held = super::super::block_on(async { standing(&registry).await.map_err(unanswered) })?;
-    if held.site != site.value.site.id {
-        let message = format!("the registry knows client `{}` as site `{}`, the configuration says `{}`", site.value.registry.client_id, held.site, site.value.site.id);
-        return Err(Failure::configuration(message).hint("set `site.id` or `registry.client_id` right"));
-    }
-    let known = match &beside {
-        Some(store) => store.with(|connection| Ok(outbox::compare(connection, DESTINATION, &held))).map_err(state_failure)?.map_err(refused)?,
-        None => Compared { epoch: 0, delivered: None, waiting: 0, agrees: held.head.is_none() && held.epoch == 0 },
-    };
-    drop(beside);
+    let (held, known) = super::super::block_on(ask(site, &registry))?;
     let is_adopted = match named {
         Some(named) if !known.agrees => {
             adopt(site, &registry, &held, named)?;
@@ -49,6 +41,20 @@ pub fn run(site: &Loaded<Site>, beside: Option<Store>, named: Option<&str>, cont
         Format::Human => print(&as_text(site, &held, &known)),
     }
     Ok(if known.agrees || is_adopted { Ending::Fine } else { Ending::Findings })
+}
+
+/// What the registry holds, and how this outbox stands to it.
+pub async fn ask(site: &Loaded<Site>, registry: &Registry) -> Result<(Standing, Compared), Failure> {
+    let held = standing(registry).await.map_err(unanswered)?;
+    if held.site != site.value.site.id {
+        let message = format!("the registry knows client `{}` as site `{}`, the configuration says `{}`", site.value.registry.client_id, held.site, site.value.site.id);
+        return Err(Failure::configuration(message).hint("set `site.id` or `registry.client_id` right"));
+    }
+    let known = match super::super::state(site)? {
+        Some(store) => store.with(|connection| Ok(outbox::compare(connection, DESTINATION, &held))).map_err(state_failure)?.map_err(refused)?,
+        None => Compared { epoch: 0, delivered: None, waiting: 0, agrees: held.head.is_none() && held.epoch == 0 },
+    };
+    Ok((held, known))
 }
 
 fn unanswered(error: AskError) -> Failure {
@@ -79,7 +85,7 @@ fn short(feed: &str) -> String {
 }
 
 /// The registry's feed in words.
-fn shown(held: &Standing) -> String {
+pub fn shown(held: &Standing) -> String {
     held.head.as_ref().map_or_else(|| "no feed".to_owned(), |head| format!("feed `{}`", short(&head.feed)))
 }
 
@@ -106,7 +112,7 @@ fn as_text(site: &Loaded<Site>, held: &Standing, known: &Compared) -> String {
         || "no feed".to_owned(),
         |head| {
             let complete = if head.manifest.completeness.complete { "complete" } else { "partial" };
-            format!("feed {} of {}, {} reports, data {complete}", short(&head.feed), minute(&head.committed_at), head.manifest.reports.len())
+            format!("feed {} of {}, {}, data {complete}", short(&head.feed), minute(&head.committed_at), counted(head.manifest.reports.len(), "report"))
         },
     );
     let heard = held.heard_at.as_deref().map_or_else(|| "never".to_owned(), minute);
@@ -115,8 +121,8 @@ fn as_text(site: &Loaded<Site>, held: &Standing, known: &Compared) -> String {
         |(feed, at)| format!("feed {} of {}", short(feed), at.map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string()).unwrap_or_default()),
     );
     let mut text = format!(
-        "registry    {head}\n            {} current reports; last heard of `{}`: {heard}, in epoch {}\nthis outbox {own}, in epoch {}; {} waiting\n            {}\n",
-        held.current.len(),
+        "registry    {head}\n            {}; last heard of `{}`: {heard}, in epoch {}\nthis outbox {own}, in epoch {}; {} waiting\n            {}\n",
+        counted(held.current.len(), "current report"),
         held.site,
         held.epoch,
         known.epoch,

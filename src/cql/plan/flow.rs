@@ -67,8 +67,8 @@ pub(super) struct Needs {
     pub sought: BTreeMap<String, BTreeSet<Codes>>,
 }
 
-/// What the roots need.
-pub(super) fn needs(program: &Program) -> Needs {
+/// What the roots need, or only some definitions.
+pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
     let mut analysis = Analysis {
         program,
         shape: Shape::default(),
@@ -79,7 +79,10 @@ pub(super) fn needs(program: &Program) -> Needs {
         depth: 0,
         bodies: 0,
     };
-    analysis.roots();
+    match only {
+        None => analysis.roots(),
+        Some(defines) => analysis.some(defines),
+    }
     let live = analysis.defines.keys().copied().collect();
     let shape = analysis.shape;
     let requirements = analysis.filters.into_iter().map(|filter| {
@@ -145,7 +148,19 @@ impl<'a> Analysis<'a> {
             let flow = self.flow(body, &mut slots);
             self.keep(&flow);
         }
-        for parameter in &tree.parameters {
+        self.parameters();
+    }
+
+    fn some(&mut self, defines: &[DefineId]) {
+        for define in defines {
+            let flow = self.define(*define);
+            self.identify(&flow);
+        }
+        self.parameters();
+    }
+
+    fn parameters(&mut self) {
+        for parameter in &self.program.tree().parameters {
             if let Some(default) = &parameter.default {
                 self.flow(default, &mut Slots::new());
             }

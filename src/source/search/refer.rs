@@ -137,6 +137,7 @@ fn reference_query(resource_type: &str) -> Query {
         by_patient: Some("_id".to_owned()),
         incremental: false,
         one_by_one: false,
+        later: None,
     }
 }
 
