@@ -4,7 +4,7 @@ import fs from "fs";
 import zlib from "zlib";
 import { createRequire } from "module";
 const { Calculator } = createRequire(process.env.WATERSHED_FQM + "/")("fqm-execution");
-const PATIENTS_MAX = 40;
+const PATIENTS_MAX = 15;
 const read = (file) => zlib.gunzipSync(fs.readFileSync(file)).toString("utf8");
 const say = console.log;
 console.log = console.warn = console.error = () => {};

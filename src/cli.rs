@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, TableComponent, presets};
+use rusqlite::ErrorCode;
 
 use crate::config::{self, Loaded};
 use crate::diagnostic::{self, Diagnostic, Severity};
@@ -21,6 +22,7 @@ pub mod deliver;
 pub mod demo;
 pub mod evaluate;
 pub mod key;
+pub mod known;
 pub mod measure;
 pub mod outbox;
 pub mod pull;
@@ -88,6 +90,8 @@ pub enum Command {
     Key(key::Args),
     /// Measures over data on disk
     Evaluate(evaluate::Args),
+    /// A site's measures over what was known on a day, from its snapshot
+    Known(known::Args),
     /// The steward's bench: check and test measures
     Measure(measure::Args),
     /// The bare language: check a library, evaluate its defines
@@ -231,6 +235,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
         Command::Evaluate(args) => evaluate::run(args, context),
+        Command::Known(args) => known::run(&args, context),
         Command::Measure(args) => measure::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
@@ -328,6 +333,10 @@ pub fn state(site: &Loaded<config::Site>) -> Result<Option<Store>, Failure> {
 pub fn state_failure(error: StoreError) -> Failure {
     match error {
         StoreError::Newer { .. } | StoreError::Older { .. } | StoreError::Checksum { .. } => Failure::configuration(error.to_string()),
+        StoreError::Sqlite(ref cause) if matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Failure::unreachable(error.to_string())
+            .hint(
+                "restore the data directory from a copy, or move it away: the next night reads everything again, and `watershed outbox adopt` goes on from what the registry holds",
+            ),
         StoreError::Locked { .. } => Failure::unreachable(error.to_string()).hint("`watershed status` and `watershed outbox` look beside a running adapter"),
         _ => Failure::unreachable(error.to_string()),
     }

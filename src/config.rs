@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, SourceFile, nearest};
+use crate::fhir::compartment::is_id;
 
 pub mod layers;
 pub mod measures;
@@ -244,6 +245,9 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     let Site { site, source, mapping, measures, schedule, registry } = &loaded.value;
     let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
     check.required("site.id", &site.id, "the name under which the network knows this hospital");
+    if !site.id.is_empty() && !crate::feed::is_site_name(&site.id) {
+        check.error("site.id", format!("`{}` is no site name", site.id), "1 to 63 lower-case letters, digits and hyphens, as the network registered it");
+    }
     if jiff::tz::TimeZone::get(&site.time_zone).is_err() {
         check.error("site.time_zone", format!("no time zone is named `{}`", site.time_zone), "write an IANA name, for example `America/New_York`");
     }
@@ -270,6 +274,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
         }
     }
     check.off_hours("source.off_hours", &source.off_hours);
+    check.group("source.group", &source.group);
     check.resource_types(&[("source.parameters", source.parameters.keys().collect()), ("source.unstable_ids", source.unstable_ids.iter().collect())]);
     check.searches(&source.parameters, &source.search_parameters);
     for written in &source.internal_origins {
@@ -293,13 +298,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     if measures.threads > THREADS_MAX {
         check.error("measures.threads", format!("`measures.threads` is {}", measures.threads), &format!("at most {THREADS_MAX}; 0 takes one per core"));
     }
-    if let Err(error) = schedule.cron.parse::<croner::Cron>() {
-        check.error(
-            "schedule.cron",
-            format!("`{}` is no cron expression: {}", schedule.cron, error.to_string().to_lowercase().trim_end_matches('.')),
-            "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one",
-        );
-    }
+    check.cron("schedule.cron", &schedule.cron);
     check.required("registry.url", &registry.url, "the address of the network's registry");
     check.address("registry.url", &registry.url, registry.allow_plain_http);
     check.required("registry.client_id", &registry.client_id, "the client id given when the site was registered");
@@ -365,6 +364,24 @@ impl Checker<'_> {
         let read = crate::source::OffHours::parse(written, jiff::tz::TimeZone::UTC);
         if let (Err(error), false) = (read, written.is_empty()) {
             self.error(key, error, "from when until when the EHR may be asked, in the site's zone: `20:00-06:00`");
+        }
+    }
+
+    /// The id of a Group, as it stands behind `Group/`.
+    fn group(&mut self, key: &str, written: &str) {
+        let id = written.rsplit('/').next().unwrap_or_default();
+        if !written.is_empty() && !is_id(written) {
+            let help = if is_id(id) { format!("write the id alone: `{id}`") } else { "letters, digits, `-` and `.`, at most 64, as the EHR team gave it".to_owned() };
+            self.error(key, format!("`{written}` is no id of a Group"), &help);
+        }
+    }
+
+    fn cron(&mut self, key: &str, written: &str) {
+        let example = "minute, hour, day, month, weekday: `30 1 * * *` is every night at half past one";
+        match crate::pipeline::schedule::Schedule::parse(written, jiff::tz::TimeZone::UTC) {
+            Err(error) => self.error(key, format!("`{written}` is no cron expression: {}", error.to_lowercase().trim_end_matches('.')), example),
+            Ok(schedule) if schedule.next(jiff::Timestamp::now()).is_none() => self.error(key, format!("`{written}` never comes: no day is like that"), example),
+            Ok(_) => {}
         }
     }
 

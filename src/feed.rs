@@ -145,6 +145,56 @@ pub struct ReceiptEntry {
     pub revision: u64,
 }
 
+/// What a registry holds of a site, told to the site itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The site's name.
+    pub site: String,
+    /// Highest epoch seen.
+    pub epoch: u64,
+    /// When its last feed or confirmation came, RFC 3339.
+    pub heard_at: Option<String>,
+    /// The feed committed last.
+    pub head: Option<Head>,
+    /// The current report of every measure and period, sorted by key; what is withdrawn is not among them.
+    pub current: Vec<Current>,
+}
+
+/// The feed that a registry committed last for a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// Its identity.
+    pub feed: String,
+    /// What it says.
+    pub manifest: Manifest,
+    /// When it was committed, RFC 3339.
+    pub committed_at: String,
+    /// Its receipt, a compact JWS.
+    pub receipt: String,
+}
+
+/// A report that is current at a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Current {
+    /// What it is about.
+    pub key: ReportKey,
+    /// Its digest.
+    pub sha256: String,
+    /// Whether the data behind it were complete.
+    pub complete: bool,
+    /// The feed that brought it.
+    pub feed: String,
+}
+
+/// Whether a name can be a site's: 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses.
+pub fn is_site_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(plain)
+}
+
 /// The one scope a site's adapter has at a registry: to send reports and to see its own feeds.
 pub const SCOPE: &str = "system/MeasureReport.cru";
 /// `typ` of a receipt's header.

@@ -31,8 +31,6 @@ const REDIRECTS_MAX: usize = 5;
 const CAUSES_MAX: usize = 16;
 /// Longest URL sent, in bytes.
 const URL_BYTES_MAX: usize = 64 * 1024;
-/// Failed attempts at one request before the log warns of it: one or two happen every night.
-const SILENT_ATTEMPTS: u32 = 3;
 
 /// Headers that are this client's, or HTTP's, own.
 const OWN_HEADERS: [&str; 14] = [
@@ -439,8 +437,8 @@ impl Client {
             return false;
         }
         let reason = match &outcome {
-            Ok(signal) => format!("status {}", signal.status),
-            Err(error) => error.to_string(),
+            Ok(signal) => format!("{}: status {}", origin_text(&request.url), signal.status),
+            Err(error) => error.cause(),
         };
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
         let retry::Class::Again { after } = class else { return false };
@@ -448,12 +446,7 @@ impl Client {
             return false;
         }
         let delay = self.settings.retry.delay(attempt, after);
-        let (origin, wait_ms) = (origin_text(&request.url), delay.as_millis() as u64);
-        if attempt >= SILENT_ATTEMPTS {
-            tracing::warn!(origin, reason, attempt, wait_ms, "no good answer yet, trying again");
-        } else {
-            tracing::debug!(origin, reason, attempt, wait_ms, "no good answer yet, trying again");
-        }
+        self.settings.retry.say_waiting(&reason, attempt, delay, self.clock.now());
         self.clock.sleep(delay).await;
         true
     }
@@ -635,6 +628,14 @@ fn connection_fault(error: &reqwest::Error) -> &'static str {
 }
 
 impl HttpError {
+    /// What happened, without how often it was tried.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            HttpError::Unreachable { origin, reason, .. } => format!("{origin}: {reason}"),
+            other => other.to_string(),
+        }
+    }
+
     /// The same after so many attempts.
     pub(crate) fn after(self, made: u32) -> HttpError {
         match self {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
+use axum_server::tls_rustls::RustlsConfig;
 
 /// How long running requests may take once it is asked to stop.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -33,6 +34,15 @@ pub enum ListenError {
     Io(#[from] std::io::Error),
 }
 
+/// Reads a certificate and its key.
+///
+/// # Errors
+/// [`ListenError::Certificate`] if they cannot be used.
+pub async fn load((certificate, key): &Certificate) -> Result<RustlsConfig, ListenError> {
+    let loaded = RustlsConfig::from_pem_file(certificate, key).await;
+    loaded.map_err(|error| ListenError::Certificate { certificate: certificate.clone(), key: key.clone(), reason: error.to_string() })
+}
+
 /// Serves until `shutdown` completes.
 ///
 /// # Errors
@@ -48,8 +58,7 @@ pub async fn serve(router: Router, listener: TcpListener, tls: Option<Certificat
     let service = router.into_make_service();
     let served = match tls {
         Some((certificate, key)) => {
-            let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificate, &key).await;
-            let config = config.map_err(|error| ListenError::Certificate { certificate, key, reason: error.to_string() })?;
+            let config = load(&(certificate, key)).await?;
             axum_server::from_tcp_rustls(listener, config)?
                 .first_request_timeout(FIRST_REQUEST_WAIT)
                 .handle(handle)

@@ -10,8 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+mod adopt;
+
 use crate::feed::feed_id;
 pub use crate::feed::{Cause, Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, sha256_hex};
+pub use adopt::{Compared, adopt, compare};
 
 /// Reports and withdrawals one feed may name.
 pub const REPORTS_MAX: usize = 10_000;
@@ -154,6 +157,15 @@ pub struct Listed {
     pub reports: u64,
     /// The receipt, once delivered.
     pub receipt: Option<String>,
+    /// Delivered once, and refused when it was repeated: the destination holds something that is not known here.
+    pub is_contradicted: bool,
+}
+
+impl Listed {
+    /// Whether a person must look at it.
+    pub fn needs_a_person(&self) -> bool {
+        self.state == State::Dead || self.is_contradicted
+    }
 }
 
 /// Why the outbox could not do it.
@@ -241,7 +253,7 @@ fn head(connection: &Connection, destination: &str, site: &str) -> Result<Option
     let found = connection
         .query_row(
             "SELECT sequence, feed, manifest, manifest_sha256 FROM outbox_feed
-             WHERE destination = ?1 AND site = ?2 AND state IN ('pending', 'delivered') ORDER BY sequence DESC LIMIT 1",
+             WHERE destination = ?1 AND site = ?2 AND state IN ('pending', 'delivered') AND is_history = 0 ORDER BY sequence DESC LIMIT 1",
             params![destination, site],
             |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get(3)?)),
         )
@@ -272,7 +284,7 @@ fn fed(connection: &Connection, draft: &Draft, key: &ReportKey) -> Result<Option
             "SELECT r.version, r.sha256, p.substance, r.complete
              FROM outbox_report r JOIN outbox_feed f USING (sequence) LEFT JOIN outbox_part p ON p.sha256 = r.sha256
              WHERE r.measure = ?1 AND r.period_start = ?2 AND r.period_end = ?3
-               AND f.destination = ?4 AND f.site = ?5 AND f.state IN ('pending', 'delivered')
+               AND f.destination = ?4 AND f.site = ?5 AND f.state IN ('pending', 'delivered') AND f.is_history = 0
              ORDER BY r.sequence DESC LIMIT 1",
         )?
         .query_row(params![key.measure, key.period_start, key.period_end, draft.destination, draft.site], |row| {
@@ -380,7 +392,7 @@ fn insert(
     now: Timestamp,
 ) -> Result<Appended, OutboxError> {
     let feed = feed_id(bytes);
-    transaction.execute("UPDATE outbox_feed SET confirm_due = 0 WHERE destination = ?1 AND site = ?2", params![draft.destination, draft.site])?;
+    settle_confirmations(transaction, &draft.destination, &draft.site)?;
     transaction.execute(
         "INSERT INTO outbox_feed (feed, destination, site, epoch, manifest, manifest_sha256, reports, state, next_attempt_at, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8)",
@@ -397,6 +409,15 @@ fn insert(
         statement.execute(params![sequence, key.measure, key.period_start, key.period_end, key.version, None::<String>, true])?;
     }
     Ok(Appended::New { feed })
+}
+
+/// A later feed says more than the confirmation of an earlier one, and than what became of it.
+fn settle_confirmations(transaction: &Transaction<'_>, destination: &str, site: &str) -> Result<(), OutboxError> {
+    transaction.execute(
+        "UPDATE outbox_feed SET confirm_due = 0, reason = CASE state WHEN 'delivered' THEN NULL ELSE reason END WHERE destination = ?1 AND site = ?2",
+        params![destination, site],
+    )?;
+    Ok(())
 }
 
 /// Leases the next due feed of any (site, destination); feeds of one such pair go strictly in order, so a
@@ -528,8 +549,8 @@ pub fn pending(connection: &Connection) -> Result<u64, OutboxError> {
 /// Every feed, newest first.
 pub fn list(connection: &Connection) -> Result<Vec<Listed>, OutboxError> {
     let mut statement = connection.prepare(
-        "SELECT sequence, feed, site, destination, state, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt
-         FROM outbox_feed ORDER BY sequence DESC",
+        "SELECT sequence, feed, site, destination, state, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt,
+         state = 'delivered' AND confirm_due = 0 AND reason IS NOT NULL FROM outbox_feed ORDER BY sequence DESC",
     )?;
     let rows = statement.query_map([], listed)?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -556,6 +577,7 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
         settled: row.get::<_, Option<i64>>(9)?.map(time),
         reports: row.get::<_, i64>(10)?.unsigned_abs(),
         receipt: row.get(11)?,
+        is_contradicted: row.get(12)?,
     })
 }
 

@@ -40,7 +40,7 @@ pub const STATE_FILE: &str = "state.sqlite";
 /// Every type, among the gaps of a night for which nothing new could be pulled.
 const NOT_PULLED: &str = "*";
 /// Folder of the snapshot in the data directory.
-const SNAPSHOT_FOLDER: &str = "snapshot";
+pub const SNAPSHOT_FOLDER: &str = "snapshot";
 
 /// What a site measures and how it is reached, checked as a whole before anything starts.
 pub struct Setup {
@@ -147,6 +147,17 @@ pub enum NightError {
     Broken(String),
 }
 
+impl From<SourceError> for NightError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            // The disk or the state database, and not the EHR.
+            SourceError::Snapshot(error) => NightError::Snapshot(error),
+            SourceError::Store(error) => NightError::Store(error),
+            error => NightError::Source(error),
+        }
+    }
+}
+
 impl From<DeliverError> for NightError {
     fn from(error: DeliverError) -> Self {
         match error {
@@ -173,7 +184,10 @@ impl Adapter {
             run = self.pull(&run, stop, progress).await?;
         }
         if run.state == State::Evaluating {
-            run = tokio::task::block_in_place(|| self.evaluate(&run, stop, progress))?;
+            run = match tokio::task::block_in_place(|| self.evaluate(&run, stop, progress)) {
+                Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => return Err(self.give_up(&run, damaged)?),
+                evaluated => evaluated?,
+            };
         }
         progress.stage("delivering", None);
         self.store.with(|connection| Ok(outbox::make_due(connection, self.clock.now())))??;
@@ -208,9 +222,8 @@ impl Adapter {
         };
         let outcome = match pulled {
             Ok(outcome) => outcome,
-            // The disk or the state database: nothing was decided, so the night stays open.
-            Err(SourceError::Snapshot(error)) => return Err(NightError::Snapshot(error)),
-            Err(SourceError::Store(error)) => return Err(NightError::Store(error)),
+            // Nothing was decided, so the night stays open.
+            Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => return Err(error.into()),
             // An export may take weeks: meanwhile the last good data are reported, as what they are.
             Err(SourceError::Unfinished { reason }) if self.snapshot.latest()?.is_some() => return self.go_on_with_the_last_data(run, &reason),
             Err(error) => {
@@ -232,6 +245,13 @@ impl Adapter {
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
+    }
+
+    /// What the night was to report of is damaged: the next one reads everything again.
+    fn give_up(&self, run: &Run, damaged: SnapshotError) -> Result<NightError, NightError> {
+        let reason = damaged.to_string();
+        self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
+        Ok(NightError::Snapshot(damaged))
     }
 
     fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
@@ -266,7 +286,8 @@ impl Adapter {
         let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
         let needs = needs::needs(requirements, value_sets, mapping);
         let types = needs.iter().map(|need| need.resource_type.clone()).collect();
-        let tuning = source::Tuning { accepted_before: source::ledger::has_pulled(&self.store, &options.url)?, retry_attempts, ..options.tuning.clone() };
+        let accepted_before = source::ledger::has_pulled(&self.store, &options.url)? || probe::was_granted(&self.capability_file, &options.url);
+        let tuning = source::Tuning { accepted_before, retry_attempts, ..options.tuning.clone() };
         let options = &source::Options { tuning, ..options.clone() };
         let mut source = Source::connect(options, source_key.as_ref(), &types, Arc::clone(&self.clock)).await?;
         match probe::kept_of(&self.capability_file, &source) {
@@ -278,8 +299,8 @@ impl Adapter {
     }
 
     fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
-        let sums = evaluation::evaluate(self, run, stop, progress)?;
-        let made = evaluation::reports(self, run, &sums)?;
+        let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
+        let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?;
         let draft = outbox::Draft {
             destination: DESTINATION.to_owned(),

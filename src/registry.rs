@@ -1,5 +1,6 @@
 //! The network's end of the wire: clients, tokens, feeds, revisions, receipts, pages.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use jiff::Timestamp;
 
 use crate::feed::sha256_hex;
@@ -26,11 +27,14 @@ pub mod protocol;
 mod receipt;
 mod report;
 pub mod series;
+mod standing;
 pub mod store;
 mod strict_json;
 
 /// File of the database in the data directory.
 const DATABASE_FILE: &str = "registry.sqlite";
+/// File that the one serving process holds locked.
+const LOCK_FILE: &str = "registry.sqlite.lock";
 /// How often uncommitted feeds are looked over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -97,6 +101,12 @@ pub enum RegistryError {
     /// The configuration cannot be served.
     #[error("{0}")]
     Configuration(String),
+    /// Another process serves the same data.
+    #[error("{path} is locked: another `watershed registry serve` works on this data directory; stop it, or choose another `data`")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// Files or sockets refused.
     #[error("registry: {0}")]
     Io(#[from] std::io::Error),
@@ -137,35 +147,72 @@ pub fn open_store(data: &Path) -> Result<RegistryStore, RegistryError> {
     RegistryStore::open(&data.join(DATABASE_FILE))
 }
 
-/// Serves until `shutdown` resolves; running requests are finished first.
-///
-/// Plain HTTP is served on loopback only, unless a proxy in front is declared. Errors name the option at fault.
-pub async fn serve(mut options: Options, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
-    let address = listener.local_addr()?;
-    if options.tls.is_none() && !options.behind_proxy && !address.ip().is_loopback() {
-        return Err(RegistryError::Configuration(format!("`{address}` is not loopback: give a certificate and key, or declare `behind_proxy` if a proxy in front speaks TLS")));
-    }
-    options.public_url = options.public_url.trim_end_matches('/').to_owned();
-    let store = open_store(&options.data)?;
-    let key = ReceiptKey::open(&options.data)?;
-    let tls = options.tls.clone();
-    let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, options }));
-    let expirer = registry.clone();
-    let expire = tokio::spawn(async move {
-        loop {
-            let now = expirer.now();
-            if let Err(error) = expirer.store.writing(move |transaction| protocol::expire(transaction, now)).await {
-                tracing::error!(%error, "registry database");
-            }
-            tokio::time::sleep(EXPIRE_EVERY).await;
+/// A registry with everything open that it needs: nothing but the network can fail from here on.
+pub struct Server {
+    registry: Registry,
+    listener: TcpListener,
+    /// Held for its lock, which ends with the process even when that is killed.
+    _lock: File,
+}
+
+impl Server {
+    /// Opens the data directory, which no other process may serve, and checks what is to be served with it.
+    ///
+    /// Plain HTTP is served on loopback only, unless a proxy in front is declared. Errors name the option at fault.
+    pub async fn open(mut options: Options, listener: TcpListener) -> Result<Server, RegistryError> {
+        let address = listener.local_addr()?;
+        if options.tls.is_none() && !options.behind_proxy && !address.ip().is_loopback() {
+            return Err(RegistryError::Configuration(format!("`{address}` is not loopback: give a certificate and key, or declare `behind_proxy` if a proxy in front speaks TLS")));
         }
-    });
-    let served = listen::serve(routes(registry), listener, tls, shutdown).await;
-    expire.abort();
-    served.map_err(|error| match error {
+        options.public_url = options.public_url.trim_end_matches('/').to_owned();
+        let store = open_store(&options.data)?;
+        let lock = lock(&options.data)?;
+        let key = ReceiptKey::open(&options.data)?;
+        if let Some(certificate) = &options.tls {
+            listen::load(certificate).await.map_err(unserved)?;
+        }
+        let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, options }));
+        Ok(Server { registry, listener, _lock: lock })
+    }
+
+    /// Serves until `shutdown` resolves; running requests are finished first.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
+        let (expirer, tls) = (self.registry.clone(), self.registry.options.tls.clone());
+        let expire = tokio::spawn(async move {
+            loop {
+                let now = expirer.now();
+                if let Err(error) = expirer.store.writing(move |transaction| protocol::expire(transaction, now)).await {
+                    tracing::error!(%error, "registry database");
+                }
+                tokio::time::sleep(EXPIRE_EVERY).await;
+            }
+        });
+        let served = listen::serve(routes(self.registry), self.listener, tls, shutdown).await;
+        expire.abort();
+        served.map_err(unserved)
+    }
+}
+
+/// Opens and serves.
+pub async fn serve(options: Options, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RegistryError> {
+    Server::open(options, listener).await?.run(shutdown).await
+}
+
+fn unserved(error: ListenError) -> RegistryError {
+    match error {
         ListenError::Io(error) => RegistryError::Io(error),
         certificate => RegistryError::Configuration(certificate.to_string()),
-    })
+    }
+}
+
+fn lock(data: &Path) -> Result<File, RegistryError> {
+    let path = data.join(LOCK_FILE);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RegistryError::Locked { path }),
+        Err(TryLockError::Error(error)) => Err(RegistryError::Io(error)),
+    }
 }
 
 fn routes(registry: Registry) -> Router {
@@ -173,8 +220,9 @@ fn routes(registry: Registry) -> Router {
         .route("/.well-known/smart-configuration", get(auth::configuration))
         .route("/.well-known/jwks.json", get(auth::jwks))
         .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+        .route("/v1/feeds", get(feeds::standing))
         .route("/v1/feeds/{feed}", get(feeds::show).put(feeds::announce).layer(DefaultBodyLimit::max(protocol::MANIFEST_BYTES_MAX)))
-        .route("/v1/feeds/{feed}/parts/{sha256}", put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
+        .route("/v1/feeds/{feed}/parts/{sha256}", get(feeds::part).put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
         .route("/v1/feeds/{feed}/commit", post(feeds::commit).layer(DefaultBodyLimit::max(0)))
         .merge(api::routes())
         .merge(pages::routes())

@@ -5,18 +5,21 @@
 //! transaction. Readers see pulls that are in the catalog, so a killed pull is invisible until it is finished.
 
 mod commit;
+mod repair;
 mod seal;
 mod segment;
 #[cfg(test)]
 mod tests;
 
 use crate::store::{Store, StoreError};
+use rusqlite::OptionalExtension;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use commit::{Prepared, Reconcile};
+pub use repair::{begin_anew, is_in_use};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
 use segment::{LineReader, LineWriter, sync_folder};
@@ -63,8 +66,18 @@ pub enum SnapshotError {
         /// What the system says.
         error: io::Error,
     },
+    /// A file is not what was written: gone, cut, changed, or the disk cannot read it.
+    #[error("snapshot file {} is damaged or missing ({reason}): no number is made of it, and nothing that is whole is lost; the next pull or night reads everything again and replaces it", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
     /// The key is not the one the snapshot was made with.
-    #[error("snapshot was sealed with key `{expected}`, the key given is `{found}`; restore the right key file")]
+    #[error(
+        "the snapshot was sealed with key `{expected}`, the key file holds `{found}`: restore the right one; if it is lost, `watershed pull --anew` begins the snapshot again under this one, reads everything, and removes nothing"
+    )]
     WrongKey {
         /// Id of the right key.
         expected: String,
@@ -150,9 +163,12 @@ impl Snapshot {
     pub fn open(root: &Path, store: Arc<Store>, key: Key, partitions: u16) -> Result<Snapshot, SnapshotError> {
         let partitions = partitions.clamp(1, PARTITIONS_MAX);
         create_folder(root)?;
-        let expected = remember(&store, "snapshot_key", &key.id())?;
-        if expected != key.id() {
-            return Err(SnapshotError::WrongKey { expected, found: key.id() });
+        let sealed_with = remember(&store, "snapshot_key", &key.id())?;
+        if sealed_with != key.id() {
+            if is_in_use(&store)? {
+                return Err(SnapshotError::WrongKey { expected: sealed_with, found: key.id() });
+            }
+            begin_anew(&store, &key)?;
         }
         let expected = remember(&store, "snapshot_partitions", &partitions.to_string())?;
         if expected != partitions.to_string() {
@@ -161,6 +177,17 @@ impl Snapshot {
         let snapshot = Snapshot { root: root.to_owned(), store, key, partitions };
         snapshot.clean()?;
         Ok(snapshot)
+    }
+
+    /// Opens the snapshot to look at, beside a process that may be at work on it; `None` while nothing is in it.
+    pub fn beside(root: &Path, store: Arc<Store>, key: Key) -> Result<Option<Snapshot>, SnapshotError> {
+        let known = |name: &str| store.with(|connection| Ok(connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0)).optional()?));
+        let (Some(sealed_with), Some(partitions)) = (known("snapshot_key")?, known("snapshot_partitions")?) else { return Ok(None) };
+        if sealed_with != key.id() {
+            return Err(SnapshotError::WrongKey { expected: sealed_with, found: key.id() });
+        }
+        let partitions = partitions.parse().map_err(|_| StoreError::Corrupt(format!("{partitions} partitions of the snapshot")))?;
+        Ok(Some(Snapshot { root: root.to_owned(), store, key, partitions }))
     }
 
     /// The catalog's database.
@@ -198,9 +225,9 @@ impl Snapshot {
         Ok(patients.into_iter().map(|(patient_id, lines)| PatientLines { patient_id, lines }).collect())
     }
 
-    /// The resources of no patient, in order of type and id, as of the latest pull.
-    pub fn shared(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
-        Ok(self.live(Partition::Common, None)?.into_values().map(|(_, line)| line).collect())
+    /// The resources of no patient, in order of type and id, as of a pull (the latest, when none is named).
+    pub fn shared(&self, as_of: Option<PullId>) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        Ok(self.live(Partition::Common, as_of)?.into_values().map(|(_, line)| line).collect())
     }
 
     /// The digest of everything stored as of the latest pull: equal for equal content, however it came.
@@ -253,7 +280,7 @@ impl Snapshot {
     pub fn staged(&self, pull: PullId, files: &[String], mut each: impl FnMut(&Header, &[u8]) -> Result<(), SnapshotError>) -> Result<(), SnapshotError> {
         for name in files {
             let path = self.staging(pull).join(name);
-            let wrong = |error| SnapshotError::File { path: path.clone(), error };
+            let wrong = |error| self.unstaged(pull, name, error);
             let mut reader = LineReader::open(&path, &self.key, &stage_name(pull, name)).map_err(wrong)?;
             while let Some(header) = reader.header().map_err(wrong)? {
                 let line = reader.line().map_err(wrong)?.ok_or_else(|| wrong(io::ErrorKind::UnexpectedEof.into()))?;
@@ -283,15 +310,17 @@ impl Snapshot {
         self.root.join(pull.to_string()).join(partition).join(format!("{number:03}.{kind}.zst"))
     }
 
-    fn segments(&self, partition: Partition, as_of: Option<PullId>) -> Result<Vec<(i64, u32)>, SnapshotError> {
+    /// The segments that make up a partition as of a pull, and whether each is known to be damaged. What a later pull stands in
+    /// for is still what an earlier one had.
+    fn segments(&self, partition: Partition, as_of: Option<PullId>) -> Result<Vec<(i64, u32, bool)>, SnapshotError> {
         Ok(self.store.with(|connection| {
             let mut statement = connection.prepare(
-                "SELECT pull_id, number FROM segment JOIN pull ON pull.id = pull_id
-                 WHERE partition = ?1 AND pull_id <= ?2 AND state = 'committed' ORDER BY pull_id, number",
+                "SELECT pull_id, number, damaged FROM segment JOIN pull ON pull.id = pull_id
+                 WHERE partition = ?1 AND pull_id <= ?2 AND (replaced_by IS NULL OR replaced_by > ?2) AND state = 'committed' ORDER BY pull_id, number",
             )?;
             let upto = as_of.map_or(i64::MAX, |pull| pull.0);
             let rows = statement
-                .query_map(rusqlite::params![partition.name(), upto], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map(rusqlite::params![partition.name(), upto], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(rows)
         })?)
@@ -299,18 +328,22 @@ impl Snapshot {
 
     fn open_segment(&self, pull: i64, partition: Partition, number: u32, kind: &str) -> Result<LineReader, SnapshotError> {
         let path = self.segment_path(pull, &partition.name(), number, kind);
-        LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind)).map_err(|error| SnapshotError::File { path, error })
+        LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind)).map_err(|error| self.unreadable((pull, &partition.name(), number), &path, error))
     }
 
     #[allow(clippy::type_complexity)]
     fn live(&self, partition: Partition, as_of: Option<PullId>) -> Result<BTreeMap<(String, String), (String, Vec<u8>)>, SnapshotError> {
         let mut live = BTreeMap::new();
-        for (pull, number) in self.segments(partition, as_of)? {
+        for (pull, number, is_damaged) in self.segments(partition, as_of)? {
             let path = self.segment_path(pull, &partition.name(), number, "ndjson");
-            let wrong = |error| SnapshotError::File { path: path.clone(), error };
+            if is_damaged {
+                return Err(SnapshotError::Damaged { path, reason: "as was found before".to_owned() });
+            }
+            let (name, index_path) = (partition.name(), self.segment_path(pull, &partition.name(), number, "index"));
+            let wrong = |error| self.unreadable((pull, &name, number), &path, error);
             let mut index = self.open_segment(pull, partition, number, "index")?;
             let mut data = self.open_segment(pull, partition, number, "ndjson")?;
-            while let Some(header) = index.header().map_err(wrong)? {
+            while let Some(header) = index.header().map_err(|error| self.unreadable((pull, &name, number), &index_path, error))? {
                 let key = (header.resource_type, header.id);
                 if header.removed {
                     live.remove(&key);
@@ -323,11 +356,12 @@ impl Snapshot {
         Ok(live)
     }
 
+    /// What is stored, for a pull to go on from. A pull of everything stands in for what is known to be damaged.
     fn live_headers(&self, partition: Partition) -> Result<BTreeMap<(String, String), Header>, SnapshotError> {
         let mut live = BTreeMap::new();
-        for (pull, number) in self.segments(partition, None)? {
-            let path = self.segment_path(pull, &partition.name(), number, "index");
-            let wrong = |error| SnapshotError::File { path: path.clone(), error };
+        for (pull, number, _) in self.segments(partition, None)?.into_iter().filter(|(.., is_damaged)| !is_damaged) {
+            let (path, name) = (self.segment_path(pull, &partition.name(), number, "index"), partition.name());
+            let wrong = |error| self.unreadable((pull, &name, number), &path, error);
             let mut index = self.open_segment(pull, partition, number, "index")?;
             while let Some(header) = index.header().map_err(wrong)? {
                 let key = (header.resource_type.clone(), header.id.clone());

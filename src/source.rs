@@ -200,10 +200,12 @@ pub enum SourceError {
     #[error(transparent)]
     Http(HttpError),
     /// `/metadata` is no CapabilityStatement.
-    #[error("the server's /metadata is not a CapabilityStatement (status {status}); is the base address right")]
+    #[error("the server's /metadata is not a CapabilityStatement (status {status}{said}); {}", asks_for(*status))]
     NotFhir {
         /// Status of the answer.
         status: u16,
+        /// What the server says of it, in brackets.
+        said: String,
     },
     /// The token's scopes are too narrow. Found before any data is asked for.
     #[error("the authorization server granted no right to read {}; ask the EHR's administrator for `system/<type>.rs` (or `.read`) of each", types.join(", "))]
@@ -229,6 +231,14 @@ pub enum SourceError {
     /// The state database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What to look at when the server does not say what it can do.
+fn asks_for(status: u16) -> &'static str {
+    match status {
+        400 | 401 | 403 => "is the base address right, and does this EHR want a header of its own (`source.headers`)",
+        _ => "is the base address right",
+    }
 }
 
 impl From<HttpError> for SourceError {
@@ -272,6 +282,8 @@ pub struct PullOutcome {
     pub new_versions: u64,
     /// Resources that are gone.
     pub removed: u64,
+    /// Damaged parts of the snapshot that were replaced by what was read.
+    pub replaced: u64,
     /// Whether everything was read, or changes only.
     pub full: bool,
 }
@@ -368,6 +380,11 @@ impl Source {
     /// The wait before attempt number `attempt` + 1 of something that is repeated as a whole.
     pub(crate) fn wait(&self, attempt: u32) -> std::time::Duration {
         self.retry.delay(attempt, None)
+    }
+
+    /// Says that something is waited for, before attempt number `attempt` + 1.
+    pub(crate) fn say_waiting(&self, what: &str, attempt: u32, wait: std::time::Duration, now: jiff::Timestamp) {
+        self.retry.say_waiting(&format!("{}: {what}", self.name()), attempt, wait, now);
     }
 
     /// A name for this server in the state database: its base without a final slash.

@@ -18,7 +18,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("002_outbox", include_str!("store/schema/002_outbox.sql")),
     ("003_runs", include_str!("store/schema/003_runs.sql")),
     ("004_place", include_str!("store/schema/004_place.sql")),
-    ("005_reasons", include_str!("store/schema/005_reasons.sql")),
+    ("005_recovery", include_str!("store/schema/005_recovery.sql")),
+    ("006_reasons", include_str!("store/schema/006_reasons.sql")),
 ];
 
 /// Why the state database cannot be used.

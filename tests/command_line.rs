@@ -146,6 +146,7 @@ fn the_front_page_names_every_command_and_exit_code() {
       outbox      Feeds on their way
       key         Make a private key, show or serve the public half of one
       evaluate    Measures over data on disk
+      known       A site's measures over what was known on a day, from its snapshot
       measure     The steward's bench: check and test measures
       cql         The bare language: check a library, evaluate its defines
       registry    The network's end: serve a registry, register its sites, verify its audit chain
@@ -269,6 +270,66 @@ fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once
         // The renderer wraps long messages.
         let start: String = found["message"].as_str().unwrap().chars().take(40).collect();
         assert!(people.out.contains(&start), "{start} is missing in\n{}", people.out);
+    }
+}
+
+#[test]
+fn check_has_words_for_values_that_cannot_be() {
+    let folder = sound_site();
+    let with = |variables: &[(&str, &str)]| Said::of(command(folder.path(), &["check", "--offline"]).envs(variables.iter().copied()).output().unwrap());
+    let site = folder.path().join("site.toml");
+    let sound = std::fs::read_to_string(&site).unwrap();
+    for (from, to, parts) in [
+        ("[source]", "[source]\nmode = \"serch\"", &["site.toml:6:8", "`source.mode` is `serch`", "it is one of `auto`, `bulk`, `search`; did you mean `search`?"][..]),
+        ("[source]", "[source]\ntype_filter = \"comma\"", &["`source.type_filter` is `comma`", "it is one of `off`, `encoded`, `escaped`"]),
+        ("months = 2", "months = -2", &["`measures.months` is -2", "a whole number, 0 or more"]),
+        ("\"lakeside\"", "\"Lake Side\"", &["`Lake Side` is no site name", "lower-case letters, digits and hyphens"]),
+        ("[source]", "[source]\ngroup = \"Group/g1\"", &["`Group/g1` is no id of a Group", "write the id alone: `g1`"]),
+        ("[mapping]", "[schedule]\ncron = \"0 1 30 2 *\"\n[mapping]", &["`0 1 30 2 *` never comes"]),
+        (
+            "id = \"lakeside\"",
+            "id = \"lakeside\"\ndata = \"site.toml/data\"",
+            &["`site.toml/data` cannot be written", "it is a file", "name a directory that its user may write"],
+        ),
+        ("id = \"lakeside\"", "id = \"lakeside\"\ndata = \"/proc/none/data\"", &["`/proc/none/data` cannot be written: `/proc`: "]),
+    ] {
+        std::fs::write(&site, &sound).unwrap();
+        spoil(&site, from, to);
+        let said = with(&[]);
+        assert!(said.code == 3 && parts.iter().all(|part| said.out.contains(part)), "{parts:?} in\n{}{}", said.out, said.err);
+    }
+    std::fs::write(&site, &sound).unwrap();
+    let said = with(&[("WATERSHED__SITE__TIME_ZONE", "America/New_Yorc"), ("WATERSHED__MEASURES__MONTHS", "many"), ("WATERSHED__SOURCE__MODE", "bulck")]);
+    for part in [
+        "no time zone is named `America/New_Yorc`",
+        "environment variable WATERSHED__SITE__TIME_ZONE",
+        "`measures.months` must be a whole number, found text",
+        "environment variable WATERSHED__MEASURES__MONTHS",
+        "did you mean `bulk`?",
+        "environment variable WATERSHED__SOURCE__MODE",
+    ] {
+        assert!(said.code == 3 && said.out.contains(part), "`{part}` is missing in\n{}{}", said.out, said.err);
+    }
+    assert!(!said.out.contains("site.toml:"), "{}", said.out);
+    let files = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'));
+    assert_eq!(files.collect::<Vec<_>>(), Vec::<String>::new(), "looking leaves nothing behind");
+}
+
+/// How long it is waited, for what, and until when is said before anybody wonders.
+#[test]
+fn a_night_that_waits_for_the_ehr_says_so() {
+    use std::io::{BufRead, BufReader};
+    let folder = sound_site();
+    let mut child = command(folder.path(), &["run", "--once"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for part in ["http://127.0.0.1:9: the connection is refused: nothing listens there: no good answer yet, trying again in ", " s, and until 20", " at most"] {
+        assert!(line.contains(part), "`{part}` is missing in {line}");
     }
 }
 
@@ -409,6 +470,20 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     }
 }
 
+/// Of three token requests the server refuses two, without a word: who was granted one before asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 12, quirks: vec!["q_01"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    let said = run(&["check"]).await;
+    assert!(said.out.contains("token granted: "), "{}{}", said.out, said.err);
+    let said = run(&["pull"]).await;
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    std::fs::remove_dir_all(bed.folder.path().join("data")).unwrap();
+    let said = run(&["pull"]).await;
+    assert!(said.code == 5 && said.err.contains("with `status 400` without a word why"), "a stranger is told what it was told: {}", said.err);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;
@@ -436,6 +511,16 @@ async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
         assert!(people.out.contains(part), "`{part}` is missing in\n{}", people.out);
     }
     assert!(std::fs::read(&file).unwrap() == bytes, "the same facts, the same bytes");
+
+    let asked = async |group: &str| {
+        let mut command = bed.command(&["check"]);
+        command.env("WATERSHED__SOURCE__GROUP", group);
+        Said::of(output(command).await)
+    };
+    let said = asked("all").await;
+    assert!(said.code == 1 && said.out.contains("Group/all is there"), "{}", said.out);
+    let said = asked("oll").await;
+    assert!(said.code == 3 && said.out.contains("there is no Group/oll (status 404)") && said.out.contains("`source.group` is the id of a Group there"), "{}", said.out);
 
     // It was otherwise when it was last looked at.
     let text = String::from_utf8(bytes).unwrap();
@@ -718,7 +803,19 @@ fn a_registry_registers_lists_and_verifies() {
         spoil(&folder.path().join("registry.toml"), from, to);
         if !part.is_empty() {
             let said = say(folder.path(), &["registry", "serve"]);
-            assert!(said.code == 3 && said.err.contains(part), "{part}: {} {}{}", said.code, said.out, said.err);
+            assert!(said.code == 3 && said.err.contains(part) && said.out.is_empty(), "{part}: {} {}{}", said.code, said.out, said.err);
         }
     }
+    spoil(&folder.path().join("registry.toml"), "lisen", "tls_certificate_file = \"keys.json\"\ntls_key_file = \"registry-key.pem\"\nlisten");
+    let said = say(folder.path(), &["registry", "serve"]);
+    assert!(said.code == 3 && said.err.contains("certificate `") && said.out.is_empty(), "no address is told that is not served: {}{}", said.out, said.err);
+}
+
+#[test]
+fn a_demo_whose_registry_cannot_start_says_so_at_once() {
+    let folder = scratch();
+    std::fs::create_dir_all(folder.path().join("made/registry/data")).unwrap();
+    std::fs::write(folder.path().join("made/registry/data/receipt-key.p8"), "no key").unwrap();
+    let said = say(folder.path(), &["demo", "--once", "--sites", "1", "--patients", "5", "--months", "1", "--data", "made"]);
+    assert!(said.code == 4 && said.err.contains("the demo's registry cannot start: ") && said.err.contains("is not an ECDSA P-384 key"), "{}{}", said.out, said.err);
 }

@@ -37,7 +37,7 @@ fn outcome(program: &Program, record: &Record) -> Result<String, String> {
     let environment = cql_suite::environment();
     let mut session = Session::new(program, &environment, record);
     let define = program.define("T", "Expression").ok_or("no such define")?;
-    session.evaluate(define).map(|value| show::json(&value, record).to_string()).map_err(|fault| fault.message)
+    session.evaluate(define).map(|value| show::json(&value, record).to_string()).map_err(|fault| fault.to_string())
 }
 
 /// The first library of a program as an ELM document.

@@ -192,7 +192,7 @@ fn outcomes(program: &Program, record: &Record, value_sets: &Arc<ValueSets>) -> 
     let environment = watershed::cql::Environment { value_sets: value_sets.clone(), ..cql_suite::environment() };
     let mut session = Session::new(program, &environment, record);
     let root = program.tree().libraries[program.roots()[0].index()].name.to_string();
-    let outcome = |(define, name): (_, &str)| (name.to_owned(), session.evaluate(define).map(|value| show::json(&value, record).to_string()).map_err(|fault| fault.message));
+    let outcome = |(define, name): (_, &str)| (name.to_owned(), session.evaluate(define).map(|value| show::json(&value, record).to_string()).map_err(|fault| fault.to_string()));
     program.defines(&root).into_iter().map(outcome).collect()
 }
 

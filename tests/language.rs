@@ -161,6 +161,20 @@ const MEANS: &[(&str, &str)] = &[
     ("{ @2012, @2013 } = { @2012-01, @2013 }", "null"),
     ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 2 }", "false"),
     ("Tuple { a: null as Integer, b: 1 } = Tuple { a: 1, b: 1 }", "null"),
+    // Years to days are compared as they are written, whatever the offsets; hours and finer on one clock (18 "Same As").
+    ("@2022-02-22T00:00:00.000-05:00 same day as @2022-02-22T04:59:00.000Z", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during day of \"Measurement Period\"", "true"),
+    ("@2024-01-01T00:30:00.0+02:00 during \"Measurement Period\"", "false"),
+    ("@2023-12-31T23:30:00.0-05:00 during day of \"Measurement Period\"", "false"),
+    ("@2024-01-01T00:30:00.0+02:00 same hour as @2023-12-31T22:45:00.0Z", "true"),
+    ("difference in days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "1"),
+    ("days between @2023-12-31T23:30:00.0-05:00 and @2024-01-01T06:00:00.0Z", "0"),
+    ("time from @2024-01-01T00:30:00.0+02:00", "@T22:30:00.000"),
+    // Elements of the model are compared as what they convert to.
+    ("Max([Encounter] E return E.period.start)", "@2024-03-01T10:00:00.000-05:00"),
+    ("Min([Observation] O return O.value as FHIR.Quantity)", "8.2 '%'"),
+    ("({1}) N without (singleton from { { 1 }, { 2 } }) M such that false where N = 2 return N", "error: `singleton from` found 2 elements, it expects at most one"),
+    ("({} as List<Integer>) N with (singleton from { { 1 }, { 2 } }) M such that true return N", "{}"),
     // A null in place of a time.
     ("@2012-01-01 within 1 day of null", "false"),
     ("@2012-01-01 3 days before null", "null"),
@@ -273,6 +287,19 @@ const REFUSED: &[(&str, &str)] = &[
     // Order and names, as the grammar has them.
     ("define date: 1", "1:8 expected the name of the definition, found `date` / `date` is a word of the language; in double quotes it is a name: \"date\""),
     ("define Größe: 1", "1:8 `Größe` has letters that no plain name has / write \"Größe\", in double quotes"),
+    (
+        "define A: Tuple { hours: 1 }",
+        "1:19 expected the name of an element, found `hours` / `hours` is a word of the language; in double quotes it is a name: \"hours\"",
+    ),
+    (
+        "define function F(day Date): day",
+        "1:19 expected the name of an operand, found `day` / `day` is a word of the language; in double quotes it is a name: \"day\"",
+    ),
+    (
+        "define A: [Encounter] E return E.when",
+        "1:34 expected the name of an element or function after `.`, found `when` / `when` is a word of the language; in double quotes it is a name: \"when\"",
+    ),
+    ("define A: ({1}) N aggregate R starting Tuple { a: 1 }: R", "1:40 expected a number, a text or an expression in parentheses after `starting`, found `Tuple`"),
     ("define A: Tuple { a: 1, }", "1:25 expected the name of an element, found `}`"),
     ("define A: {1, 2} N return N", "1:11 a query is over a retrieve, over what has a name, or over something in parentheses / put what is queried in parentheses"),
     (
@@ -288,7 +315,7 @@ const REFUSED: &[(&str, &str)] = &[
         "1:31 nothing here is named `E` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     (
-        "define A: ({1, 2}) N let M: N + 1 aggregate R starting M: R + N",
+        "define A: ({1, 2}) N let M: N + 1 aggregate R starting (M): R + N",
         "1:56 nothing here is named `M` / sources and `starting` see no row of their query: put what depends on one into a `with`, a `let` or a query inside",
     ),
     // Contexts.
@@ -397,7 +424,7 @@ fn a_call_of_an_external_function_is_an_error_with_its_place() {
         .expect_err("no body");
     let line = HEAD.lines().count() + 2;
     assert_eq!(fault.message, "function `F` is external and has no definition here");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some(format!("t.cql:{line}:11")));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some(format!("t.cql:{line}:11")));
 }
 
 /// A fault of a run points into the ELM that is run.
@@ -414,5 +441,5 @@ fn a_fault_of_a_run_points_to_its_node_in_the_elm() {
     let fault = Session::new(&program, &environment, &record)
         .evaluate(program.define("T", "A").expect("a define"))
         .expect_err("two items");
-    assert_eq!(fault.at.map(|at| at.to_string()), Some("t.json:3:5".to_owned()));
+    assert_eq!(fault.at.as_ref().map(ToString::to_string), Some("t.json:3:5".to_owned()));
 }

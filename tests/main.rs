@@ -23,6 +23,7 @@ mod mistakes;
 mod obligations;
 mod pipeline;
 mod published;
+mod recovery;
 mod registry;
 mod sandbox;
 mod source;

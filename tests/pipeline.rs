@@ -75,6 +75,35 @@ async fn q_38_a_night_goes_on_with_the_last_good_data_and_is_called_partial() {
     assert_eq!(third.current, first.current, "the export of the second night is gone on with");
 }
 
+/// The numbers of the past from the snapshot alone: those of each night byte for byte, as often as they are asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_known_on_a_day_gives_the_reports_of_its_night() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let before = jiff::Timestamp::now().to_string();
+    let mut nights = Vec::new();
+    for seed in [1, 2] {
+        let (code, said) = bed.run().await;
+        assert_eq!(code, 0, "{said}");
+        nights.push((bed.registry().current, jiff::Timestamp::now().to_string()));
+        bed.hospital.amend(seed);
+    }
+    assert_ne!(nights[0].0, nights[1].0, "what was amended moves numbers");
+    for (expected, on) in &nights {
+        let known = output(bed.command(&["known", "--on", on])).await;
+        assert_eq!(known.status.code(), Some(0), "{}", String::from_utf8_lossy(&known.stderr));
+        let reports = known.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let digests: std::collections::BTreeSet<String> = reports.map(watershed::store::sha256_hex).collect();
+        let sent = expected.iter().map(|(_, _, digest)| digest.clone()).collect();
+        assert_eq!((digests.len(), &digests), (12, &sent), "as known on {on}");
+    }
+    let month = output(bed.command(&["known", "--period", "2026-01"])).await;
+    assert_eq!(month.stdout.iter().filter(|byte| **byte == b'\n').count(), 3, "one report a measure");
+    let early = output(bed.command(&["known", "--on", &before])).await;
+    let said = String::from_utf8_lossy(&early.stderr);
+    assert!(early.status.code() == Some(3) && said.contains("nothing is known of that day: the first pull ended at"), "{said}");
+    assert_eq!(bed.outbox().len(), 2, "nothing was sent");
+}
+
 /// Composites go the whole way: computed of the same night's patients, sent, drawn. The registry's page says the score where
 /// there is nothing to count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

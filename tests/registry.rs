@@ -448,8 +448,11 @@ async fn every_refusal_says_why_and_leaves_nothing_visible() {
     let (status, reason) = network.announce(&north, &third.bytes()).await.refusal();
     assert_eq!(status, 409);
     assert!(reason.contains("epoch 4 is stale, 5 was seen"), "{reason}");
+    let held = format!("the registry holds feed `{}` of `north`, received 2026-09-21 14:13 UTC, with 1 report", &feed.id()[..12]);
+    assert!(reason.ends_with(&held), "{reason}");
     north.epoch = 5;
-    assert_eq!(network.announce(&north, &Feed::first("north", &[64]).bytes()).await.refusal().0, 412);
+    let (status, reason) = network.announce(&north, &Feed::first("north", &[64]).bytes()).await.refusal();
+    assert!(status == 412 && reason.contains("the feed follows none") && reason.ends_with(&held), "{reason}");
 
     // Rejected at the commit: every reason at once, the same answer for ever, nothing visible.
     let mut bad = Feed::after("north", Some(&feed), &[10, 20]);
@@ -472,6 +475,79 @@ async fn every_refusal_says_why_and_leaves_nothing_visible() {
     assert!(board.contains("Rejected") && board.contains("is greater than denominator 100"), "{board}");
     deliver(&network, &north, &second).await.receipt();
     assert!(!network.get("/").await.text.contains("Rejected"), "a good feed clears the board");
+    // So does the word that nothing changed since; but not that of somebody who does not know of the last feed.
+    let stale = Feed::after("north", Some(&feed), &[65]);
+    assert_eq!(network.announce(&north, &stale.bytes()).await.refusal().0, 412);
+    assert!(network.get("/").await.text.contains("Rejected"));
+    assert_eq!(network.announce(&north, &feed.bytes()).await.json()["current"], false);
+    assert!(network.get("/").await.text.contains("Rejected"));
+    assert_eq!(network.announce(&north, &second.bytes()).await.json()["current"], true);
+    assert!(!network.get("/").await.text.contains("Rejected"), "the last feed was confirmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_is_told_what_is_held_of_it_and_nobody_else_is() {
+    let network = Network::start(vec![proportion()]).await;
+    let (mut north, south) = (network.join("north", "North").await, network.join("south", "South").await);
+    let held = async |site: &Adapter| network.ask(Method::GET, "/v1/feeds", Some(site), &[], vec![]).await.json();
+    assert_eq!(held(&north).await, json!({ "site": "north", "epoch": 0, "heardAt": null, "head": null, "current": [] }));
+    north.epoch = 3;
+    let first = Feed::first("north", &[60, 70]);
+    deliver(&network, &north, &first).await.receipt();
+    let mut second = Feed::after("north", Some(&first), &[61]);
+    second.manifest.withdrawals = vec![Withdrawal { key: key(2), replaces: sha256_hex(&first.bodies[1]), reason: "counted twice".into() }];
+    let receipt = deliver(&network, &north, &second).await.receipt();
+    let told = held(&north).await;
+    assert_eq!((&told["epoch"], &told["head"]["feed"], &told["head"]["receipt"]), (&json!(3), &json!(second.id()), &json!(receipt)));
+    assert_eq!(told["head"]["manifest"], serde_json::to_value(&second.manifest).unwrap());
+    assert_eq!(told["current"], json!([{ "key": key(1), "sha256": sha256_hex(&second.bodies[0]), "complete": true, "feed": second.id() }]), "what is withdrawn is not current");
+    assert_eq!(held(&south).await["head"], Value::Null);
+    assert_eq!(network.ask(Method::GET, "/v1/feeds", None, &[], vec![]).await.refusal().0, 401);
+
+    let path = format!("/v1/feeds/{}/parts/{}", second.id(), sha256_hex(&second.bodies[0]));
+    let part = network.ask(Method::GET, &path, Some(&north), &[], vec![]).await;
+    assert_eq!((part.status.as_u16(), part.text.as_bytes()), (200, second.bodies[0].as_slice()));
+    assert_eq!(network.ask(Method::GET, &path, Some(&south), &[], vec![]).await.refusal().0, 404);
+    assert_eq!(network.ask(Method::GET, &path, None, &[], vec![]).await.refusal().0, 401);
+    let open = Feed::after("north", Some(&second), &[62]);
+    network.announce(&north, &open.bytes()).await;
+    network.part(&north, &open.id(), &open.bodies[0]).await;
+    let path = format!("/v1/feeds/{}/parts/{}", open.id(), sha256_hex(&open.bodies[0]));
+    assert_eq!(network.ask(Method::GET, &path, Some(&north), &[], vec![]).await.refusal().0, 404, "what is not committed is not shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_has_just_joined_is_not_late_before_its_first_night_was_due() {
+    let network = Network::start(vec![proportion()]).await;
+    network.join("north", "North").await;
+    let board = async || (network.get("/").await.text, network.get("/v1/sites").await.json()["sites"][0]["late"].clone());
+    let (text, late) = board().await;
+    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> new.") && text.contains("Nothing yet"), "{text}");
+    assert_eq!(late, false);
+    network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
+    let (text, late) = board().await;
+    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> late.") && text.contains("Nothing yet"), "{text}");
+    assert_eq!(late, true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_serves_a_data_directory() {
+    let network = Network::start(vec![proportion()]).await;
+    // It answers; and who serves and who registers sites work side by side.
+    network.join("north", "North").await;
+    let options = Options {
+        data: network.data.path().to_owned(),
+        public_url: "http://127.0.0.1".into(),
+        network: "N".into(),
+        measures: vec![],
+        tls: None,
+        behind_proxy: false,
+        late_after_hours: 36,
+        clock: Arc::new(Timestamp::now),
+    };
+    let second = registry::Server::open(options, TcpListener::bind("127.0.0.1:0").unwrap()).await;
+    let error = second.err().unwrap().to_string();
+    assert!(error.contains("registry.sqlite.lock is locked: another `watershed registry serve` works on this data directory"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::config::{self, Loaded, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
+use crate::smart::client::below;
 use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning};
 
@@ -121,8 +122,9 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             });
             lines.extend(plan.notes.iter().cloned());
             lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));
+            let failure = group(&source, &mut lines).await.err();
             let facts = probe::probe(&source, &plan).await;
-            Answer { probed: Some(probed(site, &source, facts, &**clock)), ..Answer::new(peer, lines) }
+            Answer { probed: Some(probed(site, &source, facts, &**clock)), failure, ..Answer::new(peer, lines) }
         }
         Err(error) => {
             let text = error.to_string();
@@ -134,6 +136,27 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             Answer::failed(peer, failure)
         }
     }
+}
+
+/// Asks once for the Group whose patients are to be taken. A server that does not say that it has Groups may have it all the same.
+async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> {
+    let id = &source.options.group;
+    if id.is_empty() {
+        return Ok(());
+    }
+    let address = below(&source.base, &format!("Group/{id}")).map_err(|error| Failure::configuration(error.to_string()))?;
+    let asked = Request::new(reqwest::Method::GET, address).header("accept", "application/fhir+json");
+    let status = source.client.send(asked).await.map_err(|error| Failure::unreachable(error.to_string()))?.status;
+    let has_groups = source.capability.types.contains_key("Group");
+    match status {
+        200..=299 => lines.push(format!("Group/{id} is there")),
+        404 | 410 if has_groups => {
+            let failure = Failure::configuration(format!("there is no Group/{id} (status {status})"));
+            return Err(failure.hint("`source.group` is the id of a Group there, as the EHR team gave it; empty: every patient"));
+        }
+        _ => lines.push(format!("Group/{id} may not be read (status {status}); whether it is there is seen when it is exported")),
+    }
+    Ok(())
 }
 
 /// Compares with the file in the data directory, and keeps what was found there.

@@ -46,17 +46,23 @@ pub fn verdict(store: Option<&Store>, done: &Delivered) -> Result<(), Failure> {
         (0, 0) => Ok(()),
         (0, _) => {
             let kind = if done.refused > 0 { Kind::Rejected } else { Kind::Unreachable };
-            let reason = store.and_then(last_reason).map_or_else(String::new, |reason| format!(": {reason}"));
+            let reason = store
+                .and_then(|store| last_reason(store, |feed| feed.state != outbox::State::Dead))
+                .map_or_else(String::new, |reason| format!(": {reason}"));
             Err(Failure::new(kind, format!("the feed is not delivered yet{reason}")).hint(hint))
         }
-        (_, _) => Err(Failure::rejected("the registry rejected the feed").hint("`watershed outbox list` gives every reason")),
+        (_, _) => {
+            let reason = store.and_then(|store| last_reason(store, outbox::Listed::needs_a_person));
+            let reason = reason.and_then(|reason| Some(format!(": {}", reason.lines().next()?))).unwrap_or_default();
+            Err(Failure::rejected(format!("the registry rejected the feed{reason}")).hint("`watershed outbox list` gives every reason"))
+        }
     }
 }
 
-/// Why the newest feed that waits was not taken.
-fn last_reason(store: &Store) -> Option<String> {
+/// Why the newest of such feeds was not taken.
+fn last_reason(store: &Store, is_such: impl Fn(&outbox::Listed) -> bool) -> Option<String> {
     let listed = store.with(|connection| Ok(outbox::list(connection))).ok()?.ok()?;
-    listed.into_iter().filter(|feed| feed.state != outbox::State::Dead).find_map(|feed| feed.reason)
+    listed.into_iter().filter(is_such).find_map(|feed| feed.reason)
 }
 
 /// Sends everything that waits; the store is this process's alone, so a lease found in it is a killed one's.

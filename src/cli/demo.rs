@@ -87,7 +87,7 @@ async fn night(house: &House, args: &Args, context: &Context) -> Result<Vec<Site
     if context.format == Format::Json {
         bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
-    house.start_registry()?;
+    house.start_registry().await?;
     let now = Timestamp::now();
     let mut nights = Vec::new();
     for site in house.sites.clone() {

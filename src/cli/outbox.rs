@@ -1,4 +1,4 @@
-//! `watershed outbox`: what waits, what was delivered, what was rejected and why.
+//! `watershed outbox`: what waits, what was delivered, what was rejected and why; and going on from what the registry holds.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
 use crate::outbox::{self, Listed, OutboxError, State};
 use crate::store::Store;
+
+mod adopt;
 
 /// Feeds on their way
 #[derive(Debug, ClapArgs)]
@@ -34,6 +36,11 @@ enum What {
         /// The feed, or the first characters of its identifier
         feed: String,
     },
+    /// Show what the registry holds of this site, and go on from there: after a lost or restored data directory
+    Adopt {
+        /// The registry's feed to go on from, as it is shown without this; `none` where it holds none. Left out, nothing is changed
+        feed: Option<String>,
+    },
 }
 
 /// Runs the command. Ends with findings when a listed feed was rejected.
@@ -44,10 +51,12 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         return match args.what {
             What::List => Ok(list(&[], context)),
             What::Show { feed } | What::Retry { feed } => Err(absent(&feed)),
+            What::Adopt { feed } => adopt::run(&site, None, feed.as_deref(), context),
         };
     };
     match args.what {
         What::List => Ok(list(&all(&store)?, context)),
+        What::Adopt { feed } => adopt::run(&site, Some(store), feed.as_deref(), context),
         What::Show { feed } => {
             let found = find(&all(&store)?, &feed)?;
             let manifest = store.with(|connection| Ok(outbox::manifest_of(connection, &found.feed))).map_err(state_failure)?.map_err(refused)?;
@@ -123,7 +132,7 @@ fn list(rows: &[Listed], context: &Context) -> Ending {
         Format::Human if rows.is_empty() => print("no feed yet; a night makes one"),
         Format::Human => print(&table(rows)),
     }
-    if rows.iter().any(|row| row.state == State::Dead) { Ending::Findings } else { Ending::Fine }
+    if rows.iter().any(Listed::needs_a_person) { Ending::Findings } else { Ending::Fine }
 }
 
 fn table(rows: &[Listed]) -> String {

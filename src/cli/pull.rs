@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, run};
+use crate::config::setup;
 use crate::pipeline::{Adapter, NightError};
 use crate::smart::client::scopes_for;
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
-use crate::source::{Gap, PullOutcome, Silent, ledger};
+use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 
 /// Bring the snapshot up to date, without evaluating or delivering
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// Believe what a gap doubts - a sudden loss, no patient at all, no code that is asked for: read everything, and let go what is gone
     #[arg(long, conflicts_with = "dry_run")]
     pub accept_loss: bool,
+    /// Begin the snapshot again: read everything, and nothing of what is stored (its key is lost, or its files are); no file is removed
+    #[arg(long, conflicts_with = "dry_run")]
+    pub anew: bool,
     /// Ask the server how many resources each query finds: one request a query
     #[arg(long, requires = "dry_run")]
     pub count: bool,
@@ -30,14 +34,19 @@ pub struct Args {
 
 /// Pulls, or finishes the pull that was interrupted. Ends with findings when the data are partial.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let (_, mut adapter) = run::open(&args.config)?;
+    let (site, checked) = run::read(&args.config)?;
+    if args.anew {
+        let begun = setup::begin_anew(&site).map_err(run::unopened)?;
+        tracing::warn!(segments = begun, folder = %setup::data_folder(&site).display(), "the snapshot is begun again; what was stored is not read any more, and its files stay where they are");
+    }
+    let mut adapter = run::adapter(&site, checked)?;
     adapter.setup.source.tuning.accepts_loss = args.accept_loss;
     if args.dry_run {
         return super::block_on(dry_run(&adapter, args.count, context));
     }
     let outcome = super::block_on(async {
         tokio::select! {
-            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::Source(error))),
+            outcome = adapter.pull_to_end(&Silent) => outcome.map_err(|error| run::failure(NightError::from(error))),
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;
@@ -49,7 +58,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
-    let failed = |error| run::failure(NightError::Source(error));
+    let failed = |error: SourceError| run::failure(NightError::from(error));
     // A person waits: what is down now is said now.
     let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
@@ -100,7 +109,7 @@ fn as_json(outcome: &PullOutcome) -> serde_json::Value {
     json!({
         "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": shown(&outcome.gaps), "notes": shown(&outcome.notes),
         "received": outcome.received, "newVersions": outcome.new_versions, "removed": outcome.removed,
-        "quarantined": outcome.quarantined,
+        "quarantined": outcome.quarantined, "replaced": outcome.replaced,
     })
 }
 
@@ -114,6 +123,9 @@ fn as_text(outcome: &PullOutcome) -> String {
         outcome.removed,
         outcome.quarantined,
     );
+    if outcome.replaced > 0 {
+        text.push_str(&format!("\ndamaged or given up, and replaced by what was read: {} segments of the snapshot", outcome.replaced));
+    }
     for gap in &outcome.gaps {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
     }

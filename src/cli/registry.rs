@@ -160,11 +160,14 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         late_after_hours: config.late_after_hours,
         clock: Arc::new(Timestamp::now),
     };
-    match context.format {
-        Format::Json => print_json(&json!({ "registry": public_url })),
-        Format::Human => print(&format!("registry at {public_url}")),
-    }
-    super::block_on(async { registry::serve(options, listener, super::asked_to_stop()).await.map_err(failure) })?;
+    super::block_on(async {
+        let server = registry::Server::open(options, listener).await.map_err(failure)?;
+        match context.format {
+            Format::Json => print_json(&json!({ "registry": public_url })),
+            Format::Human => print(&format!("registry at {public_url}")),
+        }
+        server.run(super::asked_to_stop()).await.map_err(failure)
+    })?;
     Ok(Ending::Fine)
 }
 

@@ -14,7 +14,8 @@ use crate::config::{self, Loaded, setup};
 use crate::diagnostic::counted;
 use crate::http::{HttpError, SystemClock};
 use crate::pipeline::schedule::Schedule;
-use crate::pipeline::{Adapter, Asked, Night, NightError, Stop};
+use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
+use crate::snapshot::SnapshotError;
 use crate::source::{Silent, SourceError};
 use crate::store::StoreError;
 use crate::store::runs::{self, State};
@@ -58,16 +59,34 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 
 /// Reads, checks and opens; says everything that is wrong at once.
 pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
+    let (site, checked) = read(path)?;
+    let adapter = adapter(&site, checked)?;
+    Ok((site, adapter))
+}
+
+/// Reads and checks.
+pub fn read(path: &std::path::Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
     let (site, findings) = config::load_site(path);
     let Some(site) = site else { return Err(Failure::diagnostics(&findings)) };
     let (checked, findings) = setup::read(&site);
     let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
-    let adapter = setup::open(&site, checked, Arc::new(SystemClock)).map_err(|error| match error {
+    Ok((site, checked))
+}
+
+/// Opens the state of a site that was read and checked.
+pub fn adapter(site: &Loaded<config::Site>, checked: Setup) -> Result<Adapter, Failure> {
+    setup::open(site, checked, Arc::new(SystemClock)).map_err(unopened)
+}
+
+/// Whose turn it is when the state cannot be opened.
+pub fn unopened(error: setup::OpenError) -> Failure {
+    match error {
         setup::OpenError::State(error) => failure(error),
-        setup::OpenError::Settings(_) => Failure::configuration(error.to_string()),
+        setup::OpenError::Settings(_) | setup::OpenError::KeyLost { .. } => Failure::configuration(error.to_string()),
+        setup::OpenError::Key { .. } => Failure::configuration(error.to_string())
+            .hint("restore it from a copy; if there is none, move it away, and `watershed pull --anew` makes a new one and reads everything again"),
         setup::OpenError::File { .. } => Failure::unreachable(error.to_string()),
-    })?;
-    Ok((site, adapter))
+    }
 }
 
 async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context: &Context) -> Result<Ending, Failure> {
@@ -114,7 +133,7 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
 pub fn failure(error: NightError) -> Failure {
     let text = error.to_string();
     match error {
-        NightError::Source(SourceError::Options(_)) => Failure::configuration(text),
+        NightError::Source(SourceError::Options(_)) | NightError::Snapshot(SnapshotError::WrongKey { .. }) => Failure::configuration(text),
         NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. })) => Failure::rejected(text),
         NightError::Source(_) | NightError::Snapshot(_) | NightError::Outbox(_) | NightError::Stopped => Failure::unreachable(text),
         NightError::Store(error) => super::state_failure(error),

@@ -67,7 +67,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     });
     let (mut runs, (account, open), held, unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
-    waiting.retain(|feed| matches!(feed.state, outbox::State::Pending | outbox::State::Dead));
+    waiting.retain(|feed| feed.state == outbox::State::Pending || feed.needs_a_person());
     // What a night left undone may have been done since.
     for run in runs.iter_mut().filter(|run| run.state == State::Finished) {
         run.reason.take_if(|_| !waiting.iter().any(|feed| Some(&feed.feed) == run.feed.as_ref()));
@@ -81,7 +81,7 @@ fn needs_a_person(status: &Status) -> bool {
     let failed = status.runs.first().is_some_and(|run| run.state == State::Failed);
     let due = status.account.iter().flat_map(|account| &account.rows).filter_map(|row| row.gap.as_ref());
     let is_due = due.into_iter().any(|gap| gap.who != Who::Nobody);
-    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state == outbox::State::Dead)
+    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(Listed::needs_a_person)
 }
 
 fn state_word(state: outbox::State) -> &'static str {

@@ -13,9 +13,10 @@ use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
 use crate::measure::{Choices, case};
-use crate::pipeline::{Adapter, Lineage, STATE_FILE, Setup};
+use crate::pipeline::{Adapter, Lineage, NightError, SNAPSHOT_FOLDER, STATE_FILE, Setup};
 use crate::smart::assertion::SigningKey;
-use crate::snapshot::Key;
+use crate::snapshot::{self, Key, Snapshot, is_in_use};
+use crate::store::Store;
 use crate::terminology::ValueSets;
 
 /// Bytes of one file that a person wrote: a measure, a library, a mapping, a key.
@@ -60,6 +61,7 @@ pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
     let mut reader = Reader { findings: Vec::new() };
     let measures = reader.measures(site);
     reader.cases(site);
+    reader.data(site);
     reader.setup(site, measures)
 }
 
@@ -86,6 +88,20 @@ pub enum OpenError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The snapshot's key is not there, and something was sealed with it.
+    #[error("{} is missing, the key of the snapshot, without which nothing of it can be read: restore it from a copy; if it is lost, `watershed pull --anew` makes a new one, reads everything again, and removes nothing", path.display())]
+    KeyLost {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The snapshot's key cannot be used.
+    #[error("{}: {error}", path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
     /// A key or an address of the configuration.
     #[error("{0}")]
     Settings(String),
@@ -98,10 +114,43 @@ pub enum OpenError {
 pub fn open(site: &Loaded<Site>, setup: Setup, clock: Arc<dyn Clock>) -> Result<Adapter, OpenError> {
     let data = data_folder(site);
     make_data_folder(site).map_err(|error| OpenError::File { path: data.clone(), error })?;
-    let key_file = snapshot_key_file(site);
-    let key = Key::load_or_generate(&key_file).map_err(|error| OpenError::File { path: key_file, error })?;
+    let path = snapshot_key_file(site);
+    // Another key in its place would hide the loss.
+    if !path.exists() && state_file(site).exists() && is_in_use(&state(site)?).map_err(NightError::Store)? {
+        return Err(OpenError::KeyLost { path });
+    }
+    let key = snapshot_key(site)?;
     let registry = registry(site, &clock).map_err(OpenError::Settings)?;
     Ok(Adapter::open(setup, &data, key, registry, clock)?)
+}
+
+/// The snapshot as it stands, beside a process that may be at work on it; `None` before the first pull.
+pub fn snapshot_beside(site: &Loaded<Site>, store: Store) -> Result<Option<Snapshot>, OpenError> {
+    let path = snapshot_key_file(site);
+    if !path.exists() {
+        return Err(OpenError::KeyLost { path });
+    }
+    let key = snapshot_key(site)?;
+    Ok(Snapshot::beside(&data_folder(site).join(SNAPSHOT_FOLDER), Arc::new(store), key).map_err(NightError::Snapshot)?)
+}
+
+/// Begins the snapshot again, with the key that is there, or a new one. Gives how many segments are read no more.
+pub fn begin_anew(site: &Loaded<Site>) -> Result<u64, OpenError> {
+    make_data_folder(site).map_err(|error| OpenError::File { path: data_folder(site), error })?;
+    let store = state(site)?;
+    Ok(snapshot::begin_anew(&store, &snapshot_key(site)?).map_err(NightError::Store)?)
+}
+
+fn state(site: &Loaded<Site>) -> Result<Store, OpenError> {
+    Ok(Store::open(&state_file(site)).map_err(NightError::Store)?)
+}
+
+fn snapshot_key(site: &Loaded<Site>) -> Result<Key, OpenError> {
+    let path = snapshot_key_file(site);
+    Key::load_or_generate(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::PermissionDenied => OpenError::Key { path, error },
+        _ => OpenError::File { path, error },
+    })
 }
 
 /// The way to the network's registry: its token goes to its origin only.
@@ -209,6 +258,30 @@ impl Reader {
             let (Some(loaded), _) = measures::compile(&measures::together(folder, &folders), &value_sets, &Choices::default()) else { continue };
             let cases = loaded.measures.iter().take(1).flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
             self.findings.extend(cases);
+        }
+    }
+
+    /// Whether the state can be kept where it should be: a file is made there, or where its folder would be made, and removed.
+    fn data(&mut self, site: &Loaded<Site>) {
+        let folder = data_folder(site);
+        let Some(there) = folder.ancestors().find(|path| path.exists()) else { return };
+        let trial = there.join(format!(".watershed-{}", std::process::id()));
+        let written = match there.is_dir() {
+            true => std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&trial)
+                .and_then(|_| std::fs::remove_file(&trial))
+                .map_err(|error| error.to_string()),
+            false => Err("it is a file".to_owned()),
+        };
+        if let Err(error) = written {
+            let message = format!("`{}` cannot be written: `{}`: {error}", site.value.site.data, there.display());
+            self.findings.push(
+                site.places
+                    .error("site.data", message)
+                    .help("the adapter keeps its state and the snapshot there: name a directory that its user may write"),
+            );
         }
     }
 

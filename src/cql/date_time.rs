@@ -617,6 +617,11 @@ impl DateTime {
         i16::try_from(offset.seconds() / 60).unwrap_or(0)
     }
 
+    /// The time of day on the zone's clock.
+    pub fn local_time(&self, zone: &TimeZone) -> Option<Time> {
+        self.time.and_then(|time| Time::of_values(&self.local(zone).values, time.precision()))
+    }
+
     /// The components on the zone's clock.
     fn local(&self, zone: &TimeZone) -> Components {
         let mut components = self.components();
@@ -636,11 +641,14 @@ impl DateTime {
         milliseconds_of(&self.components().values) - i64::from(self.offset_in(zone)) * 60_000
     }
 
-    /// The order of two points, at a precision if one is given; both are seen on the zone's clock.
-    /// `None` when it cannot be told.
+    /// The order of two points, at a precision if one is given: years to days as they are written, whatever the offsets,
+    /// anything finer on the zone's clock (CQL, "Same As" and its kin). `None` when it cannot be told.
     pub fn compare(&self, other: &DateTime, precision: Option<Precision>, zone: &TimeZone) -> Option<Ordering> {
+        if precision.is_some_and(|precision| precision <= Precision::Day) {
+            return self.components().compare(&other.components(), precision);
+        }
         let same = self.offset == other.offset;
-        let coarse = precision.is_some_and(|precision| precision < Precision::Minute);
+        let coarse = precision == Some(Precision::Hour);
         if same && (self.offset.is_none() || !coarse) {
             return self.components().compare(&other.components(), precision);
         }

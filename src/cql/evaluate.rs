@@ -5,6 +5,7 @@
 //! place in the text, never an empty result.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -57,10 +58,14 @@ pub struct Environment {
     pub units: Arc<Units>,
 }
 
-/// Why evaluation could not go on.
+/// Why evaluation could not go on. A box, because every expression returns one or its value.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct EvaluationError {
+#[error("{}", .0.message)]
+pub struct EvaluationError(Box<Failure>);
+
+/// What an [`EvaluationError`] says.
+#[derive(Debug, Clone)]
+pub struct Failure {
     /// What went wrong; never a patient's value.
     pub message: String,
     /// Where in the text of a library.
@@ -69,10 +74,29 @@ pub struct EvaluationError {
     pub within: Vec<String>,
 }
 
+impl Deref for EvaluationError {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
+    }
+}
+
+impl DerefMut for EvaluationError {
+    fn deref_mut(&mut self) -> &mut Failure {
+        &mut self.0
+    }
+}
+
 /// So many of the definitions that led to a fault are named, and the last one.
 const TRAIL_MAX: usize = 3;
 
 impl EvaluationError {
+    /// An error while these were evaluated, with no place in the text.
+    pub fn new(message: impl Into<String>, within: Vec<String>) -> EvaluationError {
+        EvaluationError(Box::new(Failure { message: message.into(), at: None, within }))
+    }
+
     /// The error as a finding.
     pub fn diagnostic(&self) -> Diagnostic {
         let mut diagnostic = Diagnostic::error(self.message.clone());
@@ -258,7 +282,7 @@ impl<'a> Session<'a> {
     }
 
     fn fault_here(&self, message: impl Into<String>) -> EvaluationError {
-        EvaluationError { message: message.into(), at: None, within: Vec::new() }
+        EvaluationError::new(message, Vec::new())
     }
 
     fn fault_at(&self, expression: &Expression, message: impl Into<String>) -> EvaluationError {
@@ -268,6 +292,14 @@ impl<'a> Session<'a> {
     }
 
     fn expression(&mut self, expression: &'a Expression, frame: &mut Frame) -> Outcome {
+        if self.observed.is_none() {
+            // Every other expression is one of these.
+            match &expression.kind {
+                Kind::Slot(slot) => return Ok(frame.get(slot.index()).cloned().unwrap_or_default()),
+                Kind::Literal(value) => return Ok(value.clone()),
+                _ => {}
+            }
+        }
         if self.depth >= DEPTH_MAX {
             return Err(self.fault_at(expression, format!("nested deeper than {DEPTH_MAX} levels; is a function calling itself?")));
         }
@@ -331,13 +363,24 @@ impl<'a> Session<'a> {
     }
 
     fn function_call(&mut self, expression: &'a Expression, function: FunctionId, operands: &'a [Expression], frame: &mut Frame) -> Outcome {
-        let slots = self.program.tree().functions.get(function.index()).map_or(0, |row| row.slots as usize);
-        let mut values = Vec::with_capacity(slots.max(operands.len()));
+        let row = self.program.tree().functions.get(function.index());
+        if let (Some(row), [operand]) = (row, operands)
+            && let Some(Expression { kind: Kind::Property { source, element }, .. }) = &row.body
+            && matches!(source.kind, Kind::Slot(slot) if slot.index() == 0)
+            && self.observed.is_none()
+        {
+            // As FHIRHelpers' conversions of primitive types: one look at the operand, which needs no frame.
+            let operand = self.expression(operand, frame)?;
+            return self.property(expression, &operand, element);
+        }
+        let mut values = Vec::with_capacity(row.map_or(0, |row| row.slots as usize).max(operands.len()));
         for operand in operands {
             values.push(self.expression(operand, frame)?);
         }
-        let outcome = self.call(function, values);
-        outcome.map_err(|fault| EvaluationError { at: fault.at.or_else(|| self.program.tree().location(self.library, expression.at)), ..fault })
+        self.call(function, values).map_err(|mut fault| {
+            fault.at = fault.at.take().or_else(|| self.program.tree().location(self.library, expression.at));
+            fault
+        })
     }
 
     fn operator(&mut self, expression: &'a Expression, operator: &'static Operator, operands: &'a [Expression], precision: Option<Precision>, frame: &mut Frame) -> Outcome {

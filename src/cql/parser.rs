@@ -17,7 +17,7 @@ mod term;
 mod timing;
 mod words;
 
-use self::words::{KEYWORDS, PRECISIONS, RESERVED, STATEMENTS};
+use self::words::{KEYWORDS, MEMBERS, PRECISIONS, RESERVED, STATEMENTS};
 
 /// Deepest nesting of expressions and types.
 pub const NESTING_MAX: u32 = 200;
@@ -240,17 +240,15 @@ impl Parser<'_> {
         self.unexpected(&format!("the name of {what}"))
     }
 
-    /// After a point every word can be a name.
-    fn member_name(&mut self) -> Parsed<ast::Name> {
-        self.any_word("the name of an element or function after `.`")
-    }
-
-    fn any_word(&mut self, expected: &str) -> Parsed<ast::Name> {
-        if matches!(self.peek().kind, TokenKind::Quoted | TokenKind::Word) {
+    /// Every word of the language can be a function's name, and some name an element after a point.
+    fn member_name(&mut self, what: &str) -> Parsed<ast::Name> {
+        let is_word = self.peek().kind == TokenKind::Word;
+        let may_name = self.is_symbol_ahead(1, "(") || MEMBERS.contains(&&*self.peek().text);
+        if (is_word && may_name) || Self::is_name(self.peek()) {
             let token = self.bump();
             return Ok(ast::Name { text: token.text, at: token.at });
         }
-        self.unexpected(expected)
+        self.unexpected(&format!("the name of {what}"))
     }
 
     fn path(&mut self, what: &str) -> Parsed<ast::Path> {
@@ -258,7 +256,7 @@ impl Parser<'_> {
         let start = first.at;
         let mut parts = vec![first];
         while self.eat_symbol(".") {
-            parts.push(self.member_name()?);
+            parts.push(self.member_name("what is meant after `.`")?);
         }
         Ok(ast::Path { parts, at: self.since(start) })
     }
@@ -543,7 +541,8 @@ impl Parser<'_> {
     fn parameter(&mut self, library: &mut ast::Library, access: Access, start: Span) -> Parsed<()> {
         let name = self.identifier("the parameter")?;
         let begins_another = self.peek().first_on_line && STATEMENTS.iter().any(|word| self.is_word(word));
-        let typed = Self::is_name(self.peek()) && !self.is_word("default") && !begins_another;
+        let is_generic = ["List", "Interval", "Choice", "Tuple"].iter().any(|word| self.is_word(word));
+        let typed = (Self::is_name(self.peek()) || is_generic) && !self.is_word("default") && !begins_another;
         let ty = if typed { Some(self.type_specifier()?) } else { None };
         let default = if self.eat_word("default") { Some(self.expression()?) } else { None };
         if ty.is_none() && default.is_none() {
@@ -572,7 +571,7 @@ impl Parser<'_> {
     }
 
     fn function(&mut self, library: &mut ast::Library, access: Access, fluent: bool, start: Span) -> Parsed<()> {
-        let name = self.member_name()?;
+        let name = self.member_name("the function")?;
         self.expect_symbol("(", "after the function's name")?;
         let mut operands = Vec::new();
         if !self.is_symbol(")") {

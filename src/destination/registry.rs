@@ -1,8 +1,9 @@
 //! The adapter's side of the feed protocol: send a claimed feed to a Watershed registry, verify its receipt.
 //!
-//! Safe to repeat at any point: the registry answers a repeated feed with the receipt it gave first.
+//! Safe to repeat at any point: the registry answers a repeated feed with the receipt it gave first. What the registry holds of
+//! the site can be asked for, for an outbox that does not know of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use crate::feed::{EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, sha256_hex};
+use crate::feed::{Current, EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, Standing, feed_id, sha256_hex};
 use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings};
 use crate::outbox::{self, Claim, OutboxError, Outcome};
 use crate::smart::assertion::{Jwks, SigningKey};
@@ -26,6 +27,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 const REASONS_MAX: usize = 200;
 /// Feeds sent in one call of [`deliver_due`].
 const FEEDS_MAX: usize = 1_000;
+/// What to do where the registry holds something else than this outbox believes.
+const ADOPT: &str = "`watershed outbox adopt` shows what the registry holds, and lets this site go on from there";
 
 /// A registry as one site sees it.
 pub struct Registry {
@@ -135,7 +138,10 @@ pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> 
             (Outcome::Delivered { .. }, true) => done.confirmed += 1,
             (Outcome::Delivered { .. }, false) => done.delivered += 1,
             (Outcome::Retry { refused, .. }, _) => done.refused += u64::from(*refused),
-            (Outcome::Dead { .. }, _) => done.dead += 1,
+            (Outcome::Dead { reasons }, _) => {
+                tracing::warn!(feed = claim.feed, reason = reasons.first(), "the registry rejected a feed");
+                done.dead += 1;
+            }
         }
         store.with(|connection| Ok(outbox::settle(connection, &claim, &outcome, now())))??;
     }
@@ -159,21 +165,89 @@ enum Failed {
 
 /// What the registry says of a feed.
 #[derive(Deserialize)]
-struct Standing {
+struct Answer {
     state: String,
     #[serde(default)]
     missing: Vec<String>,
     receipt: Option<String>,
+    /// Whether a committed feed is the last one.
+    current: Option<bool>,
+}
+
+/// Why the registry did not say what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It did not answer, or not so that it could be believed.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answered and refused.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl From<Failed> for AskError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Again(reason) => AskError::Unreachable(reason),
+            Failed::Refused(reason) => AskError::Rejected(reason),
+            Failed::Dead(reasons) => AskError::Rejected(reasons.join("; ")),
+        }
+    }
+}
+
+/// Asks what the registry holds of this site; the receipt of its last feed is verified.
+pub async fn standing(registry: &Registry) -> Result<Standing, AskError> {
+    let request = Request::new(Method::GET, address(registry, &["v1", "feeds"])?);
+    let answer = registry.client.send(request).await.map_err(refused)?;
+    if matches!(answer.status, 404 | 405) {
+        return Err(AskError::Rejected(format!(
+            "the registry does not tell what it holds (status {}): it is older than this program; ask the network to bring it up to date",
+            answer.status
+        )));
+    }
+    let standing: Standing = accept(answer)?.json().ok_or_else(|| AskError::Unreachable("the registry's answer cannot be read".into()))?;
+    if let Some(head) = &standing.head {
+        let bytes = head.manifest.bytes();
+        let verified = match feed_id(&bytes) == head.feed {
+            true => verify_receipt(&head.receipt, &keys(registry).await?, &standing.site, &head.feed, &bytes, &head.manifest).map(drop),
+            false => Err("it is not named by its digest".to_owned()),
+        };
+        verified.map_err(|reason| AskError::Unreachable(format!("the feed that the registry says it holds is not believed: {reason}")))?;
+    }
+    Ok(standing)
+}
+
+/// The current reports that are not at hand already, by digest, as the registry holds them.
+pub async fn current_reports(registry: &Registry, current: &[Current], is_at_hand: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<u8>>, AskError> {
+    let mut bodies = BTreeMap::new();
+    for report in current.iter().filter(|report| !is_at_hand(&report.sha256)) {
+        let path = address(registry, &["v1", "feeds", &report.feed, "parts", &report.sha256])?;
+        let answer = ask(registry, Request::new(Method::GET, path)).await?;
+        if sha256_hex(&answer.body) != report.sha256 {
+            return Err(AskError::Unreachable(format!("the registry's report `{}` is not the one that its digest names", report.key)));
+        }
+        bodies.insert(report.sha256.clone(), answer.body);
+    }
+    Ok(bodies)
+}
+
+async fn keys(registry: &Registry) -> Result<Jwks, Failed> {
+    let keys = Request::new(Method::GET, address(registry, &[".well-known", "jwks.json"])?).without_token();
+    ask(registry, keys).await?.json().ok_or_else(|| Failed::Again("the registry's keys cannot be read".into()))
 }
 
 async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<String, Failed> {
     let manifest: Manifest = serde_json::from_slice(&claim.manifest).map_err(|_| Failed::Dead(vec!["the stored manifest is damaged".into()]))?;
     let announce = request(registry, claim, Method::PUT, &[])?.body("application/json", claim.manifest.clone());
-    let standing = standing(ask(registry, announce).await?)?;
-    let receipt = match standing.receipt {
-        Some(receipt) if standing.state == "committed" => receipt,
+    let answer = read(&ask(registry, announce).await?)?;
+    // It was taken once, and others since: the outbox that knows of those is another one.
+    if answer.current == Some(false) {
+        return Err(Failed::Dead(vec![format!("the registry has taken a later feed of this site than this one; {ADOPT}")]));
+    }
+    let receipt = match answer.receipt {
+        Some(receipt) if answer.state == "committed" => receipt,
         _ => {
-            for digest in &standing.missing {
+            for digest in &answer.missing {
                 // Only what the manifest names is ever sent, whatever the registry asks for.
                 let named = manifest.reports.iter().any(|entry| &entry.sha256 == digest);
                 let body = part(digest)
@@ -183,13 +257,12 @@ async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<St
                 ask(registry, put).await?;
             }
             let commit = request(registry, claim, Method::POST, &["commit"])?.repeatable();
-            self::standing(ask(registry, commit).await?)?
+            read(&ask(registry, commit).await?)?
                 .receipt
                 .ok_or_else(|| Failed::Again("the registry's answer has no receipt".into()))?
         }
     };
-    let keys = Request::new(Method::GET, address(registry, &[".well-known", "jwks.json"])?).without_token();
-    let keys: Jwks = ask(registry, keys).await?.json().ok_or_else(|| Failed::Again("the registry's keys cannot be read".into()))?;
+    let keys = keys(registry).await?;
     verify_receipt(&receipt, &keys, &claim.site, &claim.feed, &claim.manifest, &manifest).map_err(|reason| Failed::Again(format!("receipt refused: {reason}")))?;
     Ok(receipt)
 }
@@ -209,23 +282,32 @@ fn request(registry: &Registry, claim: &Claim, method: Method, tail: &[&str]) ->
     Ok(request.header("idempotency-key", &claim.feed).header(EPOCH_HEADER, &claim.epoch.to_string()))
 }
 
-fn standing(response: Response) -> Result<Standing, Failed> {
+fn read(response: &Response) -> Result<Answer, Failed> {
     response.json().ok_or_else(|| Failed::Again("the registry's answer cannot be read".into()))
 }
 
-/// The one table of what an answer means for the feed.
 async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> {
-    let response = registry.client.send(request).await.map_err(|error| match error {
+    accept(registry.client.send(request).await.map_err(refused)?)
+}
+
+fn refused(error: HttpError) -> Failed {
+    match error {
         HttpError::Token(_) | HttpError::Unauthorized { .. } => Failed::Refused(error.to_string()),
         _ => Failed::Again(error.to_string()),
-    })?;
+    }
+}
+
+/// The one table of what an answer means for the feed.
+fn accept(response: Response) -> Result<Response, Failed> {
     let reasons = || reasons(&response);
     match response.status {
         200..=299 => Ok(response),
         // Parts that are missing, or a feed that expired meanwhile: announcing it anew heals both.
         404 => Err(Failed::Again("the registry does not know the feed (any more)".into())),
         422 if is_incomplete(&response) => Err(Failed::Again(reasons().join("; "))),
-        400 | 403 | 405 | 409 | 410 | 412 | 413 | 415 | 422 => Err(Failed::Dead(reasons())),
+        // Another adapter sends for the site, or this one's data directory is new or an old copy.
+        409 | 412 => Err(Failed::Dead(vec![format!("{}; {ADOPT}", reasons().join("; "))])),
+        400 | 403 | 405 | 410 | 413 | 415 | 422 => Err(Failed::Dead(reasons())),
         status => Err(Failed::Again(format!("the registry answered {status}: {}", reasons().join("; ")))),
     }
 }

@@ -285,11 +285,11 @@ impl PatientElement {
     }
 
     /// The patient of a resource, with no look at what follows; `None` where it cannot be had so.
-    pub fn patient(&self, json: &[u8]) -> Option<String> {
+    pub fn patient<'j>(&self, json: &'j [u8]) -> Option<Cow<'j, str>> {
         if let Some(id) = self.only_mention(json).and_then(plain_patient) {
-            return Some(id.to_owned());
+            return Some(Cow::Borrowed(id));
         }
-        first_patient(std::str::from_utf8(field(json, self.name.as_bytes())?).ok()?)
+        first_patient(std::str::from_utf8(field(json, self.name.as_bytes())?).ok()?).map(Cow::Owned)
     }
 
     /// What follows the element's name where that stands only once, so that it is the resource's own: none of R4's types has

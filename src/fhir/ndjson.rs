@@ -5,6 +5,9 @@ use std::io::{self, BufRead};
 /// Longest line that is kept, in bytes. Real resources of this size exist; larger ones are quarantined.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
+/// So much of a buffer is looked at ahead, in bytes: what the processor still has at hand when the lines are split.
+const AHEAD_BYTES_MAX: usize = 16 << 10;
+
 /// One step of [`Lines`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -18,7 +21,7 @@ pub enum Line<'a> {
         terminated: bool,
         /// Where in the input the content begins, in bytes.
         at: u64,
-        /// The content and as much of what follows it as lies in memory anyway: to search many lines at once.
+        /// The content and some of what follows it in memory: to search many lines at once.
         ahead: &'a [u8],
     },
     /// A line above the limit; its content was skipped.
@@ -97,8 +100,9 @@ impl<R: BufRead> Lines<R> {
                     continue;
                 }
                 // The buffer is asked for again because a slice that may be returned cannot be looked at before.
-                let ahead = self.input.fill_buf()?.get(start..).unwrap_or_default();
-                let bytes = ahead.get(..end - start).unwrap_or_default();
+                let buffer = self.input.fill_buf()?;
+                let bytes = buffer.get(start..end).unwrap_or_default();
+                let ahead = buffer.get(start..buffer.len().min(end.max(start + AHEAD_BYTES_MAX))).unwrap_or_default();
                 return Ok(Some(Line::Text { number, bytes, terminated: true, at: self.offset - (length - start + 1) as u64, ahead }));
             }
             self.line.clear();

@@ -143,6 +143,7 @@ pub struct Siblings<'a> {
 
 impl Iterator for Siblings<'_> {
     type Item = NodeId;
+    #[inline]
     fn next(&mut self) -> Option<NodeId> {
         let current = self.next;
         let node = self.record.nodes.get(current as usize)?;
@@ -195,15 +196,18 @@ impl Record {
         self.by_type.keys().map(String::as_str)
     }
 
+    #[inline]
     fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(id.0 as usize)
     }
 
+    #[inline]
     fn slice(&self, start: u32, len: u32) -> &str {
         self.texts.get(start as usize..start as usize + len as usize).unwrap_or("")
     }
 
     /// What a node is.
+    #[inline]
     pub fn kind(&self, id: NodeId) -> NodeKind {
         match self.node(id).map(|node| node.content) {
             None | Some(Content::Null) => NodeKind::Null,
@@ -216,6 +220,7 @@ impl Record {
     }
 
     /// A field of an object, by its JSON name. The `id` and `extension` of a primitive are found too.
+    #[inline]
     pub fn get(&self, id: NodeId, name: &str) -> Option<NodeId> {
         let mut node = self.node(id)?;
         if !matches!(node.content, Content::Object { .. }) {
@@ -228,12 +233,14 @@ impl Record {
     }
 
     /// The name under which a node stands in its object.
+    #[inline]
     pub fn name(&self, id: NodeId) -> Option<&str> {
         let name = self.node(id)?.name;
         self.names.get(name as usize).map(|name| &**name)
     }
 
     /// Items of an array; for anything else the node itself, once.
+    #[inline]
     pub fn items(&self, id: NodeId) -> Siblings<'_> {
         match self.node(id).map(|node| node.content) {
             Some(Content::Array { first }) => Siblings { record: self, next: first, single: false },
@@ -250,6 +257,7 @@ impl Record {
     }
 
     /// The text of a string.
+    #[inline]
     pub fn text(&self, id: NodeId) -> Option<&str> {
         match self.node(id)?.content {
             Content::Text { start, len } => Some(self.slice(start, len)),
@@ -258,6 +266,7 @@ impl Record {
     }
 
     /// The text of a string, number or Boolean as JSON writes it (without quotes).
+    #[inline]
     pub fn literal(&self, id: NodeId) -> Option<&str> {
         match self.node(id)?.content {
             Content::Text { start, len } | Content::Number { start, len } => Some(self.slice(start, len)),
@@ -416,6 +425,7 @@ impl Record {
         }
     }
 
+    #[inline]
     fn push(&mut self, content: Content) -> NodeId {
         if !self.codes.get_mut().is_empty() {
             self.codes.get_mut().clear();
@@ -426,6 +436,7 @@ impl Record {
     }
 
     /// Puts a text into the buffer; `None` when the buffer is full.
+    #[inline]
     fn store_text(&mut self, text: &str) -> Option<Content> {
         if self.texts.len().saturating_add(text.len()) > TEXT_BYTES_MAX {
             return None;
@@ -445,6 +456,7 @@ impl Record {
         }
     }
 
+    #[inline]
     fn intern(&mut self, name: &str) -> u32 {
         let number = |at: usize| u32::try_from(at).unwrap_or(NONE);
         // Resources of a kind have their fields in one order: the name is often the one after the last.

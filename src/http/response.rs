@@ -11,6 +11,10 @@ use url::Url;
 const INFLATION_MAX: u64 = 200;
 /// Bodies up to this size, in bytes, may expand freely: ratios of tiny bodies mean nothing.
 const INFLATION_FREE_BYTES: u64 = 1 << 20;
+/// Characters shown of what a server says about its refusal.
+const SAID_CHARS_MAX: usize = 200;
+/// From this length on a word that a server says may be a secret.
+const SECRET_CHARS_MIN: usize = 20;
 
 /// An answer whose body is held in memory.
 #[derive(Clone)]
@@ -51,9 +55,35 @@ impl Response {
         jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(self.header("date")?).ok()
     }
 
+    /// What the server says of its refusal, in brackets and on one line, or nothing: of an OperationOutcome, an answer of OAuth, or a
+    /// plain text; short, and without anything that may be a secret. For answers only to requests that are about no patient.
+    pub fn said(&self) -> String {
+        let json: serde_json::Value = self.json().unwrap_or_default();
+        let issue = json.pointer("/issue/0");
+        let text = |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_str).map(redacted).filter(|text| !text.is_empty());
+        let plain = || {
+            let is_plain = self.header("content-type").is_some_and(|kind| kind.starts_with("text/plain"));
+            std::str::from_utf8(&self.body).ok().filter(|_| is_plain).map(redacted).filter(|text| !text.is_empty())
+        };
+        let said = text(json.get("error_description"))
+            .or_else(|| text(issue.and_then(|issue| issue.pointer("/details/text"))))
+            .or_else(|| text(issue.and_then(|issue| issue.get("diagnostics"))))
+            .or_else(|| text(json.get("message")))
+            .or_else(plain);
+        said.map(|said| format!(" (\"{said}\")")).unwrap_or_default()
+    }
+
     pub(super) fn signal(&self) -> Signal {
         Signal { status: self.status, retry_after: self.header("retry-after").map(str::to_owned) }
     }
+}
+
+/// A server's words as one line of a message: printable characters, short, and without anything that may be a secret.
+fn redacted(text: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_graphic() && !matches!(letter, '"' | '\\') { letter } else { ' ' };
+    let text: String = text.chars().take(SAID_CHARS_MAX).map(plain).collect();
+    let shown = |word: &str| if word.len() >= SECRET_CHARS_MIN { "…".to_owned() } else { word.to_owned() };
+    text.split_ascii_whitespace().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// An answer whose body has not been read.
@@ -131,5 +161,46 @@ fn inflate(raw: &[u8], limit: u64, origin: &str) -> Result<Vec<u8>, HttpError> {
     match read {
         Ok(_) if body.len() as u64 <= ceiling => Ok(body),
         _ => Err(HttpError::Encoding { origin: origin.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_words_are_shown_without_secrets_and_on_one_line() {
+        let cases = [
+            ("Client is not active", "Client is not active"),
+            ("assertion eyJhbGciOiJFUzM4NCJ9.eyJpc3MiOiJzaXRlIn0.c2ln expired", "assertion … expired"),
+            ("two\nlines\t\u{1b}[31mand \"colour\"", "two lines [31mand colour"),
+            ("", ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(redacted(text), expected);
+        }
+        assert!(redacted(&"word ".repeat(1000)).len() <= SAID_CHARS_MAX);
+    }
+
+    #[test]
+    fn what_a_server_says_is_found_where_it_stands() {
+        let cases = [
+            ("application/json", r#"{"error":"invalid_client","error_description":"not active"}"#, r#" ("not active")"#),
+            (
+                "application/fhir+json",
+                r#"{"resourceType":"OperationOutcome","issue":[{"code":"required","details":{"text":"the client id is missing"}}]}"#,
+                r#" ("the client id is missing")"#,
+            ),
+            ("application/fhir+json", r#"{"issue":[{"diagnostics":"no such path"}]}"#, r#" ("no such path")"#),
+            ("application/json", r#"{"message":"Forbidden"}"#, r#" ("Forbidden")"#),
+            ("text/plain; charset=utf-8", "unsupported media type", r#" ("unsupported media type")"#),
+            ("text/html", "<h1>Bad Request</h1>", ""),
+            ("application/json", r#"{"issue":7}"#, ""),
+        ];
+        for (kind, body, expected) in cases {
+            let headers = HeaderMap::from_iter([(reqwest::header::CONTENT_TYPE, kind.parse().unwrap())]);
+            let response = Response { status: 400, body: body.into(), url: "https://ehr.example/token".parse().unwrap(), headers };
+            assert_eq!(response.said(), expected, "{body}");
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Failed attempts at one request before the log warns of it: one or two happen every night.
+const SILENT_ATTEMPTS: u32 = 3;
 /// Longest wait a 5xx answer may ask for.
 pub const ASKED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait a 429 answer may ask for; it is honoured in full up to here, because it is a courtesy.
@@ -47,9 +49,25 @@ fn random_fraction() -> f64 {
 }
 
 impl Retry {
+    fn ceiling(&self, attempt: u32) -> Duration {
+        self.first.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(self.cap)
+    }
+
+    /// Tells whoever watches that it is waited, for what, and until when at most.
+    pub fn say_waiting(&self, reason: &str, attempt: u32, wait: Duration, now: Timestamp) {
+        let later: Duration = (attempt + 1..self.attempts).map(|later| self.ceiling(later)).sum();
+        let until = now.saturating_add(wait.saturating_add(later)).unwrap_or(now).strftime("%Y-%m-%dT%H:%M:%SZ");
+        let seconds = wait.as_secs_f32();
+        if attempt >= SILENT_ATTEMPTS {
+            tracing::warn!("{reason}: no good answer yet, trying again in {seconds:.0} s, and until {until} at most");
+        } else {
+            tracing::debug!("{reason}: no good answer yet, trying again in {seconds:.1} s, and until {until} at most");
+        }
+    }
+
     /// The wait after attempt number `attempt` (1-based); a wait that the peer asked for comes first.
     pub fn delay(&self, attempt: u32, asked: Option<Duration>) -> Duration {
-        let ceiling = self.first.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(self.cap);
+        let ceiling = self.ceiling(attempt);
         let jitter = (self.jitter)().clamp(0.0, 1.0);
         match asked {
             // Jitter on top, so that many clients told the same second do not all come at once.

@@ -353,7 +353,7 @@ impl<'a> Patient<'a> {
             }
             other => {
                 let message = format!("a population gave {}, expected Boolean or a list", other.type_name());
-                Err(EvaluationError { message, at: None, within: vec![self.measure.program.define_name(define).to_owned()] })
+                Err(EvaluationError::new(message, vec![self.measure.program.define_name(define).to_owned()]))
             }
         }
     }

@@ -3,11 +3,13 @@
 use super::*;
 
 const SCHEMA: &str = include_str!("../store/schema/002_outbox.sql");
+const HISTORY: &str = "ALTER TABLE outbox_feed ADD COLUMN is_history INTEGER NOT NULL DEFAULT 0";
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn open() -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(SCHEMA).unwrap();
+    connection.execute_batch(HISTORY).unwrap();
     open_epoch(&mut connection).unwrap();
     connection
 }
@@ -197,4 +199,86 @@ fn waits_double_to_an_hour() {
     let seconds = |attempts| backoff(attempts, 1.0).as_secs();
     assert_eq!([0, 1, 2, 6, 7, 50].map(seconds), [30, 60, 120, 1920, 3600, 3600]);
     assert_eq!(backoff(0, 0.0), Duration::from_secs(15));
+}
+
+/// What a registry holds of `north` after another data directory sent these reports to it.
+fn standing(reports: &[Report], epoch: u64) -> (crate::feed::Standing, std::collections::BTreeMap<String, Vec<u8>>) {
+    let mut c = open();
+    send(&mut c, &draft(reports.to_vec()), at(0));
+    let delivered = deliver(&mut c, at(1));
+    let manifest = read_manifest(&delivered.manifest).unwrap();
+    let current = |entry: &Entry| crate::feed::Current { key: entry.key.clone(), sha256: entry.sha256.clone(), complete: entry.complete, feed: delivered.feed.clone() };
+    let bodies = reports.iter().map(|report| (sha256_hex(&report.body), report.body.clone())).collect();
+    let standing = crate::feed::Standing {
+        site: "north".into(),
+        epoch,
+        heard_at: None,
+        current: manifest.reports.iter().map(current).collect(),
+        head: Some(crate::feed::Head { feed: delivered.feed.clone(), manifest, committed_at: at(1).to_string(), receipt: "r".into() }),
+    };
+    (standing, bodies)
+}
+
+#[test]
+fn what_the_destination_holds_is_gone_on_from_and_equal_numbers_change_nothing() {
+    let (standing, bodies) = standing(&[report(1, 5, "d1"), report(2, 6, "d1")], 7);
+    let head = standing.head.clone().unwrap();
+    // An old copy: its chain ends elsewhere, and a feed of old numbers waits.
+    let mut c = open();
+    send(&mut c, &draft(vec![report(1, 4, "d0")]), at(0));
+    let old = deliver(&mut c, at(0)).feed;
+    let stale = feed_of(&send(&mut c, &draft(vec![report(1, 3, "d0")]), at(0)));
+    let compared = compare(&c, "registry", &standing).unwrap();
+    assert_eq!((compared.agrees, compared.epoch, compared.waiting, compared.delivered.map(|(feed, _)| feed)), (false, 1, 1, Some(old)));
+    let transaction = c.transaction().unwrap();
+    adopt(&transaction, "registry", &standing, &bodies, at(1)).unwrap();
+    transaction.commit().unwrap();
+    assert!(compare(&c, "registry", &standing).unwrap().agrees);
+    let row = list(&c).unwrap().into_iter().find(|row| row.feed == stale).unwrap();
+    assert_eq!((row.state, row.reason.as_deref()), (State::Rebuilt, Some("not sent: the site goes on from what the registry holds; the next night sends its own numbers")));
+    assert!(claim(&mut c, at(2), MINUTE).unwrap().is_none(), "nothing old is sent");
+
+    // Equal numbers on another date are no new feed; the registry is told that nothing changed.
+    assert_eq!(send(&mut c, &draft(vec![report(1, 5, "d2"), report(2, 6, "d2")]), at(3)), Appended::Unchanged { feed: head.feed.clone() });
+    assert!(deliver(&mut c, at(3)).confirming);
+    // Other numbers follow what the registry holds, each report the one that is current there.
+    send(&mut c, &draft(vec![report(1, 5, "d3"), report(2, 9, "d3"), report(3, 1, "d3")]), at(4));
+    let claimed = deliver(&mut c, at(4));
+    assert_eq!(claimed.epoch, 8, "later than any that the registry saw");
+    let manifest = read_manifest(&claimed.manifest).unwrap();
+    assert_eq!(manifest.supersedes, Some(sha256_hex(&head.manifest.bytes())));
+    let replaces: Vec<_> = manifest.reports.iter().map(|entry| entry.replaces.clone()).collect();
+    assert_eq!(replaces, [Some(sha256_hex(&report(1, 5, "d1").body)), Some(sha256_hex(&report(2, 6, "d1").body)), None]);
+    assert_eq!(manifest.reports[0].cause, None);
+}
+
+#[test]
+fn a_destination_that_lost_what_was_delivered_is_begun_with_anew() {
+    let nothing = crate::feed::Standing { site: "north".into(), epoch: 0, heard_at: None, head: None, current: vec![] };
+    let mut c = open();
+    send(&mut c, &draft(vec![report(1, 5, "d")]), at(0));
+    let first = deliver(&mut c, at(0)).feed;
+    assert!(!compare(&c, "registry", &nothing).unwrap().agrees);
+    let transaction = c.transaction().unwrap();
+    adopt(&transaction, "registry", &nothing, &std::collections::BTreeMap::new(), at(1)).unwrap();
+    transaction.commit().unwrap();
+    send(&mut c, &draft(vec![report(1, 5, "d")]), at(2));
+    let again = deliver(&mut c, at(2));
+    let manifest = read_manifest(&again.manifest).unwrap();
+    assert_eq!((manifest.supersedes, manifest.reports[0].replaces.clone(), manifest.attempt), (None, None, 2), "a new identity, for the same first feed");
+    assert_ne!(again.feed, first);
+}
+
+#[test]
+fn a_confirmation_that_is_refused_needs_a_person() {
+    let mut c = open();
+    send(&mut c, &draft(vec![report(1, 5, "d")]), at(0));
+    deliver(&mut c, at(0));
+    send(&mut c, &draft(vec![report(1, 5, "d2")]), at(1));
+    let confirming = claim(&mut c, at(1), MINUTE).unwrap().unwrap();
+    settle(&mut c, &confirming, &Outcome::Dead { reasons: vec!["a later feed is held".into()] }, at(1)).unwrap();
+    let row = &list(&c).unwrap()[0];
+    assert_eq!((row.state, row.is_contradicted, row.needs_a_person()), (State::Delivered, true, true));
+    send(&mut c, &draft(vec![report(1, 6, "d3")]), at(2));
+    assert!(list(&c).unwrap().iter().all(|row| !row.needs_a_person()), "a later feed says more");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use super::{Adapter, NightError, Stop, needs};
+use super::{Adapter, NightError, Setup, Stop, needs};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
@@ -19,7 +19,7 @@ use crate::measure::report::{self, Facts, Reporter};
 use crate::measure::result::Partial;
 use crate::measure::{self, Setting};
 use crate::outbox;
-use crate::snapshot::Partition;
+use crate::snapshot::{Partition, Snapshot};
 use crate::source::Progress;
 use crate::store::runs::{Held, Run, Unmapped};
 use crate::terminology::units::Units;
@@ -76,16 +76,15 @@ fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
 }
 
 /// Measures every patient of the snapshot as of the night's pull.
-pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
-    let setup = &adapter.setup;
+pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
     let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
     let shape = needs::shape(shapes.iter(), &setup.mapping);
     let periods = periods(run)?;
-    let setting = setting(adapter, run)?;
+    let setting = setting(setup, run)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
-    let shared = adapter.snapshot.shared()?;
-    let work = Work { adapter, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
-    let partitions = adapter.snapshot.partitions();
+    let shared = snapshot.shared(Adapter::as_of(run))?;
+    let work = Work { setup, snapshot, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
     let total = Mutex::new(Sums::new(setup.measures.len(), work.periods));
@@ -110,7 +109,8 @@ pub fn evaluate(adapter: &Adapter, run: &Run, stop: &Stop, progress: &dyn Progre
 
 /// What the threads share.
 struct Work<'a> {
-    adapter: &'a Adapter,
+    setup: &'a Setup,
+    snapshot: &'a Snapshot,
     run: &'a Run,
     measures: Vec<measure::Run<'a>>,
     periods: usize,
@@ -122,10 +122,9 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
-        let setup = &self.adapter.setup;
         let mut sums = Sums::new(self.measures.len(), self.periods);
         let mut record = Record::default();
-        for patient in self.adapter.snapshot.patients(partition, Adapter::as_of(self.run))? {
+        for patient in self.snapshot.patients(partition, Adapter::as_of(self.run))? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
@@ -138,7 +137,7 @@ impl Work<'_> {
             let bad = record.reread(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
             sums.patients += 1;
-            for finding in setup.mapping.apply(&mut record) {
+            for finding in self.setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             for (results, partials) in measure::evaluate(&self.measures, &record).iter().zip(&mut sums.partials) {
@@ -169,11 +168,11 @@ pub fn completeness(run: &Run) -> Completeness {
 }
 
 /// Writes and checks one report per measure and period.
-pub fn reports(adapter: &Adapter, run: &Run, sums: &Sums) -> Result<Made, NightError> {
-    let facts = facts(adapter, run, sums);
+pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
+    let facts = facts(setup, run, sums);
     let complete = completeness(run).complete && facts.completeness.is_complete();
     let mut made = Made { reports: Vec::new(), held: Vec::new() };
-    for (measure, partials) in adapter.setup.measures.iter().zip(&sums.partials) {
+    for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
         for (period, partial) in periods(run)?.into_iter().zip(partials) {
             let reporter = Reporter { definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
@@ -205,14 +204,13 @@ fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
 }
 
 /// What the measures may know beside the record: the night's "now", the zone, the value sets.
-fn setting(adapter: &Adapter, run: &Run) -> Result<Setting, NightError> {
-    let text = run.started_at.to_zoned(adapter.setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+fn setting(setup: &Setup, run: &Run) -> Result<Setting, NightError> {
+    let text = run.started_at.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
-    Ok(Setting { now, zone: adapter.setup.zone.clone(), value_sets: adapter.setup.value_sets.clone(), units: Units::new().into() })
+    Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
 }
 
-fn facts(adapter: &Adapter, run: &Run, sums: &Sums) -> Facts {
-    let setup = &adapter.setup;
+fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
     Facts {
         reporter: setup.site.clone(),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Registry;
 use super::auth::Tenant;
 use super::protocol::{self, Announcement, Commit, Problem, Refusal, Standing};
+use super::standing as held;
 use super::store::{self, Site};
 use crate::feed::EPOCH_HEADER;
 
@@ -69,7 +70,10 @@ pub(super) async fn announce(State(registry): State<Registry>, Tenant(site): Ten
         protocol::expire(transaction, now)?;
         let said = Announcement { feed: &asked, key: key.as_deref(), epoch, body: &body };
         let standing = protocol::announce(transaction, &site, &said, now)?;
-        protocol::heard(transaction, &site, now)?;
+        // Who repeats a feed of long ago does not know how things stand.
+        if !matches!(standing, Standing::Committed { is_current: false, .. }) {
+            protocol::heard(transaction, &site, now)?;
+        }
         Ok::<_, Problem>(standing)
     });
     match done.await {
@@ -77,7 +81,7 @@ pub(super) async fn announce(State(registry): State<Registry>, Tenant(site): Ten
             let status = if new { StatusCode::CREATED } else { StatusCode::OK };
             answer(status, json!({ "feed": feed, "state": "open", "missing": missing }))
         }
-        Ok(Standing::Committed { receipt }) => answer(StatusCode::OK, json!({ "feed": feed, "state": "committed", "receipt": receipt })),
+        Ok(Standing::Committed { receipt, is_current }) => answer(StatusCode::OK, json!({ "feed": feed, "state": "committed", "receipt": receipt, "current": is_current })),
         Err(problem) => note(&registry, site, feed, problem).await,
     }
 }
@@ -116,6 +120,23 @@ pub(super) async fn commit(State(registry): State<Registry>, Tenant(site): Tenan
         Ok(Ok(receipt)) => answer(StatusCode::OK, json!({ "feed": feed, "state": "committed", "receipt": receipt })),
         Ok(Err(refusal)) => note(&registry, site, feed, refusal.into()).await,
         Err(problem) => note(&registry, site, feed, problem).await,
+    }
+}
+
+/// `GET /v1/feeds`: what is held of the asker.
+pub(super) async fn standing(State(registry): State<Registry>, Tenant(site): Tenant) -> Response {
+    match registry.store.reading(move |connection| held::standing(connection, &site)).await {
+        Err(error) => refuse(&Problem::Database(error)),
+        Ok(standing) => answer(StatusCode::OK, json!(standing)),
+    }
+}
+
+/// `GET /v1/feeds/{id}/parts/{sha256}`: a report of a committed feed of the asker.
+pub(super) async fn part(State(registry): State<Registry>, Tenant(site): Tenant, Path((feed, sha256)): Path<(String, String)>) -> Response {
+    match registry.store.reading(move |connection| held::part(connection, site.id, &feed, &sha256)).await {
+        Err(error) => refuse(&Problem::Database(error)),
+        Ok(None) => refuse(&protocol::not_found().into()),
+        Ok(Some(body)) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/fhir+json"), (header::CACHE_CONTROL, "no-store")], body).into_response(),
     }
 }
 

@@ -108,6 +108,7 @@ struct Board<'a> {
     arrived: usize,
     late: usize,
     refused: usize,
+    new: usize,
     late_after: u32,
     offers: Vec<Offer>,
     now: String,
@@ -126,19 +127,20 @@ async fn board(State(registry): State<Registry>) -> Response {
     };
     let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, now)).collect();
     let count = |state: &str| places.iter().filter(|place| place.state == state).count();
-    let (late, refused) = (count("late") + count("never"), count("refused"));
-    let arrived = places.len() - late - refused;
-    places.sort_by_key(|place| ["refused", "late", "never", "partial", "arrived"].iter().position(|state| *state == place.state));
+    let (late, refused, new) = (count("late") + count("never"), count("refused"), count("new"));
+    let arrived = count("arrived") + count("partial");
+    places.sort_by_key(|place| ["refused", "late", "never", "new", "partial", "arrived"].iter().position(|state| *state == place.state));
     let offers = registry.options.measures.iter().zip(&all).map(|(card, all)| offer(card, all)).collect();
     let options = &registry.options;
     let late_after = options.late_after_hours;
-    page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, late_after, offers, now: stamp(now) })
+    page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
 fn place(arrival: &Arrival, now: Timestamp) -> Place {
     let (mark, state, word) = match (&arrival.refused, &arrival.last) {
         (Some(_), _) => ("✕", "refused", "Rejected"),
-        (None, None) => ("–", "never", "Nothing yet"),
+        (None, None) if arrival.late => ("–", "never", "Nothing yet"),
+        (None, None) => ("–", "new", "Nothing yet"),
         (None, Some(_)) if arrival.late => ("!", "late", "Late"),
         (None, Some(last)) if !last.complete => ("◐", "partial", "Partial"),
         (None, Some(_)) => ("✓", "arrived", "Complete"),

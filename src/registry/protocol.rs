@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::report::{self, Reading};
 use super::store::{self, Site};
-use super::{MeasureCard, receipt::ReceiptKey};
+use super::{MeasureCard, receipt::ReceiptKey, standing};
 use crate::feed::{Entry, Manifest, PROTOCOL, ReceiptClaims, ReceiptEntry, ReportKey, feed_id, sha256_hex};
 
 /// Bytes of a manifest.
@@ -106,6 +106,8 @@ pub enum Standing {
     Committed {
         /// A compact JWS.
         receipt: String,
+        /// No later feed of the site was committed.
+        is_current: bool,
     },
 }
 
@@ -157,7 +159,7 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
             return Err(Refusal::new(409, "conflict", format!("feed `{}` was announced with another manifest", said.feed)).into());
         }
         match (stored.state.as_str(), stored.receipt) {
-            ("committed", Some(receipt)) => return Ok(Standing::Committed { receipt }),
+            ("committed", Some(receipt)) => return committed(transaction, site, said.body, receipt),
             ("rejected", _) => return Err(rejection(stored.outcome.as_deref()).into()),
             ("open", _) => return Ok(Standing::Open { new: false, missing: missing(transaction, site.id, said.feed)? }),
             _ => {} // expired: announced anew, under the same rules
@@ -165,7 +167,7 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
     }
     let manifest = read_manifest(site, said)?;
     fence(transaction, site, epoch)?;
-    follows(site, &manifest)?;
+    follows(transaction, site, &manifest)?;
     let open: i64 = transaction.query_row("SELECT count(*) FROM feed WHERE site = ?1 AND state = 'open'", [site.id], |row| row.get(0))?;
     if open >= OPEN_FEEDS_MAX {
         return Err(Refusal::new(429, "throttled", format!("{open} feeds wait for their commit, at most {OPEN_FEEDS_MAX} may")).into());
@@ -193,6 +195,16 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
     Ok(Standing::Open { new: true, missing: missing(transaction, site.id, said.feed)? })
 }
 
+/// A repeated feed, with the receipt it got first. Where it is the site's last one, the site says that nothing changed, which
+/// answers what was refused before.
+fn committed(transaction: &Transaction<'_>, site: &Site, manifest: &[u8], receipt: String) -> Result<Standing, Problem> {
+    let is_current = site.head.as_deref() == Some(&sha256_hex(manifest));
+    if is_current {
+        transaction.execute("DELETE FROM refusal WHERE site = ?1", [site.id])?;
+    }
+    Ok(Standing::Committed { receipt, is_current })
+}
+
 fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -200,7 +212,12 @@ fn integer(number: u64) -> i64 {
 /// Refuses a process older than one that was seen: two adapters run, or one was restored from a backup.
 fn fence(transaction: &Transaction<'_>, site: &Site, epoch: u64) -> Result<(), Problem> {
     if epoch < site.epoch {
-        let text = format!("epoch {epoch} is stale, {} was seen: another adapter sends for `{}`, or this one's state was restored from a backup", site.epoch, site.name);
+        let text = format!(
+            "epoch {epoch} is stale, {} was seen: another adapter sends for `{}`, or this one's data directory is new or was restored from a backup; {}",
+            site.epoch,
+            site.name,
+            standing::in_words(transaction, site)?
+        );
         return Err(Refusal::new(409, "conflict", text).into());
     }
     transaction.execute("UPDATE site SET epoch = ?2 WHERE id = ?1", params![site.id, integer(epoch)])?;
@@ -208,13 +225,20 @@ fn fence(transaction: &Transaction<'_>, site: &Site, epoch: u64) -> Result<(), P
 }
 
 /// Refuses a feed that does not follow the one committed last.
-fn follows(site: &Site, manifest: &Manifest) -> Result<(), Refusal> {
+fn follows(transaction: &Transaction<'_>, site: &Site, manifest: &Manifest) -> Result<(), Problem> {
     if manifest.supersedes == site.head {
         return Ok(());
     }
-    let name = |digest: &Option<String>| digest.as_deref().map_or("none".to_owned(), |digest| digest.chars().take(16).collect());
-    let text = format!("the feed supersedes `{}`, but the current one is `{}`", name(&manifest.supersedes), name(&site.head));
-    Err(Refusal::new(412, "conflict", text))
+    let follows = manifest
+        .supersedes
+        .as_deref()
+        .map_or("none".to_owned(), |digest| format!("`{}`", digest.chars().take(12).collect::<String>()));
+    let text = format!(
+        "the feed follows {follows}, which is not what is here: another adapter sends for `{}`, or this one's data directory is new or was restored from a backup; {}",
+        site.name,
+        standing::in_words(transaction, site)?
+    );
+    Err(Refusal::new(412, "conflict", text).into())
 }
 
 fn missing(connection: &Connection, site: i64, feed: &str) -> rusqlite::Result<Vec<String>> {
@@ -400,7 +424,7 @@ pub fn commit(transaction: &Transaction<'_>, site: &Site, commit: &Commit<'_>, e
         .epoch
         .ok_or_else(|| Refusal::new(400, "required", format!("header `{}` must be a whole number", crate::feed::EPOCH_HEADER)))?;
     fence(transaction, site, epoch)?;
-    follows(site, &manifest)?;
+    follows(transaction, site, &manifest)?;
     let before = currents(transaction, site, &manifest, &mut issues)?;
     if !issues.is_empty() {
         return Ok(Err(reject(transaction, site, commit.feed, issues, now)?));

@@ -75,7 +75,8 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
                 .query_row([site.id], |row| Ok((time(row.get(0)?), row.get::<_, String>(1)?)))
                 .optional()?
                 .map(|(at, reasons)| (at, reasons.lines().map(str::to_owned).collect()));
-            let late = site.heard.is_none_or(|heard| heard.as_millisecond() < limit);
+            // A site that has just joined has had no night yet.
+            let late = site.heard.unwrap_or(site.added).as_millisecond() < limit;
             Ok(Arrival { site, last, refused, late })
         })
         .collect()

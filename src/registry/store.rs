@@ -58,6 +58,8 @@ pub struct Site {
     pub head: Option<String>,
     /// When its last feed or confirmation came.
     pub heard: Option<Timestamp>,
+    /// When it was registered.
+    pub added: Timestamp,
 }
 
 /// A site to register.
@@ -82,7 +84,7 @@ pub enum Keys {
     Url(String),
 }
 
-const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at";
+const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at, added_at";
 
 impl RegistryStore {
     /// Opens the database, creating it when missing. A newer schema than this program knows is refused.
@@ -133,8 +135,7 @@ impl RegistryStore {
 
     /// Registers a site; an existing name or client identifier is refused by its name.
     pub fn add_site(&self, site: &NewSite, now: Timestamp) -> Result<Site, RegistryError> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if site.name.is_empty() || site.name.len() > 63 || !site.name.chars().all(plain) {
+        if !crate::feed::is_site_name(&site.name) {
             return Err(RegistryError::Configuration(format!("site name `{}` must be 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses", site.name)));
         }
         for (what, text) in [("client identifier", &site.client_id), ("organization", &site.organization)] {
@@ -214,6 +215,7 @@ fn site_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Site> {
         epoch: row.get::<_, i64>(6)?.unsigned_abs(),
         head: row.get(7)?,
         heard: row.get::<_, Option<i64>>(8)?.map(time),
+        added: time(row.get(9)?),
     })
 }
 
@@ -237,7 +239,7 @@ pub(super) fn site_of_client(connection: &Connection, client_id: &str) -> rusqli
 
 /// The site a bearer token belongs to, while it is valid.
 pub(super) fn site_of_token(connection: &Connection, token_sha256: &str, now: Timestamp) -> rusqlite::Result<Option<Site>> {
-    let query = "SELECT s.id, s.name, s.organization, s.client_id, s.jwks, s.jwks_url, s.epoch, s.head, s.heard_at
+    let query = "SELECT s.id, s.name, s.organization, s.client_id, s.jwks, s.jwks_url, s.epoch, s.head, s.heard_at, s.added_at
                  FROM token t JOIN site s ON s.id = t.site WHERE t.sha256 = ?1 AND t.expires_at > ?2";
     connection.prepare_cached(query)?.query_row(params![token_sha256, now.as_millisecond()], site_row).optional()
 }

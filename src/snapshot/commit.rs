@@ -1,7 +1,7 @@
 //! From staged units to segments: newest version wins, unchanged content is not written again, the vanished get tombstones.
 
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
-use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, segment_name, stage_name};
+use super::{Partition, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
@@ -64,6 +64,8 @@ pub struct Prepared {
     pub present: BTreeMap<String, u64>,
     /// Of [`Reconcile::members`] those whose Patient neither came nor is said to be deleted.
     pub absent: u64,
+    /// Damaged segments that this pull stands in for.
+    pub replaced: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Snapshot {
             conflicts: BTreeMap::new(),
             present: BTreeMap::new(),
             absent,
+            replaced: self.store.with(|connection| repair::damaged(connection))?,
         };
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
@@ -152,6 +155,9 @@ impl Snapshot {
             "UPDATE pull SET state = 'committed', new_versions = ?2, removed = ?3 WHERE id = ?1 AND state = 'open'",
             params![prepared.pull.0, prepared.new_versions as i64, prepared.removed as i64],
         )?;
+        if prepared.replaced > 0 {
+            repair::replace(transaction, prepared.pull)?;
+        }
         let digest = digest_of(transaction, prepared.pull.0)?;
         transaction.execute("UPDATE pull SET digest = ?2 WHERE id = ?1", params![prepared.pull.0, digest])?;
         Ok(())
@@ -226,6 +232,9 @@ impl Snapshot {
             .map(|(_, header)| Header { removed: true, ..header.clone() })
             .collect();
         if written.is_empty() && gone.is_empty() {
+            if prepared.replaced > 0 {
+                prepared.states.push(state_of(partition, &live));
+            }
             return Ok(());
         }
         prepared.new_versions += written.len() as u64;

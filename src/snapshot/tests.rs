@@ -87,7 +87,7 @@ fn newest_version_wins_whatever_the_order_and_the_files() {
         let (first, second) = shuffled.split_at(2);
         assert_eq!(bench.pull(&snapshot, &[first, second, first], &Reconcile::default()).1, 3);
         assert!(all(&snapshot, None).iter().any(|line| line.contains("ten")));
-        assert_eq!(snapshot.shared().unwrap().len(), 1);
+        assert_eq!(snapshot.shared(None).unwrap().len(), 1);
         digests.push(snapshot.digest().unwrap());
     }
     digests.dedup();
@@ -184,7 +184,7 @@ fn stored_bytes_are_unreadable_without_the_key_and_damage_is_told() {
     let at = bytes.len() - 5;
     bytes[at] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    assert!(matches!(snapshot.patients(partition, None), Err(SnapshotError::File { .. })));
+    assert!(matches!(snapshot.patients(partition, None), Err(SnapshotError::Damaged { .. })));
     let other = Snapshot::open(bench.folder.path(), Arc::clone(&bench.store), Key::generate().unwrap(), 4);
     assert!(matches!(other, Err(SnapshotError::WrongKey { .. })));
     let other = Snapshot::open(bench.folder.path(), Arc::clone(&bench.store), bench.key.clone(), 8);
@@ -194,4 +194,75 @@ fn stored_bytes_are_unreadable_without_the_key_and_damage_is_told() {
         .with(|connection| Ok(connection.query_row("SELECT count(*) FROM segment WHERE pull_id = ?1", params![1], |row| row.get(0))?))
         .unwrap();
     assert_eq!(rows, 1);
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_is_damaged_is_not_read_until_a_pull_of_everything_stands_in_for_it() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    let first = [resource("Patient", "p1", "p1", Some(1), "a"), resource("Observation", "o1", "p1", Some(1), "a"), resource("Patient", "p2", "p2", Some(1), "a")];
+    bench.pull(&snapshot, &[&first], &full(&["Patient", "Observation"]));
+    let changed = resource("Observation", "o1", "p1", Some(2), "b");
+    let (second, ..) = bench.pull(&snapshot, &[std::slice::from_ref(&changed)], &Reconcile::default());
+    assert_eq!(snapshot.look_over().unwrap(), 0);
+    let partition = snapshot.partition_of("p1");
+    let (whole, folder) = (all(&snapshot, None), bench.folder.path());
+    for (pull, kind) in [(2, "ndjson"), (2, "index")] {
+        flip(&folder.join(pull.to_string()).join(partition.name()).join(format!("000.{kind}.zst")));
+    }
+    // A change of the length is seen without reading; of what is as long as it was, when it is read.
+    assert_eq!(snapshot.look_over().unwrap(), 0);
+    let Err(SnapshotError::Damaged { path, .. }) = snapshot.patients(partition, None) else { panic!("damage is told") };
+    assert!(path.ends_with(format!("2/{}/000.index.zst", partition.name())), "{}", path.display());
+    assert_eq!(snapshot.look_over().unwrap(), 1, "and remembered");
+    std::fs::remove_file(folder.join("1").join(partition.name()).join("000.index.zst")).unwrap();
+    assert_eq!(snapshot.look_over().unwrap(), 2);
+    assert!(matches!(snapshot.patients(partition, None), Err(SnapshotError::Damaged { .. })));
+
+    let again = [first[0].clone(), changed, first[2].clone()];
+    let (third, ..) = bench.pull(&snapshot, &[&again], &full(&["Patient", "Observation"]));
+    assert_eq!((all(&snapshot, None), snapshot.look_over().unwrap()), (whole, 0));
+    assert_eq!(snapshot.counts().unwrap(), BTreeMap::from([("Observation".to_owned(), 1), ("Patient".to_owned(), 2)]));
+    assert!(matches!(snapshot.patients(partition, Some(second)), Err(SnapshotError::Damaged { .. })), "what the earlier pull had is gone, and not a part of it");
+    assert!(snapshot.patients(partition, Some(third)).is_ok());
+    assert!(folder.join("1").join(partition.name()).join("000.ndjson.zst").exists(), "no file is removed");
+}
+
+#[test]
+fn a_staged_file_that_is_damaged_is_fetched_again() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    let pull = bench.begin();
+    let files = stage_all(&snapshot, pull, &[&[resource("Patient", "p1", "p1", None, "a")]]);
+    let row = "INSERT INTO unit (pull_id, name, resource_type, query, state, received, quarantined, undated, file) VALUES (?1, 'u', 'Patient', 'q', 'done', 1, 0, 0, ?2)";
+    bench.store.with(|connection| Ok(connection.execute(row, params![pull.0, files[0]])?)).unwrap();
+    flip(&bench.folder.path().join("staging/1").join(&files[0]));
+    let prepared = snapshot.prepare(pull, &files, &Reconcile::default());
+    assert!(matches!(prepared.err(), Some(SnapshotError::Damaged { .. })));
+    let units: i64 = bench.store.with(|connection| Ok(connection.query_row("SELECT count(*) FROM unit", [], |row| row.get(0))?)).unwrap();
+    assert_eq!(units, 0);
+}
+
+#[test]
+fn a_snapshot_is_begun_again_under_another_key() {
+    let mut bench = Bench::new();
+    let patient = [resource("Patient", "p1", "p1", Some(1), "a")];
+    bench.pull(&bench.open(), &[&patient], &full(&["Patient"]));
+    bench.key = Key::generate().unwrap();
+    assert_eq!(begin_anew(&bench.store, &bench.key).unwrap(), 1);
+    let snapshot = bench.open();
+    assert!(matches!(snapshot.patients(snapshot.partition_of("p1"), None), Err(SnapshotError::Damaged { .. })), "nothing is reported before everything was read");
+    bench.pull(&snapshot, &[&patient], &full(&["Patient"]));
+    assert_eq!(all(&snapshot, None).len(), 1);
+    // Where nothing is stored yet, no key is the right one.
+    let empty = Bench::new();
+    drop(empty.open());
+    assert!(Snapshot::open(empty.folder.path(), Arc::clone(&empty.store), Key::generate().unwrap(), 4).is_ok());
 }

@@ -254,7 +254,9 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
             Ok(answer) => answer,
             Err(HttpError::Unreachable { .. }) if failures + 1 < pull.source.attempts() => {
                 failures += 1;
-                pull.clock.sleep(pull.source.wait(failures)).await;
+                let wait = pull.source.wait(failures);
+                pull.source.say_waiting("the export cannot be begun, no answer", failures, wait, pull.clock.now());
+                pull.clock.sleep(wait).await;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -270,6 +272,7 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
             status if passes(status) && failures + 1 < pull.source.attempts() => {
                 failures += 1;
                 let wait = pull.source.wait(failures);
+                pull.source.say_waiting(&format!("the export cannot be begun, status {status}"), failures, wait, pull.clock.now());
                 pull.clock.sleep(wanted_wait.map_or(wait, |wanted| wanted.min(BUSY_WAIT_MAX).max(wait))).await;
             }
             405 if form == Form::Query => form = Form::Parameters,
@@ -391,7 +394,9 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
                 } else if failures >= pull.source.attempts() {
                     return Err(Trouble::Unfinished(format!("the state of the export could not be had ({status}, {failures} times)")));
                 }
-                pull.clock.sleep(pull.source.wait(failures).max(pace.next(asked, false, pull.clock.now()))).await;
+                let wait = pull.source.wait(failures).max(pace.next(asked, false, pull.clock.now()));
+                pull.source.say_waiting(&format!("the state of the export cannot be had, {status}"), failures, wait, pull.clock.now());
+                pull.clock.sleep(wait).await;
             }
             (Word::Lost, _) => match job.otherwise.take() {
                 Some(otherwise) if parts.is_empty() => {

@@ -155,7 +155,7 @@ pub async fn probe(client: &Client, base: &Url) -> Result<Capability, SourceErro
     let answer = client.send(request).await?;
     let statement = answer.json::<Value>().filter(|value| value.get("resourceType").and_then(Value::as_str) == Some("CapabilityStatement"));
     let Some(statement) = statement.filter(|_| answer.is_success()) else {
-        return Err(SourceError::NotFhir { status: answer.status });
+        return Err(SourceError::NotFhir { status: answer.status, said: answer.said() });
     };
     let mut capability = Capability { answered_at: answer.date(), ..Capability::from_statement(&statement) };
     match discover(client, base).await {

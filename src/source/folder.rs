@@ -35,6 +35,8 @@ const SHARES_MAX: u64 = 4_096;
 const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
 const BUFFER: usize = 1 << 16;
+/// Bits that tell most keys apart from kept ones, as a power of two: 64 KiB, which a processor keeps at hand.
+const BITS_LOG: u32 = 19;
 
 /// Why a data set cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +124,15 @@ struct Gathered {
     faults: BTreeMap<usize, FolderError>,
 }
 
+/// Those keys that are among the kept ones. Most are not, which a bit for each hash of a kept one tells without a look at the
+/// set, whose places lie far apart in memory.
+fn among(keys: Vec<Key>, kept: &FxHashSet<Key>) -> FxHashSet<Key> {
+    let place = |key: Key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS_LOG)) as usize;
+    let mut bits = vec![0_u64; 1 << (BITS_LOG - 6)];
+    kept.iter().for_each(|key| bits[place(*key) >> 6] |= 1 << (place(*key) & 63));
+    keys.into_iter().filter(|key| bits[place(*key) >> 6] & (1 << (place(*key) & 63)) != 0 && kept.contains(key)).collect()
+}
+
 impl Passes<'_> {
     /// Reads a share, or so much of it as fits: the share that was read is returned too.
     fn pass(&self, share: Share) -> Result<(Dataset, Share), FolderError> {
@@ -130,7 +141,7 @@ impl Passes<'_> {
         let (share, mut parts) = (gathered.share, gathered.parts);
         let kept: FxHashSet<Key> = parts.values().flat_map(|part| part.kept.iter().copied()).collect();
         let versions = match gathered.passed_over {
-            Some(passed_over) => passed_over.into_iter().filter(|key| kept.contains(key)).collect(),
+            Some(passed_over) => among(passed_over, &kept),
             None => kept,
         };
         if !versions.is_empty() {

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 pub use finding::{Finding, findings};
-pub use kept::{Kept, KeptError, keep, kept_of};
+pub use kept::{Kept, KeptError, keep, kept_of, was_granted};
 
 /// Requests of one probe.
 pub const REQUESTS_MAX: usize = 300;
@@ -48,6 +48,8 @@ const FHIR_JSON: &str = "application/fhir+json";
 
 /// The server as a whole, among the types that facts are about.
 pub const SERVER: &str = "server";
+/// What a fact about the granted scopes is called.
+const SCOPES_GRANTED: &str = "scopes granted";
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +164,8 @@ impl Probing<'_> {
         self.facts.extend(identity(&self.source.capability));
         if let Some(tokens) = &self.source.tokens {
             match tokens.granted() {
-                Some(granted) => self.note(SERVER, "scopes granted", None, Found::Is, shown_scopes(&granted)),
-                None => self.note(SERVER, "scopes granted", None, Found::Untold, "the server does not say which"),
+                Some(granted) => self.note(SERVER, SCOPES_GRANTED, None, Found::Is, shown_scopes(&granted)),
+                None => self.note(SERVER, SCOPES_GRANTED, None, Found::Untold, "the server does not say which"),
             }
         }
     }

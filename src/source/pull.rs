@@ -52,7 +52,11 @@ pub(super) struct Pull<'a> {
 pub async fn pull(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock, progress: &dyn Progress) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
-    let cursor = incremental_start(source, plan, snapshot, clock)?;
+    let damaged = snapshot.look_over()?;
+    if damaged > 0 {
+        tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
+    }
+    let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
     let opened = ledger::open(store, &name, &digest, cursor.is_none(), clock.now())?;
     tracing::info!(pull = opened.id.0, full = opened.full, resumed = opened.resumed, "pull");
     let mut pull = Pull {
@@ -161,7 +165,11 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         sound.remove(name);
     }
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
-    let (cursors, without_cursor) = cursors(&units, &sound, newest);
+    let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
+    if prepared.replaced > 0 {
+        // What a type lacks now lies before the cursor that it had.
+        without_cursor.extend(pull.plan.types.iter().cloned());
+    }
     let name = pull.source.name();
     let closing = Closing { pull: pull.id, source: &name, plan: digest, cursors, without_cursor, complete: gaps.is_empty(), full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
@@ -183,6 +191,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         quarantined,
         new_versions: prepared.new_versions,
         removed: prepared.removed,
+        replaced: prepared.replaced,
         full: opened.full,
     })
 }

@@ -188,6 +188,51 @@ pub fn get(connection: &Connection, id: i64) -> Result<Option<Run>, StoreError> 
     Ok(select(connection, "WHERE id = ?1", &[&id])?.into_iter().next())
 }
 
+/// What was known at an instant: the night that evaluated the last pull that had ended by then; where no night did, the pull
+/// alone, as a night at its end would have, without periods. `None` when no pull had ended.
+pub fn known_at(connection: &Connection, at: Timestamp) -> Result<Option<Run>, StoreError> {
+    let mut statement = connection.prepare("SELECT id, finished_at, complete, quarantined FROM pull WHERE state = 'committed' ORDER BY id DESC")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, finished): (i64, String) = (row.get(0)?, row.get(1)?);
+        let finished: Timestamp = finished.parse().map_err(|_| StoreError::Corrupt(format!("instant `{finished}` of a pull")))?;
+        if finished > at {
+            continue;
+        }
+        let night = select(connection, "WHERE pull_id = ?1 AND state <> 'failed' ORDER BY id LIMIT 1", &[&id])?.into_iter().next();
+        let alone = Run {
+            id: 0,
+            scheduled_at: None,
+            started_at: finished,
+            periods: Vec::new(),
+            state: State::Evaluating,
+            pull_id: Some(id),
+            complete: row.get(2)?,
+            gaps: gaps_of_pull(connection, id)?,
+            quarantined: row.get::<_, i64>(3)?.unsigned_abs(),
+            patients: 0,
+            lineage: None,
+            feed: None,
+            reason: None,
+            finished_at: None,
+        };
+        return Ok(Some(night.unwrap_or(alone)));
+    }
+    Ok(None)
+}
+
+/// When the first pull ended, if one did.
+pub fn known_since(connection: &Connection) -> Result<Option<String>, StoreError> {
+    Ok(connection.query_row("SELECT min(finished_at) FROM pull WHERE state = 'committed'", [], |row| row.get(0))?)
+}
+
+fn gaps_of_pull(connection: &Connection, pull: i64) -> Result<BTreeMap<String, u64>, StoreError> {
+    let distinct = "SELECT DISTINCT resource_type, query, reason FROM unit WHERE pull_id = ?1 AND state = 'gap'";
+    let mut statement = connection.prepare(&format!("SELECT resource_type, count(*) FROM ({distinct}) GROUP BY resource_type"))?;
+    let rows = statement.query_map([pull], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 fn advance(transaction: &Transaction<'_>, id: i64, next: State) -> Result<(), StoreError> {
     let word: Option<String> = transaction.query_row("SELECT state FROM run WHERE id = ?1", [id], |row| row.get(0)).optional()?;
     let state = State::read(&word.unwrap_or_default())?;

@@ -231,7 +231,7 @@ impl Bench {
     pub fn lines(&self) -> Vec<String> {
         let snapshot = self.snapshot();
         let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
-        let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+        let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared(None).unwrap());
         lines.map(|line| String::from_utf8(line).unwrap()).collect()
     }
 
@@ -432,7 +432,7 @@ fn differences(truth: &[(String, String, String)], snapshot: &Snapshot, plan: &P
         .map(|(resource_type, id, json)| ((resource_type.clone(), id.clone()), compact(json.as_bytes()).to_string()))
         .collect();
     let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
-    let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared().unwrap());
+    let lines = patients.flat_map(|patient| patient.lines).chain(snapshot.shared(None).unwrap());
     let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap().to_owned();
     let found: Resources = lines
         .map(|line| compact(&line))

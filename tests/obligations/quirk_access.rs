@@ -142,7 +142,9 @@ async fn q_07_a_header_that_the_vendor_wants_goes_to_that_vendor_only() {
     for mode in [Mode::Search, Mode::Bulk] {
         let mut bench = Bench::new(&["q_07", "q_10"]).await;
         let error = bench.try_pull(mode).await.unwrap_err();
-        assert!(matches!(error, SourceError::NotFhir { status: 400 }), "without it nothing is to be had: {error}");
+        assert!(matches!(error, SourceError::NotFhir { status: 400, .. }), "without it nothing is to be had: {error}");
+        let said = error.to_string();
+        assert!(said.contains("status 400 (\"the client id is missing\")") && said.contains("`source.headers`"), "{said}");
         bench.options.headers.insert("Epic-Client-ID".to_owned(), "4711".to_owned());
         let pulled = bench.pull(mode).await;
         pulled.is_the_truth();

@@ -91,8 +91,8 @@ impl House {
         Ok(House { sites, registry_url, measures, registry_listener, registry_data })
     }
 
-    /// Serves the registry in a task of its own.
-    pub fn start_registry(&self) -> Result<(), Failure> {
+    /// Serves the registry in a task of its own, once everything that it needs is open.
+    pub async fn start_registry(&self) -> Result<(), Failure> {
         let listener = self.registry_listener.try_clone().map_err(refused(&self.registry_data))?;
         let options = Options {
             data: self.registry_data.clone(),
@@ -104,8 +104,10 @@ impl House {
             late_after_hours: 36,
             clock: Arc::new(Timestamp::now),
         };
+        let server = crate::registry::Server::open(options, listener).await;
+        let server = server.map_err(|error| Failure::unreachable(format!("the demo's registry cannot start: {error}")).hint("another `--data` begins with new files"))?;
         tokio::spawn(async move {
-            if let Err(error) = crate::registry::serve(options, listener, std::future::pending()).await {
+            if let Err(error) = server.run(std::future::pending()).await {
                 tracing::error!(%error, "the registry ended");
             }
         });

@@ -183,6 +183,11 @@ impl Checker<'_> {
     /// Reports that a type has no such element, with the nearest that it has.
     pub(super) fn no_element(&mut self, ty: &Type, name: &ast::Name) {
         let names = self.elements_of(ty);
+        if names.iter().any(|own| **own == *name.text) {
+            let help = Some("it is a slice: choose it by its code, as from `component`".to_owned());
+            self.error_with_help(name.at, format!("the model names `{}` in `{ty}` without a place in the data", name.text), help);
+            return;
+        }
         let help = nearest(&name.text, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
         self.error_with_help(name.at, format!("`{ty}` has no element `{}`", name.text), help);
     }

@@ -240,6 +240,7 @@ impl Checker<'_> {
 
     /// An operator of the table over these operands, converted to its best signature.
     pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
+        let operands = if matches!(name, "Max" | "Min") { operands.into_iter().map(|operand| self.in_system_form(operand)).collect() } else { operands };
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
         for name in [Some(name), point_form(name)].into_iter().flatten() {
             let Some(row) = operators::typed(name, &types) else { continue };
@@ -259,6 +260,17 @@ impl Checker<'_> {
         }
         self.no_overload(name, &types, at);
         self.unknown(at)
+    }
+
+    /// A list of elements of the model, which have no order, as a list of what they convert to.
+    fn in_system_form(&mut self, operand: Expression) -> Expression {
+        match &operand.ty {
+            Type::List(element) => {
+                let system = Type::list(self.system_form(element));
+                self.widened(operand, &system)
+            }
+            _ => operand,
+        }
     }
 
     /// `union` and its kin over lists of different types make a list of their choice.

@@ -84,11 +84,15 @@ pub fn between_times(counting: Counting, start: &Time, end: &Time, unit: Precisi
     (unit >= Precision::Hour).then(|| count(counting, range(start), range(end), unit))
 }
 
-/// Counts between points in time: years to days on the zone's calendar, hours and finer as time that has truly passed,
-/// whatever clocks did. A point without any time of day can be any moment of its days.
+/// Counts between points in time: boundaries of years to days as they are written, whatever the offsets, whole ones of them on
+/// the zone's calendar, hours and finer as time that has truly passed, whatever clocks did. A point without any time of day can be any moment of its days.
 pub fn between_date_times(counting: Counting, start: &DateTime, end: &DateTime, unit: Precision, zone: &TimeZone) -> Span {
     let base = i64::from(start.offset_in(zone)) * 60_000;
-    let clock = |point: &DateTime| if unit <= Precision::Day { point.local(zone).values } else { values_of(point.epoch_milliseconds(zone) + base) };
+    let clock = |point: &DateTime| match counting {
+        _ if unit > Precision::Day => values_of(point.epoch_milliseconds(zone) + base),
+        Counting::Difference => point.components().values,
+        Counting::Duration => point.local(zone).values,
+    };
     let is_told = |point: &DateTime| point.time().is_some_and(|time| is_told(&time, unit));
     let latest = |point: &DateTime| if is_told(point) { point.low() } else { point.high() };
     let range = |point: &DateTime| (clock(&point.low()), clock(&latest(point)));

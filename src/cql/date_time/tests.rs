@@ -70,9 +70,11 @@ fn a_missing_offset_is_the_zones_at_that_local_time() {
     assert_eq!(point("2024-07-15T12:00").offset_in(&zone), -240);
     let (local, absolute) = (point("2024-07-15T12:00:00.000"), point("2024-07-15T16:00:00.000Z"));
     assert_eq!(local.compare(&absolute, None, &zone), Some(Ordering::Equal));
-    // Late evening in New York is the next day in UTC; the day that counts is the zone's.
+    // Late evening in New York is the next day in UTC; days are compared as they are written, hours on the zone's clock.
     let evening = point("2024-07-16T01:00:00.000Z");
-    assert_eq!(evening.compare(&point("2024-07-15T08:00:00.000Z"), Some(Precision::Day), &zone), Some(Ordering::Equal));
+    assert_eq!(evening.compare(&point("2024-07-15T21:00:00.000-04:00"), Some(Precision::Day), &zone), Some(Ordering::Greater));
+    assert_eq!(evening.compare(&point("2024-07-15T21:30:00.000-04:00"), Some(Precision::Hour), &zone), Some(Ordering::Equal));
+    assert_eq!(evening.local_time(&zone), Time::parse("21:00:00.000"));
 }
 
 #[test]

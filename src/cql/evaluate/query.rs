@@ -136,11 +136,11 @@ impl<'a> Session<'a> {
             known &= !(value.is_null() && source.expression.ty.is_list());
             sources.push((source, Rows::of(value, &source.expression.ty)));
         }
-        let mut related: Vec<Option<Value>> = Vec::new();
-        for relationship in &query.relationships {
-            let fixed = is_fixed(&relationship.source.expression);
-            related.push(if fixed { Some(self.expression(&relationship.source.expression, frame)?) } else { None });
-        }
+        let mut related: Vec<Related> = query
+            .relationships
+            .iter()
+            .map(|relationship| Related { is_fixed: is_fixed(&relationship.source.expression), value: None })
+            .collect();
         let mut positions = vec![0_usize; sources.len()];
         let mut level = 0;
         // An odometer over the sources, the last one turning fastest.
@@ -162,20 +162,20 @@ impl<'a> Session<'a> {
                 level += 1;
                 continue;
             }
-            if self.row(query, &related, frame, sink)?.is_break() {
+            if self.row(query, &mut related, frame, sink)?.is_break() {
                 break;
             }
         }
         Ok(known)
     }
 
-    fn row(&mut self, query: &'a Query, related: &[Option<Value>], frame: &mut Frame, sink: Sink<'_, 'a>) -> Outcome<ControlFlow<()>> {
+    fn row(&mut self, query: &'a Query, related: &mut [Related], frame: &mut Frame, sink: Sink<'_, 'a>) -> Outcome<ControlFlow<()>> {
         for variable in &query.lets {
             let value = self.expression(&variable.expression, frame)?;
             set(frame, variable.slot, value);
         }
-        for (relationship, fixed) in query.relationships.iter().zip(related) {
-            if self.is_related(relationship, fixed.as_ref(), frame)? == relationship.without {
+        for (relationship, related) in query.relationships.iter().zip(related) {
+            if self.is_related(relationship, related, frame)? == relationship.without {
                 return Ok(ControlFlow::Continue(()));
             }
         }
@@ -188,12 +188,15 @@ impl<'a> Session<'a> {
     }
 
     /// Whether some related row satisfies `such that`.
-    fn is_related(&mut self, relationship: &'a Relationship, fixed: Option<&Value>, frame: &mut Frame) -> Outcome<bool> {
+    fn is_related(&mut self, relationship: &'a Relationship, related: &mut Related, frame: &mut Frame) -> Outcome<bool> {
         let source = &relationship.source;
-        let value = match fixed {
+        let value = match &related.value {
             Some(value) => value.clone(),
             None => self.expression(&source.expression, frame)?,
         };
+        if related.is_fixed && related.value.is_none() {
+            related.value = Some(value.clone());
+        }
         let rows = Rows::of(value, &source.expression.ty);
         let mut index = 0;
         while let Some(value) = rows.get(index) {
@@ -274,6 +277,12 @@ impl<'a> Session<'a> {
         });
         Ok(rows.into_iter().map(|(_, result)| result).collect())
     }
+}
+
+/// What a relationship looks among: asked for with the first row that needs it, and once where it cannot depend on the row.
+struct Related {
+    is_fixed: bool,
+    value: Option<Value>,
 }
 
 /// Whether a source cannot depend on the row: plain references and retrieves of them.

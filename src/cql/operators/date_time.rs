@@ -156,7 +156,7 @@ fn date_from(call: &Call<'_>) -> Result<Value, Fault> {
 
 fn time_from(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(match call.operand(0) {
-        Value::DateTime(point) => point.time().map_or(Value::Null, Value::Time),
+        Value::DateTime(point) => point.local_time(call.context.zone).map_or(Value::Null, Value::Time),
         _ => Value::Null,
     })
 }

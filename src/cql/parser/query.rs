@@ -171,9 +171,11 @@ impl Parser<'_> {
                     (false, TokenKind::Integer) => Kind::Integer(token.text),
                     _ => Kind::Decimal(token.text),
                 }
-            } else {
+            } else if self.is_symbol("(") || self.peek().kind == TokenKind::String {
                 let term = self.nested(Self::term)?;
                 term.kind
+            } else {
+                return self.unexpected("a number, a text or an expression in parentheses after `starting`");
             };
             Some(Expression { kind, at: self.since(start), depth: self.child_depth + 1 })
         } else {

@@ -58,7 +58,7 @@ impl Parser<'_> {
             let depth = term.depth + 1;
             let kind = if self.is_symbol(".") {
                 self.at += 1;
-                let name = self.member_name()?;
+                let name = self.member_name("an element or function after `.`")?;
                 if self.is_symbol("(") {
                     let operands = self.operands()?;
                     Kind::Call { target: Some(Box::new(term)), name, operands }
@@ -327,7 +327,7 @@ impl Parser<'_> {
             return Ok(elements);
         }
         loop {
-            let name = self.any_word("the name of an element")?;
+            let name = self.name("an element")?;
             self.expect_symbol(":", "after the element's name")?;
             elements.push((name, self.expression()?));
             if !self.eat_symbol(",") {

@@ -39,6 +39,7 @@ impl<'s> Kind<'s> {
 
     /// Of a line that is passed over, type and id as one number. No escape stands in it that could hide a character of an
     /// id, so the id is taken as it is written.
+    #[inline]
     pub fn key(&self, line: &[u8]) -> Option<Key> {
         match raw_id_after(line, self.beginning) {
             Some(id) => Some(self.key_of(id)),
@@ -47,6 +48,7 @@ impl<'s> Kind<'s> {
     }
 
     /// The type and this id as one number.
+    #[inline]
     pub fn key_of(&self, id: &[u8]) -> Key {
         let mut hasher = FxHasher::default();
         hasher.write_u64(self.seed);
@@ -55,6 +57,7 @@ impl<'s> Kind<'s> {
     }
 
     /// The id of a line of the type: at once where every server writes it, right after the type, or else searched for.
+    #[inline]
     pub fn id<'l>(&self, line: &'l [u8]) -> Option<Cow<'l, str>> {
         id_after(line, self.beginning).or_else(|| id(line))
     }
@@ -85,6 +88,7 @@ impl<'s> Kinds<'s> {
     }
 
     /// The kind of a line, which begins with what is no white space. The error says why it is none, without its content.
+    #[inline]
     pub fn of(&mut self, line: &[u8]) -> Result<&Kind<'s>, String> {
         if self.beginning.is_empty() || !line.starts_with(&self.beginning) {
             let name = resource_type(line)?;

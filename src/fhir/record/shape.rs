@@ -21,6 +21,7 @@ impl Default for Keep {
 
 impl Keep {
     /// What is kept of a field; `None` if the field is skipped.
+    #[inline]
     pub fn field(&self, name: &str) -> Option<&Keep> {
         match self {
             Keep::All => Some(self),

@@ -43,6 +43,7 @@ pub struct Outlook<'s> {
 impl<'s> Outlook<'s> {
     /// Whether the line that begins at the byte `at` may hold one of the codes. `ahead` is the line and what is known of the
     /// stream after it.
+    #[inline]
     pub fn may_hold(&mut self, sieve: &'s Sieve, line: &[u8], at: u64, ahead: &[u8]) -> bool {
         if !self.sieve.is_some_and(|own| std::ptr::eq(own, sieve)) {
             *self = Outlook { sieve: Some(sieve), escape: 0, codes: vec![0; sieve.search.count()] };

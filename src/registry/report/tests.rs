@@ -21,6 +21,7 @@ fn site() -> Site {
         epoch: 0,
         head: None,
         heard: None,
+        added: Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -169,7 +169,9 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
             receiving.unit.query = query;
             return Ok(Fetched::Unit(Box::new(receiving.finish(gap)?)));
         }
-        pull.clock.sleep(pull.source.wait(attempt)).await;
+        let wait = pull.source.wait(attempt);
+        pull.source.say_waiting("a file of the export did not come whole", attempt, wait, pull.clock.now());
+        pull.clock.sleep(wait).await;
     }
 }
 

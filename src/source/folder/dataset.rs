@@ -399,7 +399,7 @@ impl<'s> Scan<'s> {
         }
         let element = self.element.as_ref().and_then(|(_, element)| element.as_ref());
         match element.filter(|_| has_id).and_then(|element| element.patient(line)) {
-            Some(patient) => self.keep_for(patient, line, number),
+            Some(patient) => self.keep_for(&patient, line, number),
             None => self.keep(&name, line, number),
         }
     }
@@ -411,7 +411,7 @@ impl<'s> Scan<'s> {
             return self.set_aside(number, "no id, or one that FHIR does not allow");
         }
         match head.patient(resource_type) {
-            Some(patient) => self.keep_for(patient, line, number),
+            Some(patient) => self.keep_for(&patient, line, number),
             None if !head.names_nobody(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
             None => {
                 let orphan = match patient_required(resource_type) {
@@ -424,20 +424,20 @@ impl<'s> Scan<'s> {
         }
     }
 
-    fn keep_for(&mut self, patient: String, line: &[u8], number: u64) {
-        if self.share.holds(&patient) {
+    fn keep_for(&mut self, patient: &str, line: &[u8], number: u64) {
+        if self.share.holds(patient) {
             let patient = self.number_of(patient);
             self.part.push(patient, Orphan::No, line, number);
         }
     }
 
-    fn number_of(&mut self, patient: String) -> u32 {
-        if let Some(number) = self.numbers.get(&patient) {
+    fn number_of(&mut self, patient: &str) -> u32 {
+        if let Some(number) = self.numbers.get(patient) {
             return *number;
         }
         let number = u32::try_from(self.part.patients.len()).unwrap_or(NOBODY);
-        self.part.patients.push(patient.clone());
-        self.numbers.insert(patient, number);
+        self.part.patients.push(patient.to_owned());
+        self.numbers.insert(patient.to_owned(), number);
         number
     }
 

@@ -1,6 +1,6 @@
 //! The file of what a server does: reviewed by people, compared with by the next check.
 
-use super::{Fact, Found, Source, identity};
+use super::{Fact, Found, SCOPES_GRANTED, Source, identity};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -57,6 +57,12 @@ pub fn kept_of(path: &Path, source: &Source) -> Result<Vec<Fact>, KeptError> {
     let now = identity(&source.capability);
     let is_same = |kept: &Kept| kept.server == source.name() && now.iter().all(|fact| kept.facts.contains(fact));
     Ok(read(path)?.filter(is_same).map(|kept| kept.facts).unwrap_or_default())
+}
+
+/// Whether an earlier check of this server was granted a token: then a refusal may be a passing mood.
+pub fn was_granted(path: &Path, server: &str) -> bool {
+    let kept = read(path).ok().flatten().filter(|kept| kept.server == server.trim_end_matches('/'));
+    kept.is_some_and(|kept| kept.facts.iter().any(|fact| fact.what == SCOPES_GRANTED))
 }
 
 fn change(before: &Fact, now: &Fact) -> String {

@@ -202,7 +202,9 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             }
             Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, reason, true).await,
         }
-        pull.clock.sleep(pull.source.wait(restarts.max(1))).await;
+        let wait = pull.source.wait(restarts.max(1));
+        pull.source.say_waiting("a search did not come whole", restarts.max(1), wait, pull.clock.now());
+        pull.clock.sleep(wait).await;
     }
 }
 

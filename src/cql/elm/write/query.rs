@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::value::text;
 use super::{FHIR, ITEM, NUMBER, Role, Variable, Writer};
 use crate::cql::typed::{CodeFilter, Comparator, Element, Kind, Query, Relationship, Repeat, Retrieve, Slot, Sort, Source};
 use crate::cql::types::Type;
@@ -136,7 +137,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Those whose element refers to a Medication with such a code.
+    /// Those whose element refers to a Medication with such a code, be it contained or a resource of its own.
     fn by_reference(&mut self, retrieve: &Retrieve, filter: &CodeFilter, element: &Element) -> Option<Json> {
         let code = self.helped("ToConcept", json!({ "type": "Property", "path": "code", "scope": "M" }));
         let such_code = match (&filter.codes.kind, &filter.codes.ty) {
@@ -147,8 +148,22 @@ impl Writer<'_> {
         };
         let reference = json!({ "type": "Property", "path": format!("{}.reference.value", element.name), "scope": "MR" });
         let last = json!({ "type": "Last", "source": { "type": "Split", "stringToSplit": reference, "separator": Self::separator() } });
-        let same = json!({ "type": "Equal", "operand": [{ "type": "Property", "path": "id.value", "scope": "M" }, last] });
-        let medications = json!({ "type": "Retrieve", "dataType": format!("{{{FHIR}}}Medication"), "templateId": format!("{FHIR}/StructureDefinition/Medication") });
+        let id = json!({ "type": "Property", "path": "id.value", "scope": "M" });
+        let local = json!({ "type": "Concatenate", "operand": [text("#"), id] });
+        let is_last = |id: &Json| json!({ "type": "Equal", "operand": [id, last] });
+        let same = json!({ "type": "Or", "operand": [is_last(&id), is_last(&local)] });
+        let medication = format!("{{{FHIR}}}Medication");
+        let own = json!({ "type": "Retrieve", "dataType": medication, "templateId": format!("{FHIR}/StructureDefinition/Medication") });
+        let one = json!({ "type": "AliasRef", "name": "C" });
+        let contained = json!({
+            "type": "Query",
+            "source": [{ "alias": "C", "expression": { "type": "Property", "path": "contained", "scope": "MR" } }],
+            "let": [],
+            "relationship": [],
+            "where": { "type": "Is", "operand": one, "isType": medication },
+            "return": { "distinct": false, "expression": { "type": "As", "operand": one, "asType": medication } },
+        });
+        let medications = json!({ "type": "Union", "operand": [own, contained] });
         let source = self.plain_retrieve(retrieve, None);
         Some(json!({
             "type": "Query",

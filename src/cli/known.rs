@@ -1,0 +1,91 @@
+//! `watershed known`: a site's measures over what was known on a day, from its snapshot; the EHR is not asked.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+
+use super::{Context, Ending, Failure, run};
+use crate::config::setup;
+use crate::diagnostic::counted;
+use crate::measure::period::Period;
+use crate::pipeline::{Setup, evaluation};
+use crate::source::Silent;
+use crate::store::runs::{self, Run};
+
+/// The site's measures over what was known on a day, from its snapshot, without asking the EHR
+///
+/// With the same measures, mapping and value sets, the reports are those of the night that evaluated these data, byte for byte;
+/// with other ones, they show what the change does to numbers of the past. Nothing is stored or sent.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site's configuration
+    #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
+    config: PathBuf,
+    /// The day, as it ended in the site's zone, or an instant: 2026-01-02 or 2026-01-02T01:30:00Z; now when left out
+    #[arg(long, value_name = "DAY")]
+    on: Option<String>,
+    /// Reporting period, both days included, as `2026-01-01/2026-01-31`; `2026-01` and `2026` are short forms; may be repeated; the
+    /// periods of that night when left out
+    #[arg(long = "period", num_args = 1.., value_name = "START/END")]
+    periods: Vec<String>,
+}
+
+/// Writes the reports to stdout, one a line. Ends with findings when the data were partial or a report failed its check.
+pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
+    let (site, checked) = run::read(&args.config)?;
+    let at = args.on.as_deref().map_or(Ok(Timestamp::now()), |text| instant(text, &checked.zone))?;
+    let unknown = |more: String| Failure::configuration(format!("nothing is known of that day{more}")).hint("`watershed status` lists the nights");
+    let Some(store) = super::state(&site)? else { return Err(unknown(": there has been no pull yet".to_owned())) };
+    let looked = store
+        .with(|connection| Ok((runs::known_at(connection, at)?, runs::known_since(connection)?)))
+        .map_err(super::state_failure)?;
+    let (mut night, since) = match looked {
+        (Some(night), since) => (night, since),
+        (None, since) => return Err(unknown(since.map_or_else(String::new, |since| format!(": the first pull ended at {since}")))),
+    };
+    let Some(snapshot) = setup::snapshot_beside(&site, store).map_err(run::unopened)? else { return Err(unknown(since.unwrap_or_default())) };
+    night.periods = periods(&args.periods, night.periods, at, &checked)?;
+    let (_asker, stop) = watch::channel(false);
+    let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
+    let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
+    let mut output = std::io::stdout().lock();
+    for report in &made.reports {
+        let written = output.write_all(&report.body).and_then(|()| output.write_all(b"\n"));
+        written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?;
+    }
+    say(&night, sums.patients, made.held.len());
+    Ok(if night.complete == Some(true) && made.held.is_empty() { Ending::Fine } else { Ending::Findings })
+}
+
+/// The end of a day, or an instant.
+fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, Failure> {
+    let of_day = |day: Date| day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp().checked_sub(jiff::SignedDuration::from_nanos(1)).ok();
+    let found = text.parse::<Timestamp>().ok().or_else(|| of_day(text.parse::<Date>().ok()?));
+    found.ok_or_else(|| Failure::usage(format!("`--on {text}` is no day and no instant")).hint("write it as 2026-01-02 or 2026-01-02T01:30:00Z"))
+}
+
+/// The periods asked for; else those of the night, or the complete months before the instant.
+fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -> Result<Vec<String>, Failure> {
+    if !asked.is_empty() {
+        return asked.iter().map(|text| Period::parse(text).map(|period| period.to_string()).map_err(Failure::usage)).collect();
+    }
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let day = at.to_zoned(checked.zone.clone()).date();
+    Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
+}
+
+fn say(night: &Run, patients: u64, held: usize) {
+    let data = if night.complete == Some(true) {
+        "complete".to_owned()
+    } else {
+        format!("partial ({}, {} in quarantine)", counted(night.gaps.values().sum::<u64>(), "gap"), night.quarantined)
+    };
+    let pull = night.pull_id.unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(patients, "patient"));
+}
