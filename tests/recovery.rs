@@ -205,8 +205,10 @@ async fn a_damaged_or_missing_segment_is_named_reported_from_by_nobody_and_repla
         assert!(night.err.contains(part), "`{part}` is missing in\n{}", night.all());
     }
     assert_eq!(bed.registry(), before);
+    // Seen by the pull, which looks at initial populations, the night stays open; seen later, it is given up with the reason.
     let status = say(&bed, &["status", "--format", "json"]).await.json();
-    assert!(status["nights"][0]["state"] == "failed" && status["nights"][0]["reason"].as_str().unwrap().contains("is damaged or missing"), "{status}");
+    let (state, reason) = (&status["nights"][0]["state"], status["nights"][0]["reason"].as_str().unwrap_or_default());
+    assert!(state == "pulling" || state == "failed" && reason.contains("is damaged or missing"), "{status}");
 
     let night = say(&bed, &NIGHT).await;
     assert!(night.code == 0 && night.err.contains("everything is read again") && night.out.contains("24 patients, data complete"), "{}", night.all());
