@@ -30,6 +30,11 @@ impl fmt::Display for Who {
 
 /// Words of the reasons that pulls give, the most telling first: whose turn it is, and to do what.
 const DUTIES: &[(&str, Who, &str)] = &[
+    ("being written", Who::SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
+    ("cut short", Who::SiteEngineer, "have the file written again, whole"),
+    ("ending is not known", Who::SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not"),
+    ("it cannot be read", Who::SiteEngineer, "let the adapter's user read the files of `source.folder`"),
+    ("no file holds any", Who::SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
     ("`source.internal_origins`", Who::SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
     ("`source.parameters`", Who::SiteEngineer, "name this hospital's categories in `source.parameters`"),
     ("`source.token_origins`", Who::SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
@@ -77,6 +82,8 @@ mod tests {
             ("exactly 1000 came, as when a server cuts a result", Who::EhrTeam, "raise the number"),
             ("the manifest announced 20 and the file holds 19", Who::EhrTeam, "fewer come"),
             ("12 came where 40 are stored; if they are gone, `watershed pull --accept-loss`", Who::SiteEngineer, "--accept-loss"),
+            ("it is cut short: its compression has no end", Who::SiteEngineer, "written again"),
+            ("no file holds any; if there is none, an empty file `Device.ndjson` says so", Who::SiteEngineer, "`source.folder`"),
             ("words that nobody foresaw", Who::EhrTeam, "`watershed check`"),
         ];
         for (reason, who, part) in cases {
