@@ -251,7 +251,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     if jiff::tz::TimeZone::get(&site.time_zone).is_err() {
         check.error("site.time_zone", format!("no time zone is named `{}`", site.time_zone), "write an IANA name, for example `America/New_York`");
     }
-    check.required("source.url", &source.url, "the base address of the EHR's FHIR server");
+    check.whence(source);
     check.address("source.url", &source.url, source.allow_plain_http);
     check.address("source.token_url", &source.token_url, source.allow_plain_http);
     source.token_origins.iter().for_each(|origin| check.address("source.token_origins", origin, source.allow_plain_http));
@@ -274,7 +274,6 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
         }
     }
     check.off_hours("source.off_hours", &source.off_hours);
-    check.group("source.group", &source.group);
     check.resource_types(&[("source.parameters", source.parameters.keys().collect()), ("source.unstable_ids", source.unstable_ids.iter().collect())]);
     check.searches(&source.parameters, &source.search_parameters);
     for written in &source.internal_origins {
@@ -357,6 +356,24 @@ impl Checker<'_> {
         let path = self.loaded_base.join(written);
         if !written.is_empty() && !path.exists() {
             self.error(key, format!("`{written}` does not exist"), &format!("looked for {}; paths are relative to the configuration file", path.display()));
+        }
+    }
+
+    /// One source, of which the options can be followed.
+    fn whence(&mut self, source: &crate::source::Options) {
+        self.exists("source.folder", &source.folder);
+        self.group("source.group", &source.group);
+        match (source.url.is_empty(), source.folder.is_empty()) {
+            (_, true) => self.required("source.url", &source.url, "the base address of the EHR's FHIR server; or `source.folder`, where other tools drop the data as files"),
+            (false, false) => self.error("source.folder", "`source.url` and `source.folder` are both set".to_owned(), "data come from one of them: leave the other one empty"),
+            (true, false) if !source.group.is_empty() => {
+                self.error(
+                    "source.group",
+                    "`source.group` is set beside `source.folder`".to_owned(),
+                    "all patients in the files are taken: let what writes them choose the patients",
+                );
+            }
+            (true, false) => {}
         }
     }
 

@@ -23,6 +23,7 @@ use crate::store::StoreError;
 use capability::Capability;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
 
@@ -62,8 +63,10 @@ pub enum TypeFilter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Base address of the EHR's FHIR R4 server.
+    /// Base address of the EHR's FHIR R4 server; empty where the data are files.
     pub url: String,
+    /// Folder into which other tools drop all data as files, in the place of a server.
+    pub folder: String,
     /// How data is asked for.
     pub mode: Mode,
     /// Client id at the EHR's authorization server; empty: the server asks for none.
@@ -137,6 +140,8 @@ pub struct Tuning {
     pub accepted_before: bool,
     /// How long one pull waits for an export, in minutes; an export that takes longer is waited for by the next ones.
     pub export_wait_minutes: u32,
+    /// `folder`, from where its path starts.
+    pub folder: Option<PathBuf>,
     /// `off_hours`, as they were read.
     pub off_hours: Option<OffHours>,
     /// A person has looked at a sudden loss, and it is true.
@@ -155,6 +160,7 @@ impl Default for Tuning {
             poll_first_ms: 250,
             accepted_before: false,
             export_wait_minutes: 480,
+            folder: None,
             off_hours: None,
             accepts_loss: false,
         }
@@ -165,6 +171,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             url: String::new(),
+            folder: String::new(),
             mode: Mode::Auto,
             client_id: String::new(),
             key_file: String::new(),
@@ -222,6 +229,9 @@ pub enum SourceError {
         /// The first failure.
         reason: String,
     },
+    /// The folder of files.
+    #[error(transparent)]
+    Folder(#[from] folder::FolderError),
     /// The server is not ready: the pull stays open, and the next one goes on with it.
     #[error("{reason}; it is waited for at the next pull")]
     Unfinished {
@@ -318,7 +328,7 @@ impl Progress for Silent {
     fn received(&self, _resources: u64) {}
 }
 
-/// A FHIR server we are connected to.
+/// A FHIR server we are connected to, or a folder of files in its place.
 pub struct Source {
     /// The options it was connected with.
     pub options: Options,
@@ -347,6 +357,9 @@ impl Source {
     /// Reads `/metadata` and the SMART configuration and sets up tokens. `key` is the text of `key_file`; `types` are
     /// the resource types that will be read (scopes are asked for them, and checked before any data is).
     pub async fn connect(options: &Options, key: Option<&SigningKey>, types: &BTreeSet<String>, clock: Arc<dyn Clock>) -> Result<Source, SourceError> {
+        if let Some(folder) = &options.tuning.folder {
+            return Source::of_files(options, folder);
+        }
         let base = parse_base(options)?;
         let settings = settings(options, &base)?;
         let plain = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
@@ -375,6 +388,15 @@ impl Source {
         }
         let origins = own_origins(options, &base)?;
         Ok(Source { options: options.clone(), base, origins, client, capability, tokens, clocks_apart, retry })
+    }
+
+    /// A folder of files, which is asked for nothing.
+    fn of_files(options: &Options, folder: &Path) -> Result<Source, SourceError> {
+        let named = std::path::absolute(folder).ok().and_then(|folder| Url::from_directory_path(folder).ok());
+        let base = named.ok_or_else(|| SourceError::Options(format!("`source.folder`: `{}` is no path", folder.display())))?;
+        let settings = Settings::default();
+        let (client, retry) = (Client::new(settings.clone())?, settings.retry);
+        Ok(Source { options: options.clone(), base, origins: BTreeSet::new(), client, capability: Capability::default(), tokens: None, clocks_apart: None, retry })
     }
 
     /// Whether an address is at the EHR itself, at an origin that may see the token.

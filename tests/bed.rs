@@ -64,6 +64,8 @@ pub struct Wanted {
     pub quirks: Vec<&'static str>,
     /// The Group whose patients are taken; empty: everybody.
     pub group: &'static str,
+    /// The hospital's data are dropped into a folder, `drop`, in the place of its server.
+    pub of_files: bool,
     /// A further measure, composed of the network's own; the text of its `measure.yaml`, of id `whole-child`.
     pub composite: Option<String>,
 }
@@ -85,12 +87,17 @@ impl Bed {
             folders.insert(0, path.join("composite"));
         }
         let folders = folders.iter().map(|folder| format!("\"{}\"", folder.display())).collect::<Vec<_>>().join(", ");
+        let source = if wanted.of_files {
+            drop_files(&hospital, &path.join("drop"));
+            "folder = \"drop\"".to_owned()
+        } else {
+            format!("url = \"http://{ehr}/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{}\"\npage_size = 100\ngroup = \"{}\"", wanted.mode, wanted.group)
+        };
         let site = format!(
             "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"data\"\n\
-             [source]\nurl = \"http://{ehr}/fhir\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nmode = \"{}\"\npage_size = 100\ngroup = \"{}\"\n\
+             [source]\n{source}\n\
              [measures]\nfolders = [{folders}]\nmonths = {MONTHS}\nthreads = 1\n\
-             [registry]\nurl = \"{registry_url}\"\nclient_id = \"lakeside-etl\"\nkey_file = \"registry-key.pem\"\n",
-            wanted.mode, wanted.group
+             [registry]\nurl = \"{registry_url}\"\nclient_id = \"lakeside-etl\"\nkey_file = \"registry-key.pem\"\n"
         );
         std::fs::write(path.join("site.toml"), site).unwrap();
         Bed { folder, meter, registry_url, hospital }
@@ -138,6 +145,18 @@ impl Bed {
             Ok(Held { feeds, revisions, current, audit })
         });
         held.unwrap()
+    }
+}
+
+/// Writes a hospital as `sandbox generate` does: a file for each type.
+fn drop_files(hospital: &Hospital, folder: &Path) {
+    let mut files: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+    for (resource_type, _, json) in hospital.resources() {
+        *files.entry(resource_type).or_default() += &(json + "\n");
+    }
+    std::fs::create_dir_all(folder).unwrap();
+    for (resource_type, lines) in files {
+        std::fs::write(folder.join(format!("{resource_type}.ndjson")), lines).unwrap();
     }
 }
 

@@ -14,6 +14,7 @@ mod evaluate;
 mod explain;
 mod fhirpath;
 mod figures;
+mod folder;
 mod fuzz;
 mod generated;
 mod interoperability;

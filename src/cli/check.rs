@@ -1,6 +1,6 @@
 //! `watershed check`: every problem of configuration, mapping and measures at once, then the live probe.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -12,11 +12,14 @@ use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::smart::client::below;
+use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
-use crate::source::{self, Options, Source, SourceError, Tuning};
+use crate::source::{self, Options, Source, SourceError, Tuning, folder};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
+/// What stands in the place of an EHR.
+const FOLDER: &str = "folder";
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,8 @@ pub struct Args {
 struct Answer {
     peer: &'static str,
     lines: Vec<String>,
+    /// What a person has to see to.
+    due: Vec<String>,
     failure: Option<Failure>,
     probed: Option<Probed>,
     /// Something that it said.
@@ -41,7 +46,7 @@ struct Answer {
 
 impl Answer {
     fn new(peer: &'static str, lines: Vec<String>) -> Answer {
-        Answer { peer, lines, failure: None, probed: None, needs_a_person: false }
+        Answer { peer, lines, due: Vec::new(), failure: None, probed: None, needs_a_person: false }
     }
 
     fn failed(peer: &'static str, failure: Failure) -> Answer {
@@ -99,7 +104,29 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    vec![ehr(site, checked, &clock).await, registry(site, &clock).await]
+    let source = match &checked.source.tuning.folder {
+        Some(folder) => files(folder, checked),
+        None => ehr(site, checked, &clock).await,
+    };
+    vec![source, registry(site, &clock).await]
+}
+
+/// What is in the folder that stands in the place of an EHR, and what is missing from it.
+fn files(folder: &Path, checked: &Setup) -> Answer {
+    let peer = FOLDER;
+    let needs = needs::of(&checked.measures, &checked.value_sets, &checked.mapping, false);
+    let plan = source::plan(&needs, &Capability::default(), &checked.source);
+    let survey = match folder::survey(folder, &plan.types, &plan.referenced) {
+        Ok(survey) => survey,
+        Err(error) => return Answer::failed(peer, Failure::unreachable(error.to_string())),
+    };
+    let read = survey.listing.files.iter().filter(|file| file.is_read(&plan.types)).count();
+    let others = survey.listing.files.len() as u64 + survey.listing.passed_over - read as u64;
+    let mut lines = vec![format!("{}: {} of data for these measures, {} beside them", folder.display(), counted(read, "file"), counted(others, "file"))];
+    lines.extend(survey.counts.iter().map(|(name, count)| format!("{count:>10} {name}")));
+    let due = survey.troubles.iter().map(|(file, reason)| format!("{file}: {reason}"));
+    let due: Vec<String> = due.chain(survey.absent.iter().map(|(name, reason)| format!("{name}: {reason}"))).collect();
+    Answer { needs_a_person: !due.is_empty(), due, ..Answer::new(peer, lines) }
 }
 
 async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
@@ -201,7 +228,7 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
             .iter()
             .map(|answer| {
                 let (error, capability) = (answer.failure.as_ref().map(|failure| &failure.message), answer.probed.as_ref().map(probed_as_json));
-                json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "error": error, "capability": capability })
+                json!({ "peer": answer.peer, "ok": answer.failure.is_none(), "lines": answer.lines, "due": answer.due, "error": error, "capability": capability })
             })
             .collect();
         super::print_json(
@@ -217,10 +244,10 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         text.push_str(&format!("  measure {measure}\n"));
     }
     for answer in answers {
-        text.push_str(&format!("{}: {}\n", answer.peer, if answer.failure.is_none() { "answers" } else { "cannot be used" }));
-        for line in &answer.lines {
-            text.push_str(&format!("  {line}\n"));
-        }
+        let is_well = if answer.peer == FOLDER { "is there" } else { "answers" };
+        text.push_str(&format!("{}: {}\n", answer.peer, if answer.failure.is_none() { is_well } else { "cannot be used" }));
+        answer.lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        answer.due.iter().for_each(|due| text.push_str(&format!("  site engineer: {due}\n")));
         if let Some(probed) = &answer.probed {
             text.push_str(&probed_as_text(probed));
         }

@@ -1,6 +1,6 @@
 //! `watershed pull`: brings the snapshot up to date and does nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -9,6 +9,7 @@ use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::pipeline::{Adapter, NightError};
 use crate::smart::client::scopes_for;
+use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
@@ -60,6 +61,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 
 async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
     let failed = |error: SourceError| run::failure(NightError::from(error));
+    if let Some(folder) = &adapter.setup.source.tuning.folder {
+        let listing = folder::look(folder).map_err(|error| failed(error.into()))?;
+        let (_, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
+        match context.format {
+            Format::Json => super::print_json(&files_as_json(folder, &listing, &plan)),
+            Format::Human => super::print(&files_told(folder, &listing, &plan)),
+        }
+        return Ok(Ending::Fine);
+    }
     // A person waits: what is down now is said now.
     let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
@@ -76,6 +86,42 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
         Format::Human => super::print(&told(&source.name(), &plan, &scopes, &forecast)),
     }
     Ok(Ending::Fine)
+}
+
+/// What keeps a file from being read now.
+fn withheld(file: &Dropped) -> Option<&'static str> {
+    match file.state {
+        State::Data => None,
+        State::Unfinished => Some("is being written"),
+        State::UnknownEnding => Some("its ending is not known"),
+    }
+}
+
+fn files_as_json(folder: &Path, listing: &Listing, plan: &Plan) -> serde_json::Value {
+    let read = listing.files.iter().filter(|file| file.is_read(&plan.types));
+    let files: Vec<_> = read
+        .map(|file| json!({ "file": file.name, "resourceType": file.resource_type, "bytes": file.bytes, "withheld": withheld(file) }))
+        .collect();
+    json!({ "folder": folder, "types": plan.types, "files": files, "passedOver": listing.passed_over + (listing.files.len() - files.len()) as u64 })
+}
+
+fn files_told(folder: &Path, listing: &Listing, plan: &Plan) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["Bytes", "Type", "File"]);
+    let files: Vec<&Dropped> = listing.files.iter().filter(|file| file.is_read(&plan.types)).collect();
+    for file in &files {
+        let name = withheld(file).map_or_else(|| file.name.clone(), |why| format!("{} ({why})", file.name));
+        table.add_row([file.bytes.to_string(), file.resource_type.clone().unwrap_or_else(|| "told by its content".to_owned()), name]);
+    }
+    let others = listing.passed_over + (listing.files.len() - files.len()) as u64;
+    let types: Vec<&str> = plan.types.iter().map(String::as_str).collect();
+    format!(
+        "{}, all patients; nothing was read\n{table}\n{} would be read for {}; {} beside them\n`watershed check` counts what is in them",
+        folder.display(),
+        counted(files.len(), "file"),
+        types.join(", "),
+        counted(others, "file")
+    )
 }
 
 fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String {

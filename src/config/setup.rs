@@ -332,7 +332,9 @@ impl Reader {
         source.tuning.root_certificates.extend(self.authority("source.ca_file", &source.ca_file, site));
         // What is wrong with them was said of the configuration already.
         let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
-        source.tuning.off_hours = crate::source::OffHours::parse(&source.off_hours, zone).ok();
+        source.tuning.folder = Some(&source.folder).filter(|written| !written.is_empty()).map(|written| site.path(written));
+        // Files may be read at any time.
+        source.tuning.off_hours = crate::source::OffHours::parse(&source.off_hours, zone).ok().filter(|_| source.folder.is_empty());
         source
     }
 

@@ -68,6 +68,16 @@ pub enum Code {
     Export,
     /// A file of one.
     File,
+    /// A file that is dropped here is not whole yet.
+    BeingWritten,
+    /// A file that is dropped here is not whole.
+    CutShort,
+    /// A file that is dropped here is not of a kind that is read.
+    UnknownEnding,
+    /// A file that is dropped here cannot be read.
+    Unreadable,
+    /// No file that is dropped here holds any.
+    NoFile,
     /// Both sent and said to be deleted.
     Conflict,
     /// Much less than before.
@@ -125,6 +135,11 @@ impl Code {
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
             Code::File => (EhrTeam, "repair the files of exports"),
+            Code::BeingWritten => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
+            Code::CutShort => (SiteEngineer, "have the file written again, whole"),
+            Code::UnknownEnding => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not"),
+            Code::Unreadable => (SiteEngineer, "let the adapter's user read the files of `source.folder`"),
+            Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),

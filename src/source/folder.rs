@@ -1,4 +1,4 @@
-//! Files on disk: NDJSON, Bundles, folders of either, compressed or not, grouped by patient.
+//! Files on disk: NDJSON, Bundles, folders of either, compressed or not; grouped by patient, or dropped for a site's pulls.
 //!
 //! What cannot be read is set aside with its file, line and reason, and never stops the rest. A file that cannot be
 //! opened at all does: a missing file is no gap in the data but a mistake in the command. Large files are read in blocks on
@@ -19,9 +19,15 @@ use crate::fhir::record::Shape;
 use crate::fhir::record::glance::Key;
 
 mod dataset;
+mod listing;
+mod pulling;
+mod resources;
 
 pub use dataset::{Bad, Dataset, Patient, Share};
 use dataset::{Part, Scan};
+pub use listing::{Dropped, Listing, State, look};
+pub(super) use pulling::{Dump, run};
+pub use pulling::{Survey, survey};
 
 /// Deepest folder that is followed.
 const DEPTH_MAX: usize = 8;
@@ -56,7 +62,7 @@ fn fault(path: &Path, reason: impl std::fmt::Display) -> FolderError {
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
     for path in paths {
-        list(path, 0, true, &mut files)?;
+        list(path, 0, &|found, is_folder| is_folder || found == path || kind(found).is_some(), &mut files)?;
     }
     if files.is_empty() {
         let path = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
@@ -287,9 +293,13 @@ fn kind(path: &Path) -> Option<Kind> {
     if name.ends_with(".ndjson") || name.ends_with(".jsonl") { Some(Kind::Lines) } else { name.ends_with(".json").then_some(Kind::Document) }
 }
 
-/// The readable files below a path, sorted, so that the order of the file system does not matter.
-fn list(path: &Path, depth: usize, named: bool, files: &mut Vec<PathBuf>) -> Result<(), FolderError> {
+/// The files below a path that are wanted, in folders that are (`true`), sorted, so that the order of the file system does not
+/// matter.
+fn list(path: &Path, depth: usize, is_wanted: &dyn Fn(&Path, bool) -> bool, files: &mut Vec<PathBuf>) -> Result<(), FolderError> {
     if path.is_dir() {
+        if !is_wanted(path, true) {
+            return Ok(());
+        }
         if depth > DEPTH_MAX {
             return Err(fault(path, format!("folders are nested more than {DEPTH_MAX} deep")));
         }
@@ -298,12 +308,12 @@ fn list(path: &Path, depth: usize, named: bool, files: &mut Vec<PathBuf>) -> Res
             entries.push(entry.map_err(|error| fault(path, error))?.path());
         }
         entries.sort();
-        return entries.iter().try_for_each(|entry| list(entry, depth + 1, false, files));
+        return entries.iter().try_for_each(|entry| list(entry, depth + 1, is_wanted, files));
     }
     if !path.exists() {
         return Err(fault(path, "it does not exist"));
     }
-    if named || kind(path).is_some() {
+    if is_wanted(path, false) {
         files.push(path.to_owned());
     }
     if files.len() > FILES_MAX {
@@ -317,7 +327,7 @@ fn is_compressed(path: &Path) -> bool {
 }
 
 /// The file, decompressed by its name.
-pub fn open(path: &Path) -> Result<Box<dyn BufRead>, FolderError> {
+pub fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, FolderError> {
     let file = File::open(path).map_err(|error| fault(path, error))?;
     match path.extension().and_then(|end| end.to_str()) {
         Some("gz") => Ok(Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(file)))),

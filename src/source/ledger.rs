@@ -77,11 +77,33 @@ pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bo
     })
 }
 
-/// Records a unit with its refusals, in one transaction; it will not be fetched again in this pull.
-pub fn record(store: &Store, pull: PullId, unit: &Unit) -> Result<(), StoreError> {
+/// Records units with their refusals, in one transaction; they will not be fetched again in this pull.
+pub fn record(store: &Store, pull: PullId, units: &[Unit]) -> Result<(), StoreError> {
     store.transaction(|transaction| {
-        insert(transaction, pull, unit)?;
-        transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND unit = ?2", params![pull.0, unit.name])?;
+        for unit in units {
+            insert(transaction, pull, unit)?;
+            transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND unit = ?2", params![pull.0, unit.name])?;
+        }
+        Ok(())
+    })
+}
+
+/// The last pull of all, if it was one of this source and plan to which nothing was missing, and the names of its units.
+pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(PullId, BTreeSet<String>)>, StoreError> {
+    let last = store.with(|connection| {
+        let sql = "SELECT id, source = ?1 AND plan = ?2 AND complete = 1 FROM pull WHERE state = 'committed' ORDER BY id DESC LIMIT 1";
+        let last: Option<(i64, Option<bool>)> = connection.query_row(sql, [source, plan], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        Ok(last.filter(|(_, is_it)| *is_it == Some(true)).map(|(id, _)| PullId(id)))
+    })?;
+    last.map(|id| Ok((id, done(store, id)?))).transpose()
+}
+
+/// Gives a pull the units of an earlier one, of which nothing has changed, without what they staged.
+pub fn repeat(store: &Store, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+    store.with(|connection| {
+        let columns = "name, resource_type, query, state, reason, expected, received, quarantined, undated, server_time, code";
+        let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1");
+        connection.execute(&sql, [earlier.0, pull.0])?;
         Ok(())
     })
 }

@@ -73,6 +73,8 @@ pub struct Plan {
     pub group: String,
     /// Types that may be stored.
     pub types: BTreeSet<String>,
+    /// All is read of a folder of files.
+    pub of_files: bool,
     /// The export, in bulk mode.
     pub export: Option<Export>,
     /// The queries, in search mode; Patient first.
@@ -109,6 +111,9 @@ impl fmt::Display for Plan {
         }
         for (name, value) in &self.everywhere {
             writeln!(f, "with every search: {name}={value}")?;
+        }
+        if self.of_files {
+            writeln!(f, "files of: {}", list(&self.types))?;
         }
         if let Some(export) = &self.export {
             writeln!(f, "export: {}?_type={}", export.path, list(&export.types))?;
@@ -151,6 +156,10 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         .iter()
         .filter_map(|name| Some((name.clone(), codes.get(name)?.clone().filter(|codes| !codes.is_empty())?)))
         .collect();
+    if options.tuning.folder.is_some() {
+        plan.of_files = true;
+        return plan;
+    }
     if use_bulk(&mut plan, capability, options) {
         let path = match options.group.as_str() {
             "" if capability.export_system && !capability.export_patient => "$export".to_owned(),

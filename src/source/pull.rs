@@ -2,6 +2,7 @@
 
 use super::duty::{Code, Why};
 use super::filter::has_code;
+use super::folder::{self, Dump};
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
@@ -73,8 +74,17 @@ pub async fn pull_for(
     if damaged > 0 {
         tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
     }
+    let dump = match &source.options.tuning.folder {
+        Some(folder) => Some(Dump::find(folder, plan).await?),
+        None => None,
+    };
     let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
-    let opened = ledger::open(store, &name, &digest, cursor.is_none(), clock.now())?;
+    // Files that are as they were when all of them were read need no reading.
+    let known = match &dump {
+        Some(dump) if damaged == 0 && !source.options.tuning.accepts_loss && !is_full_due(source, plan, snapshot, clock)? => dump.known(store, &name, &digest)?,
+        _ => None,
+    };
+    let opened = ledger::open(store, &name, &digest, cursor.is_none() && known.is_none(), clock.now())?;
     tracing::info!(pull = opened.id.0, full = opened.full, resumed = opened.resumed, "pull");
     let mut pull = Pull {
         source,
@@ -91,9 +101,13 @@ pub async fn pull_for(
         chooser,
         later: BTreeMap::new(),
     };
-    match &source.options.tuning.off_hours {
-        None => fetch(&mut pull).await?,
-        Some(hours) => {
+    match (&dump, &source.options.tuning.off_hours) {
+        (Some(dump), _) => match known.filter(|_| !opened.full) {
+            Some(earlier) => ledger::repeat(store, earlier, pull.id)?,
+            None => folder::run(&pull, dump).await?,
+        },
+        (None, None) => fetch(&mut pull).await?,
+        (None, Some(hours)) => {
             let left = hours.left_or_unfinished(clock.now())?;
             tokio::select! {
                 biased;
@@ -132,14 +146,19 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
     }
     let digest = plan.digest();
     let name = source.name();
-    let Some(last_full) = ledger::last_full(snapshot.store(), &name, &digest)? else { return Ok(None) };
-    let due = SignedDuration::from_hours(24 * i64::from(tuning.full_every_days));
     // An export may have been waited for since before it was due; everything is read after it.
-    if clock.now().duration_since(last_full) >= due && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
+    if is_full_due(source, plan, snapshot, clock)? && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
         return Ok(None);
     }
     let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
     Ok(cursor(source, plan, snapshot)?.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+}
+
+/// Whether it is time to read everything again, or the first time.
+fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<bool, SourceError> {
+    let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
+    let last_full = ledger::last_full(snapshot.store(), &source.name(), &plan.digest())?;
+    Ok(last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due))
 }
 
 /// How far everything has been read.
@@ -421,11 +440,16 @@ impl Pull<'_> {
 
     /// Records a unit.
     pub fn record(&self, unit: &Unit) -> Result<(), SourceError> {
-        if let Some(reason) = &unit.gap {
+        self.record_together(std::slice::from_ref(unit))
+    }
+
+    /// Records units that are one: all of them or none.
+    pub fn record_together(&self, units: &[Unit]) -> Result<(), SourceError> {
+        for (unit, reason) in units.iter().filter_map(|unit| Some((unit, unit.gap.as_ref()?))) {
             tracing::warn!(pull = self.id.0, query = %unit.query, %reason, "gap");
         }
         self.progress.advance(1);
-        Ok(ledger::record(self.snapshot.store(), self.id, unit)?)
+        Ok(ledger::record(self.snapshot.store(), self.id, units)?)
     }
 }
 

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub(super) use page::{Bundle, Item, counted, issue_code, issue_shown, worst_issue};
 pub(super) use reading::next_address;
-pub(super) use refer::hydrate;
+pub(super) use refer::{hydrate, wanted_references};
 
 /// Groups within each other.
 const GROUPS_MAX: usize = 1000;

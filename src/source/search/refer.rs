@@ -143,7 +143,7 @@ fn reference_query(resource_type: &str) -> Query {
 }
 
 /// References in what was staged to these types, without those already staged.
-fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
+pub(in crate::source) fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
     let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
     let mut wanted = BTreeSet::new();
     let mut have = BTreeSet::new();

@@ -1,0 +1,261 @@
+//! A pull of the files in a folder: each a unit of the ledger, everything read anew, and nothing where nothing has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::FolderError;
+use super::listing::{Dropped, Listing, State, look};
+use super::resources::{Broken, Met, Reading, unreadable};
+use crate::fhir::compartment::Head;
+use crate::snapshot::PullId;
+use crate::source::duty::{Code, Why};
+use crate::source::intake::{Reason, tombstone};
+use crate::source::ledger::{self, Unit};
+use crate::source::pull::{Pull, Receiving};
+use crate::source::{Plan, SourceError, search};
+use crate::store::{Store, StoreError};
+
+const CHANGED: &str = "it is being written: it changed while the folder was read";
+const UNFINISHED: &str = "it is being written, by its name";
+const UNKNOWN_ENDING: &str = "its ending is not known: .ndjson, .jsonl and .json are read, with .gz or .zst or without";
+
+/// What is in the folder of a pull.
+pub(in crate::source) struct Dump<'a> {
+    folder: &'a Path,
+    listing: Listing,
+    /// The files that are read, with the digest of what is in them, or why there is none.
+    files: Vec<(Dropped, Result<String, Why>)>,
+}
+
+impl<'a> Dump<'a> {
+    /// Looks, and takes the digest of every file that is to be read.
+    pub async fn find(folder: &'a Path, plan: &Plan) -> Result<Dump<'a>, SourceError> {
+        let listing = look(folder)?;
+        let mut files = Vec::new();
+        for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
+            let digest = match file.state {
+                State::Data => file.digest().map_err(|error| unreadable(&error)),
+                State::Unfinished => Err(Why::new(Code::BeingWritten, UNFINISHED)),
+                State::UnknownEnding => Err(Why::new(Code::UnknownEnding, UNKNOWN_ENDING)),
+            };
+            files.push((file.clone(), digest));
+            tokio::task::yield_now().await;
+        }
+        Ok(Dump { folder, listing, files })
+    }
+
+    /// The last pull, if nothing was missing from it and the files are what they were.
+    pub fn known(&self, store: &Store, source: &str, plan: &str) -> Result<Option<PullId>, StoreError> {
+        let Some((last, units)) = ledger::last_complete(store, source, plan)? else { return Ok(None) };
+        let names: BTreeSet<String> = self.names().collect();
+        let read: BTreeSet<String> = units.into_iter().filter(|name| is_of_file(name)).collect();
+        Ok(Some(last).filter(|_| names.len() == self.files.len() && names == read))
+    }
+
+    /// The units of the files that can be read.
+    fn names(&self) -> impl Iterator<Item = String> {
+        self.files.iter().filter_map(|(file, digest)| Some(unit_name(file, digest.as_ref().ok()?)))
+    }
+}
+
+fn unit_name(file: &Dropped, digest: &str) -> String {
+    format!("file {} {digest}", file.key)
+}
+
+/// Whether a unit's name is that of a file, and not of one type in it.
+fn is_of_file(name: &str) -> bool {
+    name.starts_with("file ") && name.split(' ').count() == 3
+}
+
+/// Reads what is not read yet.
+pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(), SourceError> {
+    // What an interrupted run of this pull read of files that are gone or others by now.
+    let names: BTreeSet<String> = dump.names().collect();
+    for stale in pull.done.iter().filter(|name| is_of_file(name) && !names.contains(*name)) {
+        ledger::forget(pull.snapshot.store(), pull.id, stale)?;
+    }
+    pull.progress.stage("files", Some(dump.files.len() as u64));
+    for (file, digest) in &dump.files {
+        match digest {
+            Ok(digest) if pull.done.contains(&unit_name(file, digest)) => {}
+            Ok(digest) => read(pull, file, unit_name(file, digest)).await?,
+            Err(why) => note(pull, file, why.clone())?,
+        }
+    }
+    for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
+        note(pull, changed, Why::new(Code::BeingWritten, CHANGED))?;
+    }
+    note_absent(pull)
+}
+
+/// Records that a file is not there whole.
+fn note(pull: &Pull<'_>, file: &Dropped, why: Why) -> Result<(), SourceError> {
+    let resource_type = file.resource_type.clone().unwrap_or_else(|| "*".to_owned());
+    pull.record(&Unit { name: format!("not whole {}", file.key), resource_type, query: file.name.clone(), gap: Some(why), ..Unit::default() })
+}
+
+async fn read(pull: &Pull<'_>, file: &Dropped, name: String) -> Result<(), SourceError> {
+    let mut taking = Taking { receiving: pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?, types: BTreeMap::new(), complaint: None };
+    let cut = match Reading::open(file) {
+        Err(why) => Some(why),
+        Ok(mut reading) => loop {
+            match reading.step(|met| taking.take(met)) {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => break None,
+                Err(Broken::Cut(why)) => break Some(why),
+                Err(Broken::Taker(error)) => return Err(error),
+            }
+        },
+    };
+    // A file that is written meanwhile may look cut or damaged, and is neither.
+    let changed = file.has_changed().then(|| Why::new(Code::BeingWritten, CHANGED));
+    let Taking { receiving, types, complaint } = taking;
+    let unit = receiving.finish(changed.or(cut).or(complaint))?;
+    pull.record_together(&by_type(unit, &types, file.resource_type.as_deref()))
+}
+
+/// A file of one type is one unit; of several, each type has a unit with its number beside that of the file.
+fn by_type(mut unit: Unit, types: &BTreeMap<String, u64>, named: Option<&str>) -> Vec<Unit> {
+    let is_whole = unit.gap.is_none() && unit.refused.is_empty() && unit.refused_uncounted == 0;
+    let only = types.keys().next().filter(|_| types.len() == 1).map(String::as_str);
+    let is_only = |name: &str| types.keys().all(|other| other == name);
+    if let Some(name) = named.filter(|name| is_only(name)).or(only.filter(|_| named.is_none() && is_whole)) {
+        unit.resource_type = name.to_owned();
+        return vec![unit];
+    }
+    // What is missing of it may be of any type.
+    unit.resource_type = "*".to_owned();
+    unit.received = unit.received.saturating_sub(types.values().sum());
+    let part = |(resource_type, received): (&String, &u64)| Unit {
+        name: format!("{} {resource_type}", unit.name),
+        resource_type: resource_type.clone(),
+        query: unit.query.clone(),
+        received: *received,
+        ..Unit::default()
+    };
+    let mut units: Vec<Unit> = types.iter().map(part).collect();
+    units.push(unit);
+    units
+}
+
+/// Types of which no file holds any, though a measure needs them; those of no patient only where something refers to them.
+fn note_absent(pull: &Pull<'_>) -> Result<(), SourceError> {
+    let there: BTreeSet<String> = ledger::units(pull.snapshot.store(), pull.id)?.into_iter().map(|unit| unit.resource_type).collect();
+    let absent: BTreeSet<String> = pull.plan.types.difference(&there).cloned().collect();
+    let referenced: BTreeSet<String> = absent.intersection(&pull.plan.referenced).cloned().collect();
+    let mut missing: BTreeSet<String> = absent.difference(&referenced).cloned().collect();
+    if !referenced.is_empty() {
+        missing.extend(search::wanted_references(pull, &referenced)?.into_iter().map(|(resource_type, _)| resource_type));
+    }
+    for name in missing {
+        let gap = Some(Why::new(Code::NoFile, no_file(&name)));
+        pull.record(&Unit { name: format!("none {name}"), resource_type: name, query: "folder".to_owned(), gap, ..Unit::default() })?;
+    }
+    Ok(())
+}
+
+fn no_file(resource_type: &str) -> String {
+    format!("no file holds any; if there is none, an empty file `{resource_type}.ndjson` says so")
+}
+
+/// A file on its way into the snapshot.
+struct Taking<'a> {
+    receiving: Receiving<'a>,
+    /// What was taken, by type.
+    types: BTreeMap<String, u64>,
+    complaint: Option<Why>,
+}
+
+impl Taking<'_> {
+    fn take(&mut self, met: Met<'_>) -> Result<(), SourceError> {
+        let receiving = &mut self.receiving;
+        match met {
+            Met::Resource { json, number, aliases } => {
+                if let Some(taken) = receiving.take_of(json, number, aliases)? {
+                    *self.types.entry(taken.resource_type).or_default() += 1;
+                }
+                Ok(())
+            }
+            Met::TooLong { number, length, start } => {
+                receiving.unit.received += 1;
+                receiving.refuse(Reason::TooLong, None, start, length, number)
+            }
+            Met::Unreadable { json, number } => {
+                receiving.unit.received += 1;
+                receiving.refuse(Reason::NotJson, None, json, json.len() as u64, number)
+            }
+            Met::Empty { number } => {
+                receiving.unit.received += 1;
+                receiving.refuse(Reason::NoResource, None, b"", 0, number)
+            }
+            Met::Gone { resource_type, id } => receiving.take_removal(&tombstone(resource_type, id)),
+            Met::Complaint(complaint) => {
+                self.complaint.get_or_insert(complaint);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a person finds in a folder.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Everything that is there.
+    pub listing: Listing,
+    /// How many resources of each type, of those that are asked for.
+    pub counts: BTreeMap<String, u64>,
+    /// Files that are not whole, and why.
+    pub troubles: Vec<(String, String)>,
+    /// Types of which nothing is there, each with what to do.
+    pub absent: BTreeMap<String, String>,
+}
+
+/// Counts what a folder holds of these types, of which some (`referenced`) may be absent. Nothing is kept.
+pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<String>) -> Result<Survey, FolderError> {
+    let listing = look(folder)?;
+    let (mut counts, mut troubles): (BTreeMap<String, u64>, Vec<(String, String)>) = (BTreeMap::new(), Vec::new());
+    for file in listing.files.iter().filter(|file| file.is_read(types)) {
+        // An empty file says that there is none.
+        if let Some(name) = &file.resource_type {
+            counts.entry(name.clone()).or_default();
+        }
+        let trouble = match file.state {
+            State::Data => count(file, types, &mut counts),
+            State::Unfinished => Some(UNFINISHED.to_owned()),
+            State::UnknownEnding => Some(UNKNOWN_ENDING.to_owned()),
+        };
+        troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble)));
+    }
+    counts.retain(|name, _| types.contains(name));
+    let absent = types.iter().filter(|name| !counts.contains_key(*name) && !referenced.contains(*name));
+    let absent = absent.map(|name| (name.clone(), no_file(name))).collect();
+    Ok(Survey { listing, counts, troubles, absent })
+}
+
+/// Adds what a file holds; why it is not whole, if it is not.
+fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<String> {
+    let mut complaint = None;
+    let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
+        match met {
+            Met::Resource { json, .. } => {
+                if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)).filter(|name| types.contains(name)) {
+                    *counts.entry(name).or_default() += 1;
+                }
+            }
+            Met::Complaint(why) => complaint = complaint.take().or(Some(why.text)),
+            Met::TooLong { .. } | Met::Unreadable { .. } | Met::Empty { .. } | Met::Gone { .. } => {}
+        }
+        Ok(())
+    };
+    let mut reading = match Reading::open(file) {
+        Ok(reading) => reading,
+        Err(why) => return Some(why.text),
+    };
+    loop {
+        match reading.step(&mut take) {
+            Ok(true) => {}
+            Ok(false) => return complaint,
+            Err(Broken::Cut(why)) => return Some(why.text),
+        }
+    }
+}

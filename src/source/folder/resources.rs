@@ -1,0 +1,152 @@
+//! One dropped file, read piece by piece: its resources, and those in its Bundles, one after the other.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, ErrorKind, Read as _};
+
+use super::listing::Dropped;
+use super::{DOCUMENT_BYTES_MAX, open};
+use crate::fhir::compartment::Head;
+use crate::fhir::ndjson::{Event, Pushed};
+use crate::source::duty::{Code, Why};
+use crate::source::search::{Bundle, Item, worst_issue};
+
+/// Largest expansion of a compressed file; FHIR's lines are much alike.
+const INFLATION_MAX: u64 = 1_000;
+/// Bytes that may come out of a compressed file whatever went in.
+const INFLATION_FREE_BYTES: u64 = 1 << 20;
+
+/// What a file holds.
+pub(super) enum Met<'a> {
+    /// A resource, with the ids of patients whom its Bundle calls by aliases.
+    Resource { json: &'a [u8], number: u64, aliases: &'a BTreeMap<String, String> },
+    /// A line that is too long.
+    TooLong { number: u64, length: u64, start: &'a [u8] },
+    /// A Bundle that cannot be read.
+    Unreadable { json: &'a [u8], number: u64 },
+    /// An entry of a Bundle with nothing in it.
+    Empty { number: u64 },
+    /// Type and id of what is gone.
+    Gone { resource_type: &'a str, id: &'a str },
+    /// What made the file says that something is missing.
+    Complaint(Why),
+}
+
+/// Why a file is not read on.
+pub(super) enum Broken<E> {
+    /// It is not whole, and why.
+    Cut(Why),
+    /// Whoever takes what it holds cannot go on.
+    Taker(E),
+}
+
+/// A file that is being read.
+pub(super) struct Reading<'f> {
+    file: &'f Dropped,
+    input: Box<dyn BufRead + Send>,
+    lines: Pushed,
+    plain: u64,
+}
+
+impl Reading<'_> {
+    /// Opens it.
+    pub fn open(file: &Dropped) -> Result<Reading<'_>, Why> {
+        if file.bytes == 0 && file.is_compressed() {
+            return Err(Why::new(Code::CutShort, "it is cut short: nothing is in it, not even an end"));
+        }
+        let input = open(&file.path).map_err(|error| Why::new(Code::Unreadable, error.reason))?;
+        Ok(Reading { file, input, lines: Pushed::default(), plain: 0 })
+    }
+
+    /// Reads a piece of it; false when that was the last.
+    pub fn step<E>(&mut self, mut each: impl FnMut(Met<'_>) -> Result<(), E>) -> Result<bool, Broken<E>> {
+        if self.file.is_document() {
+            return self.document(&mut each).map(|()| false);
+        }
+        let length = {
+            let piece = match self.input.fill_buf() {
+                Ok(piece) => piece,
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
+                Err(error) => return Err(Broken::Cut(cut(self.file, &error))),
+            };
+            self.lines.push(piece, |event| line(event, &mut each)).map_err(Broken::Taker)?;
+            piece.len()
+        };
+        self.input.consume(length);
+        self.plain += length as u64;
+        if self.file.is_compressed() && self.plain > self.file.bytes.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
+            return Err(Broken::Cut(Why::new(Code::CutShort, "its compression inflates too far")));
+        }
+        if length > 0 {
+            return Ok(true);
+        }
+        std::mem::take(&mut self.lines).finish(|event| match event {
+            Event::Text { bytes, .. } if !is_json(bytes) => Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short: it ends in the middle of a line"))),
+            event => line(event, &mut each).map_err(Broken::Taker),
+        })?;
+        Ok(false)
+    }
+
+    fn document<E>(&mut self, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), Broken<E>> {
+        let mut bytes = Vec::new();
+        let read = self.input.by_ref().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
+        if read.map_err(|error| Broken::Cut(cut(self.file, &error)))? as u64 > DOCUMENT_BYTES_MAX {
+            return Err(Broken::Cut(Why::new(Code::UnknownEnding, "it is larger than 2 GiB; have it written as NDJSON")));
+        }
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
+        if !is_json(text) {
+            return Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short, or no JSON")));
+        }
+        resource(text, None, each).map_err(Broken::Taker)
+    }
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
+}
+
+fn cut(file: &Dropped, error: &std::io::Error) -> Why {
+    match error.kind() {
+        ErrorKind::UnexpectedEof if file.is_compressed() => Why::new(Code::CutShort, "it is cut short: its compression has no end"),
+        _ if file.is_compressed() => Why::new(Code::CutShort, "it is cut short or damaged: its compression is broken"),
+        _ => unreadable(error),
+    }
+}
+
+pub(super) fn unreadable(error: &std::io::Error) -> Why {
+    Why::new(Code::Unreadable, format!("it cannot be read: {error}"))
+}
+
+fn line<E>(event: Event<'_>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
+    match event {
+        Event::Text { number, bytes } => resource(bytes, Some(number), each),
+        Event::TooLong { number, length, start } => each(Met::TooLong { number, length, start }),
+    }
+}
+
+/// A resource, or what a Bundle holds; counted by its line, or by the entry where the Bundle is all of the file.
+fn resource<E>(json: &[u8], line: Option<u64>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
+    let number = line.unwrap_or(1);
+    let says = |name: &str| memchr::memmem::find(json, name.as_bytes()).is_some() && Head::read(json).and_then(|head| Head::text(head.resource_type)).as_deref() == Some(name);
+    if says("OperationOutcome") {
+        let worst = std::str::from_utf8(json).ok().and_then(worst_issue);
+        return worst.map_or(Ok(()), |worst| each(Met::Complaint(worst)));
+    }
+    if !says("Bundle") {
+        return each(Met::Resource { json, number, aliases: &BTreeMap::new() });
+    }
+    let Some(bundle) = Bundle::read(json) else { return each(Met::Unreadable { json, number }) };
+    let aliases = bundle.aliases();
+    for (entry, item) in (1..).zip(bundle.items("")) {
+        let number = line.unwrap_or(entry);
+        each(match item {
+            Item::Match(json) | Item::Include(json, _) => Met::Resource { json: json.as_bytes(), number, aliases: &aliases },
+            Item::Deleted(resource_type, id) => Met::Gone { resource_type, id },
+            Item::Empty => Met::Empty { number },
+            Item::Outcome(json) => match worst_issue(json) {
+                Some(worst) => Met::Complaint(worst),
+                None => continue,
+            },
+        })?;
+    }
+    Ok(())
+}

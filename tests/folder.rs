@@ -1,0 +1,453 @@
+//! A site whose data are files that other tools drop: whole nights, and what files can be.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::Poll;
+
+use watershed::http::SystemClock;
+use watershed::snapshot::{Key, Snapshot};
+use watershed::source::{Need, Options, PullOutcome, Silent, Source, SourceError, plan, pull};
+use watershed::store::{Store, quarantine};
+
+use crate::bed::{Bed, Wanted, output};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_night_of_files_gives_the_bytes_of_a_night_by_search_and_the_next_one_sends_nothing() {
+    let wanted = Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() };
+    let (by_search, of_files) = (Bed::make(wanted.clone()).await, Bed::make(Wanted { of_files: true, ..wanted }).await);
+    let (code, said) = by_search.run().await;
+    assert_eq!(code, 0, "{said}");
+    for night in 1..=2 {
+        let (code, said) = of_files.run().await;
+        assert_eq!(code, 0, "night {night}: {said}");
+        assert_eq!(of_files.registry().current, by_search.registry().current, "night {night}");
+        assert_eq!((of_files.registry().feeds, of_files.outbox().len()), (1, 1), "night {night}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_and_the_dry_run_say_what_is_in_the_folder() {
+    let bed = Bed::make(Wanted { limit: u64::MAX, patients: 40, of_files: true, ..Wanted::default() }).await;
+    let drop = bed.folder.path().join("drop");
+    let say = async |arguments: &[&str]| {
+        let output = output(bed.command(arguments)).await;
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    std::fs::write(drop.join("Claim.ndjson"), "{}\n").unwrap();
+    let (code, said) = say(&["check"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("folder: is there") && said.contains("        40 Patient"), "{said}");
+    let (code, said) = say(&["pull", "--dry-run"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("Observation.ndjson") && said.contains("nothing was read") && !said.contains("Claim"), "{said}");
+    std::fs::rename(drop.join("Encounter.ndjson"), drop.join("Encounter.ndjson.part")).unwrap();
+    std::fs::remove_file(drop.join("Condition.ndjson")).unwrap();
+    let (code, said) = say(&["check"]).await;
+    assert_eq!(code, 1, "{said}");
+    for expected in ["Encounter.ndjson.part: it is being written", "Condition: no file holds any; if there is none, an empty file `Condition.ndjson` says so"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let (code, said) = say(&["run", "--once", "--as-of", crate::bed::AS_OF]).await;
+    assert_eq!(code, 1, "partial: {said}");
+    let (_, said) = say(&["status"]).await;
+    assert!(said.contains("Encounter.ndjson.part") && said.contains("site engineer"), "{said}");
+    std::fs::remove_dir_all(&drop).unwrap();
+    std::fs::create_dir(&drop).unwrap();
+    let (code, said) = say(&["pull"]).await;
+    assert!(code > 1 && said.contains("it holds no data"), "{code} {said}");
+    std::fs::remove_dir_all(&drop).unwrap();
+    let (code, said) = say(&["pull"]).await;
+    assert!(code > 1 && said.contains("`drop` does not exist"), "{code} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_one_source() {
+    let bed = Bed::make(Wanted { limit: u64::MAX, patients: 1, of_files: true, ..Wanted::default() }).await;
+    let path = bed.folder.path().join("site.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let wrong = [
+        ("folder = \"drop\"\nurl = \"https://ehr.example.org\"", "`source.url` and `source.folder` are both set"),
+        ("folder = \"drop\"\ngroup = \"g1\"", "`source.group` is set beside `source.folder`"),
+        ("", "`source.url` is required"),
+        ("folder = \"drop\"\noff_hours = \"8\"", "`8` is no span of a day"),
+    ];
+    for (source, expected) in wrong {
+        std::fs::write(&path, text.replace("folder = \"drop\"", source)).unwrap();
+        let said = output(bed.command(&["check", "--offline"])).await;
+        let said = String::from_utf8(said.stdout).unwrap();
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+/// A folder of files, and a place to pull them into.
+struct Yard {
+    drop: tempfile::TempDir,
+    data: tempfile::TempDir,
+    store: Arc<Store>,
+    key: Key,
+}
+
+impl Yard {
+    /// Three patients with a visit and an observation each, at one location.
+    fn new() -> Yard {
+        let yard = Yard {
+            drop: tempfile::tempdir().unwrap(),
+            data: tempfile::tempdir().unwrap(),
+            store: Arc::new(Store::open_in_memory().unwrap()),
+            key: Key::generate().unwrap(),
+        };
+        for (name, lines) in whole() {
+            yard.write(name, lines);
+        }
+        yard
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.drop.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.path(name)).unwrap();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::open(self.data.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap()
+    }
+
+    async fn try_pull(&self, options: Options) -> Result<PullOutcome, SourceError> {
+        let mut options = options;
+        options.tuning.folder = Some(self.drop.path().to_owned());
+        let needs = ["Encounter", "Observation", "Location"].map(Need::all);
+        let source = Source::connect(&options, None, &Default::default(), Arc::new(SystemClock)).await?;
+        let plan = plan(&needs, &source.capability, &options);
+        pull(&source, &plan, &self.snapshot(), &SystemClock, &Silent).await
+    }
+
+    async fn pull(&self) -> PullOutcome {
+        self.try_pull(Options::default()).await.unwrap()
+    }
+
+    fn digest(&self) -> String {
+        self.snapshot().digest().unwrap()
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        self.snapshot().counts().unwrap()
+    }
+}
+
+fn patients() -> String {
+    (1..=3).map(|n| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{n}\"}}\n")).collect()
+}
+
+fn visits() -> String {
+    let visit = |n| format!(r#"{{"resourceType":"Encounter","id":"e{n}","subject":{{"reference":"Patient/p{n}"}},"location":[{{"location":{{"reference":"Location/l1"}}}}]}}"#);
+    (1..=3).map(|n| visit(n) + "\n").collect()
+}
+
+fn observations() -> String {
+    let observation = |n| format!(r#"{{"resourceType":"Observation","id":"o{n}","subject":{{"reference":"Patient/p{n}"}},"valueInteger":{n}}}"#);
+    (1..=3).map(|n| observation(n) + "\n").collect()
+}
+
+const LOCATION: &str = "{\"resourceType\":\"Location\",\"id\":\"l1\"}\n";
+
+fn whole() -> [(&'static str, String); 4] {
+    [("Patient.ndjson", patients()), ("Encounter.ndjson", visits()), ("Observation.ndjson", observations()), ("Location.ndjson", LOCATION.to_owned())]
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &str) -> Vec<u8> {
+    zstd::encode_all(text.as_bytes(), 1).unwrap()
+}
+
+fn bundle(lines: &str) -> String {
+    let entries: Vec<String> = lines.lines().map(|line| format!("{{\"resource\": {line}}}")).collect();
+    format!("{{\n \"resourceType\": \"Bundle\", \"type\": \"collection\",\n \"entry\": [{}]\n}}\n", entries.join(",\n"))
+}
+
+fn cut(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() - 7);
+    bytes
+}
+
+#[tokio::test]
+async fn it_does_not_matter_how_the_files_are_cut_wrapped_and_compressed() {
+    let plain = Yard::new();
+    let outcome = plain.pull().await;
+    assert!(outcome.complete && outcome.full, "{:?}", outcome.gaps);
+    assert_eq!(
+        outcome.received,
+        [("Encounter", 3), ("Location", 1), ("Observation", 3), ("Patient", 3)]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into()
+    );
+    let first_two = patients().lines().take(2).collect::<Vec<_>>().join("\n");
+    let third = patients().lines().skip(2).collect::<String>();
+    let everything = whole().map(|(_, lines)| lines).concat();
+    let forms: [(&str, Vec<(&str, Vec<u8>)>); 4] = [
+        (
+            "compressed",
+            vec![
+                ("Patient.ndjson.gz", gzip(&patients())),
+                ("Encounter.ndjson.zst", zstd(&visits())),
+                ("Observation.ndjson.gz", [gzip(&observations()[..40]), gzip(&observations()[40..])].concat()),
+                ("Location.jsonl", LOCATION.into()),
+            ],
+        ),
+        (
+            "in folders, in parts, without a last line's end",
+            vec![
+                ("2026-03-02/Patient.000.ndjson", first_two.into()),
+                ("2026-03-02/Patient.001.ndjson", third.into()),
+                ("a/Encounter.ndjson", format!("\u{feff}{}", visits().replace('\n', "\r\n\r\n")).into()),
+                ("b/Observation.ndjson", observations().into()),
+                ("Location.json", LOCATION.into()),
+            ],
+        ),
+        ("one Bundle", vec![("Bundle.json", bundle(&everything).into())]),
+        (
+            "Bundles in a line, and beside other tools' files",
+            vec![
+                ("all.ndjson.gz", gzip(&bundle(&everything).replace('\n', " "))),
+                ("log.ndjson", b"{\"eventId\":\"kickoff\"}\n".into()),
+                ("manifest.json", b"{}".into()),
+                ("README.txt", b"x".into()),
+                (".snapshot/Patient.ndjson", b"{".into()),
+            ],
+        ),
+    ];
+    for (form, files) in forms {
+        let yard = Yard::new();
+        whole().iter().for_each(|(name, _)| yard.remove(name));
+        files.iter().for_each(|(name, content)| yard.write(name, content));
+        let found = yard.pull().await;
+        assert!(found.complete, "{form}: {:?}, {} in quarantine", found.gaps, found.quarantined);
+        assert_eq!((yard.digest(), yard.counts()), (plain.digest(), plain.counts()), "{form}");
+        let received: BTreeMap<String, u64> = found.received.into_iter().filter(|(name, _)| name != "*").collect();
+        assert_eq!(received, outcome.received, "{form}");
+        let second = yard.pull().await;
+        assert!(!second.full && second.complete && second.new_versions + second.removed == 0, "{form}: {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_changed_is_read_again_and_what_is_gone_goes() {
+    let yard = Yard::new();
+    yard.pull().await;
+    let digest = yard.digest();
+    for _ in 0..2 {
+        let same = yard.pull().await;
+        assert_eq!((same.full, same.complete, same.new_versions, same.removed), (false, true, 0, 0));
+    }
+    yard.write("Observation.ndjson", observations().replace("\"valueInteger\":2", "\"valueInteger\":7"));
+    let changed = yard.pull().await;
+    assert_eq!((changed.full, changed.complete, changed.new_versions, changed.removed), (true, true, 1, 0));
+    assert_ne!(yard.digest(), digest);
+    yard.write("Observation.ndjson", observations().lines().take(2).collect::<Vec<_>>().join("\n"));
+    let fewer = yard.pull().await;
+    assert_eq!((fewer.complete, fewer.new_versions, fewer.removed), (true, 1, 1));
+    // A missing file may be a tool's mistake, an empty one is a word.
+    yard.remove("Observation.ndjson");
+    let missing = yard.pull().await;
+    assert_eq!((missing.complete, missing.removed), (false, 0));
+    assert!(missing.gaps[0].reason.contains("an empty file `Observation.ndjson` says so"), "{:?}", missing.gaps);
+    assert_eq!(yard.counts()["Observation"], 2);
+    yard.write("Observation.ndjson", "");
+    let none = yard.pull().await;
+    assert_eq!((none.complete, none.removed), (true, 2), "{:?}", none.gaps);
+    yard.remove("Location.ndjson");
+    let unknown = yard.pull().await;
+    assert_eq!((unknown.complete, unknown.gaps.len(), unknown.gaps[0].resource_type.as_str()), (false, 1, "Location"), "visits refer to one");
+    let moved = yard.pull().await;
+    assert!(moved.full, "what is not complete is read again");
+    yard.write("Encounter.ndjson", visits().replace("Location/l1", "Organization/l1"));
+    assert!(yard.pull().await.complete, "nothing refers to a Location");
+    assert_eq!(yard.counts().get("Location"), None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_is_a_gap_and_nothing_of_its_type_is_let_go() {
+    let text = observations();
+    // Its first two lines and a half.
+    let half = &text[..text.len() - 30];
+    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+    let cases: Vec<(&str, Files<'_>, &str, &str)> = vec![
+        ("cut", vec![("Observation.ndjson", half.into())], "Observation", "it ends in the middle of a line"),
+        ("cut gzip", vec![("Observation.ndjson.gz", cut(gzip(&text)))], "Observation", "its compression has no end"),
+        ("cut zstd", vec![("Observation.ndjson.zst", cut(zstd(&text)))], "Observation", "its compression has no end"),
+        ("no gzip", vec![("Observation.ndjson.gz", text.clone().into())], "Observation", "its compression is broken"),
+        ("empty gzip", vec![("Observation.ndjson.gz", Vec::new())], "Observation", "cut short"),
+        ("cut Bundle", vec![("Observation.json", bundle(&text)[..200].into())], "Observation", "cut short, or no JSON"),
+        (
+            "half, and beside it what is written",
+            vec![("Observation.000.ndjson", text[..90].into()), (".Observation.001.ndjson.X7ab", "{".into())],
+            "Observation",
+            "being written",
+        ),
+        ("part", vec![("Observation.ndjson.filepart", text.clone().into())], "Observation", "being written"),
+        ("nameless", vec![("observations.tmp", text.clone().into())], "*", "being written"),
+        ("ending", vec![("Observation.000.ndjson.bz2", text.clone().into())], "Observation", "its ending is not known"),
+        (
+            "complaint",
+            vec![(
+                "Observation.ndjson",
+                format!("{}\n{}", text.lines().next().unwrap(), r#"{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"exception"}]}"#).into(),
+            )],
+            "Observation",
+            "reports an error (exception)",
+        ),
+    ];
+    for (case, files, resource_type, reason) in cases {
+        let yard = Yard::new();
+        yard.pull().await;
+        let digest = yard.digest();
+        yard.remove("Observation.ndjson");
+        files.iter().for_each(|(name, content)| yard.write(name, content));
+        let found = yard.pull().await;
+        assert!(!found.complete && found.removed == 0, "{case}: {found:?}");
+        assert!(found.gaps.iter().any(|gap| gap.resource_type == resource_type && gap.reason.contains(reason)), "{case}: {:?}", found.gaps);
+        assert_eq!((yard.digest(), found.quarantined), (digest.clone(), 0), "{case}");
+        files.iter().for_each(|(name, _)| yard.remove(name));
+        yard.write("Observation.ndjson", &text);
+        let repaired = yard.pull().await;
+        assert!(repaired.complete && yard.digest() == digest, "{case}: {:?}", repaired.gaps);
+    }
+}
+
+#[tokio::test]
+async fn lines_are_judged_as_those_of_an_export_and_nothing_names_a_patient() {
+    let yard = Yard::new();
+    yard.remove("Observation.ndjson");
+    let bad = "{\"resourceType\":\"Observation\",\"id\":\"o9\"}\nno json of Smith\n";
+    yard.write("Smith-471181.ndjson", observations() + bad);
+    let found = yard.pull().await;
+    assert_eq!((found.complete, found.quarantined, found.gaps.len()), (false, 2, 0));
+    let held = yard.store.with(|connection| quarantine::list(connection, None)).unwrap();
+    let told: Vec<(&str, u64)> = held.iter().map(|item| (item.reason.as_str(), item.entry)).collect();
+    assert_eq!(told, [("no reference to a patient", 4), ("not one JSON object in UTF-8", 5)]);
+    yard.write("Smith-471181.ndjson", "{\"resourceType\":\"Obs");
+    let cut = yard.pull().await;
+    let all: String = held.iter().map(|item| item.source.clone()).chain(cut.gaps.iter().map(|gap| gap.reason.clone())).collect();
+    assert!(all.contains("file #") && !all.contains("Smith") && !all.contains("4711"), "{all}");
+    assert_eq!(yard.counts()["Observation"], 3, "a file of no known type may hold any: nothing is let go");
+}
+
+#[tokio::test]
+async fn a_bundle_says_what_is_deleted_and_calls_patients_by_aliases() {
+    let yard = Yard::new();
+    yard.pull().await;
+    yard.write("Observation.ndjson", observations().lines().take(2).collect::<Vec<_>>().join("\n"));
+    let transaction = r#"{"resourceType":"Bundle","type":"transaction","entry":[
+        {"request":{"method":"DELETE","url":"Observation/o3"}},
+        {"fullUrl":"urn:uuid:6f0d3f0e-0001-4c57-9d2a-0c5b0e3a0001","resource":{"resourceType":"Patient","id":"p9"}},
+        {"resource":{"resourceType":"Observation","id":"o9","subject":{"reference":"urn:uuid:6f0d3f0e-0001-4c57-9d2a-0c5b0e3a0001"}}}]}"#;
+    yard.write("changes/0001.json", transaction);
+    let found = yard.pull().await;
+    assert_eq!((found.complete, found.new_versions, found.removed), (true, 2, 1), "{:?}", found.gaps);
+    let snapshot = yard.snapshot();
+    let of_patient = snapshot.patients(snapshot.partition_of("p9"), None).unwrap();
+    assert!(of_patient.iter().any(|patient| patient.patient_id == "p9" && patient.lines.len() == 2));
+}
+
+#[tokio::test]
+async fn a_sudden_loss_is_not_believed_until_a_person_does() {
+    let yard = Yard::new();
+    let many: String = (0..60)
+        .map(|n| format!("{{\"resourceType\":\"Observation\",\"id\":\"m{n}\",\"subject\":{{\"reference\":\"Patient/p1\"}}}}\n"))
+        .collect();
+    yard.write("Observation.ndjson", many);
+    assert!(yard.pull().await.complete);
+    yard.write("Observation.ndjson", observations());
+    let lost = yard.pull().await;
+    assert!(!lost.complete && lost.removed == 0 && lost.gaps[0].reason.contains("--accept-loss"), "{:?}", lost.gaps);
+    let mut options = Options::default();
+    options.tuning.accepts_loss = true;
+    assert_eq!(yard.try_pull(options).await.unwrap().removed, 60);
+    let known = yard.pull().await;
+    assert!(known.complete && !known.full);
+    let mut weekly = Options::default();
+    weekly.tuning.full_every_days = 0;
+    assert!(yard.try_pull(weekly).await.unwrap().full, "now and then everything is read all the same");
+}
+
+/// Dropped at each place where it can be, and gone on with after a file has changed.
+#[tokio::test]
+async fn an_interrupted_reading_is_gone_on_with_as_the_files_are_then() {
+    let expected = Yard::new();
+    expected.write("Observation.ndjson", observations().replace("\"valueInteger\":2", "\"valueInteger\":7"));
+    expected.pull().await;
+    let mut interrupted = 0;
+    for polls in 1..200 {
+        let yard = Yard::new();
+        let mut left = polls;
+        let mut reading = std::pin::pin!(yard.pull());
+        let done = std::future::poll_fn(|context| {
+            left -= 1;
+            match reading.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(true),
+                Poll::Pending if left == 0 => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if done.await {
+            break;
+        }
+        interrupted += 1;
+        yard.write("Observation.ndjson", observations().replace("\"valueInteger\":2", "\"valueInteger\":7"));
+        let resumed = yard.pull().await;
+        assert!(resumed.complete && resumed.full, "{polls}: {:?}", resumed.gaps);
+        assert_eq!(
+            (yard.digest(), resumed.received),
+            (
+                expected.digest(),
+                [("Encounter", 3), ("Location", 1), ("Observation", 3), ("Patient", 3)]
+                    .map(|(name, count)| (name.to_owned(), count))
+                    .into()
+            ),
+            "{polls}"
+        );
+    }
+    assert!(interrupted >= 6, "{interrupted} places");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_while_it_is_read_is_a_gap() {
+    let yard = Yard::new();
+    let mut grown = false;
+    let mut reading = std::pin::pin!(yard.pull());
+    let mut polls = 0;
+    let outcome = std::future::poll_fn(|context| {
+        polls += 1;
+        if polls == 3 {
+            // Whole lines, so that only its time and size tell.
+            append(&yard.path("Patient.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p4\"}\n");
+            std::fs::write(yard.path("Observation.1.ndjson"), "").unwrap();
+            grown = true;
+        }
+        reading.as_mut().poll(context)
+    })
+    .await;
+    assert!(grown && !outcome.complete);
+    let types: Vec<&str> = outcome.gaps.iter().map(|gap| gap.resource_type.as_str()).collect();
+    assert_eq!(types, ["Observation", "Patient"], "{:?}", outcome.gaps);
+    assert!(outcome.gaps.iter().all(|gap| gap.reason.contains("it changed while the folder was read")), "{:?}", outcome.gaps);
+    assert!(yard.pull().await.complete);
+    assert_eq!(yard.counts()["Patient"], 4);
+}
+
+fn append(path: &Path, text: &str) {
+    std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
