@@ -68,15 +68,13 @@ pub enum Code {
     Export,
     /// A file of one.
     File,
-    /// A file that is dropped here is not whole yet.
-    BeingWritten,
-    /// A file that is dropped here is not whole.
+    /// A dropped file that is being written.
+    Unfinished,
+    /// A dropped file that was cut short, or damaged.
     CutShort,
-    /// A file that is dropped here is not of a kind that is read.
-    UnknownEnding,
-    /// A file that is dropped here cannot be read.
+    /// A dropped file that cannot be read.
     Unreadable,
-    /// No file that is dropped here holds any.
+    /// No dropped file of a type.
     NoFile,
     /// Both sent and said to be deleted.
     Conflict,
@@ -135,10 +133,9 @@ impl Code {
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
             Code::File => (EhrTeam, "repair the files of exports"),
-            Code::BeingWritten => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
+            Code::Unfinished => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),
-            Code::UnknownEnding => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not"),
-            Code::Unreadable => (SiteEngineer, "let the adapter's user read the files of `source.folder`"),
+            Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
@@ -208,6 +205,7 @@ mod tests {
             (Code::of_status(422), Who::EhrTeam, "say why it is refused"),
             (Code::Unreachable, Who::Nobody, "firewall"),
             (Code::TokenOrigin, Who::SiteEngineer, "`source.token_origins`"),
+            (Code::NoFile, Who::SiteEngineer, "`source.folder`"),
             (Code::Loss, Who::SiteEngineer, "--accept-loss"),
             (Code::Untold, Who::EhrTeam, "`watershed check`"),
         ];

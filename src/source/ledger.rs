@@ -101,7 +101,7 @@ pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(
 /// Gives a pull the units of an earlier one, of which nothing has changed, without what they staged.
 pub fn repeat(store: &Store, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
     store.with(|connection| {
-        let columns = "name, resource_type, query, state, reason, expected, received, quarantined, undated, server_time, code";
+        let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
         let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1");
         connection.execute(&sql, [earlier.0, pull.0])?;
         Ok(())

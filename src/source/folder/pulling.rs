@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::FolderError;
 use super::listing::{Dropped, Listing, State, look};
-use super::resources::{Broken, Met, Reading, unreadable};
+use super::resources::{Broken, Met, Reading};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
 use crate::source::duty::{Code, Why};
@@ -33,10 +33,9 @@ impl<'a> Dump<'a> {
         let listing = look(folder)?;
         let mut files = Vec::new();
         for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
-            let digest = match file.state {
-                State::Data => file.digest().map_err(|error| unreadable(&error)),
-                State::Unfinished => Err(Why::new(Code::BeingWritten, UNFINISHED)),
-                State::UnknownEnding => Err(Why::new(Code::UnknownEnding, UNKNOWN_ENDING)),
+            let digest = match withheld(file) {
+                Some(why) => Err(why),
+                None => file.digest().map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
             };
             files.push((file.clone(), digest));
             tokio::task::yield_now().await;
@@ -55,6 +54,15 @@ impl<'a> Dump<'a> {
     /// The units of the files that can be read.
     fn names(&self) -> impl Iterator<Item = String> {
         self.files.iter().filter_map(|(file, digest)| Some(unit_name(file, digest.as_ref().ok()?)))
+    }
+}
+
+/// What its name says against reading a file.
+fn withheld(file: &Dropped) -> Option<Why> {
+    match file.state {
+        State::Data => None,
+        State::Unfinished => Some(Why::new(Code::Unfinished, UNFINISHED)),
+        State::UnknownEnding => Some(Why::new(Code::Unreadable, UNKNOWN_ENDING)),
     }
 }
 
@@ -83,7 +91,7 @@ pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(
         }
     }
     for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
-        note(pull, changed, Why::new(Code::BeingWritten, CHANGED))?;
+        note(pull, changed, Why::new(Code::Unfinished, CHANGED))?;
     }
     note_absent(pull)
 }
@@ -108,7 +116,7 @@ async fn read(pull: &Pull<'_>, file: &Dropped, name: String) -> Result<(), Sourc
         },
     };
     // A file that is written meanwhile may look cut or damaged, and is neither.
-    let changed = file.has_changed().then(|| Why::new(Code::BeingWritten, CHANGED));
+    let changed = file.has_changed().then(|| Why::new(Code::Unfinished, CHANGED));
     let Taking { receiving, types, complaint } = taking;
     let unit = receiving.finish(changed.or(cut).or(complaint))?;
     pull.record_together(&by_type(unit, &types, file.resource_type.as_deref()))
@@ -219,12 +227,8 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
         if let Some(name) = &file.resource_type {
             counts.entry(name.clone()).or_default();
         }
-        let trouble = match file.state {
-            State::Data => count(file, types, &mut counts),
-            State::Unfinished => Some(UNFINISHED.to_owned()),
-            State::UnknownEnding => Some(UNKNOWN_ENDING.to_owned()),
-        };
-        troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble)));
+        let trouble = withheld(file).or_else(|| count(file, types, &mut counts));
+        troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble.text)));
     }
     counts.retain(|name, _| types.contains(name));
     let absent = types.iter().filter(|name| !counts.contains_key(*name) && !referenced.contains(*name));
@@ -233,7 +237,7 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
 }
 
 /// Adds what a file holds; why it is not whole, if it is not.
-fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<String> {
+fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<Why> {
     let mut complaint = None;
     let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
         match met {
@@ -242,20 +246,20 @@ fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String,
                     *counts.entry(name).or_default() += 1;
                 }
             }
-            Met::Complaint(why) => complaint = complaint.take().or(Some(why.text)),
+            Met::Complaint(why) => complaint = complaint.take().or(Some(why)),
             Met::TooLong { .. } | Met::Unreadable { .. } | Met::Empty { .. } | Met::Gone { .. } => {}
         }
         Ok(())
     };
     let mut reading = match Reading::open(file) {
         Ok(reading) => reading,
-        Err(why) => return Some(why.text),
+        Err(why) => return Some(why),
     };
     loop {
         match reading.step(&mut take) {
             Ok(true) => {}
             Ok(false) => return complaint,
-            Err(Broken::Cut(why)) => return Some(why.text),
+            Err(Broken::Cut(why)) => return Some(why),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Reading<'_> {
         if file.bytes == 0 && file.is_compressed() {
             return Err(Why::new(Code::CutShort, "it is cut short: nothing is in it, not even an end"));
         }
-        let input = open(&file.path).map_err(|error| Why::new(Code::Unreadable, error.reason))?;
+        let input = open(&file.path).map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {}", error.reason)))?;
         Ok(Reading { file, input, lines: Pushed::default(), plain: 0 })
     }
 
@@ -74,7 +74,7 @@ impl Reading<'_> {
         self.input.consume(length);
         self.plain += length as u64;
         if self.file.is_compressed() && self.plain > self.file.bytes.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
-            return Err(Broken::Cut(Why::new(Code::CutShort, "its compression inflates too far")));
+            return Err(Broken::Cut(Why::new(Code::Unreadable, "its compression inflates too far")));
         }
         if length > 0 {
             return Ok(true);
@@ -90,7 +90,7 @@ impl Reading<'_> {
         let mut bytes = Vec::new();
         let read = self.input.by_ref().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
         if read.map_err(|error| Broken::Cut(cut(self.file, &error)))? as u64 > DOCUMENT_BYTES_MAX {
-            return Err(Broken::Cut(Why::new(Code::UnknownEnding, "it is larger than 2 GiB; have it written as NDJSON")));
+            return Err(Broken::Cut(Why::new(Code::Unreadable, "it is larger than 2 GiB; have it written as NDJSON")));
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
         if !is_json(text) {
@@ -108,12 +108,8 @@ fn cut(file: &Dropped, error: &std::io::Error) -> Why {
     match error.kind() {
         ErrorKind::UnexpectedEof if file.is_compressed() => Why::new(Code::CutShort, "it is cut short: its compression has no end"),
         _ if file.is_compressed() => Why::new(Code::CutShort, "it is cut short or damaged: its compression is broken"),
-        _ => unreadable(error),
+        _ => Why::new(Code::Unreadable, format!("it cannot be read: {error}")),
     }
-}
-
-pub(super) fn unreadable(error: &std::io::Error) -> Why {
-    Why::new(Code::Unreadable, format!("it cannot be read: {error}"))
 }
 
 fn line<E>(event: Event<'_>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
