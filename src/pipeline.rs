@@ -237,6 +237,9 @@ impl Adapter {
             tracing::warn!(run.id, gap.resource_type, gap.reason, "data are missing");
             *gaps.entry(gap.resource_type.clone()).or_default() += 1;
         }
+        for note in &outcome.notes {
+            tracing::warn!(run.id, note.resource_type, note.reason, "accepted as it is");
+        }
         let run = self.store.transaction(|transaction| {
             runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
             runs::get(transaction, run.id)

@@ -94,6 +94,9 @@ pub enum SnapshotError {
     },
 }
 
+/// Stored resources by type and id, each with its patient.
+type LiveLines = BTreeMap<(String, String), (String, Vec<u8>)>;
+
 /// One patient's stored resources, as JSON lines ordered by type and id.
 #[derive(Clone)]
 pub struct PatientLines {
@@ -341,14 +344,27 @@ impl Snapshot {
         LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind)).map_err(|error| self.unreadable((pull, &partition.name(), number), &path, error))
     }
 
-    #[allow(clippy::type_complexity)]
-    fn live(&self, partition: Partition, as_of: Option<PullId>) -> Result<BTreeMap<(String, String), (String, Vec<u8>)>, SnapshotError> {
-        let mut live = BTreeMap::new();
-        for (pull, number, is_damaged) in self.segments(partition, as_of)? {
-            let path = self.segment_path(pull, &partition.name(), number, "ndjson");
-            if is_damaged {
-                return Err(SnapshotError::Damaged { path, reason: "as was found before".to_owned() });
+    fn live(&self, partition: Partition, as_of: Option<PullId>) -> Result<LiveLines, SnapshotError> {
+        let segments = self.segments(partition, as_of)?;
+        match segments.iter().find(|(.., is_damaged)| *is_damaged) {
+            Some((pull, number, _)) => {
+                let path = self.segment_path(*pull, &partition.name(), *number, "ndjson");
+                Err(SnapshotError::Damaged { path, reason: "as was found before".to_owned() })
             }
+            None => self.lines_of(partition, segments),
+        }
+    }
+
+    /// What is stored, for a pull to go on from, as [`Snapshot::live_headers`] has it.
+    fn live_lines(&self, partition: Partition) -> Result<LiveLines, SnapshotError> {
+        let segments = self.segments(partition, None)?.into_iter().filter(|(.., is_damaged)| !is_damaged);
+        self.lines_of(partition, segments)
+    }
+
+    fn lines_of(&self, partition: Partition, segments: impl IntoIterator<Item = (i64, u32, bool)>) -> Result<LiveLines, SnapshotError> {
+        let mut live = BTreeMap::new();
+        for (pull, number, _) in segments {
+            let path = self.segment_path(pull, &partition.name(), number, "ndjson");
             let (name, index_path) = (partition.name(), self.segment_path(pull, &partition.name(), number, "index"));
             let wrong = |error| self.unreadable((pull, &name, number), &path, error);
             let mut index = self.open_segment(pull, partition, number, "index")?;

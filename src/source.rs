@@ -263,7 +263,7 @@ impl From<HttpError> for SourceError {
     }
 }
 
-/// Something a report needs and did not get.
+/// Something a report needs and did not get, or what is to be known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The type that is incomplete.
@@ -272,6 +272,8 @@ pub struct Gap {
     pub patient: Option<String>,
     /// Why, without patient values.
     pub reason: String,
+    /// What kind of reason that is.
+    pub code: duty::Code,
 }
 
 /// What a pull brought.
@@ -283,6 +285,8 @@ pub struct PullOutcome {
     pub complete: bool,
     /// What did not come.
     pub gaps: Vec<Gap>,
+    /// What a person should know of data that are complete: doubts that have been dispelled.
+    pub notes: Vec<Gap>,
     /// Resources received by type, copies included.
     pub received: BTreeMap<String, u64>,
     /// Lines and resources held in quarantine.

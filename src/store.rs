@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("004_place", include_str!("store/schema/004_place.sql")),
     ("005_recovery", include_str!("store/schema/005_recovery.sql")),
     ("006_covered", include_str!("store/schema/006_covered.sql")),
+    ("007_reasons", include_str!("store/schema/007_reasons.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -443,7 +443,14 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     };
     let said = run(&["pull", "--dry-run"], &[]).await;
     assert_eq!((said.code, said.err.as_str()), (0, ""));
-    for part in ["no data were asked for", "scopes to ask for: system/Condition.rs system/", "not known", "at least 0 requests, 0.0 MB", "asked for by --count"] {
+    for part in [
+        "no data were asked for",
+        "scopes to ask for: system/Condition.rs system/",
+        "not known",
+        "6          0          _summary=count of Patient, Condition, ",
+        "at least 6 requests, 0.0 MB",
+        "asked for by --count",
+    ] {
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }
     let patients = |said: &Said| said.json()["forecast"]["steps"].as_array().unwrap().iter().find(|step| step["asked"] == "Patient").unwrap().clone();

@@ -228,3 +228,71 @@ fn nested_methods_do_not_double_the_work() {
     let (program, found) = cql::compile(&[SourceFile::new("t.cql", format!("library T\ndefine A: {nested}\n"))], &libraries(), &Models::default());
     assert!(program.is_none() && render_human(&found, false).contains("among so many"), "{}", render_human(&found, false));
 }
+
+/// What `watershed evaluate` says of data: exit code, stderr, status of completeness, its gaps and what was set aside.
+fn told(lines: &[&str]) -> (i32, String, serde_json::Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("one")).unwrap();
+    write(
+        "one/measure.yaml",
+        "id: one\nurl: http://watershed.example/fhir/Measure/one\nversion: 1.0.0\nstatus: draft\ntitle: One\ndescription: One stay\nsteward: A test\n\
+         scoring: cohort\nimprovement: increase\npopulations:\n  - code: initial-population\n    define: Initial Population\n",
+    );
+    write(
+        "one/one.cql",
+        "library One version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+         parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\n\
+         define \"Initial Population\": Patient.birthDate before @2020-01-01 and (singleton from [Encounter]) is not null\n",
+    );
+    write("all.ndjson", &lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    let arguments = ["evaluate", "--measure", "one", "--data", "all.ndjson", "--period", "2026-02"];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder.path()).args(arguments).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let extensions = report["extension"].as_array().unwrap();
+    let completeness = extensions.iter().find(|extension| extension["url"].as_str().unwrap().ends_with("/completeness")).unwrap()["extension"].clone();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap(), completeness)
+}
+
+#[test]
+fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where() {
+    const BORN: &str = r#"{"resourceType":"Patient","id":"p2","birthDate":"2011-01-01"}"#;
+    let visit = |id: &str, patient: &str| format!(r#"{{"resourceType":"Encounter","id":"{id}","subject":{{"reference":"Patient/{patient}"}}}}"#);
+    let (first, second) = (visit("e1", "p2"), visit("e2", "p2"));
+    let status = |completeness: &serde_json::Value| completeness[0]["valueCode"].as_str().unwrap().to_owned();
+    let (code, err, completeness) = told(&[BORN, &first]);
+    assert_eq!((code, err.as_str(), status(&completeness).as_str()), (0, "", "complete"));
+
+    let (code, err, completeness) = told(&[BORN, &first, &second]);
+    assert_eq!((code, status(&completeness).as_str()), (1, "partial"), "{err}");
+    assert!(err.contains("error: 1 evaluation failed: one/one.cql:6:72: `singleton from` found 2 elements"), "{err}");
+
+    let odd = [
+        r#"{"resourceType":"Patient","id":"p1","birthDate":"2010-02-31"}"#,
+        &visit("e3", "ghost"),
+        r#"{"resourceType":"Patient","id":"p3","birthDate":"2012-01-01","gender":"male"}"#,
+        r#"{"resourceType":"Patient","id":"p3","birthDate":"2013-01-01","gender":"female"}"#,
+        r#"{"resourceType":"Patient","id":"p4","meta":{"lastUpdated":"2026-01-01T00:00:00Z"},"birthDate":"2013-01-01","active":false}"#,
+        r#"{"resourceType":"Patient","id":"p4","meta":{"lastUpdated":"2026-01-02T00:00:00Z"},"birthDate":"2013-01-01","active":true}"#,
+    ];
+    let (code, err, completeness) = told(&odd);
+    assert_eq!(code, 0, "{err}");
+    let expected = [
+        "warning: all.ndjson:3: another Patient has the same id, and it cannot be told that this is the same person at an earlier time; set aside",
+        "warning: all.ndjson:2: it names a Patient who is not in the data; the reports are partial",
+        "warning: all.ndjson:1: a date that does not exist; it is as if it were absent",
+    ];
+    assert_eq!(err.lines().collect::<Vec<_>>(), expected);
+    let counted = serde_json::json!([
+        {"url": "status", "valueCode": "partial"}, {"url": "quarantined", "valueInteger": 1},
+        {"url": "gap", "extension": [{"url": "type", "valueCode": "Patient"}, {"url": "count", "valueInteger": 1}]},
+    ]);
+    assert_eq!(completeness, counted);
+
+    let (code, err, completeness) = told(&[]);
+    assert_eq!((code, status(&completeness).as_str()), (1, "partial"));
+    assert!(err.starts_with("warning: all.ndjson: it is empty\nwarning: there is no Patient in the data"), "{err}");
+    let many: Vec<String> = (0..30).map(|number| visit(&format!("e{number}"), &format!("ghost{number}"))).collect();
+    let (_, err, _) = told(&many.iter().map(String::as_str).chain([BORN]).collect::<Vec<_>>());
+    assert!(err.lines().count() == 21 && err.ends_with("warning: 10 more patients are named and not there\n"), "{err}");
+}

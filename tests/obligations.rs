@@ -3,6 +3,7 @@
 
 mod bench;
 mod bulk;
+mod census;
 mod kindness;
 mod nights;
 mod probe;

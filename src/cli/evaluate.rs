@@ -22,9 +22,9 @@ const THREADS_MAX: usize = 256;
 /// Memory to stay within when nothing is said, and the least that can be asked for; bytes.
 const MEMORY_DEFAULT: u64 = 1 << 30;
 const MEMORY_MIN: u64 = 16 << 20;
-/// Bad lines that are remembered with their place, and that are named on stderr.
-const BAD_KEPT_MAX: usize = 10_000;
-const BAD_SHOWN_MAX: usize = 20;
+/// Lines of a kind that are remembered with their place; and lines, or reasons, that are named on stderr.
+const TOLD_KEPT_MAX: usize = 10_000;
+const TOLD_SHOWN_MAX: usize = 20;
 
 /// Measures over data on disk
 #[derive(Debug, ClapArgs)]
@@ -122,6 +122,9 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let shape = shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
+    for file in files.iter().filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() == 0)).take(TOLD_SHOWN_MAX) {
+        let _ = writeln!(std::io::stderr(), "warning: {}: it is empty", file.display());
+    }
     let now = jiff::Timestamp::now();
     let setting = measures::setting(&loaded, &zone, now);
     let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
@@ -129,17 +132,13 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     for (pass, data) in folder::passes(&files, &shape, memory, threads(args.threads)).enumerate() {
         let data = data.map_err(unreadable)?;
         if pass == 0 {
-            found.bad.clone_from(&data.bad);
-            found.bad_count = data.bad_count;
+            found.bad = Told { lines: data.bad.clone(), count: data.bad_count };
         }
         found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
     }
-    say_bad(&mut found);
-    for (error, count) in &found.errors {
-        let _ = writeln!(std::io::stderr(), "error: {} failed: {error}", counted(*count, "evaluation"));
-    }
+    found.say();
     write(&args, &runs, &found)?;
-    Ok(if found.errors.is_empty() { Ending::Fine } else { Ending::Findings })
+    Ok(if found.errors.is_empty() && found.people > 0 { Ending::Fine } else { Ending::Findings })
 }
 
 /// A size as `512MB`, `1GiB` or bytes.
@@ -199,15 +198,35 @@ fn threads(wanted: usize) -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX) }
 }
 
-fn say_bad(found: &mut Found) {
-    found.bad.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    let stderr = &mut std::io::stderr().lock();
-    for bad in found.bad.iter().take(BAD_SHOWN_MAX) {
-        let _ = writeln!(stderr, "warning: {}:{}: {}; set aside", bad.file, bad.line, bad.reason);
+/// Lines of which something is to be said; not all of them where there are many.
+#[derive(Default)]
+struct Told {
+    lines: Vec<Bad>,
+    count: u64,
+}
+
+impl Told {
+    fn add(&mut self, line: Option<Bad>) {
+        self.count += 1;
+        self.lines.extend(line.filter(|_| self.lines.len() < TOLD_KEPT_MAX));
     }
-    let more = found.bad_count.saturating_sub(BAD_SHOWN_MAX as u64);
-    if more > 0 {
-        let _ = writeln!(stderr, "warning: {more} more lines or resources were set aside");
+
+    fn merge(&mut self, other: Told) {
+        self.count += other.count;
+        let room = TOLD_KEPT_MAX.saturating_sub(self.lines.len());
+        self.lines.extend(other.lines.into_iter().take(room));
+    }
+
+    fn say(&mut self, consequence: &str, more: &str) {
+        self.lines.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        let stderr = &mut std::io::stderr().lock();
+        for line in self.lines.iter().take(TOLD_SHOWN_MAX) {
+            let _ = writeln!(stderr, "warning: {}:{}: {}; {consequence}", line.file, line.line, line.reason);
+        }
+        let rest = self.count.saturating_sub(TOLD_SHOWN_MAX as u64);
+        if rest > 0 {
+            let _ = writeln!(stderr, "warning: {rest} more {more}");
+        }
     }
 }
 
@@ -217,9 +236,14 @@ struct Found {
     sums: Vec<Vec<Partial>>,
     patients: Vec<Vec<BTreeMap<String, PatientResult>>>,
     errors: BTreeMap<String, u64>,
-    /// Lines and resources that were set aside; not all of them where there are many.
-    bad: Vec<Bad>,
-    bad_count: u64,
+    /// Patients who were there to be evaluated.
+    people: u64,
+    /// Lines and resources that were set aside.
+    bad: Told,
+    /// Patients who are named and not there.
+    absent: Told,
+    /// Resources with a date that does not exist.
+    impossible: Told,
 }
 
 impl Found {
@@ -239,9 +263,34 @@ impl Found {
         for (error, count) in other.errors {
             *self.errors.entry(error).or_default() += count;
         }
-        self.bad_count += other.bad_count;
-        let room = BAD_KEPT_MAX.saturating_sub(self.bad.len());
-        self.bad.extend(other.bad.into_iter().take(room));
+        self.people += other.people;
+        self.bad.merge(other.bad);
+        self.absent.merge(other.absent);
+        self.impossible.merge(other.impossible);
+    }
+
+    /// What is missing of the data. Data without a patient are no data.
+    fn completeness(&self) -> Completeness {
+        let missing = if self.people == 0 { self.absent.count.max(1) } else { self.absent.count };
+        let gaps = (missing > 0).then(|| ("Patient".to_owned(), missing));
+        Completeness { gaps: gaps.into_iter().collect(), quarantined: self.bad.count }
+    }
+
+    fn say(&mut self) {
+        self.bad.say("set aside", "lines or resources were set aside");
+        self.absent.say("the reports are partial", "patients are named and not there");
+        self.impossible.say("it is as if it were absent", "resources have a date that does not exist");
+        let stderr = &mut std::io::stderr().lock();
+        if self.people == 0 {
+            let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
+        }
+        for (error, count) in self.errors.iter().take(TOLD_SHOWN_MAX) {
+            let _ = writeln!(stderr, "error: {} failed: {error}", counted(*count, "evaluation"));
+        }
+        let rest: u64 = self.errors.values().skip(TOLD_SHOWN_MAX).sum();
+        if rest > 0 {
+            let _ = writeln!(stderr, "error: {rest} more evaluations failed");
+        }
     }
 }
 
@@ -267,14 +316,14 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
     let mut record = Record::default();
     for patient in patients.iter().filter(|patient| !patient.lines().any(is_replaced)) {
         let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
-        for bad in bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)) {
-            found.bad_count += 1;
-            found.bad.push(bad);
-        }
+        bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)).for_each(|bad| found.bad.add(Some(bad)));
+        let impossible = record.impossible_dates().iter().filter_map(|index| patient.bad(*index, "a date that does not exist".to_owned()));
+        impossible.for_each(|line| found.impossible.add(Some(line)));
         if record.patient_id().is_none() {
-            *found.errors.entry("resources name a patient of whom there is no Patient resource".to_owned()).or_default() += 1;
+            found.absent.add(patient.bad(0, "it names a Patient who is not in the data".to_owned()));
             continue;
         }
+        found.people += 1;
         for (index, results) in measure::evaluate(runs, &record).into_iter().enumerate() {
             for (period, result) in results.into_iter().enumerate() {
                 let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };
@@ -306,7 +355,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, found.bad_count);
+            let facts = facts(args, run.measure, period, found.completeness());
             let reporter = Reporter { definition: &run.measure.definition, groups: &run.measure.groups, parameters: &run.measure.shown_parameters, period, facts: &facts };
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
@@ -326,7 +375,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
     Ok(())
 }
 
-fn facts(args: &Args, measure: &Measure, period: Period, quarantined: u64) -> Facts {
+fn facts(args: &Args, measure: &Measure, period: Period, completeness: Completeness) -> Facts {
     let after = period.end.tomorrow().unwrap_or(period.end).to_string();
     Facts {
         reporter: args.reporter.clone(),
@@ -335,7 +384,7 @@ fn facts(args: &Args, measure: &Measure, period: Period, quarantined: u64) -> Fa
         software: ("Watershed".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         zone: args.timezone.clone(),
         lineage: vec![("measure".to_owned(), measure.definition.id.value.clone(), measure.digest.clone())],
-        completeness: Completeness { gaps: BTreeMap::new(), quarantined },
+        completeness,
     }
 }
 

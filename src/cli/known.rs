@@ -1,5 +1,6 @@
 //! `watershed known`: a site's measures over what was known on a day, from its snapshot; the EHR is not asked.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use super::{Context, Ending, Failure, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
+use crate::fhir::compartment::in_compartment;
 use crate::measure::period::Period;
 use crate::pipeline::{Setup, evaluation};
 use crate::source::Silent;
@@ -37,7 +39,8 @@ pub struct Args {
 /// Writes the reports to stdout, one a line. Ends with findings when the data were partial or a report failed its check.
 pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
     let (site, checked) = run::read(&args.config)?;
-    let at = args.on.as_deref().map_or(Ok(Timestamp::now()), |text| instant(text, &checked.zone))?;
+    let now = Timestamp::now();
+    let at = args.on.as_deref().map_or(Ok(now), |text| instant(text, &checked.zone))?;
     let unknown = |more: String| Failure::configuration(format!("nothing is known of that day{more}")).hint("`watershed status` lists the nights");
     let Some(store) = super::state(&site)? else { return Err(unknown(": there has been no pull yet".to_owned())) };
     let looked = store
@@ -48,17 +51,40 @@ pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
         (None, since) => return Err(unknown(since.map_or_else(String::new, |since| format!(": the first pull ended at {since}")))),
     };
     let Some(snapshot) = setup::snapshot_beside(&site, store).map_err(run::unopened)? else { return Err(unknown(since.unwrap_or_default())) };
-    night.periods = periods(&args.periods, night.periods, at, &checked)?;
+    if at > now {
+        return Err(Failure::usage(format!("`--on {at}` has not come yet")));
+    }
+    let asked = snapshot
+        .store()
+        .with(|connection| runs::types_asked_by(connection, night.pull_id.unwrap_or_default()))
+        .map_err(super::state_failure)?;
+    note_unasked(&mut night, &checked, &asked);
+    night.periods = periods(&args.periods, std::mem::take(&mut night.periods), at, &checked)?;
     let (_asker, stop) = watch::channel(false);
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
     let mut output = std::io::stdout().lock();
     for report in &made.reports {
         let written = output.write_all(&report.body).and_then(|()| output.write_all(b"\n"));
-        written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?;
+        match written {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            written => written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?,
+        }
     }
     say(&night, sums.patients, made.held.len());
     Ok(if night.complete == Some(true) && made.held.is_empty() { Ending::Fine } else { Ending::Findings })
+}
+
+/// What the measures of today need and nobody asked for then is missing, whatever that night said of its own.
+fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
+    let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
+    let types: BTreeSet<&String> = requirements.map(|requirement| &requirement.resource_type).filter(|name| in_compartment(name)).collect();
+    for name in types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains("*")) {
+        let _ = writeln!(std::io::stderr(), "warning: no pull had asked for {name} by then: what needs it is partial");
+        *night.gaps.entry(name.clone()).or_default() += 1;
+        night.complete = Some(false);
+    }
 }
 
 /// The end of a day, or an instant.
@@ -70,13 +96,17 @@ fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, Failure> {
 
 /// The periods asked for; else those of the night, or the complete months before the instant.
 fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -> Result<Vec<String>, Failure> {
+    let day = at.to_zoned(checked.zone.clone()).date();
     if !asked.is_empty() {
-        return asked.iter().map(|text| Period::parse(text).map(|period| period.to_string()).map_err(Failure::usage)).collect();
+        let over = |text: &String| {
+            let period = Period::parse(text).map_err(Failure::usage)?;
+            if period.end >= day { Err(Failure::usage(format!("`--period {text}` was not over on {day}"))) } else { Ok(period.to_string()) }
+        };
+        return asked.iter().map(over).collect();
     }
     if !own.is_empty() {
         return Ok(own);
     }
-    let day = at.to_zoned(checked.zone.clone()).date();
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 

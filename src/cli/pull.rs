@@ -12,7 +12,7 @@ use crate::smart::client::scopes_for;
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
-use crate::source::{PullOutcome, Silent, SourceError, ledger};
+use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 
 /// Bring the snapshot up to date, without evaluating or delivering
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub struct Args {
     /// Print what would be asked, the scopes to ask for, and what it would cost; ask for no data
     #[arg(long)]
     pub dry_run: bool,
-    /// Believe a loss that a gap told of: read everything, and let go what is gone
+    /// Believe what a gap doubts - a sudden loss, no patient at all, no code that is asked for: read everything, and let go what is gone
     #[arg(long, conflicts_with = "dry_run")]
     pub accept_loss: bool,
     /// Begin the snapshot again: read everything, and nothing of what is stored (its key is lost, or its files are); no file is removed
@@ -148,9 +148,13 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
 }
 
 fn as_json(outcome: &PullOutcome) -> serde_json::Value {
-    let gaps: Vec<_> = outcome.gaps.iter().map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason})).collect();
+    let shown = |gaps: &[Gap]| {
+        gaps.iter()
+            .map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason, "code": gap.code}))
+            .collect::<Vec<_>>()
+    };
     json!({
-        "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": gaps,
+        "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": shown(&outcome.gaps), "notes": shown(&outcome.notes),
         "received": outcome.received, "newVersions": outcome.new_versions, "removed": outcome.removed,
         "quarantined": outcome.quarantined, "replaced": outcome.replaced,
     })
@@ -171,6 +175,9 @@ fn as_text(outcome: &PullOutcome) -> String {
     }
     for gap in &outcome.gaps {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
+    }
+    for note in &outcome.notes {
+        text.push_str(&format!("\naccepted: {} ({})", note.resource_type, note.reason));
     }
     text
 }

@@ -44,6 +44,9 @@ pub struct Args {
 
 /// Checks everything, then runs.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
+    if let Some(at) = args.as_of.filter(|at| *at > Timestamp::now()) {
+        return Err(Failure::usage(format!("`--as-of {at}` has not come yet: a night then would report months that are not over")));
+    }
     let (site, adapter) = open(&args.config)?;
     super::block_on(async {
         let (asker, stop) = watch::channel(false);

@@ -183,7 +183,7 @@ fn as_text(status: &Status) -> String {
 fn ledger_as_text(account: &Account) -> String {
     let mut table = super::table(&["type", "query", "expected", "received", "usually", "why not all, and who must do what"]);
     let mut rows: Vec<&Row> = account.rows.iter().collect();
-    rows.sort_by_key(|row| row.gap.is_none());
+    rows.sort_by_key(|row| (row.gap.is_none(), row.note.is_none()));
     let mut told = std::collections::BTreeSet::new();
     for row in rows.iter().take(LEDGER_SHOWN) {
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
@@ -193,14 +193,20 @@ fn ledger_as_text(account: &Account) -> String {
             Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {})", (received as f64 / median as f64 - 1.0) * 100.0, counted(pulls, "pull")),
             _ => String::new(),
         };
-        let why = row.gap.as_ref().map(|due| format!("{}; {}: {}", due.reason, due.who, due.what)).unwrap_or_default();
+        let accepted = row.note.as_ref().map(|note| format!("{}; accepted", note.reason));
+        let why = row.gap.as_ref().map(|due| format!("{}; {}: {}", due.reason, due.who, due.what)).or(accepted).unwrap_or_default();
         table.add_row([row.resource_type.clone(), row.query.clone(), number(row.expected), row.received.to_string(), usually, why]);
     }
     let more = rows.len().saturating_sub(LEDGER_SHOWN);
     let more = if more == 0 { String::new() } else { format!("and {more} more that came whole or not (`--format json`)\n") };
     let what = if account.full { "everything" } else { "changes" };
     let begun = minute(&account.started_at);
-    let verdict = if account.complete { "complete" } else { "partial" };
+    let notes = account.rows.iter().filter(|row| row.note.is_some()).count();
+    let verdict = match (account.complete, notes) {
+        (false, _) => "partial",
+        (true, 0) => "complete",
+        (true, _) => "complete, with what was accepted",
+    };
     format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
 }
 

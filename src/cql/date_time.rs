@@ -548,6 +548,22 @@ impl DateTime {
         DateTime::of_values(&values, Precision::Millisecond, i16::try_from(minutes).ok()).unwrap_or(DateTime::MAX)
     }
 
+    /// What a server wrote in UTC, as the zone's clock shows it: UTC is how instants are exchanged, and says nothing of anybody's
+    /// day. A time with another offset says its own day, and stays as it is.
+    pub fn of_utc_in(self, zone: &TimeZone) -> DateTime {
+        let precision = self.precision();
+        if self.offset != Some(0) || precision < Precision::Hour {
+            return self;
+        }
+        let there = jiff::Timestamp::from_millisecond(milliseconds_of(&self.components().values))
+            .ok()
+            .map(|instant| zone.to_offset(instant).seconds() / 60);
+        let shown = there
+            .filter(|minutes| *minutes != 0)
+            .and_then(|minutes| DateTime::of_values(&self.local(zone).values, precision, i16::try_from(minutes).ok()));
+        shown.unwrap_or(self)
+    }
+
     /// The date part.
     pub fn date(&self) -> Date {
         self.date

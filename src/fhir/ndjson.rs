@@ -100,9 +100,8 @@ impl<R: BufRead> Lines<R> {
                     continue;
                 }
                 // The buffer is asked for again because a slice that may be returned cannot be looked at before.
-                let buffer = self.input.fill_buf()?;
-                let bytes = buffer.get(start..end).unwrap_or_default();
-                let ahead = buffer.get(start..buffer.len().min(end.max(start + AHEAD_BYTES_MAX))).unwrap_or_default();
+                let ahead = self.input.fill_buf()?.get(start..).unwrap_or_default();
+                let (bytes, ahead) = (ahead.get(..end - start).unwrap_or_default(), ahead.get(..AHEAD_BYTES_MAX.max(end - start)).unwrap_or(ahead));
                 return Ok(Some(Line::Text { number, bytes, terminated: true, at: self.offset - (length - start + 1) as u64, ahead }));
             }
             self.line.clear();

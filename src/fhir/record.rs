@@ -106,6 +106,10 @@ pub struct Record {
     /// Of the names after the first few.
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
+    /// Lines in which a date stands that does not exist.
+    impossible: Vec<usize>,
+    /// Whether the line that is being read is one.
+    is_impossible: bool,
     /// Codes by what was asked for, made at the first question and shared by all measures and periods.
     codes: RefCell<BTreeMap<String, Arc<Vec<CodeRow>>>>,
 }
@@ -162,6 +166,7 @@ impl Record {
         self.nodes.clear();
         self.texts.clear();
         self.by_type.clear();
+        self.impossible.clear();
         self.codes.get_mut().clear();
         if self.names.len() > NAMES_KEPT_MAX {
             self.names.clear();
@@ -174,6 +179,11 @@ impl Record {
     pub fn patient_id(&self) -> Option<&str> {
         let patient = *self.resources("Patient").first()?;
         self.resource_id(patient)
+    }
+
+    /// Of the lines that were read those in which a date stands that does not exist, as `2024-02-31`: it is as if it were absent.
+    pub fn impossible_dates(&self) -> &[usize] {
+        &self.impossible
     }
 
     /// Resources of a type, by id.

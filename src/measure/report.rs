@@ -52,7 +52,7 @@ pub struct Facts {
 /// Whether all data that the measure asks for had arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    /// Queries or files that did not answer, by resource type.
+    /// Queries or files that did not answer, or resources that are named and absent, by resource type.
     pub gaps: BTreeMap<String, u64>,
     /// Resources that could not be read and were set aside.
     pub quarantined: u64,
@@ -192,7 +192,7 @@ impl Reporter<'_> {
             ));
         }
         if let Some(partial) = partial {
-            extensions.push(self.completeness());
+            extensions.push(self.completeness(partial));
             extensions.push(data_quality(partial));
             for (supplement, values) in self.definition.supplemental_data.iter().zip(&partial.supplements) {
                 for (value, count) in values {
@@ -210,9 +210,10 @@ impl Reporter<'_> {
         report.insert("extension".into(), Value::Array(extensions));
     }
 
-    fn completeness(&self) -> Value {
+    /// Of whom the evaluation failed, the numbers say nothing.
+    fn completeness(&self, partial: &Partial) -> Value {
         let found = &self.facts.completeness;
-        let status = if found.is_complete() { "complete" } else { "partial" };
+        let status = if found.is_complete() && partial.faults.is_empty() { "complete" } else { "partial" };
         let mut parts = vec![part("status", "valueCode", status.into()), part("quarantined", "valueInteger", found.quarantined.into())];
         for (resource_type, count) in &found.gaps {
             parts.push(json!({ "url": "gap", "extension": [

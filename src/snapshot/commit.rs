@@ -64,6 +64,10 @@ pub struct Prepared {
     pub conflicts: BTreeMap<String, u64>,
     /// Damaged segments that this pull stands in for.
     pub replaced: u64,
+    /// Different resources that came, by type.
+    pub present: BTreeMap<String, u64>,
+    /// Of [`Reconcile::members`] those whose Patient neither came nor is said to be deleted.
+    pub absent: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -134,7 +138,7 @@ impl Foreseen<'_> {
     fn lines(&self, partition: Partition) -> Result<BTreeMap<ResourceKey, (String, Vec<u8>)>, SnapshotError> {
         let headers = self.snapshot.live_headers(partition)?;
         let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;
-        let mut lines = self.snapshot.live(partition, None)?;
+        let mut lines = self.snapshot.live_lines(partition)?;
         for header in change.gone {
             lines.remove(&(header.resource_type, header.id));
         }
@@ -157,6 +161,9 @@ struct Change {
     gone: Vec<Header>,
     /// What came and was said to be deleted.
     conflicts: Vec<String>,
+    /// Different resources that came, by type, and how many of them are Patients among [`Reconcile::members`].
+    present: BTreeMap<String, u64>,
+    members: u64,
 }
 
 struct Sorted {
@@ -173,7 +180,19 @@ impl Snapshot {
         remove_folder(&self.root.join(pull.0.to_string()))?;
         let sorted = self.sort(pull, files, reconcile)?;
         let newest = sorted.newest.and_then(|at| Timestamp::from_microsecond(at).ok());
-        let mut prepared = Prepared { pull, segments: Vec::new(), states: Vec::new(), new_versions: 0, removed: 0, newest, conflicts: BTreeMap::new(), replaced: 0 };
+        let absent = reconcile.members.as_ref().map_or(0, BTreeSet::len) as u64;
+        let mut prepared = Prepared {
+            pull,
+            segments: Vec::new(),
+            states: Vec::new(),
+            new_versions: 0,
+            removed: 0,
+            newest,
+            conflicts: BTreeMap::new(),
+            replaced: 0,
+            present: BTreeMap::new(),
+            absent,
+        };
         prepared.replaced = self.store.with(|connection| repair::damaged(connection))?;
         let mut partitions = self.partitions();
         partitions.push(Partition::Common);
@@ -181,6 +200,8 @@ impl Snapshot {
             self.prepare_partition(partition, &sorted, reconcile, &mut prepared)?;
         }
         remove_folder(&self.sorting(pull))?;
+        let is_deleted = |patient: &&String| sorted.removals.contains(&("Patient".to_owned(), (*patient).clone()));
+        prepared.absent = prepared.absent.saturating_sub(reconcile.members.iter().flatten().filter(is_deleted).count() as u64);
         Ok(prepared)
     }
 
@@ -260,10 +281,14 @@ impl Snapshot {
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
-        let Change { written, gone, conflicts } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
+        let Change { written, gone, conflicts, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
         for resource_type in conflicts {
             *prepared.conflicts.entry(resource_type).or_default() += 1;
         }
+        for (resource_type, count) in present {
+            *prepared.present.entry(resource_type).or_default() += count;
+        }
+        prepared.absent = prepared.absent.saturating_sub(members);
         if written.is_empty() && gone.is_empty() {
             if prepared.replaced > 0 {
                 prepared.states.push(state_of(partition, &live));
@@ -292,6 +317,10 @@ impl Snapshot {
             .filter(|key| winners.contains_key(*key))
             .map(|(resource_type, _)| resource_type.clone())
             .collect();
+        let mut present: BTreeMap<String, u64> = BTreeMap::new();
+        winners.keys().for_each(|(resource_type, _)| *present.entry(resource_type.clone()).or_default() += 1);
+        let is_member = |key: &&ResourceKey| key.0 == "Patient" && reconcile.members.as_ref().is_some_and(|members| members.contains(&key.1)) && !sorted.removals.contains(*key);
+        let members = winners.keys().filter(is_member).count() as u64;
         let gone = live
             .iter()
             .filter(|(key, header)| {
@@ -306,7 +335,7 @@ impl Snapshot {
             .filter(|(key, (_, rank))| live.get(key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))
             .map(|(_, (ordinal, _))| ordinal)
             .collect();
-        Ok(Change { written, gone, conflicts })
+        Ok(Change { written, gone, conflicts, present, members })
     }
 
     /// For each key of a partition's sorted file, the place (ordinal) of its newest copy.

@@ -227,7 +227,16 @@ fn what_is_damaged_is_not_read_until_a_pull_of_everything_stands_in_for_it() {
     assert!(matches!(snapshot.patients(partition, None), Err(SnapshotError::Damaged { .. })));
 
     let again = [first[0].clone(), changed, first[2].clone()];
-    let (third, ..) = bench.pull(&snapshot, &[&again], &full(&["Patient", "Observation"]));
+    let (third, reconcile) = (bench.begin(), full(&["Patient", "Observation"]));
+    let files = stage_all(&snapshot, third, &[&again]);
+    let foreseen = snapshot.foresee(third, &files, &reconcile).unwrap();
+    assert!(
+        foreseen.patients(partition).unwrap().iter().any(|patient| patient.patient_id == "p1" && patient.lines.len() == 2),
+        "the pull that mends it goes on from the rest"
+    );
+    let prepared = snapshot.prepare(third, &files, &reconcile).unwrap();
+    assert_eq!(prepared.replaced, 2);
+    bench.store.transaction(|transaction| snapshot.publish(transaction, &prepared)).unwrap();
     assert_eq!((all(&snapshot, None), snapshot.look_over().unwrap()), (whole, 0));
     assert_eq!(snapshot.counts().unwrap(), BTreeMap::from([("Observation".to_owned(), 1), ("Patient".to_owned(), 2)]));
     assert!(matches!(snapshot.patients(partition, Some(second)), Err(SnapshotError::Damaged { .. })), "what the earlier pull had is gone, and not a part of it");

@@ -1,7 +1,7 @@
 //! The completeness ledger as people read it: what each query should have brought, what came and why not, who must act, and
 //! the volumes beside those of earlier nights.
 
-use super::duty::{self, Who};
+use super::duty::{Code, Who, Why};
 use crate::store::StoreError;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
@@ -75,18 +75,37 @@ pub struct Row {
     pub received: u64,
     /// Why it is not complete, and who must do what.
     pub gap: Option<Due>,
+    /// What is to be known of it though it is complete.
+    pub note: Option<Due>,
 }
 
 /// A gap with what is due.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Due {
+    /// What kind of reason it is.
+    pub code: Code,
     /// Why data are missing.
     pub reason: String,
     /// Who must act.
     pub who: Who,
     /// What to do.
     pub what: String,
+}
+
+impl Due {
+    fn of(why: Why) -> Due {
+        let (who, what) = why.code.duty();
+        Due { code: why.code, reason: why.text, who, what: what.to_owned() }
+    }
+
+    /// Of lines and resources that were refused, so many of which wait for a person.
+    fn of_quarantine(held: i64) -> Due {
+        match held {
+            0 => Due { who: Who::Nobody, what: "all are decided".to_owned(), ..Due::of(Why::new(Code::Quarantined, "lines or resources of it were in quarantine")) },
+            _ => Due::of(Why::new(Code::Quarantined, "lines or resources of it are in quarantine")),
+        }
+    }
 }
 
 /// A type's volume beside that of earlier nights.
@@ -128,26 +147,15 @@ pub fn last(connection: &Connection) -> Result<Option<Account>, StoreError> {
 
 fn rows(connection: &Connection, pull: i64) -> Result<Vec<Row>, StoreError> {
     let sql = "SELECT resource_type, CASE WHEN query LIKE 'export file%' THEN 'export' ELSE query END AS asked,
-         CASE WHEN min(status) = 'complete' AND max(status) = 'complete' THEN 'complete'
-              WHEN min(status) = 'failed' AND max(status) = 'failed' THEN 'failed' ELSE 'partial' END,
-         sum(expected), sum(received), min(reason)
+         CASE count(*) WHEN sum(status = 'complete') THEN 'complete' WHEN sum(status = 'failed') THEN 'failed' ELSE 'partial' END,
+         sum(expected), sum(received), min(reason), code
        FROM ledger WHERE pull_id = ?1 GROUP BY resource_type, asked ORDER BY resource_type, asked";
     let held: i64 = connection.query_row("SELECT count(*) FROM quarantine WHERE state = 'held'", [], |row| row.get(0))?;
-    let (quarantined, who, what) = match held {
-        0 => ("lines or resources of it were in quarantine", Who::Nobody, "all are decided"),
-        _ => ("lines or resources of it are in quarantine", Who::SiteEngineer, "decide on them: `watershed quarantine list`"),
-    };
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([pull], |row| {
-        let (status, reason): (String, Option<String>) = (row.get(2)?, row.get(5)?);
-        let gap = match (status.as_str(), reason) {
-            ("complete", _) => None,
-            (_, Some(reason)) => {
-                let (who, what) = duty::of(&reason);
-                Some(Due { reason, who, what: what.to_owned() })
-            }
-            (_, None) => Some(Due { reason: quarantined.to_owned(), who, what: what.to_owned() }),
-        };
+        let (status, reason, code): (String, Option<String>, Option<String>) = (row.get(2)?, row.get(5)?, row.get(6)?);
+        let due = reason.map(|text| Due::of(Why { code: Code::read(code.as_deref()), text }));
+        let (gap, note) = if status == "complete" { (None, due) } else { (Some(due.unwrap_or_else(|| Due::of_quarantine(held))), None) };
         let count = |number: i64| number.unsigned_abs();
         Ok(Row {
             resource_type: row.get(0)?,
@@ -156,6 +164,7 @@ fn rows(connection: &Connection, pull: i64) -> Result<Vec<Row>, StoreError> {
             expected: row.get::<_, Option<i64>>(3)?.map(count),
             received: count(row.get(4)?),
             gap,
+            note,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -6,6 +6,7 @@ mod members;
 mod order;
 
 use super::SourceError;
+use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
 use super::plan::Export;
 use super::pull::Pull;
@@ -57,7 +58,7 @@ struct Job {
 enum Trouble {
     /// The server no longer knows the export or its files, or means an older one.
     Lost(&'static str),
-    Gap(String),
+    Gap(Why),
     /// It is not ready, and not given up.
     Unfinished(String),
     Fatal(SourceError),
@@ -79,7 +80,7 @@ impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
             HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
-            other => Trouble::Gap(other.to_string()),
+            other => Trouble::Gap(other.into()),
         }
     }
 }
@@ -105,7 +106,7 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
 }
 
 /// Fetches an export whole. Gives the reason why not, if it cannot be had.
-async fn fetch(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<String>, SourceError> {
+async fn fetch(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Why>, SourceError> {
     let mut why = "";
     for _ in 0..EXPORTS_MAX {
         match attempt(pull, wanted).await {
@@ -124,12 +125,12 @@ async fn fetch(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<String
             }
         }
     }
-    Ok(Some(format!("{EXPORTS_MAX} times in a row {why}")))
+    Ok(Some(Why::new(Code::Export, format!("{EXPORTS_MAX} times in a row {why}"))))
 }
 
-fn record_gap(pull: &Pull<'_>, export: &Export, reason: &str) -> Result<(), SourceError> {
+fn record_gap(pull: &Pull<'_>, export: &Export, reason: &Why) -> Result<(), SourceError> {
     for name in &export.types {
-        pull.record(&Unit { name: format!("export {name}"), resource_type: name.clone(), query: "export".to_owned(), gap: Some(reason.to_owned()), ..Unit::default() })?;
+        pull.record(&Unit { name: format!("export {name}"), resource_type: name.clone(), query: "export".to_owned(), gap: Some(reason.clone()), ..Unit::default() })?;
     }
     Ok(())
 }
@@ -177,7 +178,7 @@ fn load_job(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Job>, StoreEr
 }
 
 fn keep_manifest(pull: &Pull<'_>, job: &Job, manifest: &Manifest) -> Result<(), Trouble> {
-    let text = serde_json::to_string(manifest).map_err(|_| Trouble::Gap("the manifest cannot be kept".to_owned()))?;
+    let text = serde_json::to_string(manifest).map_err(|_| broken("the manifest cannot be kept".to_owned()))?;
     pull.snapshot.store().with(|connection| {
         connection.execute("UPDATE bulk_job SET state = 'complete', manifest = ?2, transaction_time = ?3 WHERE id = ?1", params![job.id, text, manifest.transaction_time])?;
         Ok(())
@@ -288,7 +289,21 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
             _ => return Err(refused(&answer, path)),
         }
     }
-    Err(Trouble::Gap(format!("the server refused the export `{path}` in every form")))
+    Err(Trouble::Gap(Why::new(Code::Refused, format!("the server refused the export `{path}` in every form"))))
+}
+
+/// What is wrong with an export as such.
+fn broken(reason: String) -> Trouble {
+    Trouble::Gap(Why::new(Code::Export, reason))
+}
+
+/// Of a status with which an export is refused, or fails.
+fn export_code(status: u16) -> Code {
+    match Code::of_status(status) {
+        Code::Forbidden => Code::ExportForbidden,
+        Code::Answer => Code::Export,
+        code => code,
+    }
 }
 
 fn refused(answer: &Response, path: &str) -> Trouble {
@@ -299,7 +314,7 @@ fn refused(answer: &Response, path: &str) -> Trouble {
         _ => "",
     };
     // The path may hold the group's id, which is configured; the body may hold anything.
-    Trouble::Gap(format!("{origin} refused the export `{path}` with status {}{}{hint}", answer.status, issue_shown(&answer.body)))
+    Trouble::Gap(Why::new(export_code(answer.status), format!("{origin} refused the export `{path}` with status {}{}{hint}", answer.status, issue_shown(&answer.body))))
 }
 
 /// Waits, unless this pull has waited long enough.
@@ -319,11 +334,11 @@ fn status_address(pull: &Pull<'_>, answer: &Response) -> Result<(Url, Option<Url
     let location = answer.header("content-location").or_else(|| answer.header("location"));
     let address = location.and_then(|location| answer.url.join(location).ok());
     let (Some(location), Some(address)) = (location, address) else {
-        return Err(Trouble::Gap("the export was accepted without a Content-Location".to_owned()));
+        return Err(broken("the export was accepted without a Content-Location".to_owned()));
     };
     if !pull.source.is_own(&address) {
         let origin = Origin::of(&address).map_or_else(|| "an address that is not http".to_owned(), |origin| origin.to_string());
-        return Err(Trouble::Gap(format!("the export's status is at {origin}; if that is the EHR's, add it to `source.token_origins`")));
+        return Err(Trouble::Gap(Why::new(Code::TokenOrigin, format!("the export's status is at {origin}; if that is the EHR's, add it to `source.token_origins`"))));
     }
     let otherwise = below(&pull.source.base, location).ok().filter(|other| *other != address && pull.source.is_own(other));
     Ok((address, otherwise))
@@ -352,14 +367,14 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
         let asked = answer.as_ref().and_then(|answer| answer.header("retry-after"));
         match (word, part) {
             (_, Some(part)) => {
-                let Page { manifest: page, next } = part.map_err(Trouble::Gap)?;
-                manifest.add(page).map_err(Trouble::Gap)?;
+                let Page { manifest: page, next } = part.map_err(broken)?;
+                manifest.add(page).map_err(broken)?;
                 let Some(next) = next else { return Ok(manifest) };
                 if !parts.insert(next.to_string()) || parts.len() > PARTS_MAX || next.as_str() == job.status_url {
-                    return Err(Trouble::Gap("the manifest's parts lead in a circle".to_owned()));
+                    return Err(broken("the manifest's parts lead in a circle".to_owned()));
                 }
                 if !pull.source.is_own(&next) {
-                    return Err(Trouble::Gap("the manifest's next part is at another origin, where our token must not go".to_owned()));
+                    return Err(Trouble::Gap(Why::new(Code::TokenOrigin, "the manifest's next part is at another origin, where our token must not go")));
                 }
                 address = next;
             }
@@ -406,7 +421,7 @@ fn part(answer: &Response, word: &Word) -> Option<Result<Page, String>> {
 }
 
 fn failed(answer: Option<&Response>) -> Trouble {
-    let Some(answer) = answer else { return Trouble::Gap("the export failed".to_owned()) };
+    let Some(answer) = answer else { return broken("the export failed".to_owned()) };
     let origin = Origin::of(&answer.url).map(|origin| origin.to_string()).unwrap_or_default();
     let own = answer
         .header("x-export-status")
@@ -414,7 +429,8 @@ fn failed(answer: Option<&Response>) -> Trouble {
         .filter(|own| own.bytes().all(|byte| byte.is_ascii_digit()));
     let status = own.map_or_else(|| answer.status.to_string(), str::to_owned);
     let hint = if status == "403" { "; some servers export only to a client that may read every type (`source.scopes = [\"system/*.rs\"]`)" } else { "" };
-    Trouble::Gap(format!("{origin}: the export failed with status {status}{}{hint}", issue_shown(&answer.body)))
+    let code = status.parse().map_or(Code::Export, export_code);
+    Trouble::Gap(Why::new(code, format!("{origin}: the export failed with status {status}{}{hint}", issue_shown(&answer.body))))
 }
 
 fn remember_address(pull: &Pull<'_>, job: &mut Job, address: &Url) -> Result<(), StoreError> {

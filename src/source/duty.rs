@@ -1,6 +1,8 @@
-//! Who must do what about a gap. Pure.
+//! Why data are missing: a code, from which follows who must do what, and the words. Pure.
 
-use serde::Serialize;
+use crate::http::HttpError;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Who must act.
@@ -28,43 +30,159 @@ impl fmt::Display for Who {
     }
 }
 
-/// Words of the reasons that pulls give, the most telling first: whose turn it is, and to do what.
-const DUTIES: &[(&str, Who, &str)] = &[
-    ("being written", Who::SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
-    ("cut short", Who::SiteEngineer, "have the file written again, whole"),
-    ("ending is not known", Who::SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not"),
-    ("it cannot be read", Who::SiteEngineer, "let the adapter's user read the files of `source.folder`"),
-    ("no file holds any", Who::SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
-    ("`source.internal_origins`", Who::SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
-    ("`source.parameters`", Who::SiteEngineer, "name this hospital's categories in `source.parameters`"),
-    ("`source.token_origins`", Who::SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
-    ("`source.scopes", Who::EhrTeam, "let this client export, if need be with a wider scope (`source.scopes`)"),
-    ("`watershed pull --accept-loss`", Who::SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
-    ("answered 401", Who::EhrTeam, "let this client read and search the type"),
-    ("answered 403", Who::EhrTeam, "let this client read and search the type"),
-    ("status 401", Who::EhrTeam, "let this client read the type"),
-    ("status 403", Who::EhrTeam, "let this client read the type"),
-    ("administrator", Who::EhrTeam, "let this client read and search the type"),
-    ("said to be deleted", Who::Nobody, "the next pull of everything decides"),
-    ("answered 4", Who::EhrTeam, "say why the search is refused; `watershed check` shows which is"),
-    ("status 4", Who::EhrTeam, "say why it is refused"),
-    ("of the group are not there", Who::EhrTeam, "take patients who are gone off the Group"),
-    ("answered 5", Who::Nobody, "the next pull asks again; if it lasts, the EHR team"),
-    ("status 5", Who::Nobody, "the next pull asks again; if it lasts, the EHR team"),
-    ("attempts)", Who::Nobody, "the next pull asks again; if it lasts, the EHR team and the network's firewall"),
-    ("left alone", Who::Nobody, "the next pull asks again; if it lasts, the EHR team"),
-    ("paging", Who::EhrTeam, "repair the paging of searches; `watershed check` shows it"),
-    ("page", Who::EhrTeam, "repair the paging of searches; `watershed check` shows it"),
-    ("announced", Who::EhrTeam, "say why fewer come than are announced"),
-    ("came", Who::EhrTeam, "raise the number of results that a search may have"),
-    ("file", Who::EhrTeam, "repair the files of exports"),
-    ("export", Who::EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
-];
+/// What kind of reason it is; kept in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The server does not answer.
+    Unreachable,
+    /// It answers that it fails.
+    Failing,
+    /// It does not let this client read or search.
+    Forbidden,
+    /// It does not let this client export.
+    ExportForbidden,
+    /// It refuses what is asked.
+    Refused,
+    /// What it sends is not what was asked for: no Bundle, too much, a redirect that leads nowhere.
+    Answer,
+    /// It reports an error beside the data.
+    Reported,
+    /// Pages shift, repeat, lead in a circle or nowhere.
+    Paging,
+    /// Pages at another origin, which may be the server's own behind its proxy.
+    InternalOrigin,
+    /// Files or states of exports at another origin, which may be the EHR's.
+    TokenOrigin,
+    /// Searched by category only, and it may have others than those asked for.
+    Categories,
+    /// So many came as when a result is cut.
+    Cut,
+    /// Fewer came than the same answer announced.
+    Announced,
+    /// Fewer came than the server counts.
+    Counted,
+    /// Members of the Group of whom no Patient came.
+    Members,
+    /// The life of an export.
+    Export,
+    /// A file of one.
+    File,
+    /// A dropped file that is being written.
+    Unfinished,
+    /// A dropped file that was cut short, or damaged.
+    CutShort,
+    /// A dropped file that cannot be read.
+    Unreadable,
+    /// No dropped file of a type.
+    NoFile,
+    /// Both sent and said to be deleted.
+    Conflict,
+    /// Much less than before.
+    Loss,
+    /// No patient at all.
+    NoPatients,
+    /// Nothing has a code that the measures ask for.
+    Uncoded,
+    /// Lines or resources that were refused.
+    Quarantined,
+    /// Kept by an earlier version, which knew words only.
+    Untold,
+}
 
-/// Whose turn it is, and what to do.
-pub fn of(reason: &str) -> (Who, &'static str) {
-    let found = DUTIES.iter().find(|(words, _, _)| reason.contains(words));
-    found.map_or((Who::EhrTeam, "say what the reason means; `watershed check` shows what the server does"), |(_, who, what)| (*who, what))
+impl Code {
+    /// Of an answer's status, where something was asked that it may refuse.
+    pub fn of_status(status: u16) -> Code {
+        match status {
+            401 | 403 => Code::Forbidden,
+            400..=499 => Code::Refused,
+            500..=599 => Code::Failing,
+            _ => Code::Answer,
+        }
+    }
+
+    /// As it is stored.
+    pub fn word(self) -> String {
+        serde_json::to_value(self).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// As it was stored.
+    pub fn read(word: Option<&str>) -> Code {
+        let read = |word| Code::deserialize(StrDeserializer::<serde::de::value::Error>::new(word)).ok();
+        word.and_then(read).unwrap_or(Code::Untold)
+    }
+
+    /// Whose turn it is, and to do what.
+    pub fn duty(self) -> (Who, &'static str) {
+        use Who::{EhrTeam, Nobody, SiteEngineer};
+        match self {
+            Code::Unreachable => (Nobody, "the next pull asks again; if it lasts, the EHR team and the network's firewall"),
+            Code::Failing => (Nobody, "the next pull asks again; if it lasts, the EHR team"),
+            Code::Forbidden => (EhrTeam, "let this client read and search the type"),
+            Code::ExportForbidden => (EhrTeam, "let this client export, if need be with a wider scope (`source.scopes`)"),
+            Code::Refused => (EhrTeam, "say why it is refused; `watershed check` shows what is"),
+            Code::Answer => (EhrTeam, "say why it does not answer with FHIR R4; `watershed check` shows what the server does"),
+            Code::Reported => (EhrTeam, "say what the error means that the server reports"),
+            Code::Paging => (EhrTeam, "repair the paging of searches; `watershed check` shows it"),
+            Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
+            Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
+            Code::Categories => (SiteEngineer, "name this hospital's categories in `source.parameters`"),
+            Code::Cut => (EhrTeam, "raise the number of results that a search may have"),
+            Code::Announced => (EhrTeam, "say why fewer come than are announced"),
+            Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
+            Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
+            Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
+            Code::File => (EhrTeam, "repair the files of exports"),
+            Code::Unfinished => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
+            Code::CutShort => (SiteEngineer, "have the file written again, whole"),
+            Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
+            Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
+            Code::Conflict => (Nobody, "the next pull of everything decides"),
+            Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
+            Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
+            Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
+            Code::Quarantined => (SiteEngineer, "decide on them: `watershed quarantine list`"),
+            Code::Untold => (EhrTeam, "say what the reason means; `watershed check` shows what the server does"),
+        }
+    }
+}
+
+/// Why something is missing, without patient values.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Why {
+    /// What kind of reason.
+    pub code: Code,
+    /// For people.
+    pub text: String,
+}
+
+impl Why {
+    /// A reason.
+    pub fn new(code: Code, text: impl Into<String>) -> Why {
+        Why { code, text: text.into() }
+    }
+
+    /// The same kind of reason in other words.
+    pub fn put(self, words: impl FnOnce(&str) -> String) -> Why {
+        Why { text: words(&self.text), ..self }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<HttpError> for Why {
+    fn from(error: HttpError) -> Why {
+        let code = match error {
+            HttpError::Unreachable { .. } => Code::Unreachable,
+            HttpError::Token(_) | HttpError::Unauthorized { .. } => Code::Forbidden,
+            _ => Code::Answer,
+        };
+        Why::new(code, error.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -72,23 +190,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_code_is_stored_as_a_word_and_an_unknown_one_is_untold() {
+        for (code, word) in [(Code::Unreachable, "unreachable"), (Code::InternalOrigin, "internal-origin"), (Code::Untold, "untold")] {
+            assert_eq!((code.word().as_str(), Code::read(Some(word))), (word, code));
+        }
+        assert_eq!([Code::read(None), Code::read(Some("of a later version"))], [Code::Untold; 2]);
+    }
+
+    #[test]
     fn whose_turn_it_is() {
         let cases = [
-            ("the server answered 403 (forbidden)", Who::EhrTeam, "let this client read"),
-            ("the server answered 503", Who::Nobody, "the next pull asks again"),
-            ("https://ehr.example:443: timed out (after 13 attempts)", Who::Nobody, "firewall"),
-            ("the export's status is at https://a:443; if that is the EHR's, add it to `source.token_origins`", Who::SiteEngineer, "`source.token_origins`"),
-            ("the server's paging leads in a circle", Who::EhrTeam, "paging"),
-            ("exactly 1000 came, as when a server cuts a result", Who::EhrTeam, "raise the number"),
-            ("the manifest announced 20 and the file holds 19", Who::EhrTeam, "fewer come"),
-            ("12 came where 40 are stored; if they are gone, `watershed pull --accept-loss`", Who::SiteEngineer, "--accept-loss"),
-            ("it is cut short: its compression has no end", Who::SiteEngineer, "written again"),
-            ("no file holds any; if there is none, an empty file `Device.ndjson` says so", Who::SiteEngineer, "`source.folder`"),
-            ("words that nobody foresaw", Who::EhrTeam, "`watershed check`"),
+            (Code::of_status(403), Who::EhrTeam, "let this client read"),
+            (Code::of_status(503), Who::Nobody, "the next pull asks again"),
+            (Code::of_status(422), Who::EhrTeam, "say why it is refused"),
+            (Code::Unreachable, Who::Nobody, "firewall"),
+            (Code::TokenOrigin, Who::SiteEngineer, "`source.token_origins`"),
+            (Code::NoFile, Who::SiteEngineer, "`source.folder`"),
+            (Code::Loss, Who::SiteEngineer, "--accept-loss"),
+            (Code::Untold, Who::EhrTeam, "`watershed check`"),
         ];
-        for (reason, who, part) in cases {
-            let (found, what) = of(reason);
-            assert!(found == who && what.contains(part), "{reason}: {found} {what}");
+        for (code, who, part) in cases {
+            let (found, what) = code.duty();
+            assert!(found == who && what.contains(part), "{code:?}: {found} {what}");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Source;
 use super::plan::{Plan, Query};
+use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::counted;
 use crate::diagnostic;
 use crate::http::Request;
@@ -85,7 +86,7 @@ impl Forecast {
             let asked = format!("{name} that something refers to");
             Some(Step { asked, resources: known.resources.get(name).copied(), requests: Some(*known.requests.get(name).filter(|requests| **requests > 0)?) })
         });
-        let steps: Vec<Step> = export.chain(queries).chain(referenced).collect();
+        let steps: Vec<Step> = export.chain(queries).chain(referenced).chain(counts(plan, known)).collect();
         let requests = steps.iter().filter_map(|step| step.requests).sum();
         let last = known.last.map(|(began, ended)| ended.duration_since(began)).filter(|took| *took >= SignedDuration::ZERO);
         Forecast {
@@ -97,6 +98,18 @@ impl Forecast {
             steps,
         }
     }
+}
+
+/// The questions of how many the server counts, with which what came is compared.
+fn counts(plan: &Plan, known: &Known) -> Option<Step> {
+    let questions = questions(plan);
+    let types: Vec<&str> = questions.iter().map(|query| query.name.as_str()).collect();
+    let batches = match plan.group.as_str() {
+        "" => Some(1),
+        _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
+    };
+    let requests = batches.map(|batches| batches * types.len() as u64);
+    (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests })
 }
 
 impl fmt::Display for Forecast {
@@ -197,7 +210,8 @@ mod tests {
         Patient: 1000 resources, 5 requests
         Observation?code=http://loinc.org|1988-5: 40001 resources, 201 requests
         Encounter for each patient of the group: ? resources, ? requests
-        at least 206 requests, 82.0 MB at 2000 bytes a resource, 52 s at 1 s a request
+        _summary=count of Patient, Observation, Encounter: 0 resources, 3 requests
+        at least 209 requests, 82.0 MB at 2000 bytes a resource, 53 s at 1 s a request
         ");
         plan = Plan {
             referenced: ["Device".to_owned(), "Location".to_owned()].into(),
@@ -210,7 +224,8 @@ mod tests {
         assert_snapshot!(told(&plan, &known), @r"
         Patient/$export?_type=Observation,Patient: 41001 resources, 8 requests
         Location that something refers to: 40 resources, 2 requests
-        at least 10 requests, 82.1 MB at 2000 bytes a resource, 3 s at 1 s a request; the last pull of everything took 2.5 hours
+        _summary=count of Observation, Patient: 0 resources, 2 requests
+        at least 12 requests, 82.1 MB at 2000 bytes a resource, 3 s at 1 s a request; the last pull of everything took 2.5 hours
         ");
     }
 }

@@ -1,5 +1,6 @@
 //! The catalog's side of a pull: opened or resumed, units done, gaps, cursors, completeness.
 
+use super::duty::{Code, Why};
 use super::forecast::Known;
 use crate::snapshot::PullId;
 use crate::store::quarantine::{self, Refused};
@@ -32,7 +33,9 @@ pub struct Unit {
     /// Refused beyond the number that is kept.
     pub refused_uncounted: u64,
     /// Why it is incomplete, if it is.
-    pub gap: Option<String>,
+    pub gap: Option<Why>,
+    /// What is to be known of it though it is complete.
+    pub note: Option<Why>,
 }
 
 /// An open pull.
@@ -98,7 +101,7 @@ pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(
 /// Gives a pull the units of an earlier one, of which nothing has changed, without what they staged.
 pub fn repeat(store: &Store, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
     store.with(|connection| {
-        let columns = "name, resource_type, query, state, reason, expected, received, quarantined, undated, server_time";
+        let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
         let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1");
         connection.execute(&sql, [earlier.0, pull.0])?;
         Ok(())
@@ -137,24 +140,26 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
         quarantine::add(transaction, pull.0, refused)?;
     }
     let (file, sha256) = unit.staged.clone().unzip();
+    let why = unit.gap.as_ref().or(unit.note.as_ref());
     transaction.execute(
         "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
-           quarantined, undated, server_time, file, sha256)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+           quarantined, undated, server_time, file, sha256, code)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             pull.0,
             unit.name,
             unit.resource_type,
             unit.query,
             if unit.gap.is_some() { "gap" } else { "done" },
-            unit.gap,
+            why.map(|why| &why.text),
             unit.expected.map(|count| count as i64),
             unit.received as i64,
             unit.refused.len() as i64 + unit.refused_uncounted as i64,
             unit.undated as i64,
             unit.server_time.map(|at| at.to_string()),
             file,
-            sha256
+            sha256,
+            why.map(|why| why.code.word())
         ],
     )?;
     Ok(())
@@ -184,7 +189,7 @@ pub struct Recorded {
     /// The query or file.
     pub query: String,
     /// Why it is incomplete, if it is.
-    pub gap: Option<String>,
+    pub gap: Option<Why>,
     /// What the server announced.
     pub expected: Option<u64>,
     /// Resources received.
@@ -199,20 +204,21 @@ pub struct Recorded {
     pub file: Option<String>,
 }
 
-/// All units of a pull, by name.
+/// All units of a pull but the server's counts, by name.
 pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare(
-            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file
-             FROM unit WHERE pull_id = ?1 ORDER BY name",
+            "SELECT resource_type, query, CASE state WHEN 'gap' THEN reason END, expected, received, quarantined, undated, server_time, file, code
+             FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'count %' ORDER BY name",
         )?;
         let count = |value: i64| value.max(0) as u64;
         let rows = statement
             .query_map([pull.0], |row| {
+                let code = Code::read(row.get::<_, Option<String>>(9)?.as_deref());
                 Ok(Recorded {
                     resource_type: row.get(0)?,
                     query: row.get(1)?,
-                    gap: row.get(2)?,
+                    gap: row.get::<_, Option<String>>(2)?.map(|text| Why { code, text }),
                     expected: row.get::<_, Option<i64>>(3)?.map(count),
                     received: count(row.get(4)?),
                     quarantined: count(row.get(5)?),
@@ -223,6 +229,51 @@ pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
             })?
             .collect::<Result<Vec<_>, _>>()?;
         Ok(rows)
+    })
+}
+
+/// The unit of a question of how many the server counts of what a query finds; its name begins with `count `.
+pub fn count_unit(name: &str, resource_type: &str, query: &str, counted: Option<u64>) -> Unit {
+    Unit { name: name.to_owned(), resource_type: resource_type.to_owned(), query: format!("count of {query}"), expected: counted, ..Unit::default() }
+}
+
+/// How many the server counts of each query, where it said so to every question about it.
+pub fn counted(store: &Store, pull: PullId) -> Result<BTreeMap<String, u64>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT substr(query, length('count of ') + 1), sum(expected) FROM unit
+             WHERE pull_id = ?1 AND name LIKE 'count %' GROUP BY query HAVING count(*) = count(expected)",
+        )?;
+        let counts = statement
+            .query_map([pull.0], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+            .collect::<Result<_, _>>()?;
+        Ok(counts)
+    })
+}
+
+/// What a reading of everything found beside what its queries brought.
+pub struct Standing {
+    /// The type.
+    pub resource_type: String,
+    /// Why it is not all, or what is to be known of it.
+    pub why: Why,
+    /// A person has said that it is as it should be.
+    pub is_accepted: bool,
+}
+
+/// What the last reading of everything found of these kinds. It stands until the next one: a reading of changes cannot tell.
+pub fn standing(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Result<Vec<Standing>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT resource_type, status, reason, code FROM ledger WHERE reason IS NOT NULL AND pull_id =
+               (SELECT max(id) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed') ORDER BY resource_type, query",
+        )?;
+        let rows = statement.query_map([source, plan], |row| {
+            let code = Code::read(row.get::<_, Option<String>>(3)?.as_deref());
+            Ok(Standing { resource_type: row.get(0)?, why: Why { code, text: row.get(2)? }, is_accepted: row.get::<_, String>(1)? == "complete" })
+        })?;
+        let rows: Vec<Standing> = rows.collect::<Result<_, _>>()?;
+        Ok(rows.into_iter().filter(|row| codes.contains(&row.why.code)).collect())
     })
 }
 
@@ -316,12 +367,14 @@ pub struct Closing<'a> {
 pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64, StoreError> {
     let id = closing.pull.0;
     transaction.execute(
-        "INSERT INTO ledger (pull_id, resource_type, query, status, expected, received, reason)
+        "INSERT INTO ledger (pull_id, resource_type, query, status, expected, received, reason, code)
          SELECT pull_id, resource_type, query,
            CASE WHEN sum(state = 'gap') = 0 AND sum(quarantined) = 0 THEN 'complete'
                 WHEN sum(state = 'done') = 0 AND sum(received) = 0 THEN 'failed' ELSE 'partial' END,
-           sum(expected), sum(received), min(reason)
-         FROM unit WHERE pull_id = ?1 GROUP BY resource_type, query",
+           coalesce(sum(expected), (SELECT CASE count(*) WHEN count(expected) THEN sum(expected) END FROM unit AS asked
+             WHERE pull_id = ?1 AND name LIKE 'count %' AND asked.query = 'count of ' || unit.query)),
+           sum(received), min(reason), code
+         FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'count %' GROUP BY resource_type, query",
         [id],
     )?;
     for name in &closing.without_cursor {

@@ -83,6 +83,8 @@ pub struct Plan {
     pub everywhere: Vec<(String, String)>,
     /// Types of no patient: fetched when something refers to them.
     pub referenced: BTreeSet<String>,
+    /// Codes that would do, of the types of which the measures ask for some only, few or many. Not a part of what is asked.
+    pub codes: BTreeMap<String, BTreeSet<String>>,
     /// What a person should know about it.
     pub notes: Vec<String>,
 }
@@ -150,6 +152,10 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
     let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
+    plan.codes = of_patients
+        .iter()
+        .filter_map(|name| Some((name.clone(), codes.get(name)?.clone().filter(|codes| !codes.is_empty())?)))
+        .collect();
     if options.tuning.folder.is_some() {
         plan.of_files = true;
         return plan;

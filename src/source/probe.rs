@@ -269,7 +269,7 @@ impl Probing<'_> {
         let next = next_address(self.source, &answer.url, page);
         let has_next = !matches!(next, Ok(None));
         let (found, detail) = match next {
-            Err(reason) => (Found::Wrong, reason),
+            Err(reason) => (Found::Wrong, reason.text),
             Ok(Some(next)) => match searched(self.send(Request::new(Method::GET, next).header("accept", FHIR_JSON)).await) {
                 Err((Found::Untold, detail)) => (Found::Untold, detail),
                 Err((_, detail)) => (Found::Wrong, format!("the next page cannot be had: {detail}")),
@@ -410,7 +410,7 @@ fn says_ignored(answer: &Response, page: &Bundle, parameter: &str) -> bool {
 }
 
 /// A value of a parameter that nothing has; `None` for parameters whose values are not known here.
-fn impossible(resource_type: &str, parameter: &str) -> Option<&'static str> {
+pub(super) fn impossible(resource_type: &str, parameter: &str) -> Option<&'static str> {
     match parameter {
         "_lastUpdated" => Some(NEVER),
         "_id" => Some(NOTHING),

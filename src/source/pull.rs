@@ -1,13 +1,15 @@
 //! A pull from beginning to end: opened or resumed, units fetched, segments prepared, everything entered at once.
 
+use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
+use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
-use crate::snapshot::{Incoming, PullId, Reconcile, Snapshot, Stage, seal_bytes};
+use crate::snapshot::{Incoming, Prepared, PullId, Reconcile, Snapshot, Stage, seal_bytes};
 use crate::store::quarantine::Refused;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,11 @@ const REFUSED_KEPT_MAX: usize = 10_000;
 const REFUSED_BYTES_MAX: usize = 256 * 1024;
 /// So many resources of patients that all changed at one instant did not: the server writes one time for all.
 const ONE_INSTANT_MIN: u64 = 20;
+
+/// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
+const STANDING: [Code; 4] = [Code::Counted, Code::Members, Code::NoPatients, Code::Uncoded];
+/// Of these, what may be as it should, if a person says so.
+const ACCEPTABLE: [Code; 2] = [Code::NoPatients, Code::Uncoded];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -109,7 +116,7 @@ pub async fn pull_for(
             }
         }
     }
-    let outcome = finish(&pull, &opened, &digest)?;
+    let outcome = finish(&pull, &opened, &digest).await?;
     if plan.export.is_some() {
         bulk::release_finished(&pull).await?;
     }
@@ -126,7 +133,8 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     } else {
         search::run(pull).await?;
     }
-    search::hydrate(pull).await
+    search::hydrate(pull).await?;
+    if pull.since.is_none() { census::take(pull).await } else { Ok(()) }
 }
 
 /// The instant from which changes suffice, or `None` when everything is to be read.
@@ -159,7 +167,7 @@ fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Ti
     Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
 }
 
-fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
+async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
     let store = pull.snapshot.store();
     let units = ledger::units(store, pull.id)?;
     let mut gaps: Vec<Gap> = gaps_of(&units);
@@ -180,12 +188,26 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
     let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
-    let prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
+    let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    let (doubts, notes) = doubts(pull, opened, &units, &prepared).await?;
+    if !doubts.is_empty() {
+        for doubt in doubts {
+            let is_of_all = doubt.why.code == Code::NoPatients;
+            reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
+            reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
+            if ACCEPTABLE.contains(&doubt.why.code) {
+                sound.remove(&doubt.resource_type);
+            }
+            note_gap(pull, &mut gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
+        }
+        if prepared.removed > 0 {
+            prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+        }
+    }
     for (name, count) in &prepared.conflicts {
         let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
-        pull.record(&Unit { name: format!("conflict {name}"), resource_type: name.clone(), query: "deletions".to_owned(), gap: Some(reason.clone()), ..Unit::default() })?;
-        gaps.push(Gap { resource_type: name.clone(), patient: None, reason });
+        note_gap(pull, &mut gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
         sound.remove(name);
     }
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
@@ -212,6 +234,7 @@ fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome,
         pull_id: pull.id,
         complete: gaps.is_empty() && quarantined == 0,
         gaps,
+        notes,
         received,
         quarantined,
         new_versions: prepared.new_versions,
@@ -233,11 +256,44 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
 }
 
 fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
-    let found: BTreeSet<(String, String)> = units
+    let found: BTreeSet<(String, String, Code)> = units
         .iter()
-        .filter_map(|unit| Some((unit.resource_type.clone(), format!("{}: {}", unit.query, unit.gap.as_ref()?))))
+        .filter_map(|unit| {
+            let why = unit.gap.as_ref()?;
+            Some((unit.resource_type.clone(), format!("{}: {why}", unit.query), why.code))
+        })
         .collect();
-    found.into_iter().map(|(resource_type, reason)| Gap { resource_type, patient: None, reason }).collect()
+    found.into_iter().map(|(resource_type, reason, code)| Gap { resource_type, patient: None, reason, code }).collect()
+}
+
+/// Records a gap that is of no query's.
+fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
+    gaps.push(Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code });
+    let name = format!("{query} {resource_type}");
+    pull.record(&Unit { name, resource_type: resource_type.to_owned(), query: query.to_owned(), gap: Some(why), ..Unit::default() })
+}
+
+/// What came otherwise than it should have, and what of that a person has accepted. Of a reading of changes it is what the last
+/// reading of everything found: it has not been looked at since.
+async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
+    let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
+    let accepted: BTreeSet<(String, Code)> = standing.iter().filter(|one| one.is_accepted).map(|one| (one.resource_type.clone(), one.why.code)).collect();
+    let found = match opened.full {
+        true => census::doubts(pull, units, prepared).await?,
+        false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why }).collect(),
+    };
+    let is_accepted = |doubt: &Doubt| {
+        let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
+        ACCEPTABLE.contains(&doubt.why.code) && (before || pull.source.options.tuning.accepts_loss)
+    };
+    let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
+    let mut notes = Vec::new();
+    for Doubt { resource_type, why } in accepted {
+        let query = why.code.word();
+        notes.push(Gap { resource_type: resource_type.clone(), patient: None, reason: why.text.clone(), code: why.code });
+        pull.record(&Unit { name: format!("{query} {resource_type}"), resource_type, query, note: Some(why), ..Unit::default() })?;
+    }
+    Ok((doubts, notes))
 }
 
 /// Types whose every unit came whole, with nothing refused.
@@ -308,22 +364,14 @@ fn refuse_sudden_loss(
     let is_suspicious = !losses.is_empty();
     // What is not full has a gap already.
     for (resource_type, loss) in losses.into_iter().filter(|(name, _)| full_types.contains(name) || full_of.contains_key(name)) {
-        note_loss(pull, gaps, resource_type, &loss)?;
+        note_loss(pull, gaps, &resource_type, &loss)?;
     }
     Ok(is_suspicious)
 }
 
-fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: String, loss: &str) -> Result<(), SourceError> {
+fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {
     let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
-    pull.record(&Unit {
-        name: format!("volume {resource_type}"),
-        resource_type: resource_type.clone(),
-        query: "volume".to_owned(),
-        gap: Some(reason.clone()),
-        ..Unit::default()
-    })?;
-    gaps.push(Gap { resource_type, patient: None, reason });
-    Ok(())
+    note_gap(pull, gaps, resource_type, "volume", Why::new(Code::Loss, reason))
 }
 
 /// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
@@ -332,7 +380,7 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
     let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
     let named = members.len() as u64;
     if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
-        note_loss(pull, gaps, "Patient".to_owned(), &format!("the Group names {named} members where {stored} are stored"))?;
+        note_loss(pull, gaps, "Patient", &format!("the Group names {named} members where {stored} are stored"))?;
         return Ok(None);
     }
     Ok(Some(members.clone()))
@@ -487,7 +535,7 @@ impl Receiving<'_> {
     }
 
     /// Makes the unit durable; with a gap, what did come is kept too.
-    pub fn finish(mut self, gap: Option<String>) -> Result<Unit, SourceError> {
+    pub fn finish(mut self, gap: Option<Why>) -> Result<Unit, SourceError> {
         self.unit.staged = Some(self.stage.finish()?);
         self.unit.gap = gap;
         // In a reading of changes one instant may be one transaction; in a full one it is no time of change.

@@ -1,6 +1,7 @@
 //! Search: which queries are sent for whom, and what is learnt of the server on the way.
 
 mod ask;
+pub(super) mod census;
 pub(super) mod later;
 mod page;
 mod part;
@@ -9,6 +10,7 @@ mod reading;
 mod refer;
 
 use super::SourceError;
+use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
@@ -16,7 +18,7 @@ use crate::fhir::compartment::{is_id, reference_target, search_parameters};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use page::{Bundle, Item, counted, issue_code, issue_shown, worst_issue};
@@ -74,7 +76,7 @@ impl Task<'_> {
 #[derive(Clone, Debug)]
 struct Refusal {
     status: u16,
-    reason: String,
+    reason: Why,
     /// It says that a parameter is missing.
     needs_category: bool,
 }
@@ -86,6 +88,8 @@ pub(super) struct Habits {
     no_post: AtomicBool,
     /// Strict handling is refused.
     lenient: AtomicBool,
+    /// Ways to ask for a number that bring none.
+    uncounted: AtomicUsize,
     types: Mutex<TypeHabits>,
 }
 
@@ -98,7 +102,7 @@ struct TypeHabits {
     /// Types that can perhaps be read, but not searched.
     unsearchable: BTreeSet<String>,
     /// Types that are refused whoever's they are, and how.
-    refused: BTreeMap<String, String>,
+    refused: BTreeMap<String, Why>,
 }
 
 impl Habits {
@@ -204,7 +208,8 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         let mut unit = read.unit;
         match &unit.gap {
             Some(reason) if answers_otherwise || may_not => {
-                unit.gap = Some(format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it"));
+                let reason = format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it");
+                unit.gap = Some(Why::new(Code::Forbidden, reason));
                 pull.record(&unit)?;
             }
             Some(reason) => tracing::info!(pull = pull.id.0, resource_type, %reason, "not in the export, and not to be searched"),
@@ -351,5 +356,5 @@ async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BT
         "the server searches it by category only, so what has another category, or none, did not come; name this hospital's categories in `source.parameters`: {} = [\"category=…\"]",
         task.query.resource_type
     );
-    pull.record(&pull.receive(rest.unit(), None)?.finish(Some(reason))?)
+    pull.record(&pull.receive(rest.unit(), None)?.finish(Some(Why::new(Code::Categories, reason)))?)
 }

@@ -1,6 +1,6 @@
 //! Nights: each a row that only moves forward, so that a killed one is found and finished, with its own "now".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -224,6 +224,13 @@ pub fn known_at(connection: &Connection, at: Timestamp) -> Result<Option<Run>, S
 /// When the first pull ended, if one did.
 pub fn known_since(connection: &Connection) -> Result<Option<String>, StoreError> {
     Ok(connection.query_row("SELECT min(finished_at) FROM pull WHERE state = 'committed'", [], |row| row.get(0))?)
+}
+
+/// The resource types of which anything was asked for in a pull or before it.
+pub fn types_asked_by(connection: &Connection, pull: i64) -> Result<BTreeSet<String>, StoreError> {
+    let mut statement = connection.prepare("SELECT DISTINCT resource_type FROM unit WHERE pull_id <= ?1")?;
+    let rows = statement.query_map([pull], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn gaps_of_pull(connection: &Connection, pull: i64) -> Result<BTreeMap<String, u64>, StoreError> {

@@ -411,10 +411,10 @@ impl Pulled {
     /// Requests that begin a search of a type.
     pub fn begun(&self, resource_type: &str) -> usize {
         let starts = [format!("/fhir/{resource_type}?"), format!("/fhir/{resource_type}/_search")];
-        let is_further = |target: &str| ["_page=", "_offset=", "_summary="].iter().any(|part| target.contains(part));
+        let is_further = |target: &str| ["_page=", "_offset=", "_summary=", "_total="].iter().any(|part| target.contains(part));
         self.requests
             .iter()
-            .filter(|seen| starts.iter().any(|start| seen.target.starts_with(start)) && !is_further(&seen.target))
+            .filter(|seen| starts.iter().any(|start| seen.target.starts_with(start)) && !is_further(&seen.target) && !seen.body.contains("_summary="))
             .count()
     }
 

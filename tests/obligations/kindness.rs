@@ -64,7 +64,7 @@ fn begun(bench: &Bench, resource_type: &str) -> usize {
     let is_first = |target: &str| ["_page=", "_summary="].iter().all(|part| !target.contains(part));
     requests
         .iter()
-        .filter(|seen| seen.target.starts_with(&format!("/fhir/{resource_type}")) && is_first(&seen.target))
+        .filter(|seen| seen.target.starts_with(&format!("/fhir/{resource_type}")) && is_first(&seen.target) && !seen.body.contains("_summary="))
         .count()
 }
 

@@ -54,7 +54,8 @@ fn comparison_answers_only_what_is_known() {
         ("2012", "2012-03", None, None),
         ("2012-03", "2012-03", None, Some(Ordering::Equal)),
         ("2012-03-01T10:00:00.0Z", "2012-03-01T05:00:00.0-05:00", None, Some(Ordering::Equal)),
-        ("2012-03-01T23:00:00.0-05:00", "2012-03-02T00:00:00.0Z", Some(Precision::Day), Some(Ordering::Equal)),
+        ("2012-03-01T23:00:00.0-05:00", "2012-03-02T00:00:00.0Z", Some(Precision::Day), Some(Ordering::Less)),
+        ("2012-03-01T23:00:00.0-05:00", "2012-03-02T04:30:00.0Z", Some(Precision::Hour), Some(Ordering::Equal)),
         ("2012-03-01T10:00", "2012-03-01T10:00:30", Some(Precision::Hour), Some(Ordering::Equal)),
         ("2012-03", "2012-03", Some(Precision::Day), None),
     ];

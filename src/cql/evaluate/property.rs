@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use super::{Outcome, Session};
 use crate::cql::typed::{Alternative, Element, Expression};
 use crate::cql::types::Type;
@@ -64,7 +66,7 @@ impl<'a> Session<'a> {
                 let message = format!("element `{}` is not resolved to a field of the model", element.name);
                 Err(self.fault_at(expression, message))
             }
-            [only] if only.field.is_empty() => Ok(primitive(record, node, &only.ty)),
+            [only] if only.field.is_empty() => Ok(primitive(record, node, &only.ty, self.context.zone)),
             alternatives => {
                 let found = alternatives.iter().find_map(|alternative| record.get(node, &alternative.field).map(|child| (child, alternative)));
                 Ok(found.map_or(Value::Null, |(child, alternative)| self.child(child, alternative, element.list)))
@@ -84,7 +86,7 @@ impl<'a> Session<'a> {
         if record.kind(node) == NodeKind::Null && record.get(node, "extension").is_none() {
             return Value::Null;
         }
-        let Type::Class(class) = ty else { return primitive(record, node, ty) };
+        let Type::Class(class) = ty else { return primitive(record, node, ty, self.context.zone) };
         let own = record.resource_type(node).and_then(|resource_type| {
             let model = class.split('.').next().unwrap_or_default();
             self.program.class_id(&format!("{model}.{resource_type}"))
@@ -96,8 +98,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A JSON scalar as a System value; null when it is not a valid one.
-pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type) -> Value {
+/// A JSON scalar as a System value; null when it is not a valid one. What is written in UTC is meant in the zone.
+pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type, zone: &TimeZone) -> Value {
     let text = record.literal(node);
     let value = match ty {
         Type::Boolean => text.and_then(|text| text.parse().ok()).map(Value::Boolean),
@@ -105,7 +107,7 @@ pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type) -> Value {
         Type::Long => text.and_then(|text| text.parse().ok()).map(Value::Long),
         Type::Decimal => record.number(node).or_else(|| text.and_then(|text| text.parse().ok())).map(Value::Decimal),
         Type::Date => text.and_then(Date::parse_fhir).map(Value::Date),
-        Type::DateTime => text.and_then(DateTime::parse_fhir).map(Value::DateTime),
+        Type::DateTime => text.and_then(DateTime::parse_fhir).map(|at| Value::DateTime(at.of_utc_in(zone))),
         Type::Time => text.and_then(Time::parse).map(Value::Time),
         _ => text.map(Value::string),
     };

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
@@ -141,8 +143,8 @@ impl<'a> Session<'a> {
             for alternative in &last.alternatives {
                 let Some(node) = record.get(parent, &alternative.field) else { continue };
                 let (value, name) = match record.kind(node) {
-                    NodeKind::Object => (period(record, node), "IncludedIn"),
-                    _ => (super::property::primitive(record, node, &Type::DateTime), "In"),
+                    NodeKind::Object => (period(record, node, self.context.zone), "IncludedIn"),
+                    _ => (super::property::primitive(record, node, &Type::DateTime, self.context.zone), "In"),
                 };
                 let operator = operators::operator(name).ok_or_else(|| Fault::new(format!("operator `{name}` is missing")))?;
                 if self.apply(operator, &[value, range.clone()], None)?.truth() == Some(true) {
@@ -164,8 +166,8 @@ fn add_codes(list: &mut Vec<Code>, value: &Value) {
 }
 
 /// A Period as an interval of DateTime.
-fn period(record: &Record, node: NodeId) -> Value {
-    let bound = |name| record.get(node, name).map_or(Value::Null, |node| super::property::primitive(record, node, &Type::DateTime));
+fn period(record: &Record, node: NodeId, zone: &TimeZone) -> Value {
+    let bound = |name| record.get(node, name).map_or(Value::Null, |node| super::property::primitive(record, node, &Type::DateTime, zone));
     let interval = Interval { low: bound("start"), low_closed: true, high: bound("end"), high_closed: true, point: Some(Point::DateTime) };
     Value::Interval(Arc::new(interval))
 }

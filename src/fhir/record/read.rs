@@ -1,5 +1,6 @@
 //! Reading resources into a record with a pull parser.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, 
 
 /// A resource just read, with what decides between versions of it.
 struct Found<'a> {
+    index: usize,
     resource_type: Arc<str>,
     line: &'a [u8],
     root: NodeId,
@@ -32,11 +34,15 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     let mut passed_over = Vec::new();
     let mut kinds = Kinds::new(shape);
     for (index, line) in lines.enumerate() {
+        record.is_impossible = false;
         match read_line(record, &mut kinds, line, true) {
-            Ok(Line::Resource(resource)) => found.push(resource),
+            Ok(Line::Resource(resource)) => found.push(Found { index, ..resource }),
             Ok(Line::PassedOver) => passed_over.push((index, line)),
             Ok(Line::Unwanted) => {}
             Err(reason) => bad.push(BadLine { index, reason }),
+        }
+        if record.is_impossible {
+            record.impossible.push(index);
         }
     }
     if !found.is_empty() && !passed_over.is_empty() {
@@ -48,10 +54,37 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     });
     for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
         let Some(first) = group.first() else { continue };
+        if &*first.resource_type == "Patient" {
+            bad.extend(group.windows(2).filter_map(|pair| mistaken(record, pair)));
+        }
         let list = newest(record, group);
         record.by_type.insert(first.resource_type.to_string(), list);
     }
     bad
+}
+
+/// What is read of a Patient to tell persons apart.
+#[derive(serde::Deserialize, PartialEq, Eq)]
+struct Person<'a> {
+    #[serde(borrow, rename = "birthDate")]
+    born: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    gender: Option<Cow<'a, str>>,
+}
+
+/// Of two Patients of one id the first, unless it is the same person at an earlier time.
+fn mistaken(record: &Record, pair: &[Found<'_>]) -> Option<BadLine> {
+    let [one, next] = pair else { return None };
+    if one.line == next.line || one.id(record) != next.id(record) {
+        return None;
+    }
+    let [person, other] = [one, next].map(|found| serde_json::from_slice::<Person<'_>>(found.line).ok());
+    let [content, others] = [one, next].map(|found| serde_json::from_slice::<serde_json::Value>(found.line).ok());
+    if content == others || (one.updated(record) != next.updated(record) && person == other) {
+        return None;
+    }
+    let reason = "another Patient has the same id, and it cannot be told that this is the same person at an earlier time".to_owned();
+    Some(BadLine { index: one.index, reason })
 }
 
 /// Of sorted resources of one type the newest version of each, and each line without an id once.
@@ -73,7 +106,7 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
             continue;
         }
         match read_line(record, &mut Kinds::new(shape), line, false) {
-            Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(resource),
+            Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(Found { index: *index, ..resource }),
             Ok(_) => {}
             Err(reason) => bad.push(BadLine { index: *index, reason }),
         }
@@ -124,7 +157,16 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sif
         return Err(reason);
     }
     let root = NodeId(u32::try_from(nodes).map_err(|_| "the record is full")?);
-    Ok(Line::Resource(Found { resource_type, line, root }))
+    Ok(Line::Resource(Found { index: 0, resource_type, line, root }))
+}
+
+/// Whether a text is written as a date, or a date and a time, of a day that does not exist.
+fn is_of_no_day(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_date = bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && matches!(bytes.get(10), None | Some(b'T')) && bytes.len() >= 10;
+    let number = |from: usize, to: usize| text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse::<i16>().ok();
+    let day = || Some((number(0, 4)?, i8::try_from(number(5, 7)?).ok()?, i8::try_from(number(8, 10)?).ok()?));
+    is_date && day().is_some_and(|(year, month, day)| jiff::civil::Date::new(year, month, day).is_err())
 }
 
 static NOTHING: Keep = Keep::Fields(BTreeMap::new());
@@ -167,6 +209,7 @@ impl Reader<'_, '_> {
             Peek::True | Peek::False => Content::Boolean(self.json.known_bool(peek).map_err(|fault| reason(&fault))?),
             Peek::String => {
                 let text = self.json.known_str().map_err(|fault| reason(&fault))?;
+                self.record.is_impossible |= is_of_no_day(text);
                 self.record.store_text(text).ok_or_else(full)?
             }
             _ => {

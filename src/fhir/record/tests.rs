@@ -148,3 +148,26 @@ fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
     let [only] = record.resources("Observation") else { panic!("one Observation") };
     assert_eq!(path(&record, *only, "status").and_then(|node| record.text(node)), Some("amended"));
 }
+
+#[test]
+fn dates_that_do_not_exist_and_patients_who_share_an_id_are_told_by_their_line() {
+    let dates = ["2024-02-31", "2023-02-29T10:00:00Z", "2024-13-01", "2024-02-29", "2024-02", "1234-99-7890", "2024-02-3x", "abcd-ef-gh"];
+    let lines: Vec<String> = dates
+        .iter()
+        .map(|date| format!(r#"{{"resourceType":"Condition","id":"{}","onsetDateTime":"{date}"}}"#, date.len()))
+        .collect();
+    let (record, bad) = read(&Shape::everything(), &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((record.impossible_dates(), bad.len()), (&[0, 1, 2][..], 0));
+
+    let patient = |born: &str, day: &str, more: &str| format!(r#"{{"resourceType":"Patient","id":"p","birthDate":"{born}","meta":{{"lastUpdated":"2026-01-{day}"}}{more}}}"#);
+    let cases = [
+        (patient("2012-01-01", "01", ""), patient("2012-01-01", "02", r#","active":true"#), None),
+        (patient("2012-01-01", "01", ""), patient("2012-01-01", "01", "").replace(':', ": "), None),
+        (patient("2012-01-01", "02", ""), patient("2013-01-01", "01", ""), Some(1)),
+        (patient("2012-01-01", "01", ""), patient("2012-01-01", "01", r#","active":true"#), Some(1)),
+    ];
+    for (one, other, aside) in cases {
+        let (record, bad) = read(&Shape::everything(), &[&one, &other]);
+        assert_eq!((bad.first().map(|bad| bad.index), record.resources("Patient").len()), (aside, 1), "{one} {other}");
+    }
+}

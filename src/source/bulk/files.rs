@@ -1,11 +1,12 @@
 //! The files of an export: downloaded, unwrapped, split into lines, counted, and begun again when they broke off.
 
 use super::manifest::{File, Kind, Manifest, Page};
-use super::{Job, Trouble, keep_manifest};
+use super::{Job, Trouble, broken, keep_manifest};
 use crate::fhir::compartment::reference_target;
 use crate::fhir::ndjson::{Event, Pushed};
 use crate::http::{Download, HttpError, Origin, Request, Token};
 use crate::source::SourceError;
+use crate::source::duty::{Code, Why};
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
@@ -57,7 +58,10 @@ pub(super) async fn fetch_files(pull: &mut Pull<'_>, job: &mut Job, mut manifest
             true if left < before => keep_manifest(pull, job, &manifest)?,
             // Fresh addresses, or the same again, are no better than the first ones.
             _ if matches!(status, 404 | 410) => return Err(Trouble::Lost("the server lost the files of an export")),
-            _ => return Err(Trouble::Gap(format!("files were refused with status {status} by another origin, where our token must not go"))),
+            _ => {
+                let reason = format!("files were refused with status {status} by another origin, where our token must not go");
+                return Err(Trouble::Gap(Why::new(Code::TokenOrigin, reason)));
+            }
         }
     }
 }
@@ -122,7 +126,7 @@ async fn refresh(pull: &Pull<'_>, job: &Job, manifest: &mut Manifest) -> Result<
             _ => return Ok(false),
         }
         let Ok(page) = Page::read(&answer.body, &answer.url) else { return Ok(false) };
-        fresh.add(page.manifest).map_err(Trouble::Gap)?;
+        fresh.add(page.manifest).map_err(broken)?;
         next = page.next;
     }
     Ok(manifest.refresh(&fresh))
@@ -130,7 +134,7 @@ async fn refresh(pull: &Pull<'_>, job: &Job, manifest: &mut Manifest) -> Result<
 
 /// Fetches the files of a task, from the first again when one of them broke off.
 async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Result<Fetched, Trouble> {
-    let Some((first, file)) = task.files.first() else { return Err(Trouble::Gap("nothing to fetch".to_owned())) };
+    let Some((first, file)) = task.files.first() else { return Err(broken("nothing to fetch".to_owned())) };
     let is_output = file.kind == Kind::Output;
     let unit = Unit {
         name: task.name.clone(),
@@ -172,16 +176,16 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
 }
 
 /// Fetches one file. Gives the server's complaint, or what is wrong with the number of its resources.
-async fn fetch_file(pull: &Pull<'_>, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<String>, Broken> {
-    let address = Url::parse(&file.url).map_err(|_| Broken::Final("a file has no address".to_owned()))?;
+async fn fetch_file(pull: &Pull<'_>, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
+    let address = Url::parse(&file.url).map_err(|_| Broken::Final(Why::new(Code::File, "a file has no address")))?;
     let before = receiving.unit.received;
     let complaint = download(pull, &address, file, receiving).await?;
     Ok(complaint.or_else(|| miscounted(file, receiving.unit.received - before)))
 }
 
-fn miscounted(file: &File, received: u64) -> Option<String> {
+fn miscounted(file: &File, received: u64) -> Option<Why> {
     let count = file.count.filter(|count| *count != received && file.kind == Kind::Output)?;
-    Some(format!("the manifest announced {count} and the file holds {received}"))
+    Some(Why::new(Code::Announced, format!("the manifest announced {count} and the file holds {received}")))
 }
 
 /// Why a download did not come to its end.
@@ -189,8 +193,8 @@ enum Broken {
     /// The address is good no longer.
     Expired(u16),
     /// It broke off.
-    Again(String),
-    Final(String),
+    Again(Why),
+    Final(Why),
     Fatal(SourceError),
 }
 
@@ -205,8 +209,8 @@ impl From<HttpError> for Broken {
         match error {
             HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Broken::Fatal(error.into()),
             // What the client has tried again and again is not tried again and again.
-            HttpError::Unreachable { attempts: 2.., .. } | HttpError::TooLarge { .. } | HttpError::Refused { .. } => Broken::Final(error.to_string()),
-            other => Broken::Again(other.to_string()),
+            HttpError::Unreachable { attempts: 2.., .. } | HttpError::TooLarge { .. } | HttpError::Refused { .. } => Broken::Final(error.into()),
+            other => Broken::Again(other.into()),
         }
     }
 }
@@ -238,7 +242,7 @@ fn is_presigned(address: &Url) -> bool {
 }
 
 /// Streams one file into its stage. Gives the server's complaint, for a file of messages.
-async fn download(pull: &Pull<'_>, address: &Url, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<String>, Broken> {
+async fn download(pull: &Pull<'_>, address: &Url, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
     let mut answer = open_file(pull, address, file.token).await?;
     let is_own = pull.source.is_own(address);
     match answer.status() {
@@ -247,14 +251,14 @@ async fn download(pull: &Pull<'_>, address: &Url, file: &File, receiving: &mut R
         status @ (400 | 401 | 403) if !is_own => return Err(Broken::Expired(status)),
         status => {
             let origin = Origin::of(address).map(|origin| origin.to_string()).unwrap_or_default();
-            return Err(Broken::Final(format!("{origin} refused a file with status {status}")));
+            return Err(Broken::Final(Why::new(Code::of_status(status), format!("{origin} refused a file with status {status}"))));
         }
     }
     let mut lines = Pushed::default();
     let mut complaint = None;
     let mut wrapped = Wrapped::new(WRAPS_MAX);
     let (mut transferred, mut plain) = (0u64, 0u64);
-    let broken = || Broken::Again("a file's compression is broken or inflates too far".to_owned());
+    let broken = || Broken::Again(Why::new(Code::File, "a file's compression is broken or inflates too far"));
     while let Some(chunk) = answer.chunk().await? {
         // Small steps, so that a chunk that inflates a thousandfold is noticed before it fills the memory.
         for piece in chunk.as_ref().chunks(4096) {
@@ -270,7 +274,9 @@ async fn download(pull: &Pull<'_>, address: &Url, file: &File, receiving: &mut R
     let rest = wrapped.finish().ok_or_else(broken)?;
     lines.push(&rest, |event| take_line(receiving, file.kind, event, &mut complaint))?;
     lines.finish(|event| match event {
-        Event::Text { bytes, .. } if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err() => Err(Broken::Again("a file ends in the middle of a line".to_owned())),
+        Event::Text { bytes, .. } if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err() => {
+            Err(Broken::Again(Why::new(Code::File, "a file ends in the middle of a line")))
+        }
         event => Ok(take_line(receiving, file.kind, event, &mut complaint)?),
     })?;
     Ok(complaint)
@@ -326,7 +332,7 @@ impl Wrapped {
     }
 }
 
-fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, complaint: &mut Option<String>) -> Result<(), SourceError> {
+fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, complaint: &mut Option<Why>) -> Result<(), SourceError> {
     match (event, kind) {
         (Event::TooLong { number, length, start }, _) => {
             receiving.unit.received += 1;
@@ -336,7 +342,7 @@ fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, compla
         (Event::Text { bytes, .. }, Kind::Error) => {
             let worst = match std::str::from_utf8(bytes).ok().filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()) {
                 Some(text) => worst_issue(text),
-                None => Some("the server's messages cannot be read".to_owned()),
+                None => Some(Why::new(Code::File, "the server's messages cannot be read")),
             };
             *complaint = complaint.take().or(worst);
             Ok(())

@@ -58,7 +58,7 @@ async fn history_of(pull: &mut Pull<'_>, path: &str, types: &BTreeSet<String>, m
     let name = format!("{path} new members {}", digest.get(..16).unwrap_or_default());
     let wanted = Wanted { name, path, types, since: None, patients: members, codes: &BTreeMap::new() };
     let Some(reason) = fetch(pull, &wanted).await? else { return Ok(()) };
-    tracing::info!(pull = pull.id.0, reason, "new members are asked for by search");
+    tracing::info!(pull = pull.id.0, %reason, "new members are asked for by search");
     search::of_patients(pull, "of new members", types, &members.iter().cloned().collect(), false).await
 }
 

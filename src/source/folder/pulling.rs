@@ -8,6 +8,7 @@ use super::listing::{Dropped, Listing, State, look};
 use super::resources::{Broken, Met, Reading};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
+use crate::source::duty::{Code, Why};
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
@@ -23,7 +24,7 @@ pub(in crate::source) struct Dump<'a> {
     folder: &'a Path,
     listing: Listing,
     /// The files that are read, with the digest of what is in them, or why there is none.
-    files: Vec<(Dropped, Result<String, String>)>,
+    files: Vec<(Dropped, Result<String, Why>)>,
 }
 
 impl<'a> Dump<'a> {
@@ -32,10 +33,9 @@ impl<'a> Dump<'a> {
         let listing = look(folder)?;
         let mut files = Vec::new();
         for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
-            let digest = match file.state {
-                State::Data => file.digest().map_err(|error| format!("it cannot be read: {error}")),
-                State::Unfinished => Err(UNFINISHED.to_owned()),
-                State::UnknownEnding => Err(UNKNOWN_ENDING.to_owned()),
+            let digest = match withheld(file) {
+                Some(why) => Err(why),
+                None => file.digest().map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
             };
             files.push((file.clone(), digest));
             tokio::task::yield_now().await;
@@ -54,6 +54,15 @@ impl<'a> Dump<'a> {
     /// The units of the files that can be read.
     fn names(&self) -> impl Iterator<Item = String> {
         self.files.iter().filter_map(|(file, digest)| Some(unit_name(file, digest.as_ref().ok()?)))
+    }
+}
+
+/// What its name says against reading a file.
+fn withheld(file: &Dropped) -> Option<Why> {
+    match file.state {
+        State::Data => None,
+        State::Unfinished => Some(Why::new(Code::Unfinished, UNFINISHED)),
+        State::UnknownEnding => Some(Why::new(Code::Unreadable, UNKNOWN_ENDING)),
     }
 }
 
@@ -78,36 +87,36 @@ pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(
         match digest {
             Ok(digest) if pull.done.contains(&unit_name(file, digest)) => {}
             Ok(digest) => read(pull, file, unit_name(file, digest)).await?,
-            Err(reason) => note(pull, file, reason)?,
+            Err(why) => note(pull, file, why.clone())?,
         }
     }
     for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
-        note(pull, changed, CHANGED)?;
+        note(pull, changed, Why::new(Code::Unfinished, CHANGED))?;
     }
     note_absent(pull)
 }
 
 /// Records that a file is not there whole.
-fn note(pull: &Pull<'_>, file: &Dropped, reason: &str) -> Result<(), SourceError> {
+fn note(pull: &Pull<'_>, file: &Dropped, why: Why) -> Result<(), SourceError> {
     let resource_type = file.resource_type.clone().unwrap_or_else(|| "*".to_owned());
-    pull.record(&Unit { name: format!("not whole {}", file.key), resource_type, query: file.name.clone(), gap: Some(reason.to_owned()), ..Unit::default() })
+    pull.record(&Unit { name: format!("not whole {}", file.key), resource_type, query: file.name.clone(), gap: Some(why), ..Unit::default() })
 }
 
 async fn read(pull: &Pull<'_>, file: &Dropped, name: String) -> Result<(), SourceError> {
     let mut taking = Taking { receiving: pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?, types: BTreeMap::new(), complaint: None };
     let cut = match Reading::open(file) {
-        Err(reason) => Some(reason),
+        Err(why) => Some(why),
         Ok(mut reading) => loop {
             match reading.step(|met| taking.take(met)) {
                 Ok(true) => tokio::task::yield_now().await,
                 Ok(false) => break None,
-                Err(Broken::Cut(reason)) => break Some(reason),
+                Err(Broken::Cut(why)) => break Some(why),
                 Err(Broken::Taker(error)) => return Err(error),
             }
         },
     };
     // A file that is written meanwhile may look cut or damaged, and is neither.
-    let changed = file.has_changed().then(|| CHANGED.to_owned());
+    let changed = file.has_changed().then(|| Why::new(Code::Unfinished, CHANGED));
     let Taking { receiving, types, complaint } = taking;
     let unit = receiving.finish(changed.or(cut).or(complaint))?;
     pull.record_together(&by_type(unit, &types, file.resource_type.as_deref()))
@@ -147,7 +156,7 @@ fn note_absent(pull: &Pull<'_>) -> Result<(), SourceError> {
         missing.extend(search::wanted_references(pull, &referenced)?.into_iter().map(|(resource_type, _)| resource_type));
     }
     for name in missing {
-        let gap = Some(no_file(&name));
+        let gap = Some(Why::new(Code::NoFile, no_file(&name)));
         pull.record(&Unit { name: format!("none {name}"), resource_type: name, query: "folder".to_owned(), gap, ..Unit::default() })?;
     }
     Ok(())
@@ -162,7 +171,7 @@ struct Taking<'a> {
     receiving: Receiving<'a>,
     /// What was taken, by type.
     types: BTreeMap<String, u64>,
-    complaint: Option<String>,
+    complaint: Option<Why>,
 }
 
 impl Taking<'_> {
@@ -218,12 +227,8 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
         if let Some(name) = &file.resource_type {
             counts.entry(name.clone()).or_default();
         }
-        let trouble = match file.state {
-            State::Data => count(file, types, &mut counts),
-            State::Unfinished => Some(UNFINISHED.to_owned()),
-            State::UnknownEnding => Some(UNKNOWN_ENDING.to_owned()),
-        };
-        troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble)));
+        let trouble = withheld(file).or_else(|| count(file, types, &mut counts));
+        troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble.text)));
     }
     counts.retain(|name, _| types.contains(name));
     let absent = types.iter().filter(|name| !counts.contains_key(*name) && !referenced.contains(*name));
@@ -232,7 +237,7 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
 }
 
 /// Adds what a file holds; why it is not whole, if it is not.
-fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<String> {
+fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<Why> {
     let mut complaint = None;
     let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
         match met {
@@ -241,20 +246,20 @@ fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String,
                     *counts.entry(name).or_default() += 1;
                 }
             }
-            Met::Complaint(reason) => complaint = complaint.take().or(Some(reason)),
+            Met::Complaint(why) => complaint = complaint.take().or(Some(why)),
             Met::TooLong { .. } | Met::Unreadable { .. } | Met::Empty { .. } | Met::Gone { .. } => {}
         }
         Ok(())
     };
     let mut reading = match Reading::open(file) {
         Ok(reading) => reading,
-        Err(reason) => return Some(reason),
+        Err(why) => return Some(why),
     };
     loop {
         match reading.step(&mut take) {
             Ok(true) => {}
             Ok(false) => return complaint,
-            Err(Broken::Cut(reason)) => return Some(reason),
+            Err(Broken::Cut(why)) => return Some(why),
         }
     }
 }

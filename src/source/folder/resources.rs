@@ -7,6 +7,7 @@ use super::listing::Dropped;
 use super::{DOCUMENT_BYTES_MAX, open};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
+use crate::source::duty::{Code, Why};
 use crate::source::search::{Bundle, Item, worst_issue};
 
 /// Largest expansion of a compressed file; FHIR's lines are much alike.
@@ -27,13 +28,13 @@ pub(super) enum Met<'a> {
     /// Type and id of what is gone.
     Gone { resource_type: &'a str, id: &'a str },
     /// What made the file says that something is missing.
-    Complaint(String),
+    Complaint(Why),
 }
 
 /// Why a file is not read on.
 pub(super) enum Broken<E> {
     /// It is not whole, and why.
-    Cut(String),
+    Cut(Why),
     /// Whoever takes what it holds cannot go on.
     Taker(E),
 }
@@ -48,11 +49,11 @@ pub(super) struct Reading<'f> {
 
 impl Reading<'_> {
     /// Opens it.
-    pub fn open(file: &Dropped) -> Result<Reading<'_>, String> {
+    pub fn open(file: &Dropped) -> Result<Reading<'_>, Why> {
         if file.bytes == 0 && file.is_compressed() {
-            return Err("it is cut short: nothing is in it, not even an end".to_owned());
+            return Err(Why::new(Code::CutShort, "it is cut short: nothing is in it, not even an end"));
         }
-        let input = open(&file.path).map_err(|error| error.reason)?;
+        let input = open(&file.path).map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {}", error.reason)))?;
         Ok(Reading { file, input, lines: Pushed::default(), plain: 0 })
     }
 
@@ -73,13 +74,13 @@ impl Reading<'_> {
         self.input.consume(length);
         self.plain += length as u64;
         if self.file.is_compressed() && self.plain > self.file.bytes.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
-            return Err(Broken::Cut("its compression inflates too far".to_owned()));
+            return Err(Broken::Cut(Why::new(Code::Unreadable, "its compression inflates too far")));
         }
         if length > 0 {
             return Ok(true);
         }
         std::mem::take(&mut self.lines).finish(|event| match event {
-            Event::Text { bytes, .. } if !is_json(bytes) => Err(Broken::Cut("it is cut short: it ends in the middle of a line".to_owned())),
+            Event::Text { bytes, .. } if !is_json(bytes) => Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short: it ends in the middle of a line"))),
             event => line(event, &mut each).map_err(Broken::Taker),
         })?;
         Ok(false)
@@ -89,11 +90,11 @@ impl Reading<'_> {
         let mut bytes = Vec::new();
         let read = self.input.by_ref().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
         if read.map_err(|error| Broken::Cut(cut(self.file, &error)))? as u64 > DOCUMENT_BYTES_MAX {
-            return Err(Broken::Cut("it is larger than 2 GiB; have it written as NDJSON".to_owned()));
+            return Err(Broken::Cut(Why::new(Code::Unreadable, "it is larger than 2 GiB; have it written as NDJSON")));
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
         if !is_json(text) {
-            return Err(Broken::Cut("it is cut short, or no JSON".to_owned()));
+            return Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short, or no JSON")));
         }
         resource(text, None, each).map_err(Broken::Taker)
     }
@@ -103,11 +104,11 @@ fn is_json(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
-fn cut(file: &Dropped, error: &std::io::Error) -> String {
+fn cut(file: &Dropped, error: &std::io::Error) -> Why {
     match error.kind() {
-        ErrorKind::UnexpectedEof if file.is_compressed() => "it is cut short: its compression has no end".to_owned(),
-        _ if file.is_compressed() => "it is cut short or damaged: its compression is broken".to_owned(),
-        _ => format!("it cannot be read: {error}"),
+        ErrorKind::UnexpectedEof if file.is_compressed() => Why::new(Code::CutShort, "it is cut short: its compression has no end"),
+        _ if file.is_compressed() => Why::new(Code::CutShort, "it is cut short or damaged: its compression is broken"),
+        _ => Why::new(Code::Unreadable, format!("it cannot be read: {error}")),
     }
 }
 

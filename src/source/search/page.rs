@@ -2,6 +2,7 @@
 
 use crate::fhir::compartment::reference_target;
 use crate::http::Response;
+use crate::source::duty::{Code, Why};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,10 +177,10 @@ pub(in crate::source) fn issue_shown(body: &[u8]) -> String {
 }
 
 /// An error or fatal issue makes the page incomplete; warnings and information do not.
-pub(crate) fn worst_issue(json: &str) -> Option<String> {
+pub(crate) fn worst_issue(json: &str) -> Option<Why> {
     let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
     let bad = issues(&outcome).any(|issue| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal")));
-    bad.then(|| format!("the server reports an error{}", issue_shown(json.as_bytes())))
+    bad.then(|| Why::new(Code::Reported, format!("the server reports an error{}", issue_shown(json.as_bytes()))))
 }
 
 /// Whether the server warns that what its pages hold has shifted under us, as LinuxForHealth does.

@@ -8,6 +8,7 @@ use super::place::{self, Left, Pages, PartRow, Place, Sums};
 use super::{Refusal, Task};
 use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Response};
+use crate::source::duty::{Code, Why};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
@@ -50,19 +51,19 @@ pub(super) struct Read {
 /// Why a part could not be read to its end.
 enum Trouble {
     /// The paging broke: begin again.
-    Again(String),
+    Again(Why),
     /// Less came than was announced: once more.
-    Short(String),
+    Short(Why),
     /// Smaller parts may do.
-    Divide(String),
+    Divide(Why),
     /// So many came that they may have been cut, and the server does not say: parts will show.
     Doubt(u64),
     /// The pages changed while they were read: two readings must agree.
-    Shifted(String),
+    Shifted(Why),
     /// The server does not search so.
     Refused(Refusal),
     /// It will not get better.
-    Gap(String),
+    Gap(Why),
     Fatal(SourceError),
 }
 
@@ -83,8 +84,8 @@ impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
             HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
-            HttpError::TooLarge { .. } => Trouble::Divide(error.to_string()),
-            other => Trouble::Gap(other.to_string()),
+            HttpError::TooLarge { .. } => Trouble::Divide(error.into()),
+            other => Trouble::Gap(other.into()),
         }
     }
 }
@@ -153,7 +154,7 @@ pub(super) struct Walk {
     pub most: u64,
     pub total: Option<u64>,
     pub ignored: BTreeSet<String>,
-    pub complaint: Option<String>,
+    pub complaint: Option<Why>,
     pub shifted: bool,
     /// The first page was asked for by POST.
     pub posted: bool,
@@ -176,7 +177,7 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
     let (mut restarts, mut short) = (0, false);
     loop {
         let mut reading = match left.take() {
-            Some(reading) if reading.in_parts => return in_parts(reading, &whole, "it takes longer than a night", false).await,
+            Some(reading) if reading.in_parts => return in_parts(reading, &whole, Why::new(Code::Failing, "it takes longer than a night"), false).await,
             Some(reading) => reading,
             None => Reading::anew(pull, task, members)?,
         };
@@ -189,14 +190,17 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Short(reason)) if short => return reading.finish(Some(reason), None),
             Err(Trouble::Short(_)) => short = true,
             // What took longer than a night, and cannot be gone on with, would take longer than a night again.
-            Err(Trouble::Again(reason)) if reading.is_taken_up && is_divisible(&reading) => return in_parts(reading, &whole, &reason, false).await,
+            Err(Trouble::Again(reason)) if reading.is_taken_up && is_divisible(&reading) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Again(reason)) if restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
             Err(Trouble::Again(_)) => restarts += 1,
             Err(Trouble::Divide(reason)) if !is_divisible(&reading) => return reading.finish(Some(reason), None),
-            Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, &reason, false).await,
+            Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Doubt(came)) if !is_divisible(&reading) => return reading.finish(cut_at(came), None),
-            Err(Trouble::Doubt(came)) => return in_parts(reading, &whole, &format!("exactly {came} came, and the server does not say how many there are"), false).await,
-            Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, &reason, true).await,
+            Err(Trouble::Doubt(came)) => {
+                let reason = Why::new(Code::Cut, format!("exactly {came} came, and the server does not say how many there are"));
+                return in_parts(reading, &whole, reason, false).await;
+            }
+            Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, reason, true).await,
         }
         let wait = pull.source.wait(restarts.max(1));
         pull.source.say_waiting("a search did not come whole", restarts.max(1), wait, pull.clock.now());
@@ -205,8 +209,8 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
 }
 
 /// Reads a query in parts, because reading it at once met `reason`. Where pages shifted, two readings must agree.
-async fn in_parts(first: Reading<'_>, whole: &Part, reason: &str, shifted: bool) -> Result<Read, SourceError> {
-    tracing::info!(pull = first.pull.id.0, query = %first.task.query.name, reason, "read in parts");
+async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) -> Result<Read, SourceError> {
+    tracing::info!(pull = first.pull.id.0, query = %first.task.query.name, %reason, "read in parts");
     let mut digest = first.all.digest;
     let mut reading = if first.in_parts { first } else { first.divided(whole, shifted)? };
     let mut pass = 1;
@@ -216,22 +220,24 @@ async fn in_parts(first: Reading<'_>, whole: &Part, reason: &str, shifted: bool)
         reading.receiving.unit.expected = announced;
         let agrees = !shifted || digest == reading.all.digest;
         if announced.is_some_and(|announced| reading.all.distinct < announced) {
-            reasons.push(format!("{reason}; in parts {} came", reading.all.distinct));
+            reasons.push(reason.clone().put(|reason| format!("{reason}; in parts {} came", reading.all.distinct)));
         } else if !agrees && pass == PASSES_MAX {
-            reasons.push(format!("{reason}; no two of {PASSES_MAX} further readings agree"));
+            reasons.push(reason.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
         }
         if !reasons.is_empty() || agrees {
-            return reading.finish((!reasons.is_empty()).then(|| joined(&reasons)), None);
+            return reading.finish(joined(&reasons), None);
         }
         (digest, pass) = (reading.all.digest, pass + 1);
         reading = reading.divided(whole, shifted)?;
     }
 }
 
-fn joined(reasons: &[String]) -> String {
-    let shown: Vec<&str> = reasons.iter().take(REASONS_MAX).map(String::as_str).collect();
+/// Several reasons as one; whose turn it is, the first one says.
+fn joined(reasons: &[Why]) -> Option<Why> {
+    let shown: Vec<&str> = reasons.iter().take(REASONS_MAX).map(|reason| reason.text.as_str()).collect();
     let more = reasons.len().saturating_sub(REASONS_MAX);
-    if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) }
+    let text = if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) };
+    Some(Why::new(reasons.first()?.code, text))
 }
 
 /// One reading of a task, at once or in parts.
@@ -370,20 +376,20 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn finish(mut self, gap: Option<String>, refused: Option<Refusal>) -> Result<Read, SourceError> {
+    fn finish(mut self, gap: Option<Why>, refused: Option<Refusal>) -> Result<Read, SourceError> {
         self.receiving.unit.name.clone_from(&self.task.name);
         Ok(Read { unit: self.receiving.finish(gap)?, refused })
     }
 
     /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
-    async fn parts(&mut self) -> Result<Vec<String>, SourceError> {
+    async fn parts(&mut self) -> Result<Vec<Why>, SourceError> {
         let now = self.pull.clock.now();
         let (mut reasons, mut failures) = (Vec::new(), 0);
         // The older first: what changes meanwhile moves to a part that is still to come.
         while let Some((part, patient)) = self.waiting.pop() {
             self.parts += 1;
             if self.parts > PARTS_MAX || failures > FAILURES_MAX {
-                reasons.push(format!("given up after {} parts", self.parts));
+                reasons.push(Why::new(Code::Failing, format!("given up after {} parts", self.parts)));
                 break;
             }
             let halves = part.halves(self.times, now);
@@ -407,7 +413,7 @@ impl<'a> Reading<'a> {
                 (Trouble::Gap(_), _) if !self.patient => self.waiting.push((part, true)),
                 (Trouble::Refused(Refusal { reason, .. }) | Trouble::Gap(reason) | Trouble::Short(reason) | Trouble::Again(reason) | Trouble::Divide(reason), _) => {
                     let shown = part.to_string();
-                    reasons.push(if shown.is_empty() { reason } else { format!("{shown}: {reason}") });
+                    reasons.push(if shown.is_empty() { reason } else { reason.put(|reason| format!("{shown}: {reason}")) });
                     self.failed.push(part);
                 }
             }
@@ -472,7 +478,7 @@ impl<'a> Reading<'a> {
         self.take_page(&bundle, part, &mut walk)?;
         let next = next_page(self.pull, &answer.url, &bundle)?;
         if next.is_some() && manner == Manner::OnePage {
-            return Err(Trouble::Divide("more than one page".to_owned()));
+            return Err(Trouble::Divide(Why::new(Code::Paging, "more than one page")));
         }
         Ok((walk, next))
     }
@@ -482,10 +488,10 @@ impl<'a> Reading<'a> {
         while let Some(ask) = next.as_ref() {
             let digest = short(&ask.digest());
             if walk.addresses.contains(digest) {
-                return Err(Trouble::Gap("the server's paging leads in a circle".to_owned()));
+                return Err(Trouble::Gap(Why::new(Code::Paging, "the server's paging leads in a circle")));
             }
             if walk.addresses.len() >= PAGES_MAX {
-                return Err(Trouble::Gap(format!("more than {PAGES_MAX} pages")));
+                return Err(Trouble::Gap(Why::new(Code::Paging, format!("more than {PAGES_MAX} pages"))));
             }
             let answer = self.further_page(ask, part, walk.posted).await?;
             walk.addresses.insert(digest);
@@ -516,7 +522,7 @@ impl<'a> Reading<'a> {
         loop {
             let ask = self.ask(part, by_post)?;
             if !by_post && ask.is_long() {
-                return Err(Trouble::Divide("the search's address is too long".to_owned()));
+                return Err(Trouble::Divide(Why::new(Code::Refused, "the search's address is too long")));
             }
             let answer = ask.send(self.pull, strict, self.patient).await?;
             match answer.status {
@@ -592,7 +598,7 @@ impl<'a> Reading<'a> {
         if content.is_empty() || walk.contents.insert(short(&crate::store::sha256_hex(&content))) {
             return Ok(());
         }
-        let reason = "the server repeats a page".to_owned();
+        let reason = Why::new(Code::Paging, "the server repeats a page");
         // A server may take a further page that was posted for the search itself, and an old link for its first page.
         Err(if self.is_taken_up || walk.posted && !self.pull.habits.no_post.swap(true, Ordering::Relaxed) { Trouble::Again(reason) } else { Trouble::Gap(reason) })
     }
@@ -626,19 +632,20 @@ impl<'a> Reading<'a> {
             return Err(Trouble::Gap(complaint.clone()));
         }
         if walk.shifted {
-            return Err(Trouble::Shifted("the server says that its pages have shifted".to_owned()));
+            return Err(Trouble::Shifted(Why::new(Code::Paging, "the server says that its pages have shifted")));
         }
         if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
-            return Err(Trouble::Shifted(format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry"))));
+            return Err(Trouble::Shifted(Why::new(Code::Paging, format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry")))));
         }
         let came = walk.tally.distinct;
         let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
         let looks_cut = came > 0 && (ends_full || came.is_multiple_of(ROUND));
+        let announced = |total: u64| Why::new(Code::Announced, format!("the server announced {total} and sent {came}"));
         match walk.total {
-            Some(total) if came < total && looks_cut => Err(Trouble::Divide(format!("the server announced {total} and sent {came}"))),
-            Some(total) if came < total => Err(Trouble::Short(format!("the server announced {total} and sent {came}"))),
+            Some(total) if came < total && looks_cut => Err(Trouble::Divide(announced(total))),
+            Some(total) if came < total => Err(Trouble::Short(announced(total))),
             None if looks_cut => match self.count(part).await? {
-                Some(total) if came < total => Err(Trouble::Divide(format!("the server has {total} and sent {came}"))),
+                Some(total) if came < total => Err(Trouble::Divide(Why::new(Code::Announced, format!("the server has {total} and sent {came}")))),
                 None => Err(Trouble::Doubt(came)),
                 _ => Ok(()),
             },
@@ -685,17 +692,17 @@ fn refused(answer: &Response) -> Trouble {
 }
 
 /// The reason of a gap where a very round number came that nothing explains.
-fn cut_at(came: u64) -> Option<String> {
-    came.is_multiple_of(VERY_ROUND)
-        .then(|| format!("exactly {came} came, as when a server cuts a result; it does not say how many there are, and cannot be asked in parts"))
+fn cut_at(came: u64) -> Option<Why> {
+    let reason = format!("exactly {came} came, as when a server cuts a result; it does not say how many there are, and cannot be asked in parts");
+    came.is_multiple_of(VERY_ROUND).then(|| Why::new(Code::Cut, reason))
 }
 
-fn answered(answer: &Response) -> String {
-    format!("the server answered {}{}", answer.status, page::issue_shown(&answer.body))
+fn answered(answer: &Response) -> Why {
+    Why::new(Code::of_status(answer.status), format!("the server answered {}{}", answer.status, page::issue_shown(&answer.body)))
 }
 
 fn read_page(answer: &Response) -> Result<Bundle, Trouble> {
-    Bundle::read(&answer.body).ok_or_else(|| Trouble::Again(format!("the answer is not a Bundle{}", page::issue_shown(&answer.body))))
+    Bundle::read(&answer.body).ok_or_else(|| Trouble::Again(Why::new(Code::Answer, format!("the answer is not a Bundle{}", page::issue_shown(&answer.body)))))
 }
 
 fn next_page(pull: &Pull<'_>, from: &Url, bundle: &Bundle) -> Result<Option<Ask>, Trouble> {
@@ -704,19 +711,20 @@ fn next_page(pull: &Pull<'_>, from: &Url, bundle: &Bundle) -> Result<Option<Ask>
 }
 
 /// The address of the next page. It is the server's to make; ours is only to see whose it is.
-pub(in crate::source) fn next_address(source: &Source, from: &Url, bundle: &Bundle) -> Result<Option<Url>, String> {
+pub(in crate::source) fn next_address(source: &Source, from: &Url, bundle: &Bundle) -> Result<Option<Url>, Why> {
     let Some(address) = bundle.link("next") else { return Ok(None) };
     let Ok(mut url) = from.join(address) else {
-        return Err("the server's link to the next page is not an address".to_owned());
+        return Err(Why::new(Code::Paging, "the server's link to the next page is not an address"));
     };
     let (home, away) = (Origin::of(&source.base), Origin::of(&url));
     if home != away {
         let known = source.options.internal_origins.iter().filter_map(|written| Origin::of(&Url::parse(written).ok()?));
         let shown = away.as_ref().map_or_else(|| "an address that is not http".to_owned(), ToString::to_string);
         if !known.map(Some).any(|own| own == away) || !move_to(&mut url, &source.base) {
-            return Err(format!(
+            let reason = format!(
                 "the server's next page is at another origin, {shown}, where our token must not go; if that is the same server behind its proxy, name it in `source.internal_origins`"
-            ));
+            );
+            return Err(Why::new(Code::InternalOrigin, reason));
         }
     }
     Ok(Some(url))

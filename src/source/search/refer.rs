@@ -4,6 +4,7 @@ use super::{Task, named, read_group, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use crate::source::SourceError;
+use crate::source::duty::{Code, Why};
 use crate::source::intake::tombstone;
 use crate::source::ledger::Unit;
 use crate::source::plan::Query;
@@ -116,7 +117,7 @@ pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<
             404 => absent += 1,
             410 => receiving.take_removal(&tombstone(resource_type, id))?,
             status => {
-                gap = Some(format!("the server answered {status} to reading one by its id"));
+                gap = Some(Why::new(Code::of_status(status), format!("the server answered {status} to reading one by its id")));
                 if matches!(status, 401 | 403) {
                     break;
                 }
@@ -124,7 +125,7 @@ pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<
         }
     }
     if resource_type == "Patient" && members.is_some() && absent > 0 {
-        gap = gap.or_else(|| Some(format!("{absent} of the group are not there")));
+        gap = gap.or_else(|| Some(Why::new(Code::Members, format!("{absent} of the group are not there"))));
     }
     receiving.finish(gap)
 }

@@ -1,0 +1,267 @@
+//! What the server counts of each type, beside what came of it: an export or a search that leaves something out says nothing
+//! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
+
+use super::ask::Ask;
+use super::named;
+use super::page::{Bundle, counted};
+use super::part::instant;
+use crate::fhir::compartment::{patient_required, search_parameters};
+use crate::http::HttpError;
+use crate::snapshot::Prepared;
+use crate::source::SourceError;
+use crate::source::account::VOLUME_MIN;
+use crate::source::duty::{Code, Why};
+use crate::source::filter::has_code;
+use crate::source::ledger::{self, Recorded};
+use crate::source::plan::{Plan, Query};
+use crate::source::probe::impossible;
+use crate::source::pull::Pull;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+/// Patients of a Group of whom one request asks.
+pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
+/// One resource in so many may come or go while everything is read, where a count cannot be bounded by time.
+const DRIFT: u64 = 100;
+/// How a number is asked for, the better way first.
+const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
+/// Refusals of the way, after which the other one is tried.
+const NOT_UNDERSTOOD: [u16; 3] = [400, 422, 501];
+
+/// Something that came otherwise than it should have.
+pub(in crate::source) struct Doubt {
+    pub resource_type: String,
+    pub why: Why,
+}
+
+impl Doubt {
+    fn new(resource_type: &str, code: Code, text: String) -> Doubt {
+        Doubt { resource_type: resource_type.to_owned(), why: Why::new(code, text) }
+    }
+}
+
+/// The questions about what a pull of everything brings, each with the narrowing of what is pulled. Of a Group's patients the
+/// list of its members tells more.
+pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
+    let exported = plan.export.iter().flat_map(|export| {
+        export.types.iter().map(|name| Query {
+            name: name.clone(),
+            resource_type: name.clone(),
+            parameters: export.parameters(name),
+            by_patient: search_parameters(name).first().filter(|_| !plan.group.is_empty()).map(|parameter| (*parameter).to_owned()),
+            incremental: false,
+            one_by_one: false,
+            later: None,
+        })
+    });
+    let comparable = |query: &Query| plan.group.is_empty() || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
+    exported.chain(plan.queries.iter().cloned()).filter(comparable).collect()
+}
+
+/// Asks how many there are of what was read in full, each question once.
+pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let open: Vec<Query> = questions(pull.plan).into_iter().filter(|query| is_open(pull, &units, query)).collect();
+    for query in &open {
+        let until = bound(pull, &units, &query.resource_type);
+        for patients in batches(pull, query) {
+            let name = patients.as_ref().map_or_else(|| format!("count {}", query.name), |ids| named("count", query, ids));
+            if pull.done.contains(&name) {
+                continue;
+            }
+            let counted = ask(pull, query, patients.as_deref(), until, &[]).await?;
+            pull.record(&ledger::count_unit(&name, &query.resource_type, &query.name, counted))?;
+            pull.done.insert(name);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a count can tell more than is known: what has a gap is known not to be all, and what came on pages with a total was
+/// compared with that. What was asked for of some patients only is not counted.
+fn is_open(pull: &Pull<'_>, units: &[Recorded], query: &Query) -> bool {
+    let mut own = units.iter().filter(|unit| unit.resource_type == query.resource_type);
+    let mut of_query = units.iter().filter(|unit| unit.query == query.name).peekable();
+    let is_told = pull.plan.export.is_none() && of_query.peek().is_some() && of_query.all(|unit| unit.expected.is_some());
+    let is_of_some = pull.later.contains_key(&query.resource_type);
+    let is_taken = |parameter: &String| pull.source.capability.declares(&query.resource_type, parameter) != Some(false);
+    query.by_patient.as_ref().is_none_or(is_taken)
+        && !is_told
+        && !is_of_some
+        && !pull.source.options.unstable_ids.contains(&query.resource_type)
+        && own.all(|unit| unit.gap.is_none())
+}
+
+/// The patients to ask of at a time; one question for all where none are named.
+fn batches(pull: &Pull<'_>, query: &Query) -> Vec<Option<Vec<String>>> {
+    if query.by_patient.is_none() {
+        return vec![None];
+    }
+    let members: Vec<String> = pull.members.iter().flatten().cloned().collect();
+    members.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.to_vec())).collect()
+}
+
+/// When the reading of a type began: what was there by then and has not changed since must have come, whatever was entered
+/// meanwhile. `None` where the server cannot be asked so.
+fn bound(pull: &Pull<'_>, units: &[Recorded], resource_type: &str) -> Option<Timestamp> {
+    let is_known = pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true);
+    units.iter().filter(|unit| is_known && unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min()
+}
+
+/// How many there are of what a query finds, of some patients, unchanged since an instant; `None` if the server does not say.
+async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
+    let mut parameters = query.parameters.clone();
+    parameters.extend(query.by_patient.clone().zip(patients.map(|patients| patients.join(","))));
+    parameters.extend(until.map(|until| ("_lastUpdated".to_owned(), format!("lt{}", instant(until)))));
+    parameters.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    send(pull, &query.resource_type, &parameters, patients.is_some()).await
+}
+
+/// The same of everybody who was asked for.
+async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
+    let mut sum = 0;
+    for patients in batches(pull, query) {
+        let Some(counted) = ask(pull, query, patients.as_deref(), until, more).await? else { return Ok(None) };
+        sum += counted;
+    }
+    Ok(Some(sum))
+}
+
+/// Asks for a number in the ways that this server may know. An answer that leaves out a parameter is about something else.
+async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)], names_patients: bool) -> Result<Option<u64>, SourceError> {
+    let habits = &pull.habits;
+    let may_post = !habits.no_post.load(Ordering::Relaxed);
+    let known = habits.uncounted.load(Ordering::Relaxed);
+    for (number, way) in WAYS.iter().enumerate().skip(known) {
+        let asked: Vec<(String, String)> = parameters.iter().cloned().chain(way.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
+        let ask = |by_post| Ask::first(pull, &asked, resource_type, by_post);
+        let by_post = names_patients || ask(false)?.is_long();
+        if by_post && !may_post {
+            return Ok(None);
+        }
+        let answer = match ask(by_post)?.send(pull, !habits.lenient.load(Ordering::Relaxed), false).await {
+            Ok(answer) => answer,
+            Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
+            Err(_) => return Ok(None),
+        };
+        if NOT_UNDERSTOOD.contains(&answer.status) {
+            continue;
+        }
+        let Some(bundle) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { return Ok(None) };
+        if !bundle.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
+            return Ok(None);
+        }
+        let total = if number == 0 { counted(&answer) } else { bundle.total() };
+        if total.is_some() {
+            return Ok(total);
+        }
+        habits.uncounted.fetch_max(number + 1, Ordering::Relaxed);
+    }
+    Ok(None)
+}
+
+/// What a reading of everything brought otherwise than it should have.
+pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
+    let broken: BTreeSet<&str> = units.iter().filter(|unit| unit.gap.is_some()).map(|unit| unit.resource_type.as_str()).collect();
+    let mut doubts = short(pull, units, &broken, prepared).await?;
+    let is_whole = |doubts: &[Doubt], name: &str| !broken.contains(name) && !doubts.iter().any(|doubt| doubt.resource_type == name);
+    if !prepared.present.contains_key("Patient") && is_whole(&doubts, "Patient") {
+        doubts.push(Doubt::new("Patient", Code::NoPatients, "no patient came at all, nor an error: a right, a Group or a filter that hides them".to_owned()));
+    } else if prepared.absent > 0 && is_whole(&doubts, "Patient") {
+        let members = pull.members.as_ref().map_or(0, BTreeSet::len);
+        doubts.push(Doubt::new("Patient", Code::Members, format!("{} of the {members} members of the Group did not come", prepared.absent)));
+    }
+    let is_of_all = |name: &str| !pull.later.contains_key(name);
+    for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name) && is_of_all(name)).collect::<Vec<_>>() {
+        let there = uncoded(pull, units, name, codes, prepared.present.get(name).copied().unwrap_or_default()).await?;
+        if there >= VOLUME_MIN {
+            doubts.push(Doubt::new(name, Code::Uncoded, format!("none of the {there} has a code that the measures ask for")));
+        }
+    }
+    Ok(doubts)
+}
+
+/// Types of which fewer came than the server counts.
+async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
+    let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
+    let mut doubts: Vec<Doubt> = Vec::new();
+    for query in questions(pull.plan) {
+        let name = query.resource_type.as_str();
+        let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
+        // What was refused came, and is told of.
+        let refused: u64 = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*").map(|unit| unit.quarantined).sum();
+        let came = prepared.present.get(name).copied().unwrap_or_default() + refused;
+        if came < counted
+            && !doubts.iter().any(|doubt| doubt.resource_type == name)
+            && let Some(counted) = confirm(pull, &query, bound(pull, units, name), came, counted).await?
+        {
+            doubts.push(Doubt::new(name, Code::Counted, format!("{came} came where the server itself counts {counted}")));
+        }
+    }
+    Ok(doubts)
+}
+
+/// Asks again, and whether the server means what it says. The number, if more than came is believed to be there.
+async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, came: u64, counted: u64) -> Result<Option<u64>, SourceError> {
+    let counted = ask_all(pull, query, until, &[]).await?.unwrap_or(counted);
+    if came >= counted {
+        return Ok(None);
+    }
+    let parameter = search_parameters(&query.resource_type).first().filter(|parameter| **parameter != "_id");
+    if let Some(parameter) = parameter.filter(|_| pull.plan.export.is_some() && query.by_patient.is_none()) {
+        // What is of no patient is in no export of patients.
+        let of_patients = ask_all(pull, query, until, &[(&format!("{parameter}:missing"), "false")]).await?;
+        if of_patients.map_or(!patient_required(&query.resource_type), |of_patients| came >= of_patients) {
+            return Ok(None);
+        }
+    }
+    let narrowing = query.parameters.iter().map(|(name, _)| name.as_str()).chain(query.by_patient.as_deref());
+    for name in narrowing.collect::<BTreeSet<&str>>() {
+        if ignores(pull, query, name).await? {
+            tracing::warn!(pull = pull.id.0, query = %query.name, came, counted, ignored = name, "the server counts more than came, but not what was asked for");
+            return Ok(None);
+        }
+    }
+    let is_bounded = until.is_some() && !ignores(pull, query, "_lastUpdated").await?;
+    let is_drift = !is_bounded && (counted - came).saturating_mul(DRIFT) <= counted;
+    Ok((!is_drift).then_some(counted))
+}
+
+/// Whether a count heeds a parameter: of what cannot be there is nothing.
+async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> Result<bool, SourceError> {
+    let Some(value) = impossible(&query.resource_type, parameter) else { return Ok(false) };
+    let rest = query.parameters.iter().filter(|(name, _)| name != parameter).cloned();
+    let parameters: Vec<(String, String)> = rest.chain([(parameter.to_owned(), value.to_owned())]).collect();
+    Ok(send(pull, &query.resource_type, &parameters, false).await?.is_some_and(|counted| counted > 0))
+}
+
+/// How many there are of a type of which `came` came, if none of them has a code that is asked for; else none.
+async fn uncoded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeSet<String>, came: u64) -> Result<u64, SourceError> {
+    if !pull.plan.is_narrowed(name) {
+        return Ok(if came >= VOLUME_MIN && !is_coded(pull, units, name, codes)? { came } else { 0 });
+    }
+    let mut most = 0;
+    for query in questions(pull.plan).into_iter().filter(|query| came == 0 && query.resource_type == name) {
+        let parameters = query.parameters.iter().filter(|(name, _)| name != "code").cloned().collect();
+        let whole = Query { parameters, ..query };
+        most = most.max(ask_all(pull, &whole, None, &[]).await?.unwrap_or(0));
+    }
+    Ok(most)
+}
+
+/// Whether anything that came of a type has one of these codes. In most files the first has.
+fn is_coded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeSet<String>) -> Result<bool, SourceError> {
+    let mut is_coded = false;
+    let of_type = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*");
+    for file in of_type.filter_map(|unit| unit.file.clone()) {
+        pull.snapshot.staged(pull.id, &[file], |header, json| {
+            is_coded = is_coded || (!header.removed && header.resource_type == name && has_code(json, codes));
+            Ok(())
+        })?;
+        if is_coded {
+            break;
+        }
+    }
+    Ok(is_coded)
+}

@@ -1,0 +1,146 @@
+//! What came beside what the server itself counts: nothing is called complete because nobody looked.
+
+use super::bench::{Bench, TYPES};
+use std::collections::BTreeSet;
+use watershed::sandbox::Scenario;
+use watershed::sandbox::server::Options as Serving;
+use watershed::source::account::{self, Account};
+use watershed::source::duty::{Code, Who};
+use watershed::source::{Gap, Mode, Need, TypeFilter};
+
+const MODES: [Mode; 2] = [Mode::Search, Mode::Bulk];
+
+fn account(bench: &Bench) -> Account {
+    bench.store.with(|connection| account::last(connection)).unwrap().unwrap()
+}
+
+fn codes(gaps: &[Gap]) -> Vec<(&str, Code)> {
+    gaps.iter().map(|gap| (gap.resource_type.as_str(), gap.code)).collect()
+}
+
+#[tokio::test]
+async fn what_an_export_leaves_out_without_a_word_is_a_gap_by_the_servers_own_count() {
+    // A number by `_summary=count`, or where that brings a page, by `_total=accurate`.
+    for quirks in [&["q_46"][..], &["q_46", "q_30"]] {
+        let bench = Bench::new(quirks).await.swift();
+        let pulled = bench.pull(Mode::Bulk).await;
+        assert!(pulled.differing().len() > 3 && !pulled.outcome.complete);
+        pulled.is_the_truth_or_says_what_is_not();
+        assert!(pulled.outcome.gaps.iter().all(|gap| gap.code == Code::Counted), "{:?}", pulled.outcome.gaps);
+        let patients = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == "Patient").count();
+        assert!(pulled.has_gap(&format!("came where the server itself counts {patients}")), "{:?}", pulled.outcome.gaps);
+        let due = account(&bench).rows.into_iter().find(|row| row.resource_type == "Patient").and_then(|row| row.gap);
+        assert!(
+            due.as_ref()
+                .is_some_and(|due| due.who == Who::EhrTeam && due.code == Code::Counted && due.what.contains("the server counts")),
+            "{due:?}"
+        );
+        // Changes cannot tell, so it stands.
+        let again = bench.pull(Mode::Bulk).await;
+        assert!(!again.outcome.full && again.count("_summary=") == 0);
+        assert_eq!(codes(&again.outcome.gaps), codes(&pulled.outcome.gaps));
+    }
+    // A vendor's server with all its quirks, and no Group to tell.
+    let quirks: Vec<&str> = Scenario::of_server("hapi").unwrap().iter().map(|scenario| scenario.name).collect();
+    let pulled = Bench::new(&quirks).await.swift().pull(Mode::Bulk).await;
+    assert!(!pulled.differences.is_empty());
+    pulled.is_the_truth_or_says_what_is_not();
+}
+
+#[tokio::test]
+async fn each_type_is_counted_once_in_a_reading_of_everything_and_the_ledger_shows_it() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        let pulled = bench.pull(mode).await;
+        pulled.is_the_truth();
+        let counts: Vec<&str> = pulled
+            .requests
+            .iter()
+            .filter(|seen| seen.target.contains("_summary=count"))
+            .map(|seen| seen.target.split('?').next().unwrap())
+            .collect();
+        assert_eq!(counts.iter().collect::<BTreeSet<_>>().len(), counts.len(), "{counts:?}");
+        assert_eq!(counts.len(), TYPES.len() - 2, "but what is only referred to: {counts:?}");
+        let rows = account(&bench).rows;
+        let of_type = |name: &str| rows.iter().filter(|row| row.resource_type == name).map(|row| (row.expected, row.received)).collect::<Vec<_>>();
+        let observations = pulled.outcome.received["Observation"];
+        assert_eq!(of_type("Observation"), [(Some(observations), observations)], "{mode:?}");
+        let again = bench.pull(mode).await;
+        assert_eq!((again.outcome.full, again.count("_summary=")), (false, 0), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_entered_while_everything_is_read_is_not_missing() {
+    let bench = Bench::serving(&[], Serving { export_file_resources: 60, ..Serving::default() }).await.swift();
+    bench.pull_until(Mode::Bulk, |seen| seen.target.contains("/export-file/")).await;
+    for seed in 1..4 {
+        bench.pass(std::time::Duration::from_secs(60));
+        bench.hospital.amend_at(seed, bench.clock.now());
+    }
+    let pulled = bench.pull(Mode::Bulk).await;
+    assert!(pulled.outcome.complete && pulled.count("_lastUpdated=lt") > 4, "{:?}", pulled.outcome.gaps);
+}
+
+#[tokio::test]
+async fn members_of_a_group_who_do_not_come_are_a_gap() {
+    for mode in MODES {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.group = "ibd".to_owned();
+        let mut members = bench.hospital.members("ibd").unwrap();
+        members.push("nobody-by-that-name".to_owned());
+        bench.hospital.regroup("ibd", &members, bench.clock.now());
+        let pulled = bench.pull(mode).await;
+        assert_eq!(codes(&pulled.outcome.gaps), [("Patient", Code::Members)], "{:?}", pulled.outcome.gaps);
+        assert!(pulled.has_gap(&format!("1 of the {} members of the Group did not come", members.len())), "{:?}", pulled.outcome.gaps);
+        assert!(pulled.requests.iter().any(|seen| seen.method == "POST" && seen.body.contains("_summary=count")), "counted of the members, not in an address");
+        assert_eq!(pulled.count("nobody-by-that-name"), 0);
+    }
+}
+
+#[tokio::test]
+async fn no_patient_at_all_is_a_gap_until_a_person_says_that_it_is_so() {
+    for mode in MODES {
+        let mut bench = Bench::of(0, &[], Serving::default()).await;
+        let pulled = bench.pull(mode).await;
+        assert_eq!(codes(&pulled.outcome.gaps), [("Patient", Code::NoPatients)], "{mode:?}: {:?}", pulled.outcome.gaps);
+        assert!(pulled.has_gap("no patient came at all") && !pulled.outcome.complete);
+        bench.options.tuning.accepts_loss = true;
+        let accepted = bench.pull(mode).await;
+        assert!(accepted.outcome.complete && codes(&accepted.outcome.notes) == [("Patient", Code::NoPatients)], "{:?}", accepted.outcome);
+        bench.options.tuning.accepts_loss = false;
+        bench.options.tuning.full_every_days = 0;
+        let later = bench.pull(mode).await;
+        assert!(later.outcome.full && later.outcome.complete && later.outcome.notes.len() == 1, "{:?}", later.outcome);
+    }
+}
+
+/// By search, by exports that are narrowed and by exports of everything.
+#[tokio::test]
+async fn where_nothing_has_a_code_that_is_asked_for_it_is_asked_whether_the_mapping_is_missing() {
+    for (mode, spelling) in [(Mode::Search, TypeFilter::Off), (Mode::Bulk, TypeFilter::Encoded), (Mode::Bulk, TypeFilter::Off)] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.type_filter = spelling;
+        bench.needs.retain(|need| need.resource_type != "Observation");
+        bench
+            .needs
+            .push(Need { resource_type: "Observation".to_owned(), codes: ["urn:local|nothing-of-the-kind".to_owned()].into(), is_later: false });
+        let there = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == "Observation").count();
+        let pulled = bench.pull(mode).await;
+        assert_eq!(codes(&pulled.outcome.gaps), [("Observation", Code::Uncoded)], "{mode:?} {spelling:?}: {:?}", pulled.outcome.gaps);
+        assert!(pulled.has_gap(&format!("none of the {there} has a code that the measures ask for")), "{:?}", pulled.outcome.gaps);
+        let rows = account(&bench).rows;
+        let due = rows.iter().find_map(|row| row.gap.clone()).unwrap();
+        assert!(due.who == Who::SiteEngineer && due.what.contains("site mapping"), "{due:?}");
+        bench.options.tuning.accepts_loss = true;
+        let accepted = bench.pull(mode).await;
+        assert!(accepted.outcome.complete && codes(&accepted.outcome.notes) == [("Observation", Code::Uncoded)], "{:?}", accepted.outcome);
+        bench.options.tuning.accepts_loss = false;
+        let later = bench.pull(mode).await;
+        assert!(!later.outcome.full && later.outcome.complete && later.outcome.notes.len() == 1, "it stands: {:?}", later.outcome);
+        assert!(account(&bench).rows.iter().any(|row| row.status == "complete" && row.note.is_some()));
+    }
+    // Where one is found, the measures have something to look at.
+    let narrowed = Bench::new(&[]).await.narrowed(TypeFilter::Off);
+    assert!(narrowed.pull(Mode::Bulk).await.outcome.complete);
+}
