@@ -197,7 +197,8 @@ async fn it_does_not_matter_how_the_files_are_cut_wrapped_and_compressed() {
     let first_two = patients().lines().take(2).collect::<Vec<_>>().join("\n");
     let third = patients().lines().skip(2).collect::<String>();
     let everything = whole().map(|(_, lines)| lines).concat();
-    let forms: [(&str, Vec<(&str, Vec<u8>)>); 4] = [
+    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+    let forms: [(&str, Files<'_>); 4] = [
         (
             "compressed",
             vec![

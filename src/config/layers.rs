@@ -156,11 +156,13 @@ fn place(source: &Arc<SourceFile>, range: std::ops::Range<usize>) -> Location {
     Location::new(source, Span::new(byte(range.start), byte(range.end)))
 }
 
+/// Whether a value is one that the key at a path takes; else why not, in serde's words.
+type TryOut<'a> = &'a dyn Fn(&[String], &Value) -> Result<(), String>;
+
 /// What was found, beside the defaults.
 struct Found<'a> {
     defaults: &'a Value,
-    /// Whether a value is one that its key takes; else why not, in serde's words.
-    try_out: &'a dyn Fn(&[String], &Value) -> Result<(), String>,
+    try_out: TryOut<'a>,
     places: Places,
     findings: Vec<Diagnostic>,
     /// Paths whose values are wrong.

@@ -341,6 +341,9 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
     })
 }
 
+/// By type the patients of whom everything of it was read, sealed; `None`: all.
+pub type Covered = Vec<(String, Option<Vec<u8>>)>;
+
 /// What the end of a pull writes beside the segments.
 pub struct Closing<'a> {
     /// The pull.
@@ -350,7 +353,7 @@ pub struct Closing<'a> {
     /// Its plan's digest.
     pub plan: &'a str,
     /// Of whom types were read that are asked for last; `None`: of all.
-    pub covered: Vec<(String, Option<Vec<u8>>)>,
+    pub covered: Covered,
     /// New cursors.
     pub cursors: BTreeMap<String, Timestamp>,
     /// Types whose cursor no longer holds.

@@ -185,31 +185,10 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         full_of.clear();
     }
     let members = believed_members(pull, &mut gaps)?;
-    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
-    let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-    let (doubts, notes) = doubts(pull, opened, &units, &prepared).await?;
-    if !doubts.is_empty() {
-        for doubt in doubts {
-            let is_of_all = doubt.why.code == Code::NoPatients;
-            reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
-            reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
-            if ACCEPTABLE.contains(&doubt.why.code) {
-                sound.remove(&doubt.resource_type);
-            }
-            note_gap(pull, &mut gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
-        }
-        if prepared.removed > 0 {
-            prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-        }
-    }
-    for (name, count) in &prepared.conflicts {
-        let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
-        note_gap(pull, &mut gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
-        sound.remove(name);
-    }
+    let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
+    let (prepared, notes) = prepare(pull, opened, &units, reconcile, &mut sound, &mut gaps).await?;
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
     if prepared.replaced > 0 {
@@ -242,6 +221,39 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         replaced: prepared.replaced,
         full: opened.full,
     })
+}
+
+/// Prepares what came for the snapshot; nothing is let go of a type that is in doubt. Gives also what a person has accepted.
+async fn prepare(
+    pull: &Pull<'_>,
+    opened: &Opened,
+    units: &[Recorded],
+    mut reconcile: Reconcile,
+    sound: &mut BTreeSet<String>,
+    gaps: &mut Vec<Gap>,
+) -> Result<(Prepared, Vec<Gap>), SourceError> {
+    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    let (doubts, notes) = doubts(pull, opened, units, &prepared).await?;
+    let is_in_doubt = !doubts.is_empty();
+    for doubt in doubts {
+        let is_of_all = doubt.why.code == Code::NoPatients;
+        reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
+        reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
+        if ACCEPTABLE.contains(&doubt.why.code) {
+            sound.remove(&doubt.resource_type);
+        }
+        note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
+    }
+    if is_in_doubt && prepared.removed > 0 {
+        prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
+    }
+    for (name, count) in &prepared.conflicts {
+        let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
+        note_gap(pull, gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
+        sound.remove(name);
+    }
+    Ok((prepared, notes))
 }
 
 /// The files that are staged so far, and what they mean for what is stored, before the types that are asked for last.

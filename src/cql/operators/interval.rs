@@ -266,8 +266,11 @@ fn except(call: &Call<'_>) -> Result<Value, Fault> {
     })
 }
 
-/// The intervals of a list (or one interval) in order: those whose ends are known, and those with an end that is not.
-fn sorted_intervals(value: &Value, context: &Context<'_>) -> Option<(Vec<Arc<Range>>, Vec<Arc<Range>>)> {
+/// Intervals in order.
+type Sorted = Vec<Arc<Range>>;
+
+/// The intervals of a list (or one interval): those whose ends are known, and those with an end that is not.
+fn sorted_intervals(value: &Value, context: &Context<'_>) -> Option<(Sorted, Sorted)> {
     let mut all: Vec<Arc<Range>> = match value {
         Value::List(items) => items
             .iter()

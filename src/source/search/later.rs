@@ -8,7 +8,7 @@ use super::{Task, run_tasks, tasks_of};
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
 use crate::source::forecast::count_one;
-use crate::source::ledger::{self, Unit};
+use crate::source::ledger::{self, Covered, Unit};
 use crate::source::plan::Query;
 use crate::source::pull::{Pull, foreseeable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ fn covered(pull: &Pull<'_>, resource_type: &str) -> Result<Option<BTreeSet<Strin
 }
 
 /// What the ledger keeps of who is covered, by type; `None`: all are.
-pub(in crate::source) fn to_keep(pull: &Pull<'_>, sound: &BTreeSet<String>) -> Result<Vec<(String, Option<Vec<u8>>)>, SourceError> {
+pub(in crate::source) fn to_keep(pull: &Pull<'_>, sound: &BTreeSet<String>) -> Result<Covered, SourceError> {
     // Who was asked for changes only, of everybody, knows no more of anybody.
     if pull.chooser.is_none() && pull.since.is_some() {
         return Ok(Vec::new());
