@@ -81,7 +81,7 @@ pub struct Claim {
     pub site: String,
     /// Name of the destination in the configuration.
     pub destination: String,
-    /// Epoch of the process that appended the feed.
+    /// Epoch of the process that appended the feed; of a confirmation, of the one that is at work.
     pub epoch: u64,
     /// The manifest, byte for byte.
     pub manifest: Vec<u8>,
@@ -435,7 +435,8 @@ pub fn claim(connection: &mut Connection, now: Timestamp, lease: Duration) -> Re
                    AND NOT EXISTS (SELECT 1 FROM outbox_feed e WHERE e.destination = f.destination AND e.site = f.site
                                    AND e.state = 'pending' AND (e.sequence < f.sequence OR f.state = 'delivered'))
                  ORDER BY f.next_attempt_at, f.sequence LIMIT 1)
-             RETURNING sequence, feed, site, destination, epoch, manifest, attempts, state = 'delivered'",
+             RETURNING sequence, feed, site, destination,
+               CASE state WHEN 'delivered' THEN (SELECT epoch FROM outbox_epoch WHERE id = 1) ELSE epoch END, manifest, attempts, state = 'delivered'",
             params![now.as_millisecond(), token, until],
             |row| {
                 Ok(Claim {

@@ -128,14 +128,20 @@ async fn a_site_that_lost_its_data_directory_goes_on_from_what_the_registry_hold
     let night = later_night(&bed).await;
     assert!(night.code == 0 && night.out.contains("nothing changed, which the registry was told"), "equal numbers are no new reports: {}", night.all());
     assert_eq!(bed.registry(), before);
-    let night = say_with(&bed, &NIGHT, &[("WATERSHED__MEASURES__MONTHS", &(MONTHS + 2).to_string())]).await;
-    assert_eq!((night.code, bed.registry().feeds), (0, before.feeds + 1), "{}", night.all());
 
-    // The copy that was lost and is found again is fenced.
-    std::fs::rename(bed.folder.path().join("data"), bed.folder.path().join("living")).unwrap();
-    std::fs::rename(bed.folder.path().join("lost"), bed.folder.path().join("data")).unwrap();
+    // The copy that was lost and is found again is fenced, from the first word of the one that took its place.
+    let folder = bed.folder.path();
+    let exchange = |aside: &str, back: &str| {
+        std::fs::rename(folder.join("data"), folder.join(aside))
+            .and_then(|()| std::fs::rename(folder.join(back), folder.join("data")))
+            .unwrap()
+    };
+    exchange("living", "lost");
     let stale = say_with(&bed, &NIGHT, &[("WATERSHED__MEASURES__MONTHS", &(MONTHS + 3).to_string())]).await;
     assert!(stale.code == 5 && stale.err.contains("is stale"), "{}", stale.all());
+    exchange("lost", "living");
+    let night = say_with(&bed, &NIGHT, &[("WATERSHED__MEASURES__MONTHS", &(MONTHS + 2).to_string())]).await;
+    assert_eq!((night.code, bed.registry().feeds), (0, before.feeds + 1), "{}", night.all());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

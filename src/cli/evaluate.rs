@@ -48,7 +48,7 @@ pub struct Args {
     /// Value of a parameter
     #[arg(long = "parameter", num_args = 1.., value_name = "NAME=VALUE")]
     parameters: Vec<String>,
-    /// IANA zone in which days are meant
+    /// IANA zone in which days are meant; what is written in UTC is brought to it
     #[arg(long, default_value = "UTC", value_name = "ZONE")]
     timezone: String,
     /// What to do about a value set that is missing, empty or not expanded

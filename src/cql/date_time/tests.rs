@@ -199,3 +199,18 @@ proptest! {
         let _ = point.date().add(Decimal::from(amount), units[unit]);
     }
 }
+
+#[test]
+fn what_is_written_in_utc_is_meant_in_the_zone_and_what_has_another_offset_as_it_is_written() {
+    let zone = TimeZone::get("America/New_York").unwrap();
+    for (written, meant) in [
+        ("2026-01-07T04:50:00Z", "2026-01-06T23:50:00-05:00"),
+        ("2026-07-01T02:00:00+00:00", "2026-06-30T22:00:00-04:00"),
+        ("2026-01-07T04:50:00-03:00", "2026-01-07T04:50:00-03:00"),
+        ("2026-01-07", "2026-01-07"),
+    ] {
+        let read = |text: &str| DateTime::parse_fhir(text).unwrap();
+        assert_eq!(read(written).of_utc_in(&zone), read(meant), "{written}");
+        assert_eq!(read(written).of_utc_in(&TimeZone::UTC), read(written), "{written}");
+    }
+}
