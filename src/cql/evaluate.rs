@@ -390,24 +390,25 @@ impl<'a> Session<'a> {
             return outcome;
         }
         // Nearly all have one or two, which need no room of their own.
-        match operands {
+        let outcome = match operands {
             [whole] if matches!(operator.name, "Children" | "Descendents") => {
                 let whole = self.expression(whole, frame)?;
-                self.parts(expression, whole, operator.name == "Descendents")
+                return self.parts(expression, whole, operator.name == "Descendents");
             }
             [only] => {
                 let operand = self.expression(only, frame)?;
-                self.bounded(expression, self.apply(operator, &[operand], precision))
+                self.apply(operator, &[operand], precision)
             }
             [left, right] => {
                 let operands = [self.expression(left, frame)?, self.expression(right, frame)?];
-                self.bounded(expression, self.apply(operator, &operands, precision))
+                self.apply(operator, &operands, precision)
             }
             operands => {
                 let operands = self.values(operands, frame)?;
-                self.bounded(expression, self.apply(operator, &operands, precision))
+                self.apply(operator, &operands, precision)
             }
-        }
+        };
+        self.bounded(expression, outcome)
     }
 
     /// What an operator returned, if it is not too large. Apart, so that the frames of nested expressions stay small.

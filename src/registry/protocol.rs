@@ -159,7 +159,7 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
             return Err(Refusal::new(409, "conflict", format!("feed `{}` was announced with another manifest", said.feed)).into());
         }
         match (stored.state.as_str(), stored.receipt) {
-            ("committed", Some(receipt)) => return committed(transaction, site, (said.body, epoch), receipt),
+            ("committed", Some(receipt)) => return committed(transaction, site, said.body, epoch, receipt),
             ("rejected", _) => return Err(rejection(stored.outcome.as_deref()).into()),
             ("open", _) => return Ok(Standing::Open { new: false, missing: missing(transaction, site.id, said.feed)? }),
             _ => {} // expired: announced anew, under the same rules
@@ -197,7 +197,7 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
 
 /// A repeated feed, with the receipt it got first. Where it is the site's last one, the site says that nothing changed, which
 /// answers what was refused before.
-fn committed(transaction: &Transaction<'_>, site: &Site, (manifest, epoch): (&[u8], u64), receipt: String) -> Result<Standing, Problem> {
+fn committed(transaction: &Transaction<'_>, site: &Site, manifest: &[u8], epoch: u64, receipt: String) -> Result<Standing, Problem> {
     let is_current = site.head.as_deref() == Some(&sha256_hex(manifest));
     if is_current {
         // Who confirms is heard as who feeds is: from now on an older process is not.
