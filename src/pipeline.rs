@@ -37,8 +37,8 @@ pub mod schedule;
 pub const DESTINATION: &str = "registry";
 /// File of the state database in the data directory.
 pub const STATE_FILE: &str = "state.sqlite";
-/// Every type, among the gaps of a night for which nothing new could be pulled.
-const NOT_PULLED: &str = "*";
+/// Every type, among the gaps of a night: what is missing may be of any.
+pub const EVERY_TYPE: &str = "*";
 /// Folder of the snapshot in the data directory.
 pub const SNAPSHOT_FOLDER: &str = "snapshot";
 
@@ -259,7 +259,7 @@ impl Adapter {
         let latest = self.snapshot.latest()?.map_or(0, |pull| pull.0);
         let quarantined = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)))?.len() as u64;
         let run = self.store.transaction(|transaction| {
-            runs::pulled(transaction, run.id, latest, false, &BTreeMap::from([(NOT_PULLED.to_owned(), 1)]), quarantined)?;
+            runs::pulled(transaction, run.id, latest, false, &BTreeMap::from([(EVERY_TYPE.to_owned(), 1)]), quarantined)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
@@ -354,6 +354,11 @@ impl Adapter {
 }
 
 impl Lineage {
+    /// Whether another one may ask for other data.
+    pub fn asks_otherwise_than(&self, other: &Lineage) -> bool {
+        (&self.mapping, &self.measures, &self.terminology) != (&other.mapping, &other.measures, &other.terminology)
+    }
+
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.
     pub fn cause_since(&self, earlier: Option<&str>) -> outbox::Cause {
         let Some(earlier) = earlier.and_then(|text| serde_json::from_str::<Lineage>(text).ok()) else { return outbox::Cause::Data };

@@ -101,7 +101,27 @@ async fn what_was_known_on_a_day_gives_the_reports_of_its_night() {
     let early = output(bed.command(&["known", "--on", &before])).await;
     let said = String::from_utf8_lossy(&early.stderr);
     assert!(early.status.code() == Some(3) && said.contains("nothing is known of that day: the first pull ended at"), "{said}");
+    for coming in [&["known", "--on", "2999-01-01"][..], &["known", "--period", "2999-01"], &["run", "--once", "--as-of", "2999-01-01T00:00:00Z"]] {
+        assert_eq!(output(bed.command(coming)).await.status.code(), Some(2), "{coming:?}");
+    }
     assert_eq!(bed.outbox().len(), 2, "nothing was sent");
+}
+
+/// A measure that joined later has no data of that night, and is not called complete over what it lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_night_did_not_measure_is_partial_as_known_then() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let site = bed.folder.path().join("site.toml");
+    let all = std::fs::read_to_string(&site).unwrap();
+    let folders = all.lines().find(|line| line.starts_with("folders")).unwrap();
+    let first = folders.split_once(',').unwrap().0;
+    std::fs::write(&site, all.replace(folders, &format!("{first}]"))).unwrap();
+    assert_eq!(bed.run().await.0, 0);
+    assert_eq!(output(bed.command(&["known"])).await.status.code(), Some(0));
+    std::fs::write(&site, &all).unwrap();
+    let known = output(bed.command(&["known"])).await;
+    let said = String::from_utf8_lossy(&known.stderr);
+    assert!(known.status.code() == Some(1) && said.matches("was not among the measures of that night").count() == 2 && said.contains("data partial (2 gaps"), "{said}");
 }
 
 /// Composites go the whole way: computed of the same night's patients, sent, drawn. The registry's page says the score where

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use super::{Context, Ending, Failure, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
-use crate::fhir::compartment::in_compartment;
 use crate::measure::period::Period;
-use crate::pipeline::{Setup, evaluation};
+use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
 use crate::source::Silent;
+use crate::source::plan::is_asked_for;
 use crate::store::runs::{self, Run};
 
 /// The site's measures over what was known on a day, from its snapshot, without asking the EHR
@@ -76,13 +76,31 @@ pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
     Ok(if night.complete == Some(true) && made.held.is_empty() { Ending::Fine } else { Ending::Findings })
 }
 
-/// What the measures of today need and nobody asked for then is missing, whatever that night said of its own.
+/// What the measures of today need and nobody asked for then is missing, whatever that night said of its own. Of a pull that no
+/// night evaluated only the types are known that it and earlier ones asked for.
 fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
-    let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
-    let types: BTreeSet<&String> = requirements.map(|requirement| &requirement.resource_type).filter(|name| in_compartment(name)).collect();
-    for name in types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains("*")) {
-        let _ = writeln!(std::io::stderr(), "warning: no pull had asked for {name} by then: what needs it is partial");
-        *night.gaps.entry(name.clone()).or_default() += 1;
+    let then = night.lineage.as_deref().and_then(|text| serde_json::from_str::<Lineage>(text).ok());
+    let say = |text: String| drop(writeln!(std::io::stderr(), "warning: {text}"));
+    let mut missing: Vec<String> = Vec::new();
+    if let Some(then) = &then {
+        let new = checked.lineage.measures.keys().filter(|name| !then.measures.contains_key(*name));
+        new.for_each(|name| {
+            say(format!("`{name}` was not among the measures of that night: what only it needs was not asked for"));
+            missing.push(EVERY_TYPE.to_owned());
+        });
+        if missing.is_empty() && then.asks_otherwise_than(&checked.lineage) {
+            say("the measures, the mapping or the value sets are not those of that night: codes that they newly name were not asked for then".to_owned());
+        }
+    } else {
+        let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
+        let types: BTreeSet<&String> = requirements.map(|requirement| &requirement.resource_type).filter(|name| is_asked_for(name)).collect();
+        types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains(EVERY_TYPE)).for_each(|name| {
+            say(format!("no pull had asked for {name} by then"));
+            missing.push(name.clone());
+        });
+    }
+    for name in missing {
+        *night.gaps.entry(name).or_default() += 1;
         night.complete = Some(false);
     }
 }

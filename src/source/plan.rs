@@ -137,6 +137,11 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Whether a type is asked for as a whole, and not only where something refers to it. Of Devices only those in use matter.
+pub fn is_asked_for(resource_type: &str) -> bool {
+    in_compartment(resource_type) && resource_type != "Device"
+}
+
 /// Makes the plan. Patient is always part of it.
 pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan {
     let mut codes: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
@@ -150,7 +155,7 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
     }
     let everywhere = options.search_parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
-    let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| in_compartment(name) && *name != "Device").cloned().collect();
+    let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| is_asked_for(name)).cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     plan.codes = of_patients
         .iter()
