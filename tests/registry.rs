@@ -2,24 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use url::Url;
-use watershed::destination::registry::{Delivered, Registry, deliver_due, verify_receipt};
+use watershed::destination::registry::verify_receipt;
 use watershed::feed::{Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, feed_id, sha256_hex};
-use watershed::http::{Clock, Retry, Settings};
-use watershed::outbox::{self, Cause, Draft, Report};
+use watershed::outbox::Cause;
 use watershed::registry::store::{AuditBreak, Keys, NewSite};
 use watershed::registry::{self, MeasureCard, Options, Unit};
 use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_assertion};
-use watershed::store::Store;
+
+mod access;
+mod adapter;
+mod serving;
+
+pub(crate) use adapter::{append, draft, send};
 
 const SCOPE: &str = registry::auth::SCOPE;
 const START: i64 = 1_790_000_000; // 2026-09-21
@@ -517,40 +518,6 @@ async fn a_site_is_told_what_is_held_of_it_and_nobody_else_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_site_that_has_just_joined_is_not_late_before_its_first_night_was_due() {
-    let network = Network::start(vec![proportion()]).await;
-    network.join("north", "North").await;
-    let board = async || (network.get("/").await.text, network.get("/v1/sites").await.json()["sites"][0]["late"].clone());
-    let (text, late) = board().await;
-    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> new.") && text.contains("Nothing yet"), "{text}");
-    assert_eq!(late, false);
-    network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
-    let (text, late) = board().await;
-    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> late.") && text.contains("Nothing yet"), "{text}");
-    assert_eq!(late, true);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_process_serves_a_data_directory() {
-    let network = Network::start(vec![proportion()]).await;
-    // It answers; and who serves and who registers sites work side by side.
-    network.join("north", "North").await;
-    let options = Options {
-        data: network.data.path().to_owned(),
-        public_url: "http://127.0.0.1".into(),
-        network: "N".into(),
-        measures: vec![],
-        tls: None,
-        behind_proxy: false,
-        late_after_hours: 36,
-        clock: Arc::new(Timestamp::now),
-    };
-    let second = registry::Server::open(options, TcpListener::bind("127.0.0.1:0").unwrap()).await;
-    let error = second.err().unwrap().to_string();
-    assert!(error.contains("registry.sqlite.lock is locked: another `watershed registry serve` works on this data directory"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn hostile_manifests_are_refused() {
     let network = Network::start(vec![proportion()]).await;
     let north = network.join("north", "North").await;
@@ -619,46 +586,6 @@ async fn hostile_manifests_are_refused() {
     assert_eq!(network.commit(&north, &first.id()).await.refusal().0, 404);
     assert!(!network.dump().contains(&sha256_hex(&first.bodies[0])), "its reports are forgotten too");
     deliver(&network, &north, &first).await.receipt();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tenants_cannot_tell_that_the_other_exists() {
-    let network = Network::start(vec![proportion()]).await;
-    let north = network.join("north", "North").await;
-    let south = network.join("south", "South").await;
-    let (open, done) = (Feed::first("north", &[61]), Feed::first("north", &[60]));
-    deliver(&network, &north, &done).await.receipt();
-    let open = Feed::after("north", Some(&done), &[open.manifest.attempt]);
-    assert_eq!(network.announce(&north, &open.bytes()).await.status, 201);
-    let nothing = "0".repeat(32);
-    for (method, tail, body) in [
-        (Method::GET, String::new(), vec![]),
-        (Method::POST, "/commit".to_owned(), vec![]),
-        (Method::PUT, format!("/parts/{}", sha256_hex(&open.bodies[0])), open.bodies[0].clone()),
-    ] {
-        let headers = [("watershed-epoch", "1".to_owned())];
-        let ask = |feed: String| network.ask(method.clone(), Box::leak(format!("/v1/feeds/{feed}{tail}").into_boxed_str()), Some(&south), &headers, body.clone());
-        let absent = ask(nothing.clone()).await;
-        assert_eq!(absent.status, 404);
-        for feed in [open.id(), done.id()] {
-            let found = ask(feed).await;
-            assert_eq!((found.status, &found.text), (absent.status, &absent.text));
-        }
-    }
-    // Announcing the other's manifest is refused by what it says, the same whether the other has it or not.
-    for feed in [&open, &done, &Feed::first("north", &[33])] {
-        let (status, reason) = network.announce(&south, &feed.bytes()).await.refusal();
-        assert_eq!(status, 422);
-        assert!(reason.contains("the token belongs to another"), "{reason}");
-    }
-    // The same bytes in both tenants are two reports.
-    assert_eq!(network.ask(Method::GET, &format!("/v1/feeds/{}", done.id()), Some(&north), &[], vec![]).await.status, 200);
-    for bad in ["", "x", &"y".repeat(5000)] {
-        let stranger = Adapter { name: "none".into(), key: SigningKey::generate(Algorithm::Es384).unwrap(), epoch: 1, token: bad.to_owned() };
-        assert_eq!(network.announce(&stranger, &done.bytes()).await.status, 401);
-    }
-    network.clock.fetch_add(301, Ordering::SeqCst);
-    assert_eq!(network.announce(&north, &done.bytes()).await.refusal().0, 401, "a token ends after five minutes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -765,279 +692,4 @@ async fn an_audit_chain_that_was_touched_does_not_verify() {
     raw.execute_batch("DROP TRIGGER audit_is_append_only; UPDATE audit SET body = replace(body, 'north', 'south') WHERE sequence = 2")
         .unwrap();
     assert_eq!(registry::open_store(network.data.path()).unwrap().verify_audit().unwrap(), Err(AuditBreak { sequence: 2 }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn assertions_that_are_not_beyond_doubt_get_no_token() {
-    let mut network = Network::start(vec![proportion()]).await;
-    let north = network.join("north", "North").await;
-    let (stranger, base, http) = (SigningKey::generate(Algorithm::Es384).unwrap(), network.base(), network.http.clone());
-    let (now, audience) = (network.now(), format!("{}/token", network.base()));
-    let sign = |key: &SigningKey, client: &str, audience: &str, at: Timestamp| sign_client_assertion(key, client, audience, at, &uuid::Uuid::new_v4().to_string()).unwrap();
-    let later = |seconds: i64| now + jiff::SignedDuration::from_secs(seconds);
-    let good = sign(&north.key, "client-north", &audience, now);
-    let part = |index: usize| good.split('.').nth(index).unwrap().to_owned();
-    let encode = |value: Value| {
-        use base64::Engine as _;
-        base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
-    };
-    let none = encode(json!({ "alg": "none", "typ": "JWT", "kid": north.key.kid() }));
-    let hs = encode(json!({ "alg": "HS256", "typ": "JWT", "kid": north.key.kid() }));
-    let embedded = encode(json!({ "alg": "ES384", "typ": "JWT", "kid": stranger.kid(), "jwk": stranger.public_jwk() }));
-    let elsewhere = encode(json!({ "alg": "ES384", "typ": "JWT", "kid": north.key.kid(), "jku": "https://evil.example/jwks" }));
-    let claims = |exp: Value| encode(json!({ "iss": "client-north", "sub": "client-north", "aud": audience, "exp": exp, "jti": "j" }));
-    let vectors: Vec<(&str, String)> = vec![
-        ("empty", String::new()),
-        ("not a token", "abc".into()),
-        ("another's key", sign(&stranger, "client-north", &audience, now)),
-        ("unknown client", sign(&north.key, "client-nobody", &audience, now)),
-        ("another audience", sign(&north.key, "client-north", "https://other.example/token", now)),
-        ("expired", sign(&north.key, "client-north", &audience, later(-3600))),
-        ("from the future", sign(&north.key, "client-north", &audience, later(3600))),
-        ("alg none", format!("{none}.{}.", part(1))),
-        ("alg none with a signature", format!("{none}.{}.{}", part(1), part(2))),
-        ("HS256 with the public key", format!("{hs}.{}.{}", part(1), part(2))),
-        ("embedded key", format!("{embedded}.{}.{}", part(1), part(2))),
-        ("key elsewhere", format!("{elsewhere}.{}.{}", part(1), part(2))),
-        ("no signature", format!("{}.{}.", part(0), part(1))),
-        ("zero signature", format!("{}.{}.{}", part(0), part(1), "A".repeat(128))),
-        ("other claims", format!("{}.{}.{}", part(0), claims(json!(now.as_second() + 200)), part(2))),
-        ("expiry as text", format!("{}.{}.{}", part(0), claims(json!("9999999999")), part(2))),
-        ("trailing part", format!("{good}.x")),
-        ("trailing bytes", format!("{good} ")),
-        ("huge", format!("{}.{}.{}", part(0), "A".repeat(9000), part(2))),
-    ];
-    for (name, assertion) in &vectors {
-        let (status, body) = ask_token(&http, &base, assertion).await;
-        assert!(status == 401 || status == 400, "{name}: {status}");
-        assert_eq!(body["error"], "invalid_client", "{name}: {body}");
-        assert_eq!(body["error_description"], "the client assertion was not accepted", "{name} tells more than others");
-    }
-    // Used once, never again: not even by the process after this one.
-    assert_eq!(ask_token(&http, &base, &good).await.0, 200);
-    assert_eq!(ask_token(&http, &base, &good).await.0, 401);
-    network.restart().await;
-    assert_eq!(ask_token(&network.http, &base, &good).await.0, 401);
-    // Requests that are not of the form.
-    let fresh = || sign(&north.key, "client-north", &audience, now);
-    for (form, error) in [
-        (vec![("grant_type", "authorization_code".to_owned())], "unsupported_grant_type"),
-        (vec![("grant_type", "client_credentials".to_owned())], "invalid_request"),
-        (vec![("grant_type", "client_credentials".to_owned()), ("grant_type", "client_credentials".to_owned())], "invalid_request"),
-        (
-            vec![
-                ("grant_type", "client_credentials".to_owned()),
-                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned()),
-                ("client_assertion", fresh()),
-                ("scope", "system/*.*".to_owned()),
-            ],
-            "invalid_scope",
-        ),
-    ] {
-        let response = network.http.post(format!("{base}/token")).form(&form).send().await.unwrap();
-        assert_eq!(response.status(), 400);
-        assert_eq!(response.headers()["cache-control"], "no-store");
-        assert_eq!(response.json::<Value>().await.unwrap()["error"], error);
-    }
-    let json = network.http.post(format!("{base}/token")).json(&json!({})).send().await.unwrap();
-    assert_eq!(json.json::<Value>().await.unwrap()["error"], "invalid_request");
-}
-
-/// The test's clock, for the adapter.
-struct Turned(Arc<AtomicI64>);
-
-impl Clock for Turned {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
-    }
-}
-
-impl Network {
-    /// The registry as the real adapter of a site sees it.
-    pub(crate) fn peer(&self, adapter: &Adapter) -> Registry {
-        let key = SigningKey::from_pem(adapter.key.to_pem()).unwrap();
-        let settings = Settings { retry: Retry { attempts: 1, ..Retry::default() }, ..Settings::default() };
-        let base = Url::parse(&self.base()).unwrap();
-        Registry::connect(base, format!("client-{}", adapter.name), key, &settings, Arc::new(Turned(self.clock.clone()))).unwrap()
-    }
-}
-
-pub(crate) fn draft(site: &str, reports: Vec<Report>) -> Draft {
-    let completeness = Completeness { complete: reports.iter().all(|report| report.complete), gaps: 0, quarantined: 0 };
-    Draft { destination: "network".into(), site: site.into(), reports, withdrawals: vec![], cause: Cause::Data, completeness }
-}
-
-fn night(site: &str, numerators: &[u32]) -> Draft {
-    let report = |(index, numerator): (usize, &u32)| {
-        let key = key(index as u32 + 1);
-        Report { body: body(site, &key, *numerator, 100), key, complete: true }
-    };
-    draft(site, numerators.iter().enumerate().map(report).collect())
-}
-
-pub(crate) fn append(store: &Store, draft: &Draft, now: Timestamp) -> String {
-    let appended = store.transaction(|transaction| Ok(outbox::append(transaction, draft, now).unwrap())).unwrap();
-    match appended {
-        outbox::Appended::New { feed } | outbox::Appended::Unchanged { feed } => feed,
-    }
-}
-
-pub(crate) async fn send(network: &Network, adapter: &Adapter, store: &Store) -> Delivered {
-    let now = network.now();
-    deliver_due(&network.peer(adapter), store, &move || now).await.unwrap()
-}
-
-fn open(path: &Path) -> Store {
-    let store = Store::open(&path.join("state.sqlite")).unwrap();
-    store.with(|connection| Ok(outbox::open_epoch(connection).unwrap())).unwrap();
-    store
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_night_twice_changes_nothing_and_keeps_the_site_alive() {
-    let network = Network::start(vec![proportion()]).await;
-    let north = network.join("north", "North").await;
-    let state = tempfile::tempdir().unwrap();
-    let store = open(state.path());
-    append(&store, &night("north", &[60, 70]), network.now());
-    assert_eq!(send(&network, &north, &store).await, Delivered { delivered: 1, ..Delivered::default() });
-    let before = network.dump();
-    network.clock.fetch_add(86_400, Ordering::SeqCst);
-    append(&store, &night("north", &[60, 70]), network.now());
-    assert_eq!(send(&network, &north, &store).await, Delivered { confirmed: 1, ..Delivered::default() });
-    assert_eq!(network.dump(), before);
-    assert!(network.get("/").await.text.contains("unchanged, confirmed just now"));
-    network.clock.fetch_add(3 * 86_400, Ordering::SeqCst);
-    assert!(network.get("/").await.text.contains("Late"));
-    // A rejection: the feed is dead with its reasons, the next night follows the last good one.
-    network.clock.fetch_sub(3 * 86_400, Ordering::SeqCst);
-    append(&store, &night("north", &[60, 170]), network.now());
-    assert_eq!(send(&network, &north, &store).await.dead, 1);
-    let listed = store.with(|connection| Ok(outbox::list(connection).unwrap())).unwrap();
-    assert!(listed[0].reason.as_ref().unwrap().contains("is greater than denominator"), "{listed:?}");
-    append(&store, &night("north", &[60, 71]), network.now());
-    assert_eq!(send(&network, &north, &store).await.delivered, 1);
-    assert_eq!(network.points().await[1]["revision"], 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_adapter_killed_after_any_step_ends_with_the_same_feed() {
-    let network = Network::start(vec![proportion()]).await;
-    for killed_after in 0..5 {
-        let name = format!("site-{killed_after}");
-        let adapter = network.join(&name, &name).await;
-        let state = tempfile::tempdir().unwrap();
-        let store = open(state.path());
-        let id = append(&store, &night(&name, &[60, 70]), network.now());
-        let feed = Feed::first(&name, &[60, 70]);
-        assert_eq!(id, feed.id());
-        // The steps it took before it was killed, with the feed leased and nothing settled.
-        let now = network.now();
-        store.with(|connection| Ok(outbox::claim(connection, now, Duration::from_secs(3600)).unwrap().unwrap())).unwrap();
-        for step in 0..killed_after {
-            match step {
-                0 => assert_eq!(network.announce(&adapter, &feed.bytes()).await.status, 201),
-                1 | 2 => assert_eq!(network.part(&adapter, &id, &feed.bodies[step - 1]).await.status, 204),
-                _ => drop(network.commit(&adapter, &id).await.receipt()),
-            }
-        }
-        drop(store);
-        let store = open(state.path());
-        append(&store, &night(&name, &[60, 70]), now);
-        assert_eq!(send(&network, &adapter, &store).await, Delivered { delivered: 1, ..Delivered::default() });
-        assert_eq!(store.with(|connection| Ok(outbox::list(connection).unwrap().len())).unwrap(), 1);
-    }
-    assert_eq!(network.points().await.len(), 10);
-    assert!(network.points().await.iter().all(|point| point["revision"] == 1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_is_down_costs_a_wait_and_nothing_else() {
-    let network = Network::start(vec![proportion()]).await;
-    let north = network.join("north", "North").await;
-    let state = tempfile::tempdir().unwrap();
-    let store = open(state.path());
-    append(&store, &night("north", &[60]), network.now());
-    let mut peer = network.peer(&north);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    peer.base = Url::parse(&format!("http://{closed}")).unwrap();
-    let now = network.now();
-    assert_eq!(deliver_due(&peer, &store, &move || now).await.unwrap().waiting, 1);
-    assert_eq!(send(&network, &north, &store).await, Delivered { waiting: 1, ..Delivered::default() }, "not due yet, and not forgotten");
-    append(&store, &night("north", &[61]), now);
-    network.clock.fetch_add(60, Ordering::SeqCst);
-    assert_eq!(send(&network, &north, &store).await.delivered, 2, "both nights, in order");
-    assert_eq!(network.points().await[0]["revision"], 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_hold_no_script_and_escape_what_sites_say() {
-    let payloads = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'; DROP TABLE site;--", "</title><svg onload=alert(1)>", "{{7*7}}"];
-    let mut card = proportion();
-    card.title = payloads.join(" ");
-    card.plain_language = payloads.join(" ");
-    let network = Network::start(vec![card]).await;
-    for (index, payload) in payloads.iter().enumerate() {
-        let name = format!("site-{index}");
-        let adapter = network.join(&name, payload).await;
-        deliver(&network, &adapter, &Feed::first(&name, &[60, 61, 62])).await.receipt();
-    }
-    let pages = ["/", "/measures/remission", "/measures/remission/sites/site-0", "/measures/remission/sites/site-1/2024-01-01", "/nowhere", "/measures/%3Cscript%3E"];
-    for path in pages {
-        let page = network.get(path).await;
-        assert_eq!(page.headers["content-security-policy"].to_str().unwrap().split(';').next(), Some("default-src 'self'"));
-        for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
-            assert_eq!(page.headers[name], value);
-        }
-        for hostile in ["<script", "<img", "<svg onload", "style=\""] {
-            assert!(!page.text.contains(hostile), "{path} holds {hostile}");
-        }
-        assert!(!page.text.contains(" 49 "), "{path} evaluates what it was given");
-    }
-    assert_eq!(network.get("/nowhere").await.status, 404);
-    let csv = network.get("/v1/measures/remission/series?site=site-0&format=csv").await;
-    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
-    assert_eq!(csv.text.lines().count(), 4);
-    assert!(csv.text.lines().nth(1).unwrap().starts_with("site-0,remission,1.0.0,2024-01-01,2024-01-31,60,100,60,true,1,2026-"), "{}", csv.text);
-    assert_eq!(network.get("/v1/sites").await.json()["sites"].as_array().unwrap().len(), 5);
-    assert_eq!(network.get("/v1/measures").await.json()["measures"][0]["id"], "remission");
-    assert_eq!(network.get("/v1/measures/none/series").await.refusal().0, 404);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_served_on_loopback_only() {
-    let data = tempfile::tempdir().unwrap();
-    let options = Options {
-        data: data.path().to_owned(),
-        public_url: "https://registry.example".into(),
-        network: "N".into(),
-        measures: vec![],
-        tls: None,
-        behind_proxy: false,
-        late_after_hours: 36,
-        clock: Arc::new(Timestamp::now),
-    };
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-    let error = registry::serve(options, listener, std::future::pending()).await.unwrap_err().to_string();
-    assert!(error.contains("is not loopback") && error.contains("behind_proxy"), "{error}");
-}
-
-/// A weighted composite has a score and nothing to count: the series is the score, and of two sites it lies between theirs.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_score_that_is_no_fraction_is_shown_as_it_was_reported() {
-    let network = Network::start(vec![proportion()]).await;
-    for (name, score) in [("north", "0.61"), ("south", "0.745")] {
-        let site = network.join(name, name).await;
-        let group = json!({ "measureScore": { "value": score.parse::<f64>().unwrap() } });
-        let feed = Feed::first(name, &[1]).with(vec![measure_report(name, &key(1), "increase", "composite", group)]);
-        assert_eq!(deliver(&network, &site, &feed).await.status, 200, "{name}");
-    }
-    let points: Vec<_> = network.points().await.iter().map(|point| (point["numerator"].clone(), point["value"].clone())).collect();
-    assert_eq!(points, [(Value::Null, json!(61.0)), (Value::Null, json!(74.5))]);
-    let board = network.get("/").await.text;
-    assert!(board.contains("61.0\u{202f}% to 74.5\u{202f}% in Jan 2024, 2 sites"), "{board}");
-    let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
-    assert!(history.contains("score 0.61"), "{history}");
-    let north = network.get("/measures/remission/sites/north").await.text;
-    assert!(north.contains("61.0\u{202f}% in Jan 2024") && !north.contains("– of –"), "{north}");
 }

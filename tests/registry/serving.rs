@@ -1,0 +1,112 @@
+//! A registry's process, and what it shows to whoever looks: one process a directory, no plain HTTP beyond this host, the board, the
+//! pages.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use watershed::registry::{self, Options};
+
+use super::{Feed, Network, deliver, key, measure_report, proportion};
+
+fn options(data: &Path) -> Options {
+    Options {
+        data: data.to_owned(),
+        public_url: "https://registry.example".into(),
+        network: "N".into(),
+        measures: vec![],
+        tls: None,
+        behind_proxy: false,
+        late_after_hours: 36,
+        clock: Arc::new(Timestamp::now),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_serves_a_data_directory() {
+    let network = Network::start(vec![proportion()]).await;
+    // It answers; and who serves and who registers sites work side by side.
+    network.join("north", "North").await;
+    let second = registry::Server::open(options(network.data.path()), TcpListener::bind("127.0.0.1:0").unwrap()).await;
+    let error = second.err().unwrap().to_string();
+    assert!(error.contains("registry.sqlite.lock is locked: another `watershed registry serve` works on this data directory"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_served_on_loopback_only() {
+    let data = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let error = registry::serve(options(data.path()), listener, std::future::pending()).await.unwrap_err().to_string();
+    assert!(error.contains("is not loopback") && error.contains("behind_proxy"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_has_just_joined_is_not_late_before_its_first_night_was_due() {
+    let network = Network::start(vec![proportion()]).await;
+    network.join("north", "North").await;
+    let board = async || (network.get("/").await.text, network.get("/v1/sites").await.json()["sites"][0]["late"].clone());
+    let (text, late) = board().await;
+    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> new.") && text.contains("Nothing yet"), "{text}");
+    assert_eq!(late, false);
+    network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
+    let (text, late) = board().await;
+    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> late.") && text.contains("Nothing yet"), "{text}");
+    assert_eq!(late, true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_hold_no_script_and_escape_what_sites_say() {
+    let payloads = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'; DROP TABLE site;--", "</title><svg onload=alert(1)>", "{{7*7}}"];
+    let mut card = proportion();
+    card.title = payloads.join(" ");
+    card.plain_language = payloads.join(" ");
+    let network = Network::start(vec![card]).await;
+    for (index, payload) in payloads.iter().enumerate() {
+        let name = format!("site-{index}");
+        let adapter = network.join(&name, payload).await;
+        deliver(&network, &adapter, &Feed::first(&name, &[60, 61, 62])).await.receipt();
+    }
+    let pages = ["/", "/measures/remission", "/measures/remission/sites/site-0", "/measures/remission/sites/site-1/2024-01-01", "/nowhere", "/measures/%3Cscript%3E"];
+    for path in pages {
+        let page = network.get(path).await;
+        assert_eq!(page.headers["content-security-policy"].to_str().unwrap().split(';').next(), Some("default-src 'self'"));
+        for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
+            assert_eq!(page.headers[name], value);
+        }
+        for hostile in ["<script", "<img", "<svg onload", "style=\""] {
+            assert!(!page.text.contains(hostile), "{path} holds {hostile}");
+        }
+        assert!(!page.text.contains(" 49 "), "{path} evaluates what it was given");
+    }
+    assert_eq!(network.get("/nowhere").await.status, 404);
+    let csv = network.get("/v1/measures/remission/series?site=site-0&format=csv").await;
+    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(csv.text.lines().count(), 4);
+    assert!(csv.text.lines().nth(1).unwrap().starts_with("site-0,remission,1.0.0,2024-01-01,2024-01-31,60,100,60,true,1,2026-"), "{}", csv.text);
+    assert_eq!(network.get("/v1/sites").await.json()["sites"].as_array().unwrap().len(), 5);
+    assert_eq!(network.get("/v1/measures").await.json()["measures"][0]["id"], "remission");
+    assert_eq!(network.get("/v1/measures/none/series").await.refusal().0, 404);
+}
+
+/// A weighted composite has a score and nothing to count: the series is the score, and of two sites it lies between theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_score_that_is_no_fraction_is_shown_as_it_was_reported() {
+    let network = Network::start(vec![proportion()]).await;
+    for (name, score) in [("north", "0.61"), ("south", "0.745")] {
+        let site = network.join(name, name).await;
+        let group = json!({ "measureScore": { "value": score.parse::<f64>().unwrap() } });
+        let feed = Feed::first(name, &[1]).with(vec![measure_report(name, &key(1), "increase", "composite", group)]);
+        assert_eq!(deliver(&network, &site, &feed).await.status, 200, "{name}");
+    }
+    let points: Vec<_> = network.points().await.iter().map(|point| (point["numerator"].clone(), point["value"].clone())).collect();
+    assert_eq!(points, [(Value::Null, json!(61.0)), (Value::Null, json!(74.5))]);
+    let board = network.get("/").await.text;
+    assert!(board.contains("61.0\u{202f}% to 74.5\u{202f}% in Jan 2024, 2 sites"), "{board}");
+    let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
+    assert!(history.contains("score 0.61"), "{history}");
+    let north = network.get("/measures/remission/sites/north").await.text;
+    assert!(north.contains("61.0\u{202f}% in Jan 2024") && !north.contains("– of –"), "{north}");
+}
