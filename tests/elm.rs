@@ -22,13 +22,8 @@ use crate::cql_suite;
 /// The code system of a Measure's populations.
 const POPULATIONS: &str = "http://terminology.hl7.org/CodeSystem/measure-population";
 /// Cases in which cql-execution, the engine inside fqm-execution, goes another way than CQL, whatever ELM it is given.
-const OTHER_WAY: [(&str, &str); 2] = [
-    ("Two assessments of one visit, the later one counts; a preliminary one never", "equal DateTimes are no tie in its sort, so that the next key is not looked at"),
-    (
-        "36 weeks and 6 days is 36, 39 weeks and 0 days is 39",
-        "days between DateTimes of different offsets are counted in the offset of the first, not in the zone of the evaluation",
-    ),
-];
+const OTHER_WAY: [(&str, &str); 1] =
+    [("Two assessments of one visit, the later one counts; a preliminary one never", "equal DateTimes are no tie in its sort, so that the next key is not looked at")];
 /// So many expressions of HL7's suite are compared; fewer means that the comparison has stopped.
 const COMPARED_MIN: usize = 1_700;
 
