@@ -1,7 +1,7 @@
 //! What the specifications and real servers ask of the client, row by row: a test named after each row
 //! (`s_05_…`, `b_04_…`, `r_02_…`, `q_17_…`), and the table of them in `docs/obligations.md`.
 
-mod bench;
+pub mod bench;
 mod bulk;
 mod census;
 mod kindness;
