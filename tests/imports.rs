@@ -591,6 +591,8 @@ async fn the_example_counts_an_adjudicated_infection_and_the_commands_say_what_t
     };
     let (code, _, error) = say(&["import", "--dry-run"]).await;
     assert!(code == 3 && error.contains("nothing has been pulled yet"), "{code} {error}");
+    let (_, said, _) = say(&["pull", "--dry-run"]).await;
+    assert!(said.contains("imports are read after it: clabsi"), "{said}");
     let (code, said, error) = say(&["pull"]).await;
     assert_eq!(code, 0, "{said}{error}");
     // Lines of a central line, and infections.
