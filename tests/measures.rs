@@ -130,7 +130,7 @@ fn generated_hospitals_have_the_numbers_they_were_made_with() {
         let sums = sums(&loaded, &hospital, mapping, &months);
         let wrong = compare(&loaded, &hospital.truth(), &months, &sums);
         assert_eq!(wrong, Vec::<String>::new(), "{}", profile.name);
-        let denominators: u64 = sums.iter().flatten().map(|sum| sum.groups[0].all.0[1].count).sum();
+        let denominators: u64 = sums.iter().flatten().map(|sum| sum.groups[0].all.slots[1].count).sum();
         assert!(denominators > 100, "{} of {}", denominators, profile.name);
         reports_pass_the_check(&loaded, &months, &sums);
     }

@@ -4,8 +4,10 @@
 //! populations in the measure's order, strata sorted by their value.
 //!
 //! A population's `count` is what its criterion let in before exclusions are taken off; `scored-count` beside it says
-//! how many of them the score uses. The aggregate of a measure observation is a `measurereport-countQuantity` on its
-//! population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
+//! how many of them the score uses. `cannot-tell` on a population counts those for whom the record cannot tell whether
+//! they are in it, by reason; on a group or stratum all of these, each once, `of` so many as the score is or may be of,
+//! with `score-bounds` where it is a proportion. The aggregate of a measure observation is a `measurereport-countQuantity`
+//! on its population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
 //! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
 //!
 //! A composite's group says in `composite` how it is scored and of what; a weighted one has no populations (deqm-5), but the
@@ -258,8 +260,9 @@ impl Reporter<'_> {
         extensions.extend(score_parts(&shape, &partial.all));
         extensions.extend(shape.composite.as_ref().map(|composite| made_of(composite, &partial.all)));
         if let Some((low, high)) = population::bounds(&shape, &partial.all) {
-            extensions.push(own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))]));
+            extensions.push(score_bounds(low, high));
         }
+        extensions.extend(cannot_tell(&shape, &partial.all));
         if !extensions.is_empty() {
             value.insert("extension".into(), Value::Array(extensions));
         }
@@ -309,8 +312,10 @@ impl Reporter<'_> {
 
     fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
         let mut value = Map::new();
-        if let Some(parts) = score_parts(shape, tallies) {
-            value.insert("extension".into(), json!([parts]));
+        let bounds = population::bounds(shape, tallies).filter(|_| tallies.open > 0).map(|(low, high)| score_bounds(low, high));
+        let extensions: Vec<Value> = score_parts(shape, tallies).into_iter().chain(bounds).chain(cannot_tell(shape, tallies)).collect();
+        if !extensions.is_empty() {
+            value.insert("extension".into(), Value::Array(extensions));
         }
         if stratifier.components.is_empty() {
             let own_name = name.first().map_or("", String::as_str);
@@ -387,7 +392,7 @@ fn insert_populations(value: &mut Map<String, Value>, group: &Group, tallies: &T
 fn populations(group: &Group, tallies: &Tallies) -> Value {
     let none = population::Tally::default();
     let one = |(index, population): (usize, &super::definition::Population)| {
-        let tally = tallies.0.get(index).unwrap_or(&none);
+        let tally = tallies.slots.get(index).unwrap_or(&none);
         let mut value = Map::new();
         value.insert("id".into(), population.id().into());
         let mut extensions = Vec::new();
@@ -428,6 +433,16 @@ fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     let side = |name, value: Option<Decimal>| Some(part(name, "valueDecimal", decimal(value?)));
     let parts: Vec<Value> = side("numerator", score.numerator).into_iter().chain(side("denominator", score.denominator)).collect();
     (!parts.is_empty()).then(|| own("score-parts", parts))
+}
+
+fn score_bounds(low: Decimal, high: Decimal) -> Value {
+    own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))])
+}
+
+/// Of how many members the record cannot tell, each once, and of how many the score is or may be.
+fn cannot_tell(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
+    let of = population::candidates(shape, tallies).map(|of| part("of", "valueInteger", of.into()));
+    (tallies.open > 0).then(|| own("cannot-tell", [part("count", "valueInteger", tallies.open.into())].into_iter().chain(of).collect()))
 }
 
 fn data_quality(partial: &Partial) -> Value {

@@ -144,7 +144,7 @@ impl GroupPartial {
     }
 
     fn merge(&mut self, other: &GroupPartial) {
-        self.fit(other.all.0.len(), other.strata.len());
+        self.fit(other.all.slots.len(), other.strata.len());
         self.all.merge(&other.all);
         for (own, theirs) in self.strata.iter_mut().zip(&other.strata) {
             for (stratum, tallies) in theirs {
@@ -154,8 +154,8 @@ impl GroupPartial {
     }
 
     fn fit(&mut self, slots: usize, stratifiers: usize) {
-        if self.all.0.len() < slots {
-            self.all.0.resize_with(slots, Default::default);
+        if self.all.slots.len() < slots {
+            self.all.slots.resize_with(slots, Default::default);
         }
         if self.strata.len() < stratifiers {
             self.strata.resize(stratifiers, BTreeMap::new());
@@ -196,9 +196,9 @@ mod tests {
             parts.iter().for_each(|part| merged.merge(part));
             assert_eq!(merged, whole);
         }
-        assert_eq!((whole.patients, whole.groups[0].all.0[0].count), (4, 3));
+        assert_eq!((whole.patients, whole.groups[0].all.slots[0].count), (4, 3));
         assert_eq!(whole.supplements, [BTreeMap::from([("f".to_owned(), 1), ("unknown".to_owned(), 1)])]);
-        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.0[0].count)).collect();
+        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.slots[0].count)).collect();
         assert_eq!(strata, [("a", 2), ("b", 1)]);
     }
 }

@@ -17,9 +17,8 @@ use super::RegistryError;
 const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Version of the schema below, in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema/001_registry.sql");
+/// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
+const SCHEMA: [&str; 2] = [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql")];
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.
@@ -190,15 +189,16 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 fn migrate(writer: &mut Connection) -> Result<(), RegistryError> {
     let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        }
-        SCHEMA_VERSION => {}
-        newer => {
-            return Err(RegistryError::Configuration(format!("the registry's database has schema version {newer}, this program knows {SCHEMA_VERSION}; use the newer program")));
-        }
+    let known = SCHEMA.len();
+    let taken = usize::try_from(version).unwrap_or(usize::MAX);
+    let Some(steps) = SCHEMA.get(taken..) else {
+        return Err(RegistryError::Configuration(format!("the registry's database has schema version {version}, this program knows {known}; use the newer program")));
+    };
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    if !steps.is_empty() {
+        transaction.pragma_update(None, "user_version", known as i64)?;
     }
     transaction.commit()?;
     Ok(())
