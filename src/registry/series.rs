@@ -156,10 +156,11 @@ impl Doubt {
     /// The bounds as a score is shown.
     pub(super) fn bounds(&self, unit: &Unit) -> Option<(f64, f64)> {
         let factor = match unit {
-            Unit::Percent => 100.0,
-            Unit::Rate { per, .. } => f64::from(*per),
+            Unit::Percent => Decimal::ONE_HUNDRED,
+            Unit::Rate { per, .. } => Decimal::from(*per),
         };
-        Some((self.low?.to_f64()? * factor, self.high?.to_f64()? * factor))
+        let shown = |bound: Option<Decimal>| bound?.checked_mul(factor)?.to_f64();
+        Some((shown(self.low)?, shown(self.high)?))
     }
 }
 

@@ -83,6 +83,16 @@ pub enum Keys {
     Url(String),
 }
 
+impl Keys {
+    /// As they are stored.
+    fn columns(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Keys::Set(set) => (Some(set), None),
+            Keys::Url(url) => (None, Some(url)),
+        }
+    }
+}
+
 const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at, added_at";
 
 impl RegistryStore {
@@ -149,10 +159,7 @@ impl RegistryStore {
             if let Some(name) = taken {
                 return Err(RegistryError::Configuration(format!("site `{name}` is registered already with this name or client identifier `{}`", site.client_id)));
             }
-            let (jwks, url) = match &site.keys {
-                Keys::Set(set) => (Some(set), None),
-                Keys::Url(url) => (None, Some(url)),
-            };
+            let (jwks, url) = site.keys.columns();
             transaction.execute(
                 "INSERT INTO site (name, organization, client_id, jwks, jwks_url, added_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![site.name, site.organization, site.client_id, jwks, url, now.as_millisecond()],
@@ -160,6 +167,23 @@ impl RegistryStore {
             append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id }))?;
             let query = format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1");
             Ok(transaction.query_row(&query, [&site.name], site_row)?)
+        })
+    }
+
+    /// Gives a site other public keys; what was granted to the ones before ends with them. While one key takes the place of the
+    /// other, the set holds both.
+    pub fn replace_keys(&self, name: &str, keys: &Keys, now: Timestamp) -> Result<Site, RegistryError> {
+        self.write(|transaction| {
+            let (jwks, url) = keys.columns();
+            let changed = transaction.execute("UPDATE site SET jwks = ?2, jwks_url = ?3 WHERE name = ?1", params![name, jwks, url])?;
+            if changed == 0 {
+                let sites = sites(transaction)?;
+                let near = crate::diagnostic::nearest(name, sites.iter().map(|site| site.name.as_str())).map(|near| format!("; did you mean `{near}`?"));
+                return Err(RegistryError::Configuration(format!("no site `{name}` is registered{}", near.unwrap_or_default())));
+            }
+            transaction.execute("DELETE FROM token WHERE site = (SELECT id FROM site WHERE name = ?1)", [name])?;
+            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name }))?;
+            Ok(transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?)
         })
     }
 

@@ -3,8 +3,8 @@
 use jiff::civil::Date;
 
 use crate::diagnostic::counted;
-use crate::registry::report::day;
 use crate::registry::report::Doubt;
+use crate::registry::report::day;
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Unit};
 use crate::statistics::rate::{poisson_rate, wilson};
