@@ -528,7 +528,14 @@ pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal
     if shape.scoring != Scoring::Proportion && !shape.composite.as_ref().is_some_and(Composite::has_bounds) {
         return None;
     }
-    let decided = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.slots.get(at)).map(|tally| Decimal::from(tally.scored - tally.open));
+    let decided = |code| {
+        shape
+            .slots
+            .iter()
+            .position(|slot| slot.code == code)
+            .and_then(|at| tallies.slots.get(at))
+            .map(|tally| Decimal::from(tally.scored - tally.open))
+    };
     let (numerator, denominator) = (decided(PopulationCode::Numerator)?, decided(PopulationCode::Denominator)?);
     let open = Decimal::from(tallies.open);
     let low = divide(numerator, denominator + open)?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::population::{Member, Membership, Tallies};
+use crate::fhir::record::Place;
 
 /// One measure over one patient and one period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct PatientResult {
     pub supplements: Vec<Option<String>>,
     /// Codes of the errors that the measure's libraries raised by `Message`, and went on.
     pub messages: BTreeSet<String>,
+    /// Where values stand that the measure asked for and that are none of their type.
+    pub unreadable: BTreeSet<Place>,
 }
 
 /// One group over one patient and one period.
@@ -57,6 +60,8 @@ pub struct Partial {
     pub faults: BTreeMap<String, u64>,
     /// Patients about whom the libraries raised an error by `Message`, by its code; they are counted nevertheless.
     pub messages: BTreeMap<String, u64>,
+    /// Patients of whom a value that the measure asked for is none of its type, by element; they are counted as if it were absent.
+    pub unreadable: BTreeMap<String, u64>,
 }
 
 /// Sums of one group.
@@ -78,6 +83,10 @@ impl Partial {
         }
         for code in &result.messages {
             *self.messages.entry(code.clone()).or_default() += 1;
+        }
+        let elements: BTreeSet<&str> = result.unreadable.iter().map(|place| place.element.as_str()).collect();
+        for element in elements {
+            *self.unreadable.entry(element.to_owned()).or_default() += 1;
         }
         let counted = result.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()));
         for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
@@ -107,6 +116,9 @@ impl Partial {
         self.patients += other.patients;
         for (code, count) in &other.messages {
             *self.messages.entry(code.clone()).or_default() += count;
+        }
+        for (element, patients) in &other.unreadable {
+            *self.unreadable.entry(element.clone()).or_default() += patients;
         }
         for (reason, count) in &other.faults {
             *self.faults.entry(reason.clone()).or_default() += count;

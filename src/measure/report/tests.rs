@@ -72,7 +72,8 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let results = [rated(&definition, &groups, "2106-3", "Encounter/secret-1", 1_500, 3), rated(&definition, &groups, "unknown", "Encounter/secret-2", 500, 0)];
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
-    check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, facts: &facts() }, &results);
+    let incomplete_sets = BTreeSet::new();
+    check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, incomplete_sets: &incomplete_sets, facts: &facts() }, &results);
 }
 
 #[test]
