@@ -149,7 +149,7 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     text
 }
 
-fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
+pub(super) fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
     let shown = |gaps: &[Gap]| {
         gaps.iter()
             .map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason, "code": gap.code}))

@@ -76,6 +76,10 @@ pub enum Code {
     Unreadable,
     /// No dropped file of a type.
     NoFile,
+    /// The file of an import that is missing, empty, being written or not as it is declared.
+    Import,
+    /// The file of an import that is much smaller than before.
+    ImportLoss,
     /// Both sent and said to be deleted.
     Conflict,
     /// Much less than before.
@@ -137,6 +141,8 @@ impl Code {
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
+            Code::Import => (SiteEngineer, "see to the file, or to the import that names it; `watershed import --dry-run` shows what is in it"),
+            Code::ImportLoss => (SiteEngineer, "ask who writes the file whether the rows are gone; if so, `watershed import --accept-loss`"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),

@@ -98,14 +98,41 @@ pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(
     last.map(|id| Ok((id, done(store, id)?))).transpose()
 }
 
-/// Gives a pull the units of an earlier one, of which nothing has changed, without what they staged.
-pub fn repeat(store: &Store, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+/// Gives a pull the source's units of an earlier one, of which nothing has changed, without what they staged.
+pub fn repeat(connection: &Connection, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+    let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
+    let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %'");
+    connection.execute(&sql, [earlier.0, pull.0])?;
+    Ok(())
+}
+
+/// The last pull that came to its end, with its source and the digest of its plan.
+pub fn last(store: &Store) -> Result<Option<(PullId, String, String)>, StoreError> {
     store.with(|connection| {
-        let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
-        let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1");
-        connection.execute(&sql, [earlier.0, pull.0])?;
-        Ok(())
+        let sql = "SELECT id, source, plan FROM pull WHERE state = 'committed' ORDER BY id DESC LIMIT 1";
+        Ok(connection.query_row(sql, [], |row| Ok((PullId(row.get(0)?), row.get(1)?, row.get(2)?))).optional()?)
     })
+}
+
+/// The plan of the pull of a source that is open.
+pub fn open_plan(store: &Store, source: &str) -> Result<Option<String>, StoreError> {
+    store.with(|connection| {
+        Ok(connection
+            .query_row("SELECT plan FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| row.get(0))
+            .optional()?)
+    })
+}
+
+/// Makes a pull one of an earlier one's plan: its source's units are that one's.
+pub fn stand_on(transaction: &Transaction<'_>, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+    repeat(transaction, earlier, pull)?;
+    transaction.execute("UPDATE pull SET plan = (SELECT plan FROM pull WHERE id = ?1) WHERE id = ?2", [earlier.0, pull.0])?;
+    Ok(())
+}
+
+/// Whether anything is missing from a pull.
+pub fn has_gaps(connection: &Connection, pull: PullId) -> Result<bool, StoreError> {
+    Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND state = 'gap')", [pull.0], |row| row.get(0))?)
 }
 
 /// Records a piece of a unit that is still to come, and where the rest of it is to be had.
@@ -204,13 +231,22 @@ pub struct Recorded {
     pub file: Option<String>,
 }
 
-/// All units of a pull but the server's counts, by name.
+/// All units of a pull's source but the server's counts, by name.
 pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
+    recorded(store, pull, "name NOT LIKE 'count %' AND name NOT LIKE 'import %'")
+}
+
+/// The units of a pull's imports.
+pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
+    recorded(store, pull, "name LIKE 'import %'")
+}
+
+fn recorded(store: &Store, pull: PullId, which: &str) -> Result<Vec<Recorded>, StoreError> {
     store.with(|connection| {
-        let mut statement = connection.prepare(
+        let mut statement = connection.prepare(&format!(
             "SELECT resource_type, query, CASE state WHEN 'gap' THEN reason END, expected, received, quarantined, undated, server_time, file, code
-             FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'count %' ORDER BY name",
-        )?;
+             FROM unit WHERE pull_id = ?1 AND {which} ORDER BY name",
+        ))?;
         let count = |value: i64| value.max(0) as u64;
         let rows = statement
             .query_map([pull.0], |row| {
@@ -328,8 +364,10 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
             })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
-        let mut statement =
-            connection.prepare("SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
+        let mut statement = connection.prepare(
+            "SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit
+               WHERE pull_id = ?1 AND name NOT LIKE 'import %' GROUP BY resource_type",
+        )?;
         let rows = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs())))?;
         let mut known = Known { last: began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok())), ..Known::default() };
         for row in rows {
@@ -403,6 +441,12 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
             [id],
         )?;
     }
+    // An import is read whole by every pull.
+    transaction.execute(
+        "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1 AND source LIKE 'import %'
+           AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')",
+        [id],
+    )?;
     transaction.execute("DELETE FROM place WHERE pull_id IN (SELECT id FROM pull WHERE state <> 'open')", [])?;
     let held = held(transaction)?;
     transaction.execute(

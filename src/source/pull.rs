@@ -3,13 +3,14 @@
 use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
+use super::import;
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
-use crate::snapshot::{Incoming, Prepared, PullId, Reconcile, Snapshot, Stage, seal_bytes};
+use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
 use crate::store::quarantine::Refused;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,8 @@ pub(super) struct Pull<'a> {
     pub begun: Timestamp,
     /// Changes from here on are asked for; `None`: everything.
     pub since: Option<Timestamp>,
+    /// Everything is read, and not the same as the last time.
+    pub full: bool,
     /// Units done before and in this run.
     pub done: BTreeSet<String>,
     /// The patients of the Group, where it was read.
@@ -51,6 +54,8 @@ pub(super) struct Pull<'a> {
     pub chooser: Option<&'a dyn Chooser>,
     /// Types that are asked for last, and were not asked for of everybody.
     pub later: BTreeMap<String, Asked>,
+    /// What the imports brought, once they are read.
+    pub imported: Option<BTreeMap<String, Rows>>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -95,15 +100,17 @@ pub async fn pull_for(
         id: opened.id,
         begun: clock.now(),
         since: if opened.full { None } else { cursor },
+        full: opened.full,
         done: ledger::done(store, opened.id)?,
         members: None,
         habits: search::Habits::default(),
         chooser,
         later: BTreeMap::new(),
+        imported: None,
     };
     match (&dump, &source.options.tuning.off_hours) {
         (Some(dump), _) => match known.filter(|_| !opened.full) {
-            Some(earlier) => ledger::repeat(store, earlier, pull.id)?,
+            Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
             None => folder::run(&pull, dump).await?,
         },
         (None, None) => fetch(&mut pull).await?,
@@ -116,6 +123,7 @@ pub async fn pull_for(
             }
         }
     }
+    import::bring(&mut pull)?;
     let outcome = finish(&pull, &opened, &digest).await?;
     if plan.export.is_some() {
         bulk::release_finished(&pull).await?;
@@ -169,26 +177,32 @@ fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Ti
 
 async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
     let store = pull.snapshot.store();
-    let units = ledger::units(store, pull.id)?;
+    let (units, imported) = (ledger::units(store, pull.id)?, ledger::imported(store, pull.id)?);
     let mut gaps: Vec<Gap> = gaps_of(&units);
     if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
+    gaps.extend(gaps_of(&imported));
     let mut sound = sound_types(pull, &units);
     let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
     // What was asked for of some patients only can be gone of these only.
     full_types.retain(|name| !pull.later.contains_key(name));
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
     let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
-    if refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? {
+    let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)?;
+    if is_suspicious {
         full_types.clear();
         full_of.clear();
     }
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
-    let (prepared, notes) = prepare(pull, opened, &units, reconcile, &mut sound, &mut gaps).await?;
+    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until, imports: pull.imported.clone() };
+    if is_suspicious {
+        reconcile.keep_imports();
+    }
+    let came = Came { units: &units, imported: &imported };
+    let (prepared, notes) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
     if prepared.replaced > 0 {
@@ -206,7 +220,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     })?;
     pull.snapshot.discard_staging(pull.id)?;
     let mut received: BTreeMap<String, u64> = BTreeMap::new();
-    for unit in &units {
+    for unit in units.iter().chain(&imported) {
         *received.entry(unit.resource_type.clone()).or_default() += unit.received;
     }
     Ok(PullOutcome {
@@ -223,23 +237,32 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     })
 }
 
+/// What came of the source, and of the imports.
+struct Came<'a> {
+    units: &'a [Recorded],
+    imported: &'a [Recorded],
+}
+
 /// Prepares what came for the snapshot; nothing is let go of a type that is in doubt. Gives also what a person has accepted.
 async fn prepare(
     pull: &Pull<'_>,
     opened: &Opened,
-    units: &[Recorded],
+    came: &Came<'_>,
     mut reconcile: Reconcile,
     sound: &mut BTreeSet<String>,
     gaps: &mut Vec<Gap>,
 ) -> Result<(Prepared, Vec<Gap>), SourceError> {
-    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let files: Vec<String> = came.units.iter().chain(came.imported).filter_map(|unit| unit.file.clone()).collect();
     let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-    let (doubts, notes) = doubts(pull, opened, units, &prepared).await?;
+    let (doubts, notes) = doubts(pull, opened, came, &prepared).await?;
     let is_in_doubt = !doubts.is_empty();
     for doubt in doubts {
         let is_of_all = doubt.why.code == Code::NoPatients;
         reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
         reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
+        if is_of_all {
+            reconcile.keep_imports();
+        }
         if ACCEPTABLE.contains(&doubt.why.code) {
             sound.remove(&doubt.resource_type);
         }
@@ -258,16 +281,17 @@ async fn prepare(
 
 /// The files that are staged so far, and what they mean for what is stored, before the types that are asked for last.
 pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), SourceError> {
-    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let (units, imported) = (ledger::units(pull.snapshot.store(), pull.id)?, ledger::imported(pull.snapshot.store(), pull.id)?);
+    let files = units.iter().chain(&imported).filter_map(|unit| unit.file.clone()).collect();
     let is_later = |name: &String| pull.plan.queries.iter().any(|query| query.resource_type == *name && query.later.is_some());
     let mut full_types = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
     full_types.retain(|name| !is_later(name));
-    let files = units.iter().filter_map(|unit| unit.file.clone()).collect();
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members: pull.members.clone(), until }))
+    let (members, imports) = (pull.members.clone(), pull.imported.clone());
+    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members, until, imports }))
 }
 
-fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
+pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     let found: BTreeSet<(String, String, Code)> = units
         .iter()
         .filter_map(|unit| {
@@ -287,11 +311,11 @@ fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &s
 
 /// What came otherwise than it should have, and what of that a person has accepted. Of a reading of changes it is what the last
 /// reading of everything found: it has not been looked at since.
-async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
+async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
     let accepted: BTreeSet<(String, Code)> = standing.iter().filter(|one| one.is_accepted).map(|one| (one.resource_type.clone(), one.why.code)).collect();
     let found = match opened.full {
-        true => census::doubts(pull, units, prepared).await?,
+        true => census::doubts(pull, came.units, came.imported, prepared).await?,
         false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why }).collect(),
     };
     let is_accepted = |doubt: &Doubt| {
@@ -309,7 +333,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: 
 }
 
 /// Types whose every unit came whole, with nothing refused.
-fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
+pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
     let unsound = |unit: &&Recorded| unit.gap.is_some() || unit.quarantined > 0;
     let broken: BTreeSet<&str> = units.iter().filter(unsound).map(|unit| unit.resource_type.as_str()).collect();
     if broken.contains("*") {
@@ -465,6 +489,19 @@ impl Pull<'_> {
     }
 }
 
+/// Keeps a refused line of a unit, encrypted: its bytes, as many as are kept; its length; its number.
+pub(super) fn refuse(unit: &mut Unit, key: &Key, reason: String, resource_type: Option<String>, (line, bytes, entry): (&[u8], u64, u64)) -> Result<(), SourceError> {
+    if unit.refused.len() >= REFUSED_KEPT_MAX {
+        unit.refused_uncounted += 1;
+        return Ok(());
+    }
+    let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
+    let sealed = seal_bytes(key, QUARANTINE_SEAL, kept).map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
+    let (source, sha256) = (unit.query.clone(), crate::store::sha256_hex(line));
+    unit.refused.push(Refused { reason, source, entry, resource_type, bytes, sha256, sealed });
+    Ok(())
+}
+
 impl Receiving<'_> {
     /// Takes one resource as received, unless it is refused.
     pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<Taken>, SourceError> {
@@ -528,22 +565,7 @@ impl Receiving<'_> {
 
     /// Keeps a refused line, encrypted.
     pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
-        if self.unit.refused.len() >= REFUSED_KEPT_MAX {
-            self.unit.refused_uncounted += 1;
-            return Ok(());
-        }
-        let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
-        let sealed = seal_bytes(self.pull.snapshot.key(), QUARANTINE_SEAL, kept).map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
-        self.unit.refused.push(Refused {
-            reason: reason.text().to_owned(),
-            source: self.unit.query.clone(),
-            entry,
-            resource_type,
-            bytes: length,
-            sha256: crate::store::sha256_hex(line),
-            sealed,
-        });
-        Ok(())
+        refuse(&mut self.unit, self.pull.snapshot.key(), reason.text().to_owned(), resource_type, (line, length, entry))
     }
 
     /// Makes the unit durable; with a gap, what did come is kept too.
