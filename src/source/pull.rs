@@ -23,8 +23,6 @@ const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
 const STANDING: [Code; 4] = [Code::Counted, Code::Members, Code::NoPatients, Code::Uncoded];
-/// Of these, what may be as it should, if a person says so.
-const ACCEPTABLE: [Code; 2] = [Code::NoPatients, Code::Uncoded];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -68,6 +66,31 @@ pub async fn pull_for(
     clock: &dyn Clock,
     progress: &dyn Progress,
 ) -> Result<PullOutcome, SourceError> {
+    let run = async |plan: &Plan, why| run(chooser, source, plan, snapshot, clock, progress, why).await;
+    let Some(instead) = plan.instead.as_deref() else { return run(plan, None).await };
+    // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
+    if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
+        return run(instead, None).await;
+    }
+    match run(plan, None).await {
+        Err(SourceError::NoExport(why)) => {
+            tracing::warn!(reason = %why, due = why.code.duty().1, "no export is to be had: the same is searched for");
+            run(instead, Some(why)).await
+        }
+        ended => ended,
+    }
+}
+
+/// Carries a plan out; in the place of an export, if `no_export` says why there is none.
+async fn run(
+    chooser: Option<&dyn Chooser>,
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+    no_export: Option<Why>,
+) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
     let damaged = snapshot.look_over()?;
@@ -101,6 +124,10 @@ pub async fn pull_for(
         chooser,
         later: BTreeMap::new(),
     };
+    if let Some(why) = no_export {
+        let note = why.put(|reason| format!("{reason}; the same was searched for"));
+        pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
+    }
     match (&dump, &source.options.tuning.off_hours) {
         (Some(dump), _) => match known.filter(|_| !opened.full) {
             Some(earlier) => ledger::repeat(store, earlier, pull.id)?,
@@ -171,7 +198,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let store = pull.snapshot.store();
     let units = ledger::units(store, pull.id)?;
     let mut gaps: Vec<Gap> = gaps_of(&units);
-    if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
+    if let (Some(first), true) = (gaps.first(), units.iter().filter(|unit| unit.note.is_none()).all(|unit| unit.gap.is_some() && unit.received == 0)) {
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
     let mut sound = sound_types(pull, &units);
@@ -188,7 +215,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
-    let (prepared, notes) = prepare(pull, opened, &units, reconcile, &mut sound, &mut gaps).await?;
+    let (prepared, accepted) = prepare(pull, opened, &units, reconcile, &mut sound, &mut gaps).await?;
+    let notes = accepted.into_iter().chain(notes_of(&units)).collect();
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
     if prepared.replaced > 0 {
@@ -240,7 +268,7 @@ async fn prepare(
         let is_of_all = doubt.why.code == Code::NoPatients;
         reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
         reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
-        if ACCEPTABLE.contains(&doubt.why.code) {
+        if doubt.why.code.is_acceptable() {
             sound.remove(&doubt.resource_type);
         }
         note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
@@ -278,6 +306,13 @@ fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     found.into_iter().map(|(resource_type, reason, code)| Gap { resource_type, patient: None, reason, code }).collect()
 }
 
+/// What is to be known of what came whole, but for what a person accepted in an earlier pull.
+fn notes_of(units: &[Recorded]) -> impl Iterator<Item = Gap> + '_ {
+    let found: BTreeSet<(&str, &Why)> = units.iter().filter_map(|unit| Some((unit.resource_type.as_str(), unit.note.as_ref()?))).collect();
+    let told = found.into_iter().filter(|(_, why)| !why.code.is_acceptable());
+    told.map(|(resource_type, why)| Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code })
+}
+
 /// Records a gap that is of no query's.
 fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
     gaps.push(Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code });
@@ -296,7 +331,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: 
     };
     let is_accepted = |doubt: &Doubt| {
         let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
-        ACCEPTABLE.contains(&doubt.why.code) && (before || pull.source.options.tuning.accepts_loss)
+        doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
     };
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
     let mut notes = Vec::new();
