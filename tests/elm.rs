@@ -61,7 +61,7 @@ pub(crate) fn round_trip(program: &Program) -> Result<Program, String> {
 /// Every expression of HL7's suite means the same after CQL was written as ELM and read again.
 #[test]
 fn what_is_written_is_read_as_the_same() {
-    let Some(folder) = cql_suite::yardstick("cql-tests") else { return };
+    let Some(folder) = crate::shared::yardstick("cql-tests") else { return };
     let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
     let mut faults = Vec::new();
     let mut compared = 0;
