@@ -179,7 +179,8 @@ fn as_text(outcome: &PullOutcome, unreadable: &[Unmapped]) -> String {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
     }
     for note in &outcome.notes {
-        text.push_str(&format!("\naccepted: {} ({})", note.resource_type, note.reason));
+        let word = if note.code.is_acceptable() { "accepted" } else { "note" };
+        text.push_str(&format!("\n{word}: {} ({})", note.resource_type, note.reason));
     }
     text + &run::unreadable_as_text(unreadable)
 }
