@@ -162,6 +162,8 @@ pub struct Registry {
     pub behind_proxy: bool,
     /// A site is late when its last feed is older than this many hours.
     pub late_after_hours: u32,
+    /// File of the token that whoever reads pages and series needs; empty: everybody may read them.
+    pub reader_token_file: String,
 }
 
 impl Default for Registry {
@@ -176,6 +178,7 @@ impl Default for Registry {
             tls_key_file: String::new(),
             behind_proxy: false,
             late_after_hours: 36,
+            reader_token_file: String::new(),
         }
     }
 }
@@ -341,6 +344,7 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
             check.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
         }
     }
+    check.exists("reader_token_file", &registry.reader_token_file);
     if registry.late_after_hours == 0 {
         check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
     }

@@ -37,7 +37,7 @@ pub use pull::{pull, pull_for};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Bulk Data where the server declares it, search elsewhere.
+    /// Bulk Data where the server declares it; search elsewhere, and where an export is not to be had.
     #[default]
     Auto,
     /// Bulk Data export.
@@ -233,6 +233,9 @@ pub enum SourceError {
         /// The first failure.
         reason: String,
     },
+    /// The export, in whose place the same may be searched for.
+    #[error("{0}")]
+    NoExport(duty::Why),
     /// The folder of files.
     #[error(transparent)]
     Folder(#[from] folder::FolderError),

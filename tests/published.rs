@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use watershed::config::measures;
 use watershed::fhir::record::Record;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
@@ -102,7 +102,7 @@ fn run(folder: &Path, logic: Logic) -> Tally {
             let text = match &run.evaluate(&record)[0] {
                 Ok(result) => {
                     let facts = Facts::default();
-                    let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+                    let reporter = measure.reporter(period, &facts);
                     compare(expected, &reporter.individual("p", result))
                 }
                 Err(error) => format!("error: {error} at {:?} in {:?}", error.at.as_ref().map(|at| (at.source.name.clone(), at.line())), error.within),

@@ -16,7 +16,7 @@ use watershed::cql::types::Type;
 use watershed::cql::{Program, elm};
 use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
 use watershed::fhir::record::Record;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
@@ -87,7 +87,7 @@ fn reports(path: &Path, loaded: &Loaded, most: usize) -> Reports {
             match &measure.over(&[period], &setting).evaluate(&record)[0] {
                 Ok(result) => {
                     let facts = Facts::default();
-                    let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+                    let reporter = measure.reporter(period, &facts);
                     reporter.individual("p", result)["group"].to_string()
                 }
                 Err(error) => format!("error: {error}"),

@@ -56,7 +56,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let adapter = run::adapter(&site, checked)?;
     let outcome = import::bring_alone(&imports, &types, &adapter.snapshot, &SystemClock, args.accept_loss).map_err(failed)?;
     match context.format {
-        Format::Json => super::print_json(&super::pull::as_json(&outcome)),
+        Format::Json => super::print_json(&super::pull::as_json(&outcome, &[])),
         Format::Human => super::print(&brought(&outcome)),
     }
     Ok(if outcome.complete { Ending::Fine } else { Ending::Findings })

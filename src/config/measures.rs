@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::diagnostic::{Diagnostic, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
@@ -172,23 +172,16 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     // A value set seen twice is the same file seen from two measures. Those that are named take precedence over those that
     // stand beside a measure.
     let beside: BTreeMap<&str, &Arc<SourceFile>> = folders.iter().flat_map(|folder| folder.value_sets.iter().rev()).map(|source| (&*source.name, source)).collect();
-    let mut sets = ValueSets::new();
-    let mut broken = Vec::new();
+    let mut shelf = Shelf::default();
     let named = value_sets.iter().map(|source| (source, true));
     for (source, is_named) in beside.into_values().map(|source| (source, false)).chain(named) {
         let (set, more) = terminology::read::value_set(source);
-        if set.is_none() {
-            broken.push(source);
-        }
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
         found.extend(more.into_iter().filter(|_| !carried));
-        match set {
-            Some(set) if is_named => sets.put(set),
-            Some(set) => drop(sets.add(set)),
-            None => {}
-        }
+        shelf.take(set, source, is_named);
     }
+    let (mut sets, broken, twice) = shelf.sets();
     let models = Models::default();
     let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
     let (compiled, more) = measure::compile(&files, &sets, choices, &models);
@@ -199,11 +192,52 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     };
     found.extend(more.into_iter().filter(|finding| !follows(finding)));
     let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
+    let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
+    found.extend(twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
     if choices.missing_value_sets == MissingValueSets::Warn {
         measures.iter().for_each(|measure| add_missing(&mut sets, measure));
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// Value sets as they are read, file by file.
+#[derive(Default)]
+struct Shelf<'a> {
+    sets: Vec<(ValueSet, &'a Arc<SourceFile>, bool)>,
+    broken: Vec<&'a Arc<SourceFile>>,
+    /// By URL.
+    twice: Vec<(String, Diagnostic)>,
+}
+
+impl<'a> Shelf<'a> {
+    fn take(&mut self, set: Option<ValueSet>, source: &'a Arc<SourceFile>, is_named: bool) {
+        let Some(mut set) = set else { return self.broken.push(source) };
+        // What is named takes the place of what stands beside a measure: that is no contradiction.
+        let same = |(other, _, named): &&mut (ValueSet, _, bool)| *named == is_named && (&other.url, &other.version) == (&set.url, &set.version);
+        if let Some((earlier, first, _)) = self.sets.iter_mut().rev().find(same) {
+            set = match earlier.join(set) {
+                Ok(()) => return,
+                Err(set) => set,
+            };
+            if !set.has_codes_of(earlier) {
+                let [own, others] = [&set, &*earlier].map(|set| counted(set.len(), "code"));
+                let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, which counts", set.canonical(), first.name, source.name);
+                let finding = Diagnostic::warning(message).help("take one of them away, or give them the versions that they are");
+                self.twice.push((set.url.to_string(), finding));
+            }
+        }
+        self.sets.push((set, source, is_named));
+    }
+
+    /// All sets, the files that hold none, and what is there twice.
+    fn sets(self) -> (ValueSets, Vec<&'a Arc<SourceFile>>, Vec<(String, Diagnostic)>) {
+        let mut sets = ValueSets::new();
+        for (set, _, is_named) in self.sets {
+            if is_named { sets.put(set) } else { drop(sets.add(set)) }
+        }
+        (sets, self.broken, self.twice)
+    }
 }
 
 /// A value set that is missing stands for no code, when the caller wants it so.

@@ -68,6 +68,14 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
     })
 }
 
+/// Whether a pull of this source and plan is open.
+pub fn is_open(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open')";
+        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
+    })
+}
+
 /// Whether a pull of changes of this source and plan is open.
 pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
@@ -217,6 +225,8 @@ pub struct Recorded {
     pub query: String,
     /// Why it is incomplete, if it is.
     pub gap: Option<Why>,
+    /// What is to be known of it though it is complete.
+    pub note: Option<Why>,
     /// What the server announced.
     pub expected: Option<u64>,
     /// Resources received.
@@ -244,17 +254,20 @@ pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError
 fn recorded(store: &Store, pull: PullId, which: &str) -> Result<Vec<Recorded>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare(&format!(
-            "SELECT resource_type, query, CASE state WHEN 'gap' THEN reason END, expected, received, quarantined, undated, server_time, file, code
+            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file, code, state = 'gap'
              FROM unit WHERE pull_id = ?1 AND {which} ORDER BY name",
         ))?;
         let count = |value: i64| value.max(0) as u64;
         let rows = statement
             .query_map([pull.0], |row| {
                 let code = Code::read(row.get::<_, Option<String>>(9)?.as_deref());
+                let why = row.get::<_, Option<String>>(2)?.map(|text| Why { code, text });
+                let (gap, note) = if row.get(10)? { (why, None) } else { (None, why) };
                 Ok(Recorded {
                     resource_type: row.get(0)?,
                     query: row.get(1)?,
-                    gap: row.get::<_, Option<String>>(2)?.map(|text| Why { code, text }),
+                    gap,
+                    note,
                     expected: row.get::<_, Option<i64>>(3)?.map(count),
                     received: count(row.get(4)?),
                     quarantined: count(row.get(5)?),

@@ -24,8 +24,6 @@ const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
 const STANDING: [Code; 4] = [Code::Counted, Code::Members, Code::NoPatients, Code::Uncoded];
-/// Of these, what may be as it should, if a person says so.
-const ACCEPTABLE: [Code; 2] = [Code::NoPatients, Code::Uncoded];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -73,6 +71,31 @@ pub async fn pull_for(
     clock: &dyn Clock,
     progress: &dyn Progress,
 ) -> Result<PullOutcome, SourceError> {
+    let run = async |plan: &Plan, why| run(chooser, source, plan, snapshot, clock, progress, why).await;
+    let Some(instead) = plan.instead.as_deref() else { return run(plan, None).await };
+    // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
+    if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
+        return run(instead, None).await;
+    }
+    match run(plan, None).await {
+        Err(SourceError::NoExport(why)) => {
+            tracing::warn!(reason = %why, due = why.code.duty().1, "no export is to be had: the same is searched for");
+            run(instead, Some(why)).await
+        }
+        ended => ended,
+    }
+}
+
+/// Carries a plan out; in the place of an export, if `no_export` says why there is none.
+async fn run(
+    chooser: Option<&dyn Chooser>,
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+    no_export: Option<Why>,
+) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
     let damaged = snapshot.look_over()?;
@@ -108,6 +131,10 @@ pub async fn pull_for(
         later: BTreeMap::new(),
         imported: None,
     };
+    if let Some(why) = no_export {
+        let note = why.put(|reason| format!("{reason}; the same was searched for"));
+        pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
+    }
     match (&dump, &source.options.tuning.off_hours) {
         (Some(dump), _) => match known.filter(|_| !opened.full) {
             Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
@@ -179,7 +206,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let store = pull.snapshot.store();
     let (units, imported) = (ledger::units(store, pull.id)?, ledger::imported(store, pull.id)?);
     let mut gaps: Vec<Gap> = gaps_of(&units);
-    if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
+    if let (Some(first), true) = (gaps.first(), units.iter().filter(|unit| unit.note.is_none()).all(|unit| unit.gap.is_some() && unit.received == 0)) {
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
     gaps.extend(gaps_of(&imported));
@@ -202,7 +229,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         reconcile.keep_imports();
     }
     let came = Came { units: &units, imported: &imported };
-    let (prepared, notes) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
+    let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
+    let notes = accepted.into_iter().chain(notes_of(&units)).collect();
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
     if prepared.replaced > 0 {
@@ -263,7 +291,7 @@ async fn prepare(
         if is_of_all {
             reconcile.keep_imports();
         }
-        if ACCEPTABLE.contains(&doubt.why.code) {
+        if doubt.why.code.is_acceptable() {
             sound.remove(&doubt.resource_type);
         }
         note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
@@ -302,6 +330,13 @@ pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     found.into_iter().map(|(resource_type, reason, code)| Gap { resource_type, patient: None, reason, code }).collect()
 }
 
+/// What is to be known of what came whole, but for what a person accepted in an earlier pull.
+fn notes_of(units: &[Recorded]) -> impl Iterator<Item = Gap> + '_ {
+    let found: BTreeSet<(&str, &Why)> = units.iter().filter_map(|unit| Some((unit.resource_type.as_str(), unit.note.as_ref()?))).collect();
+    let told = found.into_iter().filter(|(_, why)| !why.code.is_acceptable());
+    told.map(|(resource_type, why)| Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code })
+}
+
 /// Records a gap that is of no query's.
 fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
     gaps.push(Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code });
@@ -320,7 +355,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
     };
     let is_accepted = |doubt: &Doubt| {
         let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
-        ACCEPTABLE.contains(&doubt.why.code) && (before || pull.source.options.tuning.accepts_loss)
+        doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
     };
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
     let mut notes = Vec::new();

@@ -118,6 +118,20 @@ async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until:
     send(pull, &query.resource_type, &parameters, patients.is_some()).await
 }
 
+/// Those of some patients, many at a time, of whom the server does not say that they have nothing of what a query asks for.
+pub(super) async fn who_has_any(pull: &Pull<'_>, query: &Query, patients: &BTreeSet<String>) -> Result<BTreeSet<String>, SourceError> {
+    let since = pull.since.filter(|_| query.incremental).map(|since| format!("ge{}", instant(since)));
+    let more: Vec<(&str, &str)> = since.iter().map(|since| ("_lastUpdated", since.as_str())).collect();
+    let all: Vec<String> = patients.iter().cloned().collect();
+    let mut found = BTreeSet::new();
+    for some in all.chunks(PATIENTS_PER_COUNT) {
+        if ask(pull, query, Some(some), None, &more).await? != Some(0) {
+            found.extend(some.iter().cloned());
+        }
+    }
+    Ok(found)
+}
+
 /// The same of everybody who was asked for.
 async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
     let mut sum = 0;
