@@ -42,6 +42,8 @@ pub struct Site {
     pub source: crate::source::Options,
     /// The site's mapping.
     pub mapping: Mapping,
+    /// What the EHR keeps outside FHIR.
+    pub imports: Imports,
     /// What is measured.
     pub measures: Measures,
     /// When.
@@ -76,6 +78,14 @@ impl Default for Identity {
 pub struct Mapping {
     /// The mapping file; empty when the hospital writes standard codes.
     pub file: String,
+}
+
+/// What the EHR keeps outside FHIR.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Imports {
+    /// Files that each declare a table: its columns, and the resource that a row becomes.
+    pub files: Vec<String>,
 }
 
 /// What is measured.
@@ -245,7 +255,7 @@ fn read(path: &Path, example: &str) -> Result<Arc<SourceFile>, Diagnostic> {
 
 /// What the types cannot say; each finding at its key.
 fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
-    let Site { site, source, mapping, measures, schedule, registry } = &loaded.value;
+    let Site { site, source, mapping, imports, measures, schedule, registry } = &loaded.value;
     let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
     check.required("site.id", &site.id, "the name under which the network knows this hospital");
     if !site.id.is_empty() && !crate::feed::is_site_name(&site.id) {
@@ -285,6 +295,9 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
         }
     }
     check.exists("mapping.file", &mapping.file);
+    for file in &imports.files {
+        check.exists("imports.files", file);
+    }
     if measures.folders.is_empty() {
         check.error("measures.folders", "no measure is named".to_owned(), "name at least one measure folder");
     }

@@ -244,7 +244,7 @@ impl Adapter {
             *gaps.entry(gap.resource_type.clone()).or_default() += 1;
         }
         for note in &outcome.notes {
-            tracing::warn!(run.id, note.resource_type, note.reason, "accepted as it is");
+            tracing::warn!(run.id, note.resource_type, note.reason, "the data are complete with this");
         }
         let run = self.store.transaction(|transaction| {
             runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;

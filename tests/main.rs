@@ -17,6 +17,7 @@ mod figures;
 mod folder;
 mod fuzz;
 mod generated;
+mod imports;
 mod interoperability;
 mod language;
 mod measures;

@@ -2,7 +2,7 @@
 //! (`s_05_…`, `b_04_…`, `r_02_…`, `q_17_…`), and the table of them in `docs/obligations.md`.
 
 #[allow(dead_code, reason = "whole pulls, in `profiles.rs`, use the rest")]
-mod bench;
+pub mod bench;
 mod bulk;
 mod census;
 mod kindness;

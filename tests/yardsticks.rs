@@ -7,9 +7,13 @@
 #[path = "obligations/bench.rs"]
 mod bench;
 mod figures;
+mod large;
 mod profiles;
 mod published;
 mod shared;
+#[allow(dead_code, reason = "the tests of single obligations use the rest")]
+#[path = "obligations/small.rs"]
+mod small;
 mod translated;
 
 /// Whether all is wanted (`WATERSHED_ALL=1`, meant for an optimised build), not only a part.

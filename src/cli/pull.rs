@@ -149,7 +149,7 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     text
 }
 
-fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
+pub(super) fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
     let shown = |gaps: &[Gap]| {
         gaps.iter()
             .map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason, "code": gap.code}))
@@ -179,7 +179,8 @@ fn as_text(outcome: &PullOutcome, unreadable: &[Unmapped]) -> String {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
     }
     for note in &outcome.notes {
-        text.push_str(&format!("\naccepted: {} ({})", note.resource_type, note.reason));
+        let word = if note.code.is_acceptable() { "accepted" } else { "note" };
+        text.push_str(&format!("\n{word}: {} ({})", note.resource_type, note.reason));
     }
     text + &run::unreadable_as_text(unreadable)
 }

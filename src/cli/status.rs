@@ -8,7 +8,7 @@ use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
 use crate::outbox::{self, Listed};
-use crate::source::account::{self, Account, Open, Row};
+use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, Held, Run, State, Unmapped};
@@ -211,8 +211,9 @@ fn ledger_as_text(account: &Account) -> String {
             Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {})", (received as f64 / median as f64 - 1.0) * 100.0, counted(pulls, "pull")),
             _ => String::new(),
         };
-        let accepted = row.note.as_ref().map(|note| format!("{}; accepted", note.reason));
-        let why = row.gap.as_ref().map(|due| format!("{}; {}: {}", due.reason, due.who, due.what)).or(accepted).unwrap_or_default();
+        let told = |due: &Due| format!("{}; {}: {}", due.reason, due.who, due.what);
+        let noted = |due: &Due| if due.code.is_acceptable() { format!("{}; accepted", due.reason) } else { told(due) };
+        let why = row.gap.as_ref().map(told).or(row.note.as_ref().map(noted)).unwrap_or_default();
         table.add_row([row.resource_type.clone(), row.query.clone(), number(row.expected), row.received.to_string(), usually, why]);
     }
     let more = rows.len().saturating_sub(LEDGER_SHOWN);
@@ -223,7 +224,7 @@ fn ledger_as_text(account: &Account) -> String {
     let verdict = match (account.complete, notes) {
         (false, _) => "partial",
         (true, 0) => "complete",
-        (true, _) => "complete, with what was accepted",
+        (true, _) => "complete, with notes",
     };
     format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
 }

@@ -25,6 +25,7 @@ mod resources;
 
 pub use dataset::{Bad, Dataset, Patient, Share};
 use dataset::{Part, Scan};
+pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};

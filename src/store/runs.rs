@@ -260,7 +260,7 @@ pub fn known_since(connection: &Connection) -> Result<Option<String>, StoreError
 
 /// The resource types of which anything was asked for in a pull or before it.
 pub fn types_asked_by(connection: &Connection, pull: i64) -> Result<BTreeSet<String>, StoreError> {
-    let mut statement = connection.prepare("SELECT DISTINCT resource_type FROM unit WHERE pull_id <= ?1")?;
+    let mut statement = connection.prepare("SELECT DISTINCT resource_type FROM unit WHERE pull_id <= ?1 AND name NOT LIKE 'import %'")?;
     let rows = statement.query_map([pull], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -12,7 +12,7 @@ use crate::store::{hex, sha256_hex};
 /// What tools write for themselves beside the data: Bulk Data clients, smart-fetch.
 const OF_TOOLS: [&str; 2] = ["log.ndjson", "manifest.json"];
 /// Endings of files that are being written.
-const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
+pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
 /// Endings of data.
 const DATA: [&str; 3] = [".ndjson", ".jsonl", ".json"];
 /// Words of a name that are no patient's, beside the names of types.
