@@ -30,5 +30,6 @@ mod sandbox;
 mod source;
 mod tidy;
 mod tls;
+mod told;
 mod translated;
 mod ucum;
