@@ -21,6 +21,7 @@ pub mod cql;
 pub mod deliver;
 pub mod demo;
 pub mod evaluate;
+pub mod import;
 pub mod key;
 pub mod known;
 pub mod measure;
@@ -78,6 +79,8 @@ pub enum Command {
     Run(run::Args),
     /// Bring the snapshot up to date, without evaluating or delivering
     Pull(pull::Args),
+    /// Bring in what the EHR keeps outside FHIR, without asking the EHR; or see what would change
+    Import(import::Args),
     /// Send what waits in the outbox
     Deliver(deliver::Args),
     /// Show the last nights, what waits and what needs a person
@@ -241,6 +244,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Demo(args) => demo::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Pull(args) => pull::run(&args, context),
+        Command::Import(args) => import::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Cql(args) => cql::run(args, context),

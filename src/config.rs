@@ -42,6 +42,8 @@ pub struct Site {
     pub source: crate::source::Options,
     /// The site's mapping.
     pub mapping: Mapping,
+    /// What the EHR keeps outside FHIR.
+    pub imports: Imports,
     /// What is measured.
     pub measures: Measures,
     /// When.
@@ -76,6 +78,14 @@ impl Default for Identity {
 pub struct Mapping {
     /// The mapping file; empty when the hospital writes standard codes.
     pub file: String,
+}
+
+/// What the EHR keeps outside FHIR.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Imports {
+    /// Files that each declare a table: its columns, and the resource that a row becomes.
+    pub files: Vec<String>,
 }
 
 /// What is measured.
@@ -152,6 +162,8 @@ pub struct Registry {
     pub behind_proxy: bool,
     /// A site is late when its last feed is older than this many hours.
     pub late_after_hours: u32,
+    /// File of the token that whoever reads pages and series needs; empty: everybody may read them.
+    pub reader_token_file: String,
 }
 
 impl Default for Registry {
@@ -166,6 +178,7 @@ impl Default for Registry {
             tls_key_file: String::new(),
             behind_proxy: false,
             late_after_hours: 36,
+            reader_token_file: String::new(),
         }
     }
 }
@@ -242,7 +255,7 @@ fn read(path: &Path, example: &str) -> Result<Arc<SourceFile>, Diagnostic> {
 
 /// What the types cannot say; each finding at its key.
 fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
-    let Site { site, source, mapping, measures, schedule, registry } = &loaded.value;
+    let Site { site, source, mapping, imports, measures, schedule, registry } = &loaded.value;
     let mut check = Checker { loaded_base: &loaded.base, places: &loaded.places, findings: Vec::new() };
     check.required("site.id", &site.id, "the name under which the network knows this hospital");
     if !site.id.is_empty() && !crate::feed::is_site_name(&site.id) {
@@ -282,6 +295,9 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
         }
     }
     check.exists("mapping.file", &mapping.file);
+    for file in &imports.files {
+        check.exists("imports.files", file);
+    }
     if measures.folders.is_empty() {
         check.error("measures.folders", "no measure is named".to_owned(), "name at least one measure folder");
     }
@@ -328,6 +344,7 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
             check.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
         }
     }
+    check.exists("reader_token_file", &registry.reader_token_file);
     if registry.late_after_hours == 0 {
         check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
     }

@@ -25,7 +25,7 @@ use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
-use crate::store::runs::{self, Run, State};
+use crate::store::runs::{self, Run, State, Unmapped};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
 
@@ -119,6 +119,8 @@ pub struct Night {
     pub delivered: Delivered,
     /// Reports held back for a person.
     pub held: usize,
+    /// Values that the measures asked for and that are none of their type, by element.
+    pub unreadable: Vec<Unmapped>,
 }
 
 /// Turns true when the process is asked to stop.
@@ -197,9 +199,13 @@ impl Adapter {
             _ = asked_to_stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
         };
         let run = self.finish(&run, &delivered)?;
-        let held = self.store.with(|connection| runs::held(connection, run.id))?.len();
+        let (held, found) = self.store.with(|connection| Ok((runs::held(connection, run.id)?.len(), runs::unmapped(connection, run.id)?)))?;
+        let unreadable: Vec<Unmapped> = found.into_iter().filter(Unmapped::is_unreadable).collect();
+        for found in &unreadable {
+            tracing::warn!(run.id, found.element, found.patients, "values cannot be read; reports that ask for them are partial");
+        }
         tracing::info!(run.id, run.feed, delivered.delivered, delivered.waiting, delivered.dead, held, "night ends");
-        Ok(Night { run, resumed, delivered, held })
+        Ok(Night { run, resumed, delivered, held, unreadable })
     }
 
     /// The night that is open, or a new one whose "now" and periods are fixed here.
@@ -238,7 +244,7 @@ impl Adapter {
             *gaps.entry(gap.resource_type.clone()).or_default() += 1;
         }
         for note in &outcome.notes {
-            tracing::warn!(run.id, note.resource_type, note.reason, "accepted as it is");
+            tracing::warn!(run.id, note.resource_type, note.reason, "the data are complete with this");
         }
         let run = self.store.transaction(|transaction| {
             runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
@@ -276,6 +282,16 @@ impl Adapter {
         let periods = Period::complete_months(next_month, self.setup.months as usize + 1);
         let choice = evaluation::Choice::new(&self.setup, &periods, now).map_err(|error| SourceError::Options(error.to_string()))?;
         source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await
+    }
+
+    /// What a pull brought of values that the measures ask for and that are none of their type, by element: a night would find them
+    /// too, but who connects an EHR wants to know at once.
+    pub fn unreadable(&self, pull: PullId, now: Timestamp) -> Result<Vec<Unmapped>, NightError> {
+        let today = now.to_zoned(self.setup.zone.clone()).date();
+        let periods = Period::complete_months(today, self.setup.months as usize).iter().map(Period::to_string).collect();
+        let (_asker, stop) = watch::channel(false);
+        let sums = evaluation::evaluate(&self.setup, &self.snapshot, &Run::over(pull.0, now, periods), &stop, &source::Silent)?;
+        Ok(sums.unmapped().into_iter().filter(Unmapped::is_unreadable).collect())
     }
 
     /// Whether the EHR may be asked at an instant.

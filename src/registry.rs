@@ -58,6 +58,8 @@ pub struct Options {
     pub behind_proxy: bool,
     /// A site is late when its last feed or confirmation is older than this many hours.
     pub late_after_hours: u32,
+    /// What whoever reads pages and series must know; none: everybody may read them.
+    pub reader_token: Option<String>,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -224,8 +226,7 @@ fn routes(registry: Registry) -> Router {
         .route("/v1/feeds/{feed}", get(feeds::show).put(feeds::announce).layer(DefaultBodyLimit::max(protocol::MANIFEST_BYTES_MAX)))
         .route("/v1/feeds/{feed}/parts/{sha256}", get(feeds::part).put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
         .route("/v1/feeds/{feed}/commit", post(feeds::commit).layer(DefaultBodyLimit::max(0)))
-        .merge(api::routes())
-        .merge(pages::routes())
+        .merge(api::routes().merge(pages::routes()).route_layer(axum::middleware::from_fn_with_state(registry.clone(), auth::reader)))
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(0))
         .layer(axum::middleware::map_response(secured))

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use commit::{Foreseen, Prepared, Reconcile};
+pub use commit::{Foreseen, Prepared, Reconcile, Rows};
 pub use repair::{begin_anew, is_in_use};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
@@ -246,7 +246,7 @@ impl Snapshot {
         })?)
     }
 
-    /// How many resources of each type are stored as of the latest pull.
+    /// How many resources of each type are stored as of the latest pull; the rows of an import apart, as `import NAME`.
     pub fn counts(&self) -> Result<BTreeMap<String, u64>, SnapshotError> {
         Ok(self.store.with(|connection| commit::counts(connection))?)
     }
@@ -261,12 +261,15 @@ impl Snapshot {
         Ok(ids)
     }
 
-    /// How many resources of a type are stored of these patients.
+    /// How many of the source's resources of a type are stored of these patients.
     pub fn count_of(&self, resource_type: &str, patients: &BTreeSet<String>) -> Result<u64, SnapshotError> {
         let mut count = 0;
         for partition in self.partitions() {
             let headers = self.live_headers(partition)?;
-            count += headers.values().filter(|header| header.resource_type == resource_type && patients.contains(&header.patient)).count() as u64;
+            count += headers
+                .values()
+                .filter(|header| header.import.is_empty() && header.resource_type == resource_type && patients.contains(&header.patient))
+                .count() as u64;
         }
         Ok(count)
     }
@@ -277,6 +280,26 @@ impl Snapshot {
             self.live_headers(partition)?.keys().for_each(|(resource_type, id)| each(resource_type, id));
         }
         Ok(())
+    }
+
+    /// Calls `each` for every stored resource of some types of patients: its type, id, patient and JSON.
+    pub fn each_of(&self, types: &BTreeSet<String>, mut each: impl FnMut(&str, &str, &str, &[u8])) -> Result<(), SnapshotError> {
+        for partition in self.partitions() {
+            for ((resource_type, id), (patient, line)) in self.live_lines(partition, &|name| types.contains(name))? {
+                each(&resource_type, &id, &patient, &line);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is stored of an import, by id: whose it is, and the digest of its content.
+    pub fn rows_of(&self, import: &str) -> Result<BTreeMap<String, (String, [u8; 32])>, SnapshotError> {
+        let mut rows = BTreeMap::new();
+        for partition in self.partitions() {
+            let headers = self.live_headers(partition)?.into_values().filter(|header| header.import == import);
+            rows.extend(headers.map(|header| (header.id, (header.patient, header.hash))));
+        }
+        Ok(rows)
     }
 
     /// Starts staging a unit of an open pull.
@@ -351,17 +374,17 @@ impl Snapshot {
                 let path = self.segment_path(*pull, &partition.name(), *number, "ndjson");
                 Err(SnapshotError::Damaged { path, reason: "as was found before".to_owned() })
             }
-            None => self.lines_of(partition, segments),
+            None => self.lines_of(partition, segments, &|_| true),
         }
     }
 
     /// What is stored, for a pull to go on from, as [`Snapshot::live_headers`] has it.
-    fn live_lines(&self, partition: Partition) -> Result<LiveLines, SnapshotError> {
+    fn live_lines(&self, partition: Partition, is_wanted: &dyn Fn(&str) -> bool) -> Result<LiveLines, SnapshotError> {
         let segments = self.segments(partition, None)?.into_iter().filter(|(.., is_damaged)| !is_damaged);
-        self.lines_of(partition, segments)
+        self.lines_of(partition, segments, is_wanted)
     }
 
-    fn lines_of(&self, partition: Partition, segments: impl IntoIterator<Item = (i64, u32, bool)>) -> Result<LiveLines, SnapshotError> {
+    fn lines_of(&self, partition: Partition, segments: impl IntoIterator<Item = (i64, u32, bool)>, is_wanted: &dyn Fn(&str) -> bool) -> Result<LiveLines, SnapshotError> {
         let mut live = BTreeMap::new();
         for (pull, number, _) in segments {
             let path = self.segment_path(pull, &partition.name(), number, "ndjson");
@@ -376,7 +399,9 @@ impl Snapshot {
                     continue;
                 }
                 let line = data.line().map_err(wrong)?.ok_or_else(|| wrong(io::ErrorKind::UnexpectedEof.into()))?;
-                live.insert(key, (header.patient, line.to_vec()));
+                if is_wanted(&key.0) {
+                    live.insert(key, (header.patient, line.to_vec()));
+                }
             }
         }
         Ok(live)

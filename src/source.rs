@@ -1,4 +1,4 @@
-//! Data from an EHR: capability, query plan, search, Bulk Data, folders of files.
+//! Data from an EHR: capability, query plan, search, Bulk Data, folders of files; and imports of what it keeps elsewhere.
 
 pub mod account;
 pub mod bulk;
@@ -7,6 +7,7 @@ pub mod duty;
 mod filter;
 pub mod folder;
 pub mod forecast;
+pub mod import;
 pub mod intake;
 pub mod ledger;
 pub mod off_hours;
@@ -36,7 +37,7 @@ pub use pull::{pull, pull_for};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Bulk Data where the server declares it, search elsewhere.
+    /// Bulk Data where the server declares it; search elsewhere, and where an export is not to be had.
     #[default]
     Auto,
     /// Bulk Data export.
@@ -144,6 +145,8 @@ pub struct Tuning {
     pub folder: Option<PathBuf>,
     /// `off_hours`, as they were read.
     pub off_hours: Option<OffHours>,
+    /// Tables that are read beside the source, as they are declared.
+    pub imports: Vec<import::Import>,
     /// A person has looked at a sudden loss, and it is true.
     pub accepts_loss: bool,
 }
@@ -162,6 +165,7 @@ impl Default for Tuning {
             export_wait_minutes: 480,
             folder: None,
             off_hours: None,
+            imports: Vec::new(),
             accepts_loss: false,
         }
     }
@@ -229,6 +233,9 @@ pub enum SourceError {
         /// The first failure.
         reason: String,
     },
+    /// The export, in whose place the same may be searched for.
+    #[error("{0}")]
+    NoExport(duty::Why),
     /// The folder of files.
     #[error(transparent)]
     Folder(#[from] folder::FolderError),

@@ -25,7 +25,53 @@ pub struct ValueSet {
     pub version: Option<Arc<str>>,
     /// Text for people.
     pub title: Option<Arc<str>>,
+    /// What its expansion says of its size; none of a list that was written whole.
+    pub extent: Option<Extent>,
     systems: BTreeMap<Arc<str>, Codes>,
+}
+
+/// What an expansion says of its own size. A terminology server answers in pages, so what was kept of it may be a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// How many concepts the whole expansion has, headings and nested ones included (`expansion.total`).
+    pub total: Option<u64>,
+    /// The concepts that are here, by the place of the first one (`expansion.offset`): one entry for each page.
+    pub pages: BTreeMap<u64, u64>,
+    /// The page size that was asked for, where the server does not say how many there are.
+    pub page_size: Option<u64>,
+    /// The server says that the expansion is not all of the set (`valueset-unclosed`, `valueset-toocostly`).
+    pub is_open: bool,
+}
+
+/// How a value set is known not to be whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shortfall {
+    /// Its canonical URL, with the version that is here.
+    pub canonical: String,
+    /// Codes that are here.
+    pub held: u64,
+    /// Codes that there should be, where that is known.
+    pub total: Option<u64>,
+}
+
+impl Shortfall {
+    /// What is wrong with it, for people.
+    pub fn words(&self) -> String {
+        match (self.held, self.total) {
+            (0, _) => format!("value set `{}` is missing, empty or not expanded", self.canonical),
+            (held, Some(total)) => format!("value set `{}` holds {held} of {total} codes: who has one of the others is not found", self.canonical),
+            (held, None) => format!("value set `{}` holds {held} codes and may have more, which would not be found", self.canonical),
+        }
+    }
+}
+
+impl Extent {
+    /// Whether the whole is here, as far as can be told.
+    fn is_whole(&self) -> bool {
+        let held: u64 = self.pages.values().sum();
+        let whole = self.total.map_or_else(|| self.page_size.is_none_or(|size| held < size), |total| held >= total);
+        whole && !self.is_open && self.pages.contains_key(&0)
+    }
 }
 
 /// One code of a value set.
@@ -43,7 +89,7 @@ impl ValueSet {
     /// An empty set, to be filled; `url` may carry `|version`.
     pub fn new(url: &str) -> ValueSet {
         let (url, version) = split_canonical(url);
-        ValueSet { url: Arc::from(url), version: version.map(Arc::from), title: None, systems: BTreeMap::new() }
+        ValueSet { url: Arc::from(url), version: version.map(Arc::from), title: None, extent: None, systems: BTreeMap::new() }
     }
 
     /// Adds a code; a code already there keeps its display.
@@ -67,6 +113,41 @@ impl ValueSet {
         self.systems
             .iter()
             .flat_map(|(system, codes)| codes.iter().map(move |(code, display)| Member { system, code, display: display.as_ref() }))
+    }
+
+    /// Its canonical URL, with its version.
+    pub fn canonical(&self) -> String {
+        self.version.as_ref().map_or_else(|| self.url.to_string(), |version| format!("{}|{version}", self.url))
+    }
+
+    /// How it is known not to be whole; `None` where nothing says so.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        let extent = self.extent.as_ref().filter(|extent| !extent.is_whole())?;
+        Some(Shortfall { canonical: self.canonical(), held: extent.pages.values().sum(), total: extent.total })
+    }
+
+    /// Takes in another page of the same expansion; gives it back if it is none.
+    pub fn join(&mut self, other: ValueSet) -> Result<(), ValueSet> {
+        let (Some(own), Some(theirs)) = (&mut self.extent, &other.extent) else { return Err(other) };
+        let is_page = own.total.is_some() && own.total == theirs.total && theirs.pages.keys().all(|offset| !own.pages.contains_key(offset));
+        if !is_page || (&self.url, &self.version) != (&other.url, &other.version) {
+            return Err(other);
+        }
+        own.pages.extend(&theirs.pages);
+        own.is_open |= theirs.is_open;
+        for member in other.members() {
+            self.insert(member.system, member.code, member.display.map(|display| &**display));
+        }
+        Ok(())
+    }
+
+    /// Whether it has the same codes.
+    pub fn has_codes_of(&self, other: &ValueSet) -> bool {
+        self.systems.len() == other.systems.len()
+            && self
+                .systems
+                .iter()
+                .all(|(system, codes)| other.systems.get(system).is_some_and(|others| codes.keys().eq(others.keys())))
     }
 
     /// How many codes it has.

@@ -228,6 +228,7 @@ async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &
         tls: None,
         behind_proxy: false,
         late_after_hours: 36,
+        reader_token: None,
         clock: Arc::new(jiff::Timestamp::now),
     };
     relay(front, back.local_addr().unwrap(), meter);

@@ -100,7 +100,7 @@ fn reports(site: &str, seed: u32) -> Vec<Report> {
         let elective = ReportKey { measure: "http://n.example/Measure/early-elective-delivery".into(), ..key.clone() };
         let births = 20 + random(12);
         let early = if seed == 3 { births * month / 60 } else { births * (24 - month) / 80 + random(3) };
-        reports.push(Report { body: elective_report(site, &elective, early, births), key: elective, complete });
+        reports.push(Report { body: elective_report(site, &elective, early, births, if seed == 2 && month > 12 { births / 4 } else { 0 }), key: elective, complete });
         let clabsi = ReportKey { measure: "http://n.example/Measure/clabsi".into(), ..key };
         let days = 900 + u64::from(random(700));
         reports.push(Report { body: clabsi_report(site, &clabsi, u64::from(random(5)), days), key: clabsi, complete });
@@ -108,9 +108,16 @@ fn reports(site: &str, seed: u32) -> Vec<Report> {
     reports
 }
 
-fn elective_report(site: &str, key: &ReportKey, numerator: u32, denominator: u32) -> Vec<u8> {
+/// `open` is of how many more the records cannot tell.
+fn elective_report(site: &str, key: &ReportKey, numerator: u32, denominator: u32, open: u32) -> Vec<u8> {
+    let of = denominator + open;
+    let bound = |numerator: u32| f64::from(numerator) / f64::from(of);
     let counts = [("initial-population", denominator), ("denominator", denominator), ("numerator", numerator)];
     let group = json!({
+        "extension": [
+            { "url": "http://w/cannot-tell", "extension": [{ "url": "count", "valueInteger": open }, { "url": "of", "valueInteger": of }] },
+            { "url": "http://w/score-bounds", "extension": [{ "url": "low", "valueDecimal": bound(numerator) }, { "url": "high", "valueDecimal": bound(numerator + open) }] }
+        ],
         "population": counts.map(|(code, count)| population(code, count.into())),
         "measureScore": { "value": f64::from(numerator) / f64::from(denominator) }
     });
@@ -226,6 +233,9 @@ async fn the_dashboard_in_chromium() {
             assert_eq!(page.contains("shift ↑"), shifts, "{name}");
             assert!(page.contains("Dec 2025: "), "{name}: points have titles");
         }
+        let elective = browser.dom(&format!("{base}/measures/early-elective-delivery"));
+        assert_eq!(elective.matches("cannot be told: ").count(), 12 * 2 + 1, "a line and a dot for each month, and the latest: {elective}");
+        assert_eq!(elective.matches("<th scope=\"col\" class=\"number\">Cannot be told</th>").count(), 1);
         let clabsi = browser.dom(&format!("{base}/measures/clabsi"));
         assert!(clabsi.contains("By race") && clabsi.contains("Black or African American") && clabsi.contains("unknown"));
         let keep = std::env::var_os("WATERSHED_SCREENSHOTS").map(PathBuf::from);

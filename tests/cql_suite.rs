@@ -16,27 +16,13 @@ use watershed::fhir::record::{Record, Shape};
 use watershed::terminology::ValueSets;
 use watershed::terminology::units::Units;
 
+use crate::shared::yardstick;
+
 /// Tests that expect what the specification does not give, each with its reason.
 const LISTED: &str = include_str!("cql_suite_listed.txt");
 
 /// So many of the suite's tests may be listed.
 const LISTED_SHARE: f64 = 0.03;
-
-/// Whether every case of the yardsticks is wanted (`WATERSHED_ALL=1`, meant for an optimised build), not only a share.
-pub(crate) fn all() -> bool {
-    std::env::var("WATERSHED_ALL").is_ok()
-}
-
-/// A folder of the yardsticks, or `None` (said aloud) where it is absent.
-pub(crate) fn yardstick(name: &str) -> Option<PathBuf> {
-    let shared = std::env::var("WATERSHED_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").to_owned());
-    let folder = Path::new(&shared).join("conformance").join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    crate::figures::say(&format!("skipped: {} absent", folder.display()));
-    None
-}
 
 pub(crate) struct Case {
     pub(crate) name: String,

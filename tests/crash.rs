@@ -14,7 +14,7 @@ use crate::bed::{Bed, Held, Wanted, output};
 /// Points on the wires, half of them in nights by search, half by export.
 const WIRE_POINTS: u64 = 56;
 /// Points on the wires in nights whose EHR fails by chance, half of them by search, half by export: such nights wait in real
-/// time. Further points of such pulls, without a process, are in `obligations/profiles.rs`.
+/// time. Further points of such pulls, without a process, are in `profiles.rs`.
 const FAULTY_POINTS: u64 = 30;
 const FAULTY_POINTS_USUAL: u64 = 6;
 /// Starts after the kill within which the night must end.

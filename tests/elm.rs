@@ -13,7 +13,7 @@ use watershed::cql::{Libraries, Models, Program, Session, compile, elm, show};
 use watershed::diagnostic::{SourceFile, render_human};
 use watershed::fhir::record::{Record, Shape};
 use watershed::measure::definition;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{self, Choices, Measure, Period, Setting};
 use watershed::terminology::ValueSets;
 
@@ -61,7 +61,7 @@ pub(crate) fn round_trip(program: &Program) -> Result<Program, String> {
 /// Every expression of HL7's suite means the same after CQL was written as ELM and read again.
 #[test]
 fn what_is_written_is_read_as_the_same() {
-    let Some(folder) = cql_suite::yardstick("cql-tests") else { return };
+    let Some(folder) = crate::shared::yardstick("cql-tests") else { return };
     let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
     let mut faults = Vec::new();
     let mut compared = 0;
@@ -129,7 +129,7 @@ fn ours(measure: &Measure, setting: &Setting, period: Period, lines: &[Vec<u8>])
     let (record, _) = Record::read(measure.program().shape(), lines.iter().map(Vec::as_slice));
     let result = measure.over(&[period], setting).evaluate(&record).remove(0).expect("an evaluation without fault");
     let facts = Facts::default();
-    let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+    let reporter = measure.reporter(period, &facts);
     let report = reporter.individual("case", &result);
     let populations = report["group"][0]["population"].as_array().expect("populations").iter();
     let counts = populations.map(|population| (population["code"]["coding"][0]["code"].as_str().unwrap().to_owned(), population["count"].as_u64().unwrap_or(0)));

@@ -232,8 +232,16 @@ fn nested_methods_do_not_double_the_work() {
 /// What `watershed evaluate` says of data: exit code, stderr, status of completeness, its gaps and what was set aside.
 fn told(lines: &[&str]) -> (i32, String, serde_json::Value) {
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    std::fs::create_dir(folder.path().join("one")).unwrap();
+    let logic = "define \"Initial Population\": Patient.birthDate before @2020-01-01 and (singleton from [Encounter]) is not null\n";
+    lay(folder.path(), "", logic, lines);
+    let (code, err, report) = evaluated(folder.path(), &[]);
+    (code, err, completeness(&report))
+}
+
+/// A measure that counts the patients of whom this holds, and data.
+fn lay(folder: &Path, declared: &str, logic: &str, lines: &[&str]) {
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    std::fs::create_dir(folder.join("one")).unwrap();
     write(
         "one/measure.yaml",
         "id: one\nurl: http://watershed.example/fhir/Measure/one\nversion: 1.0.0\nstatus: draft\ntitle: One\ndescription: One stay\nsteward: A test\n\
@@ -241,17 +249,26 @@ fn told(lines: &[&str]) -> (i32, String, serde_json::Value) {
     );
     write(
         "one/one.cql",
-        "library One version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
-         parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\n\
-         define \"Initial Population\": Patient.birthDate before @2020-01-01 and (singleton from [Encounter]) is not null\n",
+        &format!(
+            "library One version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+         {declared}parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\n{logic}"
+        ),
     );
     write("all.ndjson", &lines.iter().map(|line| format!("{line}\n")).collect::<String>());
-    let arguments = ["evaluate", "--measure", "one", "--data", "all.ndjson", "--period", "2026-02"];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder.path()).args(arguments).output().unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+}
+
+/// Exit code, stderr and the first report.
+fn evaluated(folder: &Path, more: &[&str]) -> (i32, String, serde_json::Value) {
+    let arguments = [&["evaluate", "--measure", "one", "--data", "all.ndjson", "--period", "2026-02", "--incomplete-valuesets", "warn"], more].concat();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder).args(arguments).output().unwrap();
+    let first = output.stdout.split(|byte| *byte == b'\n').next().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), err.clone(), serde_json::from_slice(first).unwrap_or_else(|_| panic!("{err}")))
+}
+
+fn completeness(report: &serde_json::Value) -> serde_json::Value {
     let extensions = report["extension"].as_array().unwrap();
-    let completeness = extensions.iter().find(|extension| extension["url"].as_str().unwrap().ends_with("/completeness")).unwrap()["extension"].clone();
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap(), completeness)
+    extensions.iter().find(|extension| extension["url"].as_str().unwrap().ends_with("/completeness")).unwrap()["extension"].clone()
 }
 
 #[test]
@@ -280,12 +297,13 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     let expected = [
         "warning: all.ndjson:3: another Patient has the same id, and it cannot be told that this is the same person at an earlier time; set aside",
         "warning: all.ndjson:2: it names a Patient who is not in the data; the reports are partial",
-        "warning: all.ndjson:1: a date that does not exist; it is as if it were absent",
+        "warning: `Patient.birthDate` of 1 patient cannot be read, first at all.ndjson:1; it counts as absent, and reports that ask for it are partial",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
     let counted = serde_json::json!([
         {"url": "status", "valueCode": "partial"}, {"url": "quarantined", "valueInteger": 1},
         {"url": "gap", "extension": [{"url": "type", "valueCode": "Patient"}, {"url": "count", "valueInteger": 1}]},
+        {"url": "unreadable", "extension": [{"url": "element", "valueString": "Patient.birthDate"}, {"url": "patients", "valueInteger": 1}]},
     ]);
     assert_eq!(completeness, counted);
 
@@ -295,4 +313,103 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     let many: Vec<String> = (0..30).map(|number| visit(&format!("e{number}"), &format!("ghost{number}"))).collect();
     let (_, err, _) = told(&many.iter().map(String::as_str).chain([BORN]).collect::<Vec<_>>());
     assert!(err.lines().count() == 21 && err.ends_with("warning: 10 more patients are named and not there\n"), "{err}");
+}
+
+/// An end that nobody can read is not "until today", a start not "since ever", and text not a number; the report says so.
+#[test]
+fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let visit = |id: &str, period: &str| format!(r#"{{"resourceType":"Encounter","id":"{id}","subject":{{"reference":"Patient/{id}"}},"period":{{{period}}}}}"#);
+    let person = |id: &str, active: &str| format!(r#"{{"resourceType":"Patient","id":"{id}","active":{active}}}"#);
+    let weight =
+        |value: &str| format!(r#"{{"resourceType":"Observation","id":"w{}","subject":{{"reference":"Patient/a"}},"valueQuantity":{{"value":{value},"unit":"kg"}}}}"#, value.len());
+    let lines = [
+        person("a", "true"),
+        visit("a", r#""start":"2026-02-10T08:00:00Z""#),
+        weight("\"12.5\""), // there is but one way to read it
+        weight("\"abc\""),
+        person("b", "\"true\""),
+        visit("b", r#""start":"2025-01-28 18:12","end":"2025-02-01""#),
+        person("c", "\"yes\""),
+        visit("c", r#""start":"2025-01-28","end":"01/02/2025""#),
+        person("d", "true"),
+        visit("d", r#""start":"2025-01-28 18:12""#),
+    ];
+    let logic = "define \"Initial Population\": Patient.active and exists ([Encounter] Stay where Stay.period overlaps \"Measurement Period\")\n\
+                 and not exists ([Observation] Weight where (Weight.value as FHIR.Quantity) > 50 'kg')\n";
+    lay(folder.path(), "", logic, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, err, report) = evaluated(folder.path(), &[]);
+    let expected = [("Encounter.period.end", 1, 8), ("Encounter.period.start", 2, 6), ("Observation.valueQuantity.value", 1, 4), ("Patient.active", 1, 7)];
+    let said = expected.map(|(element, patients, line)| {
+        let patients = if patients == 1 { "1 patient".to_owned() } else { format!("{patients} patients") };
+        format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; it counts as absent, and reports that ask for it are partial")
+    });
+    assert_eq!((code, err.lines().collect::<Vec<_>>()), (0, said.iter().map(String::as_str).collect()));
+    assert_eq!(report["group"][0]["population"][0]["count"], 1, "only who is there: {report}");
+    let told = expected.map(
+        |(element, patients, _)| serde_json::json!({"url": "unreadable", "extension": [{"url": "element", "valueString": element}, {"url": "patients", "valueInteger": patients}]}),
+    );
+    let completeness_of = |report: &serde_json::Value| completeness(report).as_array().unwrap().clone();
+    assert_eq!((&completeness_of(&report)[0]["valueCode"], &completeness_of(&report)[2..]), (&serde_json::json!("partial"), &told[..]));
+    for value in ["18:12", "01/02", "abc", "yes"] {
+        assert!(!err.contains(value) && !report.to_string().contains(value), "no value is told");
+    }
+    let (_, _, own) = evaluated(folder.path(), &["--report", "individual"]);
+    assert_eq!(own["subject"]["reference"], "Patient/a");
+    assert_eq!((&completeness_of(&own)[0]["valueCode"], &completeness_of(&own)[2..]), (&serde_json::json!("partial"), &told[2..3]), "of this patient");
+}
+
+/// Codes that an expansion does not hold find nobody: said before and in the report. Its pages are one set.
+#[test]
+fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let condition = |id: &str, code: &str| {
+        format!(r#"{{"resourceType":"Condition","id":"{id}","subject":{{"reference":"Patient/{id}"}},"code":{{"coding":[{{"system":"http://example.org","code":"{code}"}}]}}}}"#)
+    };
+    let lines = [r#"{"resourceType":"Patient","id":"a"}"#, &condition("a", "a"), r#"{"resourceType":"Patient","id":"c"}"#, &condition("c", "c")];
+    let declared = "valueset \"Wanted\": 'http://example.org/ValueSet/wanted'\n";
+    lay(folder.path(), declared, "define \"Initial Population\": exists [Condition: \"Wanted\"]\n", &lines);
+    let sets = folder.path().join("one/value-sets");
+    std::fs::create_dir(&sets).unwrap();
+    let page = |name: &str, head: &str, codes: &[&str]| {
+        let codes: Vec<String> = codes.iter().map(|code| format!(r#"{{"system":"http://example.org","code":"{code}"}}"#)).collect();
+        let text = format!(r#"{{"resourceType":"ValueSet","url":"http://example.org/ValueSet/wanted","version":"7","expansion":{{{head}"contains":[{}]}}}}"#, codes.join(","));
+        std::fs::write(sets.join(name), text).unwrap();
+    };
+    // As it is said, not as it is broken into lines.
+    let flat = |text: &str| text.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    let counted = |report: &serde_json::Value| report["group"][0]["population"][0]["count"].clone();
+    let check = || {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"))
+            .current_dir(folder.path())
+            .args(["measure", "check", "one"])
+            .output()
+            .unwrap();
+        flat(&String::from_utf8(output.stdout).unwrap())
+    };
+    page("1.json", r#""total":3,"#, &["a", "b"]);
+    let (_, err, report) = evaluated(folder.path(), &[]);
+    let words = "warning: value set `http://example.org/ValueSet/wanted|7` holds 2 of 3 codes: who has one of the others is not found";
+    let err = flat(&err);
+    assert!(err.contains(words) && err.contains("one/one.cql:4:") && err.contains("keep every page beside this one"), "{err}");
+    assert!(check().contains(words.trim_start_matches("warning: ")), "{}", check());
+    let short = serde_json::json!({"url": "incomplete-value-set", "extension": [
+        {"url": "canonical", "valueCanonical": "http://example.org/ValueSet/wanted|7"}, {"url": "held", "valueInteger": 2}, {"url": "total", "valueInteger": 3},
+    ]});
+    let told = completeness(&report);
+    assert_eq!((counted(&report), &told[0]["valueCode"], &told[2]), (1.into(), &"partial".into(), &short));
+
+    page("2.json", r#""offset":2,"total":3,"#, &["c"]);
+    let (_, err, report) = evaluated(folder.path(), &[]);
+    assert_eq!((err.as_str(), counted(&report), completeness(&report)[0]["valueCode"].clone()), ("", 2.into(), "complete".into()));
+
+    page("3.json", "", &["a"]);
+    let (_, err, _) = evaluated(folder.path(), &[]);
+    let words = "warning: value set `http://example.org/ValueSet/wanted|7` is here twice with different codes: 3 codes in one/value-sets/1.json, 1 code in one/value-sets/3.json, which counts";
+    assert!(flat(&err).contains(words), "{err}");
+    page("3.json", "", &["c", "b", "a"]);
+    assert_eq!(evaluated(folder.path(), &[]).1, "", "the same codes are no contradiction");
+    std::fs::remove_dir_all(&sets).unwrap();
+    let (_, err, report) = evaluated(folder.path(), &[]);
+    assert!(flat(&err).contains("is missing, empty or not expanded") && completeness(&report)[0]["valueCode"] == "partial", "{err}");
 }

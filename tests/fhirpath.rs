@@ -13,7 +13,8 @@ use watershed::cql::{Environment, Libraries, Models, Program, Session, compile, 
 use watershed::diagnostic::SourceFile;
 use watershed::fhir::record::{Record, Shape};
 
-use crate::cql_suite::{environment, yardstick};
+use crate::cql_suite::environment;
+use crate::shared::yardstick;
 
 /// What CQL has no form for: `word cases: the specification's reason`.
 const EXCLUDED: &str = include_str!("fhirpath_excluded.txt");

@@ -62,6 +62,35 @@ async fn check_and_the_dry_run_say_what_is_in_the_folder() {
     assert!(code > 1 && said.contains("`drop` does not exist"), "{code} {said}");
 }
 
+/// A hospital that writes a space where FHIR has a T: every command says so, and no report of it is called complete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_partial() {
+    let bed = Bed::make(Wanted { limit: u64::MAX, patients: 10, of_files: true, ..Wanted::default() }).await;
+    let file = bed.folder.path().join("drop/Encounter.ndjson");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let spaced: String = text
+        .split_inclusive("\"start\":\"")
+        .map(|part| if part.as_bytes().get(10) == Some(&b'T') { part.replacen('T', " ", 1) } else { part.to_owned() })
+        .collect();
+    assert_ne!(spaced, text);
+    std::fs::write(&file, spaced).unwrap();
+    let say = async |arguments: &[&str]| {
+        let output = output(bed.command(arguments)).await;
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    for command in [&["pull"][..], &["run", "--once", "--as-of", crate::bed::AS_OF]] {
+        let (code, said) = say(command).await;
+        assert!(
+            code == 1 && said.contains("`Encounter.period.start` of 10 patients cannot be read: it counts as absent, and reports that ask for it are partial"),
+            "{command:?}: {said}"
+        );
+    }
+    let (_, said) = say(&["status"]).await;
+    assert!(said.contains("unreadable-value") && said.contains("Encounter.period.start") && said.contains("of patients who may be in an initial population"), "{said}");
+    let (code, said) = say(&["known"]).await;
+    assert!(code == 1 && said.contains("partial") && said.contains("initial-population"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_is_one_source() {
     let bed = Bed::make(Wanted { limit: u64::MAX, patients: 1, of_files: true, ..Wanted::default() }).await;

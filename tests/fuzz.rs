@@ -18,6 +18,7 @@ use watershed::fhir::ndjson::Lines;
 use watershed::fhir::record::{Record, Shape};
 use watershed::mapping::Mapping;
 use watershed::measure::{self, Choices, Files, Measure, definition, published};
+use watershed::source::import;
 use watershed::terminology::ValueSets;
 use watershed::terminology::read::value_set;
 
@@ -100,7 +101,7 @@ fn tokens(text: &str) -> Vec<&str> {
 }
 
 /// One to so many changes of a text: pieces left out, doubled, swapped, taken from another text, repeated many times, cut off.
-fn mutated(random: &mut ChaCha8Rng, seeds: &[String], changes_max: usize) -> String {
+pub(crate) fn mutated(random: &mut ChaCha8Rng, seeds: &[String], changes_max: usize) -> String {
     let text = seeds.choose(random).expect("seeds");
     let mut pieces: Vec<String> = tokens(text).into_iter().map(str::to_owned).collect();
     for _ in 0..random.random_range(1..=changes_max) {
@@ -300,6 +301,7 @@ fn mutated_values_are_values_or_nothing() {
 fn mutated_files_of_users_are_refused_with_reasons() {
     let mut random = random(5);
     let (value_sets, definitions, sites) = (texts("mappings/value-sets", "yaml"), texts("mappings/measures", "yaml"), texts("mappings/sites", "yaml"));
+    let imports = texts("mappings/imports", "yaml");
     let (measures, ..) = measures_and_patients();
     for _ in 0..cases(150) {
         let file = |text: &str| SourceFile::new("t.yaml", text);
@@ -313,6 +315,9 @@ fn mutated_files_of_users_are_refused_with_reasons() {
         told(read.is_some(), &found, &text);
         let text = mutated(&mut random, &sites, 4);
         let (read, found) = Mapping::parse(&file(&text), &BTreeMap::new());
+        told(read.is_some(), &found, &text);
+        let text = mutated(&mut random, &imports, 4);
+        let (read, found) = import::parse(&file(&text), Path::new("."), &jiff::tz::TimeZone::UTC);
         told(read.is_some(), &found, &text);
     }
 }

@@ -8,7 +8,7 @@ use watershed::config::measures::{self, Loaded};
 use watershed::diagnostic::{SourceFile, render_human};
 use watershed::fhir::record::{Record, Shape};
 use watershed::mapping::Mapping;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{Choices, Partial, Period, population};
 use watershed::sandbox::{Hospital, Profile, Truth};
 use watershed::source::folder::{self, Dataset};
@@ -130,7 +130,7 @@ fn generated_hospitals_have_the_numbers_they_were_made_with() {
         let sums = sums(&loaded, &hospital, mapping, &months);
         let wrong = compare(&loaded, &hospital.truth(), &months, &sums);
         assert_eq!(wrong, Vec::<String>::new(), "{}", profile.name);
-        let denominators: u64 = sums.iter().flatten().map(|sum| sum.groups[0].all.0[1].count).sum();
+        let denominators: u64 = sums.iter().flatten().map(|sum| sum.groups[0].all.slots[1].count).sum();
         assert!(denominators > 100, "{} of {}", denominators, profile.name);
         reports_pass_the_check(&loaded, &months, &sums);
     }
@@ -140,7 +140,7 @@ fn reports_pass_the_check(loaded: &Loaded, months: &[Period], sums: &[Vec<Partia
     let facts = Facts { reporter: "north".into(), date: "2026-11-24".into(), software: ("Watershed".into(), "0".into()), zone: "UTC".into(), ..Facts::default() };
     for (measure, sums) in loaded.measures.iter().zip(sums) {
         for (period, sum) in months.iter().zip(sums) {
-            let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period: *period, facts: &facts };
+            let reporter = measure.reporter(*period, &facts);
             let report = reporter.summary(sum);
             assert_eq!(validate::check(&report), [], "{report:#}");
             let parts = validate::parts(&report["group"][0]);

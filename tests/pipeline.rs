@@ -89,14 +89,14 @@ async fn what_was_known_on_a_day_gives_the_reports_of_its_night() {
     }
     assert_ne!(nights[0].0, nights[1].0, "what was amended moves numbers");
     for (expected, on) in &nights {
-        let known = output(bed.command(&["known", "--on", on])).await;
+        let known = output(bed.command(&["known", "--on", on, "--format", "json"])).await;
         assert_eq!(known.status.code(), Some(0), "{}", String::from_utf8_lossy(&known.stderr));
         let reports = known.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let digests: std::collections::BTreeSet<String> = reports.map(watershed::store::sha256_hex).collect();
         let sent = expected.iter().map(|(_, _, digest)| digest.clone()).collect();
         assert_eq!((digests.len(), &digests), (12, &sent), "as known on {on}");
     }
-    let month = output(bed.command(&["known", "--period", "2026-01"])).await;
+    let month = output(bed.command(&["known", "--period", "2026-01", "--format", "json"])).await;
     assert_eq!(month.stdout.iter().filter(|byte| **byte == b'\n').count(), 3, "one report a measure");
     let early = output(bed.command(&["known", "--on", &before])).await;
     let said = String::from_utf8_lossy(&early.stderr);

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use watershed::config::measures;
 use watershed::fhir::record::Record;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
@@ -26,8 +26,9 @@ const SUPPLIED: [(&str, &str, &str, &str); 1] = [(
     "cms-dqm-2025/CMS1017FHIRHHFI",
     "http://cts.nlm.nih.gov/fhir/ValueSet/2.16.840.1.113762.1.4.1147.120",
 )];
-/// Of the cases of a measure every so many are a run's part.
-const STEP: usize = 4;
+/// A run that is not of all takes every so many of the measures, and of their cases.
+const MEASURES_STEP: usize = 3;
+const CASES_STEP: usize = 4;
 /// When the cases are evaluated: `Now()` is after every measurement period.
 const NOW: &str = "2027-01-01T00:00:00Z";
 
@@ -53,7 +54,7 @@ fn folders(root: &Path) -> Vec<PathBuf> {
 fn supplied(folder: &Path, scratch: &Path) -> Vec<PathBuf> {
     let of_measure = SUPPLIED.iter().filter(|(measure, ..)| folder.ends_with(measure));
     let write = |(_, empty, source, full): &(&str, &str, &str, &str)| {
-        let source = crate::cql_suite::yardstick(source)?.join("measure.json.gz");
+        let source = crate::shared::yardstick(source)?.join("measure.json.gz");
         let bundle: Value = serde_json::from_reader(folder::open(&source).unwrap()).unwrap();
         let entries = bundle["entry"].as_array().unwrap().iter();
         let mut set = entries.map(|entry| &entry["resource"]).find(|resource| resource["url"] == *full).unwrap().clone();
@@ -82,7 +83,7 @@ fn run(folder: &Path, logic: Logic) -> Tally {
     if !file.is_file() {
         return tally;
     }
-    let step = if crate::cql_suite::all() { 1 } else { STEP };
+    let step = if crate::all() { 1 } else { CASES_STEP };
     for line in folder::open(&file).unwrap().lines().step_by(step) {
         let case: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let name = case["case"].as_str().unwrap().to_owned();
@@ -101,7 +102,7 @@ fn run(folder: &Path, logic: Logic) -> Tally {
             let text = match &run.evaluate(&record)[0] {
                 Ok(result) => {
                     let facts = Facts::default();
-                    let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+                    let reporter = measure.reporter(period, &facts);
                     compare(expected, &reporter.individual("p", result))
                 }
                 Err(error) => format!("error: {error} at {:?} in {:?}", error.at.as_ref().map(|at| (at.source.name.clone(), at.line())), error.within),
@@ -186,8 +187,9 @@ fn populations(what: &str, wanted: &Value, own: &Value, text: &mut String) {
 
 /// Every measure of a publication, on as many threads as there are cores.
 fn publication(name: &str, logic: Logic) -> Option<BTreeMap<String, Tally>> {
-    let root = crate::cql_suite::yardstick(name)?;
-    let queue = Mutex::new(folders(&root));
+    let root = crate::shared::yardstick(name)?;
+    let step = if crate::all() { 1 } else { MEASURES_STEP };
+    let queue = Mutex::new(folders(&root).into_iter().step_by(step).collect::<Vec<_>>());
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {

@@ -33,6 +33,7 @@ pub(crate) struct Network {
     cards: Vec<MeasureCard>,
     stop: Option<(tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
     http: reqwest::Client,
+    reader_token: Option<String>,
 }
 
 /// A site's adapter as the protocol sees it.
@@ -59,7 +60,7 @@ impl Network {
     pub(crate) async fn start(cards: Vec<MeasureCard>) -> Network {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let (data, clock) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(START)));
-        let mut network = Network { data, address: ([127, 0, 0, 1], 0).into(), clock, cards, stop: None, http };
+        let mut network = Network { data, address: ([127, 0, 0, 1], 0).into(), clock, cards, stop: None, http, reader_token: None };
         network.serve().await;
         network
     }
@@ -77,6 +78,7 @@ impl Network {
             tls: None,
             behind_proxy: false,
             late_after_hours: 36,
+            reader_token: self.reader_token.clone(),
             clock: Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap()),
         };
         let served = tokio::spawn(async move { registry::serve(options, listener, async move { drop(receiver.await) }).await.unwrap() });

@@ -16,11 +16,11 @@ use watershed::cql::types::Type;
 use watershed::cql::{Program, elm};
 use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
 use watershed::fhir::record::Record;
-use watershed::measure::report::{Facts, Reporter};
+use watershed::measure::report::Facts;
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
-use crate::cql_suite::all;
+use crate::all;
 
 /// When the cases are evaluated: `Now()` is after every measurement period.
 const NOW: &str = "2027-01-01T00:00:00Z";
@@ -87,7 +87,7 @@ fn reports(path: &Path, loaded: &Loaded, most: usize) -> Reports {
             match &measure.over(&[period], &setting).evaluate(&record)[0] {
                 Ok(result) => {
                     let facts = Facts::default();
-                    let reporter = Reporter { definition: &measure.definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+                    let reporter = measure.reporter(period, &facts);
                     reporter.individual("p", result)["group"].to_string()
                 }
                 Err(error) => format!("error: {error}"),
@@ -102,7 +102,7 @@ fn reports(path: &Path, loaded: &Loaded, most: usize) -> Reports {
 fn each(wanted: impl Fn(&str) -> bool, job: impl Fn(&str, &Path) -> Vec<String> + Sync) -> Option<(usize, Vec<String>)> {
     let mut queue: Vec<(&str, PathBuf)> = Vec::new();
     for publication in ["cms-ecqm-2024", "cms-dqm-2025"] {
-        let root = crate::cql_suite::yardstick(publication)?;
+        let root = crate::shared::yardstick(publication)?;
         let paths = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
         queue.extend(paths.filter(|path| path.is_dir() && wanted(&path.display().to_string())).map(|path| (publication, path)));
     }
@@ -175,7 +175,7 @@ fn translate(publication: &str, packages: &Path, work: &Path) -> Result<BTreeMap
     let (cql, out) = (work.join(publication).join("cql"), work.join(publication).join("elm"));
     std::fs::create_dir_all(&cql).unwrap();
     let mut names = BTreeMap::new();
-    let root = crate::cql_suite::yardstick(publication).ok_or("no publication")?;
+    let root = crate::shared::yardstick(publication).ok_or("no publication")?;
     for path in std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
         let files = open(&path).files;
         for text in files.cql.iter().chain(&files.libraries) {
@@ -358,7 +358,7 @@ fn the_reference_translator_says_the_same() {
         crate::figures::say("skipped: WATERSHED_INTEROP_TRANSLATOR is not set (a folder with npm's @cqframework/cql 5.3.0 and @lhncbc/ucum-lhc)");
         return;
     };
-    if crate::cql_suite::yardstick("cms-dqm-2025").is_none() {
+    if crate::shared::yardstick("cms-dqm-2025").is_none() {
         return;
     }
     let work = tempfile::tempdir().unwrap();

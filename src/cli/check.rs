@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::import::{told, touched};
 use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
@@ -14,12 +15,14 @@ use crate::pipeline::{Setup, needs};
 use crate::smart::client::below;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
-use crate::source::{self, Options, Source, SourceError, Tuning, folder};
+use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
 /// What stands in the place of an EHR.
 const FOLDER: &str = "folder";
+/// What stands beside it.
+const IMPORTS: &str = "imports";
 
 /// Report every problem of configuration, mapping and measures, then ask the EHR and the registry
 #[derive(Debug, clap::Args)]
@@ -108,7 +111,27 @@ async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
         Some(folder) => files(folder, checked),
         None => ehr(site, checked, &clock).await,
     };
-    vec![source, registry(site, &clock).await]
+    let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked));
+    std::iter::once(source).chain(imports).chain([registry(site, &clock).await]).collect()
+}
+
+/// What is in the tables of the imports, and what does not fit. Who is meant by a row is seen when it is brought in.
+fn imports(checked: &Setup) -> Answer {
+    let (mut lines, mut due) = (Vec::new(), Vec::new());
+    for import in &checked.source.tuning.imports {
+        let name = &import.name;
+        let found = match import::survey(import) {
+            Ok(found) => found,
+            Err(error) => return Answer::failed(IMPORTS, Failure::unreachable(error.to_string())),
+        };
+        lines.push(format!("{name}: {} of {}", counted(found.rows, "row"), import.resource_type));
+        due.extend(found.gap.map(|gap| format!("{name}: {gap}")));
+        due.extend(found.refused.iter().map(|(reason, sort)| format!("{name}: rows that do not fit, {}: {reason}", told(sort))));
+        if touched(import, &checked.measures).is_empty() {
+            due.push(format!("{name}: no measure asks for {}, so that it is not read", import.resource_type));
+        }
+    }
+    Answer { needs_a_person: !due.is_empty(), due, ..Answer::new(IMPORTS, lines) }
 }
 
 /// What is in the folder that stands in the place of an EHR, and what is missing from it.
@@ -244,7 +267,7 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         text.push_str(&format!("  measure {measure}\n"));
     }
     for answer in answers {
-        let is_well = if answer.peer == FOLDER { "is there" } else { "answers" };
+        let is_well = if [FOLDER, IMPORTS].contains(&answer.peer) { "is there" } else { "answers" };
         text.push_str(&format!("{}: {}\n", answer.peer, if answer.failure.is_none() { is_well } else { "cannot be used" }));
         answer.lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
         answer.due.iter().for_each(|due| text.push_str(&format!("  site engineer: {due}\n")));

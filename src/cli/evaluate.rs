@@ -14,7 +14,7 @@ use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, is_replaced};
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::measure::report::{Completeness, Facts, Reporter};
+use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
 use crate::source::folder::{self, Bad, Dataset, Patient, Signs};
 
@@ -278,8 +278,8 @@ struct Found {
     bad: Told,
     /// Patients who are named and not there.
     absent: Told,
-    /// Resources with a date that does not exist.
-    impossible: Told,
+    /// By element: patients of whom a value is none of its type, and the first place of one.
+    unreadable: BTreeMap<String, (u64, Option<Bad>)>,
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,
@@ -307,7 +307,16 @@ impl Found {
         self.people += other.people;
         self.bad.merge(other.bad);
         self.absent.merge(other.absent);
-        self.impossible.merge(other.impossible);
+        for (element, (patients, place)) in other.unreadable {
+            self.add_unreadable(element, patients, place);
+        }
+    }
+
+    fn add_unreadable(&mut self, element: String, patients: u64, place: Option<Bad>) {
+        let (count, first) = self.unreadable.entry(element).or_default();
+        *count += patients;
+        let order = |place: &Bad| (place.file.clone(), place.line);
+        *first = first.take().into_iter().chain(place).min_by_key(order);
     }
 
     /// What the files tell of their being whole.
@@ -332,8 +341,16 @@ impl Found {
         self.said.say("the reports are not partial for it", "sayings of servers");
         self.bad.say("set aside", "lines or resources were set aside");
         self.absent.say("the reports are partial", "patients are named and not there");
-        self.impossible.say("it is as if it were absent", "resources have a date that does not exist");
         let stderr = &mut std::io::stderr().lock();
+        for (element, (patients, place)) in self.unreadable.iter().take(TOLD_SHOWN_MAX) {
+            let first = place.as_ref().map_or_else(String::new, |place| format!(", first at {}:{}", place.file, place.line));
+            let _ =
+                writeln!(stderr, "warning: `{element}` of {} cannot be read{first}; it counts as absent, and reports that ask for it are partial", counted(*patients, "patient"));
+        }
+        let rest = self.unreadable.len().saturating_sub(TOLD_SHOWN_MAX);
+        if rest > 0 {
+            let _ = writeln!(stderr, "warning: {rest} more elements have values that cannot be read");
+        }
         if self.people == 0 {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
         }
@@ -370,14 +387,24 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
     for patient in patients.iter().filter(|patient| !patient.lines().any(is_replaced)) {
         let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
         bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)).for_each(|bad| found.bad.add(Some(bad)));
-        let impossible = record.impossible_dates().iter().filter_map(|index| patient.bad(*index, "a date that does not exist".to_owned()));
-        impossible.for_each(|line| found.impossible.add(Some(line)));
         if record.patient_id().is_none() {
             found.absent.add(patient.bad(0, "it names a Patient who is not in the data".to_owned()));
             continue;
         }
         found.people += 1;
-        for (index, results) in measure::evaluate(runs, &record).into_iter().enumerate() {
+        let all = measure::evaluate(runs, &record);
+        let unreadable: BTreeMap<&str, usize> = all
+            .iter()
+            .flatten()
+            .flatten()
+            .flat_map(|result| &result.unreadable)
+            .rev()
+            .map(|place| (place.element.as_str(), place.line))
+            .collect();
+        unreadable
+            .into_iter()
+            .for_each(|(element, line)| found.add_unreadable(element.to_owned(), 1, patient.bad(line, String::new())));
+        for (index, results) in all.into_iter().enumerate() {
             for (period, result) in results.into_iter().enumerate() {
                 let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };
                 match result {
@@ -409,7 +436,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
             let facts = facts(args, run.measure, period, found.completeness());
-            let reporter = Reporter { definition: &run.measure.definition, groups: &run.measure.groups, parameters: &run.measure.shown_parameters, period, facts: &facts };
+            let reporter = run.measure.reporter(period, &facts);
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
             let nobody = BTreeMap::new();

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{Context, Ending, Failure, run};
+use super::{Context, Ending, Failure, Format, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::measure::period::Period;
+use crate::outbox;
 use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
-use crate::store::runs::{self, Run};
+use crate::store::runs::{self, Held, Run};
 
 /// The site's measures over what was known on a day, from its snapshot, without asking the EHR
 ///
@@ -36,8 +38,9 @@ pub struct Args {
     periods: Vec<String>,
 }
 
-/// Writes the reports to stdout, one a line. Ends with findings when the data were partial or a report failed its check.
-pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
+/// Writes the reports to stdout, as a table, or one a line as JSON. Ends with findings when the data were partial or a report failed
+/// its check.
+pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (site, checked) = run::read(&args.config)?;
     let now = Timestamp::now();
     let at = args.on.as_deref().map_or(Ok(now), |text| instant(text, &checked.zone))?;
@@ -63,8 +66,19 @@ pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
     let (_asker, stop) = watch::channel(false);
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
+    match context.format {
+        Format::Json => write(&made.reports)?,
+        Format::Human => super::print(&as_text(&made.reports)),
+    }
+    say(&night, sums.patients, &made.held);
+    let is_whole = night.complete == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
+    Ok(if is_whole { Ending::Fine } else { Ending::Findings })
+}
+
+/// The reports, one a line.
+fn write(reports: &[outbox::Report]) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
-    for report in &made.reports {
+    for report in reports {
         let written = output.write_all(&report.body).and_then(|()| output.write_all(b"\n"));
         match written {
             // Whoever reads has seen enough.
@@ -72,8 +86,36 @@ pub fn run(args: &Args, _context: &Context) -> Result<Ending, Failure> {
             written => written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?,
         }
     }
-    say(&night, sums.patients, made.held.len());
-    Ok(if night.complete == Some(true) && made.held.is_empty() { Ending::Fine } else { Ending::Findings })
+    Ok(())
+}
+
+/// The same for people: a row for each group.
+fn as_text(reports: &[outbox::Report]) -> String {
+    let mut table = super::table(&["measure", "period", "populations", "score", "cannot be told", "data"]);
+    for report in reports {
+        let body: Value = serde_json::from_slice(&report.body).unwrap_or_default();
+        let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let number = |value: Option<&Value>| value.filter(|value| value.is_number()).map(Value::to_string);
+        for group in list(&body, "group") {
+            let count = |population: &Value| Some(format!("{} {}", population.pointer("/code/coding/0/code")?.as_str()?, number(population.get("count"))?));
+            let populations: Vec<String> = list(&group, "population").iter().filter_map(count).collect();
+            let unit = group.pointer("/measureScore/unit").and_then(Value::as_str).unwrap_or_default();
+            let score = number(group.pointer("/measureScore/value")).map_or_else(|| "none".to_owned(), |score| format!("{score} {unit}").trim_end().to_owned());
+            let open = list(&group, "extension")
+                .into_iter()
+                .find(|one| one.get("url").and_then(Value::as_str).is_some_and(|url| url.ends_with("/cannot-tell")));
+            let open: Vec<String> = open.iter().flat_map(|open| list(open, "extension")).filter_map(|part| number(part.get("valueInteger"))).collect();
+            table.add_row([
+                format!("{}|{}", report.key.measure, report.key.version),
+                format!("{} to {}", report.key.period_start, report.key.period_end),
+                populations.join(", "),
+                score,
+                open.join(" of "),
+                if report.complete { "complete" } else { "partial" }.to_owned(),
+            ]);
+        }
+    }
+    table.to_string()
 }
 
 /// What the measures of today need and nobody asked for then is missing, whatever that night said of its own. Of a pull that no
@@ -128,12 +170,17 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 
-fn say(night: &Run, patients: u64, held: usize) {
+fn say(night: &Run, patients: u64, held: &[Held]) {
     let data = if night.complete == Some(true) {
         "complete".to_owned()
     } else {
         format!("partial ({}, {} in quarantine)", counted(night.gaps.values().sum::<u64>(), "gap"), night.quarantined)
     };
     let pull = night.pull_id.unwrap_or_default();
+    for report in held {
+        let Held { measure, version, period_start, period_end, findings } = report;
+        let _ = writeln!(std::io::stderr(), "held back: {measure}|{version}, {period_start} to {period_end}: {}", findings.replace('\n', "; "));
+    }
+    let held = held.len();
     let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(patients, "patient"));
 }

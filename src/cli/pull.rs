@@ -13,6 +13,7 @@ use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
+use crate::store::runs::Unmapped;
 
 /// Bring the snapshot up to date, without evaluating or delivering
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub struct Args {
     pub count: bool,
 }
 
-/// Pulls, or finishes the pull that was interrupted. Ends with findings when the data are partial.
+/// Pulls, or finishes the pull that was interrupted. Ends with findings when the data are partial, or values of them cannot be read.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (site, checked) = run::read(&args.config)?;
     if args.anew {
@@ -52,11 +53,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;
+    let unreadable = adapter.unreadable(outcome.pull_id, adapter.clock.now()).map_err(run::failure)?;
     match context.format {
-        Format::Json => super::print_json(&as_json(&outcome)),
-        Format::Human => super::print(&as_text(&outcome)),
+        Format::Json => super::print_json(&as_json(&outcome, &unreadable)),
+        Format::Human => super::print(&as_text(&outcome, &unreadable)),
     }
-    Ok(if outcome.complete { Ending::Fine } else { Ending::Findings })
+    Ok(if outcome.complete && unreadable.is_empty() { Ending::Fine } else { Ending::Findings })
 }
 
 async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
@@ -147,7 +149,7 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     text
 }
 
-fn as_json(outcome: &PullOutcome) -> serde_json::Value {
+pub(super) fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
     let shown = |gaps: &[Gap]| {
         gaps.iter()
             .map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason, "code": gap.code}))
@@ -156,11 +158,11 @@ fn as_json(outcome: &PullOutcome) -> serde_json::Value {
     json!({
         "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": shown(&outcome.gaps), "notes": shown(&outcome.notes),
         "received": outcome.received, "newVersions": outcome.new_versions, "removed": outcome.removed,
-        "quarantined": outcome.quarantined, "replaced": outcome.replaced,
+        "quarantined": outcome.quarantined, "replaced": outcome.replaced, "unreadable": run::unreadable_as_json(unreadable),
     })
 }
 
-fn as_text(outcome: &PullOutcome) -> String {
+fn as_text(outcome: &PullOutcome, unreadable: &[Unmapped]) -> String {
     let mut text = format!(
         "pull {} ({}): {} received, {} new or changed, {} gone, {} in quarantine",
         outcome.pull_id.0,
@@ -177,7 +179,8 @@ fn as_text(outcome: &PullOutcome) -> String {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
     }
     for note in &outcome.notes {
-        text.push_str(&format!("\naccepted: {} ({})", note.resource_type, note.reason));
+        let word = if note.code.is_acceptable() { "accepted" } else { "note" };
+        text.push_str(&format!("\n{word}: {} ({})", note.resource_type, note.reason));
     }
-    text
+    text + &run::unreadable_as_text(unreadable)
 }

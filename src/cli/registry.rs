@@ -18,6 +18,8 @@ use crate::smart::assertion::Jwks;
 
 /// Bytes of a measure file or key set that are read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Characters of the readers' token: fewer can be guessed.
+const READER_TOKEN_CHARS_MIN: usize = 16;
 
 /// The network's end
 #[derive(Debug, ClapArgs)]
@@ -66,6 +68,17 @@ enum SiteCommand {
         #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
     },
+    /// Replace the public keys of a site; a set may hold the old and the new one while the site changes over
+    Keys {
+        /// Its name
+        name: String,
+        /// Its public keys from now on: a JWK Set file, or the https address where it publishes them
+        #[arg(long, value_name = "FILE|URL")]
+        jwks: String,
+        /// The registry's configuration
+        #[arg(long, value_name = "FILE", default_value = "registry.toml")]
+        config: PathBuf,
+    },
     /// List the registered sites
     List {
         /// The registry's configuration
@@ -81,16 +94,14 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
             let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
-            let added = store.add_site(&site, Timestamp::now()).map_err(|error| match error {
-                RegistryError::Configuration(text) => Failure::usage(text).hint("`watershed registry site list` shows the registered ones"),
-                other => failure(other),
-            })?;
+            let added = store.add_site(&site, Timestamp::now()).map_err(misnamed)?;
             match context.format {
                 Format::Json => print_json(&json!({ "site": added.name, "clientId": added.client_id, "scope": registry::auth::SCOPE })),
                 Format::Human => print(&format!("site `{}` may now send feeds as client `{}`", added.name, added.client_id)),
             }
             Ok(Ending::Fine)
         }
+        What::Site { what: SiteCommand::Keys { name, jwks, config } } => replace_keys(&name, &keys(&jwks)?, &config, context),
         What::Site { what: SiteCommand::List { config } } => list(&config, context),
         What::Verify { config } => {
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
@@ -112,6 +123,45 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
             }
         }
     }
+}
+
+fn replace_keys(name: &str, keys: &Keys, config: &Path, context: &Context) -> Result<Ending, Failure> {
+    let store = registry::open_store(&data(&load(config)?)).map_err(failure)?;
+    let site = store.replace_keys(name, keys, Timestamp::now()).map_err(misnamed)?;
+    let ids: Vec<String> = match keys {
+        Keys::Set(set) => serde_json::from_str::<Jwks>(set)
+            .map(|set| set.keys.into_iter().filter_map(|key| key.common.key_id).collect())
+            .unwrap_or_default(),
+        Keys::Url(_) => Vec::new(),
+    };
+    match (context.format, &site.jwks_url) {
+        (Format::Json, url) => print_json(&json!({ "site": site.name, "clientId": site.client_id, "keyIds": ids, "jwksUrl": url })),
+        (Format::Human, Some(url)) => print(&format!("site `{}` is known by the keys at {url} from now on", site.name)),
+        (Format::Human, None) => print(&format!("site `{}` is known by {} from now on: {}", site.name, counted(ids.len(), "key"), ids.join(", "))),
+    }
+    Ok(Ending::Fine)
+}
+
+/// A site that is there already, or is not there.
+fn misnamed(error: RegistryError) -> Failure {
+    match error {
+        RegistryError::Configuration(text) => Failure::usage(text).hint("`watershed registry site list` shows the registered ones"),
+        other => failure(other),
+    }
+}
+
+/// The readers' token, if there is a file of one.
+fn reader_token(loaded: &Loaded<config::Registry>) -> Result<Option<String>, Failure> {
+    let written = &loaded.value.reader_token_file;
+    if written.is_empty() {
+        return Ok(None);
+    }
+    let token = read(&loaded.path(written)).map_err(Failure::configuration)?.trim().to_owned();
+    if token.chars().count() < READER_TOKEN_CHARS_MIN || !token.chars().all(|c| c.is_ascii_graphic()) {
+        let message = format!("`reader_token_file`: `{written}` holds no token of at least {READER_TOKEN_CHARS_MIN} characters without spaces");
+        return Err(Failure::configuration(message).hint("`openssl rand -hex 32` makes one"));
+    }
+    Ok(Some(token))
 }
 
 fn failure(error: RegistryError) -> Failure {
@@ -158,6 +208,7 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         tls,
         behind_proxy: config.behind_proxy,
         late_after_hours: config.late_after_hours,
+        reader_token: reader_token(&loaded)?,
         clock: Arc::new(Timestamp::now),
     };
     super::block_on(async {

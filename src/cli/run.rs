@@ -1,5 +1,6 @@
 //! `watershed run`: the daemon at a hospital, or one night of it.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,10 @@ use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
 use crate::snapshot::SnapshotError;
 use crate::source::{Silent, SourceError};
 use crate::store::StoreError;
-use crate::store::runs::{self, State};
+use crate::store::runs::{self, State, Unmapped};
 
+/// Elements with unreadable values that are named after a night.
+const UNREADABLE_SHOWN: usize = 10;
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -68,12 +71,15 @@ pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), F
     Ok((site, adapter))
 }
 
-/// Reads and checks.
+/// Reads and checks; what is no error is said on stderr.
 pub fn read(path: &std::path::Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
     let (site, findings) = config::load_site(path);
     let Some(site) = site else { return Err(Failure::diagnostics(&findings)) };
     let (checked, findings) = setup::read(&site);
     let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
+    if !findings.is_empty() {
+        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&findings, false));
+    }
     Ok((site, checked))
 }
 
@@ -101,7 +107,7 @@ async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context:
         Format::Human => super::print(&as_text(adapter, &night)),
     }
     super::deliver::verdict(Some(&adapter.store), &night.delivered)?;
-    Ok(if night.held > 0 || night.run.complete == Some(false) { Ending::Findings } else { Ending::Fine })
+    Ok(if night.held > 0 || night.run.complete == Some(false) || !night.unreadable.is_empty() { Ending::Findings } else { Ending::Fine })
 }
 
 fn as_json(night: &Night) -> serde_json::Value {
@@ -110,7 +116,22 @@ fn as_json(night: &Night) -> serde_json::Value {
         "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": night.delivered.waiting, "rejected": night.delivered.dead, "reason": night.run.reason,
+        "unreadable": unreadable_as_json(&night.unreadable),
     })
+}
+
+/// Values that are none of their type, for programs.
+pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
+    found.iter().map(|found| json!({ "element": found.element, "patients": found.patients })).collect()
+}
+
+/// The same in a line of its own for each element; nothing where there is none.
+pub fn unreadable_as_text(found: &[Unmapped]) -> String {
+    let line =
+        |found: &Unmapped| format!("\n`{}` of {} cannot be read: it counts as absent, and reports that ask for it are partial", found.element, counted(found.patients, "patient"));
+    let more = found.len().saturating_sub(UNREADABLE_SHOWN);
+    let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };
+    found.iter().take(UNREADABLE_SHOWN).map(line).collect::<String>() + &more
 }
 
 fn as_text(adapter: &Adapter, night: &Night) -> String {
@@ -128,8 +149,9 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
+    let unreadable = unreadable_as_text(&night.unreadable);
     format!(
-        "{}: {}, data {data}, {} over {}, {feed}{held}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}",
         adapter.setup.site,
         counted(night.run.patients, "patient"),
         counted(adapter.setup.measures.len(), "measure"),

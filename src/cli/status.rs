@@ -1,4 +1,4 @@
-//! `watershed status`: the last nights, what waits, what was held back and what the mapping does not know.
+//! `watershed status`: the last nights, what waits, what was held back and what was not understood.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
 use crate::outbox::{self, Listed};
-use crate::source::account::{self, Account, Open, Row};
+use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, Held, Run, State, Unmapped};
@@ -37,6 +37,8 @@ struct Status {
     open: Option<Open>,
     held: Vec<Held>,
     unmapped: Vec<Unmapped>,
+    /// Whether only some patients are asked for in full.
+    progressive: bool,
     waiting: Vec<Listed>,
     quarantined: usize,
 }
@@ -53,9 +55,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
-    let name = site.value.site.id.clone();
+    let (name, progressive) = (site.value.site.id.clone(), site.value.source.progressive);
     let Some(store) = super::state(site)? else {
-        return Ok(Status { site: name, runs: Vec::new(), account: None, open: None, held: Vec::new(), unmapped: Vec::new(), waiting: Vec::new(), quarantined: 0 });
+        return Ok(Status {
+            site: name,
+            runs: Vec::new(),
+            account: None,
+            open: None,
+            held: Vec::new(),
+            unmapped: Vec::new(),
+            progressive,
+            waiting: Vec::new(),
+            quarantined: 0,
+        });
     };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
@@ -74,7 +86,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, account, open, held, unmapped, waiting, quarantined })
+    Ok(Status { site: name, runs, account, open, held, unmapped, progressive, waiting, quarantined })
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -109,6 +121,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "openPull": status.open,
         "held": status.held,
         "unmapped": status.unmapped,
+        "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
         "quarantined": status.quarantined,
     })
@@ -170,11 +183,16 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("\n{held}\n"));
     }
     if !status.unmapped.is_empty() {
-        let mut unmapped = super::table(&["not translated", "element", "system", "code", "patients"]);
+        let mut unmapped = super::table(&["not understood", "element", "system", "code", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
             unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.code.clone(), found.patients.to_string()]);
         }
-        text.push_str(&format!("\n{unmapped}\n"));
+        let shown = status.unmapped.len().min(UNMAPPED_SHOWN);
+        text.push_str(&format!("\n{unmapped}\n{shown} of {}", counted(status.unmapped.len(), "finding")));
+        // What is not asked for is not counted.
+        let of =
+            if status.progressive { ", of patients who may be in an initial population: of others not all is asked for (`source.progressive = false` asks for all)" } else { "" };
+        text.push_str(&format!("{of}\n"));
     }
     text
 }
@@ -193,8 +211,9 @@ fn ledger_as_text(account: &Account) -> String {
             Some((median, received, pulls)) if median > 0 => format!("{median} ({:+.0} %, {})", (received as f64 / median as f64 - 1.0) * 100.0, counted(pulls, "pull")),
             _ => String::new(),
         };
-        let accepted = row.note.as_ref().map(|note| format!("{}; accepted", note.reason));
-        let why = row.gap.as_ref().map(|due| format!("{}; {}: {}", due.reason, due.who, due.what)).or(accepted).unwrap_or_default();
+        let told = |due: &Due| format!("{}; {}: {}", due.reason, due.who, due.what);
+        let noted = |due: &Due| if due.code.is_acceptable() { format!("{}; accepted", due.reason) } else { told(due) };
+        let why = row.gap.as_ref().map(told).or(row.note.as_ref().map(noted)).unwrap_or_default();
         table.add_row([row.resource_type.clone(), row.query.clone(), number(row.expected), row.received.to_string(), usually, why]);
     }
     let more = rows.len().saturating_sub(LEDGER_SHOWN);
@@ -205,7 +224,7 @@ fn ledger_as_text(account: &Account) -> String {
     let verdict = match (account.complete, notes) {
         (false, _) => "partial",
         (true, 0) => "complete",
-        (true, _) => "complete, with what was accepted",
+        (true, _) => "complete, with notes",
     };
     format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
 }

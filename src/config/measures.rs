@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
@@ -171,38 +171,22 @@ pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
 /// Compiles folders whose texts have been read.
 pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
     let mut found = Vec::new();
-    // A value set seen twice is the same file seen from two measures. Nearer ones take the place of those farther away, and
-    // those that are named that of all.
+    // A value set seen twice is the same file seen from two measures. Those of nearer folders take the place of those farther
+    // away, and those that are named that of all.
     let mut seen = BTreeSet::new();
     let beside: Vec<&Arc<SourceFile>> = folders.iter().flat_map(|folder| &folder.value_sets).filter(|source| seen.insert(&*source.name)).collect();
-    let mut sets = ValueSets::new();
-    let mut files: BTreeMap<(Arc<str>, Option<Arc<str>>), &Arc<SourceFile>> = BTreeMap::new();
-    let mut broken = Vec::new();
+    let by_folder = beside.chunk_by(|one, other| Path::new(&one.name).parent() == Path::new(&other.name).parent());
+    let beside = by_folder.collect::<Vec<_>>().into_iter().rev().flatten();
+    let mut shelf = Shelf::default();
     let named = value_sets.iter().map(|source| (source, true));
-    for (source, is_named) in beside.into_iter().rev().map(|source| (source, false)).chain(named) {
+    for (source, is_named) in beside.map(|source| (*source, false)).chain(named) {
         let (set, more) = terminology::read::value_set(source);
-        if set.is_none() {
-            broken.push(source);
-        }
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
         found.extend(more.into_iter().filter(|_| !carried));
-        match set {
-            Some(set) if is_named => sets.put(set),
-            Some(set) => {
-                let (url, version) = (set.url.clone(), set.version.clone());
-                let replaced = sets.add(set).filter(|old| !carried && sets.find(&url, version.as_deref()) != Some(old));
-                let other = files.insert((url.clone(), version), source).filter(|_| replaced.is_some());
-                found.extend(other.map(|other| {
-                    let message = format!("`{}` has value set `{url}` too, with other codes: those here count", other.name);
-                    Diagnostic::warning(message)
-                        .at(Location::new(source, Span::default()))
-                        .help("keep one of the two, or give them versions of their own")
-                }));
-            }
-            None => {}
-        }
+        shelf.take(set, source, is_named);
     }
+    let (mut sets, broken, twice) = shelf.sets();
     let models = Models::default();
     let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
     let (compiled, more) = measure::compile(&files, &sets, choices, &models);
@@ -214,6 +198,8 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     found.extend(more.into_iter().filter(|finding| !follows(finding)));
     let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
     found.extend(same_ids(folders, &measures));
+    let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
+    found.extend(twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
     if choices.missing_value_sets == MissingValueSets::Warn {
         measures.iter().for_each(|measure| add_missing(&mut sets, measure));
     }
@@ -266,6 +252,45 @@ pub fn strays(path: &Path) -> Vec<Diagnostic> {
         .into_iter()
         .filter(|path| path.is_file() && !is_case(path) && name(path).is_some_and(|name| !name.starts_with('.')));
     folders.chain(cases.map(|path| warn(&path, "a test patient is a `.yaml` file".to_owned()))).collect()
+}
+
+/// Value sets as they are read, file by file.
+#[derive(Default)]
+struct Shelf<'a> {
+    sets: Vec<(ValueSet, &'a Arc<SourceFile>, bool)>,
+    broken: Vec<&'a Arc<SourceFile>>,
+    /// By URL.
+    twice: Vec<(String, Diagnostic)>,
+}
+
+impl<'a> Shelf<'a> {
+    fn take(&mut self, set: Option<ValueSet>, source: &'a Arc<SourceFile>, is_named: bool) {
+        let Some(mut set) = set else { return self.broken.push(source) };
+        // What is named takes the place of what stands beside a measure: that is no contradiction.
+        let same = |(other, _, named): &&mut (ValueSet, _, bool)| *named == is_named && (&other.url, &other.version) == (&set.url, &set.version);
+        if let Some((earlier, first, _)) = self.sets.iter_mut().rev().find(same) {
+            set = match earlier.join(set) {
+                Ok(()) => return,
+                Err(set) => set,
+            };
+            if !set.has_codes_of(earlier) {
+                let [own, others] = [&set, &*earlier].map(|set| counted(set.len(), "code"));
+                let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, which counts", set.canonical(), first.name, source.name);
+                let finding = Diagnostic::warning(message).help("take one of them away, or give them the versions that they are");
+                self.twice.push((set.url.to_string(), finding));
+            }
+        }
+        self.sets.push((set, source, is_named));
+    }
+
+    /// All sets, the files that hold none, and what is there twice.
+    fn sets(self) -> (ValueSets, Vec<&'a Arc<SourceFile>>, Vec<(String, Diagnostic)>) {
+        let mut sets = ValueSets::new();
+        for (set, _, is_named) in self.sets {
+            if is_named { sets.put(set) } else { drop(sets.add(set)) }
+        }
+        (sets, self.broken, self.twice)
+    }
 }
 
 /// A value set that is missing stands for no code, when the caller wants it so.

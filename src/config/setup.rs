@@ -16,6 +16,7 @@ use crate::measure::{Choices, case};
 use crate::pipeline::{Adapter, Lineage, NightError, SNAPSHOT_FOLDER, STATE_FILE, Setup};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
+use crate::source::import::{self, Import};
 use crate::store::Store;
 use crate::terminology::ValueSets;
 
@@ -216,11 +217,18 @@ impl Reader {
         let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
         let source_key = self.key("source.key_file", &site.value.source.key_file, site);
         self.key("registry.key_file", &site.value.registry.key_file, site);
-        let source = self.source(site);
+        let mut source = self.source(site);
+        source.tuning.imports = self.imports(site, &zone);
         self.authority("registry.ca_file", &site.value.registry.ca_file, site);
         if has_errors(&self.findings) {
             return (None, self.findings);
         }
+        // What a table's texts mean is said by its declaration as by a mapping.
+        let declared = source.tuning.imports.iter().map(|import| import.digest.as_str());
+        let mapping_digest = match source.tuning.imports.as_slice() {
+            [] => mapping_digest,
+            _ => sha256_hex(std::iter::once(mapping_digest.as_str()).chain(declared).collect::<Vec<_>>().join("\n").as_bytes()),
+        };
         let lineage = Lineage {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
             mapping: format!("{} {mapping_digest}", mapping.label()),
@@ -324,6 +332,31 @@ impl Reader {
         let (mapping, findings) = Mapping::parse(&source, &files);
         self.findings.extend(findings);
         (mapping.unwrap_or_else(Mapping::none), sha256_hex(digests.join("\n").as_bytes()))
+    }
+
+    /// The imports, each by a name of its own.
+    fn imports(&mut self, site: &Loaded<Site>, zone: &TimeZone) -> Vec<Import> {
+        let mut imports: Vec<Import> = Vec::new();
+        for path in site.value.imports.files.iter().map(|written| site.path(written)).filter(|path| path.exists()) {
+            let source = match source_file(&path) {
+                Ok(source) => source,
+                Err(error) => {
+                    self.findings.push(site.places.error("imports.files", error));
+                    continue;
+                }
+            };
+            let (import, findings) = import::parse(&source, path.parent().unwrap_or(Path::new(".")), zone);
+            self.findings.extend(findings);
+            let Some(import) = import else { continue };
+            match imports.iter().find(|other| other.name == import.name) {
+                Some(_) => {
+                    let finding = site.places.error("imports.files", format!("two imports are named `{}`", import.name));
+                    self.findings.push(finding.help("rows are told apart by their import's name: give each one its own"));
+                }
+                None => imports.push(import),
+            }
+        }
+        imports
     }
 
     /// The EHR's options, with the certificates that they name.

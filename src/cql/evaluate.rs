@@ -4,6 +4,7 @@
 //! evaluated (an unknown value set, an `external` function, nesting beyond the bound) is an [`EvaluationError`] with its
 //! place in the text, never an empty result.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::typed::{DefineId, Expression, FunctionId, Kind, LibraryId, ParameterI
 use super::types::Type;
 use super::value::{DateTime, Precision, Value};
 use crate::diagnostic::{Diagnostic, Location, counted};
-use crate::fhir::record::Record;
+use crate::fhir::record::{NodeId, Place, Record};
 use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
 
@@ -152,6 +153,7 @@ pub struct Session<'a> {
     collects: bool,
     observed: Option<Box<observe::Observed>>,
     messages: BTreeSet<String>,
+    unreadable: RefCell<BTreeSet<NodeId>>,
 }
 
 impl<'a> Session<'a> {
@@ -171,6 +173,7 @@ impl<'a> Session<'a> {
             collects: false,
             observed: None,
             messages: BTreeSet::new(),
+            unreadable: RefCell::default(),
         }
     }
 
@@ -183,6 +186,11 @@ impl<'a> Session<'a> {
     /// The codes of the errors that the libraries raised and that were collected.
     pub fn messages(&self) -> &BTreeSet<String> {
         &self.messages
+    }
+
+    /// Where values stand that were asked for and are none of their type: each counted as absent.
+    pub fn unreadable(&self) -> Vec<Place> {
+        self.unreadable.borrow().iter().filter_map(|node| self.context.record.place(*node)).collect()
     }
 
     /// The record of this session.

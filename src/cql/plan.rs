@@ -43,6 +43,35 @@ pub enum Codes {
     Direct(Vec<(String, String)>),
 }
 
+/// What of an instance must be readable, if it is there, for the instance to mean anything.
+///
+/// FHIR says what each primitive looks like; hospitals write `2026-04-28 18:12`, `n/a` or `00000000` all the same. The resource is
+/// kept: most of it is sound, and a denominator must not shrink for a value that most measures never ask for. Nor is the value
+/// guessed: a day and a month in the wrong order would read just as well. What cannot be read is not known, so the element counts
+/// as absent, and the evaluation notes it, by which reports are partial. That is not enough where an absent element
+/// has a meaning of its own: a Period without an end goes on until today, one without a start since ever. Who wrote an end that
+/// nobody can read did not say so. Hence of a Period or Range with such a bound nothing is known.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Vital {
+    /// Nothing: what is missing of it has no meaning, and a text can always be read.
+    Nothing,
+    /// A scalar of this type.
+    Scalar(Type),
+    /// Its bounds: what lies at these fields, of this type.
+    Bounds(&'static [&'static [&'static str]], Type),
+}
+
+impl Vital {
+    fn of(class: &super::typed::Class) -> Vital {
+        match (&*class.name, &class.primitive) {
+            (_, Some(ty @ (Type::Boolean | Type::Integer | Type::Long | Type::Decimal | Type::Date | Type::DateTime | Type::Time))) => Vital::Scalar(ty.clone()),
+            ("FHIR.Period", _) => Vital::Bounds(&[&["start"], &["end"]], Type::DateTime),
+            ("FHIR.Range", _) => Vital::Bounds(&[&["low", "value"], &["high", "value"]], Type::Decimal),
+            _ => Vital::Nothing,
+        }
+    }
+}
+
 /// A compiled program: typed libraries and their plan. Immutable, shared between threads.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -50,6 +79,8 @@ pub struct Program {
     roots: Vec<LibraryId>,
     classes: FxHashMap<Arc<str>, ClassId>,
     parents: Vec<Option<ClassId>>,
+    /// What is read of an instance before it is believed, by class.
+    vital: Vec<Vital>,
     code_systems: Vec<Value>,
     value_sets: Vec<Value>,
     codes: Vec<Value>,
@@ -84,6 +115,7 @@ impl Program {
             value_sets: value_sets.map(Value::ValueSet).collect(),
             concepts: concepts.map(|concept| Value::Concept(Arc::new(concept))).collect(),
             codes: codes.into_iter().map(|code| Value::Code(Arc::new(code))).collect(),
+            vital: tree.classes.iter().map(Vital::of).collect(),
             classes,
             parents,
             requirements: Vec::new(),
@@ -213,6 +245,11 @@ impl Program {
     /// The id of a class by its qualified name.
     pub fn class_id(&self, name: &str) -> Option<ClassId> {
         self.classes.get(name).copied()
+    }
+
+    /// What of an instance of a class must be readable.
+    pub(super) fn vital(&self, class: ClassId) -> &Vital {
+        self.vital.get(class.0 as usize).unwrap_or(&Vital::Nothing)
     }
 
     /// The qualified name of a class.

@@ -86,6 +86,15 @@ struct Node {
     companion: u32,
 }
 
+/// Where something stands among what was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The path of names, as `Encounter.period.start`.
+    pub element: String,
+    /// Which line, counted from 0 in the order given.
+    pub line: usize,
+}
+
 /// A line that is no usable resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
@@ -106,10 +115,8 @@ pub struct Record {
     /// Of the names after the first few.
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
-    /// Lines in which a date stands that does not exist.
-    impossible: Vec<usize>,
-    /// Whether the line that is being read is one.
-    is_impossible: bool,
+    /// Each resource that was read, in the order of the arena, with its line.
+    lines: Vec<(NodeId, usize)>,
     /// Codes by what was asked for, made at the first question and shared by all measures and periods.
     codes: RefCell<BTreeMap<String, Arc<Vec<CodeRow>>>>,
 }
@@ -166,7 +173,7 @@ impl Record {
         self.nodes.clear();
         self.texts.clear();
         self.by_type.clear();
-        self.impossible.clear();
+        self.lines.clear();
         self.codes.get_mut().clear();
         if self.names.len() > NAMES_KEPT_MAX {
             self.names.clear();
@@ -181,9 +188,31 @@ impl Record {
         self.resource_id(patient)
     }
 
-    /// Of the lines that were read those in which a date stands that does not exist, as `2024-02-31`: it is as if it were absent.
-    pub fn impossible_dates(&self) -> &[usize] {
-        &self.impossible
+    /// Where a node stands; `None` for one that was not read from a line.
+    pub fn place(&self, node: NodeId) -> Option<Place> {
+        let next = self.lines.partition_point(|(root, _)| *root <= node);
+        let (root, line) = *self.lines.get(next.checked_sub(1)?)?;
+        let mut names = vec![self.resource_type(root)?];
+        self.trail(root, node, &mut names).then(|| Place { line, element: names.join(".") })
+    }
+
+    /// The names on the way from a node to one below it. No resource is deeper than [`DEPTH_MAX`].
+    fn trail<'r>(&'r self, from: NodeId, to: NodeId, names: &mut Vec<&'r str>) -> bool {
+        let below = match self.kind(from) {
+            NodeKind::Object => self.fields(from),
+            NodeKind::Array => self.items(from),
+            _ => return from == to,
+        };
+        from == to
+            || below.into_iter().any(|child| {
+                let length = names.len();
+                names.extend(self.name(child));
+                let found = self.trail(child, to, names);
+                if !found {
+                    names.truncate(length);
+                }
+                found
+            })
     }
 
     /// Resources of a type, by id.

@@ -19,9 +19,11 @@ pub enum Problem {
     UnmappedAnswer,
     /// A quantity in another unit than the mapping expects.
     UnexpectedUnit,
+    /// A value that is none of its type: `n/a` for a number, a date that does not exist. The value is not told.
+    UnreadableValue,
 }
 
-/// One thing a mapping could not translate in a patient's record. Names codes and units, never values.
+/// One thing that could not be understood in a patient's record. Names codes and units, never values.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// What it is.
@@ -126,7 +128,13 @@ fn convert_unit(rule: &UnitRule, units: &Units, record: &mut Record, observation
     if unit == rule.to {
         return;
     }
-    let value = record.get(quantity, "value").and_then(|node| Some((node, record.number(node)?)));
+    let written = record.get(quantity, "value");
+    // Some servers write numbers as texts: there is but one way to read them.
+    let value = written.and_then(|node| Some((node, record.number(node).or_else(|| record.text(node)?.parse().ok())?)));
+    if written.is_some() && value.is_none() {
+        findings.push(finding(Problem::UnreadableValue, "Observation.valueQuantity.value", &rule.observation));
+        return;
+    }
     let converted = value
         .filter(|_| unit == rule.from)
         .and_then(|(node, value)| Some((node, value, units.convert(value, &rule.from, &rule.to)?)));

@@ -10,6 +10,7 @@ use super::composite;
 use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
 use super::period::Period;
 use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
+use super::report::{Facts, Reporter};
 use super::result::{GroupResult, PatientResult, Strata};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::evaluate::observe::Observed;
@@ -17,8 +18,8 @@ use crate::cql::interval::{Interval, Point};
 use crate::cql::value::{ClassId, Value};
 use crate::cql::{DefineId, Environment, EvaluationError, FunctionId, Program, Session};
 use crate::fhir::record::{NodeId, Record, Shape};
-use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
+use crate::terminology::{Shortfall, ValueSets};
 
 /// Name of the CQL parameter that holds the reporting period.
 pub const MEASUREMENT_PERIOD: &str = "Measurement Period";
@@ -44,6 +45,8 @@ pub struct Measure {
     pub shown_parameters: BTreeMap<String, String>,
     /// SHA-256 over the texts it was made from, as hex.
     pub digest: String,
+    /// Value sets that it uses, or a measure that it is composed of, and that are not whole.
+    pub incomplete_sets: BTreeSet<Shortfall>,
     /// The measures that its composites are made of; without the components of theirs.
     pub(super) components: Vec<Measure>,
     /// Of the supplemental data after its own: the components that have it, and its place there.
@@ -188,6 +191,18 @@ impl Measure {
         shape
     }
 
+    /// What makes its reports of a period.
+    pub fn reporter<'a>(&'a self, period: Period, facts: &'a Facts) -> Reporter<'a> {
+        Reporter {
+            definition: &self.definition,
+            groups: &self.groups,
+            parameters: &self.shown_parameters,
+            period,
+            incomplete_sets: &self.incomplete_sets,
+            facts,
+        }
+    }
+
     /// Prepares the measure for these periods.
     pub fn over(&self, periods: &[Period], setting: &Setting) -> Run<'_> {
         let environment = |period: &Period| {
@@ -264,6 +279,7 @@ impl Run<'_> {
         let mut result = PatientResult { groups, ..PatientResult::default() };
         result.supplements = patient.supplements(result.is_counted())?;
         result.messages.clone_from(patient.session.messages());
+        result.unreadable.extend(patient.session.unreadable());
         Ok(result)
     }
 
@@ -283,6 +299,9 @@ impl Run<'_> {
         let value = |(component, index): &(usize, usize)| components.get(*component)?.supplements.get(*index)?.clone();
         result.supplements.extend(self.measure.inherited.iter().map(|sources| sources.iter().find_map(value)));
         result.messages.extend(components.iter().flat_map(|found| &found.messages).chain(patient.session.messages()).cloned());
+        result
+            .unreadable
+            .extend(components.iter().flat_map(|found| found.unreadable.iter().cloned()).chain(patient.session.unreadable()));
         Ok(result)
     }
 }

@@ -1,6 +1,6 @@
 //! Joins a definition to its CQL: every name resolved, every type right, every value set there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, Part, StratifierBinding};
@@ -13,7 +13,7 @@ use crate::cql::types::Type;
 use crate::cql::value::{Quantity, Value};
 use crate::cql::{self, Libraries, Program};
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
-use crate::terminology::ValueSets;
+use crate::terminology::{Shortfall, ValueSets};
 
 /// The texts of one measure.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
     let library = library.unwrap_or_default();
     let before = std::mem::take(found);
     let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found: before, mismatched: Vec::new() };
-    linker.value_sets(value_sets, choices.missing_value_sets);
+    let incomplete_sets = linker.value_sets(value_sets, choices.missing_value_sets);
     let (parameters, shown_parameters) = linker.parameters(choices);
     let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
     let supplements: Vec<_> = linker.supplements();
@@ -109,6 +109,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
         shown_parameters,
         digest: digest(files),
         definition,
+        incomplete_sets,
         components: Vec::new(),
         inherited: Vec::new(),
     })
@@ -132,6 +133,7 @@ fn compose(compiled: Vec<Option<Measure>>, places: &[Vec<Vec<Place>>]) -> Vec<Op
         if !digests.is_empty() {
             measure.digest = digest_of(std::iter::once(measure.digest.as_str()).chain(digests));
         }
+        measure.incomplete_sets.extend(components.iter().flat_map(|component| component.incomplete_sets.iter().cloned()));
         measure.components = components;
         Some(measure)
     };
@@ -252,27 +254,32 @@ struct Linker<'a> {
 }
 
 impl Linker<'_> {
-    fn value_sets(&mut self, known: &ValueSets, missing: MissingValueSets) {
+    /// The value sets that are missing or known not to be whole; each is said where the logic names it.
+    fn value_sets(&mut self, known: &ValueSets, missing: MissingValueSets) -> BTreeSet<Shortfall> {
         let tree = self.program.tree();
-        let mut urls: Vec<(String, Location)> = Vec::new();
+        let mut short: Vec<(Shortfall, Location)> = Vec::new();
         for row in &tree.value_sets {
-            if known.find(&row.id, row.version.as_deref()).is_none_or(|set| set.is_empty()) {
-                let source = tree.libraries.get(row.library.index()).map(|library| library.source.clone());
-                let source = source.unwrap_or_else(|| self.source.clone());
-                let canonical = row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
-                urls.push((canonical, Location::new(&source, row.at).first(&row.id)));
-            }
+            let found = known.find(&row.id, row.version.as_deref()).filter(|set| !set.is_empty());
+            let canonical = || row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
+            let shortfall = found.map_or_else(|| Some(Shortfall { canonical: canonical(), held: 0, total: None }), |set| set.shortfall());
+            let source = tree.libraries.get(row.library.index()).map(|library| library.source.clone());
+            let source = source.unwrap_or_else(|| self.source.clone());
+            short.extend(shortfall.map(|shortfall| (shortfall, Location::new(&source, row.at).first(&row.id))));
         }
-        for (url, at) in urls {
-            let message = format!("value set `{url}` is missing, empty or not expanded");
-            let near = diagnostic::nearest(&url, known.urls()).map(|near| format!("did you mean `{near}`?"));
-            let help = near.unwrap_or_else(|| "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned());
-            let finding = match missing {
-                MissingValueSets::Error => Diagnostic::error(message),
-                MissingValueSets::Warn => Diagnostic::warning(message),
+        for (shortfall, at) in &short {
+            let (url, message) = (&shortfall.canonical, shortfall.words());
+            let finding = match (shortfall.held, missing) {
+                (0, MissingValueSets::Error) => Diagnostic::error(message),
+                _ => Diagnostic::warning(message),
             };
-            self.found.push(finding.at(at).help(help));
+            let help = match shortfall.held {
+                0 => diagnostic::nearest(url, known.urls())
+                    .map_or_else(|| "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(), |near| format!("did you mean `{near}`?")),
+                _ => "ask the terminology server for the rest (`$expand` with `offset` and `count`) and keep every page beside this one: pages are joined".to_owned(),
+            };
+            self.found.push(finding.at(at.clone()).help(help));
         }
+        short.into_iter().map(|(shortfall, _)| shortfall).collect()
     }
 
     /// Values of the parameters, and the same as text for reports.

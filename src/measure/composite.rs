@@ -292,7 +292,7 @@ fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Decimal> {
 /// The score of a composite group or stratum.
 pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
     let Some(composite) = &shape.composite else { return Score::default() };
-    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
+    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.slots.get(at));
     let scored = |code| tally(code).map_or(Decimal::ZERO, |found| Decimal::from(found.scored));
     match composite.method {
         CompositeScoring::Opportunity | CompositeScoring::AllOrNothing => Score::fraction(scored(PopulationCode::Numerator), scored(PopulationCode::Denominator)),
@@ -314,11 +314,11 @@ pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
 
 /// The score of each component of a weighted composite as it counts: multiplied by its rate, turned round where its improvement is.
 pub fn component_scores(composite: &Composite, tallies: &Tallies) -> Vec<Option<Decimal>> {
-    let mut rest = tallies.0.as_slice();
+    let mut rest = tallies.slots.as_slice();
     let mut score = |component: &Component| {
         let (own, more) = rest.split_at(component.shape.slots.len().min(rest.len()));
         rest = more;
-        let value = population::score(&component.shape, &Tallies(own.to_vec())).scaled(component.multiplier)?;
+        let value = population::score(&component.shape, &Tallies { slots: own.to_vec(), open: 0 }).scaled(component.multiplier)?;
         if component.reversed { Decimal::ONE.checked_sub(value) } else { Some(value) }
     };
     composite.components.iter().map(&mut score).collect()

@@ -383,6 +383,8 @@ pub struct Tally {
     pub count: u64,
     /// Members that the score uses.
     pub scored: u64,
+    /// Of these, those for which the record cannot tell something else: [`Tallies::open`].
+    pub open: u64,
     /// Members for which the record cannot tell, by reason.
     pub unknown: BTreeMap<String, u64>,
     /// Observations, for observation slots.
@@ -390,11 +392,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, membership: &Membership, within: Option<&BTreeSet<Member>>) {
+    fn add(&mut self, membership: &Membership, within: Option<&BTreeSet<Member>>, open: &BTreeSet<&Member>) {
         let inside = |member: &Member| within.is_none_or(|stratum| stratum.contains(member));
         let size = |set: &BTreeSet<Member>| set.iter().filter(|member| inside(member)).count() as u64;
         self.count += size(&membership.members);
         self.scored += size(&membership.scored);
+        self.open += membership.scored.iter().filter(|member| open.contains(member)).count() as u64;
         for (_, reason) in membership.unknown.iter().filter(|(member, _)| inside(member)) {
             *self.unknown.entry(reason.clone()).or_default() += 1;
         }
@@ -406,6 +409,7 @@ impl Tally {
     fn merge(&mut self, other: &Tally) {
         self.count += other.count;
         self.scored += other.scored;
+        self.open += other.open;
         for (reason, count) in &other.unknown {
             *self.unknown.entry(reason.clone()).or_default() += count;
         }
@@ -418,29 +422,38 @@ impl Tally {
     }
 }
 
-/// Sums of all populations of a group or of one stratum; one tally per slot.
+/// Sums of all populations of a group or of one stratum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tallies(pub Vec<Tally>);
+pub struct Tallies {
+    /// One tally per slot.
+    pub slots: Vec<Tally>,
+    /// Members for which the record cannot tell whether they are in some population; each once, however many these are.
+    pub open: u64,
+}
 
 impl Tallies {
     /// Zero everywhere.
     pub fn new(slots: usize) -> Tallies {
-        Tallies(vec![Tally::default(); slots])
+        Tallies { slots: vec![Tally::default(); slots], open: 0 }
     }
 
     /// Adds one patient; only the members in `within` when given (a stratum).
     pub fn add(&mut self, memberships: &[Membership], within: Option<&BTreeSet<Member>>) {
-        for (tally, membership) in self.0.iter_mut().zip(memberships) {
-            tally.add(membership, within);
+        let unknown = memberships.iter().flat_map(|membership| membership.unknown.keys());
+        let open: BTreeSet<&Member> = unknown.filter(|member| within.is_none_or(|stratum| stratum.contains(*member))).collect();
+        self.open += open.len() as u64;
+        for (tally, membership) in self.slots.iter_mut().zip(memberships) {
+            tally.add(membership, within, &open);
         }
     }
 
     /// Adds the sums of another part of the patients.
     pub fn merge(&mut self, other: &Tallies) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), Tally::default());
+        self.open += other.open;
+        if self.slots.len() < other.slots.len() {
+            self.slots.resize(other.slots.len(), Tally::default());
         }
-        for (own, theirs) in self.0.iter_mut().zip(&other.0) {
+        for (own, theirs) in self.slots.iter_mut().zip(&other.slots) {
             own.merge(theirs);
         }
     }
@@ -475,7 +488,7 @@ impl Score {
 
 /// The score of a group or stratum. For a cohort `numerator` is the initial population.
 pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
-    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
+    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.slots.get(at));
     let scored = |code| tally(code).map_or(Decimal::ZERO, |found| Decimal::from(found.scored));
     match shape.scoring {
         Scoring::Cohort => {
@@ -502,24 +515,44 @@ fn observation(shape: &GroupShape, tallies: &Tallies, code: PopulationCode) -> O
     shape.slots.iter().enumerate().find_map(|(index, slot)| {
         let observed = shape.slots.get(slot.of?)?;
         let method = slot.aggregate?;
-        (slot.code == PopulationCode::MeasureObservation && observed.code == code).then(|| tallies.0.get(index).and_then(|tally| tally.observations.aggregate(method)))
+        (slot.code == PopulationCode::MeasureObservation && observed.code == code).then(|| tallies.slots.get(index).and_then(|tally| tally.observations.aggregate(method)))
     })
 }
 
-/// How far the score could move if every unknown were known: (lowest, highest). Only for a proportion, and for a composite
-/// that counts as one.
+/// How far the score could move if every unknown were known: (lowest, highest), never too narrow. Only for a proportion, and
+/// for a composite that counts as one.
+///
+/// Whoever is open may turn out to be in the numerator, in the denominator alone, or in neither; a fraction is lowest when all
+/// of them are in the denominator alone, and highest when all are in both.
 pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal)> {
     if shape.scoring != Scoring::Proportion && !shape.composite.as_ref().is_some_and(Composite::has_bounds) {
         return None;
     }
-    let tally = |code| shape.slots.iter().position(|slot| slot.code == code).and_then(|at| tallies.0.get(at));
-    let (numerator, denominator) = (tally(PopulationCode::Numerator)?, tally(PopulationCode::Denominator)?);
-    let maybe_in = Decimal::from(numerator.cannot_tell());
-    let maybe_more = Decimal::from(denominator.cannot_tell());
-    let (n, d) = (Decimal::from(numerator.scored), Decimal::from(denominator.scored));
-    let low = divide(n, d + maybe_more)?;
-    let high = divide(n + maybe_in + maybe_more, d + maybe_more)?;
+    let decided = |code| {
+        shape
+            .slots
+            .iter()
+            .position(|slot| slot.code == code)
+            .and_then(|at| tallies.slots.get(at))
+            .map(|tally| Decimal::from(tally.scored - tally.open))
+    };
+    let (numerator, denominator) = (decided(PopulationCode::Numerator)?, decided(PopulationCode::Denominator)?);
+    let open = Decimal::from(tallies.open);
+    let low = divide(numerator, denominator + open)?;
+    let high = divide(numerator + open, denominator + open)?;
     Some((low, high.min(Decimal::ONE)))
+}
+
+/// Of how many members the score is, or may be: those that it counts, and those for which the record cannot tell. None for a
+/// ratio, whose sides count different things, and where nothing of the kind is counted.
+pub fn candidates(shape: &GroupShape, tallies: &Tallies) -> Option<u64> {
+    let counted: &[PopulationCode] = match shape.scoring {
+        Scoring::Ratio => &[],
+        Scoring::Cohort => &[PopulationCode::InitialPopulation],
+        _ => &[PopulationCode::Denominator, PopulationCode::MeasurePopulation],
+    };
+    let slot = shape.slots.iter().position(|slot| counted.contains(&slot.code))?;
+    tallies.slots.get(slot).map(|tally| tally.scored - tally.open + tallies.open)
 }
 
 #[cfg(test)]

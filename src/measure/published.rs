@@ -164,7 +164,16 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
         .filter(named)
         .filter(|library| version.is_empty() || library.version == version)
         .max_by_key(|library| (library.url == url, &library.version));
-    let Some(root) = root.or_else(|| libraries.iter().find(named)) else {
+    let Some(root) = root else {
+        // A canonical with a version means that version and no other (R4, "Canonical URLs"), as an include of CQL does; other
+        // engines refuse it too. What is published leaves the version out where any will do.
+        let versions: Vec<&str> = libraries.iter().filter(named).map(|library| library.version.as_str()).collect();
+        if !versions.is_empty() {
+            let message = format!("there is no Library `{url}` of version `{version}`, which the Measure names");
+            let help = format!("it is here in version {}: give the one that is named, or let the Measure name this one", versions.join(", "));
+            found.push(Diagnostic::error(message).at(start(measure).first(canonical)).help(help));
+            return None;
+        }
         let near = nearest(url, libraries.iter().map(|library| library.url.as_str())).map(|near| format!("did you mean `{near}`?"));
         let help = near.unwrap_or_else(|| "give the Library resources too, in the Bundle or beside the Measure".to_owned());
         found.push(Diagnostic::error(format!("there is no Library `{canonical}`, which the Measure names")).at(start(measure)).help(help));

@@ -4,14 +4,16 @@
 //! populations in the measure's order, strata sorted by their value.
 //!
 //! A population's `count` is what its criterion let in before exclusions are taken off; `scored-count` beside it says
-//! how many of them the score uses. The aggregate of a measure observation is a `measurereport-countQuantity` on its
-//! population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
+//! how many of them the score uses. `cannot-tell` on a population counts those for whom the record cannot tell whether
+//! they are in it, by reason; on a group or stratum all of these, each once, `of` so many as the score is or may be of,
+//! with `score-bounds` where it is a proportion. The aggregate of a measure observation is a `measurereport-countQuantity`
+//! on its population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
 //! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
 //!
 //! A composite's group says in `composite` how it is scored and of what; a weighted one has no populations (deqm-5), but the
 //! scores of its components. Scoring and improvement stand at the root, or on every group where groups differ (deqm-3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
@@ -21,6 +23,7 @@ use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKi
 use super::period::Period;
 use super::population::{self, GroupShape, PopulationCode, Scoring, Tallies};
 use super::result::{GroupPartial, Partial, PatientResult, Stratum};
+use crate::terminology::Shortfall;
 
 const DEQM: &str = "http://hl7.org/fhir/us/davinci-deqm/StructureDefinition";
 const HL7: &str = "http://hl7.org/fhir/StructureDefinition";
@@ -76,6 +79,8 @@ pub struct Reporter<'a> {
     pub parameters: &'a BTreeMap<String, String>,
     /// The period.
     pub period: Period,
+    /// Value sets that are not whole.
+    pub incomplete_sets: &'a BTreeSet<Shortfall>,
     /// What else the report says.
     pub facts: &'a Facts,
 }
@@ -86,7 +91,7 @@ impl Reporter<'_> {
         let id = self.id("");
         let mut report = self.head("summary-measurereport-deqm", "summary", id);
         let group = self.all_group_values(&partial.groups);
-        self.extend(&mut report, Some(partial));
+        self.extend(&mut report, partial, true);
         report.insert("status".into(), "complete".into());
         report.insert("type".into(), "summary".into());
         self.middle(&mut report, None);
@@ -99,7 +104,7 @@ impl Reporter<'_> {
         let mut partial = Partial::default();
         partial.add(result);
         let mut report = self.head("indv-measurereport-deqm", "individual", self.id(patient));
-        self.extend(&mut report, None);
+        self.extend(&mut report, &partial, false);
         report.insert("status".into(), "complete".into());
         report.insert("type".into(), "individual".into());
         self.middle(&mut report, Some(patient));
@@ -136,7 +141,7 @@ impl Reporter<'_> {
             }
         }
         report.insert("contained".into(), Value::Array(contained));
-        self.extend(&mut report, Some(partial));
+        self.extend(&mut report, partial, true);
         report.insert("status".into(), "complete".into());
         report.insert("type".into(), "subject-list".into());
         self.middle(&mut report, None);
@@ -174,7 +179,8 @@ impl Reporter<'_> {
         each.all(|other| other == first).then_some(first)
     }
 
-    fn extend(&self, report: &mut Map<String, Value>, partial: Option<&Partial>) {
+    /// What is said beside the numbers; of one patient nothing is summed up.
+    fn extend(&self, report: &mut Map<String, Value>, partial: &Partial, is_sum: bool) {
         let (name, version) = &self.facts.software;
         let mut extensions: Vec<Value> = self.same_for_all().map(|(scoring, _)| measure_scoring(scoring)).into_iter().collect();
         extensions.extend([
@@ -191,8 +197,8 @@ impl Reporter<'_> {
                 vec![part("kind", "valueCode", kind.as_str().into()), part("name", "valueString", name.as_str().into()), part("version", "valueString", version.as_str().into())],
             ));
         }
-        if let Some(partial) = partial {
-            extensions.push(self.completeness(partial));
+        extensions.push(self.completeness(partial));
+        if is_sum {
             extensions.push(data_quality(partial));
             for (supplement, values) in self.definition.supplemental_data.iter().zip(&partial.supplements) {
                 for (value, count) in values {
@@ -210,15 +216,30 @@ impl Reporter<'_> {
         report.insert("extension".into(), Value::Array(extensions));
     }
 
-    /// Of whom the evaluation failed, the numbers say nothing.
+    /// Whether the numbers are of all data: of whom the evaluation failed, they say nothing; who has a code that an incomplete value
+    /// set lacks is missing from them as if the data had not come; and so may be of whom a value could not be read.
+    pub fn is_complete(&self, partial: &Partial) -> bool {
+        self.facts.completeness.is_complete() && self.incomplete_sets.is_empty() && partial.faults.is_empty() && partial.unreadable.is_empty()
+    }
+
     fn completeness(&self, partial: &Partial) -> Value {
         let found = &self.facts.completeness;
-        let status = if found.is_complete() && partial.faults.is_empty() { "complete" } else { "partial" };
+        let status = if self.is_complete(partial) { "complete" } else { "partial" };
         let mut parts = vec![part("status", "valueCode", status.into()), part("quarantined", "valueInteger", found.quarantined.into())];
         for (resource_type, count) in &found.gaps {
             parts.push(json!({ "url": "gap", "extension": [
                 part("type", "valueCode", resource_type.as_str().into()), part("count", "valueInteger", (*count).into()),
             ]}));
+        }
+        for (element, patients) in &partial.unreadable {
+            parts.push(json!({ "url": "unreadable", "extension": [
+                part("element", "valueString", element.as_str().into()), part("patients", "valueInteger", (*patients).into()),
+            ]}));
+        }
+        for set in self.incomplete_sets {
+            let total = set.total.map(|total| part("total", "valueInteger", total.into()));
+            let set = [part("canonical", "valueCanonical", set.canonical.as_str().into()), part("held", "valueInteger", set.held.into())];
+            parts.push(json!({ "url": "incomplete-value-set", "extension": set.into_iter().chain(total).collect::<Vec<_>>() }));
         }
         own("completeness", parts)
     }
@@ -258,8 +279,9 @@ impl Reporter<'_> {
         extensions.extend(score_parts(&shape, &partial.all));
         extensions.extend(shape.composite.as_ref().map(|composite| made_of(composite, &partial.all)));
         if let Some((low, high)) = population::bounds(&shape, &partial.all) {
-            extensions.push(own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))]));
+            extensions.push(score_bounds(low, high));
         }
+        extensions.extend(cannot_tell(&shape, &partial.all));
         if !extensions.is_empty() {
             value.insert("extension".into(), Value::Array(extensions));
         }
@@ -309,8 +331,10 @@ impl Reporter<'_> {
 
     fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
         let mut value = Map::new();
-        if let Some(parts) = score_parts(shape, tallies) {
-            value.insert("extension".into(), json!([parts]));
+        let bounds = population::bounds(shape, tallies).filter(|_| tallies.open > 0).map(|(low, high)| score_bounds(low, high));
+        let extensions: Vec<Value> = score_parts(shape, tallies).into_iter().chain(bounds).chain(cannot_tell(shape, tallies)).collect();
+        if !extensions.is_empty() {
+            value.insert("extension".into(), Value::Array(extensions));
         }
         if stratifier.components.is_empty() {
             let own_name = name.first().map_or("", String::as_str);
@@ -387,7 +411,7 @@ fn insert_populations(value: &mut Map<String, Value>, group: &Group, tallies: &T
 fn populations(group: &Group, tallies: &Tallies) -> Value {
     let none = population::Tally::default();
     let one = |(index, population): (usize, &super::definition::Population)| {
-        let tally = tallies.0.get(index).unwrap_or(&none);
+        let tally = tallies.slots.get(index).unwrap_or(&none);
         let mut value = Map::new();
         value.insert("id".into(), population.id().into());
         let mut extensions = Vec::new();
@@ -428,6 +452,16 @@ fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     let side = |name, value: Option<Decimal>| Some(part(name, "valueDecimal", decimal(value?)));
     let parts: Vec<Value> = side("numerator", score.numerator).into_iter().chain(side("denominator", score.denominator)).collect();
     (!parts.is_empty()).then(|| own("score-parts", parts))
+}
+
+fn score_bounds(low: Decimal, high: Decimal) -> Value {
+    own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))])
+}
+
+/// Of how many members the record cannot tell, each once, and of how many the score is or may be.
+fn cannot_tell(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
+    let of = population::candidates(shape, tallies).map(|of| part("of", "valueInteger", of.into()));
+    (tallies.open > 0).then(|| own("cannot-tell", [part("count", "valueInteger", tallies.open.into())].into_iter().chain(of).collect()))
 }
 
 fn data_quality(partial: &Partial) -> Value {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::population::{Member, Membership, Tallies};
+use crate::fhir::record::Place;
 
 /// One measure over one patient and one period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct PatientResult {
     pub supplements: Vec<Option<String>>,
     /// Codes of the errors that the measure's libraries raised by `Message`, and went on.
     pub messages: BTreeSet<String>,
+    /// Where values stand that the measure asked for and that are none of their type.
+    pub unreadable: BTreeSet<Place>,
 }
 
 /// One group over one patient and one period.
@@ -57,6 +60,8 @@ pub struct Partial {
     pub faults: BTreeMap<String, u64>,
     /// Patients about whom the libraries raised an error by `Message`, by its code; they are counted nevertheless.
     pub messages: BTreeMap<String, u64>,
+    /// Patients of whom a value that the measure asked for is none of its type, by element; they are counted as if it were absent.
+    pub unreadable: BTreeMap<String, u64>,
 }
 
 /// Sums of one group.
@@ -78,6 +83,10 @@ impl Partial {
         }
         for code in &result.messages {
             *self.messages.entry(code.clone()).or_default() += 1;
+        }
+        let elements: BTreeSet<&str> = result.unreadable.iter().map(|place| place.element.as_str()).collect();
+        for element in elements {
+            *self.unreadable.entry(element.to_owned()).or_default() += 1;
         }
         let counted = result.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()));
         for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
@@ -107,6 +116,9 @@ impl Partial {
         self.patients += other.patients;
         for (code, count) in &other.messages {
             *self.messages.entry(code.clone()).or_default() += count;
+        }
+        for (element, patients) in &other.unreadable {
+            *self.unreadable.entry(element.clone()).or_default() += patients;
         }
         for (reason, count) in &other.faults {
             *self.faults.entry(reason.clone()).or_default() += count;
@@ -144,7 +156,7 @@ impl GroupPartial {
     }
 
     fn merge(&mut self, other: &GroupPartial) {
-        self.fit(other.all.0.len(), other.strata.len());
+        self.fit(other.all.slots.len(), other.strata.len());
         self.all.merge(&other.all);
         for (own, theirs) in self.strata.iter_mut().zip(&other.strata) {
             for (stratum, tallies) in theirs {
@@ -154,8 +166,8 @@ impl GroupPartial {
     }
 
     fn fit(&mut self, slots: usize, stratifiers: usize) {
-        if self.all.0.len() < slots {
-            self.all.0.resize_with(slots, Default::default);
+        if self.all.slots.len() < slots {
+            self.all.slots.resize_with(slots, Default::default);
         }
         if self.strata.len() < stratifiers {
             self.strata.resize(stratifiers, BTreeMap::new());
@@ -196,9 +208,9 @@ mod tests {
             parts.iter().for_each(|part| merged.merge(part));
             assert_eq!(merged, whole);
         }
-        assert_eq!((whole.patients, whole.groups[0].all.0[0].count), (4, 3));
+        assert_eq!((whole.patients, whole.groups[0].all.slots[0].count), (4, 3));
         assert_eq!(whole.supplements, [BTreeMap::from([("f".to_owned(), 1), ("unknown".to_owned(), 1)])]);
-        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.0[0].count)).collect();
+        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.slots[0].count)).collect();
         assert_eq!(strata, [("a", 2), ("b", 1)]);
     }
 }

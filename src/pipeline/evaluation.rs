@@ -12,11 +12,11 @@ use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::is_replaced;
-use crate::fhir::record::{Record, Shape};
+use crate::fhir::record::{Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::Finding;
+use crate::mapping::{Finding, Problem};
 use crate::measure::period::Period;
-use crate::measure::report::{self, Facts, Reporter};
+use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
 use crate::measure::{self, Setting};
 use crate::outbox;
@@ -181,7 +181,11 @@ impl Work<'_> {
             for finding in self.setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
-            for (results, partials) in measure::evaluate(&self.measures, &record).iter().zip(&mut sums.partials) {
+            let results = measure::evaluate(&self.measures, &record);
+            for finding in unreadable(&results) {
+                *sums.findings.entry(finding).or_default() += 1;
+            }
+            for (results, partials) in results.iter().zip(&mut sums.partials) {
                 for (result, partial) in results.iter().zip(partials) {
                     match result {
                         Ok(result) => partial.add(result),
@@ -193,6 +197,13 @@ impl Work<'_> {
         self.progress.received(sums.patients);
         Ok(sums)
     }
+}
+
+/// The elements of which a patient has a value that a measure asked for and that is none of its type.
+fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
+    let places = results.iter().flatten().flatten().flat_map(|result| &result.unreadable);
+    let finding = |place: &Place| Finding { problem: Problem::UnreadableValue, element: place.element.clone(), system: String::new(), code: String::new() };
+    places.map(finding).collect()
 }
 
 /// The reports of a night: those to send, and those that failed their check.
@@ -211,16 +222,16 @@ pub fn completeness(run: &Run) -> Completeness {
 /// Writes and checks one report per measure and period.
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
     let facts = facts(setup, run, sums);
-    let complete = completeness(run).complete && facts.completeness.is_complete();
     let mut made = Made { reports: Vec::new(), held: Vec::new() };
     for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
         for (period, partial) in periods(run)?.into_iter().zip(partials) {
-            let reporter = Reporter { definition, groups: &measure.groups, parameters: &measure.shown_parameters, period, facts: &facts };
+            let reporter = measure.reporter(period, &facts);
             let report = reporter.summary(partial);
             let key = key(&definition.url.value, &definition.version.value, &report)?;
             let reasons = reasons_to_hold(partial, &report);
             if reasons.is_empty() {
+                let complete = completeness(run).complete && reporter.is_complete(partial);
                 let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
                 made.reports.push(outbox::Report { key, body, complete });
             } else {

@@ -28,7 +28,7 @@ async fn sites(State(registry): State<Registry>) -> Response {
         Ok(arrivals) => {
             let site = |arrival: &series::Arrival| {
                 let last = arrival.last.as_ref().map(|last| {
-                    json!({ "committedAt": last.committed.to_string(), "complete": last.complete, "gaps": last.gaps, "quarantined": last.quarantined, "reports": last.reports })
+                    json!({ "committedAt": last.committed.to_string(), "complete": last.complete, "gaps": last.gaps, "quarantined": last.quarantined, "reports": last.reports, "reportsThatCannotTell": last.doubtful })
                 });
                 let refused = arrival.refused.as_ref().map(|(at, reasons)| json!({ "at": at.to_string(), "reasons": reasons }));
                 json!({
@@ -76,19 +76,23 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         return (headers, csv(&card, rows)).into_response();
     }
     let point = |(site, point): (&str, &Point)| {
+        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
         json!({
             "site": site, "periodStart": point.period_start, "periodEnd": point.period_end, "version": point.version,
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
-            "value": point.value(&card.unit), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
+            "value": point.value(&card.unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
+            "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
         })
     };
     Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
 }
 
 fn csv<'a>(card: &MeasureCard, rows: impl Iterator<Item = (&'a str, &'a Point)>) -> String {
-    let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at\r\n");
+    let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of\r\n");
     for (site, point) in rows {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
+        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
+        let shown = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         let cells = [
             cell(site),
             cell(&card.id),
@@ -97,10 +101,14 @@ fn csv<'a>(card: &MeasureCard, rows: impl Iterator<Item = (&'a str, &'a Point)>)
             cell(&point.period_end),
             number(point.numerator),
             number(point.denominator),
-            point.value(&card.unit).map_or_else(String::new, |value| value.to_string()),
+            shown(point.value(&card.unit)),
             point.complete.to_string(),
             point.revision.to_string(),
             point.committed.to_string(),
+            shown(bounds.map(|(low, _)| low)),
+            shown(bounds.map(|(_, high)| high)),
+            doubt.map_or(0, |doubt| doubt.count).to_string(),
+            doubt.and_then(|doubt| doubt.of).map_or_else(String::new, |of| of.to_string()),
         ];
         text.push_str(&cells.join(","));
         text.push_str("\r\n");

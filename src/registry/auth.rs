@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -167,7 +168,8 @@ fn claimed_issuer(assertion: &str) -> Option<String> {
 /// Keys that clients publish, kept for a while.
 pub(super) struct ClientKeys {
     client: reqwest::Client,
-    kept: Mutex<BTreeMap<i64, (Instant, Jwks)>>,
+    /// By address.
+    kept: Mutex<BTreeMap<String, (Instant, Jwks)>>,
 }
 
 impl ClientKeys {
@@ -184,12 +186,13 @@ impl ClientKeys {
         if let Some(jwks) = &site.jwks {
             return serde_json::from_str(jwks).ok();
         }
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&site.id).cloned();
+        let address = site.jwks_url.as_deref()?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
         if let Some((at, keys)) = kept.filter(|(at, _)| at.elapsed() < JWKS_FRESH) {
             let _ = at;
             return Some(keys);
         }
-        let mut response = self.client.get(site.jwks_url.as_deref()?).send().await.ok()?.error_for_status().ok()?;
+        let mut response = self.client.get(address).send().await.ok()?.error_for_status().ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.ok()? {
             if body.len() + chunk.len() > JWKS_BYTES_MAX {
@@ -202,9 +205,33 @@ impl ClientKeys {
         if kept.len() >= JWKS_KEPT_MAX {
             kept.clear();
         }
-        kept.insert(site.id, (Instant::now(), keys.clone()));
+        kept.insert(address.to_owned(), (Instant::now(), keys.clone()));
         Some(keys)
     }
+}
+
+/// Lets those read who know the readers' token, where the network has one: programs bear it, people give it as the password to any
+/// name, for which their browser asks them.
+pub(super) async fn reader(State(registry): State<Registry>, request: Request, next: Next) -> Response {
+    let Some(expected) = &registry.options.reader_token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| given_token(value.to_str().ok()?));
+    // Digests, so that the time it takes tells nothing of the token.
+    let [given, expected] = [given.as_deref().unwrap_or_default(), expected].map(|token| sha256_hex(token.as_bytes()));
+    if aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), expected.as_bytes()).is_ok() {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"registry\", charset=\"UTF-8\""), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::UNAUTHORIZED, challenge, "the readers' token of this network is needed").into_response()
+}
+
+/// A bearer token, or the password of Basic authentication (RFC 7617).
+fn given_token(value: &str) -> Option<String> {
+    let (scheme, rest) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    let pair = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(rest.trim()).ok()).flatten()?;
+    String::from_utf8(pair).ok()?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// The site whose token came with the request.

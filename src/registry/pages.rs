@@ -9,7 +9,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
-use rust_decimal::Decimal;
 
 use super::report::Stratum;
 use super::series::{self, Arrival, Point, Revision};
@@ -150,11 +149,18 @@ fn place(arrival: &Arrival, now: Timestamp) -> Place {
         (Some(heard), Some(last)) if heard > last.committed => Some(age(heard, now)),
         _ => None,
     };
-    let data = last.map_or_else(String::new, |last| match (last.complete, last.gaps, last.quarantined) {
-        (true, _, 0) => "complete".to_owned(),
-        (true, _, aside) => format!("complete; {} set aside", counted(aside, "line")),
-        (false, 0, 0) => "some reports are partial".to_owned(),
-        (false, gaps, aside) => format!("partial: {}, {} set aside", counted(gaps, "gap"), counted(aside, "line")),
+    let data = last.map_or_else(String::new, |last| {
+        let data = match (last.complete, last.gaps, last.quarantined) {
+            (true, _, 0) => "complete".to_owned(),
+            (true, _, aside) => format!("complete; {} set aside", counted(aside, "line")),
+            (false, 0, 0) => "some reports are partial".to_owned(),
+            (false, gaps, aside) => format!("partial: {}, {} set aside", counted(gaps, "gap"), counted(aside, "line")),
+        };
+        match last.doubtful {
+            0 => data,
+            1 => format!("{data}; 1 report cannot tell of everybody"),
+            doubtful => format!("{data}; {doubtful} reports cannot tell of everybody"),
+        }
     });
     let all = arrival.refused.as_ref().map(|(_, reasons)| reasons.as_slice()).unwrap_or_default();
     Place {
@@ -187,12 +193,9 @@ fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
         || "no reports yet".to_owned(),
         |newest| {
             let of_month: Vec<&Point> = all.values().flatten().filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
-            let mut sum = newest.clone();
-            (sum.numerator, sum.denominator, sum.score) = (Some(Decimal::ZERO), Some(Decimal::ZERO), None);
-            for point in &of_month {
-                sum.numerator = sum.numerator.zip(point.numerator).and_then(|(a, b)| a.checked_add(b));
-                sum.denominator = sum.denominator.zip(point.denominator).and_then(|(a, b)| a.checked_add(b));
-            }
+            let mut sum = newest.nothing_of();
+            of_month.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+            let doubt = chart::doubt_text(card, &sum).map_or_else(String::new, |doubt| format!(" ({doubt})"));
             let sites = counted(of_month.len(), "site");
             // Scores that are no fractions have no sum; they lie between two.
             let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
@@ -200,10 +203,10 @@ fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
             let text = |value: f64| chart::value_text(card, value);
             let month = chart::period_name(newest);
             match (sum.value(&card.unit), values.first(), values.last()) {
-                (Some(value), ..) => format!("{} in {month}, {sites}", text(value)),
-                (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}", text(*low), text(*high)),
-                (None, Some(value), _) => format!("{} in {month}, {sites}", text(*value)),
-                (None, None, _) => format!("no score in {month}"),
+                (Some(value), ..) => format!("{} in {month}, {sites}{doubt}", text(value)),
+                (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{doubt}", text(*low), text(*high)),
+                (None, Some(value), _) => format!("{} in {month}, {sites}{doubt}", text(*value)),
+                (None, None, _) => format!("no score in {month}{doubt}"),
             }
         },
     );
@@ -235,12 +238,15 @@ struct StratumRow {
     denominator: String,
     value: String,
     interval: String,
+    doubt: chart::Told,
 }
 
 /// A table of strata.
 struct Strata {
     name: String,
     rows: Vec<StratumRow>,
+    /// Whether any row cannot tell of somebody.
+    has_doubt: bool,
 }
 
 #[derive(Template)]
@@ -289,11 +295,9 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
 fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Vec<Strata> {
     let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
     for point in points {
-        for Stratum { stratifier, stratum, numerator, denominator } in &point.strata {
-            let zero = || Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), score: None, strata: Vec::new(), ..point.clone() };
-            let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(zero);
-            sum.numerator = sum.numerator.zip(*numerator).and_then(|(a, b)| a.checked_add(b));
-            sum.denominator = sum.denominator.zip(*denominator).and_then(|(a, b)| a.checked_add(b));
+        for Stratum { stratifier, stratum, numerator, denominator, doubt } in &point.strata {
+            let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(|| point.nothing_of());
+            sum.add(*numerator, *denominator, doubt.as_ref());
         }
     }
     let mut tables: Vec<Strata> = Vec::new();
@@ -304,10 +308,15 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
             denominator: chart::count_text(sum.denominator),
             value: sum.value(&card.unit).map_or_else(|| "–".to_owned(), |value| chart::value_text(card, value)),
             interval: chart::interval_text(card, &sum),
+            doubt: chart::Told::of(card, &sum),
         };
+        let has_doubt = sum.doubt.is_some();
         match tables.last_mut() {
-            Some(table) if table.name == name => table.rows.push(row),
-            _ => tables.push(Strata { name, rows: vec![row] }),
+            Some(table) if table.name == name => {
+                table.has_doubt |= has_doubt;
+                table.rows.push(row);
+            }
+            _ => tables.push(Strata { name, rows: vec![row], has_doubt }),
         }
     }
     tables
@@ -380,7 +389,7 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
         Err(error) => unavailable(&registry, &error),
         Ok(found) if found.is_empty() => not_found(State(registry)).await,
         Ok(found) => {
-            let rows = found.iter().map(revision_row).collect();
+            let rows = found.iter().map(|revision| revision_row(card, revision)).collect();
             let back = format!("/measures/{}/sites/{}", encode(&card.id), encode(&site));
             let period = super::report::day(&period).map_or(period, |day| day.strftime("%B %Y").to_string());
             page(StatusCode::OK, &RevisionsPage { network: &registry.options.network, card, site, back, period, rows })
@@ -388,20 +397,22 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
     }
 }
 
-fn revision_row(revision: &Revision) -> RevisionRow {
+fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
     let short = |digest: &Option<String>| digest.as_deref().map_or_else(|| "–".to_owned(), |digest| digest.chars().take(12).collect());
     let cause = match (&revision.cause, &revision.reason) {
         (_, Some(reason)) => format!("withdrawn: {reason}"),
         (Some(cause), None) => format!("{cause} changed"),
         (None, None) => "first report".to_owned(),
     };
+    let counts = match (revision.numerator, revision.score) {
+        (None, Some(score)) => format!("score {}", score.normalize()),
+        _ => format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
+    };
+    let doubt = revision.doubt.as_ref().map(|doubt| chart::words_of(card, doubt));
     RevisionRow {
         number: revision.number,
         committed: stamp(revision.committed),
-        counts: match (revision.numerator, revision.score) {
-            (None, Some(score)) => format!("score {}", score.normalize()),
-            _ => format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
-        },
+        counts: doubt.map_or(counts.clone(), |doubt| format!("{counts} ({doubt})")),
         cause,
         data: if revision.complete { "complete" } else { "partial" },
         version: revision.version.clone(),

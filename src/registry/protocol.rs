@@ -498,8 +498,8 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
     transaction
         .prepare_cached(
             "INSERT INTO revision (site, measure, period_start, period_end, number, version, sha256, replaces, cause, reason, complete, feed,
-                 committed_at, numerator, denominator, score, strata)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 committed_at, numerator, denominator, score, strata, doubt)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         )?
         .execute(params![
             site.id,
@@ -518,7 +518,8 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
             decimal(|reading| reading.numerator),
             decimal(|reading| reading.denominator),
             decimal(|reading| reading.score),
-            reading.map_or_else(|| "[]".to_owned(), |reading| serde_json::to_string(&reading.strata).unwrap_or_default())
+            reading.map_or_else(|| "[]".to_owned(), |reading| serde_json::to_string(&reading.strata).unwrap_or_default()),
+            reading.and_then(|reading| serde_json::to_string(reading.doubt.as_ref()?).ok())
         ])?;
     let revision = transaction.last_insert_rowid();
     transaction

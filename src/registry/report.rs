@@ -30,6 +30,8 @@ pub struct Reading {
     pub denominator: Option<Decimal>,
     /// The score as reported.
     pub score: Option<Decimal>,
+    /// What of it cannot be told.
+    pub doubt: Option<Doubt>,
     /// The same for each stratum.
     pub strata: Vec<Stratum>,
 }
@@ -47,6 +49,24 @@ pub struct Stratum {
     /// As in [`Reading`].
     #[serde(with = "decimal_text")]
     pub denominator: Option<Decimal>,
+    /// As in [`Reading`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+}
+
+/// Members for whom the hospital's records cannot tell whether they are in some population, and what that could do to the score.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Doubt {
+    /// How many, each once; never zero.
+    pub count: u64,
+    /// Of so many whom the score is or may be of; none where its sides count different things.
+    pub of: Option<u64>,
+    /// The score if all that is open went against it; none where that has no bound.
+    #[serde(with = "decimal_text")]
+    pub low: Option<Decimal>,
+    /// The score if all that is open went for it.
+    #[serde(with = "decimal_text")]
+    pub high: Option<Decimal>,
 }
 
 /// Decimals as text, so that no digit is lost.
@@ -166,10 +186,27 @@ fn reading(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> Re
             let score = stratum.pointer("/measureScore/value").and_then(decimal);
             let (numerator, denominator) = pair(stratum, score, reasons, is_proportion);
             let value = stratum.get("value").map(first_text).unwrap_or_default();
-            strata.push(Stratum { stratifier: name.clone(), stratum: value, numerator, denominator });
+            let doubt = doubt(stratum, reasons);
+            strata.push(Stratum { stratifier: name.clone(), stratum: value, numerator, denominator, doubt });
         }
     }
-    Reading { numerator, denominator, score, strata }
+    Reading { numerator, denominator, score, doubt: doubt(group, reasons), strata }
+}
+
+/// What a group or stratum says that it cannot tell (our own adapters do).
+fn doubt(group: &Value, reasons: &mut Vec<String>) -> Option<Doubt> {
+    let told = extension(group, "cannot-tell")?;
+    let whole = |name| extension(&told, name)?.get("valueInteger")?.as_u64().filter(|count| *count <= COUNT_MAX.unsigned_abs());
+    let bounds = extension(group, "score-bounds").unwrap_or_default();
+    let bound = |name| decimal(extension(&bounds, name)?.get("valueDecimal")?);
+    let doubt = Doubt { count: whole("count")?, of: whole("of"), low: bound("low"), high: bound("high") };
+    if doubt.of.is_some_and(|of| of < doubt.count) {
+        reasons.push(format!("{} cannot be told, of {}", doubt.count, doubt.of.unwrap_or_default()));
+    }
+    if doubt.low > doubt.high || [doubt.low, doubt.high].into_iter().flatten().any(|bound| !(Decimal::ZERO..=Decimal::ONE).contains(&bound)) {
+        reasons.push(format!("the bounds {} to {} are none of a proportion", doubt.low.unwrap_or_default(), doubt.high.unwrap_or_default()));
+    }
+    (doubt.count > 0).then_some(doubt)
 }
 
 fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
@@ -236,11 +273,13 @@ fn code_of(population: &Value) -> String {
 
 /// Numerator or denominator as the score uses them, where the report states them (our own adapters do).
 fn score_part(group: &Value, side: &str) -> Option<Decimal> {
-    let of = |value: &Value, url: &str| {
-        let named = |extension: &&Value| extension.get("url").and_then(Value::as_str).is_some_and(|found| found == url || found.ends_with(&format!("/{url}")));
-        items(value, "extension").iter().find(named).cloned()
-    };
-    decimal(of(&of(group, "score-parts")?, side)?.get("valueDecimal")?)
+    decimal(extension(&extension(group, "score-parts")?, side)?.get("valueDecimal")?)
+}
+
+/// The extension of a name, whatever stands before it in its address.
+fn extension(value: &Value, name: &str) -> Option<Value> {
+    let is_named = |extension: &&Value| extension.get("url").and_then(Value::as_str).is_some_and(|url| url.rsplit('/').next() == Some(name));
+    items(value, "extension").iter().find(is_named).cloned()
 }
 
 /// The aggregate of the observations of one side of a ratio; sides are named by reference or, without, by order.

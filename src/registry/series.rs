@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::report::Stratum;
+use super::report::{Doubt, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
 
@@ -46,6 +46,8 @@ pub struct LastFeed {
     pub quarantined: u64,
     /// Reports it named.
     pub reports: u64,
+    /// Of the site's current reports, those that cannot tell of somebody.
+    pub doubtful: u64,
 }
 
 /// The arrival board, by site name.
@@ -56,8 +58,9 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
         .map(|site| {
             let last = connection
                 .prepare_cached(
-                    "SELECT feed, settled_at, complete, gaps, quarantined, reports FROM feed
-                     WHERE site = ?1 AND state = 'committed' ORDER BY settled_at DESC, rowid DESC LIMIT 1",
+                    "SELECT feed, settled_at, complete, gaps, quarantined, reports, (
+                         SELECT COUNT(*) FROM current c JOIN revision r ON r.id = c.revision WHERE c.site = ?1 AND r.doubt IS NOT NULL
+                     ) FROM feed WHERE site = ?1 AND state = 'committed' ORDER BY settled_at DESC, rowid DESC LIMIT 1",
                 )?
                 .query_row([site.id], |row| {
                     Ok(LastFeed {
@@ -67,6 +70,7 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
                         gaps: row.get::<_, i64>(3)?.unsigned_abs(),
                         quarantined: row.get::<_, i64>(4)?.unsigned_abs(),
                         reports: row.get::<_, i64>(5)?.unsigned_abs(),
+                        doubtful: row.get::<_, i64>(6)?.unsigned_abs(),
                     })
                 })
                 .optional()?;
@@ -95,6 +99,8 @@ pub struct Point {
     pub denominator: Option<Decimal>,
     /// The score as reported.
     pub score: Option<Decimal>,
+    /// What of it cannot be told.
+    pub doubt: Option<Doubt>,
     /// Whether the data behind it were complete.
     pub complete: bool,
     /// Version of the measure.
@@ -120,16 +126,81 @@ impl Point {
         let value = score.to_f64()? * factor;
         value.is_finite().then_some(value)
     }
+
+    /// Between which values [`Self::value`] lies, if all that cannot be told were known; `None` where nothing is open, or nothing
+    /// bounds it.
+    pub fn bounds(&self, unit: &Unit) -> Option<(f64, f64)> {
+        self.doubt.as_ref()?.bounds(unit)
+    }
+
+    /// The same without any numbers, to be added to.
+    pub fn nothing_of(&self) -> Point {
+        Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), score: None, doubt: None, strata: Vec::new(), ..self.clone() }
+    }
+
+    /// Adds the counts of another site, period or stratum; what is no fraction has no sum.
+    pub fn add(&mut self, numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) {
+        let sum = |a: Option<Decimal>, b: Option<Decimal>| a.zip(b).and_then(|(a, b)| a.checked_add(b));
+        if self.doubt.is_some() || doubt.is_some() {
+            let own = Edges::of(self.numerator, self.denominator, self.doubt.as_ref());
+            let theirs = Edges::of(numerator, denominator, doubt);
+            let count = [self.doubt.as_ref(), doubt].into_iter().flatten().map(|doubt| doubt.count).sum();
+            self.doubt = Some(own.zip(theirs).map_or(Doubt { count, ..Doubt::default() }, |(own, theirs)| own.with(&theirs).doubt(count)));
+        }
+        self.numerator = sum(self.numerator, numerator);
+        self.denominator = sum(self.denominator, denominator);
+    }
+}
+
+impl Doubt {
+    /// The bounds as a score is shown.
+    pub(super) fn bounds(&self, unit: &Unit) -> Option<(f64, f64)> {
+        let factor = match unit {
+            Unit::Percent => Decimal::ONE_HUNDRED,
+            Unit::Rate { per, .. } => Decimal::from(*per),
+        };
+        let shown = |bound: Option<Decimal>| bound?.checked_mul(factor)?.to_f64();
+        Some((shown(self.low)?, shown(self.high)?))
+    }
+}
+
+/// The numerators at both bounds of a proportion, and their denominator: what can be added.
+struct Edges {
+    low: Decimal,
+    high: Decimal,
+    of: Decimal,
+}
+
+impl Edges {
+    fn of(numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) -> Option<Edges> {
+        let Some(doubt) = doubt else { return Some(Edges { low: numerator?, high: numerator?, of: denominator? }) };
+        let of = Decimal::from(doubt.of?);
+        let at = |bound: Option<Decimal>| Some(bound?.checked_mul(of)?.round());
+        // Without bounds there is only how many of how many.
+        Some(Edges { low: at(doubt.low)?, high: at(doubt.high)?, of })
+    }
+
+    fn with(&self, other: &Edges) -> Edges {
+        Edges { low: self.low + other.low, high: self.high + other.high, of: self.of + other.of }
+    }
+
+    fn doubt(&self, count: u64) -> Doubt {
+        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of) }
+    }
 }
 
 fn decimal(text: Option<String>) -> Option<Decimal> {
     text.and_then(|text| Decimal::from_str(&text).ok())
 }
 
+fn doubt(text: Option<String>) -> Option<Doubt> {
+    text.and_then(|text| serde_json::from_str(&text).ok())
+}
+
 /// Current points of a measure, by site name, in time order; withdrawn ones are not shown.
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata, r.score
+        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata, r.score, r.doubt
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end",
     )?;
@@ -145,6 +216,7 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             committed: time(row.get(8)?),
             strata: serde_json::from_str(&row.get::<_, String>(9)?).unwrap_or_default(),
             score: decimal(row.get(10)?),
+            doubt: doubt(row.get(11)?),
         };
         Ok((row.get::<_, String>(0)?, point))
     })?;
@@ -187,13 +259,15 @@ pub struct Revision {
     pub denominator: Option<Decimal>,
     /// As in [`Point`].
     pub score: Option<Decimal>,
+    /// As in [`Point`].
+    pub doubt: Option<Doubt>,
 }
 
 /// Every revision of one report, newest first.
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
     connection
         .prepare_cached(
-            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator, r.score
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator, r.score, r.doubt
              FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
              ORDER BY r.period_end, r.number DESC LIMIT ?4",
         )?
@@ -211,6 +285,7 @@ pub fn revisions(connection: &Connection, site: &str, measure: &str, period_star
                 numerator: decimal(row.get(9)?),
                 denominator: decimal(row.get(10)?),
                 score: decimal(row.get(11)?),
+                doubt: doubt(row.get(12)?),
             })
         })?
         .collect()
@@ -237,6 +312,7 @@ mod tests {
                 numerator: numerator.map(Decimal::from),
                 denominator: denominator.map(Decimal::from),
                 score: decimal(score.map(str::to_owned)),
+                doubt: None,
                 complete: true,
                 version: String::new(),
                 revision: 1,

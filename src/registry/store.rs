@@ -17,9 +17,8 @@ use super::RegistryError;
 const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Version of the schema below, in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema/001_registry.sql");
+/// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
+const SCHEMA: [&str; 2] = [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql")];
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.
@@ -82,6 +81,16 @@ pub enum Keys {
     Set(String),
     /// An `https` address at which the client publishes its JWK Set.
     Url(String),
+}
+
+impl Keys {
+    /// As they are stored.
+    fn columns(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Keys::Set(set) => (Some(set), None),
+            Keys::Url(url) => (None, Some(url)),
+        }
+    }
 }
 
 const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at, added_at";
@@ -150,10 +159,7 @@ impl RegistryStore {
             if let Some(name) = taken {
                 return Err(RegistryError::Configuration(format!("site `{name}` is registered already with this name or client identifier `{}`", site.client_id)));
             }
-            let (jwks, url) = match &site.keys {
-                Keys::Set(set) => (Some(set), None),
-                Keys::Url(url) => (None, Some(url)),
-            };
+            let (jwks, url) = site.keys.columns();
             transaction.execute(
                 "INSERT INTO site (name, organization, client_id, jwks, jwks_url, added_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![site.name, site.organization, site.client_id, jwks, url, now.as_millisecond()],
@@ -161,6 +167,23 @@ impl RegistryStore {
             append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id }))?;
             let query = format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1");
             Ok(transaction.query_row(&query, [&site.name], site_row)?)
+        })
+    }
+
+    /// Gives a site other public keys; what was granted to the ones before ends with them. While one key takes the place of the
+    /// other, the set holds both.
+    pub fn replace_keys(&self, name: &str, keys: &Keys, now: Timestamp) -> Result<Site, RegistryError> {
+        self.write(|transaction| {
+            let (jwks, url) = keys.columns();
+            let changed = transaction.execute("UPDATE site SET jwks = ?2, jwks_url = ?3 WHERE name = ?1", params![name, jwks, url])?;
+            if changed == 0 {
+                let sites = sites(transaction)?;
+                let near = crate::diagnostic::nearest(name, sites.iter().map(|site| site.name.as_str())).map(|near| format!("; did you mean `{near}`?"));
+                return Err(RegistryError::Configuration(format!("no site `{name}` is registered{}", near.unwrap_or_default())));
+            }
+            transaction.execute("DELETE FROM token WHERE site = (SELECT id FROM site WHERE name = ?1)", [name])?;
+            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name }))?;
+            Ok(transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?)
         })
     }
 
@@ -190,15 +213,16 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 fn migrate(writer: &mut Connection) -> Result<(), RegistryError> {
     let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        }
-        SCHEMA_VERSION => {}
-        newer => {
-            return Err(RegistryError::Configuration(format!("the registry's database has schema version {newer}, this program knows {SCHEMA_VERSION}; use the newer program")));
-        }
+    let known = SCHEMA.len();
+    let taken = usize::try_from(version).unwrap_or(usize::MAX);
+    let Some(steps) = SCHEMA.get(taken..) else {
+        return Err(RegistryError::Configuration(format!("the registry's database has schema version {version}, this program knows {known}; use the newer program")));
+    };
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    if !steps.is_empty() {
+        transaction.pragma_update(None, "user_version", known as i64)?;
     }
     transaction.commit()?;
     Ok(())

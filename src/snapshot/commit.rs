@@ -19,6 +19,15 @@ const MOVED_KEYS_MAX: usize = 500_000;
 
 type ResourceKey = (String, String);
 
+/// What is known of the rows of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Not all came, or it is not believed that these are all: what is stored stays.
+    InDoubt,
+    /// All came: what is stored and neither came nor is named here is gone.
+    Whole(BTreeSet<String>),
+}
+
 /// What the pull knows about completeness when it prepares its segments.
 #[derive(Clone, Debug, Default)]
 pub struct Reconcile {
@@ -32,6 +41,8 @@ pub struct Reconcile {
     pub members: Option<BTreeSet<String>>,
     /// Times of change after this instant are not believed.
     pub until: Option<Timestamp>,
+    /// The imports there are, by name; rows of any other one are gone. `None`: all rows stay.
+    pub imports: Option<BTreeMap<String, Rows>>,
 }
 
 struct SegmentRow {
@@ -64,7 +75,7 @@ pub struct Prepared {
     pub conflicts: BTreeMap<String, u64>,
     /// Damaged segments that this pull stands in for.
     pub replaced: u64,
-    /// Different resources that came, by type.
+    /// Different resources that came of the source, by type.
     pub present: BTreeMap<String, u64>,
     /// Of [`Reconcile::members`] those whose Patient neither came nor is said to be deleted.
     pub absent: u64,
@@ -103,8 +114,20 @@ impl Rank {
 impl Reconcile {
     /// Whether a stored resource that did not come is gone for that.
     fn is_missed(&self, header: &Header) -> bool {
+        if !header.import.is_empty() {
+            return self.imports.as_ref().is_some_and(|imports| match imports.get(&header.import) {
+                None => true,
+                Some(Rows::InDoubt) => false,
+                Some(Rows::Whole(beside)) => !beside.contains(&header.id),
+            });
+        }
         let full = |patients: &BTreeSet<String>| patients.contains(&header.patient);
         self.full_types.contains(&header.resource_type) || self.full_of.get(&header.resource_type).is_some_and(full)
+    }
+
+    /// Nothing of any import is let go.
+    pub fn keep_imports(&mut self) {
+        self.imports.iter_mut().flat_map(BTreeMap::values_mut).for_each(|rows| *rows = Rows::InDoubt);
     }
 
     fn is_of_member(&self, header: &Header) -> bool {
@@ -138,7 +161,7 @@ impl Foreseen<'_> {
     fn lines(&self, partition: Partition) -> Result<BTreeMap<ResourceKey, (String, Vec<u8>)>, SnapshotError> {
         let headers = self.snapshot.live_headers(partition)?;
         let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;
-        let mut lines = self.snapshot.live_lines(partition)?;
+        let mut lines = self.snapshot.live_lines(partition, &|_| true)?;
         for header in change.gone {
             lines.remove(&(header.resource_type, header.id));
         }
@@ -161,9 +184,17 @@ struct Change {
     gone: Vec<Header>,
     /// What came and was said to be deleted.
     conflicts: Vec<String>,
-    /// Different resources that came, by type, and how many of them are Patients among [`Reconcile::members`].
+    /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
+}
+
+/// The newest copy of a resource among those that came.
+struct Winner {
+    /// Its place in the sorted file.
+    ordinal: u64,
+    rank: Rank,
+    is_import: bool,
 }
 
 struct Sorted {
@@ -318,7 +349,8 @@ impl Snapshot {
             .map(|(resource_type, _)| resource_type.clone())
             .collect();
         let mut present: BTreeMap<String, u64> = BTreeMap::new();
-        winners.keys().for_each(|(resource_type, _)| *present.entry(resource_type.clone()).or_default() += 1);
+        let of_source = winners.iter().filter(|(_, winner)| !winner.is_import);
+        of_source.for_each(|((resource_type, _), _)| *present.entry(resource_type.clone()).or_default() += 1);
         let is_member = |key: &&ResourceKey| key.0 == "Patient" && reconcile.members.as_ref().is_some_and(|members| members.contains(&key.1)) && !sorted.removals.contains(*key);
         let members = winners.keys().filter(is_member).count() as u64;
         let gone = live
@@ -332,24 +364,24 @@ impl Snapshot {
             .collect();
         let written = winners
             .into_iter()
-            .filter(|(key, (_, rank))| live.get(key).is_none_or(|old| supersedes(rank, old, reconcile.present_wins)))
-            .map(|(_, (ordinal, _))| ordinal)
+            .filter(|(key, winner)| live.get(key).is_none_or(|old| supersedes(&winner.rank, old, reconcile.present_wins)))
+            .map(|(_, winner)| winner.ordinal)
             .collect();
         Ok(Change { written, gone, conflicts, present, members })
     }
 
-    /// For each key of a partition's sorted file, the place (ordinal) of its newest copy.
-    fn winners(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<BTreeMap<ResourceKey, (u64, Rank)>, SnapshotError> {
-        let mut winners: BTreeMap<ResourceKey, (u64, Rank)> = BTreeMap::new();
+    /// For each key of a partition's sorted file its newest copy.
+    fn winners(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<BTreeMap<ResourceKey, Winner>, SnapshotError> {
+        let mut winners: BTreeMap<ResourceKey, Winner> = BTreeMap::new();
         let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? else { return Ok(winners) };
         let mut ordinal = 0;
         while let Some((header, _)) = reader.next()? {
             let key = (header.resource_type.clone(), header.id.clone());
             let rank = Rank::of(&header);
             let moved_on = sorted.place(&key).is_some_and(|place| place != partition);
-            let better = winners.get(&key).is_none_or(|(_, best)| rank.within_pull(best) == Ordering::Greater);
+            let better = winners.get(&key).is_none_or(|best| rank.within_pull(&best.rank) == Ordering::Greater);
             if better && !moved_on {
-                winners.insert(key, (ordinal, rank));
+                winners.insert(key, Winner { ordinal, rank, is_import: !header.import.is_empty() });
             }
             ordinal += 1;
         }
@@ -476,11 +508,12 @@ impl OpenSegment {
 
 fn state_of(partition: Partition, live: &BTreeMap<ResourceKey, Header>) -> PartitionRow {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for ((resource_type, id), header) in live {
         context.update(format!("{resource_type}/{id}\n").as_bytes());
         context.update(&header.hash);
-        *counts.entry(resource_type).or_default() += 1;
+        let counted_as = if header.import.is_empty() { resource_type.clone() } else { format!("import {}", header.import) };
+        *counts.entry(counted_as).or_default() += 1;
     }
     let digest = crate::store::hex(context.finish().as_ref());
     let counts = serde_json::to_string(&counts).unwrap_or_else(|_| "{}".to_owned());

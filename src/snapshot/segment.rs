@@ -27,6 +27,8 @@ pub struct Header {
     pub hash: [u8; 32],
     /// A tombstone: the resource is gone.
     pub removed: bool,
+    /// Name of the import of which it is a row; empty when it is the source's own.
+    pub import: String,
 }
 
 impl Header {
@@ -38,14 +40,15 @@ impl Header {
     fn write(&self, out: &mut Vec<u8>) {
         let number = |value: Option<i128>| value.map(|value| value.to_string()).unwrap_or_default();
         let text = format!(
-            "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
             self.resource_type,
             self.id,
             self.patient,
             number(self.version.map(i128::from)),
             number(self.updated.map(i128::from)),
             crate::store::hex(&self.hash),
-            if self.removed { '-' } else { '+' }
+            if self.removed { '-' } else { '+' },
+            self.import
         );
         out.extend_from_slice(text.as_bytes());
     }
@@ -59,6 +62,8 @@ impl Header {
         let updated = fields.next()?;
         let hex = fields.next()?;
         let removed = fields.next()? == "-";
+        // Segments of before there were imports end here.
+        let import = fields.next().unwrap_or_default().to_owned();
         let mut hash = [0; 32];
         for (at, byte) in hash.iter_mut().enumerate() {
             *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
@@ -71,6 +76,7 @@ impl Header {
             updated: if updated.is_empty() { None } else { Some(updated.parse().ok()?) },
             hash,
             removed,
+            import,
         })
     }
 

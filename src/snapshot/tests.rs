@@ -50,7 +50,16 @@ fn resource(resource_type: &str, id: &str, patient: &str, version: Option<u64>, 
     let json = format!(r#"{{"resourceType":"{resource_type}","id":"{id}","note":"{content}"}}"#).into_bytes();
     let mut hash = [0; 32];
     hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &json).as_ref());
-    let header = Header { resource_type: resource_type.to_owned(), id: id.to_owned(), patient: patient.to_owned(), version, updated: None, hash, removed: false };
+    let header = Header {
+        resource_type: resource_type.to_owned(),
+        id: id.to_owned(),
+        patient: patient.to_owned(),
+        version,
+        updated: None,
+        hash,
+        removed: false,
+        import: String::new(),
+    };
     Incoming { header, json }
 }
 

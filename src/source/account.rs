@@ -135,7 +135,8 @@ pub fn last(connection: &Connection) -> Result<Option<Account>, StoreError> {
     let rows = rows(connection, pull)?;
     let usual = usual(connection, &Kind { source: &source, plan: &plan, full, before: pull })?;
     let mut received: BTreeMap<&str, u64> = usual.keys().map(|name| (name.as_str(), 0)).collect();
-    for row in rows.iter().filter(|row| row.resource_type != "*") {
+    // What imports bring is no volume of the source's.
+    for row in rows.iter().filter(|row| row.resource_type != "*" && !row.query.starts_with("import ")) {
         *received.entry(&row.resource_type).or_default() += row.received;
     }
     let volumes = received.iter().map(|(name, received)| {
@@ -214,7 +215,7 @@ impl Usual {
 pub fn usual(connection: &Connection, kind: &Kind<'_>) -> Result<BTreeMap<String, Usual>, StoreError> {
     let Kind { source, plan, full, before } = kind;
     let sql = "SELECT pull_id, resource_type, sum(received) FROM ledger
-       WHERE resource_type <> '*' AND pull_id IN (SELECT id FROM pull WHERE source = ?1 AND plan = ?2 AND full = ?3 AND id < ?4 AND state = 'committed'
+       WHERE resource_type <> '*' AND query NOT LIKE 'import %' AND pull_id IN (SELECT id FROM pull WHERE source = ?1 AND plan = ?2 AND full = ?3 AND id < ?4 AND state = 'committed'
          ORDER BY id DESC LIMIT ?5) GROUP BY pull_id, resource_type";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map(params![source, plan, full, before, NIGHTS_MAX], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(2)?.unsigned_abs())))?;

@@ -5,12 +5,12 @@ mod manifest;
 mod members;
 mod order;
 
-use super::SourceError;
 use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
 use super::plan::Export;
 use super::pull::Pull;
 use super::search::{issue_code, issue_shown};
+use super::{Mode, SourceError};
 use crate::http::{HttpError, Origin, Request, Response, passes, retry_after};
 use crate::smart::client::below;
 use crate::store::StoreError;
@@ -101,6 +101,11 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let wanted = Wanted { name: export.path.clone(), path: &export.path, types: &export.types, since: pull.since, patients: &[], codes: &export.codes };
     match fetch(pull, &wanted).await? {
         None => Ok(()),
+        // Who does not answer at all does not answer searches either.
+        Some(reason) if pull.plan.instead.is_some() && reason.code != Code::Unreachable => Err(SourceError::NoExport(reason)),
+        Some(reason) if pull.source.options.mode == Mode::Bulk => {
+            record_gap(pull, &export, &reason.put(|reason| format!("{reason}; `source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does")))
+        }
         Some(reason) => record_gap(pull, &export, &reason),
     }
 }

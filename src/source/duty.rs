@@ -76,8 +76,14 @@ pub enum Code {
     Unreadable,
     /// No dropped file of a type.
     NoFile,
+    /// The file of an import that is missing, empty, being written or not as it is declared.
+    Import,
+    /// The file of an import that is much smaller than before.
+    ImportLoss,
     /// Both sent and said to be deleted.
     Conflict,
+    /// Named as deleted by a search, and still there.
+    Undeleted,
     /// Much less than before.
     Loss,
     /// No patient at all.
@@ -99,6 +105,11 @@ impl Code {
             500..=599 => Code::Failing,
             _ => Code::Answer,
         }
+    }
+
+    /// Whether it may be as it should, if a person says so.
+    pub fn is_acceptable(self) -> bool {
+        matches!(self, Code::NoPatients | Code::Uncoded)
     }
 
     /// As it is stored.
@@ -137,7 +148,10 @@ impl Code {
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
+            Code::Import => (SiteEngineer, "see to the file, or to the import that names it; `watershed import --dry-run` shows what is in it"),
+            Code::ImportLoss => (SiteEngineer, "ask who writes the file whether the rows are gone; if so, `watershed import --accept-loss`"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),
+            Code::Undeleted => (EhrTeam, "let searches name as deleted only what the server does not have any more"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),

@@ -27,6 +27,7 @@ mod whole;
 pub use dataset::{Bad, Dataset, Patient, Share};
 use dataset::{Part, Scan};
 use listing::LOG;
+pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};

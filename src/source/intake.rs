@@ -98,6 +98,7 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
         updated: text(&meta.updated).and_then(|updated| updated.parse::<Timestamp>().ok()).map(Timestamp::as_microsecond),
         hash,
         removed: false,
+        import: String::new(),
         resource_type,
     };
     Ok(Incoming { header, json: compact })
@@ -124,6 +125,7 @@ pub fn tombstone(resource_type: &str, id: &str) -> Incoming {
         updated: None,
         hash: [0; 32],
         removed: true,
+        import: String::new(),
     };
     Incoming { header, json: Vec::new() }
 }

@@ -68,6 +68,14 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
     })
 }
 
+/// Whether a pull of this source and plan is open.
+pub fn is_open(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open')";
+        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
+    })
+}
+
 /// Whether a pull of changes of this source and plan is open.
 pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
@@ -98,14 +106,41 @@ pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(
     last.map(|id| Ok((id, done(store, id)?))).transpose()
 }
 
-/// Gives a pull the units of an earlier one, of which nothing has changed, without what they staged.
-pub fn repeat(store: &Store, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+/// Gives a pull the source's units of an earlier one, of which nothing has changed, without what they staged.
+pub fn repeat(connection: &Connection, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+    let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
+    let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %'");
+    connection.execute(&sql, [earlier.0, pull.0])?;
+    Ok(())
+}
+
+/// The last pull that came to its end, with its source and the digest of its plan.
+pub fn last(store: &Store) -> Result<Option<(PullId, String, String)>, StoreError> {
     store.with(|connection| {
-        let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
-        let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1");
-        connection.execute(&sql, [earlier.0, pull.0])?;
-        Ok(())
+        let sql = "SELECT id, source, plan FROM pull WHERE state = 'committed' ORDER BY id DESC LIMIT 1";
+        Ok(connection.query_row(sql, [], |row| Ok((PullId(row.get(0)?), row.get(1)?, row.get(2)?))).optional()?)
     })
+}
+
+/// The plan of the pull of a source that is open.
+pub fn open_plan(store: &Store, source: &str) -> Result<Option<String>, StoreError> {
+    store.with(|connection| {
+        Ok(connection
+            .query_row("SELECT plan FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| row.get(0))
+            .optional()?)
+    })
+}
+
+/// Makes a pull one of an earlier one's plan: its source's units are that one's.
+pub fn stand_on(transaction: &Transaction<'_>, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
+    repeat(transaction, earlier, pull)?;
+    transaction.execute("UPDATE pull SET plan = (SELECT plan FROM pull WHERE id = ?1) WHERE id = ?2", [earlier.0, pull.0])?;
+    Ok(())
+}
+
+/// Whether anything is missing from a pull.
+pub fn has_gaps(connection: &Connection, pull: PullId) -> Result<bool, StoreError> {
+    Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND state = 'gap')", [pull.0], |row| row.get(0))?)
 }
 
 /// Records a piece of a unit that is still to come, and where the rest of it is to be had.
@@ -190,6 +225,8 @@ pub struct Recorded {
     pub query: String,
     /// Why it is incomplete, if it is.
     pub gap: Option<Why>,
+    /// What is to be known of it though it is complete.
+    pub note: Option<Why>,
     /// What the server announced.
     pub expected: Option<u64>,
     /// Resources received.
@@ -204,21 +241,33 @@ pub struct Recorded {
     pub file: Option<String>,
 }
 
-/// All units of a pull but the server's counts, by name.
+/// All units of a pull's source but the server's counts, by name.
 pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
+    recorded(store, pull, "name NOT LIKE 'count %' AND name NOT LIKE 'import %'")
+}
+
+/// The units of a pull's imports.
+pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
+    recorded(store, pull, "name LIKE 'import %'")
+}
+
+fn recorded(store: &Store, pull: PullId, which: &str) -> Result<Vec<Recorded>, StoreError> {
     store.with(|connection| {
-        let mut statement = connection.prepare(
-            "SELECT resource_type, query, CASE state WHEN 'gap' THEN reason END, expected, received, quarantined, undated, server_time, file, code
-             FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'count %' ORDER BY name",
-        )?;
+        let mut statement = connection.prepare(&format!(
+            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file, code, state = 'gap'
+             FROM unit WHERE pull_id = ?1 AND {which} ORDER BY name",
+        ))?;
         let count = |value: i64| value.max(0) as u64;
         let rows = statement
             .query_map([pull.0], |row| {
                 let code = Code::read(row.get::<_, Option<String>>(9)?.as_deref());
+                let why = row.get::<_, Option<String>>(2)?.map(|text| Why { code, text });
+                let (gap, note) = if row.get(10)? { (why, None) } else { (None, why) };
                 Ok(Recorded {
                     resource_type: row.get(0)?,
                     query: row.get(1)?,
-                    gap: row.get::<_, Option<String>>(2)?.map(|text| Why { code, text }),
+                    gap,
+                    note,
                     expected: row.get::<_, Option<i64>>(3)?.map(count),
                     received: count(row.get(4)?),
                     quarantined: count(row.get(5)?),
@@ -328,8 +377,10 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
             })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
-        let mut statement =
-            connection.prepare("SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit WHERE pull_id = ?1 GROUP BY resource_type")?;
+        let mut statement = connection.prepare(
+            "SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit
+               WHERE pull_id = ?1 AND name NOT LIKE 'import %' GROUP BY resource_type",
+        )?;
         let rows = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs())))?;
         let mut known = Known { last: began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok())), ..Known::default() };
         for row in rows {
@@ -403,6 +454,12 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
             [id],
         )?;
     }
+    // An import is read whole by every pull.
+    transaction.execute(
+        "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1 AND source LIKE 'import %'
+           AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')",
+        [id],
+    )?;
     transaction.execute("DELETE FROM place WHERE pull_id IN (SELECT id FROM pull WHERE state <> 'open')", [])?;
     let held = held(transaction)?;
     transaction.execute(

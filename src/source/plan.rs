@@ -85,6 +85,8 @@ pub struct Plan {
     pub referenced: BTreeSet<String>,
     /// Codes that would do, of the types of which the measures ask for some only, few or many. Not a part of what is asked.
     pub codes: BTreeMap<String, BTreeSet<String>>,
+    /// The searches in the place of an export that is not to be had, where they are allowed.
+    pub instead: Option<Box<Plan>>,
     /// What a person should know about it.
     pub notes: Vec<String>,
 }
@@ -174,6 +176,8 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         let is_narrowed = |name: &&String| options.type_filter != TypeFilter::Off && capability.declares(name, "code") != Some(false);
         let codes = of_patients.iter().filter(is_narrowed).filter_map(|name| Some((name.clone(), few(&codes, name)?))).collect();
         plan.export = Some(Export { path, types: of_patients, codes });
+        let searches = Options { mode: Mode::Search, ..options.clone() };
+        plan.instead = (options.mode == Mode::Auto).then(|| Box::new(self::plan(needs, capability, &searches)));
         return plan;
     }
     let is_later = |name: &str| needs.iter().any(|need| need.resource_type == name && need.is_later);

@@ -3,13 +3,14 @@
 use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
+use super::import;
 use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
-use crate::snapshot::{Incoming, Prepared, PullId, Reconcile, Snapshot, Stage, seal_bytes};
+use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
 use crate::store::quarantine::Refused;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,6 @@ const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
 const STANDING: [Code; 4] = [Code::Counted, Code::Members, Code::NoPatients, Code::Uncoded];
-/// Of these, what may be as it should, if a person says so.
-const ACCEPTABLE: [Code; 2] = [Code::NoPatients, Code::Uncoded];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -41,6 +40,8 @@ pub(super) struct Pull<'a> {
     pub begun: Timestamp,
     /// Changes from here on are asked for; `None`: everything.
     pub since: Option<Timestamp>,
+    /// Everything is read, and not the same as the last time.
+    pub full: bool,
     /// Units done before and in this run.
     pub done: BTreeSet<String>,
     /// The patients of the Group, where it was read.
@@ -51,6 +52,8 @@ pub(super) struct Pull<'a> {
     pub chooser: Option<&'a dyn Chooser>,
     /// Types that are asked for last, and were not asked for of everybody.
     pub later: BTreeMap<String, Asked>,
+    /// What the imports brought, once they are read.
+    pub imported: Option<BTreeMap<String, Rows>>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -67,6 +70,31 @@ pub async fn pull_for(
     snapshot: &Snapshot,
     clock: &dyn Clock,
     progress: &dyn Progress,
+) -> Result<PullOutcome, SourceError> {
+    let run = async |plan: &Plan, why| run(chooser, source, plan, snapshot, clock, progress, why).await;
+    let Some(instead) = plan.instead.as_deref() else { return run(plan, None).await };
+    // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
+    if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
+        return run(instead, None).await;
+    }
+    match run(plan, None).await {
+        Err(SourceError::NoExport(why)) => {
+            tracing::warn!(reason = %why, due = why.code.duty().1, "no export is to be had: the same is searched for");
+            run(instead, Some(why)).await
+        }
+        ended => ended,
+    }
+}
+
+/// Carries a plan out; in the place of an export, if `no_export` says why there is none.
+async fn run(
+    chooser: Option<&dyn Chooser>,
+    source: &Source,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+    no_export: Option<Why>,
 ) -> Result<PullOutcome, SourceError> {
     let store = snapshot.store();
     let (name, digest) = (source.name(), plan.digest());
@@ -95,15 +123,21 @@ pub async fn pull_for(
         id: opened.id,
         begun: clock.now(),
         since: if opened.full { None } else { cursor },
+        full: opened.full,
         done: ledger::done(store, opened.id)?,
         members: None,
         habits: search::Habits::default(),
         chooser,
         later: BTreeMap::new(),
+        imported: None,
     };
+    if let Some(why) = no_export {
+        let note = why.put(|reason| format!("{reason}; the same was searched for"));
+        pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
+    }
     match (&dump, &source.options.tuning.off_hours) {
         (Some(dump), _) => match known.filter(|_| !opened.full) {
-            Some(earlier) => ledger::repeat(store, earlier, pull.id)?,
+            Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
             None => folder::run(&pull, dump).await?,
         },
         (None, None) => fetch(&mut pull).await?,
@@ -116,6 +150,7 @@ pub async fn pull_for(
             }
         }
     }
+    import::bring(&mut pull)?;
     let outcome = finish(&pull, &opened, &digest).await?;
     if plan.export.is_some() {
         bulk::release_finished(&pull).await?;
@@ -169,26 +204,33 @@ fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Ti
 
 async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
     let store = pull.snapshot.store();
-    let units = ledger::units(store, pull.id)?;
+    let (units, imported) = (ledger::units(store, pull.id)?, ledger::imported(store, pull.id)?);
     let mut gaps: Vec<Gap> = gaps_of(&units);
-    if let (Some(first), true) = (gaps.first(), units.iter().all(|unit| unit.gap.is_some() && unit.received == 0)) {
+    if let (Some(first), true) = (gaps.first(), units.iter().filter(|unit| unit.note.is_none()).all(|unit| unit.gap.is_some() && unit.received == 0)) {
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
+    gaps.extend(gaps_of(&imported));
     let mut sound = sound_types(pull, &units);
     let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
     // What was asked for of some patients only can be gone of these only.
     full_types.retain(|name| !pull.later.contains_key(name));
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
     let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
-    if refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? {
+    let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)?;
+    if is_suspicious {
         full_types.clear();
         full_of.clear();
     }
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until };
-    let (prepared, notes) = prepare(pull, opened, &units, reconcile, &mut sound, &mut gaps).await?;
+    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until, imports: pull.imported.clone() };
+    if is_suspicious {
+        reconcile.keep_imports();
+    }
+    let came = Came { units: &units, imported: &imported };
+    let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
+    let notes = accepted.into_iter().chain(notes_of(&units)).collect();
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
     if prepared.replaced > 0 {
@@ -206,7 +248,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     })?;
     pull.snapshot.discard_staging(pull.id)?;
     let mut received: BTreeMap<String, u64> = BTreeMap::new();
-    for unit in &units {
+    for unit in units.iter().chain(&imported) {
         *received.entry(unit.resource_type.clone()).or_default() += unit.received;
     }
     Ok(PullOutcome {
@@ -223,24 +265,33 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     })
 }
 
+/// What came of the source, and of the imports.
+struct Came<'a> {
+    units: &'a [Recorded],
+    imported: &'a [Recorded],
+}
+
 /// Prepares what came for the snapshot; nothing is let go of a type that is in doubt. Gives also what a person has accepted.
 async fn prepare(
     pull: &Pull<'_>,
     opened: &Opened,
-    units: &[Recorded],
+    came: &Came<'_>,
     mut reconcile: Reconcile,
     sound: &mut BTreeSet<String>,
     gaps: &mut Vec<Gap>,
 ) -> Result<(Prepared, Vec<Gap>), SourceError> {
-    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let files: Vec<String> = came.units.iter().chain(came.imported).filter_map(|unit| unit.file.clone()).collect();
     let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-    let (doubts, notes) = doubts(pull, opened, units, &prepared).await?;
+    let (doubts, notes) = doubts(pull, opened, came, &prepared).await?;
     let is_in_doubt = !doubts.is_empty();
     for doubt in doubts {
         let is_of_all = doubt.why.code == Code::NoPatients;
         reconcile.full_types.retain(|name| !is_of_all && *name != doubt.resource_type);
         reconcile.full_of.retain(|name, _| !is_of_all && *name != doubt.resource_type);
-        if ACCEPTABLE.contains(&doubt.why.code) {
+        if is_of_all {
+            reconcile.keep_imports();
+        }
+        if doubt.why.code.is_acceptable() {
             sound.remove(&doubt.resource_type);
         }
         note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
@@ -258,16 +309,17 @@ async fn prepare(
 
 /// The files that are staged so far, and what they mean for what is stored, before the types that are asked for last.
 pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), SourceError> {
-    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let (units, imported) = (ledger::units(pull.snapshot.store(), pull.id)?, ledger::imported(pull.snapshot.store(), pull.id)?);
+    let files = units.iter().chain(&imported).filter_map(|unit| unit.file.clone()).collect();
     let is_later = |name: &String| pull.plan.queries.iter().any(|query| query.resource_type == *name && query.later.is_some());
     let mut full_types = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
     full_types.retain(|name| !is_later(name));
-    let files = units.iter().filter_map(|unit| unit.file.clone()).collect();
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members: pull.members.clone(), until }))
+    let (members, imports) = (pull.members.clone(), pull.imported.clone());
+    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members, until, imports }))
 }
 
-fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
+pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     let found: BTreeSet<(String, String, Code)> = units
         .iter()
         .filter_map(|unit| {
@@ -276,6 +328,13 @@ fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
         })
         .collect();
     found.into_iter().map(|(resource_type, reason, code)| Gap { resource_type, patient: None, reason, code }).collect()
+}
+
+/// What is to be known of what came whole, but for what a person accepted in an earlier pull.
+fn notes_of(units: &[Recorded]) -> impl Iterator<Item = Gap> + '_ {
+    let found: BTreeSet<(&str, &Why)> = units.iter().filter_map(|unit| Some((unit.resource_type.as_str(), unit.note.as_ref()?))).collect();
+    let told = found.into_iter().filter(|(_, why)| !why.code.is_acceptable());
+    told.map(|(resource_type, why)| Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code })
 }
 
 /// Records a gap that is of no query's.
@@ -287,16 +346,16 @@ fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &s
 
 /// What came otherwise than it should have, and what of that a person has accepted. Of a reading of changes it is what the last
 /// reading of everything found: it has not been looked at since.
-async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
+async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
     let accepted: BTreeSet<(String, Code)> = standing.iter().filter(|one| one.is_accepted).map(|one| (one.resource_type.clone(), one.why.code)).collect();
     let found = match opened.full {
-        true => census::doubts(pull, units, prepared).await?,
+        true => census::doubts(pull, came.units, came.imported, prepared).await?,
         false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why }).collect(),
     };
     let is_accepted = |doubt: &Doubt| {
         let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
-        ACCEPTABLE.contains(&doubt.why.code) && (before || pull.source.options.tuning.accepts_loss)
+        doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
     };
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
     let mut notes = Vec::new();
@@ -309,7 +368,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], prepared: 
 }
 
 /// Types whose every unit came whole, with nothing refused.
-fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
+pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
     let unsound = |unit: &&Recorded| unit.gap.is_some() || unit.quarantined > 0;
     let broken: BTreeSet<&str> = units.iter().filter(unsound).map(|unit| unit.resource_type.as_str()).collect();
     if broken.contains("*") {
@@ -465,6 +524,19 @@ impl Pull<'_> {
     }
 }
 
+/// Keeps a refused line of a unit, encrypted: its bytes, as many as are kept; its length; its number.
+pub(super) fn refuse(unit: &mut Unit, key: &Key, reason: String, resource_type: Option<String>, (line, bytes, entry): (&[u8], u64, u64)) -> Result<(), SourceError> {
+    if unit.refused.len() >= REFUSED_KEPT_MAX {
+        unit.refused_uncounted += 1;
+        return Ok(());
+    }
+    let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
+    let sealed = seal_bytes(key, QUARANTINE_SEAL, kept).map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
+    let (source, sha256) = (unit.query.clone(), crate::store::sha256_hex(line));
+    unit.refused.push(Refused { reason, source, entry, resource_type, bytes, sha256, sealed });
+    Ok(())
+}
+
 impl Receiving<'_> {
     /// Takes one resource as received, unless it is refused.
     pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<Taken>, SourceError> {
@@ -528,22 +600,7 @@ impl Receiving<'_> {
 
     /// Keeps a refused line, encrypted.
     pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
-        if self.unit.refused.len() >= REFUSED_KEPT_MAX {
-            self.unit.refused_uncounted += 1;
-            return Ok(());
-        }
-        let kept = line.get(..REFUSED_BYTES_MAX).unwrap_or(line);
-        let sealed = seal_bytes(self.pull.snapshot.key(), QUARANTINE_SEAL, kept).map_err(|_| SourceError::Options("a refused line could not be sealed".to_owned()))?;
-        self.unit.refused.push(Refused {
-            reason: reason.text().to_owned(),
-            source: self.unit.query.clone(),
-            entry,
-            resource_type,
-            bytes: length,
-            sha256: crate::store::sha256_hex(line),
-            sealed,
-        });
-        Ok(())
+        refuse(&mut self.unit, self.pull.snapshot.key(), reason.text().to_owned(), resource_type, (line, length, entry))
     }
 
     /// Makes the unit durable; with a gap, what did come is kept too.

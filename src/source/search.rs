@@ -2,6 +2,7 @@
 
 mod ask;
 pub(super) mod census;
+mod deleted;
 pub(super) mod later;
 mod page;
 mod part;
@@ -90,6 +91,8 @@ pub(super) struct Habits {
     lenient: AtomicBool,
     /// Ways to ask for a number that bring none.
     uncounted: AtomicUsize,
+    /// What searches name as deleted.
+    named: deleted::Named,
     types: Mutex<TypeHabits>,
 }
 
@@ -189,38 +192,56 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
             members => Some(members?),
         },
     };
+    let known = if pull.since.is_some() { members.iter().flatten().cloned().collect() } else { BTreeSet::new() };
     for resource_type in absent {
         let query = Query {
             name: format!("{resource_type} beside the export"),
             resource_type: resource_type.clone(),
             parameters: export.parameters(resource_type),
-            by_patient: None,
+            by_patient: members.as_ref().and_then(|_| patient_parameter(pull, resource_type)),
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
             one_by_one: false,
             later: None,
         };
-        let name = format!("query {}", query.name);
-        if pull.done.contains(&name) {
-            continue;
-        }
-        let read = reading::read(pull, &Task { query: &query, name, patients: None, since: true, category: None }, members.as_ref()).await?;
-        let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
-        let mut unit = read.unit;
-        match &unit.gap {
-            Some(reason) if answers_otherwise || may_not => {
-                let reason = format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it");
-                unit.gap = Some(Why::new(Code::Forbidden, reason));
-                pull.record(&unit)?;
+        let whom = match &members {
+            Some(members) => Some(census::who_has_any(pull, &query, members).await?),
+            None => None,
+        };
+        for task in tasks_of(pull, &query, whom.as_ref(), &known) {
+            if !pull.done.contains(&task.name) && !ask_beside(pull, &task, members.as_ref(), answers_otherwise).await? {
+                break;
             }
-            Some(reason) => tracing::info!(pull = pull.id.0, resource_type, %reason, "not in the export, and not to be searched"),
-            None if unit.received > 0 => {
-                tracing::warn!(pull = pull.id.0, resource_type, received = unit.received, "the export left this type out");
-                pull.record(&unit)?;
-            }
-            None => {}
         }
     }
     Ok(())
+}
+
+/// The parameter by which a type is asked for of some patients, one that the server declares if there is one.
+fn patient_parameter(pull: &Pull<'_>, resource_type: &str) -> Option<String> {
+    let parameters = search_parameters(resource_type);
+    let declared = parameters.iter().find(|parameter| pull.source.capability.declares(resource_type, parameter) != Some(false));
+    declared.or(parameters.first()).map(|parameter| (*parameter).to_owned())
+}
+
+/// Searches for something of which an export is silent. Whether the server answers.
+async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>, answers_otherwise: bool) -> Result<bool, SourceError> {
+    let read = reading::read(pull, task, members).await?;
+    let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
+    let (mut unit, resource_type) = (read.unit, &task.query.resource_type);
+    match &unit.gap {
+        Some(reason) if answers_otherwise || may_not => {
+            let reason = format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it");
+            unit.gap = Some(Why::new(Code::Forbidden, reason));
+            pull.record(&unit)?;
+        }
+        Some(reason) => tracing::info!(pull = pull.id.0, resource_type, %reason, "not in the export, and not to be searched"),
+        None if unit.received > 0 => {
+            tracing::warn!(pull = pull.id.0, resource_type, received = unit.received, "the export left this type out");
+            pull.record(&unit)?;
+        }
+        None => {}
+    }
+    Ok(unit.gap.is_none())
 }
 
 fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Vec<Task<'a>> {

@@ -86,6 +86,28 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Run {
+    /// A look at the data of a pull that is no night and leaves no row.
+    pub fn over(pull: i64, now: Timestamp, periods: Vec<String>) -> Run {
+        Run {
+            id: 0,
+            scheduled_at: None,
+            started_at: now,
+            periods,
+            state: State::Evaluating,
+            pull_id: Some(pull),
+            complete: None,
+            gaps: BTreeMap::new(),
+            quarantined: 0,
+            patients: 0,
+            lineage: None,
+            feed: None,
+            reason: None,
+            finished_at: None,
+        }
+    }
+}
+
 /// A report that failed its check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Held {
@@ -101,10 +123,10 @@ pub struct Held {
     pub findings: String,
 }
 
-/// A code or unit that the mapping does not know.
+/// A code or unit that the mapping does not know, or a value that is none of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
-    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`.
+    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -114,6 +136,16 @@ pub struct Unmapped {
     pub code: String,
     /// Patients that have it.
     pub patients: u64,
+}
+
+/// What [`Unmapped::problem`] says of a value that is none of its type.
+const UNREADABLE: &str = "unreadable-value";
+
+impl Unmapped {
+    /// Whether it is a value that is none of its type.
+    pub fn is_unreadable(&self) -> bool {
+        self.problem == UNREADABLE
+    }
 }
 
 const COLUMNS: &str = "id, scheduled_at, started_at, periods, state, pull_id, complete, gaps, quarantined, patients, lineage, feed, reason, finished_at";
@@ -228,7 +260,7 @@ pub fn known_since(connection: &Connection) -> Result<Option<String>, StoreError
 
 /// The resource types of which anything was asked for in a pull or before it.
 pub fn types_asked_by(connection: &Connection, pull: i64) -> Result<BTreeSet<String>, StoreError> {
-    let mut statement = connection.prepare("SELECT DISTINCT resource_type FROM unit WHERE pull_id <= ?1")?;
+    let mut statement = connection.prepare("SELECT DISTINCT resource_type FROM unit WHERE pull_id <= ?1 AND name NOT LIKE 'import %'")?;
     let rows = statement.query_map([pull], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

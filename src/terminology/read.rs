@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{CODES_MAX, Coding, ConceptMap, ValueSet};
+use super::{CODES_MAX, Coding, ConceptMap, Extent, ValueSet};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, from_yaml};
 
 /// Deepest nesting of an expansion that is followed.
@@ -106,9 +106,11 @@ fn field<'j>(json: &'j Json, name: &str) -> Option<&'j str> {
     json.get(name).and_then(Json::as_str)
 }
 
-/// A FHIR ValueSet as an expanded set: from `expansion.contains` (abstract entries and nested ones
-/// included as FHIR says), else from `compose.include[].concept` when nothing in it needs a server.
-/// The error names the set and says what is missing.
+/// A FHIR ValueSet as an expanded set: from `expansion.contains`, else from `compose.include[].concept` when nothing
+/// in it needs a server. The error names the set and says what is missing.
+///
+/// Nested entries are members, abstract ones are headings and none (R4, "contains.abstract": not selectable). An
+/// inactive code is a member: whoever expanded the set left it in, and a record may bear it from before.
 pub fn fhir_value_set(json: &Json) -> Result<ValueSet, String> {
     let kind = field(json, "resourceType").unwrap_or("nothing");
     if kind != "ValueSet" {
@@ -118,31 +120,50 @@ pub fn fhir_value_set(json: &Json) -> Result<ValueSet, String> {
     let mut set = ValueSet::new(url);
     set.version = field(json, "version").map(Arc::from).or(set.version);
     set.title = field(json, "title").or_else(|| field(json, "name")).map(Arc::from);
-    if let Some(contains) = json.get("expansion").and_then(|expansion| expansion.get("contains")).and_then(Json::as_array) {
-        add_expansion(&mut set, contains, DEPTH_MAX)?;
+    if let Some((expansion, contains)) = json.get("expansion").and_then(|expansion| Some((expansion, expansion.get("contains")?.as_array()?))) {
+        let concepts = add_expansion(&mut set, contains, DEPTH_MAX)?;
+        set.extent = Some(extent(expansion, concepts));
     } else {
         add_composition(&mut set, json)?;
     }
     checked(set)
 }
 
-fn add_expansion(set: &mut ValueSet, contains: &[Json], depth: usize) -> Result<(), String> {
+/// What an expansion that holds so many concepts says of its size (R4, ValueSet.expansion.total, offset and parameter).
+fn extent(expansion: &Json, concepts: u64) -> Extent {
+    const OPEN: [&str; 2] = ["http://hl7.org/fhir/StructureDefinition/valueset-unclosed", "http://hl7.org/fhir/StructureDefinition/valueset-toocostly"];
+    let entries = |name: &str| expansion.get(name).and_then(Json::as_array).into_iter().flatten();
+    let parameter = |name: &str| entries("parameter").find(|one| field(one, "name") == Some(name)).and_then(|one| one.get("valueInteger")?.as_u64());
+    let offset = expansion.get("offset").and_then(Json::as_u64).or_else(|| parameter("offset")).unwrap_or(0);
+    let is_open = |one: &Json| field(one, "url").is_some_and(|url| OPEN.contains(&url)) && one.get("valueBoolean").and_then(Json::as_bool) != Some(false);
+    Extent {
+        total: expansion.get("total").and_then(Json::as_u64),
+        pages: BTreeMap::from([(offset, concepts)]),
+        page_size: parameter("count"),
+        is_open: entries("extension").any(is_open),
+    }
+}
+
+/// Adds the codes; gives how many concepts stand there, headings included.
+fn add_expansion(set: &mut ValueSet, contains: &[Json], depth: usize) -> Result<u64, String> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(format!("the expansion of value set `{}` is nested deeper than {DEPTH_MAX} levels", set.url));
     };
     if contains.len() > CODES_MAX {
         return Err(format!("value set `{}` has more than {CODES_MAX} codes", set.url));
     }
+    let mut concepts = 0;
     for entry in contains {
+        concepts += 1;
         let is_heading = entry.get("abstract").and_then(Json::as_bool) == Some(true);
         if let (Some(system), Some(code), false) = (field(entry, "system"), field(entry, "code"), is_heading) {
             set.insert(system, code, field(entry, "display"));
         }
         if let Some(inner) = entry.get("contains").and_then(Json::as_array) {
-            add_expansion(set, inner, depth)?;
+            concepts += add_expansion(set, inner, depth)?;
         }
     }
-    Ok(())
+    Ok(concepts)
 }
 
 fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
@@ -235,5 +256,46 @@ mod tests {
         assert_eq!((&*set.url, set.version.as_deref()), ("http://x/v", Some("2")));
         let codes: Vec<&str> = set.members().map(|member| &**member.code).collect();
         assert_eq!(codes, ["a", "b", "c"]);
+    }
+
+    fn expanded(more: &str, codes: &[&str]) -> ValueSet {
+        let contains = codes.iter().map(|code| format!(r#"{{"system":"s","code":"{code}","inactive":true}}"#)).collect::<Vec<_>>().join(",");
+        let text = format!(r#"{{"resourceType":"ValueSet","url":"http://x/v","version":"1","expansion":{{{more}"contains":[{contains}]}}}}"#);
+        value_set(&SourceFile::new("v.json", text)).0.unwrap()
+    }
+
+    #[test]
+    fn an_expansion_that_is_a_part_says_so() {
+        let count = |size: u64| format!(r#""parameter":[{{"name":"count","valueInteger":{size}}}],"#);
+        let unclosed = r#""extension":[{"url":"http://hl7.org/fhir/StructureDefinition/valueset-unclosed","valueBoolean":true}],"#;
+        let holds = |total: u64| Some(format!("value set `http://x/v|1` holds 2 of {total} codes: who has one of the others is not found"));
+        let may_have = Some("value set `http://x/v|1` holds 2 codes and may have more, which would not be found".to_owned());
+        for (more, expected) in [
+            (String::new(), None),
+            (r#""total":2,"#.to_owned(), None),
+            (r#""total":1,"#.to_owned(), None), // some servers count otherwise
+            (r#""total":3453,"#.to_owned(), holds(3453)),
+            (format!(r#""total":3453,{}"#, count(2)), holds(3453)),
+            (format!(r#""total":2,{}"#, count(2)), None),
+            (count(2), may_have.clone()), // exactly as many as were asked for
+            (count(3), None),
+            (r#""offset":2,"total":4,"#.to_owned(), holds(4)),
+            (r#""offset":2,"#.to_owned(), may_have.clone()),
+            (unclosed.to_owned(), may_have),
+            (unclosed.replace("true", "false"), None),
+        ] {
+            assert_eq!(expanded(&more, &["a", "b"]).shortfall().map(|short| short.words()), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn pages_of_one_expansion_are_one_set() {
+        let (mut set, second) = (expanded(r#""total":3,"offset":0,"#, &["a", "b"]), expanded(r#""total":3,"offset":2,"#, &["c"]));
+        assert!(set.shortfall().is_some() && second.shortfall().is_some());
+        set.join(second).unwrap();
+        assert_eq!((set.len(), set.shortfall()), (3, None));
+        let again = expanded(r#""total":3,"offset":2,"#, &["d"]);
+        assert!(set.join(again).is_err(), "the same page again, or another one in its place");
+        assert!(set.join(expanded(r#""total":4,"offset":3,"#, &["d"])).is_err(), "a page of another expansion");
     }
 }

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use watershed::sandbox::Fault;
+use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::Options as Serving;
-use watershed::source::{Mode, SourceError};
+use watershed::source::duty::{Code, Who};
+use watershed::source::{Mode, SourceError, account};
 
 use super::bench::{Bench, Pulled, What};
 
@@ -313,7 +315,12 @@ async fn b_18_a_new_member_of_the_group_brings_the_whole_history() {
         assert_eq!(posts, if version == 2 { [202] } else { [405] }, "by an export of these patients, or by search");
         pulled.is_the_truth();
         let next = bench.pull(Mode::Bulk).await;
-        assert!(next.requests.iter().all(|seen| seen.method != "POST" || seen.target == "/token"), "once");
+        assert!(
+            next.requests
+                .iter()
+                .all(|seen| seen.method != "POST" || seen.target == "/token" || seen.body.contains("_summary=count")),
+            "once"
+        );
         next.is_the_truth();
     }
 }
@@ -348,6 +355,70 @@ async fn b_20_types_outside_of_patients_records_are_fetched_when_something_refer
     assert!(pulled.count("/Location") > 0 && pulled.outcome.received.get("Location").is_some_and(|count| *count > 0));
     assert!(pulled.held.is_empty(), "what was not asked for is set aside without a word");
     pulled.is_the_truth();
+}
+
+/// Kick-offs are refused, or fail again and again.
+#[tokio::test]
+async fn where_an_export_is_not_to_be_had_the_same_is_searched_for_in_the_same_night() {
+    for (status, code, who) in [(403, Code::ExportForbidden, Who::EhrTeam), (500, Code::Failing, Who::Nobody)] {
+        let refused = Fault::Status { path: "$export".to_owned(), status, retry_after: None, times: u32::MAX };
+        let mut bench = swift(&[], Serving { faults: vec![refused], ..Serving::default() }).await;
+        let pulled = bench.pull(Mode::Auto).await;
+        pulled.is_the_truth();
+        let notes: Vec<_> = pulled.outcome.notes.iter().map(|note| (note.resource_type.as_str(), note.code)).collect();
+        assert_eq!(notes, [("*", code)], "{:?}", pulled.outcome.notes);
+        assert!(pulled.outcome.notes[0].reason.ends_with("the same was searched for"), "{:?}", pulled.outcome.notes);
+        let account = bench.store.with(|connection| account::last(connection)).unwrap().unwrap();
+        assert_eq!(account.rows.iter().filter_map(|row| row.note.clone()).map(|due| due.who).collect::<Vec<_>>(), [who]);
+        // The export is tried again each night, and changes are enough of what was searched for.
+        bench.hospital.amend_at(3, bench.clock.now());
+        let again = bench.pull(Mode::Auto).await;
+        assert!(!again.outcome.full && again.outcome.notes.len() == 1 && again.outcome.new_versions > 0, "{:?}", again.outcome);
+        assert!(again.count("$export") > 0 && again.count("_lastUpdated=ge") > 4);
+        // Who may not search keeps what he has, and is told which setting that is.
+        bench.options.tuning.full_every_days = 0;
+        let error = bench.try_pull(Mode::Bulk).await.unwrap_err().to_string();
+        assert!(error.contains("`source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does"), "{error}");
+    }
+    // What an export would bring for it is forbidden: so it is without one.
+    let pulled = swift(&["q_05"], Serving::default()).await.pull(Mode::Auto).await;
+    assert!(pulled.gaps() == ["Condition"].into() && pulled.differing() == ["Condition"].into(), "{:?}", pulled.outcome.gaps);
+}
+
+#[tokio::test]
+async fn searches_in_the_place_of_an_export_go_on_in_the_next_night() {
+    let refused = Fault::Status { path: "$export".to_owned(), status: 403, retry_after: None, times: u32::MAX };
+    let mut bench = Bench::serving(&[], Serving { faults: vec![refused], ..Serving::default() }).await;
+    (bench.options.requests_per_night, bench.options.page_size) = (12, 30);
+    let mut nights = 1;
+    let pulled = loop {
+        match bench.try_pull(Mode::Auto).await {
+            Ok(pulled) => break pulled,
+            Err(SourceError::Unfinished { .. }) => nights += 1,
+            Err(error) => panic!("night {nights}: {error}"),
+        }
+        assert!(nights < 20, "each night gets further");
+    };
+    pulled.is_the_truth();
+    let kick_offs = bench.running.requests().iter().filter(|seen| seen.target.contains("$export")).count();
+    assert!(nights > 2 && kick_offs == 1 && pulled.outcome.notes.len() == 1, "{nights} nights, {kick_offs} kick-offs, {:?}", pulled.outcome.notes);
+}
+
+#[tokio::test]
+async fn what_a_groups_export_has_nothing_of_is_searched_for_of_its_members_only() {
+    let mut bench = swift(&[], Serving::default()).await;
+    bench.options.group = "ibd".to_owned();
+    for night in 0..2 {
+        let pulled = bench.pull(Mode::Bulk).await;
+        pulled.is_the_truth();
+        let of_everybody = |seen: &&Seen| super::bench::TYPES.iter().any(|name| seen.target.starts_with(&format!("/fhir/{name}?")));
+        assert_eq!(pulled.requests.iter().filter(of_everybody).map(|seen| &seen.target).collect::<Vec<_>>(), Vec::<&String>::new());
+        let asked = pulled
+            .requests
+            .iter()
+            .filter(|seen| seen.target.starts_with("/fhir/DeviceUseStatement/_search") && seen.body.contains("patient="));
+        assert!(asked.count() > 0, "night {night}");
+    }
 }
 
 #[tokio::test]

@@ -114,6 +114,11 @@ async fn exports_that_are_not_there_or_begin_nevertheless_are_found_and_ended() 
             .any(|said| said.starts_with("EHR team: server: the patient export is declared, and not to be had")),
         "{findings:?}"
     );
+    assert!(says(&findings).iter().any(|said| said.contains("until then nights search instead")), "{findings:?}");
+    let mut pinned = Bench::new(&["q_56"]).await;
+    pinned.options.mode = Mode::Bulk;
+    let said = says(&probed(&pinned).await.1);
+    assert!(said.iter().any(|said| said.contains("`source.mode = \"bulk\"` allows no search in its place")), "{said:?}");
 }
 
 #[tokio::test]

@@ -2,11 +2,9 @@
 
 use super::bench::{Bench, What};
 use super::nights::{by_month, reports};
-use super::small::{Said, Small, json, said};
 use crate::bed::{Bed, Wanted, output};
-use serde_json::{Value, json};
+use serde_json::Value;
 use watershed::fhir::record::{Record, Shape};
-use watershed::smart::assertion::{Algorithm, SigningKey};
 use watershed::source::Mode;
 
 /// A night at a hospital with a quirk, on a machine in some zone: its numbers are the truth.
@@ -107,69 +105,6 @@ async fn q_71_a_resource_with_an_unknown_modifier_is_left_out_and_counted_and_ot
         pulled.is_the_truth_or_says_what_is_not();
         assert!(!format!("{:?}", pulled.held).contains("Canary"));
     }
-}
-
-/// The largest memory that a process has had, in KiB, until it ends.
-async fn peak_memory(mut command: std::process::Command) -> (u64, String) {
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-    let mut peak = 0;
-    while !ended.is_finished() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap_or(0));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let output = ended.await.unwrap();
-    (peak, format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn q_72_a_patient_with_a_hundred_thousand_resources_fits_into_memory() {
-    const RESOURCES: u64 = 100_000;
-    let server = Small::start(|heard, origin| match heard.target.split('?').next().unwrap_or_default() {
-        "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1",
-            "rest": [{"resource": [{"type": "Patient", "operation": [{"name": "export"}]}]}]})),
-        "/Patient/$export" => Said { headers: vec![("content-location", format!("{origin}/status"))], ..said(202, "text/plain", "") },
-        "/status" => json(json!({"transactionTime": "2999-01-01T00:00:00Z", "requiresAccessToken": false,
-            "output": [{"type": "Patient", "url": format!("{origin}/patient")}, {"type": "Observation", "url": format!("{origin}/observations")}]})),
-        "/patient" => said(200, "application/fhir+ndjson", r#"{"resourceType":"Patient","id":"p","birthDate":"2012-05-01"}"#),
-        "/observations" => said(200, "application/fhir+ndjson", &assessments(RESOURCES)),
-        _ => json(json!({"resourceType": "Bundle", "type": "searchset"})),
-    })
-    .await;
-    let folder = tempfile::tempdir().unwrap();
-    let measure = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission").display().to_string();
-    let site = format!(
-        "[site]\nid = \"lakeside\"\n[source]\nurl = \"{}\"\nmode = \"bulk\"\n[measures]\nfolders = [\"{measure}\"]\nmonths = 4\n\
-         [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n",
-        server.origin
-    );
-    std::fs::write(folder.path().join("site.toml"), site).unwrap();
-    std::fs::write(folder.path().join("key.pem"), SigningKey::generate(Algorithm::Es384).unwrap().to_pem()).unwrap();
-    let mut night = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"));
-    night.args(["run", "--once", "--as-of", crate::bed::AS_OF, "--format", "json"]).current_dir(folder.path());
-    let (peak, said) = peak_memory(night).await;
-    assert!(said.contains("\"patients\":1") && said.contains("\"complete\":true"), "{said}");
-    assert!((10_000..512 * 1024).contains(&peak), "{} MiB", peak / 1024);
-}
-
-/// Assessments of one patient, one line each.
-fn assessments(count: u64) -> String {
-    let mut lines = String::new();
-    for number in 0..count {
-        let (month, day, hour) = (1 + number % 2, 1 + number % 28, number % 24);
-        lines.push_str(&format!(
-            "{{\"resourceType\":\"Observation\",\"id\":\"o{number}\",\"meta\":{{\"versionId\":\"1\",\"lastUpdated\":\"2026-02-28T10:00:00.{:03}Z\"}},\"status\":\"final\",\
-             \"category\":[{{\"coding\":[{{\"system\":\"http://terminology.hl7.org/CodeSystem/observation-category\",\"code\":\"survey\"}}]}}],\
-             \"code\":{{\"coding\":[{{\"system\":\"http://watershed.example/fhir/CodeSystem/ibd\",\"code\":\"pga\"}}]}},\"subject\":{{\"reference\":\"Patient/p\"}},\
-             \"encounter\":{{\"reference\":\"Encounter/e{number}\"}},\"effectiveDateTime\":\"2026-{month:02}-{day:02}T{hour:02}:00:00-05:00\",\
-             \"valueCodeableConcept\":{{\"coding\":[{{\"system\":\"http://watershed.example/fhir/CodeSystem/ibd\",\"code\":\"quiescent\"}}]}}}}\n",
-            number % 1000
-        ));
-    }
-    lines
 }
 
 #[tokio::test]

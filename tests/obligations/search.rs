@@ -5,7 +5,8 @@ use super::quirk_search::{of_group, patient_of};
 use std::collections::BTreeSet;
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
-use watershed::source::Mode;
+use watershed::source::duty::{Code, Who};
+use watershed::source::{Mode, account};
 
 fn always(path: &str, status: u16) -> Fault {
     Fault::Status { path: path.to_owned(), status, retry_after: None, times: u32::MAX }
@@ -203,8 +204,33 @@ async fn r_16_deletions_need_no_resource_as_in_a_history_which_is_not_asked_for(
     bench.pull(Mode::Search).await.is_the_truth();
     let pulled = bench.pull(Mode::Search).await;
     assert!(!pulled.outcome.full && pulled.outcome.complete && pulled.held.is_empty(), "{:?}", pulled.outcome);
-    assert_eq!((pulled.outcome.removed, pulled.differences.len(), pulled.count("_history")), (1, 1, 0));
-    assert_eq!((pulled.differences[0].resource_type.as_str(), pulled.differences[0].what), ("Condition", What::Missing));
+    // The one that is still served stays, and the server is told of; the one that never was there is not asked for.
+    pulled.is_the_truth();
+    assert_eq!((pulled.outcome.removed, pulled.count("_history"), pulled.count("/fhir/Condition/")), (0, 0, 1));
+    let notes: Vec<_> = pulled.outcome.notes.iter().map(|note| (note.resource_type.as_str(), note.code, note.reason.as_str())).collect();
+    assert_eq!(notes, [("Condition", Code::Undeleted, "the search names 1 resource as deleted that the server still has; it is kept")]);
+    let account = bench.store.with(|connection| account::last(connection)).unwrap().unwrap();
+    let due = account.rows.iter().find_map(|row| row.note.clone()).unwrap();
+    assert_eq!((due.who, due.code), (Who::EhrTeam, Code::Undeleted));
+}
+
+#[tokio::test]
+async fn what_is_named_as_deleted_is_removed_if_it_cannot_be_read_and_kept_if_that_cannot_be_told() {
+    let bench = Bench::new(&["q_63"]).await;
+    bench.pull(Mode::Search).await.is_the_truth();
+    bench.hospital.amend(11);
+    let pulled = bench.pull(Mode::Search).await;
+    let asked = pulled.requests.iter().filter(|seen| matches!(seen.status, 404 | 410)).count() as u64;
+    assert!(!pulled.outcome.full && pulled.outcome.removed > 0 && pulled.outcome.complete, "{:?}", pulled.outcome);
+    assert_eq!(asked, pulled.outcome.removed, "each was asked for once");
+    assert_eq!(bench.pull(Mode::Search).await.requests.iter().filter(|seen| matches!(seen.status, 404 | 410)).count(), 0, "what is gone is not asked for again");
+
+    let unread = Fault::Status { path: "/Condition/".to_owned(), status: 403, retry_after: None, times: 1_000_000 };
+    let bench = Bench::serving(&["r_16"], Serving { faults: vec![unread], ..Serving::default() }).await;
+    bench.pull(Mode::Search).await.is_the_truth();
+    let pulled = bench.pull(Mode::Search).await;
+    assert_eq!((pulled.outcome.removed, pulled.outcome.complete, pulled.differences.len()), (0, false, 0));
+    assert!(pulled.has_gap("1 resource named as deleted, and whether the server still has it could not be asked"), "{:?}", pulled.outcome.gaps);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use watershed::feed::sha256_hex;
+use watershed::registry::store::Keys;
 use watershed::smart::assertion::{Algorithm, SigningKey, sign_client_assertion};
 
 use super::{Adapter, Feed, Network, ask_token, deliver, proportion};
@@ -48,6 +49,55 @@ async fn tenants_cannot_tell_that_the_other_exists() {
     }
     network.clock.fetch_add(301, Ordering::SeqCst);
     assert_eq!(network.announce(&north, &done.bytes()).await.refusal().0, 401, "a token ends after five minutes");
+}
+
+/// Rotation without a gap: the set holds both keys for a while; a lost key opens nothing from the moment it is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_site_are_replaced_while_the_registry_serves() {
+    let network = Network::start(vec![proportion()]).await;
+    let north = network.join("north", "North").await;
+    let store = watershed::registry::open_store(network.data.path()).unwrap();
+    let next = SigningKey::generate(Algorithm::Es384).unwrap();
+    let set = |keys: &[&SigningKey]| Keys::Set(json!({ "keys": keys.iter().map(|key| json!(key.public_jwk())).collect::<Vec<_>>() }).to_string());
+    let granted = async |key: &SigningKey| {
+        let assertion = sign_client_assertion(key, "client-north", &format!("{}/token", network.base()), network.now(), &uuid::Uuid::new_v4().to_string()).unwrap();
+        ask_token(&network.http, &network.base(), &assertion).await.0 == 200
+    };
+    assert_eq!((granted(&north.key).await, granted(&next).await), (true, false));
+    store.replace_keys("north", &set(&[&north.key, &next]), network.now()).unwrap();
+    assert_eq!((granted(&north.key).await, granted(&next).await), (true, true));
+    store.replace_keys("north", &set(&[&next]), network.now()).unwrap();
+    assert_eq!((granted(&north.key).await, granted(&next).await), (false, true));
+    assert_eq!(network.announce(&north, &Feed::first("north", &[60]).bytes()).await.status, 401, "its tokens end with it");
+    let unknown = store.replace_keys("nort", &set(&[&next]), network.now()).unwrap_err().to_string();
+    assert_eq!(unknown, "no site `nort` is registered; did you mean `north`?");
+    assert_eq!(store.verify_audit().unwrap(), Ok(3), "each is on record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_needs_the_token_where_the_network_has_one() {
+    let mut network = Network::start(vec![proportion()]).await;
+    network.reader_token = Some("0123456789abcdef".to_owned());
+    network.restart().await;
+    let mut north = network.join("north", "North").await;
+    network.log_in(&mut north).await;
+    deliver(&network, &north, &Feed::first("north", &[60])).await.receipt();
+    for path in ["/", "/measures/remission", "/v1/sites", "/v1/measures/remission/series?format=csv"] {
+        let get = || network.http.get(format!("{}{path}", network.base()));
+        let refused = get().send().await.unwrap();
+        assert_eq!((refused.status().as_u16(), refused.headers()["www-authenticate"].to_str().unwrap()), (401, "Basic realm=\"registry\", charset=\"UTF-8\""), "{path}");
+        for (asked, expected) in [
+            (get().bearer_auth("0123456789abcdef"), 200),
+            (get().basic_auth("anybody", Some("0123456789abcdef")), 200),
+            (get().basic_auth("0123456789abcdef", None::<&str>), 401),
+            (get().bearer_auth("0123456789abcdeg"), 401),
+            (get().bearer_auth(&north.token), 401),
+            (get().header("authorization", "Basic ???"), 401),
+        ] {
+            assert_eq!(asked.send().await.unwrap().status(), expected, "{path}");
+        }
+    }
+    assert_eq!(network.get("/.well-known/smart-configuration").await.status, 200, "sites find their way in");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ fn options(data: &Path) -> Options {
         tls: None,
         behind_proxy: false,
         late_after_hours: 36,
+        reader_token: None,
         clock: Arc::new(Timestamp::now),
     }
 }
@@ -86,9 +87,65 @@ async fn pages_hold_no_script_and_escape_what_sites_say() {
     assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
     assert_eq!(csv.text.lines().count(), 4);
     assert!(csv.text.lines().nth(1).unwrap().starts_with("site-0,remission,1.0.0,2024-01-01,2024-01-31,60,100,60,true,1,2026-"), "{}", csv.text);
+    assert!(csv.text.lines().nth(1).unwrap().ends_with(",,,0,"), "nothing is open: {}", csv.text);
     assert_eq!(network.get("/v1/sites").await.json()["sites"].as_array().unwrap().len(), 5);
     assert_eq!(network.get("/v1/measures").await.json()["measures"][0]["id"], "remission");
     assert_eq!(network.get("/v1/measures/none/series").await.refusal().0, 404);
+}
+
+/// Nobody sees a bare score where the records of 23 of 23 do not say enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_told_stands_beside_every_number() {
+    let network = Network::start(vec![proportion()]).await;
+    for (name, numerator, open, low, high) in [("north", 0, 23, 0.0, 1.0), ("south", 50, 0, 0.5, 0.5)] {
+        let site = network.join(name, name).await;
+        let denominator = if open > 0 { 23 } else { 100 };
+        let told = json!([
+            { "url": "http://w/cannot-tell", "extension": [{ "url": "count", "valueInteger": open }, { "url": "of", "valueInteger": denominator }] },
+            { "url": "http://w/score-bounds", "extension": [{ "url": "low", "valueDecimal": low }, { "url": "high", "valueDecimal": high }] }
+        ]);
+        let population =
+            |code: &str, count: u32| json!({ "code": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-population", "code": code }] }, "count": count });
+        let populations = json!([population("initial-population", denominator), population("denominator", denominator), population("numerator", numerator)]);
+        let score = json!({ "value": f64::from(numerator) / f64::from(denominator) });
+        let stratum = json!({ "value": { "text": "female" }, "population": populations, "extension": told });
+        let group = json!({ "population": populations, "measureScore": score, "extension": told, "stratifier": [{ "code": [{ "text": "sex" }], "stratum": [stratum] }] });
+        let feed = Feed::first(name, &[1]).with(vec![measure_report(name, &key(1), "increase", "proportion", group)]);
+        assert_eq!(deliver(&network, &site, &feed).await.status, 200, "{name}");
+    }
+    let points: Vec<_> = network
+        .points()
+        .await
+        .iter()
+        .map(|point| ["value", "low", "high", "cannotTell", "cannotTellOf"].map(|name| point[name].clone()))
+        .collect();
+    assert_eq!(points, [[json!(0.0), json!(0.0), json!(100.0), json!(23), json!(23)], [json!(50.0), Value::Null, Value::Null, json!(0), Value::Null]]);
+    let csv = network.get("/v1/measures/remission/series?site=north&format=csv").await.text;
+    assert!(csv.lines().next().unwrap().ends_with("committed_at,low,high,cannot_tell,cannot_tell_of") && csv.lines().nth(1).unwrap().ends_with(",0,100,23,23"), "{csv}");
+    let board = network.get("/").await.text;
+    // 50 to 73 of 123.
+    for words in ["40.7\u{202f}% in Jan 2024, 2 sites (23 of 123 cannot be told: 40.7 – 59.3\u{202f}%)", "complete; 1 report cannot tell of everybody"] {
+        assert!(board.contains(words), "{words} in {board}");
+    }
+    assert_eq!(network.get("/v1/sites").await.json()["sites"][0]["lastFeed"]["reportsThatCannotTell"], 1);
+    let open = "23 of 23 cannot be told: 0.0 – 100.0\u{202f}%";
+    let measure = network.get("/measures/remission").await.text;
+    for words in [
+        open,
+        "<td class=\"number\">23 of 23</td><td class=\"number\">0.0 – 100.0\u{202f}%</td>",
+        "<td class=\"number\">23 of 123</td><td class=\"number\">40.7 – 59.3\u{202f}%</td>",
+    ] {
+        assert!(measure.contains(words), "{words} in {measure}");
+    }
+    assert_eq!(measure.matches("Cannot be told").count(), 2, "no such column where nothing is open: {measure}");
+    let site = network.get("/measures/remission/sites/north").await.text;
+    assert!(
+        site.contains(&format!("0.0\u{202f}% in Jan 2024 (0 of 23); {open}.")) && site.contains("In 1 of 1 period the hospital’s records cannot tell of everybody"),
+        "{site}"
+    );
+    assert!(site.contains(&format!("<title>Jan 2024: {open}</title>")), "the chart's line: {site}");
+    let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
+    assert!(history.contains(&format!("0 / 23 ({open})")), "{history}");
 }
 
 /// A weighted composite has a score and nothing to count: the series is the score, and of two sites it lies between theirs.

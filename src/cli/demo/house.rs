@@ -102,6 +102,7 @@ impl House {
             tls: None,
             behind_proxy: false,
             late_after_hours: 36,
+            reader_token: None,
             clock: Arc::new(Timestamp::now),
         };
         let server = crate::registry::Server::open(options, listener).await;

@@ -1,5 +1,7 @@
 //! `watershed measure explain`: why one patient is in each population or not, down to the source values.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
 use crate::config::measures;
 use crate::diagnostic::counted;
-use crate::fhir::record::Record;
+use crate::fhir::record::{Place, Record};
 use crate::fhir::shared::Shared;
 use crate::measure::explain::{self, Proof, Step, Verdict};
 use crate::measure::{Choices, MissingValueSets, Period};
@@ -52,6 +54,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let choices = Choices { missing_value_sets, ..Choices::default() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
+    let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&found, context.colour));
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let shape = evaluate::shape(&loaded);
     let files = folder::files(&args.data).map_err(unreadable)?;
@@ -71,6 +74,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
             .map_err(|error| Failure::diagnostics(&[error.diagnostic()]))?;
         if proofs.is_empty() {
             continue;
+        }
+        let places: BTreeSet<Place> = run.evaluate(&record).into_iter().flatten().flat_map(|result| result.unreadable).collect();
+        for place in places {
+            let at = patient.bad(place.line, String::new()).map_or_else(String::new, |at| format!(" at {}:{}", at.file, at.line));
+            let _ = writeln!(std::io::stderr(), "warning: `{}`{at} cannot be read; it counts as absent", place.element);
         }
         texts.push(human(&measure.definition.title, &args.period, &proofs));
         shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::{Outcome, Session};
+use crate::cql::plan::Vital;
 use crate::cql::typed::{Alternative, Element, Expression};
 use crate::cql::types::Type;
 use crate::cql::value::{Date, DateTime, Time, Value};
@@ -66,7 +67,7 @@ impl<'a> Session<'a> {
                 let message = format!("element `{}` is not resolved to a field of the model", element.name);
                 Err(self.fault_at(expression, message))
             }
-            [only] if only.field.is_empty() => Ok(primitive(record, node, &only.ty, self.context.zone)),
+            [only] if only.field.is_empty() => Ok(self.primitive(node, &only.ty)),
             alternatives => {
                 let found = alternatives.iter().find_map(|alternative| record.get(node, &alternative.field).map(|child| (child, alternative)));
                 Ok(found.map_or(Value::Null, |(child, alternative)| self.child(child, alternative, element.list)))
@@ -86,20 +87,44 @@ impl<'a> Session<'a> {
         if record.kind(node) == NodeKind::Null && record.get(node, "extension").is_none() {
             return Value::Null;
         }
-        let Type::Class(class) = ty else { return primitive(record, node, ty, self.context.zone) };
+        let Type::Class(class) = ty else { return self.primitive(node, ty) };
         let own = record.resource_type(node).and_then(|resource_type| {
             let model = class.split('.').next().unwrap_or_default();
             self.program.class_id(&format!("{model}.{resource_type}"))
         });
         match own.or_else(|| self.program.class_id(class)) {
-            Some(class) => Value::Node(node, class),
-            None => Value::Null,
+            Some(class) if self.is_readable(node, self.program.vital(class)) => Value::Node(node, class),
+            _ => Value::Null,
         }
+    }
+
+    /// Whether an element can be believed: [`Vital`].
+    fn is_readable(&self, node: NodeId, vital: &Vital) -> bool {
+        let record = self.context.record;
+        let is_value = |node: NodeId, ty: &Type| record.kind(node) == NodeKind::Null || !self.primitive(node, ty).is_null();
+        match vital {
+            Vital::Nothing => true,
+            Vital::Scalar(ty) => is_value(node, ty),
+            // Both are looked at, so that both are told.
+            Vital::Bounds(bounds, ty) => bounds.iter().fold(true, |readable, path| {
+                let bound = path.iter().try_fold(node, |node, name| record.get(node, name));
+                bound.is_none_or(|bound| is_value(bound, ty)) && readable
+            }),
+        }
+    }
+
+    /// A JSON scalar as a System value; null, and noted, when it is no valid one. What is written in UTC is meant in the zone.
+    pub(super) fn primitive(&self, node: NodeId, ty: &Type) -> Value {
+        let value = scalar(self.context.record, node, ty, self.context.zone);
+        if value.is_null() && self.context.record.kind(node) != NodeKind::Null {
+            self.unreadable.borrow_mut().insert(node);
+        }
+        value
     }
 }
 
-/// A JSON scalar as a System value; null when it is not a valid one. What is written in UTC is meant in the zone.
-pub(super) fn primitive(record: &Record, node: NodeId, ty: &Type, zone: &TimeZone) -> Value {
+/// A number or a Boolean may stand in a text: there is but one way to read it.
+fn scalar(record: &Record, node: NodeId, ty: &Type, zone: &TimeZone) -> Value {
     let text = record.literal(node);
     let value = match ty {
         Type::Boolean => text.and_then(|text| text.parse().ok()).map(Value::Boolean),

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
@@ -143,8 +141,8 @@ impl<'a> Session<'a> {
             for alternative in &last.alternatives {
                 let Some(node) = record.get(parent, &alternative.field) else { continue };
                 let (value, name) = match record.kind(node) {
-                    NodeKind::Object => (period(record, node, self.context.zone), "IncludedIn"),
-                    _ => (super::property::primitive(record, node, &Type::DateTime, self.context.zone), "In"),
+                    NodeKind::Object => (self.period(node), "IncludedIn"),
+                    _ => (self.primitive(node, &Type::DateTime), "In"),
                 };
                 let operator = operators::operator(name).ok_or_else(|| Fault::new(format!("operator `{name}` is missing")))?;
                 if self.apply(operator, &[value, range.clone()], None)?.truth() == Some(true) {
@@ -153,6 +151,17 @@ impl<'a> Session<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// A Period as an interval of DateTime; null with a bound that cannot be read.
+    fn period(&self, node: NodeId) -> Value {
+        let found = |name| self.context.record.get(node, name);
+        let bound = |name| found(name).map_or(Value::Null, |node| self.primitive(node, &Type::DateTime));
+        let (low, high) = (bound("start"), bound("end"));
+        if [(&low, "start"), (&high, "end")].into_iter().any(|(bound, name)| bound.is_null() && found(name).is_some()) {
+            return Value::Null;
+        }
+        Value::Interval(Arc::new(Interval { low, low_closed: true, high, high_closed: true, point: Some(Point::DateTime) }))
     }
 }
 
@@ -163,13 +172,6 @@ fn add_codes(list: &mut Vec<Code>, value: &Value) {
         Value::String(code) => list.push(Code { code: code.clone(), ..Code::default() }),
         _ => {}
     }
-}
-
-/// A Period as an interval of DateTime.
-fn period(record: &Record, node: NodeId, zone: &TimeZone) -> Value {
-    let bound = |name| record.get(node, name).map_or(Value::Null, |node| super::property::primitive(record, node, &Type::DateTime, zone));
-    let interval = Interval { low: bound("start"), low_closed: true, high: bound("end"), high_closed: true, point: Some(Point::DateTime) };
-    Value::Interval(Arc::new(interval))
 }
 
 /// The nodes at a path, lists flattened.

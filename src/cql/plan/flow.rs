@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Codes, Program, Requirement};
+use super::{Codes, Program, Requirement, Vital};
 use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, FunctionId, Kind, Query, Repeat, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
@@ -262,11 +262,11 @@ impl<'a> Analysis<'a> {
     fn property(&mut self, source: Flow, element: &Element) -> Flow {
         let mut result = source.elements.get(&element.name).cloned().unwrap_or_default();
         for place in source.places {
-            let rows: Vec<&Arc<str>> = match element.alternatives.as_slice() {
-                [] => vec![&element.name],
-                rows => rows.iter().map(|row| &row.field).collect(),
+            let rows: Vec<(&Arc<str>, Option<&Type>)> = match element.alternatives.as_slice() {
+                [] => vec![(&element.name, None)],
+                rows => rows.iter().map(|row| (&row.field, Some(&row.ty))).collect(),
             };
-            for field in rows {
+            for (field, ty) in rows {
                 let mut next = place.clone();
                 if !field.is_empty() {
                     next.path.push(field.clone());
@@ -276,12 +276,23 @@ impl<'a> Analysis<'a> {
                 if scalar || next.path.len() >= PATH_MAX {
                     *keep = Keep::All;
                 }
+                self.believe(&next, ty);
                 if !scalar {
                     result.places.insert(next);
                 }
             }
         }
         result
+    }
+
+    /// Keeps what must be readable of an element, whatever is asked of it.
+    fn believe(&mut self, place: &Place, ty: Option<&Type>) {
+        let Some(class) = ty.and_then(|ty| if let Type::Class(class) = ty { self.program.class_id(class) } else { None }) else { return };
+        let Vital::Bounds(bounds, _) = self.program.vital(class) else { return };
+        for bound in *bounds {
+            let path = place.path.iter().cloned().chain(bound.iter().map(|name| Arc::from(*name))).collect();
+            self.place(&Place { path, ..place.clone() });
+        }
     }
 
     fn all(&mut self, expressions: &'a [Expression], slots: &mut Slots) -> Vec<Flow> {

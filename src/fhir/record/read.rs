@@ -34,20 +34,18 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     let mut passed_over = Vec::new();
     let mut kinds = Kinds::new(shape);
     for (index, line) in lines.enumerate() {
-        record.is_impossible = false;
         match read_line(record, &mut kinds, line, true) {
             Ok(Line::Resource(resource)) => found.push(Found { index, ..resource }),
             Ok(Line::PassedOver) => passed_over.push((index, line)),
             Ok(Line::Unwanted) => {}
             Err(reason) => bad.push(BadLine { index, reason }),
         }
-        if record.is_impossible {
-            record.impossible.push(index);
-        }
     }
     if !found.is_empty() && !passed_over.is_empty() {
         read_versions(record, shape, &passed_over, &mut found, &mut bad);
     }
+    record.lines.extend(found.iter().map(|found| (found.root, found.index)));
+    record.lines.sort_unstable();
     found.sort_by(|a, b| {
         let by_name = a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record)));
         by_name.then_with(|| a.updated(record).cmp(b.updated(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
@@ -160,15 +158,6 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sif
     Ok(Line::Resource(Found { index: 0, resource_type, line, root }))
 }
 
-/// Whether a text is written as a date, or a date and a time, of a day that does not exist.
-fn is_of_no_day(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let is_date = bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && matches!(bytes.get(10), None | Some(b'T')) && bytes.len() >= 10;
-    let number = |from: usize, to: usize| text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse::<i16>().ok();
-    let day = || Some((number(0, 4)?, i8::try_from(number(5, 7)?).ok()?, i8::try_from(number(8, 10)?).ok()?));
-    is_date && day().is_some_and(|(year, month, day)| jiff::civil::Date::new(year, month, day).is_err())
-}
-
 static NOTHING: Keep = Keep::Fields(BTreeMap::new());
 
 struct Reader<'a, 'j> {
@@ -209,7 +198,6 @@ impl Reader<'_, '_> {
             Peek::True | Peek::False => Content::Boolean(self.json.known_bool(peek).map_err(|fault| reason(&fault))?),
             Peek::String => {
                 let text = self.json.known_str().map_err(|fault| reason(&fault))?;
-                self.record.is_impossible |= is_of_no_day(text);
                 self.record.store_text(text).ok_or_else(full)?
             }
             _ => {

@@ -150,14 +150,18 @@ fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
 }
 
 #[test]
-fn dates_that_do_not_exist_and_patients_who_share_an_id_are_told_by_their_line() {
-    let dates = ["2024-02-31", "2023-02-29T10:00:00Z", "2024-13-01", "2024-02-29", "2024-02", "1234-99-7890", "2024-02-3x", "abcd-ef-gh"];
-    let lines: Vec<String> = dates
-        .iter()
-        .map(|date| format!(r#"{{"resourceType":"Condition","id":"{}","onsetDateTime":"{date}"}}"#, date.len()))
-        .collect();
-    let (record, bad) = read(&Shape::everything(), &lines.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!((record.impossible_dates(), bad.len()), (&[0, 1, 2][..], 0));
+fn a_node_has_a_place_and_patients_who_share_an_id_are_told_by_their_line() {
+    let lines = [r#"{"resourceType":"Patient","id":"p","name":[{"given":["a","b"]},{"period":{"start":"?"}}]}"#, r#"{"resourceType":"Encounter","id":"e","period":{"end":"?"}}"#];
+    let (record, _) = read(&Shape::everything(), &lines);
+    let place = |resource_type: &str, way: &[&str]| {
+        let last = |node: NodeId, name: &&str| record.get(record.items(node).last().unwrap(), name);
+        record
+            .place(way.iter().try_fold(record.resources(resource_type)[0], last).unwrap())
+            .map(|place| (place.line, place.element))
+    };
+    assert_eq!(place("Encounter", &["period", "end"]), Some((1, "Encounter.period.end".to_owned())));
+    assert_eq!(place("Patient", &["name", "period", "start"]), Some((0, "Patient.name.period.start".to_owned())));
+    assert_eq!(place("Patient", &[]), Some((0, "Patient".to_owned())));
 
     let patient = |born: &str, day: &str, more: &str| format!(r#"{{"resourceType":"Patient","id":"p","birthDate":"{born}","meta":{{"lastUpdated":"2026-01-{day}"}}{more}}}"#);
     let cases = [

@@ -76,7 +76,7 @@ fn exclusions_and_exceptions_leave_the_denominator_of_the_score() {
     }
     let found = score(&proportion(), &tallies);
     assert_eq!((found.numerator, found.denominator, found.value), (Some(Decimal::ONE), Some(Decimal::ONE), Some(Decimal::ONE)));
-    assert_eq!(tallies.0.iter().map(|tally| tally.count).collect::<Vec<_>>(), [2, 2, 1, 0, 1, 0]);
+    assert_eq!(tallies.slots.iter().map(|tally| tally.count).collect::<Vec<_>>(), [2, 2, 1, 0, 1, 0]);
 }
 
 #[test]
@@ -173,6 +173,39 @@ fn bounds_say_what_the_blanks_could_do() {
     }
     let found = bounds(&proportion(), &tallies);
     assert_eq!(found, Some((Decimal::new(25, 2), Decimal::new(75, 2))));
+    assert_eq!((tallies.open, candidates(&proportion(), &tallies)), (2, Some(4)));
+    // Of whom it cannot be told whether they are meant, or excluded, is in doubt too, and each once.
+    for (criteria, range) in [("?00000", (0, 1)), ("11?010", (0, 1)), ("11?0?0", (0, 1)), ("1100??", (0, 1)), ("110010", (1, 1))] {
+        let mut tallies = Tallies::new(6);
+        tallies.add(&memberships(&proportion(), &patient(criteria)), None);
+        let expected = (u64::from(range.0 != range.1), Some(1), Some((range.0.into(), range.1.into())));
+        assert_eq!((tallies.open, candidates(&proportion(), &tallies), bounds(&proportion(), &tallies)), expected, "{criteria}");
+    }
+}
+
+/// Whatever the unknown turns out to be, the score lies between the bounds.
+#[test]
+fn no_truth_lies_outside_the_bounds() {
+    let blanks = ["110010", "110000", "11?010", "11000?", "1100?0", "1?0010", "?10000", "110?00"];
+    let score_of = |criteria: &[String]| {
+        let mut tallies = Tallies::new(6);
+        criteria.iter().for_each(|one| tallies.add(&memberships(&proportion(), &patient(one)), None));
+        (score(&proportion(), &tallies).value, bounds(&proportion(), &tallies).unwrap())
+    };
+    let (_, (low, high)) = score_of(&blanks.map(str::to_owned));
+    for truth in 0..64u32 {
+        let mut bit = 0;
+        let mut known = |mark: char| match mark {
+            '?' => {
+                bit += 1;
+                if truth >> (bit - 1) & 1 == 1 { '1' } else { '0' }
+            }
+            mark => mark,
+        };
+        let filled = blanks.map(|criteria| criteria.chars().map(&mut known).collect::<String>());
+        let (value, _) = score_of(&filled);
+        assert!(value.is_some_and(|value| low <= value && value <= high), "{filled:?}: {value:?} is not in {low} to {high}");
+    }
 }
 
 proptest! {

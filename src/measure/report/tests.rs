@@ -72,7 +72,8 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let results = [rated(&definition, &groups, "2106-3", "Encounter/secret-1", 1_500, 3), rated(&definition, &groups, "unknown", "Encounter/secret-2", 500, 0)];
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
-    check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, facts: &facts() }, &results);
+    let incomplete_sets = BTreeSet::new();
+    check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, incomplete_sets: &incomplete_sets, facts: &facts() }, &results);
 }
 
 #[test]
@@ -88,7 +89,10 @@ fn a_summary_has_the_rate_its_parts_and_nobody_in_it() {
         assert!(group["population"][3].get("count").is_none());
         assert_eq!(group["population"][3]["extension"][1]["valueString"], "denominator");
         assert_eq!(group["population"][2]["extension"][0]["extension"][1]["extension"][0]["valueCode"], "unmapped-code");
+        let open = json!({ "url": format!("{OWN}/cannot-tell"), "extension": [{ "url": "count", "valueInteger": 1 }] });
+        assert_eq!(group["extension"][1], open, "of a ratio it is not said of how many");
         let strata = group["stratifier"][0]["stratum"].as_array().unwrap();
+        assert_eq!((strata[0]["extension"].get(1), &strata[1]["extension"][1]), (None, &open), "of the second stay");
         assert_eq!(strata[0]["value"], json!({ "coding": [{ "code": "2106-3", "display": "White" }], "text": "White" }));
         assert_eq!(strata[0]["measureScore"]["value"], json!(2));
         assert_eq!(strata[1]["value"]["text"], "unknown");

@@ -3,6 +3,7 @@
 use jiff::civil::Date;
 
 use crate::diagnostic::counted;
+use crate::registry::report::Doubt;
 use crate::registry::report::day;
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Unit};
@@ -53,6 +54,55 @@ pub struct Chart {
     pub rows: Vec<Row>,
     /// Words of the last point.
     pub latest: String,
+    /// Where values could lie for all that cannot be told: x, top, bottom, words.
+    pub ranges: Vec<(f64, f64, f64, String)>,
+    /// In how many periods something cannot be told, in a sentence.
+    pub doubt: Option<String>,
+}
+
+/// What a row of a table says of that which cannot be told; empty when nothing is open.
+pub struct Told {
+    /// `23 of 23`.
+    pub count: String,
+    /// Between which values the score lies if all were known.
+    pub bounds: String,
+}
+
+impl Told {
+    /// Of a point or a sum.
+    pub fn of(card: &MeasureCard, point: &Point) -> Told {
+        let doubt = point.doubt.as_ref();
+        Told { count: doubt.map_or_else(String::new, count_of), bounds: doubt.and_then(|doubt| bounds_text(card, doubt)).unwrap_or_default() }
+    }
+}
+
+/// `23 of 23`, or `2`.
+fn count_of(doubt: &Doubt) -> String {
+    let count = count_text(Some(doubt.count.into()));
+    doubt.of.map_or(count.clone(), |of| format!("{count} of {}", count_text(Some(of.into()))))
+}
+
+fn bounds_text(card: &MeasureCard, doubt: &Doubt) -> Option<String> {
+    doubt.bounds(&card.unit).map(|bounds| range_text(card, bounds))
+}
+
+/// `0.0 – 100.0 %`.
+fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
+    match card.unit {
+        Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
+        Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
+    }
+}
+
+/// `23 of 23 cannot be told: 0.0 – 100.0 %`.
+pub fn words_of(card: &MeasureCard, doubt: &Doubt) -> String {
+    let bounds = bounds_text(card, doubt).map_or_else(String::new, |bounds| format!(": {bounds}"));
+    format!("{} cannot be told{bounds}", count_of(doubt))
+}
+
+/// The same of a point; `None` where nothing is open.
+pub fn doubt_text(card: &MeasureCard, point: &Point) -> Option<String> {
+    point.doubt.as_ref().map(|doubt| words_of(card, doubt))
 }
 
 /// One point of the chart.
@@ -101,6 +151,8 @@ pub struct Row {
     pub value: String,
     /// Its interval.
     pub interval: String,
+    /// What cannot be told.
+    pub doubt: Told,
     /// `complete` or `partial`.
     pub data: &'static str,
     /// Revision number.
@@ -119,7 +171,8 @@ pub struct Scale {
 
 /// The axis for all of these.
 pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> Scale {
-    let values: Vec<f64> = series.flatten().filter_map(|point| point.value(unit)).collect();
+    let shown = |point: &Point| point.value(unit).into_iter().chain(point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]));
+    let values: Vec<f64> = series.flatten().flat_map(shown).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
     let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
@@ -157,7 +210,27 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         signals,
         rows: rows(card, site, points, &names).into_iter().rev().collect(),
         latest: latest(card, points, &names),
+        ranges: ranges(card, points, &names, &place),
+        doubt: doubtful_periods(points),
     }
+}
+
+fn ranges(card: &MeasureCard, points: &[Point], names: &[String], place: &Place) -> Vec<(f64, f64, f64, String)> {
+    let range = |(index, (point, name)): (usize, (&Point, &String))| {
+        let (low, high) = point.bounds(&card.unit)?;
+        Some((place.x(index), place.y(high), place.y(low), format!("{name}: {}", doubt_text(card, point)?)))
+    };
+    points.iter().zip(names).enumerate().filter_map(range).collect()
+}
+
+fn doubtful_periods(points: &[Point]) -> Option<String> {
+    let doubtful: Vec<&Doubt> = points.iter().filter_map(|point| point.doubt.as_ref()).collect();
+    let place = match (doubtful.len(), doubtful.iter().all(|doubt| doubt.low.is_some())) {
+        (0, _) => return None,
+        (_, true) => "; there the value lies somewhere on the vertical line, and a shift or trend is as uncertain",
+        (_, false) => "",
+    };
+    Some(format!("In {} of {} the hospital’s records cannot tell of everybody{place}.", doubtful.len(), counted(points.len(), "period")))
 }
 
 struct Place {
@@ -345,7 +418,8 @@ fn dots(card: &MeasureCard, points: &[Point], names: &[String], values: &[Option
         let value = (*value)?;
         let partial = if point.complete { "" } else { ", partial data" };
         let counts = counts(card, point).map_or_else(String::new, |counts| format!("{counts}, "));
-        let title = format!("{name}: {counts}{}{partial}, revision {}", value_text(card, value), point.revision);
+        let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!(", {doubt}"));
+        let title = format!("{name}: {counts}{}{doubt}{partial}, revision {}", value_text(card, value), point.revision);
         Some(Dot { x: place.x(index), y: place.y(value), partial: !point.complete, title })
     };
     points.iter().zip(names).zip(values).enumerate().filter_map(dot).collect()
@@ -362,13 +436,7 @@ fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
 
 /// `62.8 – 84.2 %`.
 pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
-    interval(card, point).map_or_else(
-        || "–".to_owned(),
-        |(low, high)| match card.unit {
-            Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
-            Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
-        },
-    )
+    interval(card, point).map_or_else(|| "–".to_owned(), |interval| range_text(card, interval))
 }
 
 fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> Vec<Row> {
@@ -378,6 +446,7 @@ fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> V
         denominator: count_text(point.denominator),
         value: point.value(&card.unit).map_or_else(|| "–".to_owned(), |value| value_text(card, value)),
         interval: interval_text(card, point),
+        doubt: Told::of(card, point),
         data: if point.complete { "complete" } else { "partial" },
         revision: point.revision,
         history: format!("/measures/{}/sites/{}/{}", encode(&card.id), encode(site), encode(&point.period_start)),
@@ -387,8 +456,10 @@ fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> V
 
 fn latest(card: &MeasureCard, points: &[Point], names: &[String]) -> String {
     let found = points.iter().zip(names).rev().find_map(|(point, name)| point.value(&card.unit).map(|value| (point, name, value)));
-    let counts = |point| counts(card, point).map_or_else(String::new, |counts| format!(" ({counts})"));
-    found.map_or_else(|| "no value yet".to_owned(), |(point, name, value)| format!("{} in {name}{}", value_text(card, value), counts(point)))
+    let Some((point, name, value)) = found else { return "no value yet".to_owned() };
+    let counts = counts(card, point).map_or_else(String::new, |counts| format!(" ({counts})"));
+    let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!("; {doubt}"));
+    format!("{} in {name}{counts}{doubt}", value_text(card, value))
 }
 
 fn summary(card: &MeasureCard, names: &[String], values: &[Option<f64>], run: &RunChart) -> String {

@@ -118,6 +118,34 @@ fn a_score_that_is_no_fraction_has_no_numerator() {
     assert_eq!(beyond, ["score 7 is not between 0 and 1, as what is shown in percent has to be"]);
 }
 
+fn told(count: u64, of: u64, low: f64, high: f64) -> Value {
+    json!([
+        { "url": "http://w/cannot-tell", "extension": [{ "url": "count", "valueInteger": count }, { "url": "of", "valueInteger": of }] },
+        { "url": "http://w/score-bounds", "extension": [{ "url": "low", "valueDecimal": low }, { "url": "high", "valueDecimal": high }] }
+    ])
+}
+
+#[test]
+fn what_cannot_be_told_is_read_with_its_bounds_and_must_be_possible() {
+    let judged = |extension: Value| {
+        let mut report = report();
+        report["group"][0]["extension"] = extension;
+        judge(&report)
+    };
+    assert_eq!(judged(json!([])).unwrap().doubt, None);
+    let doubt = Doubt { count: 3, of: Some(12), low: Some(Decimal::new(55, 2)), high: Some(Decimal::new(8, 1)) };
+    assert_eq!(judged(told(3, 12, 0.55, 0.8)).unwrap().doubt, Some(doubt));
+    assert_eq!(judged(told(0, 12, 0.7, 0.7)).unwrap().doubt, None, "bounds alone are no doubt");
+    assert_eq!(judged(told(13, 12, 0.5, 0.8)).unwrap_err(), ["13 cannot be told, of 12"]);
+    assert_eq!(judged(told(3, 12, 0.8, 0.5)).unwrap_err(), ["the bounds 0.8 to 0.5 are none of a proportion"]);
+    assert_eq!(judged(told(3, 12, 0.8, 1.5)).unwrap_err(), ["the bounds 0.8 to 1.5 are none of a proportion"]);
+    let mut stratified = report();
+    let population = stratified["group"][0]["population"].clone();
+    stratified["group"][0]["stratifier"] =
+        json!([{ "code": [{ "text": "sex" }], "stratum": [{ "value": { "text": "f" }, "population": population, "extension": told(3, 12, 0.55, 0.8) }] }]);
+    assert_eq!(judge(&stratified).unwrap().strata[0].doubt.as_ref().map(|doubt| doubt.count), Some(3));
+}
+
 #[test]
 fn every_reason_is_given() {
     let cases: &[(&str, Value, &str)] = &[

@@ -13,7 +13,7 @@ use crate::store::{hex, sha256_hex};
 const OF_TOOLS: [&str; 2] = [LOG, "manifest.json"];
 pub(super) const LOG: &str = "log.ndjson";
 /// Endings of files that are being written.
-const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
+pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
 /// Endings of data.
 const DATA: [&str; 3] = [".ndjson", ".jsonl", ".json"];
 /// Words of a name that are no patient's, beside the names of types.

@@ -86,7 +86,11 @@ fn of_server(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         ("_total=accurate", Found::Wrong) => Some((Who::EhrTeam, format!("`_total`: {detail}; it is not used"))),
         ("scopes granted", Found::Is) => may_write(detail).map(|scope| (Who::EhrTeam, format!("`{scope}` lets this client change data; it only reads: grant `.rs`, or `.read`"))),
         (level, Found::Absent | Found::Refused) if level.ends_with("export") && *declared == Some(true) && options.mode != Mode::Search => {
-            Some((Who::EhrTeam, format!("the {level} is declared, and not to be had ({detail}): let this client export, or set `source.mode = \"search\"`")))
+            let meanwhile = match options.mode {
+                Mode::Bulk => "nothing comes until then: `source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does",
+                _ => "until then nights search instead, as they would with `source.mode = \"search\"`",
+            };
+            Some((Who::EhrTeam, format!("the {level} is declared, and not to be had ({detail}): let this client export; {meanwhile}")))
         }
         (level, Found::Works) if level.ends_with("export") && *declared == Some(false) => {
             Some((Who::SiteEngineer, format!("the {level} is not declared, and answers: `source.mode = \"bulk\"` may spare the server many searches")))

@@ -118,6 +118,20 @@ async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until:
     send(pull, &query.resource_type, &parameters, patients.is_some()).await
 }
 
+/// Those of some patients, many at a time, of whom the server does not say that they have nothing of what a query asks for.
+pub(super) async fn who_has_any(pull: &Pull<'_>, query: &Query, patients: &BTreeSet<String>) -> Result<BTreeSet<String>, SourceError> {
+    let since = pull.since.filter(|_| query.incremental).map(|since| format!("ge{}", instant(since)));
+    let more: Vec<(&str, &str)> = since.iter().map(|since| ("_lastUpdated", since.as_str())).collect();
+    let all: Vec<String> = patients.iter().cloned().collect();
+    let mut found = BTreeSet::new();
+    for some in all.chunks(PATIENTS_PER_COUNT) {
+        if ask(pull, query, Some(some), None, &more).await? != Some(0) {
+            found.extend(some.iter().cloned());
+        }
+    }
+    Ok(found)
+}
+
 /// The same of everybody who was asked for.
 async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
     let mut sum = 0;
@@ -162,7 +176,7 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
 }
 
 /// What a reading of everything brought otherwise than it should have.
-pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
+pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], imported: &[Recorded], prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let broken: BTreeSet<&str> = units.iter().filter(|unit| unit.gap.is_some()).map(|unit| unit.resource_type.as_str()).collect();
     let mut doubts = short(pull, units, &broken, prepared).await?;
     let is_whole = |doubts: &[Doubt], name: &str| !broken.contains(name) && !doubts.iter().any(|doubt| doubt.resource_type == name);
@@ -175,7 +189,8 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], prepa
     let is_of_all = |name: &str| !pull.later.contains_key(name);
     for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name) && is_of_all(name)).collect::<Vec<_>>() {
         let there = uncoded(pull, units, name, codes, prepared.present.get(name).copied().unwrap_or_default()).await?;
-        if there >= VOLUME_MIN {
+        // A hospital that keeps these outside the EHR has them in an import.
+        if there >= VOLUME_MIN && !is_coded(pull, imported, name, codes)? {
             doubts.push(Doubt::new(name, Code::Uncoded, format!("none of the {there} has a code that the measures ask for")));
         }
     }

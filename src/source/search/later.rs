@@ -28,6 +28,8 @@ pub(in crate::source) struct Asked {
 /// Reads the later queries, all of which are there for one type each.
 pub(super) async fn run(pull: &mut Pull<'_>, queries: &[&Query], members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     super::hydrate(pull).await?;
+    // What they bring may decide who is in an initial population.
+    crate::source::import::bring(pull)?;
     let (chosen, patients) = choose(pull, members).await?;
     tracing::info!(pull = pull.id.0, patients, chosen = chosen.len(), "patients who may be in an initial population");
     let mut types: BTreeMap<&str, Vec<&Query>> = BTreeMap::new();

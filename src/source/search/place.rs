@@ -2,6 +2,7 @@
 //! in the next one.
 
 use super::ask::Ask;
+use super::deleted::Kept;
 use super::part::Part;
 use super::reading::{Tally, Walk};
 use crate::snapshot::{open_bytes, seal_bytes};
@@ -33,6 +34,7 @@ pub(super) struct Place {
     /// First and last time of change that came, in microseconds.
     pub times: Option<(i64, i64)>,
     pub entries: u64,
+    pub kept: Kept,
     pub expected: Option<u64>,
     /// The server's clock when the query began, in microseconds.
     pub server_time: Option<i64>,

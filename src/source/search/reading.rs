@@ -2,6 +2,7 @@
 //! doubtful is a gap with its reason.
 
 use super::ask::{Ask, parameters};
+use super::deleted::{self, Deletions, Kept};
 use super::page::{self, Bundle, Item};
 use super::part::Part;
 use super::place::{self, Left, Pages, PartRow, Place, Sums};
@@ -265,6 +266,8 @@ struct Reading<'a> {
     /// What an earlier night left of a part, and whether nothing of it was read since.
     left: Option<(Walk, Option<Ask>)>,
     is_taken_up: bool,
+    /// What was named as deleted and stays.
+    kept: Kept,
     /// Resources asked for on a page, when it is to hold all.
     wide_page: Option<u32>,
     /// Durable pieces, and pages that came since the last one.
@@ -299,6 +302,7 @@ impl<'a> Reading<'a> {
             parts: 0,
             left: None,
             is_taken_up: false,
+            kept: Kept::default(),
             wide_page: None,
             pieces,
             pages: 0,
@@ -340,6 +344,7 @@ impl<'a> Reading<'a> {
             waiting: place.waiting.into_iter().map(|row| (row.part(), true)).collect(),
             parts: place.parts,
             is_taken_up: left.is_some(),
+            kept: place.kept,
             left,
             ..Reading::new(pull, task, members, files.len())?
         };
@@ -368,6 +373,7 @@ impl<'a> Reading<'a> {
             all: self.all.sums(),
             times: self.times.map(|(first, last)| (first.as_microsecond(), last.as_microsecond())),
             entries: self.entries,
+            kept: self.kept,
             expected: if self.in_parts { self.announced } else { expected },
             server_time: server_time.map(Timestamp::as_microsecond),
         };
@@ -378,7 +384,8 @@ impl<'a> Reading<'a> {
 
     fn finish(mut self, gap: Option<Why>, refused: Option<Refusal>) -> Result<Read, SourceError> {
         self.receiving.unit.name.clone_from(&self.task.name);
-        Ok(Read { unit: self.receiving.finish(gap)?, refused })
+        self.receiving.unit.note = self.kept.note();
+        Ok(Read { unit: self.receiving.finish(gap.or_else(|| self.kept.gap()))?, refused })
     }
 
     /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
@@ -466,6 +473,7 @@ impl<'a> Reading<'a> {
         let mut walk = Walk { part: self.parts, since, posted: first.form.is_some(), ..Walk::default() };
         walk.addresses.insert(short(&first.digest()));
         let bundle = read_page(&answer)?;
+        let deletions = deleted::look(self.pull, &bundle, &self.task.query.resource_type).await?;
         let sent = parameters(self.task, part);
         walk.total = bundle.total();
         walk.ignored = bundle.ignored(&answer.url, sent.iter().map(|(name, _)| name.as_str()));
@@ -475,7 +483,7 @@ impl<'a> Reading<'a> {
         let unit = &mut self.receiving.unit;
         unit.server_time = unit.server_time.or_else(|| Some(answer.date().unwrap_or_else(|| self.pull.clock.now())));
         unit.expected = unit.expected.or(walk.total);
-        self.take_page(&bundle, part, &mut walk)?;
+        self.take_page(&bundle, &deletions, part, &mut walk)?;
         let next = next_page(self.pull, &answer.url, &bundle)?;
         if next.is_some() && manner == Manner::OnePage {
             return Err(Trouble::Divide(Why::new(Code::Paging, "more than one page")));
@@ -494,9 +502,10 @@ impl<'a> Reading<'a> {
                 return Err(Trouble::Gap(Why::new(Code::Paging, format!("more than {PAGES_MAX} pages"))));
             }
             let answer = self.further_page(ask, part, walk.posted).await?;
-            walk.addresses.insert(digest);
             let bundle = read_page(&answer)?;
-            self.take_page(&bundle, part, walk)?;
+            let deletions = deleted::look(self.pull, &bundle, &self.task.query.resource_type).await?;
+            walk.addresses.insert(digest);
+            self.take_page(&bundle, &deletions, part, walk)?;
             self.is_taken_up = false;
             *next = next_page(self.pull, &answer.url, &bundle)?;
             if next.is_some() && self.pages >= self.pull.source.options.tuning.pages_per_place.max(1) {
@@ -564,11 +573,12 @@ impl<'a> Reading<'a> {
     }
 
     /// Takes a page's entries.
-    fn take_page(&mut self, bundle: &Bundle, part: &Part, walk: &mut Walk) -> Result<(), Trouble> {
+    fn take_page(&mut self, bundle: &Bundle, deletions: &Deletions, part: &Part, walk: &mut Walk) -> Result<(), Trouble> {
         let aliases = bundle.aliases();
         let mut content: Vec<u8> = Vec::new();
         walk.on_page = 0;
         self.pages += 1;
+        self.kept.add(deletions.kept);
         for item in bundle.items(&self.task.query.resource_type) {
             self.entries += 1;
             match item {
@@ -578,7 +588,7 @@ impl<'a> Reading<'a> {
                     self.receiving.unit.received += 1;
                     self.receiving.refuse(Reason::NoResource, None, b"", 0, self.entries)?;
                 }
-                Item::Deleted(resource_type, id) => self.receiving.take_removal(&tombstone(resource_type, id))?,
+                Item::Deleted(..) => {}
                 Item::Outcome(json) => {
                     walk.shifted |= page::has_shifted(json);
                     walk.complaint = walk.complaint.take().or_else(|| page::worst_issue(json));
@@ -593,6 +603,9 @@ impl<'a> Reading<'a> {
                     content.extend(self.take_match(json, part, walk, &aliases)?.into_iter().flatten());
                 }
             }
+        }
+        for (resource_type, id) in &deletions.gone {
+            self.receiving.take_removal(&tombstone(resource_type, id))?;
         }
         walk.most = walk.most.max(walk.on_page);
         if content.is_empty() || walk.contents.insert(short(&crate::store::sha256_hex(&content))) {

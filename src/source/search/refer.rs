@@ -95,7 +95,7 @@ fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(St
     Ok(wanted)
 }
 
-fn hash_of(resource_type: &str, id: &str) -> u64 {
+pub(super) fn hash_of(resource_type: &str, id: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     (resource_type, id).hash(&mut hasher);
     hasher.finish()

@@ -10,11 +10,9 @@ use watershed::sandbox::{Fault, Scenario, quirk::SERVERS};
 use watershed::source::forecast::Forecast;
 use watershed::source::{Mode, SourceError, TypeFilter, ledger, plan};
 
-use super::bench::{Bench, Pulled};
+use crate::bench::{Bench, Pulled};
 use crate::figures;
 
-/// Set, all seeds are run, not the first ones only.
-const ALL: &str = "WATERSHED_ALL";
 const SEEDS: u64 = 20;
 const SEEDS_USUAL: u64 = 3;
 const PATIENTS: u32 = 8;
@@ -28,7 +26,7 @@ const KILLS: u64 = 12;
 
 /// The one or the other, as the run is.
 fn all_or(all: u64, usual: u64) -> u64 {
-    if std::env::var_os(ALL).is_some() { all } else { usual }
+    if crate::all() { all } else { usual }
 }
 
 fn faulty(seed: u64) -> Serving {

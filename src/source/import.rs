@@ -1,0 +1,63 @@
+//! Imports: tables (CSV) of what the EHR keeps outside FHIR - adjudicated infections, SmartData elements, series of other systems -
+//! each declared by a YAML file that says what the columns are and which FHIR resource a row becomes.
+//!
+//! The file is the whole truth of its import: what is in it no more is gone. A file that is missing, empty, being written or
+//! suddenly much smaller is a gap, and nothing is let go. Rows are stored beside the source's resources and apart from them.
+
+mod bring;
+mod cell;
+mod declare;
+mod known;
+mod reading;
+mod row;
+mod table;
+mod template;
+mod written;
+
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+
+pub(in crate::source) use bring::bring;
+pub use bring::{bring_alone, nothing_yet};
+use cell::Column;
+pub use declare::parse;
+pub use reading::{Difference, Place, Sort, difference, survey};
+use template::Part;
+
+/// Characters of a name.
+const NAME_CHARS_MAX: usize = 32;
+
+/// An import, as declared and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Import {
+    /// Its name in the ledger, and in `meta` of what comes of it.
+    pub name: String,
+    /// The CSV, as written: a path from the declaration on, whose last part may have `*` in it.
+    pub file: String,
+    /// The type of resource that a row becomes.
+    pub resource_type: String,
+    /// SHA-256 of the declaration.
+    pub digest: String,
+    /// The CSV, from where its path starts.
+    path: PathBuf,
+    delimiter: u8,
+    columns: Vec<Column>,
+    /// The columns that tell one row from every other.
+    key: Vec<usize>,
+    template: Part,
+    /// In which days and times are meant.
+    zone: TimeZone,
+}
+
+impl Import {
+    /// What it is called in the ledger, and its unit.
+    pub fn query(&self) -> String {
+        format!("import {}", self.name)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=NAME_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_fine)
+}

@@ -1,0 +1,142 @@
+//! Imports into the snapshot: at the end of a pull, or by themselves beside what the last pull brought.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Import;
+use super::known::{Fresh, Known};
+use super::reading::{Met, asks, read};
+use crate::diagnostic::counted;
+use crate::http::Clock;
+use crate::snapshot::{PullId, Reconcile, Rows, Snapshot};
+use crate::source::duty::{Code, Why};
+use crate::source::ledger::{self, Closing, Unit};
+use crate::source::pull::{Pull, gaps_of, refuse, sound_types};
+use crate::source::{PullOutcome, SourceError};
+
+/// Begins the names of the units of imports.
+const UNITS: &str = "import ";
+/// The plan of a pull that reads imports alone, until it has come to its end: no other pull goes on with it.
+const ALONE: &str = "imports";
+
+/// Where rows are brought to.
+struct Ground<'a> {
+    snapshot: &'a Snapshot,
+    pull: PullId,
+    /// Types that may be stored.
+    types: &'a BTreeSet<String>,
+    accepts_loss: bool,
+}
+
+/// Reads the imports into a pull, once what the source has is there; a second time does nothing.
+pub(in crate::source) fn bring(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    if pull.imported.is_some() {
+        return Ok(());
+    }
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let whole = if pull.full { sound_types(pull, &units) } else { BTreeSet::new() };
+    let fresh = Fresh { pull: pull.id, files: units.iter().filter_map(|unit| unit.file.clone()).collect(), whole, members: pull.members.as_ref() };
+    let tuning = &pull.source.options.tuning;
+    let ground = Ground { snapshot: pull.snapshot, pull: pull.id, types: &pull.plan.types, accepts_loss: tuning.accepts_loss };
+    let imported = ground.bring(&tuning.imports, Some(&fresh))?;
+    pull.imported = Some(imported);
+    Ok(())
+}
+
+impl Ground<'_> {
+    /// Stages and records every import of a type that is stored, anew if it was before.
+    fn bring(&self, imports: &[Import], fresh: Option<&Fresh<'_>>) -> Result<BTreeMap<String, Rows>, SourceError> {
+        ledger::forget(self.snapshot.store(), self.pull, UNITS)?;
+        let wanted: Vec<&Import> = imports.iter().filter(|import| self.types.contains(&import.resource_type)).collect();
+        let mut asked = BTreeSet::new();
+        for import in &wanted {
+            asks(import, &mut asked)?;
+        }
+        let known = Known::find(asked, self.snapshot, self.types, fresh)?;
+        let stored = self.snapshot.counts()?;
+        let count = |import: &Import| stored.get(&import.query()).copied().unwrap_or_default();
+        wanted.into_iter().map(|import| Ok((import.name.clone(), self.one(import, &known, count(import))?))).collect()
+    }
+
+    fn one(&self, import: &Import, known: &Known, stored: u64) -> Result<Rows, SourceError> {
+        let (name, resource_type) = (import.query(), import.resource_type.clone());
+        let mut unit = Unit { query: name.clone(), name, resource_type, ..Unit::default() };
+        let mut stage = self.snapshot.stage(self.pull, &unit.name)?;
+        let mut tally = read(import, known, &mut |met, place| match met {
+            Met::Fits(incoming) => Ok(stage.push(&incoming)?),
+            Met::Refused { reason, raw, .. } => {
+                let reason = if import.file.contains('*') { format!("file {}: {reason}", place.file) } else { reason };
+                refuse(&mut unit, self.snapshot.key(), reason, Some(import.resource_type.clone()), (raw, raw.len() as u64, place.line))
+            }
+        })?;
+        if !self.accepts_loss {
+            tally.doubt(stored);
+        }
+        unit.received = tally.rows;
+        unit.staged = Some(stage.finish()?);
+        unit.gap.clone_from(&tally.gap);
+        if tally.ignored > 0 {
+            unit.note = Some(Why::new(Code::Import, format!("{} of those who are not known here", counted(tally.ignored, "row"))));
+        }
+        if let Some(reason) = &unit.gap {
+            tracing::warn!(pull = self.pull.0, query = %unit.query, %reason, "gap");
+        }
+        ledger::record(self.snapshot.store(), self.pull, &[unit])?;
+        Ok(tally.stored())
+    }
+}
+
+/// What is said before the first pull.
+pub fn nothing_yet() -> SourceError {
+    SourceError::Options("nothing has been pulled yet, so that no patient is known: `watershed pull` reads the imports too".to_owned())
+}
+
+/// Brings imports in without asking the source: what the last pull brought of it, and lacked, stands. `types` are those that the
+/// measures need.
+pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snapshot, clock: &dyn Clock, accepts_loss: bool) -> Result<PullOutcome, SourceError> {
+    let store = snapshot.store();
+    let cannot = |text: &str| Err(SourceError::Options(text.to_owned()));
+    let Some((last, source, plan)) = ledger::last(store)? else { return Err(nothing_yet()) };
+    if ledger::open_plan(store, &source)?.is_some_and(|plan| plan != ALONE) {
+        return cannot("a pull is not finished: `watershed pull` goes on with it, and reads the imports at its end");
+    }
+    if snapshot.look_over()? > 0 {
+        return cannot("some of the snapshot is damaged: `watershed pull` reads everything again, the imports too");
+    }
+    let opened = ledger::open(store, &source, ALONE, false, clock.now())?;
+    let imported = Ground { snapshot, pull: opened.id, types, accepts_loss }.bring(imports, None)?;
+    let units = ledger::imported(store, opened.id)?;
+    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let prepared = snapshot.prepare(opened.id, &files, &Reconcile { imports: Some(imported), ..Reconcile::default() })?;
+    let (quarantined, complete) = store.transaction(|transaction| {
+        ledger::stand_on(transaction, last, opened.id)?;
+        snapshot.publish(transaction, &prepared)?;
+        let complete = !ledger::has_gaps(transaction, opened.id)?;
+        let closing = Closing {
+            pull: opened.id,
+            source: &source,
+            plan: &plan,
+            covered: Vec::new(),
+            cursors: BTreeMap::new(),
+            without_cursor: BTreeSet::new(),
+            complete,
+            full: false,
+            now: clock.now(),
+        };
+        Ok((ledger::close(transaction, &closing)?, complete))
+    })?;
+    snapshot.discard_staging(opened.id)?;
+    let mut received: BTreeMap<String, u64> = BTreeMap::new();
+    units.iter().for_each(|unit| *received.entry(unit.resource_type.clone()).or_default() += unit.received);
+    Ok(PullOutcome {
+        pull_id: opened.id,
+        complete: complete && quarantined == 0,
+        gaps: gaps_of(&units),
+        notes: Vec::new(),
+        received,
+        quarantined,
+        new_versions: prepared.new_versions,
+        removed: prepared.removed,
+        replaced: 0,
+        full: false,
+    })
+}

@@ -1,0 +1,232 @@
+//! An import read whole: each row judged, and all of them beside what is stored.
+
+use super::Import;
+use super::known::{Ask, Known};
+use super::row::Outcome;
+use super::table::{Line, Stop, Table, find};
+use crate::snapshot::{Incoming, Rows, Snapshot};
+use crate::source::SourceError;
+use crate::source::account::VOLUME_MIN;
+use crate::source::duty::{Code, Why};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Rows of one import.
+const ROWS_MAX: u64 = 1_000_000;
+/// Places of rows that a difference names; further ones are counted.
+const PLACES_MAX: usize = 1_000;
+const TOO_MANY: &str = "it has more than 1,000,000 rows";
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Which file of the import, from 1 in order of their names.
+    pub file: usize,
+    /// Its line there, the heading included.
+    pub line: u64,
+}
+
+/// What is told of a row.
+pub(super) enum Met<'a> {
+    Fits(Box<Incoming>),
+    /// Why it does not fit, or of whom it is is not known.
+    Refused {
+        reason: String,
+        raw: &'a [u8],
+        is_unknown: bool,
+    },
+}
+
+/// What an import holds.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Rows with anything in them.
+    pub rows: u64,
+    /// Those of whom nobody is known and that are to be ignored.
+    pub ignored: u64,
+    /// Ids of rows that do not fit.
+    beside: BTreeSet<String>,
+    /// Rows of which not even the key can be read.
+    unkeyed: u64,
+    /// Why it is not whole.
+    pub gap: Option<Why>,
+}
+
+impl Tally {
+    /// A table that has suddenly much less in it than is stored is not believed.
+    pub fn doubt(&mut self, stored: u64) {
+        let is_little = self.rows.saturating_mul(2) < stored && (stored >= VOLUME_MIN || self.rows == 0);
+        if is_little && self.gap.is_none() {
+            let text =
+                format!("{} rows are in it where {stored} are stored; these are kept until a person has looked; if they are gone, `watershed import --accept-loss`", self.rows);
+            self.gap = Some(Why::new(Code::ImportLoss, text));
+        }
+    }
+
+    /// What that means for what is stored.
+    pub fn stored(self) -> Rows {
+        if self.gap.is_some() || self.unkeyed > 0 { Rows::InDoubt } else { Rows::Whole(self.beside) }
+    }
+}
+
+/// Who is meant by the rows of an import.
+pub(super) fn asks(import: &Import, asked: &mut BTreeSet<Ask>) -> Result<(), SourceError> {
+    for table in find(import).0 {
+        let mut each = |line: Line<'_>| {
+            asked.extend(line.cells.iter().flat_map(|cells| import.asks(cells)));
+            Ok(())
+        };
+        // What is wrong with it is said when it is read for good.
+        if let Err(Stop::Taker(error)) = table.read(import, &mut each) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Reads all files of an import.
+pub(super) fn read(import: &Import, known: &Known, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
+    let (tables, gap) = find(import);
+    let mut tally = Tally { gap, ..Tally::default() };
+    // What a row says whose key was met before, and where: the same twice is no contradiction.
+    let mut met: BTreeMap<String, [u8; 32]> = BTreeMap::new();
+    for (file, table) in (1..).zip(&tables) {
+        match read_one(import, known, (file, table), &mut met, &mut tally, each) {
+            Ok(()) => {}
+            Err(Stop::Gap(why)) => drop(tally.gap.get_or_insert(why)),
+            Err(Stop::Taker(error)) => return Err(error),
+        }
+    }
+    Ok(tally)
+}
+
+fn read_one(
+    import: &Import,
+    known: &Known,
+    (file, table): (usize, &Table),
+    met: &mut BTreeMap<String, [u8; 32]>,
+    tally: &mut Tally,
+    each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>,
+) -> Result<(), Stop> {
+    let unreadable = |error: std::io::Error| Stop::Gap(Why::new(Code::Import, format!("{}: it cannot be read: {error}", table.shown)));
+    let sha256 = table.digest().map_err(unreadable)?;
+    let mut take = |line: Line<'_>| {
+        tally.rows += 1;
+        if tally.rows > ROWS_MAX {
+            tally.gap.get_or_insert(Why::new(Code::Import, TOO_MANY));
+            return Ok(());
+        }
+        let place = Place { file, line: line.number };
+        let outcome = match &line.cells {
+            Ok(cells) => import.row(cells, known, &sha256),
+            Err(reason) => Outcome::Refused { id: None, reason: reason.clone() },
+        };
+        let refused = |reason: String, is_unknown: bool| Met::Refused { reason, raw: &line.raw, is_unknown };
+        match outcome {
+            Outcome::Fits(incoming) => match met.insert(incoming.header.id.clone(), incoming.header.hash) {
+                None => each(Met::Fits(incoming), place),
+                Some(hash) if hash == incoming.header.hash => Ok(()),
+                Some(hash) => {
+                    met.insert(incoming.header.id.clone(), hash);
+                    each(refused("its key is that of an earlier row, which says something else".to_owned(), false), place)
+                }
+            },
+            Outcome::Refused { id, reason } => {
+                tally.unkeyed += u64::from(id.is_none());
+                tally.beside.extend(id);
+                each(refused(reason, false), place)
+            }
+            Outcome::Unknown { reason } => each(refused(reason, true), place),
+            Outcome::Ignored => {
+                tally.ignored += 1;
+                Ok(())
+            }
+        }
+    };
+    let read = table.read(import, &mut take)?;
+    if read != sha256 {
+        return Err(Stop::Gap(Why::new(Code::Import, format!("{}: it is being written: it changed while it was read", table.shown))));
+    }
+    Ok(())
+}
+
+/// Rows of one sort: how many, and where the first of them stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sort {
+    /// How many.
+    pub count: u64,
+    /// Where, for the first thousand.
+    pub places: Vec<Place>,
+}
+
+impl Sort {
+    fn add(&mut self, place: Place) {
+        self.count += 1;
+        if self.places.len() < PLACES_MAX {
+            self.places.push(place);
+        }
+    }
+}
+
+/// What an import would change of what is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Rows with anything in them.
+    pub rows: u64,
+    /// Rows that are not stored.
+    pub new: Sort,
+    /// Rows that are stored otherwise.
+    pub changed: Sort,
+    /// Stored rows that are in the table no more.
+    pub gone: u64,
+    /// Rows that do not fit, by reason.
+    pub refused: BTreeMap<String, Sort>,
+    /// Rows of those who are not known here, by reason.
+    pub unknown: BTreeMap<String, Sort>,
+    /// Rows of those who are not known here, where these are to be ignored.
+    pub ignored: u64,
+    /// Why it is not whole: then nothing is let go.
+    pub gap: Option<String>,
+}
+
+/// What is in the tables of an import, whoever is meant.
+pub fn survey(import: &Import) -> Result<Difference, SourceError> {
+    compare(import, &Known::anybody(), &BTreeMap::new(), true)
+}
+
+/// What bringing an import in would change. `types` are those that are stored.
+pub fn difference(import: &Import, snapshot: &Snapshot, types: &BTreeSet<String>, accepts_loss: bool) -> Result<Difference, SourceError> {
+    let mut asked = BTreeSet::new();
+    asks(import, &mut asked)?;
+    let known = Known::find(asked, snapshot, types, None)?;
+    compare(import, &known, &snapshot.rows_of(&import.name)?, accepts_loss)
+}
+
+fn compare(import: &Import, known: &Known, stored: &BTreeMap<String, (String, [u8; 32])>, accepts_loss: bool) -> Result<Difference, SourceError> {
+    let mut found = Difference::default();
+    let mut came: BTreeSet<String> = BTreeSet::new();
+    let mut tally = read(import, known, &mut |met, place| {
+        match met {
+            Met::Fits(incoming) => {
+                let header = &incoming.header;
+                match stored.get(&header.id) {
+                    None => found.new.add(place),
+                    Some((patient, hash)) if *patient != header.patient || *hash != header.hash => found.changed.add(place),
+                    Some(_) => {}
+                }
+                came.insert(header.id.clone());
+            }
+            Met::Refused { reason, is_unknown: true, .. } => found.unknown.entry(reason).or_default().add(place),
+            Met::Refused { reason, .. } => found.refused.entry(reason).or_default().add(place),
+        }
+        Ok(())
+    })?;
+    if !accepts_loss {
+        tally.doubt(stored.len() as u64);
+    }
+    (found.rows, found.ignored) = (tally.rows, tally.ignored);
+    found.gap = tally.gap.as_ref().map(|why| why.text.clone());
+    if let Rows::Whole(beside) = tally.stored() {
+        found.gone = stored.keys().filter(|id| !came.contains(*id) && !beside.contains(*id)).count() as u64;
+    }
+    Ok(found)
+}

@@ -1,0 +1,288 @@
+//! The resource that a row becomes: a template whose texts name columns, checked against FHIR's model.
+
+use super::cell::{Cell, Column, Kind};
+use super::written::{Node, Reader, Written, did_you_mean};
+use crate::cql::Models;
+use crate::cql::model::Model;
+use crate::cql::types::Type;
+use crate::diagnostic::{Location, Span, nearest};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Objects and lists within each other.
+const DEPTH_MAX: usize = 12;
+/// What a row is given by the import itself.
+const OWN: [&str; 2] = ["id", "meta"];
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Part {
+    /// The same in each row.
+    Fixed(Value),
+    /// A column as a value.
+    Column(usize, Form),
+    /// A text with columns in it.
+    Woven(Vec<Piece>),
+    List(Vec<Part>),
+    Object(Vec<(String, Part)>),
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Piece {
+    Text(String),
+    Column(usize),
+}
+
+/// How a column stands in an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    AsIs,
+    /// Of a code only its Coding.
+    Coding,
+    /// Of a code, or of who is meant, only the bare text.
+    Text,
+}
+
+impl Part {
+    /// The value for a row; nothing where it hangs on a cell that is empty.
+    pub fn fill(&self, cells: &[Option<Cell>]) -> Option<Value> {
+        let cell = |column: &usize| cells.get(*column).and_then(Option::as_ref);
+        match self {
+            Part::Fixed(value) => Some(value.clone()),
+            Part::Column(column, form) => {
+                let cell = cell(column)?;
+                Some(match form {
+                    Form::AsIs => cell.json.clone(),
+                    Form::Coding => cell.coding.clone()?,
+                    Form::Text => Value::from(cell.text.as_str()),
+                })
+            }
+            Part::Woven(pieces) => {
+                let piece = |piece: &Piece| match piece {
+                    Piece::Text(text) => Some(text.clone()),
+                    Piece::Column(column) => Some(cell(column)?.text.clone()),
+                };
+                pieces.iter().map(piece).collect::<Option<String>>().map(Value::from)
+            }
+            Part::List(items) => {
+                let items: Vec<Value> = items.iter().filter_map(|item| item.fill(cells)).collect();
+                (!items.is_empty()).then_some(Value::Array(items))
+            }
+            Part::Object(members) => {
+                let members: Map<String, Value> = members.iter().filter_map(|(name, part)| Some((name.clone(), part.fill(cells)?))).collect();
+                (!members.is_empty()).then_some(Value::Object(members))
+            }
+        }
+    }
+
+    /// The columns that it names.
+    pub fn columns(&self, found: &mut Vec<usize>) {
+        match self {
+            Part::Fixed(_) => {}
+            Part::Column(column, _) => found.push(*column),
+            Part::Woven(pieces) => found.extend(pieces.iter().filter_map(|piece| if let Piece::Column(column) = piece { Some(*column) } else { None })),
+            Part::List(items) => items.iter().for_each(|item| item.columns(found)),
+            Part::Object(members) => members.iter().for_each(|(_, part)| part.columns(found)),
+        }
+    }
+}
+
+/// Reads templates.
+pub(super) struct Weaver<'r, 'a> {
+    pub reader: &'r mut Reader<'a>,
+    pub columns: &'r [Column],
+    model: Arc<Model>,
+}
+
+impl<'r, 'a> Weaver<'r, 'a> {
+    pub fn new(reader: &'r mut Reader<'a>, columns: &'r [Column]) -> Weaver<'r, 'a> {
+        Weaver { reader, columns, model: Arc::clone(Models::default().fhir()) }
+    }
+
+    /// The members of a resource of a class of the model.
+    pub fn resource(&mut self, entries: &[(serde_saphyr::Spanned<String>, Written)], class: &str) -> Part {
+        let entries = entries.iter().filter(|(key, _)| key.value != "resourceType");
+        let (own, others): (Vec<_>, Vec<_>) = entries.partition(|(key, _)| OWN.contains(&key.value.as_str()));
+        for (key, _) in own {
+            let at = self.reader.place(key, key.value.len());
+            self.reader
+                .error(at, format!("`{}` is not for the template", key.value), "a row's id comes from its key, and its `meta` tells the import and the file");
+        }
+        self.object(&others, class, 0)
+    }
+
+    fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Written)], class: &str, depth: usize) -> Part {
+        let fields = fields(&self.model, class);
+        let mut members = Vec::new();
+        for (key, written) in entries {
+            let Some((_, ty, is_list)) = fields.iter().find(|(name, ..)| *name == key.value) else {
+                let at = self.reader.place(key, key.value.len());
+                let short = class.strip_prefix("FHIR.").unwrap_or(class);
+                let near = nearest(&key.value, fields.iter().map(|(name, ..)| name.as_str()));
+                let help = near.map_or_else(|| "the elements of a type are listed in FHIR R4".to_owned(), |name| format!("did you mean `{name}`?"));
+                self.reader.error(at, format!("`{short}` has no element `{}`", key.value), &help);
+                continue;
+            };
+            members.extend(self.element(&key.value, written, ty, *is_list, depth).map(|part| (key.value.clone(), part)));
+        }
+        Part::Object(members)
+    }
+
+    fn element(&mut self, name: &str, written: &Written, ty: &Type, is_list: bool, depth: usize) -> Option<Part> {
+        let at = self.reader.at(written);
+        match (&written.value, is_list) {
+            _ if depth > DEPTH_MAX => {
+                self.reader.error(at, format!("`{name}` is more than {DEPTH_MAX} levels deep"), "no resource that a row becomes is");
+                None
+            }
+            (Node::List(items), true) => Some(Part::List(items.iter().filter_map(|item| self.value(name, item, ty, depth)).collect())),
+            (Node::List(_), false) => {
+                self.reader.error(at, format!("`{name}` is a list, expected one value"), "leave the brackets out");
+                None
+            }
+            (_, true) => {
+                self.reader
+                    .error(at, format!("`{name}` is one value, expected a list"), "FHIR lets it have several: write it in brackets, `[…]`");
+                None
+            }
+            (_, false) => self.value(name, written, ty, depth),
+        }
+    }
+
+    fn value(&mut self, name: &str, written: &Written, ty: &Type, depth: usize) -> Option<Part> {
+        let class = if let Type::Class(class) = ty { class.to_string() } else { ty.to_string() };
+        let short = class.strip_prefix("FHIR.").unwrap_or(&class).to_owned();
+        let at = self.reader.at(written);
+        let primitive = self.primitive(ty);
+        let wrong = |weaver: &mut Self, help: &str| {
+            weaver.reader.error(at.clone(), format!("`{name}` is {}, expected {short}", written.value.kind()), help);
+            None
+        };
+        match (&written.value, primitive) {
+            (Node::Text(text), primitive) if text.contains('{') => self.woven(name, text, &at, (&class, primitive)),
+            (Node::Map(entries), None) => Some(self.object(&entries.iter().collect::<Vec<_>>(), &class, depth + 1)),
+            (Node::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()))),
+            (Node::Bool(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is))),
+            (Node::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()))),
+            (Node::Number(number), Some(Type::Integer)) if number.is_i64() => Some(Part::Fixed(Value::Number(number.clone()))),
+            (Node::Number(_) | Node::Bool(_), Some(Type::String)) => wrong(self, "write it in quotes"),
+            (_, None) => wrong(self, &format!("write its elements as keys, or name a column: `{name}: \"{{column}}\"`")),
+            (_, Some(_)) => wrong(self, &format!("write a value, or name a column: `{name}: \"{{column}}\"`")),
+        }
+    }
+
+    /// The System type of a primitive of FHIR.
+    fn primitive(&self, ty: &Type) -> Option<Type> {
+        match ty {
+            Type::Class(class) if self.model.is_primitive(class) => self.model.element_of(class, "value").map(|value| value.ty.clone()),
+            Type::Class(_) => None,
+            system => Some(system.clone()),
+        }
+    }
+
+    /// A text that names columns.
+    fn woven(&mut self, name: &str, text: &str, at: &Location, (class, primitive): (&str, Option<Type>)) -> Option<Part> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((column, after)) = after.split_once('}') else {
+                self.reader.error(at.clone(), "a `{` without its `}`", "columns are named as in `{column}`");
+                return None;
+            };
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.to_owned()));
+            }
+            pieces.push(Piece::Column(self.column(column, at)?));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.to_owned()));
+        }
+        let (part, column) = match pieces.as_slice() {
+            [Piece::Column(column)] => (form(&self.columns.get(*column)?.kind, class, primitive.as_ref()).map(|form| Part::Column(*column, form)), *column),
+            _ => {
+                let unfit = pieces.iter().find_map(|piece| match piece {
+                    Piece::Column(column) if !self.columns.get(*column).is_some_and(|column| is_textual(&column.kind)) => Some(*column),
+                    _ => None,
+                });
+                let fits = unfit.is_none() && primitive == Some(Type::String);
+                let first = pieces.iter().find_map(|piece| if let Piece::Column(column) = piece { Some(*column) } else { None });
+                (fits.then(|| Part::Woven(pieces.clone())), unfit.or(first)?)
+            }
+        };
+        if part.is_none() {
+            let column = self.columns.get(column)?;
+            let short = class.strip_prefix("FHIR.").unwrap_or(class);
+            let message = format!("`{name}` is {short}, and `{{{}}}` is {}", column.name, column.kind.word());
+            self.reader.error(at.clone(), message, &format!("columns that fit here are {}", fitting(class, primitive.as_ref())));
+        }
+        part
+    }
+
+    fn column(&mut self, name: &str, at: &Location) -> Option<usize> {
+        let found = self.columns.iter().position(|column| column.name == name);
+        if found.is_none() {
+            let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+            let within = at.text().find(&format!("{{{name}}}")).map_or(at.clone(), |offset| {
+                let start = at.span.start as usize + offset + 1;
+                Location::new(&at.source, Span::new(start as u32, (start + name.len()) as u32))
+            });
+            self.reader.error(within, format!("there is no column `{name}`"), &did_you_mean(name, &names));
+        }
+        found
+    }
+}
+
+/// Whether cells of a kind may stand within a text.
+fn is_textual(kind: &Kind) -> bool {
+    matches!(kind, Kind::Whom(_) | Kind::Date(_) | Kind::DateTime(_) | Kind::Integer | Kind::Text | Kind::Untold)
+}
+
+/// How a column stands in an element of a class, if it can.
+fn form(kind: &Kind, class: &str, primitive: Option<&Type>) -> Option<Form> {
+    match (kind, primitive) {
+        (Kind::Untold, _) => Some(Form::AsIs),
+        (Kind::Whom(_), None) if class == "FHIR.Reference" => Some(Form::AsIs),
+        (Kind::Whom(_), Some(Type::String)) => Some(Form::Text),
+        (Kind::Date(_), Some(Type::Date | Type::DateTime)) => Some(Form::AsIs),
+        (Kind::DateTime(_), Some(Type::DateTime)) => Some(Form::AsIs),
+        (Kind::Code(_), None) if class == "FHIR.CodeableConcept" => Some(Form::AsIs),
+        (Kind::Code(_), None) if class == "FHIR.Coding" => Some(Form::Coding),
+        (Kind::Code(_), Some(Type::String)) => Some(Form::Text),
+        (Kind::Quantity(_), None) if Models::default().fhir().is_a(class, "FHIR.Quantity") => Some(Form::AsIs),
+        (Kind::Integer, Some(Type::Integer | Type::Decimal)) => Some(Form::AsIs),
+        (Kind::Decimal, Some(Type::Decimal)) => Some(Form::AsIs),
+        (Kind::Boolean, Some(Type::Boolean)) => Some(Form::AsIs),
+        (Kind::Text, Some(Type::String)) => Some(Form::AsIs),
+        (Kind::Date(_) | Kind::DateTime(_) | Kind::Integer, Some(Type::String)) => Some(Form::Text),
+        _ => None,
+    }
+}
+
+/// The kinds of columns that an element takes, for people.
+fn fitting(class: &str, primitive: Option<&Type>) -> &'static str {
+    match (class, primitive) {
+        ("FHIR.Reference", _) => "`patient` and `encounter`",
+        ("FHIR.CodeableConcept" | "FHIR.Coding", _) => "`code`",
+        (_, Some(Type::Date)) => "`date`",
+        (_, Some(Type::DateTime)) => "`date` and `dateTime`",
+        (_, Some(Type::Integer)) => "`integer`",
+        (_, Some(Type::Decimal)) => "`decimal` and `integer`",
+        (_, Some(Type::Boolean)) => "`boolean`",
+        (_, Some(_)) => "`text`, `code`, `integer`, `date` and `dateTime`",
+        (_, None) if Models::default().fhir().is_a(class, "FHIR.Quantity") => "`quantity`",
+        (_, None) => "none: write its elements as keys",
+    }
+}
+
+/// The members that JSON can have of a class: name, type, whether it is a list.
+fn fields(model: &Model, class: &str) -> Vec<(String, Type, bool)> {
+    let elements = model.element_names(class).filter_map(|name| model.resolve(class, name));
+    elements
+        .flat_map(|(element, _)| {
+            let is_list = element.list;
+            element.alternatives.into_iter().map(move |one| (one.field.to_string(), one.ty, is_list)).collect::<Vec<_>>()
+        })
+        .collect()
+}
