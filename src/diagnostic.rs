@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
+mod yaml;
+
+pub use yaml::from_yaml;
+
 /// At most this many findings are rendered; the rest are counted.
 const RENDERED_MAX: usize = 200;
 /// Wider lines are wrapped by the renderer.
@@ -268,6 +272,37 @@ pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> 
     }
 }
 
+/// A file's text; the error points to the first byte that is no UTF-8.
+pub fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+    let fault = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(fault) => fault,
+    };
+    let start = fault.utf8_error().valid_up_to();
+    let byte = fault.as_bytes().get(start).copied().unwrap_or_default();
+    let is_utf16 = matches!(fault.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+    let source = SourceFile::new(name, String::from_utf8_lossy(fault.as_bytes()));
+    let at = Location::new(&source, Span::new(start as u32, (start + char::REPLACEMENT_CHARACTER.len_utf8()) as u32));
+    let (message, help) = match is_utf16 {
+        true => (format!("`{name}` is UTF-16, expected UTF-8"), "save it as UTF-8"),
+        false => (format!("a byte that is no UTF-8 (0x{byte:02X}) stands here"), "save the file as UTF-8: it is Latin-1, Windows-1252 or the like"),
+    };
+    let finding = Diagnostic::error(message).help(help);
+    Err(if is_utf16 { finding } else { finding.at(at) })
+}
+
+/// A fault of JSON as a finding with its line and column.
+pub fn from_json(source: &Arc<SourceFile>, fault: &serde_json::Error) -> Diagnostic {
+    let start = source.offset(fault.line(), fault.column()) as u32;
+    let reason = fault.to_string();
+    let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
+    let finding = match fault.classify() {
+        serde_json::error::Category::Eof => Diagnostic::error("the JSON ends before it is complete").help("was the file cut short, or is a bracket or quote left open?"),
+        _ => Diagnostic::error(format!("this is not JSON: {reason}")),
+    };
+    finding.at(Location::new(source, Span::new(start, start)))
+}
+
 /// Whether any finding stops the work.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(Diagnostic::is_error)
@@ -368,9 +403,21 @@ fn draw(report: &miette::Report, colour: bool) -> String {
     let handler = GraphicalReportHandler::new_themed(theme).with_width(RENDER_WIDTH).with_links(false).with_context_lines(1);
     let mut out = String::new();
     match handler.render_report(&mut out, report.as_ref()) {
-        Ok(()) => out.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line).trim_end())).collect(),
+        Ok(()) => flush_left(&out),
         Err(_) => format!("{report}\n"),
     }
+}
+
+/// Message and help begin in the first column; within the excerpt the renderer's columns stand below each other.
+fn flush_left(rendered: &str) -> String {
+    let mut is_excerpt = false;
+    let lines = rendered.lines().map(|line| {
+        is_excerpt |= line.trim_start().starts_with("╭─");
+        let line_is_excerpt = is_excerpt;
+        is_excerpt &= !line.trim_start().starts_with("╰─");
+        format!("{}\n", if line_is_excerpt { line } else { line.strip_prefix("  ").unwrap_or(line) }.trim_end())
+    });
+    lines.collect()
 }
 
 /// The findings for a program: an array of objects with severity, message, and where known file, line, column, labels and help; sorted.
@@ -426,113 +473,6 @@ fn after_common_path<'a>(left: &'a str, right: &'a str) -> (&'a str, &'a str) {
     let common = left.bytes().zip(right.bytes()).take_while(|(one, other)| one == other).count();
     let cut = left.as_bytes().get(..common).and_then(|same| same.iter().rposition(|byte| *byte == b'/')).map_or(0, |slash| slash + 1);
     (left.get(cut..).unwrap_or(left), right.get(cut..).unwrap_or(right))
-}
-
-/// A fault in a YAML file as a finding with its line and column.
-pub fn from_yaml(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagnostic {
-    let fault = fault.without_snippet();
-    let message = fault.to_string();
-    let message = message.lines().next().unwrap_or("not valid YAML").to_string();
-    let (message, at) = match fault.location() {
-        Some(place) => {
-            let (line, column) = (place.line() as usize, place.column() as usize);
-            let start = source.offset(line, column);
-            let rest = source.text.get(start..).unwrap_or("");
-            let word = rest.find(|c: char| c.is_whitespace() || c == ':').unwrap_or(rest.len());
-            let span = Span::new(start as u32, (start + word) as u32);
-            (strip_place(&message), Some(Location::new(source, span)))
-        }
-        None => (message, None),
-    };
-    let (message, help) = in_words(&message);
-    let is_missing = message.ends_with("is missing");
-    let mut diagnostic = Diagnostic::error(message);
-    diagnostic.at = if is_missing { at.map(|at| start_of_mapping(&at)) } else { at };
-    diagnostic.help = help.map(str::to_owned);
-    match diagnostic.at.as_ref().and_then(empty_key) {
-        Some(key) => left_empty(diagnostic, key),
-        None => diagnostic,
-    }
-}
-
-/// The key of a line that ends where its value should be.
-fn empty_key(at: &Location) -> Option<Location> {
-    let (start, _) = at.bytes();
-    let text = &at.source.text;
-    let line_start = text.get(..start)?.rfind('\n').map_or(0, |end| end + 1);
-    let line = text.get(line_start..)?.lines().next()?.trim_end();
-    let key = line.strip_suffix(':')?;
-    let indent = key.len() - key.trim_start_matches([' ', '-']).len();
-    let is_there = start + 1 >= line_start + line.len();
-    is_there.then(|| Location::new(&at.source, Span::new((line_start + indent) as u32, (line_start + key.len()) as u32)))
-}
-
-/// A key without its value: what is wrong is that, and what is expected stands in the reader's words.
-fn left_empty(diagnostic: Diagnostic, key: Location) -> Diagnostic {
-    let expected = diagnostic.message.find("expected ").and_then(|at| diagnostic.message.get(at..)).map(|words| format!(", {words}"));
-    Diagnostic::error(format!("`{}` is left empty{}", key.text(), expected.unwrap_or_default()))
-        .at(key)
-        .help("write its value after the colon")
-}
-
-/// What the YAML reader says, as its users would say it, and what to do.
-fn in_words(message: &str) -> (String, Option<&'static str>) {
-    let named = message.split('`').nth(1).unwrap_or_default();
-    if message.starts_with("missing field") {
-        return (format!("the field `{named}` is missing"), None);
-    }
-    if let Some(rest) = message.strip_prefix("unknown variant ") {
-        return (rest.replacen(", expected one of", " is not known here, expected one of", 1), None);
-    }
-    if let Some(rest) = message.strip_prefix("duplicate mapping key: ") {
-        let key = rest.split(',').next().unwrap_or(rest);
-        return (format!("the key `{key}` is given twice"), Some("leave one of them out"));
-    }
-    match message {
-        "invalid u64" | "invalid u32" | "invalid usize" => ("expected a whole number that is not negative".to_owned(), None),
-        "invalid i64" => ("expected a whole number".to_owned(), None),
-        "invalid f64" | "invalid floating point number" => ("expected a number".to_owned(), None),
-        "expected string scalar" => ("expected a text".to_owned(), Some("a text that begins with a bracket or another sign of YAML's goes in quotes")),
-        "expected mapping start" => ("expected fields, each as `name: value`".to_owned(), None),
-        "expected sequence start" => ("expected a list, each item behind a `-`".to_owned(), None),
-        "mapping values are not allowed in this context" => (message.to_owned(), Some("put a text that holds `: ` in quotes")),
-        "while parsing a block mapping, did not find expected key" => (message.to_owned(), Some("keys of one level begin in one column")),
-        _ => (message.to_owned(), None),
-    }
-}
-
-/// The first line of the mapping in whose last line the reader noticed that something is missing.
-fn start_of_mapping(at: &Location) -> Location {
-    let column = at.column() - 1;
-    let lines: Vec<&str> = at.source.text.lines().collect();
-    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
-    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    let mut first = at.line();
-    for number in (1..at.line()).rev() {
-        let line = lines.get(number - 1).copied().unwrap_or_default();
-        if !blank(line) && indent(line) < column {
-            break;
-        }
-        if !blank(line) && indent(line) == column {
-            first = number;
-            if line.trim_start().starts_with('-') {
-                break;
-            }
-        }
-    }
-    let start = at.source.offset(first, column + 1);
-    let word = at.source.text.get(start..).and_then(|rest| rest.find([':', '\n'])).unwrap_or(0);
-    Location::new(&at.source, Span::new(start as u32, (start + word) as u32))
-}
-
-/// The YAML reader says the place within its message too; we show it in one way only.
-fn strip_place(message: &str) -> String {
-    let cut = [" at line ", " (line ", "at line "].iter().filter_map(|mark| message.find(mark)).min();
-    let text = match cut {
-        Some(0) | None => message,
-        Some(at) => &message[..at],
-    };
-    text.trim_end_matches([':', ' ', ',']).to_string()
 }
 
 #[cfg(test)]
@@ -604,20 +544,5 @@ mod tests {
         assert_eq!(nearest("encounter", names.into_iter()), Some("Encounter"));
         assert_eq!(nearest("Medication", names.into_iter()), None);
         assert_eq!(nearest("", names.into_iter()), None);
-    }
-
-    #[test]
-    fn a_yaml_fault_has_its_place() {
-        #[derive(Debug, serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct File {
-            #[allow(dead_code)]
-            id: String,
-        }
-        let source = SourceFile::new("measure.yaml", "id: a\ntitel: b\n");
-        let fault = serde_saphyr::from_str::<File>(&source.text).expect_err("unknown field");
-        let finding = from_yaml(&source, &fault);
-        let at = finding.at.expect("a place");
-        assert_eq!((at.line(), finding.message.contains("titel")), (2, true), "{}", finding.message);
     }
 }

@@ -57,18 +57,20 @@ fn project(path: &str) -> PathBuf {
 }
 
 /// The project's measures, value sets and mappings, to be spoilt.
-fn copy_mappings(folder: &Path) {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let to = to.join(entry.file_name());
-            if entry.path().is_dir() { copy(&entry.path(), &to) } else { assert!(std::fs::copy(entry.path(), to).is_ok()) }
-        }
-    }
+pub(crate) fn copy_mappings(folder: &Path) {
     copy(&project("mappings"), &folder.join("mappings"));
 }
 
-fn spoil(path: &Path, from: &str, to: &str) {
+/// A folder with all below it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &to) } else { assert!(std::fs::copy(entry.path(), to).is_ok()) }
+    }
+}
+
+pub(crate) fn spoil(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "`{from}` is not in {}", path.display());
     std::fs::write(path, text.replacen(from, to, 1)).unwrap();
@@ -705,6 +707,14 @@ fn measures_are_checked_and_tested() {
         assert!(matches!(said.code, 1 | 3), "{words:?}: {}", said.code);
         assert!(format!("{}{}", said.out, said.err).contains("ibd-remission.cql:"), "{words:?}: {}{}", said.out, said.err);
     }
+    std::fs::remove_dir_all(folder.path().join("mappings/measures/hac/clabsi/cases")).unwrap();
+    let none = "no test patients, so nothing is known of it: write the first one as `cases/01-NAME.yaml`";
+    let said = say(folder.path(), &["measure", "test", "mappings/measures/hac/clabsi"]);
+    assert!(said.code == 1 && said.out.contains(none) && !said.out.contains("pass"), "{}{}", said.out, said.err);
+    let said = say(folder.path(), &["measure", "test", "mappings/measures/hac/clabsi", "--format", "json"]);
+    assert_eq!((said.code, said.json()[0]["cases"].as_array().map(Vec::len)), (1, Some(0)));
+    let said = say(folder.path(), &["measure", "check", "mappings/measures/hac/clabsi"]);
+    assert!(said.code == 0 && said.out.contains("note: `hac-clabsi` has no test patients"), "{}{}", said.out, said.err);
     let said = say(folder.path(), &["measure", "check", "nowhere", "mappings/measures/ibd/remission", "elsewhere"]);
     for part in ["at or below `nowhere`", "ibd-remission.cql:", "at or below `elsewhere`"] {
         assert!(said.code == 1 && said.out.contains(part), "{part}: {} {}{}", said.code, said.out, said.err);

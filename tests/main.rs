@@ -31,4 +31,5 @@ mod shared;
 mod source;
 mod tidy;
 mod tls;
+mod told;
 mod ucum;

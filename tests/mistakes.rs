@@ -10,6 +10,8 @@ use watershed::config::measures::{self, Folder};
 use watershed::diagnostic::{Diagnostic, SourceFile, render_human};
 use watershed::measure::{Choices, Files, case};
 
+use crate::command_line;
+
 /// File, what stands there, what the steward wrote.
 type Mistake = (&'static str, &'static str, &'static str);
 
@@ -82,6 +84,23 @@ const CQL: &[Mistake] = &[
     ("cql", "\"Latest Assessment\".answer ~ \"Quiescent\"", "§\"Latest Assessment\".answer ~ 'quiescent'"),
     ("cql", "library IBDRemission version", "library IBD §Remission version"),
     ("cql", "include FHIRHelpers version '4.0.1'", "include §FHIRHelpers version '9.9.9'"),
+    ("cql", "include PatientRecord version '1.0.0' called", "include §Unheard version '1.0.0' called"),
+    ("cql", "    where start of Visit.period", "    where true\n    §let limit: 1\n    where start of Visit.period"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "sort by started asc, visit asc, assessed asc\n    §where true"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "sort by started asc, visit asc, assessed asc\n    §return 1"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "§aggregate Sum: 1"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "§order by started"),
+    ("cql", "sort by started asc, visit asc, assessed asc", "§let limit: 1"),
+    ("cql", "start of Visit.period <= end", "start of Visit.period <= end of \"Measurement Period\"\n    §where start of Visit.period <= end"),
+    ("cql", "start of Visit.period <= end", "start of Visit.period §≤ end"),
+    ("cql", "Integer default 21", "Integer default 22 §– 1"),
+    ("cql", "[Condition: \"Inflammatory Bowel Disease\"]", "[Condition §C where C.code in \"Inflammatory Bowel Disease\"]"),
+    ("cql", "'http://watershed.example/fhir/ValueSet/total-colectomy'", "§http://watershed.example/fhir/ValueSet/total-colectomy"),
+    (
+        "cql",
+        "define \"Denominator\":\n  \"Initial Population\"",
+        "define \"Denominator\":\n  \"Members\"\n\ndefine \"Members\":\n  §\"Denominator\" or \"Initial Population\"",
+    ),
     (
         "cql",
         "  \"Exclude Colectomy\" and",
@@ -130,6 +149,38 @@ const YAML: &[Mistake] = &[
     ("case", "resourceType: Encounter", "resourceType: §Encouter"),
     ("case", "expect:", "§expected:"),
     ("case", "numerator: 1}\n  - period: \"2026-06\"", "numerator: §-1}\n  - period: \"2026-06\""),
+    ("measure", "scoring: proportion", "scoring: proportion\n§null: 5"),
+    ("measure", "    value: 21", "    value: §1e400"),
+    ("measure", "  denominator-min: 1", "  denominator-min: §one"),
+    ("measure", "period: month", "period: §[month]"),
+    ("measure", "title: IBD in remission", "title: 'IBD in the child'§s remission'"),
+    ("measure", "  - code: numerator\n", "§\t- code: numerator\n"),
+    ("case", "resources:", "parameters: {§Age Limit: 5}\nresources:"),
+    ("case", "resources:", "parameters: {Age Limit Years: §five}\nresources:"),
+    ("case", "resources:", "parameters: {Age Limit Years: §[5]}\nresources:"),
+    ("case", "  - period: \"2025-05\"\n", "  - period: \"2025-05\"\n    group: §group-2\n"),
+    ("case", "  - period: \"2025-05\"\n", "  - period: \"2025-05\"\n    strata: {§race: [white]}\n"),
+    ("case", "  - period: \"2025-05\"\n    populations: {}", "  - period: \"2025-05\"\n    populations: {numerator: §many}"),
+    ("case", "gender: female", "§gendr: female"),
+    ("case", "gender: female", "gender: §5"),
+    ("case", "gender: female", "active: \"§yes\""),
+    ("case", "birthDate: \"2012-05-01\"", "birthDate: \"§2012-02-30\""),
+    ("case", "birthDate: \"2012-05-01\"", "birthDate: §2012"),
+    ("case", "birthDate: \"2012-05-01\"", "birthDate: §null"),
+    ("case", "onsetDateTime: \"2022-02-01\"", "§onset: \"2022-02-01\""),
+    ("case", "onsetDateTime: \"2022-02-01\"", "onsetDateTime: \"§2022-02-01 10:00\""),
+    ("case", "period: {start: \"2025-06-15T10:00:00-04:00\",", "period: {§begin: \"2025-06-15T10:00:00-04:00\","),
+    ("case", "encounter: {reference: Encounter/v1}", "encounter: {reference: §Encounter/v2}"),
+    ("case", "encounter: {reference: Encounter/v1}", "encounter: {reference: §Encounter/elsewhere}"),
+    ("case", "encounter: {reference: Encounter/v1}", "encounter: §Encounter/v1"),
+    (
+        "case",
+        "serviceType: {coding: [{system: http://snomed.info/sct, code: \"394584008\"}]}",
+        "serviceType: {coding: §{system: http://snomed.info/sct, code: \"394584008\"}}",
+    ),
+    ("case", "    id: v1\n", "    id: §v 1\n"),
+    ("case", "  - resourceType: Observation\n", "  - {resourceType: Encounter, id: §v1}\n  - resourceType: Observation\n"),
+    ("case", "  - resourceType: Observation\n", "  - §type: Observation\n"),
     ("value-set", "      \"mild\": \"Mild\"", "      §\"quiescent\": \"Mild\""),
     ("value-set", "  - system: http", "  - §sytem: http"),
     ("value-set", "url: http://watershed.example/fhir/ValueSet/pga-answers\n", "§url:\n"),
@@ -276,4 +327,111 @@ fn mistakes_in_yaml_are_named_where_they_are() {
 fn mistakes_in_composites_are_named_where_they_are() {
     assert_eq!(render_human(&findings(&composed()), false), "");
     insta::assert_snapshot!(told_in(&composed(), COMPONENTS));
+}
+
+/// What is wrong with the files of a measure: what was done to them, and what is said.
+type Misfile = (fn(&Path), &'static [&'static str]);
+
+const MEASURE: &str = "mappings/measures/ibd/remission";
+
+/// The bytes of a file with others in their place.
+fn rewrite(path: &Path, change: impl Fn(&str) -> Vec<u8>) {
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::write(path, change(&text)).unwrap();
+}
+
+const MISFILED: &[Misfile] = &[
+    (
+        |root| std::fs::rename(root.join(MEASURE).join("measure.yaml"), root.join(MEASURE).join("measure.yml")).unwrap(),
+        &["error: there is no `measure.yaml` at or below", "remission/measure.yml`: name it `measure.yaml`"],
+    ),
+    (
+        |root| std::fs::rename(root.join(MEASURE).join("cases"), root.join(MEASURE).join("case")).unwrap(),
+        &["remission/case` is not read", "help: did you mean `cases`?", "note: `ibd-remission` has no test patients"],
+    ),
+    (|root| std::fs::write(root.join(MEASURE).join("cases/20.json"), "{}").unwrap(), &["cases/20.json` is not read", "help: a test patient is a `.yaml` file"]),
+    (|root| std::fs::write(root.join(MEASURE).join("cases/20.yaml"), "").unwrap(), &["error: nothing is in the file but comments or space", "cases/20.yaml:1:1"]),
+    (
+        |root| command_line::copy(&root.join(MEASURE), &root.join("mappings/measures/ibd/again")),
+        &["error: two measures have the id `ibd-remission` and one version", "help: give one of them another `id`, or another `version`"],
+    ),
+    (
+        |root| {
+            let sets = root.join("mappings/value-sets");
+            std::fs::copy(sets.join("pga-answers.yaml"), sets.join("again.yaml")).unwrap();
+            command_line::spoil(&sets.join("again.yaml"), "\"mild\"", "\"light\"");
+        },
+        &["is here twice with different codes", "pga-answers.yaml, which counts"],
+    ),
+    (
+        |root| rewrite(&root.join("mappings/value-sets/pga-answers.yaml"), |text| text.replace("Mild", "M\u{e9}").bytes().filter(|byte| *byte != 0xc3).collect()),
+        &["error: a byte that is no UTF-8 (0xA9) stands here", "pga-answers.yaml:", "help: save the file as UTF-8: it is Latin-1, Windows-1252 or the like"],
+    ),
+    (
+        |root| rewrite(&root.join(MEASURE).join("ibd-remission.cql"), |text| [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect()),
+        &["ibd-remission.cql` is UTF-16, expected UTF-8", "help: save it as UTF-8"],
+    ),
+    (
+        |root| {
+            std::fs::remove_file(root.join("mappings/value-sets/pga-answers.yaml")).unwrap();
+            std::fs::write(root.join("mappings/value-sets/pga-answers.json"), "{\"resourceType\": \"ValueSet\",\n").unwrap();
+        },
+        &["error: the JSON ends before it is complete", "pga-answers.json:2:1", "help: was the file cut short"],
+    ),
+    (
+        |root| std::fs::write(root.join(MEASURE).join("ibd-remission.cql"), "").unwrap(),
+        &["error: the CQL has no parameter `Age Limit Years`", "has no definition `Numerator`"],
+    ),
+];
+
+#[test]
+fn files_under_wrong_names_twice_or_in_other_encodings_are_told() {
+    let check = |root: &Path| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"))
+            .current_dir(root)
+            .args(["measure", "check", "mappings/measures/ibd"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        // Without the renderer's line ends within a message.
+        (output.status.code().unwrap(), said.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" "))
+    };
+    for (spoil, parts) in MISFILED {
+        let scratch = tempfile::tempdir().unwrap();
+        command_line::copy_mappings(scratch.path());
+        spoil(scratch.path());
+        let (code, said) = check(scratch.path());
+        assert!(matches!(code, 0 | 1 | 3), "{code}: {said}");
+        for part in *parts {
+            assert!(said.contains(part), "`{part}` is missing in\n{said}");
+        }
+    }
+    // Byte order marks and line ends of other systems are no fault.
+    let scratch = tempfile::tempdir().unwrap();
+    command_line::copy_mappings(scratch.path());
+    for file in ["measure.yaml", "ibd-remission.cql", "cases/01-quiescent.yaml"] {
+        rewrite(&scratch.path().join(MEASURE).join(file), |text| format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes());
+    }
+    let (code, said) = check(scratch.path());
+    assert!(code == 0 && said.contains("1 measure is well formed"), "{said}");
+}
+
+#[test]
+fn the_nearest_of_texts_with_one_name_and_version_counts() {
+    let scratch = tempfile::tempdir().unwrap();
+    command_line::copy_mappings(scratch.path());
+    let (far, near) = (scratch.path().join("mappings"), scratch.path().join(MEASURE));
+    for folder in ["libraries", "value-sets"] {
+        std::fs::create_dir(near.join(folder)).unwrap();
+    }
+    std::fs::copy(far.join("libraries/PatientRecord-1.0.0.cql"), near.join("libraries/PatientRecord-1.0.0.cql")).unwrap();
+    std::fs::copy(far.join("value-sets/pga-answers.yaml"), near.join("value-sets/pga-answers.yaml")).unwrap();
+    rewrite(&near.join("libraries/PatientRecord-1.0.0.cql"), |text| format!("{text}\ndefine \"Nearer\": true\n").into_bytes());
+    command_line::spoil(&near.join("value-sets/pga-answers.yaml"), "\"mild\"", "\"nearer\"");
+    let (loaded, found) = measures::load(&[near], &[], &Choices::default());
+    let loaded = loaded.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+    assert!(loaded.measures[0].program().define("PatientRecord", "Nearer").is_some());
+    let set = loaded.value_sets.find("http://watershed.example/fhir/ValueSet/pga-answers", None).unwrap();
+    assert!(set.contains("http://watershed.example/fhir/CodeSystem/ibd", "nearer"));
+    assert!(found.iter().any(|finding| finding.message.contains("is here twice with different codes")));
 }

@@ -1,6 +1,6 @@
 //! `watershed cql`: the bare language. Check a library, evaluate its defines, write it as ELM.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::cql::typed::{LibraryId, Parameter};
 use crate::cql::types::Type;
 use crate::cql::value::{DateTime, Value};
 use crate::cql::{DefineId, Environment, EvaluationError, Libraries, Models, Program, Session, compile, elm, show};
-use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest};
+use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest, utf8};
 use crate::fhir::record::{Record, Shape};
 use crate::terminology::units::Units;
 use crate::terminology::{ValueSets, read};
@@ -93,7 +93,9 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
         What::Check { files, library, fhirpath_lists } => {
             let roots = files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
-            let (_, findings) = compile(&roots, &libraries(&files, &library, fhirpath_lists)?, &Models::default());
+            let (_, mut findings) = compile(&roots, &libraries(&files, &library, fhirpath_lists)?, &Models::default());
+            let empty = roots.iter().filter(|root| root.text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty());
+            findings.extend(empty.map(|root| Diagnostic::warning(format!("`{}` is empty", root.name)).help("begin with `library NAME version '1.0.0'`")));
             let ending = report(&findings, context);
             if context.format == Format::Human && ending == Ending::Fine {
                 let are = if files.len() == 1 { "is" } else { "are" };
@@ -203,7 +205,8 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     if size > FILE_BYTES_MAX {
         return Err(Failure::configuration(format!("`{}` has {size} bytes; at most {FILE_BYTES_MAX} are read", path.display())));
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    utf8(&path.display().to_string(), bytes).map_err(|finding| Failure::diagnostics(&[finding]))
 }
 
 fn source(path: &Path) -> Result<Arc<SourceFile>, Failure> {
@@ -217,10 +220,14 @@ fn libraries(files: &[PathBuf], folders: &[PathBuf], fhirpath_lists: bool) -> Re
         .filter_map(|file| file.parent())
         .map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
     let project = Some(PathBuf::from(LIBRARIES_FOLDER)).filter(|folder| folder.is_dir());
-    let mut all: Vec<PathBuf> = beside.chain(folders.iter().cloned()).chain(project).collect();
-    all.sort();
-    all.dedup();
-    let mut libraries = if fhirpath_lists { Libraries::default().with_singletons() } else { Libraries::default() };
+    let mut seen = BTreeSet::new();
+    let all: Vec<PathBuf> = beside.chain(folders.iter().cloned()).chain(project.clone()).filter(|folder| seen.insert(folder.clone())).collect();
+    let remedy = match project.is_some() {
+        true => "put its `.cql` file beside this one or into mappings/libraries, or name its folder with --library",
+        false => "put its `.cql` file beside this one, or name its folder with --library",
+    };
+    let libraries = Libraries::default().with_remedy(remedy);
+    let mut libraries = if fhirpath_lists { libraries.with_singletons() } else { libraries };
     for folder in all {
         let entries = std::fs::read_dir(&folder).map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", folder.display())))?;
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
@@ -230,7 +237,7 @@ fn libraries(files: &[PathBuf], folders: &[PathBuf], fhirpath_lists: bool) -> Re
                 Ok(text) => libraries.add(&text),
                 // A neighbour that nobody may ever include is no reason to refuse this file.
                 Err(fault) => {
-                    let _ = writeln!(std::io::stderr(), "warning: {}; left out", fault.message);
+                    let _ = writeln!(std::io::stderr(), "warning: `{}` is left out: {}", path.display(), fault.message.lines().next().unwrap_or_default());
                 }
             }
         }

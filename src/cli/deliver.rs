@@ -32,8 +32,11 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let store = path.exists().then(|| Store::open(&path)).transpose().map_err(state_failure)?;
     let done = store.as_ref().map_or_else(|| Ok(Delivered::default()), |store| deliver(&registry, store))?;
     match context.format {
-        Format::Json => print_json(&json!({ "delivered": done.delivered, "confirmed": done.confirmed, "waiting": done.waiting, "rejected": done.dead })),
-        Format::Human => print(&format!("{} delivered, {} confirmed unchanged, {} waiting, {} rejected", done.delivered, done.confirmed, done.waiting, done.dead)),
+        Format::Json => print_json(&json!({ "delivered": done.delivered, "confirmed": done.confirmed, "restored": done.restored, "waiting": done.waiting, "rejected": done.dead })),
+        Format::Human => {
+            let restored = if done.restored > 0 { format!("{} sent again, which the registry had lost, ", done.restored) } else { String::new() };
+            print(&format!("{} delivered, {} confirmed unchanged, {restored}{} waiting, {} rejected", done.delivered, done.confirmed, done.waiting, done.dead));
+        }
     }
     verdict(store.as_ref(), &done)?;
     Ok(Ending::Fine)

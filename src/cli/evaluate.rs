@@ -1,6 +1,6 @@
 //! `watershed evaluate`: measures over data on disk, no configuration needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
+use crate::cql::Program;
 use crate::diagnostic::counted;
-use crate::fhir::compartment::is_replaced;
+use crate::fhir::compartment::{is_id, is_replaced};
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::source::folder::{self, Bad, Dataset, Patient};
+use crate::source::folder::{self, Bad, Dataset, Patient, Signs};
 
 /// Most threads.
 const THREADS_MAX: usize = 256;
@@ -112,6 +113,8 @@ enum Incomplete {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let periods = periods(&args.periods)?;
+    args.date.as_deref().map_or(Ok(()), check_date)?;
+    check_reporter(&args.reporter)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
     let memory = args.memory.as_deref().map_or(Ok(MEMORY_DEFAULT), memory)?;
@@ -133,12 +136,42 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         let data = data.map_err(unreadable)?;
         if pass == 0 {
             found.bad = Told { lines: data.bad.clone(), count: data.bad_count };
+            found.files(&data.signs);
+            say_absent_types(&loaded, &data.signs);
         }
         found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
     }
     found.say();
     write(&args, &runs, &found)?;
-    Ok(if found.errors.is_empty() && found.people > 0 { Ending::Fine } else { Ending::Findings })
+    Ok(if found.errors.is_empty() && found.missing.is_empty() && found.people > 0 { Ending::Fine } else { Ending::Findings })
+}
+
+/// Types that measures ask for and of which no file has any: it may be so, or a file was forgotten.
+fn say_absent_types(loaded: &Loaded, signs: &Signs) {
+    let mut askers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for measure in &loaded.measures {
+        let asked: BTreeSet<&str> = measure.programs().flat_map(Program::requirements).map(|need| need.resource_type.as_str()).collect();
+        for name in asked.into_iter().filter(|name| *name != "Patient" && !signs.types.contains(*name)) {
+            askers.entry(name).or_default().push(format!("`{}`", measure.definition.id.value));
+        }
+    }
+    for (name, measures) in askers.iter().filter(|_| !signs.types.is_empty()) {
+        let ask = if measures.len() == 1 { "asks" } else { "ask" };
+        let _ = writeln!(std::io::stderr(), "note: the data have no {name}, which {} {ask} for: is a file missing?", measures.join(", "));
+    }
+}
+
+/// A report's date as FHIR has it: a day, or a time with its offset.
+fn check_date(date: &str) -> Result<(), Failure> {
+    let is_date = crate::cql::date_time::DateTime::parse_fhir(date).is_some();
+    let wrong = || Failure::usage(format!("`--date {date}` is no date")).hint("write a day as `2026-02-01`, or a time with its offset as `2026-02-01T06:00:00-05:00`");
+    if is_date { Ok(()) } else { Err(wrong()) }
+}
+
+/// The id of an organization as FHIR has it.
+fn check_reporter(id: &str) -> Result<(), Failure> {
+    let wrong = || Failure::usage(format!("`--reporter {id}` is no id")).hint("name the id of an Organization: 1 to 64 letters, digits, `-` or `.`");
+    if is_id(id) { Ok(()) } else { Err(wrong()) }
 }
 
 /// A size as `512MB`, `1GiB` or bytes.
@@ -169,7 +202,9 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
         let Some((name, value)) = text.split_once('=') else {
             return Err(Failure::usage(format!("`--parameter {text}` has no `=`")).hint("write NAME=VALUE"));
         };
-        parameters.insert(name.trim().to_owned(), value.to_owned());
+        if parameters.insert(name.trim().to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::usage(format!("the parameter `{}` is given twice", name.trim())));
+        }
     }
     let missing_value_sets = match args.incomplete {
         Incomplete::Error => MissingValueSets::Error,
@@ -221,7 +256,8 @@ impl Told {
         self.lines.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         let stderr = &mut std::io::stderr().lock();
         for line in self.lines.iter().take(TOLD_SHOWN_MAX) {
-            let _ = writeln!(stderr, "warning: {}:{}: {}; {consequence}", line.file, line.line, line.reason);
+            let place = if line.line == 0 { line.file.clone() } else { format!("{}:{}", line.file, line.line) };
+            let _ = writeln!(stderr, "warning: {place}: {}; {consequence}", line.reason);
         }
         let rest = self.count.saturating_sub(TOLD_SHOWN_MAX as u64);
         if rest > 0 {
@@ -244,6 +280,11 @@ struct Found {
     absent: Told,
     /// By element: patients of whom a value is none of its type, and the first place of one.
     unreadable: BTreeMap<String, (u64, Option<Bad>)>,
+    /// What should be among the files and is not, and how much of each type.
+    gaps: Told,
+    missing: BTreeMap<String, u64>,
+    /// What else a server said.
+    said: Told,
 }
 
 impl Found {
@@ -278,14 +319,26 @@ impl Found {
         *first = first.take().into_iter().chain(place).min_by_key(order);
     }
 
+    /// What the files tell of their being whole.
+    fn files(&mut self, signs: &Signs) {
+        self.missing.clone_from(&signs.missing);
+        self.gaps = Told { lines: signs.gaps.iter().map(|gap| gap.told.clone()).collect(), count: signs.gaps.len() as u64 };
+        self.said = Told { lines: signs.said.clone(), count: signs.said_count };
+    }
+
     /// What is missing of the data. Data without a patient are no data.
     fn completeness(&self) -> Completeness {
         let missing = if self.people == 0 { self.absent.count.max(1) } else { self.absent.count };
-        let gaps = (missing > 0).then(|| ("Patient".to_owned(), missing));
-        Completeness { gaps: gaps.into_iter().collect(), quarantined: self.bad.count }
+        let mut gaps = self.missing.clone();
+        if missing > 0 {
+            *gaps.entry("Patient".to_owned()).or_default() += missing;
+        }
+        Completeness { gaps, quarantined: self.bad.count }
     }
 
     fn say(&mut self) {
+        self.gaps.say("the reports are partial", "things are missing");
+        self.said.say("the reports are not partial for it", "sayings of servers");
         self.bad.say("set aside", "lines or resources were set aside");
         self.absent.say("the reports are partial", "patients are named and not there");
         let stderr = &mut std::io::stderr().lock();

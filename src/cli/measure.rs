@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
 use crate::config::measures::{self, Folder, Tested};
-use crate::diagnostic::{self, Diagnostic, counted};
-use crate::measure::Choices;
+use crate::diagnostic::{self, Diagnostic, Location, Span, counted};
+use crate::measure::{self, Choices};
 
 /// The steward's bench: check and test measures
 #[derive(Debug, ClapArgs)]
@@ -110,6 +110,10 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
         for source in &folder.cases {
             found.extend(crate::measure::case::parse(source, measure).1);
         }
+        if folder.cases.is_empty() && !measure::published::is_published(&folder.files.definition) {
+            let at = Location::new(&folder.files.definition, Span::default());
+            found.push(Diagnostic::note(format!("`{}` has no test patients", measure.definition.id.value)).at(at).help(NO_CASES));
+        }
         for (name, parameter) in measure.definition.parameters.iter().filter(|(_, parameter)| parameter.confirm) {
             let text = format!("`{}`: the network has yet to confirm `{name}` = {}", measure.definition.id.value, parameter.value.value.text());
             found.push(Diagnostic::note(text));
@@ -129,9 +133,10 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
     let mut shown = Vec::new();
     let bench = bench(paths)?;
     for (path, folder) in &bench.folders {
-        let (tested, found) = measures::test(folder, &bench.all, &zone);
+        let (tested, mut found) = measures::test(folder, &bench.all, &zone);
+        found.extend(measures::strays(path));
         let Some(tested) = tested else { return Err(Failure::diagnostics(&found)) };
-        failed |= tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
+        failed |= tested.cases.is_empty() || tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
         match context.format {
             Format::Human => print(&human(path, &tested)),
             Format::Json => shown.push(machine(path, &tested)),
@@ -146,7 +151,13 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
     Ok(if failed { Ending::Findings } else { Ending::Fine })
 }
 
+/// What to do where a measure has no test patients.
+const NO_CASES: &str = "write the first one as `cases/01-NAME.yaml`: its `title`, its `resources`, and what to `expect` of which period";
+
 fn human(path: &Path, tested: &Tested) -> String {
+    if tested.cases.is_empty() {
+        return format!("{}\nno test patients, so nothing is known of it: {NO_CASES}\n", path.display());
+    }
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["", "case", "period", "population", "expected", "found"]);

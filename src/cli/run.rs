@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded, setup};
+use crate::destination::registry::Delivered;
 use crate::diagnostic::counted;
 use crate::http::{HttpError, SystemClock};
 use crate::pipeline::schedule::Schedule;
@@ -113,7 +114,7 @@ fn as_json(night: &Night) -> serde_json::Value {
     json!({
         "id": night.run.id, "startedAt": night.run.started_at.to_string(), "resumed": night.resumed, "state": night.run.state.word(),
         "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
-        "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed,
+        "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": night.delivered.waiting, "rejected": night.delivered.dead, "reason": night.run.reason,
         "unreadable": unreadable_as_json(&night.unreadable),
     })
@@ -138,10 +139,14 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         Some(false) => format!("partial ({}, {} in quarantine)", counted(night.run.gaps.values().sum::<u64>(), "gap"), night.run.quarantined),
         _ => "complete".to_owned(),
     };
-    let feed = match (night.delivered.delivered, night.delivered.confirmed) {
-        (0, 0) => "no feed delivered",
-        (0, _) => "nothing changed, which the registry was told",
-        _ => "feed delivered",
+    // Why a feed was rejected, or is not taken yet, stands below it on stderr.
+    let feed = match &night.delivered {
+        Delivered { dead: 1.., .. } => "the registry rejected the feed",
+        Delivered { delivered: 1.., .. } => "feed delivered",
+        Delivered { restored: 1.., .. } => "feed sent again, which the registry had lost",
+        Delivered { confirmed: 1.., .. } => "nothing changed, which the registry was told",
+        Delivered { waiting: 1.., .. } => "the feed waits in the outbox",
+        _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
     let unreadable = unreadable_as_text(&night.unreadable);

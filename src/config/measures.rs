@@ -6,14 +6,14 @@
 //! A measure folder holds `measure.yaml`, its `.cql` and `cases/`. It may use the `libraries/` and `value-sets/` folders
 //! inside it and inside the folders above it, up to [`LEVELS_MAX`] levels; nearer ones come first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{Diagnostic, SourceFile, counted};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
@@ -21,6 +21,8 @@ use crate::terminology::{self, ValueSet, ValueSets};
 
 /// How many folders above a measure are searched for `libraries/` and `value-sets/`.
 pub const LEVELS_MAX: usize = 4;
+/// Folders of a measure that are read.
+const READ: [&str; 3] = ["cases", "libraries", "value-sets"];
 /// Most files of one folder that are read.
 const FILES_MAX: usize = 10_000;
 /// Largest text file that is read.
@@ -77,7 +79,7 @@ pub fn read(path: &Path) -> Result<Folder, Diagnostic> {
 pub fn open(path: &Path) -> Result<(Vec<Folder>, Vec<Diagnostic>), Diagnostic> {
     let is_folder = path.join("measure.yaml").is_file() || path.file_name().is_some_and(|name| name == "measure.yaml");
     if is_folder || !path.exists() {
-        return Ok((vec![read(path)?], Vec::new()));
+        return Ok((vec![read(path)?], strays(path)));
     }
     let mut files = Vec::new();
     list(path, 0, &[".json"], &mut files)?;
@@ -169,12 +171,15 @@ pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
 /// Compiles folders whose texts have been read.
 pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
     let mut found = Vec::new();
-    // A value set seen twice is the same file seen from two measures. Those that are named take precedence over those that
-    // stand beside a measure.
-    let beside: BTreeMap<&str, &Arc<SourceFile>> = folders.iter().flat_map(|folder| folder.value_sets.iter().rev()).map(|source| (&*source.name, source)).collect();
+    // A value set seen twice is the same file seen from two measures. Those of nearer folders take the place of those farther
+    // away, and those that are named that of all.
+    let mut seen = BTreeSet::new();
+    let beside: Vec<&Arc<SourceFile>> = folders.iter().flat_map(|folder| &folder.value_sets).filter(|source| seen.insert(&*source.name)).collect();
+    let by_folder = beside.chunk_by(|one, other| Path::new(&one.name).parent() == Path::new(&other.name).parent());
+    let beside = by_folder.collect::<Vec<_>>().into_iter().rev().flatten();
     let mut shelf = Shelf::default();
     let named = value_sets.iter().map(|source| (source, true));
-    for (source, is_named) in beside.into_values().map(|source| (source, false)).chain(named) {
+    for (source, is_named) in beside.map(|source| (*source, false)).chain(named) {
         let (set, more) = terminology::read::value_set(source);
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
@@ -192,6 +197,7 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     };
     found.extend(more.into_iter().filter(|finding| !follows(finding)));
     let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
+    found.extend(same_ids(folders, &measures));
     let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
     found.extend(twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
     if choices.missing_value_sets == MissingValueSets::Warn {
@@ -199,6 +205,53 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// Measures of one id and version: their reports could not be told apart.
+fn same_ids(folders: &[Folder], measures: &[Measure]) -> Vec<Diagnostic> {
+    let mut seen: BTreeMap<(&str, &str), Location> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (folder, measure) in folders
+        .iter()
+        .zip(measures)
+        .filter(|(folder, _)| folders.len() == measures.len() && !published::is_published(&folder.files.definition))
+    {
+        let id = &measure.definition.id;
+        let at = definition::locate(&folder.files.definition, id);
+        let first = seen.insert((&id.value, &measure.definition.version.value), at.clone());
+        if let Some(first) = first.filter(|first| first.source.name != at.source.name) {
+            let message = format!("two measures have the id `{}` and one version", id.value);
+            found.push(
+                Diagnostic::error(message)
+                    .at(at)
+                    .label(first, "the other one")
+                    .help("give one of them another `id`, or another `version`"),
+            );
+        }
+    }
+    found
+}
+
+/// What stands in a measure folder under a name that is nearly one that is read.
+pub fn strays(path: &Path) -> Vec<Diagnostic> {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().take(FILES_MAX).filter_map(Result::ok).map(|entry| entry.path());
+        let mut paths: Vec<PathBuf> = entries.collect();
+        paths.sort();
+        paths
+    };
+    let warn = |path: &Path, help: String| Diagnostic::warning(format!("`{}` is not read", shown(path))).help(help);
+    let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let folders = names(folder).into_iter().filter(|path| path.is_dir()).filter_map(|path| {
+        let name = name(&path).filter(|name| !READ.contains(&name.as_str()))?;
+        crate::diagnostic::nearest(&name, READ.into_iter()).map(|near| warn(&path, format!("did you mean `{near}`?")))
+    });
+    let is_case = |path: &Path| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+    let cases = names(&folder.join("cases"))
+        .into_iter()
+        .filter(|path| path.is_file() && !is_case(path) && name(path).is_some_and(|name| !name.starts_with('.')));
+    folders.chain(cases.map(|path| warn(&path, "a test patient is a `.yaml` file".to_owned()))).collect()
 }
 
 /// Value sets as they are read, file by file.
@@ -255,7 +308,9 @@ fn add_missing(sets: &mut ValueSets, measure: &Measure) {
 pub fn find(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let mut found = Vec::new();
     let mut open = vec![(path.to_owned(), 0)];
+    let mut misnamed = None;
     while let Some((folder, depth)) = open.pop() {
+        misnamed = misnamed.or_else(|| Some(folder.join("measure.yml")).filter(|file| file.is_file()));
         if folder.join("measure.yaml").is_file() || folder.file_name().is_some_and(|name| name == "measure.yaml") {
             found.push(folder);
         } else if folder.is_dir() && depth <= LEVELS_MAX {
@@ -269,7 +324,8 @@ pub fn find(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         }
     }
     if found.is_empty() {
-        return Err(Diagnostic::error(format!("there is no `measure.yaml` at or below `{}`", path.display())).help("name a measure folder"));
+        let help = misnamed.map_or_else(|| "name a measure folder".to_owned(), |file| format!("there is `{}`: name it `measure.yaml`", shown(&file)));
+        return Err(Diagnostic::error(format!("there is no `measure.yaml` at or below `{}`", path.display())).help(help));
     }
     found.sort();
     Ok(found)
@@ -342,9 +398,9 @@ fn texts(folder: &Path, extensions: &[&str]) -> Result<Vec<Arc<SourceFile>>, Dia
 fn text(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
     let fault = |error: String| Diagnostic::error(format!("`{}` cannot be read: {error}", path.display()));
     let file = crate::source::folder::open(path).map_err(|error| fault(error.reason))?;
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| fault(error.to_string()))?;
-    Ok(SourceFile::new(shown(path), text))
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+    Ok(SourceFile::new(shown(path), crate::diagnostic::utf8(&shown(path), bytes)?))
 }
 
 /// The path as a person would type it from here.

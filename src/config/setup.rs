@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::{Loaded, Site, measures};
 use crate::destination::registry::Registry;
-use crate::diagnostic::{Diagnostic, SourceFile, has_errors};
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors};
 use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
@@ -265,7 +265,7 @@ impl Reader {
         for folder in &folders {
             let (Some(loaded), _) = measures::compile(&measures::together(folder, &folders), &value_sets, &Choices::default()) else { continue };
             let cases = loaded.measures.iter().take(1).flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
-            self.findings.extend(cases);
+            self.findings.extend(cases.filter(|finding| finding.severity != Severity::Note));
         }
     }
 

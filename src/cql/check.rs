@@ -104,6 +104,8 @@ struct Checker<'a> {
     broken: BTreeSet<Arc<str>>,
     /// By position in the syntax tree.
     defines: Vec<(DefineId, Progress)>,
+    /// Those whose bodies are being checked, outermost first.
+    running: Vec<DefineId>,
     functions: Vec<(FunctionId, Progress)>,
     frame: Frame,
     chain: usize,
@@ -143,6 +145,7 @@ impl<'a> Checker<'a> {
             names: BTreeMap::new(),
             broken: ast.broken.iter().map(|name| name.text.clone()).collect(),
             defines: Vec::new(),
+            running: Vec::new(),
             functions: Vec::new(),
             frame: Frame::default(),
             chain: 0,
@@ -501,6 +504,7 @@ impl<'a> Checker<'a> {
             return;
         }
         self.defines[position].1 = Progress::Running;
+        self.running.push(number);
         let (mut body, slots) = self.in_frame(Frame::default(), |checker| checker.expression(&define.body));
         if body.ty.is_too_large() {
             let message = format!("the type of `{}` has more than {PARTS_MAX} parts", define.name.text);
@@ -510,6 +514,7 @@ impl<'a> Checker<'a> {
         let declared = &mut self.tree.defines[number.index()];
         (declared.body, declared.slots) = (body, slots);
         self.defines[position].1 = Progress::Done;
+        self.running.pop();
     }
 
     fn function_body(&mut self, position: usize) {

@@ -52,8 +52,21 @@ const SYMBOLS: [&str; 32] = [
     "#",
 ];
 
-/// Operators of other languages, with what CQL writes in their place.
-const FOREIGN: [(&str, TokenKind, &str); 4] = [("&&", TokenKind::Word, "and"), ("||", TokenKind::Word, "or"), ("==", TokenKind::Symbol, "="), ("<>", TokenKind::Symbol, "!=")];
+/// Operators of other languages and of word processors, with what CQL writes in their place.
+const FOREIGN: [(&str, TokenKind, &str); 12] = [
+    ("&&", TokenKind::Word, "and"),
+    ("||", TokenKind::Word, "or"),
+    ("==", TokenKind::Symbol, "="),
+    ("<>", TokenKind::Symbol, "!="),
+    ("\u{2013}", TokenKind::Symbol, "-"),
+    ("\u{2014}", TokenKind::Symbol, "-"),
+    ("\u{2212}", TokenKind::Symbol, "-"),
+    ("\u{d7}", TokenKind::Symbol, "*"),
+    ("\u{f7}", TokenKind::Symbol, "/"),
+    ("\u{2264}", TokenKind::Symbol, "<="),
+    ("\u{2265}", TokenKind::Symbol, ">="),
+    ("\u{2260}", TokenKind::Symbol, "!="),
+];
 
 /// A text as tokens.
 #[derive(Debug)]

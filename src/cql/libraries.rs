@@ -24,6 +24,8 @@ static FHIR_HELPERS: LazyLock<Text> = LazyLock::new(|| {
 pub struct Libraries {
     texts: Vec<Text>,
     singletons: bool,
+    /// What to do about a library that is not here.
+    remedy: &'static str,
 }
 
 /// One library's text, parsed.
@@ -69,10 +71,17 @@ impl Libraries {
         self
     }
 
+    /// What whoever misses a library is told to do: where texts are looked for, only the caller knows.
+    pub fn with_remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = remedy;
+        self
+    }
+
     /// The library of that name; of that version if one is asked for, else the one with the greatest version.
     fn find(&self, name: &str, version: Option<&str>) -> Option<&Text> {
         let fits = |text: &&Text| version.is_none_or(|version| text.version() == Some(version));
-        let own = self.named(name).filter(fits).max_by(|a, b| by_version(a.version(), b.version()));
+        // Of texts of one version the first counts: whoever adds them begins with the nearest.
+        let own = self.named(name).filter(fits).min_by(|a, b| by_version(b.version(), a.version()));
         let embedded = Some(&*FHIR_HELPERS).filter(|text| text.answers_to(name));
         own.or_else(|| embedded.filter(fits))
     }
@@ -186,7 +195,8 @@ impl Linker<'_> {
         let diagnostic = Diagnostic::error(message).at(at);
         match (versions.as_slice(), nearest(name, names.iter().map(String::as_str))) {
             ([], Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),
-            ([], None) => diagnostic.help("put its `.cql` file beside the measure or into mappings/libraries"),
+            ([], None) if self.libraries.remedy.is_empty() => diagnostic,
+            ([], None) => diagnostic.help(self.libraries.remedy),
             (versions, _) => diagnostic.help(format!("it is here in version {}", versions.join(", "))),
         }
     }

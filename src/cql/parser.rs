@@ -56,13 +56,15 @@ struct Parser<'a> {
     /// Greatest height of the expressions finished since the enclosing one began.
     child_depth: u32,
     is_cut: bool,
+    /// Where the query that ended last ended, with the clauses that it has.
+    ended_query: Option<(usize, Vec<&'static str>)>,
 }
 
 // The cursor.
 impl<'a> Parser<'a> {
     fn new(source: &'a Arc<SourceFile>) -> Parser<'a> {
         let Lexed { tokens, faults, is_cut } = lex(source);
-        Parser { source, tokens, at: 0, faults, nesting: 0, child_depth: 0, is_cut }
+        Parser { source, tokens, at: 0, faults, nesting: 0, child_depth: 0, is_cut, ended_query: None }
     }
 
     fn peek(&self) -> &Token {
@@ -160,6 +162,9 @@ impl<'a> Parser<'a> {
         if let Some(before) = before.filter(|before| before.kind == TokenKind::Word && self.is_word("of") && Self::is_identifier(before)) {
             return self.fault(before.at, format!("`{}` is no precision", before.text), near_word(&before.text, &PRECISIONS));
         }
+        if let Some((message, help)) = self.misplaced_clause(&token) {
+            return self.fault(token.at, message, Some(help));
+        }
         let help = self.help_for(&token, expected);
         let message = format!("expected {expected}, found {}", Self::describe(&token));
         self.fault(token.at, message, help)
@@ -168,6 +173,11 @@ impl<'a> Parser<'a> {
     fn help_for(&self, token: &Token, expected: &str) -> Option<String> {
         let is_name = expected.contains("name");
         match token.kind {
+            TokenKind::Quoted if expected.ends_with("in single quotes") => Some("names are in double quotes, texts in single quotes".to_string()),
+            TokenKind::Word if expected.ends_with("in single quotes") => Some("put it in single quotes: `'…'`".to_string()),
+            _ if Self::is_identifier(token) && expected == "`]` after the retrieve" => {
+                Some(format!("the alias stands behind the retrieve: `[…] {}`, and what follows it too", token.text))
+            }
             TokenKind::String if is_name => Some("names are in double quotes, texts in single quotes".to_string()),
             TokenKind::Word if is_name && KEYWORDS.contains(&&*token.text) => {
                 Some(format!("`{}` is a word of the language; in double quotes it is a name: \"{}\"", token.text, token.text))

@@ -90,14 +90,15 @@ impl Authorizer for Tokens {
 /// Gives a report's bytes by digest.
 pub type Parts<'a> = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'a;
 
-/// Sends one claimed feed and says what became of it.
-pub async fn deliver(registry: &Registry, claim: &Claim, part: &Parts<'_>, jitter: f64) -> Outcome {
-    match send(registry, claim, part).await {
-        Ok(receipt) => Outcome::Delivered { receipt },
+/// Sends one claimed feed and says what became of it, and whether the registry had it already.
+async fn deliver(registry: &Registry, claim: &Claim, part: &Parts<'_>, jitter: f64) -> (Outcome, bool) {
+    let outcome = match send(registry, claim, part).await {
+        Ok((receipt, was_there)) => return (Outcome::Delivered { receipt }, was_there),
         Err(Failed::Dead(reasons)) => Outcome::Dead { reasons },
         Err(Failed::Again(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: false },
         Err(Failed::Refused(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: true },
-    }
+    };
+    (outcome, false)
 }
 
 /// What one round of delivery did.
@@ -107,6 +108,8 @@ pub struct Delivered {
     pub delivered: u64,
     /// Unchanged nights the registry was told of.
     pub confirmed: u64,
+    /// Feeds that it had taken once and no longer knew, and took again.
+    pub restored: u64,
     /// Feeds that wait for a later attempt.
     pub waiting: u64,
     /// How often the registry answered and would not have us; what it refused waits.
@@ -133,9 +136,10 @@ pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> 
     for _ in 0..FEEDS_MAX {
         let Some(claim) = store.with(|connection| Ok(outbox::claim(connection, now(), LEASE)))?? else { break };
         let part = |digest: &str| store.with(|connection| Ok(outbox::part(connection, digest))).ok()?.ok()?;
-        let outcome = deliver(registry, &claim, &part, random_fraction()).await;
+        let (outcome, was_there) = deliver(registry, &claim, &part, random_fraction()).await;
         match (&outcome, claim.confirming) {
-            (Outcome::Delivered { .. }, true) => done.confirmed += 1,
+            (Outcome::Delivered { .. }, true) if was_there => done.confirmed += 1,
+            (Outcome::Delivered { .. }, true) => done.restored += 1,
             (Outcome::Delivered { .. }, false) => done.delivered += 1,
             (Outcome::Retry { refused, .. }, _) => done.refused += u64::from(*refused),
             (Outcome::Dead { reasons }, _) => {
@@ -236,7 +240,8 @@ async fn keys(registry: &Registry) -> Result<Jwks, Failed> {
     ask(registry, keys).await?.json().ok_or_else(|| Failed::Again("the registry's keys cannot be read".into()))
 }
 
-async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<String, Failed> {
+/// The receipt, and whether the feed had been taken before.
+async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<(String, bool), Failed> {
     let manifest: Manifest = serde_json::from_slice(&claim.manifest).map_err(|_| Failed::Dead(vec!["the stored manifest is damaged".into()]))?;
     let announce = request(registry, claim, Method::PUT, &[])?.body("application/json", claim.manifest.clone());
     let answer = read(&ask(registry, announce).await?)?;
@@ -244,8 +249,9 @@ async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<St
     if answer.current == Some(false) {
         return Err(Failed::Dead(vec![format!("the registry has taken a later feed of this site than this one; {ADOPT}")]));
     }
+    let was_there = answer.state == "committed";
     let receipt = match answer.receipt {
-        Some(receipt) if answer.state == "committed" => receipt,
+        Some(receipt) if was_there => receipt,
         _ => {
             for digest in &answer.missing {
                 // Only what the manifest names is ever sent, whatever the registry asks for.
@@ -264,7 +270,7 @@ async fn send(registry: &Registry, claim: &Claim, part: &Parts<'_>) -> Result<St
     };
     let keys = keys(registry).await?;
     verify_receipt(&receipt, &keys, &claim.site, &claim.feed, &claim.manifest, &manifest).map_err(|reason| Failed::Again(format!("receipt refused: {reason}")))?;
-    Ok(receipt)
+    Ok((receipt, was_there))
 }
 
 fn address(registry: &Registry, segments: &[&str]) -> Result<Url, Failed> {

@@ -1,6 +1,7 @@
 //! What a server is spared: more than so many requests a minute, more than so many in all, and more than a few repeated ones.
 
 use super::{Clock, HttpError};
+use crate::diagnostic::counted;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -39,7 +40,7 @@ impl Courtesy {
         let wait = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if self.in_all > 0 && state.made >= self.in_all {
-                return Err(HttpError::NotNow(format!("the {} requests are spent that `source.requests_per_night` allows", self.in_all)));
+                return Err(HttpError::NotNow(format!("`source.requests_per_night` allows {}, and no more", counted(self.in_all, "request"))));
             }
             state.made += 1;
             self.take_turn(&mut state, clock.now())
@@ -104,7 +105,7 @@ mod tests {
             courtesy.admit(&clock).await.unwrap();
         }
         let error = courtesy.admit(&clock).await.unwrap_err();
-        assert_eq!(error.to_string(), "the 3 requests are spent that `source.requests_per_night` allows");
+        assert_eq!(error.to_string(), "`source.requests_per_night` allows 3 requests, and no more");
     }
 
     #[tokio::test]

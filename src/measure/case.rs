@@ -13,36 +13,42 @@ use serde_json::Value as Json;
 use serde_saphyr::Spanned;
 
 use super::calculate::{Measure, Setting};
-use super::definition::{explain, locate};
+use super::compile;
+use super::definition::{Text, locate};
 use super::period::Period;
 use super::population::{self, Membership, Tallies};
 use super::result::{GroupResult, PatientResult};
 use crate::cql::evaluate::observe::Observed;
+use crate::cql::model::Models;
+use crate::cql::typed::Parameter;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::cql::{DefineId, Program};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, from_yaml};
 use crate::fhir::record::Record;
+
+mod node;
+mod resource;
+
+use node::{Content, Named, Node};
 
 /// Id of the patient of a case, unless it has a Patient of its own.
 pub const PATIENT_ID: &str = "case";
-/// Elements that refer to the patient, filled in where a resource has none of them.
-const PATIENT_ELEMENTS: [&str; 4] = ["subject", "patient", "beneficiary", "for"];
 
 /// One test patient.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Text {
+struct CaseText {
     /// What the case shows.
     title: String,
     /// FHIR resources.
-    resources: Vec<Json>,
+    resources: Vec<Node>,
     /// IANA zone; the caller's when left out.
     #[serde(default)]
     zone: Option<Spanned<String>>,
     /// Parameters that differ from the measure's.
     #[serde(default)]
-    parameters: BTreeMap<String, Json>,
+    parameters: Named<Node>,
     /// What is expected, per period.
     expect: Vec<ExpectText>,
 }
@@ -55,13 +61,13 @@ struct ExpectText {
     #[serde(default)]
     group: Option<Spanned<String>>,
     #[serde(default)]
-    populations: BTreeMap<String, Expected>,
+    populations: Named<Spanned<Expected>>,
     /// The score of this patient alone, without a rate's multiplier.
     #[serde(default)]
     score: Option<f64>,
     /// Stratifier to the strata the patient is in.
     #[serde(default)]
-    strata: BTreeMap<String, Vec<String>>,
+    strata: Named<Vec<String>>,
 }
 
 /// What is expected of one population.
@@ -129,9 +135,9 @@ pub struct Mismatch {
 
 /// Reads a case against its measure; `None` when it cannot be run.
 pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<Diagnostic>) {
-    let text: Text = match serde_saphyr::from_str(&source.text) {
+    let text: CaseText = match serde_saphyr::from_str(&source.text) {
         Ok(text) => text,
-        Err(fault) => return (None, vec![explain(source, &fault)]),
+        Err(fault) => return (None, vec![from_yaml(source, &fault)]),
     };
     let mut found = Vec::new();
     if let Some(zone) = &text.zone
@@ -144,105 +150,156 @@ pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<
         );
     }
     let expectations: Vec<Option<Expectation>> = text.expect.iter().map(|one| expectation(source, measure, one, &mut found)).collect();
-    let lines = lines(source, text.resources, measure, &mut found);
+    let lines = lines(source, &text.resources, &mut found);
     if expectations.is_empty() {
-        found.push(Diagnostic::error(format!("the case `{}` expects nothing", text.title)).help("name at least one period under `expect`"));
+        found.push(
+            Diagnostic::error("the case expects nothing")
+                .at(place(source, "expect"))
+                .help("name at least one period under `expect`"),
+        );
     }
-    let parameters = text
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
     let case = Case {
         source: source.clone(),
         title: text.title,
         lines,
         zone: text.zone.map(|zone| zone.value),
-        parameters: parameters.collect(),
+        parameters: parameters(source, measure, &text.parameters, &mut found),
         expectations: expectations.into_iter().flatten().collect(),
     };
     (found.iter().all(|finding| !finding.is_error()).then_some(case), found)
 }
 
+/// A key of the case's own level.
+fn place(source: &Arc<SourceFile>, key: &str) -> Location {
+    super::definition::key(source, key)
+}
+
+/// The parameters as text, each of which the measure has and of its type.
+fn parameters(source: &Arc<SourceFile>, measure: &Measure, written: &Named<Node>, found: &mut Vec<Diagnostic>) -> BTreeMap<String, String> {
+    let known: Vec<&Parameter> = measure.programs().flat_map(Program::parameters).collect();
+    let mut parameters = BTreeMap::new();
+    for (name, node) in &written.0 {
+        let text = match &node.value {
+            Content::Text(text) => text.clone(),
+            Content::Boolean(_) | Content::Number(_) => node.value.json().to_string(),
+            other => {
+                let message = format!("the parameter `{}` expects `true`, `false`, a number or a text, found {}", name.value, other.shown());
+                found.push(Diagnostic::error(message).at(node::at(source, node)));
+                continue;
+            }
+        };
+        match known.iter().find(|parameter| *parameter.name == name.value) {
+            None => found.push(compile::unknown_parameter(&name.value, known.iter().map(|parameter| &*parameter.name)).at(locate(source, name))),
+            Some(parameter) if compile::literal(&text, &parameter.ty).is_none() => found.push(compile::no_literal(&name.value, &text, &parameter.ty).at(node::at(source, node))),
+            Some(_) => drop(parameters.insert(name.value.clone(), text)),
+        }
+    }
+    parameters
+}
+
+/// What is said of a name that a measure does not have.
+fn unknown<'n>(what: &str, name: &Text, source: &Arc<SourceFile>, known: impl Iterator<Item = &'n str>) -> Diagnostic {
+    let known: Vec<&str> = known.collect();
+    let finding = Diagnostic::error(format!("the measure has no {what} `{}`", name.value)).at(locate(source, name));
+    match crate::diagnostic::nearest(&name.value, known.iter().copied()) {
+        Some(near) => finding.help(format!("did you mean `{near}`?")),
+        None if known.is_empty() => finding.help("it has none"),
+        None => finding.help(format!("it has {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))),
+    }
+}
+
 fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, found: &mut Vec<Diagnostic>) -> Option<Expectation> {
-    let period = match Period::parse(&text.period.value) {
-        Ok(period) => period,
-        Err(reason) => {
-            found.push(Diagnostic::error(reason).at(locate(source, &text.period)));
+    let period = Period::parse(&text.period.value)
+        .map_err(|reason| found.push(Diagnostic::error(reason).at(locate(source, &text.period))))
+        .ok();
+    let ids = || measure.groups.iter().map(|group| group.id.value.as_str());
+    let group = match &text.group {
+        Some(wanted) => ids().position(|id| id == wanted.value).or_else(|| {
+            found.push(unknown("group", wanted, source, ids()));
+            None
+        })?,
+        None if measure.groups.len() > 1 => {
+            let names: Vec<String> = ids().map(|id| format!("`{id}`")).collect();
+            found.push(
+                Diagnostic::error("the measure has several groups, and `group` does not say which")
+                    .at(locate(source, &text.period))
+                    .help(format!("add `group`: one of {}", names.join(", "))),
+            );
             return None;
         }
-    };
-    let group = match &text.group {
         None => 0,
-        Some(wanted) => match measure.groups.iter().position(|group| group.id.value == wanted.value) {
-            Some(index) => index,
-            None => {
-                found.push(Diagnostic::error(format!("the measure has no group `{}`", wanted.value)).at(locate(source, wanted)));
-                return None;
-            }
-        },
     };
     let known = measure.groups.get(group)?;
     let mut populations = BTreeMap::new();
-    for (id, expected) in &text.populations {
-        if !known.populations.iter().any(|population| population.id() == id) {
-            let near = crate::diagnostic::nearest(id, known.populations.iter().map(|population| population.id()));
-            let mut finding = Diagnostic::error(format!("the measure has no population `{id}`")).at(locate(source, &text.period).first(id));
-            if let Some(near) = near {
-                finding = finding.help(format!("did you mean `{near}`?"));
-            }
-            found.push(finding);
+    for (id, expected) in &text.populations.0 {
+        let ids = || known.populations.iter().map(|population| population.id());
+        if !ids().any(|known| known == id.value) {
+            found.push(unknown("population", id, source, ids()));
         }
-        let pair = match expected {
+        let pair = match &expected.value {
             Expected::Count(count) => (*count, 0),
             Expected::Both { count, cannot_tell } => (*count, *cannot_tell),
             Expected::Words(words) if words == "cannot tell" => (0, 1),
             Expected::Words(words) => {
-                found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(locate(source, &text.period).first(words)));
+                let place = super::definition::place(source, expected.referenced.line() as usize, expected.referenced.column() as usize, words.len());
+                found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(place));
                 continue;
             }
         };
-        populations.insert(id.clone(), pair);
+        populations.insert(id.value.clone(), pair);
     }
-    let strata = text.strata.iter().map(|(id, strata)| (id.clone(), strata.iter().cloned().collect())).collect();
+    for (id, _) in &text.strata.0 {
+        let ids = || known.stratifiers.iter().map(|stratifier| stratifier.id.value.as_str());
+        if !ids().any(|known| known == id.value) {
+            found.push(unknown("stratifier", id, source, ids()));
+        }
+    }
+    let strata = text.strata.0.iter().map(|(id, strata)| (id.value.clone(), strata.iter().cloned().collect())).collect();
     let score = text.score.and_then(|score| score.to_string().parse().ok());
-    Some(Expectation { period, group, populations, score, strata })
+    Some(Expectation { period: period?, group, populations, score, strata })
 }
 
-/// The resources as JSON lines, the patient's reference filled in.
-fn lines(source: &Arc<SourceFile>, resources: Vec<Json>, measure: &Measure, found: &mut Vec<Diagnostic>) -> Vec<Vec<u8>> {
-    let start = Location::new(source, Span::default());
-    let of_type = |json: &Json, wanted: &str| json.get("resourceType").and_then(Json::as_str) == Some(wanted);
-    let patient = resources.iter().find(|json| of_type(json, "Patient")).and_then(|json| json.get("id")?.as_str().map(str::to_owned));
-    let patient = patient.unwrap_or_else(|| PATIENT_ID.to_owned());
+/// The resources as JSON lines, ids and the patient's reference filled in.
+fn lines(source: &Arc<SourceFile>, resources: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<u8>> {
+    let models = Models::default();
+    let patient = resources
+        .iter()
+        .find(|node| node.value.text_of("resourceType") == Some("Patient"))
+        .and_then(|node| node.value.text_of("id"));
+    let patient = patient.unwrap_or(PATIENT_ID);
+    let id = |number: usize, node: &Node| match (node.value.text_of("id"), node.value.text_of("resourceType")) {
+        (Some(id), _) => id.to_owned(),
+        (None, Some("Patient")) => patient.to_owned(),
+        (None, _) => format!("r{number}"),
+    };
+    let named = (1..)
+        .zip(resources)
+        .map(|(number, node)| (node.value.text_of("resourceType").unwrap_or_default().to_owned(), id(number, node)));
+    let mut known: Vec<(String, String)> = named.collect();
+    known.push(("Patient".to_owned(), patient.to_owned()));
+    let mut check = resource::Check::new(source, &models, known);
+    let mut seen: BTreeMap<(String, String), Location> = BTreeMap::new();
     let mut lines = Vec::new();
-    for (number, mut json) in (1..).zip(resources) {
-        let Some(object) = json.as_object_mut() else {
-            found.push(Diagnostic::error(format!("resource {number} is no object")).at(start.first("resources")));
-            continue;
-        };
-        let Some(resource_type) = object.get("resourceType").and_then(Json::as_str).map(str::to_owned) else {
-            found.push(Diagnostic::error(format!("resource {number} has no resourceType")).at(start.first("resources")));
-            continue;
-        };
-        let known = || measure.programs().flat_map(Program::resource_types);
-        if known().next().is_some() && !known().any(|name| name == resource_type) {
-            let mut finding = Diagnostic::error(format!("FHIR has no resource type `{resource_type}`")).at(start.first(&resource_type));
-            finding.help = crate::diagnostic::nearest(&resource_type, known()).map(|near| format!("did you mean `{near}`?"));
-            found.push(finding);
+    for (number, node) in (1..).zip(resources) {
+        let Some(resource_type) = check.resource(node) else { continue };
+        let place = node.value.field("id").map_or_else(|| node::at(source, node), |id| node::at(source, id));
+        if let Some(first) = seen.insert((resource_type.clone(), id(number, node)), place.clone()) {
+            let message = format!("two resources are `{resource_type}/{}`", id(number, node));
+            check
+                .found
+                .push(Diagnostic::error(message).at(place).label(first, "the first one").help("give each an `id` of its own"));
         }
-        object
-            .entry("id")
-            .or_insert_with(|| if resource_type == "Patient" { patient.clone().into() } else { format!("r{number}").into() });
-        if resource_type != "Patient" && !PATIENT_ELEMENTS.iter().any(|name| object.contains_key(*name)) {
-            let name = match resource_type.as_str() {
-                "Device" => "patient",
-                "Task" => "for",
-                _ => "subject",
-            };
-            object.insert(name.into(), serde_json::json!({ "reference": format!("Patient/{patient}") }));
+        let mut json = node.value.json();
+        if let Some(object) = json.as_object_mut() {
+            object.entry("id").or_insert_with(|| id(number, node).into());
+            if let (false, Some((name, is_list))) = (resource::names_patient(&node.value), resource::patient_element(&models, &resource_type)) {
+                let reference = serde_json::json!({ "reference": format!("Patient/{patient}") });
+                object.insert(name.into(), if is_list { Json::Array(vec![reference]) } else { reference });
+            }
         }
         lines.push(json.to_string().into_bytes());
     }
+    found.append(&mut check.found);
     lines
 }
 

@@ -167,7 +167,7 @@ fn unknown_choices(choices: &Choices, compiled: &[Option<Measure>]) -> Vec<Diagn
     unknown.map(|name| unknown_parameter(name, names())).collect()
 }
 
-fn unknown_parameter<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+pub(super) fn unknown_parameter<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
     let finding = Diagnostic::error(format!("the CQL has no parameter `{name}`"));
     match diagnostic::nearest(name, known) {
         Some(near) => finding.help(format!("did you mean `{near}`?")),
@@ -205,7 +205,11 @@ fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models
     let root = root(files, definition, found)?;
     let mut shared: Vec<Arc<SourceFile>> = files.libraries.clone();
     shared.extend(files.cql.iter().filter(|file| !Arc::ptr_eq(file, &root)).cloned());
-    let mut libraries = Libraries::default();
+    let remedy = match published::is_published(&files.definition) {
+        true => "add the Library resource that holds it",
+        false => "put its `.cql` file beside the measure, or into a folder `libraries` there or above it",
+    };
+    let mut libraries = Libraries::default().with_remedy(remedy);
     shared.iter().for_each(|source| libraries.add(source));
     let (program, more) = cql::compile(std::slice::from_ref(&root), &libraries, models);
     found.extend(more);
@@ -287,14 +291,15 @@ impl Linker<'_> {
         let of_file = self.definition.parameters.iter().map(|(name, parameter)| {
             let place = &parameter.value.referenced;
             let start = self.source.offset(place.line() as usize, place.column() as usize) as u32;
-            (name.clone(), parameter.value.value.text(), Location::new(self.source, Span::new(start, start)))
+            (name.clone(), parameter.value.value.text(), Some(Location::new(self.source, Span::new(start, start))))
         });
         // Of what is chosen for several measures together each takes what it knows.
         let chosen = choices.parameters.iter().filter(|(name, _)| names.iter().any(|(known, _)| known == *name));
-        let chosen = chosen.map(|(name, text)| (name.clone(), text.clone(), here.clone()));
+        let chosen = chosen.map(|(name, text)| (name.clone(), text.clone(), None));
         for (name, text, at) in of_file.chain(chosen).collect::<Vec<_>>() {
             let Some((_, ty)) = names.iter().find(|(known, _)| *known == name) else {
-                self.found.push(unknown_parameter(&name, names.iter().map(|(known, _)| known.as_str())).at(at.last_before(&name)));
+                let finding = unknown_parameter(&name, names.iter().map(|(known, _)| known.as_str()));
+                self.found.push(Diagnostic { at: at.map(|at| at.last_before(&name)), ..finding });
                 continue;
             };
             match literal(&text, ty) {
@@ -302,10 +307,7 @@ impl Linker<'_> {
                     values.insert(name.clone(), value);
                     shown.insert(name, text);
                 }
-                None => {
-                    let finding = Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).at(at.first(&text));
-                    self.found.push(finding.help(format!("write it as in CQL: {}", example(ty))));
-                }
+                None => self.found.push(Diagnostic { at: at.map(|at| at.first(&text)), ..no_literal(&name, &text, ty) }),
             }
         }
         if !self.program.roots().is_empty() && !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
@@ -485,6 +487,11 @@ impl Linker<'_> {
     }
 }
 
+/// What is said of a text that is no value of a parameter's type.
+pub(super) fn no_literal(name: &str, text: &str, ty: &Type) -> Diagnostic {
+    Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).help(format!("write it as in CQL: {}", example(ty)))
+}
+
 /// A value of a type, as an author writes it.
 fn example(ty: &Type) -> &'static str {
     match ty {
@@ -499,7 +506,7 @@ fn example(ty: &Type) -> &'static str {
 }
 
 /// A parameter's value from its text, by its type.
-fn literal(text: &str, ty: &Type) -> Option<Value> {
+pub(super) fn literal(text: &str, ty: &Type) -> Option<Value> {
     match ty {
         Type::Boolean => text.parse().ok().map(Value::Boolean),
         Type::Integer => text.parse().ok().map(Value::Integer),

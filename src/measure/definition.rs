@@ -496,7 +496,8 @@ pub fn locate(source: &Arc<SourceFile>, text: &Text) -> Location {
     place(source, text.referenced.line() as usize, text.referenced.column() as usize, text.value.len())
 }
 
-fn place(source: &Arc<SourceFile>, line: usize, column: usize, length: usize) -> Location {
+/// The place of so many bytes from a line and column on; of a quoted text what is in the quotes.
+pub(super) fn place(source: &Arc<SourceFile>, line: usize, column: usize, length: usize) -> Location {
     let start = source.offset(line, column);
     let quote = usize::from(matches!(source.text.as_bytes().get(start), Some(b'"' | b'\'')));
     let end = (start + quote + length).min(source.text.len());
@@ -507,27 +508,13 @@ fn place(source: &Arc<SourceFile>, line: usize, column: usize, length: usize) ->
 pub fn parse(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) {
     let definition: Definition = match serde_saphyr::from_str(&source.text) {
         Ok(definition) => definition,
-        Err(fault) => return (None, vec![explain(source, &fault)]),
+        Err(fault) => return (None, vec![diagnostic::from_yaml(source, &fault)]),
     };
     let mut found = Vec::new();
     check_head(source, &definition, &mut found);
     check_groups(source, &definition, &mut found);
     let usable = !diagnostic::has_errors(&found);
     (usable.then_some(definition), found)
-}
-
-/// A YAML fault, with the nearest right key when a key is unknown.
-pub fn explain(source: &Arc<SourceFile>, fault: &serde_saphyr::Error) -> Diagnostic {
-    let mut finding = diagnostic::from_yaml(source, fault);
-    let known = finding.message.split_once("expected one of ").map(|(_, list)| list.replace('`', ""));
-    let wrong = finding.message.split('`').nth(1).unwrap_or_default();
-    if let Some(known) = known
-        && let Some(near) = diagnostic::nearest(wrong, known.split(", ").map(str::trim))
-    {
-        let help = format!("did you mean `{near}`?");
-        finding = finding.help(help);
-    }
-    finding
 }
 
 fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
@@ -574,7 +561,7 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
 }
 
 /// A key of the file's own level.
-fn key(source: &Arc<SourceFile>, name: &str) -> Location {
+pub(super) fn key(source: &Arc<SourceFile>, name: &str) -> Location {
     let mut start = 0;
     for line in source.text.split_inclusive('\n') {
         if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {

@@ -40,35 +40,111 @@ impl Period {
     }
 
     /// Reads `2026-01-01/2026-01-31`, `2026-01`, `2026`, or times of day after the dates, which are
-    /// only accepted where they mean whole days.
+    /// only accepted where they mean whole days. The error says why it is none, and the nearest that is one.
     ///
     /// ```
     /// use watershed::measure::Period;
     ///
     /// assert_eq!(Period::parse("2026-02"), Period::parse("2026-02-01/2026-02-28"));
-    /// assert!(Period::parse("2026-02-30/2026-03-01").unwrap_err().contains("the start is no day"));
+    /// let error = Period::parse("2026-01-31/2026-01-01").unwrap_err();
+    /// assert_eq!(error, "`2026-01-31/2026-01-01` is not a period: it ends before it starts; did you mean `2026-01-01/2026-01-31`?");
     /// ```
     pub fn parse(text: &str) -> Result<Period, String> {
-        let expected = "expected START/END as `2026-01-01/2026-01-31`, a month as `2026-01`, or a year as `2026`";
-        let wrong = |what: &str| format!("`{text}` is not a period: {what}; {expected}");
-        let Some((start, end)) = text.split_once('/') else {
-            let filled = match text.len() {
-                4 => Period::parse(&format!("{text}-01-01/{text}-12-31")).ok(),
-                7 => format!("{text}-01").parse::<Date>().ok().map(Period::month_of),
-                _ => None,
-            };
-            return filled.ok_or_else(|| wrong("no `/`"));
+        let read = match text.split_once('/') {
+            Some((start, end)) => day(start, FIRST_SECOND)
+                .map_err(|why| format!("the start is no day{why}"))
+                .and_then(|start| Ok((start, day(end, LAST_SECOND).map_err(|why| format!("the end is no day{why}"))?)))
+                .and_then(|(start, end)| Period::new(start, end).ok_or_else(|| "it ends before it starts".to_owned())),
+            None => whole(text).ok_or_else(|| alone(text)),
         };
-        let start = day(start, "00:00:00").ok_or_else(|| wrong("the start is no day"))?;
-        let end = day(end, "23:59:59").ok_or_else(|| wrong("the end is no day"))?;
-        Period::new(start, end).ok_or_else(|| wrong("it ends before it starts"))
+        read.map_err(|why| {
+            let expected = "expected START/END as `2026-01-01/2026-01-31`, a month as `2026-01`, or a year as `2026`";
+            let help = near(text).map_or_else(|| expected.to_owned(), |near| format!("did you mean `{near}`?"));
+            format!("`{text}` is not a period: {why}; {help}")
+        })
     }
 }
 
-/// A day, or a time of that day that is its very first or last second.
-fn day(text: &str, only_time: &str) -> Option<Date> {
+const FIRST_SECOND: &str = "00:00:00";
+const LAST_SECOND: &str = "23:59:59";
+
+/// `2026` or `2026-01`.
+fn whole(text: &str) -> Option<Period> {
+    match text.len() {
+        4 => Period::new(format!("{text}-01-01").parse().ok()?, format!("{text}-12-31").parse().ok()?),
+        7 => format!("{text}-01").parse().ok().map(Period::month_of),
+        _ => None,
+    }
+}
+
+/// A day, or a time of that day that is its very first or last second; the error says why not, if more can be said.
+fn day(text: &str, only_time: &str) -> Result<Date, String> {
     let (date, time) = text.split_once('T').unwrap_or((text, only_time));
-    time.starts_with(only_time).then(|| date.parse().ok()).flatten()
+    match date.parse::<Date>() {
+        Ok(day) if time.starts_with(only_time) => Ok(day),
+        Ok(_) => Err(format!(": `{time}` is not its {} second", if only_time == FIRST_SECOND { "first" } else { "last" })),
+        Err(_) => Err(impossible(date).map(|why| format!(": {why}")).unwrap_or_default()),
+    }
+}
+
+/// Why a text without `/` is no period.
+fn alone(text: &str) -> String {
+    let quarter = text.split_once(['Q', 'q']).filter(|(year, _)| numbers(year).len() == 1);
+    match quarter {
+        Some((_, "1" | "2" | "3" | "4")) => "a quarter is written as its days".to_owned(),
+        Some((_, number)) => format!("a year has the quarters 1 to 4, not {number}"),
+        None if text.parse::<Date>().is_ok() => "a day is written as its start and end".to_owned(),
+        None => impossible(text).unwrap_or_else(|| "no `/`".to_owned()),
+    }
+}
+
+/// What is wrong with a year, month and day.
+fn impossible(text: &str) -> Option<String> {
+    match *numbers(text).as_slice() {
+        [year, month, ..] if year > 31 && !(1..=12).contains(&month) => Some(format!("a year has the months 01 to 12, not {month:02}")),
+        [year, month, day] if year > 31 => {
+            let last = i16::try_from(year).ok().and_then(|year| Date::new(year, i8::try_from(month).ok()?, 1).ok())?.last_of_month();
+            (day < 1 || day > i64::from(last.day())).then(|| format!("{} has the days 01 to {}, not {day:02}", last.strftime("%B %Y"), last.day()))
+        }
+        _ => None,
+    }
+}
+
+/// The runs of digits.
+fn numbers(text: &str) -> Vec<i64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|run| run.parse().ok()).collect()
+}
+
+/// The period that a text most likely means, as it is written here.
+fn near(text: &str) -> Option<String> {
+    let days = text.split('/').filter_map(|side| side.split('T').next());
+    let (start, end) = match *days.flat_map(numbers).collect::<Vec<_>>().as_slice() {
+        [year, quarter] if text.contains(['Q', 'q']) => {
+            let last = quarter.clamp(1, 4) * 3;
+            (date(year, last - 2, 1)?, date(year, last, 1)?.last_of_month())
+        }
+        [joined] if joined > 9_999 => {
+            let month = Period::month_of(date(joined / 100, joined % 100, 1).filter(|_| joined <= 999_999)?);
+            (month.start, month.end)
+        }
+        [from, to] if from > 999_999 => (date(from / 10_000, from / 100 % 100, from % 100)?, date(to / 10_000, to / 100 % 100, to % 100)?),
+        [year, month] | [month, year] if year > 31 && month <= 31 => {
+            let month = Period::month_of(date(year, month, 1)?);
+            (month.start, month.end)
+        }
+        [year, month, day] => (date(year, month, day)?, date(year, month, day)?),
+        [year, month, to_year, to_month] => (date(year, month, 1)?, date(to_year, to_month, 1)?.last_of_month()),
+        [year, month, day, to_year, to_month, to_day, ..] => (date(year, month, day)?, date(to_year, to_month, to_day)?),
+        _ => return None,
+    };
+    let period = Period::new(start.min(end), end.max(start))?;
+    Some(if Period::month_of(start) == period { start.strftime("%Y-%m").to_string() } else { period.to_string() })
+}
+
+/// The day, or the nearest one that there is.
+fn date(year: i64, month: i64, day: i64) -> Option<Date> {
+    let first = Date::new(i16::try_from(year).ok().filter(|year| *year >= 1_000)?, i8::try_from(month.clamp(1, 12)).ok()?, 1).ok()?;
+    Date::new(first.year(), first.month(), i8::try_from(day.clamp(1, i64::from(first.last_of_month().day()))).ok()?).ok()
 }
 
 impl std::fmt::Display for Period {
@@ -88,9 +164,24 @@ mod tests {
             ("2026-02", Ok("2026-02-01/2026-02-28")),
             ("2024", Ok("2024-01-01/2024-12-31")),
             ("2025-01-01T00:00:00/2025-12-31T23:59:59.999Z", Ok("2025-01-01/2025-12-31")),
-            ("2026-01-31/2026-01-01", Err("ends before it starts")),
-            ("2026-01-01T12:00/2026-01-31", Err("the start is no day")),
-            ("january", Err("no `/`")),
+            ("2026-01-31/2026-01-01", Err("it ends before it starts; did you mean `2026-01-01/2026-01-31`?")),
+            ("2026-01-01T12:00/2026-01-31", Err("the start is no day: `12:00` is not its first second; did you mean `2026-01`?")),
+            ("2026-13", Err("a year has the months 01 to 12, not 13; did you mean `2026-12`?")),
+            ("2026-00", Err("a year has the months 01 to 12, not 00; did you mean `2026-01`?")),
+            ("2026-Q2", Err("a quarter is written as its days; did you mean `2026-04-01/2026-06-30`?")),
+            ("2026-Q5", Err("a year has the quarters 1 to 4, not 5; did you mean `2026-10-01/2026-12-31`?")),
+            ("2026-1", Err("no `/`; did you mean `2026-01`?")),
+            ("1/2026", Err("the start is no day; did you mean `2026-01`?")),
+            ("2026-02-30/2026-03-31", Err("the start is no day: February 2026 has the days 01 to 28, not 30; did you mean `2026-02-28/2026-03-31`?")),
+            ("2026-01-15", Err("a day is written as its start and end; did you mean `2026-01-15/2026-01-15`?")),
+            ("2026-01/2026-03", Err("the start is no day; did you mean `2026-01-01/2026-03-31`?")),
+            ("20260101/20260131", Err("did you mean `2026-01`?")),
+            ("202601", Err("no `/`; did you mean `2026-01`?")),
+            ("2026-01-01 2026-03-31", Err("no `/`; did you mean `2026-01-01/2026-03-31`?")),
+            ("2026–02", Err("no `/`; did you mean `2026-02`?")),
+            ("january", Err("no `/`; expected START/END")),
+            ("99999-99", Err("expected START/END")),
+            ("9999999999999999999999/", Err("the start is no day; expected START/END")),
             ("", Err("expected START/END")),
         ] {
             match (Period::parse(text), expected) {

@@ -199,7 +199,7 @@ fn is_bare_composite(json: &Json) -> bool {
 pub fn definition(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) {
     let json: Json = match serde_json::from_str(source.text.trim_start_matches('\u{feff}')) {
         Ok(json) => json,
-        Err(fault) => return (None, vec![Diagnostic::error(format!("this is not JSON: {fault}")).at(start(source))]),
+        Err(fault) => return (None, vec![crate::diagnostic::from_json(source, &fault)]),
     };
     let mut reader = Reader { source, found: Vec::new() };
     let definition = reader.measure(&json);

@@ -22,13 +22,16 @@ mod dataset;
 mod listing;
 mod pulling;
 mod resources;
+mod whole;
 
 pub use dataset::{Bad, Dataset, Patient, Share};
 use dataset::{Part, Scan};
+use listing::LOG;
 pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};
+pub use whole::{Gap, Signs};
 
 /// Deepest folder that is followed.
 const DEPTH_MAX: usize = 8;
@@ -63,7 +66,8 @@ fn fault(path: &Path, reason: impl std::fmt::Display) -> FolderError {
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
     for path in paths {
-        list(path, 0, &|found, is_folder| is_folder || found == path || kind(found).is_some(), &mut files)?;
+        let is_log = |found: &Path| found.file_name().is_some_and(|name| name == LOG);
+        list(path, 0, &|found, is_folder| is_folder || found == path || (kind(found).is_some() && !is_log(found)), &mut files)?;
     }
     if files.is_empty() {
         let path = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-pub(super) use page::{Bundle, Item, counted, issue_code, issue_shown, worst_issue};
+pub(super) use page::{Bundle, Item, code_of, counted, issue_code, issue_shown, worst_issue};
 pub(super) use reading::next_address;
 pub(super) use refer::{hydrate, wanted_references};
 

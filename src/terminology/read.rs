@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{CODES_MAX, Coding, ConceptMap, Extent, ValueSet};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_yaml};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, from_yaml};
 
 /// Deepest nesting of an expansion that is followed.
 const DEPTH_MAX: usize = 32;
@@ -61,11 +61,7 @@ pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>
     let text = source.text.trim_start_matches('\u{feff}').trim_start();
     let read = if text.starts_with('{') {
         serde_json::from_str::<Json>(text)
-            .map_err(|fault| {
-                let at = source.offset(fault.line(), fault.column());
-                let at = u32::try_from(at).unwrap_or(u32::MAX);
-                Diagnostic::error("this is not valid JSON").at(Location::new(source, Span::new(at, at)))
-            })
+            .map_err(|fault| from_json(source, &fault))
             .and_then(|json| fhir_value_set(&json).map_err(|reason| Diagnostic::error(reason).at(start_of(source))))
     } else {
         short_list(source)

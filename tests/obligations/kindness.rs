@@ -36,7 +36,7 @@ async fn a_night_whose_requests_are_spent_goes_on_in_the_next_one() {
         assert!(bench.running.requests().len() - before <= 8, "night {nights}");
         match pulled {
             Ok(pulled) => break pulled,
-            Err(SourceError::Unfinished { reason }) => assert_eq!(reason, "the 8 requests are spent that `source.requests_per_night` allows"),
+            Err(SourceError::Unfinished { reason }) => assert_eq!(reason, "`source.requests_per_night` allows 8 requests, and no more"),
             Err(error) => panic!("night {nights}: {error}"),
         }
         assert!(nights < 10, "each night gets further");

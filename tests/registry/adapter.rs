@@ -95,6 +95,19 @@ async fn the_same_night_twice_changes_nothing_and_keeps_the_site_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_the_registry_has_lost_is_sent_again_and_told_apart_from_a_night_without_change() {
+    let state = tempfile::tempdir().unwrap();
+    let store = open(state.path());
+    for expected in [Delivered { delivered: 1, ..Delivered::default() }, Delivered { restored: 1, ..Delivered::default() }] {
+        let network = Network::start(vec![proportion()]).await;
+        let north = network.join("north", "North").await;
+        append(&store, &night("north", &[60, 70]), network.now());
+        assert_eq!(send(&network, &north, &store).await, expected);
+        assert_eq!(network.points().await.len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_adapter_killed_after_any_step_ends_with_the_same_feed() {
     let network = Network::start(vec![proportion()]).await;
     for killed_after in 0..5 {

@@ -86,7 +86,10 @@ impl Checker<'_> {
             self.define_body(position);
             if self.defines[position].1 == Progress::Running {
                 let name = self.tree.defines[number.index()].name.clone();
-                self.error(at, format!("`{name}` is defined by way of itself"));
+                let way = self.running.iter().skip_while(|own| **own != number).chain([&number]);
+                let way: Vec<String> = way.map(|own| format!("`{}`", self.tree.defines[own.index()].name)).collect();
+                let help = (way.len() > 2).then(|| format!("each asks for the next: {}", way.join(", ")));
+                self.error_with_help(at, format!("`{name}` is defined by way of itself"), help);
                 return Type::Any;
             }
         }

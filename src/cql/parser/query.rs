@@ -2,10 +2,48 @@
 
 use super::{Parsed, Parser};
 use crate::cql::ast::{Aggregate, Expression, Kind, Query, Relationship, Retrieve, Sort, Source};
-use crate::cql::lexer::TokenKind;
+use crate::cql::lexer::{Token, TokenKind};
 use crate::diagnostic::Span;
 
+/// The clauses of a query in the order of the grammar; those of one place exclude each other, but for the first two.
+const CLAUSES: [(&str, u8); 7] = [("let", 0), ("with", 1), ("without", 1), ("where", 2), ("return", 3), ("aggregate", 3), ("sort", 4)];
+/// Words that begin no clause, mostly of SQL, with what says the same here.
+const OF_SQL: [(&str, &str); 7] = [
+    ("such", "write `where`, or before it `with` and another source"),
+    ("order", "write `sort by`"),
+    ("group", "write `aggregate`, or `return` and a function of lists"),
+    ("having", "write `where`"),
+    ("join", "write `with … such that`, or several sources after `from`"),
+    ("inner", "write `with … such that`, or several sources after `from`"),
+    ("left", "write `with … such that`, or several sources after `from`"),
+];
+
 impl Parser<'_> {
+    /// A clause behind a query in which it has no place: what is wrong, and what to do.
+    pub(super) fn misplaced_clause(&self, token: &Token) -> Option<(String, String)> {
+        let (_, written) = self.ended_query.as_ref().filter(|(at, _)| *at == self.at && token.kind == TokenKind::Word)?;
+        let word = &*token.text;
+        if let Some((_, help)) = OF_SQL.iter().find(|(foreign, _)| *foreign == word) {
+            return Some((format!("a query has no `{word}`"), (*help).to_owned()));
+        }
+        let place = |word: &str| CLAUSES.iter().find(|(name, _)| *name == word).map(|(_, place)| *place);
+        let own = place(word)?;
+        if written.contains(&word) && own != 1 {
+            let help = match word {
+                "where" => "join the two conditions with `and`",
+                "let" | "sort" => "part what they hold with a comma",
+                _ => "make one of the two",
+            };
+            return Some((format!("a query has one `{word}`, and this is a second"), help.to_owned()));
+        }
+        if let Some(other) = written.iter().find(|other| place(other) == Some(own) && own != 1) {
+            return Some((format!("a query has either `{other}` or `{word}`"), format!("put the query that ends with `{other}` in parentheses, and name it anew")));
+        }
+        let later = written.iter().find(|other| place(other) > Some(own))?;
+        let order = "a query's clauses come in this order: `let`, `with` or `without`, `where`, `return` or `aggregate`, `sort`";
+        Some((format!("`{word}` stands after `{later}`"), format!("move it before `{later}`: {order}")))
+    }
+
     /// An alias after a term begins a query: nothing else puts a bare identifier there.
     pub(super) fn begins_query(&self) -> bool {
         let token = self.peek();
@@ -129,6 +167,7 @@ impl Parser<'_> {
         if self.eat_word("sort") {
             query.sort = Some(self.sort()?);
         }
+        self.ended_query = Some((self.at, written(&query)));
         let (at, depth) = (self.since(start), self.child_depth + 1);
         self.grown(Kind::Query(Box::new(query)), at, depth)
     }
@@ -212,6 +251,13 @@ impl Parser<'_> {
         self.at += 1;
         Some(descending)
     }
+}
+
+/// The words of a query's clauses.
+fn written(query: &Query) -> Vec<&'static str> {
+    let with = |without: bool| query.relationships.iter().any(|one| one.without == without);
+    let is_there = [!query.lets.is_empty(), with(false), with(true), query.condition.is_some(), query.returning.is_some(), query.aggregate.is_some(), query.sort.is_some()];
+    CLAUSES.iter().zip(is_there).filter(|(_, is_there)| *is_there).map(|((word, _), _)| *word).collect()
 }
 
 /// `Name`, `Library."Name"`, `Patient.name`.

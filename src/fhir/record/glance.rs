@@ -87,6 +87,11 @@ impl<'s> Kinds<'s> {
         Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, sieve: None, beginning: 0, seed: 0 } }
     }
 
+    /// Whether the shape keeps anything of a type.
+    pub fn wants(&self, name: &str) -> bool {
+        self.shape.of(name).is_some()
+    }
+
     /// The kind of a line, which begins with what is no white space. The error says why it is none, without its content.
     #[inline]
     pub fn of(&mut self, line: &[u8]) -> Result<&Kind<'s>, String> {

@@ -1,7 +1,7 @@
 //! Lines kept of files: which ones, whose they are, and where they lie in memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -12,12 +12,17 @@ use crate::fhir::compartment::{Head, PatientElement, is_id, patient_required};
 use crate::fhir::record::glance::{Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
+use super::whole::{Link, Signs, own_address};
+
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
 /// Room for the first lines that are kept, so that it is not moved each time it doubles.
 const FIRST_TEXT_BYTES: usize = 64 << 10;
 /// Stands for the patient of a resource of no patient.
 const NOBODY: u32 = u32::MAX;
+
+/// Deepest nesting of Bundles.
+const BUNDLES_DEPTH_MAX: usize = 4;
 
 const NO_OBJECT: &str = "this is not one JSON object";
 
@@ -33,6 +38,8 @@ pub struct Dataset {
     pub bad_count: u64,
     /// Resources met, those of no use included.
     pub resources: u64,
+    /// What the files tell of their being whole.
+    pub signs: Signs,
 }
 
 /// A line or resource that could not be read.
@@ -40,7 +47,7 @@ pub struct Dataset {
 pub struct Bad {
     /// The file.
     pub file: String,
-    /// The line, or the entry of a Bundle, counted from 1.
+    /// The line, or the entry of a Bundle, counted from 1; 0 for the whole file.
     pub line: u64,
     /// Why; nothing of its content.
     pub reason: Cow<'static, str>,
@@ -79,12 +86,16 @@ impl Dataset {
         let mut data = Dataset { parts, ..Dataset::default() };
         let mut met = 0;
         let mut file = String::new();
+        let (mut files, mut pages): (BTreeMap<String, BTreeSet<Arc<str>>>, BTreeSet<String>) = Default::default();
         for (index, part) in (0..).zip(&mut data.parts) {
             if part.file != file {
                 file.clone_from(&part.file);
                 met = 0;
             }
             data.resources += part.resources;
+            files.entry(part.file.clone()).or_default().extend(part.signs.types.iter().cloned());
+            pages.append(&mut part.pages);
+            data.signs.merge(std::mem::take(&mut part.signs).after(met));
             data.bad_count += part.bad_count;
             let room = BAD_KEPT_MAX.saturating_sub(data.bad.len());
             data.bad.extend(part.bad.drain(..).take(room).map(|bad| Bad { line: bad.line + met, ..bad }));
@@ -98,6 +109,7 @@ impl Dataset {
                 data.patients.entry(patient).or_default().extend(places);
             }
         }
+        data.signs.finish(&files, &pages);
         data
     }
 
@@ -209,6 +221,9 @@ pub(super) struct Part {
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
+    /// What it tells of being whole, and the addresses of the Bundles in it.
+    signs: Signs,
+    pages: BTreeSet<String>,
     /// Lines met, blank ones included.
     pub(super) lines: u64,
     /// Of the types of which lines are passed over: what was kept, and what was not.
@@ -304,6 +319,10 @@ pub(super) struct Scan<'s> {
     numbers: FxHashMap<String, u32>,
     /// Of the type of the last line that was kept.
     element: Option<(Arc<str>, Option<PatientElement>)>,
+    /// The type of the last line.
+    met: Option<Arc<str>>,
+    /// Bundles that what is being read lies in.
+    depth: usize,
     part: Part,
 }
 
@@ -311,12 +330,28 @@ pub(super) struct Scan<'s> {
 struct BundleText<'a> {
     #[serde(borrow, default)]
     entry: Vec<EntryText<'a>>,
+    #[serde(borrow, default)]
+    link: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct EntryText<'a> {
     #[serde(borrow, default)]
     resource: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    request: Option<&'a RawValue>,
+}
+
+/// What an entry says was done to a resource.
+#[derive(Default, Deserialize)]
+struct Change<'a> {
+    #[serde(borrow, default)]
+    method: Cow<'a, str>,
+}
+
+/// A part of a Bundle; nothing where it is not of its form.
+fn text_of<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
+    json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
 }
 
 impl<'s> Scan<'s> {
@@ -328,6 +363,8 @@ impl<'s> Scan<'s> {
             versions,
             numbers: FxHashMap::default(),
             element: None,
+            met: None,
+            depth: 0,
             part: Part { file, ..Part::default() },
         }
     }
@@ -335,7 +372,7 @@ impl<'s> Scan<'s> {
     pub(super) fn finish(mut self, lines: u64) -> Part {
         self.part.lines = lines;
         if self.versions.is_some() {
-            (self.part.bad, self.part.bad_count, self.part.resources) = (Vec::new(), 0, 0);
+            (self.part.bad, self.part.bad_count, self.part.resources, self.part.signs) = (Vec::new(), 0, 0, Signs::default());
         }
         self.part.shrink();
         self.part
@@ -345,15 +382,43 @@ impl<'s> Scan<'s> {
     pub(super) fn take_document(&mut self, bytes: &[u8]) {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
         let Some(head) = Head::read(bytes) else { return self.set_aside(1, NO_OBJECT) };
-        if Head::text(head.resource_type).as_deref() != Some("Bundle") {
-            return self.take(bytes, 1, None, false);
+        let kinds = &self.kinds;
+        match Head::text(head.resource_type).as_deref() {
+            Some("Bundle") => self.take_bundle(bytes, None),
+            None if self.part.signs.manifest(&self.part.file, bytes, |name| kinds.wants(name)) => {}
+            _ => self.take(bytes, 1, None, false),
         }
+    }
+
+    /// The resources of a Bundle, each by its place in it or, of a Bundle that is a line, by that. Bundles lie in Bundles where
+    /// several questions were asked at once.
+    fn take_bundle(&mut self, bytes: &[u8], line: Option<u64>) {
         let bundle = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<BundleText<'_>>(text).ok());
-        let Some(bundle) = bundle else { return self.set_aside(1, "the Bundle cannot be read") };
-        for (number, entry) in (1..).zip(&bundle.entry) {
-            if let Some(resource) = entry.resource {
-                self.take(resource.get().as_bytes(), number, None, true);
+        let (Some(bundle), true) = (bundle, self.depth < BUNDLES_DEPTH_MAX) else {
+            return self.set_aside(line.unwrap_or(1), "the Bundle cannot be read");
+        };
+        self.depth += 1;
+        let mut wanted = None;
+        for (entry, number) in bundle.entry.iter().zip(1..) {
+            let number = line.unwrap_or(number);
+            match entry.resource {
+                Some(resource) => {
+                    self.take(resource.get().as_bytes(), number, None, true);
+                    wanted = wanted.or_else(|| self.met.clone().filter(|name| self.kinds.wants(name)));
+                }
+                None if text_of::<Change<'_>>(entry.request).method == "DELETE" => {
+                    self.part
+                        .signs
+                        .say((self.part.file.clone(), number), "an entry says that a resource was deleted, which is not looked at here".to_owned());
+                }
+                None => {}
             }
+        }
+        self.depth -= 1;
+        let links: Vec<Link<'_>> = text_of(bundle.link);
+        self.part.pages.extend(own_address(&links));
+        if wanted.is_some() || bundle.entry.is_empty() {
+            self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), wanted.as_deref(), &links);
         }
     }
 
@@ -368,6 +433,18 @@ impl<'s> Scan<'s> {
             return self.set_aside(number, if Head::read(line).is_some() { "no resourceType" } else { NO_OBJECT });
         };
         self.part.resources += 1;
+        if self.met.as_ref().is_none_or(|met| !Arc::ptr_eq(met, &kind.name)) {
+            self.met = Some(kind.name.clone());
+            match &*kind.name {
+                "Bundle" | "OperationOutcome" => self.met = None,
+                _ => drop(self.part.signs.types.insert(kind.name.clone())),
+            }
+            match &*kind.name {
+                "Bundle" => return self.take_bundle(line, Some(number)),
+                "OperationOutcome" => return self.part.signs.outcome((self.part.file.clone(), number), line),
+                _ => {}
+            }
+        }
         let is_patient = &*kind.name == "Patient";
         if kind.keep.is_none() && !is_patient {
             return;

@@ -10,7 +10,8 @@ use super::{BUFFER, FolderError, Kind, fault, is_compressed, kind, list};
 use crate::store::{hex, sha256_hex};
 
 /// What tools write for themselves beside the data: Bulk Data clients, smart-fetch.
-const OF_TOOLS: [&str; 2] = ["log.ndjson", "manifest.json"];
+const OF_TOOLS: [&str; 2] = [LOG, "manifest.json"];
+pub(super) const LOG: &str = "log.ndjson";
 /// Endings of files that are being written.
 pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
 /// Endings of data.

@@ -166,9 +166,14 @@ fn plain(name: &str) -> &str {
 /// The code of an OperationOutcome's first issue; its free text may hold anything and is left out.
 pub(in crate::source) fn issue_code(body: &[u8]) -> Option<String> {
     let outcome: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let code = outcome.get("issue")?.get(0)?.get("code")?.as_str()?;
+    code_of(outcome.get("issue")?.get(0)?).map(str::to_owned)
+}
+
+/// The code of an issue, if it is one.
+pub(in crate::source) fn code_of(issue: &serde_json::Value) -> Option<&str> {
+    let code = issue.get("code")?.as_str()?;
     let is_code = code.len() < CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    is_code.then(|| code.to_owned())
+    is_code.then_some(code)
 }
 
 /// The same in brackets, for messages.

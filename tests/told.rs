@@ -1,0 +1,166 @@
+//! What `watershed evaluate` says of files that are not all that there is, and of a command line that means something else.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+const PATIENT: &str = r#"{"resourceType":"Patient","id":"p1","birthDate":"2011-01-01"}"#;
+const VISIT: &str = r#"{"resourceType":"Encounter","id":"e1","subject":{"reference":"Patient/p1"}}"#;
+const FAILED: &str =
+    r#"{"resourceType":"OperationOutcome","issue":[{"severity":"information","code":"informational"},{"severity":"error","code":"not-found","diagnostics":"Smith"}]}"#;
+const WARNED: &str = r#"{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"processing","details":{"text":"of Smith"}}]}"#;
+
+fn measure(folder: &Path) {
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    std::fs::create_dir(folder.join("seen")).unwrap();
+    write(
+        "seen/measure.yaml",
+        "id: seen\nurl: http://watershed.example/fhir/Measure/seen\nversion: 1.0.0\nstatus: draft\ntitle: Seen\ndescription: Seen\nsteward: A test\n\
+         scoring: cohort\nimprovement: increase\npopulations:\n  - code: initial-population\n    define: Initial Population\n",
+    );
+    write(
+        "seen/seen.cql",
+        "library Seen version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+         parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Initial Population\": exists [Encounter]\n",
+    );
+}
+
+fn evaluate(folder: &Path, more: &[&str]) -> (i32, String, String) {
+    let arguments = [&["evaluate", "--measure", "seen", "--data", "data", "--period", "2026-02"], more].concat();
+    let output = Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder).args(arguments).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Exit code, stderr, and `status gap…` of the report about these files in one folder.
+fn told(files: &[(&str, String)]) -> (i32, Vec<String>, String) {
+    let scratch = tempfile::tempdir().unwrap();
+    measure(scratch.path());
+    std::fs::create_dir(scratch.path().join("data")).unwrap();
+    files.iter().for_each(|(name, text)| std::fs::write(scratch.path().join("data").join(name), text).unwrap());
+    let (code, out, err) = evaluate(scratch.path(), &[]);
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}{err}"));
+    let completeness = report["extension"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["url"].as_str().unwrap().ends_with("/completeness"))
+        .unwrap();
+    let gap = |gap: &Value| format!("{} {}", gap["extension"][0]["valueCode"].as_str().unwrap(), gap["extension"][1]["valueInteger"]);
+    let parts = completeness["extension"].as_array().unwrap().iter().filter_map(|part| match part["url"].as_str().unwrap() {
+        "status" => part["valueCode"].as_str().map(str::to_owned),
+        "gap" => Some(gap(part)),
+        _ => None,
+    });
+    (code, err.lines().map(str::to_owned).collect(), parts.collect::<Vec<_>>().join(", "))
+}
+
+fn bundle(links: &[(&str, &str)], resources: &[&str]) -> String {
+    let links: Vec<String> = links.iter().map(|(relation, url)| format!(r#"{{"relation":"{relation}","url":"{url}"}}"#)).collect();
+    let entries: Vec<String> = resources.iter().map(|resource| format!(r#"{{"resource":{resource}}}"#)).collect();
+    format!(r#"{{"resourceType":"Bundle","type":"searchset","link":[{}],"entry":[{}]}}"#, links.join(","), entries.join(","))
+}
+
+fn manifest(outputs: &[(&str, &str)], more: &str) -> String {
+    let outputs: Vec<String> = outputs.iter().map(|(name, url)| format!(r#"{{"type":"{name}","url":"{url}"}}"#)).collect();
+    format!(r#"{{"transactionTime":"2026-03-01T00:00:00Z","request":"http://e.example/$export","requiresAccessToken":true,"output":[{}]{more}}}"#, outputs.join(","))
+}
+
+#[test]
+fn files_that_are_not_all_that_there_is_make_reports_partial_and_are_named() {
+    let (both, visit) = (format!("{PATIENT}\n{VISIT}\n"), format!("{VISIT}\n"));
+    let visit_2 = VISIT.replace("e1", "e2");
+    let page = "a page of a search that has a next one, which is not among the files: fetch it, and all that follow, too; the reports are partial";
+    let whole = |files: &[(&str, String)]| assert_eq!(told(files), (0, vec![], "complete".to_owned()), "{files:?}");
+    let partial = |files: &[(&str, String)], err: &[&str], gaps: &str| {
+        assert_eq!(told(files), (1, err.iter().map(|line| (*line).to_owned()).collect(), format!("partial, {gaps}")), "{files:?}");
+    };
+
+    // A search and its pages.
+    let (first, second) = (bundle(&[("self", "u?1"), ("next", "u?2")], &[PATIENT, VISIT]), bundle(&[("self", "u?2")], &[&visit_2]));
+    whole(&[("1.json", first.clone()), ("2.json", second.clone())]);
+    whole(&[("all.ndjson", format!("{first}\n{second}\n"))]);
+    partial(&[("1.json", first.clone())], &[&format!("warning: data/1.json: {page}")], "Patient 1");
+    partial(&[("all.ndjson", format!("{visit_2}\n{first}\n"))], &[&format!("warning: data/all.ndjson:2: {page}")], "Patient 1");
+    whole(&[("a.ndjson", both.clone()), ("claims.json", bundle(&[("next", "u?2")], &[r#"{"resourceType":"Claim","id":"c"}"#]))]);
+
+    // The files of an export, by their names, or by their number where a client named them.
+    let outputs =
+        [("Patient", "http://e.example/f/1.Patient.ndjson"), ("Encounter", "http://e.example/f/1.Encounter.ndjson?x=y"), ("Encounter", "http://e.example/f/2.Encounter.ndjson")];
+    let named = manifest(&outputs, "");
+    let (people, visits) = (("1.Patient.ndjson", format!("{PATIENT}\n")), ("1.Encounter.ndjson", visit.clone()));
+    whole(&[("manifest.json", named.clone()), people.clone(), visits.clone(), ("2.Encounter.ndjson", format!("{visit_2}\n"))]);
+    whole(&[
+        ("manifest.json", named.clone()),
+        ("log.ndjson", "{\"eventId\":\"kickoff\"}\n".into()),
+        people.clone(),
+        ("Encounter.000.ndjson", visit.clone()),
+        ("Encounter.001.ndjson", format!("{visit_2}\n")),
+    ]);
+    partial(
+        &[("manifest.json", named.clone()), people.clone(), visits.clone()],
+        &["warning: data/manifest.json: the manifest names 2 files of Encounter, of which 1 is not here: `2.Encounter.ndjson`; the reports are partial"],
+        "Encounter 1",
+    );
+    partial(
+        &[("manifest.json", named), people.clone()],
+        &[
+            "note: the data have no Encounter, which `seen` asks for: is a file missing?",
+            "warning: data/manifest.json: the manifest names 2 files of Encounter, of which 2 are not here: `1.Encounter.ndjson`, `2.Encounter.ndjson`; the reports are partial",
+        ],
+        "Encounter 2",
+    );
+    whole(&[("manifest.json", manifest(&[("Claim", "http://e.example/f/9.Claim.ndjson")], "")), people.clone(), visits.clone()]);
+    let next = r#","link":[{"relation":"next","url":"http://e.example/status?2"}]"#;
+    partial(
+        &[("manifest.json", manifest(&[], next)), people, visits],
+        &["warning: data/manifest.json: it is a part of a manifest, and the next part may name further files; the reports are partial"],
+        "Resource 1",
+    );
+
+    // What the server said beside the data; its words may name a patient.
+    let error = "an OperationOutcome: the server says `error` (not-found); the reports are partial";
+    partial(&[("all.ndjson", format!("{both}{FAILED}\n"))], &[&format!("warning: data/all.ndjson:3: {error}")], "Resource 1");
+    partial(&[("all.json", bundle(&[], &[PATIENT, VISIT, FAILED]))], &[&format!("warning: data/all.json:3: {error}")], "Resource 1");
+    let (code, err, parts) = told(&[("all.ndjson", format!("{WARNED}\n{both}"))]);
+    assert_eq!((code, parts.as_str()), (0, "complete"));
+    assert_eq!(err, ["warning: data/all.ndjson:1: an OperationOutcome: the server says `warning` (processing); the reports are not partial for it"]);
+}
+
+#[test]
+fn a_type_that_no_file_has_is_asked_after() {
+    let (code, err, parts) = told(&[("a.ndjson", format!("{PATIENT}\n"))]);
+    assert_eq!((code, parts.as_str()), (0, "complete"), "nobody may have been there");
+    assert_eq!(err, ["note: the data have no Encounter, which `seen` asks for: is a file missing?"]);
+}
+
+#[test]
+fn options_that_mean_something_else_are_refused_with_what_is_accepted() {
+    let scratch = tempfile::tempdir().unwrap();
+    measure(scratch.path());
+    std::fs::create_dir(scratch.path().join("data")).unwrap();
+    std::fs::write(scratch.path().join("data/a.ndjson"), format!("{PATIENT}\n{VISIT}\n")).unwrap();
+    let date = "help: write a day as `2026-02-01`, or a time with its offset as `2026-02-01T06:00:00-05:00`";
+    for (more, told) in [
+        (&["--date", "yesterday"][..], format!("error: `--date yesterday` is no date\n  {date}\n")),
+        (&["--date", "2026-02-30"], format!("error: `--date 2026-02-30` is no date\n  {date}\n")),
+        (&["--date", "01/02/2026"], format!("error: `--date 01/02/2026` is no date\n  {date}\n")),
+        (
+            &["--reporter", "My Hospital"],
+            "error: `--reporter My Hospital` is no id\n  help: name the id of an Organization: 1 to 64 letters, digits, `-` or `.`\n".to_owned(),
+        ),
+        (&["--parameter", "A=1", "A=2"], "error: the parameter `A` is given twice\n".to_owned()),
+        (&["--period", "2026-13"], "error: `2026-13` is not a period: a year has the months 01 to 12, not 13; did you mean `2026-12`?\n".to_owned()),
+        (&["--period", "2026-Q5"], "error: `2026-Q5` is not a period: a year has the quarters 1 to 4, not 5; did you mean `2026-10-01/2026-12-31`?\n".to_owned()),
+        (
+            &["--period", "2026-03-31/2026-01-01"],
+            "error: `2026-03-31/2026-01-01` is not a period: it ends before it starts; did you mean `2026-01-01/2026-03-31`?\n".to_owned(),
+        ),
+    ] {
+        assert_eq!(evaluate(scratch.path(), more), (2, String::new(), told), "{more:?}");
+    }
+    for date in ["2026-03-01", "2026-03-01T06:00:00-05:00"] {
+        let (code, out, err) = evaluate(scratch.path(), &["--date", date]);
+        assert!(code == 0 && out.contains(&format!(r#""date":"{date}""#)), "{date}: {err}");
+    }
+}
