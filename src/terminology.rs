@@ -128,18 +128,18 @@ impl ValueSet {
     }
 
     /// Takes in another page of the same expansion; gives it back if it is none.
-    pub fn join(&mut self, other: ValueSet) -> Result<(), ValueSet> {
-        let (Some(own), Some(theirs)) = (&mut self.extent, &other.extent) else { return Err(other) };
+    pub fn join(&mut self, other: ValueSet) -> Option<ValueSet> {
+        let (Some(own), Some(theirs)) = (&mut self.extent, &other.extent) else { return Some(other) };
         let is_page = own.total.is_some() && own.total == theirs.total && theirs.pages.keys().all(|offset| !own.pages.contains_key(offset));
         if !is_page || (&self.url, &self.version) != (&other.url, &other.version) {
-            return Err(other);
+            return Some(other);
         }
         own.pages.extend(&theirs.pages);
         own.is_open |= theirs.is_open;
         for member in other.members() {
             self.insert(member.system, member.code, member.display.map(|display| &**display));
         }
-        Ok(())
+        None
     }
 
     /// Whether it has the same codes.

@@ -186,20 +186,20 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         found.extend(more.into_iter().filter(|_| !carried));
         shelf.take(set, source, is_named);
     }
-    let (mut sets, broken, twice) = shelf.sets();
+    let mut sets = shelf.collected();
     let models = Models::default();
     let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
     let (compiled, more) = measure::compile(&files, &sets, choices, &models);
     // A value set whose file has a fault of its own is not missing as well.
     let follows = |finding: &Diagnostic| {
         let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
-        url.is_some_and(|url| broken.iter().any(|source| source.text.contains(url)))
+        url.is_some_and(|url| shelf.broken.iter().any(|source| source.text.contains(url)))
     };
     found.extend(more.into_iter().filter(|finding| !follows(finding)));
     let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
     found.extend(same_ids(folders, &measures));
     let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
-    found.extend(twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
+    found.extend(shelf.twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
     if choices.missing_value_sets == MissingValueSets::Warn {
         measures.iter().for_each(|measure| add_missing(&mut sets, measure));
     }
@@ -269,10 +269,8 @@ impl<'a> Shelf<'a> {
         // What is named takes the place of what stands beside a measure: that is no contradiction.
         let same = |(other, _, named): &&mut (ValueSet, _, bool)| *named == is_named && (&other.url, &other.version) == (&set.url, &set.version);
         if let Some((earlier, first, _)) = self.sets.iter_mut().rev().find(same) {
-            set = match earlier.join(set) {
-                Ok(()) => return,
-                Err(set) => set,
-            };
+            let Some(other) = earlier.join(set) else { return };
+            set = other;
             if !set.has_codes_of(earlier) {
                 let [own, others] = [&set, &*earlier].map(|set| counted(set.len(), "code"));
                 let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, which counts", set.canonical(), first.name, source.name);
@@ -283,13 +281,13 @@ impl<'a> Shelf<'a> {
         self.sets.push((set, source, is_named));
     }
 
-    /// All sets, the files that hold none, and what is there twice.
-    fn sets(self) -> (ValueSets, Vec<&'a Arc<SourceFile>>, Vec<(String, Diagnostic)>) {
+    /// All sets, in one place.
+    fn collected(&mut self) -> ValueSets {
         let mut sets = ValueSets::new();
-        for (set, _, is_named) in self.sets {
+        for (set, _, is_named) in self.sets.drain(..) {
             if is_named { sets.put(set) } else { drop(sets.add(set)) }
         }
-        (sets, self.broken, self.twice)
+        sets
     }
 }
 
