@@ -79,7 +79,7 @@ pub enum Command {
     Run(run::Args),
     /// Bring the snapshot up to date, without evaluating or delivering
     Pull(pull::Args),
-    /// Bring in what the EHR keeps outside FHIR, without asking the EHR; or see what would change
+    /// Bring in tables of what the EHR keeps outside FHIR, or see what would change
     Import(import::Args),
     /// Send what waits in the outbox
     Deliver(deliver::Args),

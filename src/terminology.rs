@@ -123,7 +123,8 @@ impl ValueSet {
     /// How it is known not to be whole; `None` where nothing says so.
     pub fn shortfall(&self) -> Option<Shortfall> {
         let extent = self.extent.as_ref().filter(|extent| !extent.is_whole())?;
-        Some(Shortfall { canonical: self.canonical(), held: extent.pages.values().sum(), total: extent.total })
+        let held: u64 = extent.pages.values().sum();
+        Some(Shortfall { canonical: self.canonical(), held, total: extent.total.filter(|total| *total > held) })
     }
 
     /// Takes in another page of the same expansion; gives it back if it is none.

@@ -142,6 +142,7 @@ fn the_front_page_names_every_command_and_exit_code() {
                   registry
       run         Run a night at the scheduled times, or one night now
       pull        Bring the snapshot up to date, without evaluating or delivering
+      import      Bring in tables of what the EHR keeps outside FHIR, or see what would change
       deliver     Send what waits in the outbox
       status      Show the last nights, what waits and what needs a person
       quarantine  Lines and resources that were refused

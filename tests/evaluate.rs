@@ -377,7 +377,7 @@ fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
         std::fs::write(sets.join(name), text).unwrap();
     };
     // As it is said, not as it is broken into lines.
-    let flat = |text: &str| text.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    let flat = |text: &str| text.split_whitespace().filter(|word| *word != "│").collect::<String>();
     let counted = |report: &serde_json::Value| report["group"][0]["population"][0]["count"].clone();
     let check = || {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"))
@@ -391,8 +391,8 @@ fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
     let (_, err, report) = evaluated(folder.path(), &[]);
     let words = "warning: value set `http://example.org/ValueSet/wanted|7` holds 2 of 3 codes: who has one of the others is not found";
     let err = flat(&err);
-    assert!(err.contains(words) && err.contains("one/one.cql:4:") && err.contains("keep every page beside this one"), "{err}");
-    assert!(check().contains(words.trim_start_matches("warning: ")), "{}", check());
+    assert!(err.contains(&flat(words)) && err.contains("one/one.cql:4:") && err.contains(&flat("keep every page beside this one")), "{err}");
+    assert!(check().contains(&flat(words)), "{}", check());
     let short = serde_json::json!({"url": "incomplete-value-set", "extension": [
         {"url": "canonical", "valueCanonical": "http://example.org/ValueSet/wanted|7"}, {"url": "held", "valueInteger": 2}, {"url": "total", "valueInteger": 3},
     ]});
@@ -406,10 +406,10 @@ fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
     page("3.json", "", &["a"]);
     let (_, err, _) = evaluated(folder.path(), &[]);
     let words = "warning: value set `http://example.org/ValueSet/wanted|7` is here twice with different codes: 3 codes in one/value-sets/1.json, 1 code in one/value-sets/3.json, which counts";
-    assert!(flat(&err).contains(words), "{err}");
+    assert!(flat(&err).contains(&flat(words)), "{err}");
     page("3.json", "", &["c", "b", "a"]);
     assert_eq!(evaluated(folder.path(), &[]).1, "", "the same codes are no contradiction");
     std::fs::remove_dir_all(&sets).unwrap();
     let (_, err, report) = evaluated(folder.path(), &[]);
-    assert!(flat(&err).contains("is missing, empty or not expanded") && completeness(&report)[0]["valueCode"] == "partial", "{err}");
+    assert!(flat(&err).contains(&flat("is missing, empty or not expanded")) && completeness(&report)[0]["valueCode"] == "partial", "{err}");
 }

@@ -591,11 +591,13 @@ async fn the_example_counts_an_adjudicated_infection_and_the_commands_say_what_t
     };
     let (code, _, error) = say(&["import", "--dry-run"]).await;
     assert!(code == 3 && error.contains("nothing has been pulled yet"), "{code} {error}");
+    let (_, said, _) = say(&["pull", "--dry-run"]).await;
+    assert!(said.contains("imports are read after it: clabsi"), "{said}");
     let (code, said, error) = say(&["pull"]).await;
     assert_eq!(code, 0, "{said}{error}");
     // Lines of a central line, and infections.
     let counts = async || {
-        let (_, said, error) = say(&["known", "--period", "2026-01"]).await;
+        let (_, said, error) = say(&["known", "--period", "2026-01", "--format", "json"]).await;
         let report: Value = serde_json::from_str(said.trim()).unwrap_or_else(|_| panic!("{said}{error}"));
         let populations = report["group"][0]["population"].as_array().unwrap().clone();
         let count = |id: &str| populations.iter().find(|one| one["code"]["coding"][0]["code"] == id).unwrap()["count"].as_u64().unwrap();

@@ -67,8 +67,8 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
         let listing = folder::look(folder).map_err(|error| failed(error.into()))?;
         let (_, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
         match context.format {
-            Format::Json => super::print_json(&files_as_json(folder, &listing, &plan)),
-            Format::Human => super::print(&files_told(folder, &listing, &plan)),
+            Format::Json => super::print_json(&files_as_json(folder, &listing, &plan, &imports(adapter))),
+            Format::Human => super::print(&(files_told(folder, &listing, &plan) + &beside(adapter))),
         }
         return Ok(Ending::Fine);
     }
@@ -84,10 +84,23 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     match context.format {
         Format::Json => super::print_json(&json!({
             "source": source.name(), "scopes": scopes, "group": plan.group, "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,
+            "imports": imports(adapter),
         })),
-        Format::Human => super::print(&told(&source.name(), &plan, &scopes, &forecast)),
+        Format::Human => super::print(&(told(&source.name(), &plan, &scopes, &forecast) + &beside(adapter))),
     }
     Ok(Ending::Fine)
+}
+
+/// Names of the imports that are read after the source.
+fn imports(adapter: &Adapter) -> Vec<&str> {
+    adapter.setup.source.tuning.imports.iter().map(|import| import.name.as_str()).collect()
+}
+
+fn beside(adapter: &Adapter) -> String {
+    match imports(adapter).as_slice() {
+        [] => String::new(),
+        names => format!("\nimports are read after it: {} (`watershed import --dry-run` says what they would change)", names.join(", ")),
+    }
 }
 
 /// What keeps a file from being read now.
@@ -99,12 +112,12 @@ fn withheld(file: &Dropped) -> Option<&'static str> {
     }
 }
 
-fn files_as_json(folder: &Path, listing: &Listing, plan: &Plan) -> serde_json::Value {
+fn files_as_json(folder: &Path, listing: &Listing, plan: &Plan, imports: &[&str]) -> serde_json::Value {
     let read = listing.files.iter().filter(|file| file.is_read(&plan.types));
     let files: Vec<_> = read
         .map(|file| json!({ "file": file.name, "resourceType": file.resource_type, "bytes": file.bytes, "withheld": withheld(file) }))
         .collect();
-    json!({ "folder": folder, "types": plan.types, "files": files, "passedOver": listing.passed_over + (listing.files.len() - files.len()) as u64 })
+    json!({ "folder": folder, "types": plan.types, "files": files, "passedOver": listing.passed_over + (listing.files.len() - files.len()) as u64, "imports": imports })
 }
 
 fn files_told(folder: &Path, listing: &Listing, plan: &Plan) -> String {

@@ -281,7 +281,8 @@ mod tests {
             (count(3), None),
             (r#""offset":2,"total":4,"#.to_owned(), holds(4)),
             (r#""offset":2,"#.to_owned(), may_have.clone()),
-            (unclosed.to_owned(), may_have),
+            (unclosed.to_owned(), may_have.clone()),
+            (format!(r#""total":2,{unclosed}"#), may_have),
             (unclosed.replace("true", "false"), None),
         ] {
             assert_eq!(expanded(&more, &["a", "b"]).shortfall().map(|short| short.words()), expected, "{more}");
