@@ -20,7 +20,7 @@ use crate::bed;
 
 /// Kills when all are asked for, and usually.
 const KILLS: u64 = 200;
-const KILLS_USUAL: u64 = 20;
+const KILLS_USUAL: u64 = 10;
 /// Kills of one pull, at most.
 const KILLS_PER_PULL: u64 = 12;
 /// Pulls under way at once.
