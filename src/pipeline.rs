@@ -187,7 +187,7 @@ impl Adapter {
         }
         if run.state == State::Evaluating {
             run = match tokio::task::block_in_place(|| self.evaluate(&run, stop, progress)) {
-                Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => return Err(self.give_up(&run, damaged)?),
+                Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => self.mend(&run, &damaged, stop, progress).await?,
                 evaluated => evaluated?,
             };
         }
@@ -253,7 +253,17 @@ impl Adapter {
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
     }
 
-    /// What the night was to report of is damaged: the next one reads everything again.
+    /// What the night was to report of is damaged: everything is read again, and reported of.
+    async fn mend(&self, run: &Run, damaged: &SnapshotError, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
+        tracing::warn!(run.id, reason = %damaged, "the night reads everything again, now");
+        let run = self.pull(run, stop, progress).await?;
+        match tokio::task::block_in_place(|| self.evaluate(&run, stop, progress)) {
+            Err(NightError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => Err(self.give_up(&run, damaged)?),
+            evaluated => evaluated,
+        }
+    }
+
+    /// It is damaged all the same: the next one reads everything again.
     fn give_up(&self, run: &Run, damaged: SnapshotError) -> Result<NightError, NightError> {
         let reason = damaged.to_string();
         self.store.transaction(|transaction| runs::fail(transaction, run.id, &reason, self.clock.now()))?;
@@ -281,7 +291,15 @@ impl Adapter {
         let next_month = now.to_zoned(self.setup.zone.clone()).date().last_of_month().saturating_add(jiff::Span::new().days(1));
         let periods = Period::complete_months(next_month, self.setup.months as usize + 1);
         let choice = evaluation::Choice::new(&self.setup, &periods, now).map_err(|error| SourceError::Options(error.to_string()))?;
-        source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await
+        let pull = async || source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await;
+        match pull().await {
+            // What is met on the way is marked, and everything is read.
+            Err(SourceError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => {
+                tracing::warn!(reason = %damaged, "the pull is begun again, and reads everything");
+                pull().await
+            }
+            ended => ended,
+        }
     }
 
     /// What a pull brought of values that the measures ask for and that are none of their type, by element: a night would find them

@@ -67,7 +67,7 @@ pub enum SnapshotError {
         error: io::Error,
     },
     /// A file is not what was written: gone, cut, changed, or the disk cannot read it.
-    #[error("snapshot file {} is damaged or missing ({reason}): no number is made of it, and nothing that is whole is lost; the next pull or night reads everything again and replaces it", path.display())]
+    #[error("snapshot file {} is damaged or missing ({reason}): no number is made of it, and nothing that is whole is lost; reading everything again replaces it", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -368,6 +368,7 @@ impl Source {
             return Source::of_files(options, folder);
         }
         let base = parse_base(options)?;
+        refuse_small_budget(options)?;
         let settings = settings(options, &base)?;
         let plain = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let capability = capability::probe(&plain, &base).await?;
@@ -444,6 +445,25 @@ fn parse_base(options: &Options) -> Result<Url, SourceError> {
         "http" => Err(wrong("is plain http to another host (set `allow_plain_http` if that is intended)")),
         _ => Err(wrong("is neither https nor http")),
     }
+}
+
+/// Each night asks what the server can do, for a token and for the Group's members before it asks for data: a budget that leaves
+/// nothing for these brings none, however many nights there are.
+fn refuse_small_budget(options: &Options) -> Result<(), SourceError> {
+    let given = options.requests_per_night;
+    let before = 2 + u64::from(!options.client_id.is_empty()) + u64::from(!options.group.is_empty());
+    if given == 0 || given > before {
+        return Ok(());
+    }
+    let what = ["what the server can do", "how tokens are had"].into_iter();
+    let what = what
+        .chain((!options.client_id.is_empty()).then_some("a token"))
+        .chain((!options.group.is_empty()).then_some("the Group's members"));
+    let what = what.collect::<Vec<_>>().join(", ");
+    Err(SourceError::Options(format!(
+        "`source.requests_per_night` is {given}, and each night takes {before} before its first page ({what}), so that no pull would end: set it to {} or more",
+        before + 1
+    )))
 }
 
 /// The origin of the base, and those that the configuration adds.

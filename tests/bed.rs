@@ -177,7 +177,8 @@ pub struct Held {
 const MEASURES: [(&str, &str, bool); 3] =
     [("ibd/remission", "ibd-remission", true), ("hac/clabsi", "hac-clabsi", false), ("perinatal/early-elective-delivery", "perinatal-early-elective-delivery", false)];
 
-fn key(folder: &Path, name: &str) -> SigningKey {
+/// A private key in a file, as a site has one.
+pub fn key(folder: &Path, name: &str) -> SigningKey {
     let key = SigningKey::generate(Algorithm::Es384).unwrap();
     let path: PathBuf = folder.join(name);
     std::fs::write(&path, key.to_pem()).unwrap();

@@ -1,5 +1,7 @@
 //! The adapter's real process, killed with SIGKILL at points spread over its whole night, ends with the same feed, once.
 
+mod pull;
+
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;

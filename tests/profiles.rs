@@ -181,12 +181,12 @@ async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
         let source = bench.connect().await.unwrap();
         let plan = plan(&bench.needs, &source.capability, &bench.options);
         let known = ledger::last_brought(&bench.store, &source.name()).unwrap();
-        let foreseen = Forecast::new(&plan, &known, bench.options.page_size, bench.options.requests_at_once);
+        let foreseen = Forecast::new(&plan, &known, &bench.options).least;
         let pulled = bench.pull(mode).await;
         pulled.is_the_truth();
         let taken = pulled.requests.len() - ["/metadata", "/.well-known/", "/token"].map(|part| pulled.count(part)).iter().sum::<usize>();
         figures::say(&format!("{mode:?}: {} requests were foreseen, {taken} were sent", foreseen.requests));
-        assert!(taken as u64 * 10 <= foreseen.requests * 11, "{mode:?}: {foreseen}; {:#?}", pulled.requests.iter().map(|seen| &seen.target).collect::<Vec<_>>());
-        assert!(taken as u64 >= foreseen.requests * 9 / 10, "{mode:?}: {foreseen}, and {taken} were enough");
+        assert!(taken as u64 * 10 <= foreseen.requests * 11, "{mode:?}: {foreseen:?}; {:#?}", pulled.requests.iter().map(|seen| &seen.target).collect::<Vec<_>>());
+        assert!(taken as u64 >= foreseen.requests * 9 / 10, "{mode:?}: {foreseen:?}, and {taken} were enough");
     }
 }

@@ -24,7 +24,7 @@ pub struct Args {
     /// Print what would be asked, the scopes to ask for, and what it would cost; ask for no data
     #[arg(long)]
     pub dry_run: bool,
-    /// Believe what a gap doubts - a sudden loss, no patient at all, no code that is asked for: read everything, and let go what is gone
+    /// Believe what a gap doubts - a sudden loss, no patient at all, no code that is asked for, a type narrowed by `source.parameters`: read everything, and let go what is gone
     #[arg(long, conflicts_with = "dry_run")]
     pub accept_loss: bool,
     /// Begin the snapshot again: read everything, and nothing of what is stored (its key is lost, or its files are); no file is removed
@@ -76,10 +76,12 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
     if count {
-        known.resources.extend(forecast::count(&source, &plan).await);
+        let counts = forecast::count(&source, &plan).await;
+        known.counted = counts.keys().cloned().collect();
+        known.resources.extend(counts);
     }
     let options = &source.options;
-    let forecast = Forecast::new(&plan, &known, options.page_size, options.requests_at_once);
+    let forecast = Forecast::new(&plan, &known, options);
     let scopes = scopes_for(&plan.types, &source.capability.smart.clone().unwrap_or_default()).swap_remove(0);
     match context.format {
         Format::Json => super::print_json(&json!({
@@ -144,7 +146,8 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     table.load_preset(comfy_table::presets::NOTHING).set_header(["Requests", "Resources", "What is asked"]);
     let number = |number: Option<u64>| number.map_or_else(|| "not known".to_owned(), |number| number.to_string());
     for step in &forecast.steps {
-        table.add_row([number(step.requests), number(step.resources), step.asked.clone()]);
+        let bounded = |number: String, is_known: bool| if step.at_most && is_known { format!("at most {number}") } else { number };
+        table.add_row([bounded(number(step.requests), step.requests.is_some()), bounded(number(step.resources), step.resources.is_some()), step.asked.clone()]);
     }
     let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");

@@ -28,19 +28,25 @@ pub fn of(measures: &[Measure], value_sets: &ValueSets, mapping: &Mapping, is_pr
 /// would do, as `system|code`, the site's own included.
 fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {
     let local = local_codes(mapping);
-    let mut types: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
+    // By `code`, and at any element.
+    let mut types: BTreeMap<String, [Option<BTreeSet<String>>; 2]> = BTreeMap::new();
     for requirement in requirements {
         let wanted = tokens(requirement, value_sets, &local);
-        let entry = types.entry(requirement.resource_type.clone()).or_insert_with(|| Some(BTreeSet::new()));
-        match (entry.as_mut(), wanted) {
-            (Some(codes), Some(wanted)) => codes.extend(wanted),
-            _ => *entry = None,
+        let is_by_code = requirement.code_path.as_deref() == Some(CODE);
+        let known = types.entry(requirement.resource_type.clone()).or_insert_with(|| [Some(BTreeSet::new()), Some(BTreeSet::new())]);
+        for (codes, wanted) in known.iter_mut().zip([wanted.as_ref().filter(|_| is_by_code), wanted.as_ref()]) {
+            match (codes.as_mut(), wanted) {
+                (Some(codes), Some(wanted)) => codes.extend(wanted.iter().cloned()),
+                _ => *codes = None,
+            }
         }
     }
-    types
-        .into_iter()
-        .map(|(resource_type, codes)| Need { resource_type, codes: codes.unwrap_or_default(), is_later: false })
-        .collect()
+    let need = |(resource_type, [codes, anywhere]): (String, [Option<BTreeSet<String>>; 2])| {
+        let codes = codes.unwrap_or_default();
+        let elsewhere = anywhere.unwrap_or_default().difference(&codes).cloned().collect();
+        Need { resource_type, codes, elsewhere, is_later: false }
+    };
+    types.into_iter().map(need).collect()
 }
 
 /// Standard code, as `system|code`, to the local ones that mean it.
@@ -55,9 +61,7 @@ fn local_codes(mapping: &Mapping) -> BTreeMap<String, Vec<String>> {
 
 /// The codes of a requirement; `None` when any would do.
 fn tokens(requirement: &Requirement, value_sets: &ValueSets, local: &BTreeMap<String, Vec<String>>) -> Option<Vec<String>> {
-    if requirement.code_path.as_deref() != Some(CODE) {
-        return None;
-    }
+    requirement.code_path.as_ref()?;
     let standard: Vec<String> = match &requirement.codes {
         Codes::Any => return None,
         Codes::Direct(codes) => codes.iter().map(|(system, code)| format!("{system}|{code}")).collect(),
@@ -123,9 +127,12 @@ mod tests {
         ];
         let found: Vec<String> = needs(requirements.iter(), &sets, &mapping())
             .iter()
-            .map(|need| format!("{} {:?}", need.resource_type, need.codes))
+            .map(|need| format!("{} {:?} {:?}", need.resource_type, need.codes, need.elsewhere))
             .collect();
-        assert_eq!(found, ["Condition {}", "Encounter {}", "Observation {\"http://local|X\", \"http://loinc.org|11884-4\", \"http://snomed.info/sct|1\"}"]);
+        assert_eq!(
+            found,
+            ["Condition {} {}", "Encounter {} {\"http://snomed.info/sct|1\"}", "Observation {\"http://local|X\", \"http://loinc.org|11884-4\", \"http://snomed.info/sct|1\"} {}"]
+        );
     }
 
     #[test]

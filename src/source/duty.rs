@@ -90,6 +90,8 @@ pub enum Code {
     NoPatients,
     /// Nothing has a code that the measures ask for.
     Uncoded,
+    /// The configuration asks for a part only.
+    Narrowed,
     /// Lines or resources that were refused.
     Quarantined,
     /// Kept by an earlier version, which knew words only.
@@ -109,7 +111,7 @@ impl Code {
 
     /// Whether it may be as it should, if a person says so.
     pub fn is_acceptable(self) -> bool {
-        matches!(self, Code::NoPatients | Code::Uncoded)
+        matches!(self, Code::Narrowed | Code::NoPatients | Code::Uncoded)
     }
 
     /// As it is stored.
@@ -155,6 +157,7 @@ impl Code {
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
+            Code::Narrowed => (SiteEngineer, "take the parameters out of `source.parameters`; if the measures need no more than these bring, `watershed pull --accept-loss`"),
             Code::Quarantined => (SiteEngineer, "decide on them: `watershed quarantine list`"),
             Code::Untold => (EhrTeam, "say what the reason means; `watershed check` shows what the server does"),
         }
@@ -162,7 +165,7 @@ impl Code {
 }
 
 /// Why something is missing, without patient values.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Why {
     /// What kind of reason.
     pub code: Code,

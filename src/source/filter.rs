@@ -64,6 +64,27 @@ pub(super) fn has_code(json: &[u8], codes: &BTreeSet<String>) -> bool {
     tokens.any(|token| codes.contains(&token))
 }
 
+/// Whether one of these codes stands anywhere in a resource, or its code may stand in another one that it refers to.
+pub(super) fn may_have_code(json: &[u8], codes: &BTreeSet<String>) -> bool {
+    let Ok(resource) = serde_json::from_slice::<Value>(json) else { return true };
+    let plain: BTreeSet<&str> = codes.iter().filter_map(|token| token.rsplit('|').next()).collect();
+    let mut content = resource.as_object().into_iter().flatten().filter(|(name, _)| *name != "id" && *name != "meta");
+    content.any(|(name, value)| name == "medicationReference" || mentions(value, codes, &plain))
+}
+
+/// A code with its system, or one that has none beside it; `plain` are the codes without their systems.
+fn mentions(value: &Value, codes: &BTreeSet<String>, plain: &BTreeSet<&str>) -> bool {
+    match value {
+        Value::String(text) => plain.contains(text.as_str()),
+        Value::Array(items) => items.iter().any(|item| mentions(item, codes, plain)),
+        Value::Object(members) => match (members.get("system").and_then(Value::as_str), members.get("code").and_then(Value::as_str)) {
+            (Some(system), Some(code)) => codes.contains(&format!("{system}|{code}")),
+            _ => members.values().any(|member| mentions(member, codes, plain)),
+        },
+        _ => false,
+    }
+}
+
 /// The parameters of a search that can be applied here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
@@ -186,6 +207,23 @@ fn days(text: &str) -> Option<(Date, Date)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_code_is_found_at_any_element_and_one_in_another_resource_may_be_it() {
+        let codes = ["http://snomed.info/sct|52124006".to_owned(), "http://hl7.org/fhir/status|active".to_owned()].into();
+        for (json, expected) in [
+            (r#"{"type":{"coding":[{"system":"http://snomed.info/sct","code":"52124006"}]}}"#, true),
+            (r#"{"type":[{"coding":[{"system":"urn:local","code":"52124006"}]}],"class":{"code":"AMB"}}"#, false),
+            (r#"{"class":{"system":"http://snomed.info/sct","code":"52124006"}}"#, true),
+            (r#"{"type":{"coding":[{"code":"52124006"}]}}"#, true),
+            (r#"{"status":"active"}"#, true),
+            (r#"{"id":"active","status":"done"}"#, false),
+            (r#"{"medicationReference":{"reference":"Medication/1"}}"#, true),
+            (r#"{"type":{"text":"a line"}}"#, false),
+        ] {
+            assert_eq!(may_have_code(json.as_bytes(), &codes), expected, "{json}");
+        }
+    }
 
     #[test]
     fn what_certainly_does_not_match_is_left_out() {

@@ -1,18 +1,18 @@
 //! What a pull will cost the server and the site: requests, bytes, hours; told before a single resource is asked for, from
 //! the plan and from what the last pull brought, or the counts that the server gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::Source;
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::counted;
+use super::{Options, Source, SourceError};
 use crate::diagnostic;
-use crate::http::Request;
+use crate::http::{HttpError, Request};
 use crate::smart::client::below;
 
 /// Bytes of a resource, as JSON, where none is known: about what EHRs write for an Observation.
@@ -25,6 +25,8 @@ pub const REQUEST_SECONDS: u64 = 1;
 pub struct Known {
     /// Resources of a type.
     pub resources: BTreeMap<String, u64>,
+    /// Types of which the server counts all there is.
+    pub counted: BTreeSet<String>,
     /// Requests for the files of a type, or for what is referred to of it, in the last pull of everything.
     pub requests: BTreeMap<String, u64>,
     /// When the last pull of everything began and ended.
@@ -41,6 +43,30 @@ pub struct Step {
     pub resources: Option<u64>,
     /// How many requests it takes, if that is known.
     pub requests: Option<u64>,
+    /// Both are the most: it is asked of some patients only, and who these are is known when the rest is there.
+    pub at_most: bool,
+}
+
+/// What something costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of what comes.
+    pub bytes: u64,
+    /// Seconds that the requests take.
+    pub seconds: u64,
+}
+
+impl Cost {
+    fn of<'a>(steps: impl Iterator<Item = &'a Step> + Clone, at_once: u32) -> Cost {
+        let requests: u64 = steps.clone().filter_map(|step| step.requests).sum();
+        Cost {
+            requests,
+            bytes: steps.filter_map(|step| step.resources).sum::<u64>().saturating_mul(RESOURCE_BYTES),
+            seconds: requests.saturating_mul(REQUEST_SECONDS).div_ceil(u64::from(at_once.max(1))),
+        }
+    }
 }
 
 /// What a pull of everything will cost.
@@ -49,22 +75,23 @@ pub struct Step {
 pub struct Forecast {
     /// Its queries.
     pub steps: Vec<Step>,
-    /// Requests of the steps of which they are known.
-    pub requests: u64,
-    /// Bytes of what is known to come.
-    pub bytes: u64,
-    /// Seconds that the requests take.
-    pub seconds: u64,
-    /// Whether some step is not known in full, so that the sums are the least.
-    pub is_partial: bool,
+    /// The least that it takes, of the steps of which that is known.
+    pub least: Cost,
+    /// The most, if all steps are known.
+    pub most: Option<Cost>,
+    /// Nights that the least takes, where a night's requests are bounded.
+    pub nights: Option<u64>,
     /// How long the last pull of everything took, in seconds.
     pub last_seconds: Option<u64>,
 }
 
 impl Forecast {
-    /// Of a plan, for a server that sends pages of so many resources and gets so many requests at once.
-    pub fn new(plan: &Plan, known: &Known, page_size: u32, at_once: u32) -> Forecast {
-        let pages = |resources: u64| resources.div_ceil(u64::from(page_size.max(1))).max(1);
+    /// Of a plan, for a server that is asked as these options say.
+    pub fn new(plan: &Plan, known: &Known, options: &Options) -> Forecast {
+        let pages = |resources: u64| resources.div_ceil(u64::from(options.page_size.max(1))).max(1);
+        // Several patients' share seldom ends with a page; where it takes more requests than all pages, these are read.
+        let per_query = options.tuning.patients_per_query.clamp(1, 200) as u64;
+        let queries_of = |patients: Option<&u64>, pages: u64| patients.map_or(pages, |patients| patients.div_ceil(per_query).min(pages));
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.resources.get(*name).copied()).collect();
@@ -76,24 +103,36 @@ impl Forecast {
                 asked: format!("{}?_type={}{filters}", export.path, types.join(",")),
                 resources: counts.map(|counts| counts.iter().sum()),
                 requests: Some(types.iter().map(files).sum::<u64>() + 4),
+                at_most: false,
             }
         });
         let queries = plan.queries.iter().map(|query| {
             let resources = known.resources.get(&query.resource_type).copied();
-            Step { asked: shown(query), resources, requests: resources.map(pages) }
+            // What the last pull brought it brought of those patients.
+            let at_most = query.later.is_some() && (resources.is_none() || known.counted.contains(&query.resource_type));
+            let more = |pages: u64| if at_most { queries_of(known.resources.get("Patient"), pages) } else { 0 };
+            Step { asked: shown(query), resources, requests: resources.map(pages).map(|pages| pages + more(pages)), at_most }
         });
         let referenced = plan.referenced.iter().filter_map(|name| {
             let asked = format!("{name} that something refers to");
-            Some(Step { asked, resources: known.resources.get(name).copied(), requests: Some(*known.requests.get(name).filter(|requests| **requests > 0)?) })
+            Some(Step {
+                asked,
+                resources: known.resources.get(name).copied(),
+                requests: Some(*known.requests.get(name).filter(|requests| **requests > 0)?),
+                at_most: false,
+            })
         });
         let steps: Vec<Step> = export.chain(queries).chain(referenced).chain(counts(plan, known)).collect();
-        let requests = steps.iter().filter_map(|step| step.requests).sum();
+        let least = Cost::of(steps.iter().filter(|step| !step.at_most), options.requests_at_once);
+        // What is referred to is known after a pull.
+        let is_known = plan.export.is_none() && (plan.referenced.is_empty() || known.last.is_some()) && steps.iter().all(|step| step.resources.is_some());
+        // A night finds out first what the server can do, how tokens are had, and whose data are asked for.
+        let in_a_night = options.requests_per_night.saturating_sub(3 + u64::from(!options.group.is_empty())).max(1);
         let last = known.last.map(|(began, ended)| ended.duration_since(began)).filter(|took| *took >= SignedDuration::ZERO);
         Forecast {
-            requests,
-            bytes: steps.iter().filter_map(|step| step.resources).sum::<u64>().saturating_mul(RESOURCE_BYTES),
-            seconds: requests.saturating_mul(REQUEST_SECONDS).div_ceil(u64::from(at_once.max(1))),
-            is_partial: plan.export.is_some() || steps.iter().any(|step| step.resources.is_none()),
+            least,
+            most: is_known.then(|| Cost::of(steps.iter(), options.requests_at_once)),
+            nights: (options.requests_per_night > 0).then(|| least.requests.div_ceil(in_a_night).max(1)),
             last_seconds: last.map(|took| took.as_secs().unsigned_abs()),
             steps,
         }
@@ -108,16 +147,23 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
         "" => Some(1),
         _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
     };
-    let requests = batches.map(|batches| batches * types.len() as u64);
-    (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests })
+    let requests = batches.map(|batches| batches * (types.len() + plan.narrowed.len()) as u64);
+    (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests, at_most: false })
 }
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let least = if self.is_partial { "at least " } else { "" };
-        let megabytes = self.bytes as f64 / 1e6;
-        write!(f, "{least}{}, {megabytes:.1} MB at {RESOURCE_BYTES} bytes a resource, ", diagnostic::counted(self.requests, "request"))?;
-        write!(f, "{} at {REQUEST_SECONDS} s a request", lasting(self.seconds))?;
+        let (least, most) = (self.least, self.most.unwrap_or(self.least));
+        let megabytes = |cost: Cost| format!("{:.1} MB", cost.bytes as f64 / 1e6);
+        let requests = |cost: Cost| diagnostic::counted(cost.requests, "request");
+        let span = |least: String, most: String| if least == most { most } else { format!("{least} to {most}") };
+        write!(f, "{}", if self.most.is_none() { "at least " } else { "" })?;
+        write!(f, "{}, ", if least.requests == most.requests { requests(most) } else { format!("{} to {}", least.requests, requests(most)) })?;
+        write!(f, "{} at {RESOURCE_BYTES} bytes a resource, ", span(megabytes(least), megabytes(most)))?;
+        write!(f, "{} at {REQUEST_SECONDS} s a request", span(lasting(least.seconds), lasting(most.seconds)))?;
+        if let Some(nights @ 2..) = self.nights {
+            write!(f, "; {nights} nights or more by `source.requests_per_night`")?;
+        }
         self.last_seconds.map_or(Ok(()), |seconds| write!(f, "; the last pull of everything took {}", lasting(seconds)))
     }
 }
@@ -157,18 +203,22 @@ pub async fn count(source: &Source, plan: &Plan) -> BTreeMap<String, u64> {
     let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
     let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
     for (resource_type, parameters) in asked {
-        if let Some(count) = count_one(source, resource_type, &parameters, &plan.everywhere).await {
+        if let Ok(Some(count)) = count_one(source, resource_type, &parameters, &plan.everywhere).await {
             *counts.entry(resource_type.clone()).or_default() += count;
         }
     }
     counts
 }
 
-pub(super) async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Option<u64> {
-    let mut address = below(&source.base, resource_type).ok()?;
+pub(super) async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Result<Option<u64>, SourceError> {
+    let mut address = below(&source.base, resource_type)?;
     address.query_pairs_mut().extend_pairs(parameters.iter().chain(everywhere)).append_pair("_summary", "count");
-    let answer = source.client.send(Request::new(reqwest::Method::GET, address).header("accept", "application/fhir+json")).await.ok()?;
-    counted(&answer)
+    match source.client.send(Request::new(reqwest::Method::GET, address).header("accept", "application/fhir+json")).await {
+        Ok(answer) => Ok(counted(&answer)),
+        // The night is over; nothing is known of the server.
+        Err(HttpError::NotNow(reason)) => Err(SourceError::Unfinished { reason }),
+        Err(_) => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -191,13 +241,32 @@ mod tests {
     }
 
     fn told(plan: &Plan, known: &Known) -> String {
-        let forecast = Forecast::new(plan, known, 200, 4);
+        let forecast = Forecast::new(plan, known, &Options::default());
         let number = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
         let steps = forecast
             .steps
             .iter()
-            .map(|step| format!("{}: {} resources, {} requests\n", step.asked, number(step.resources), number(step.requests)));
+            .map(|step| format!("{}: {}{} resources, {} requests\n", step.asked, if step.at_most { "at most " } else { "" }, number(step.resources), number(step.requests)));
         steps.collect::<String>() + &forecast.to_string()
+    }
+
+    #[test]
+    fn what_is_asked_of_some_patients_only_is_bounded() {
+        let later = Query { later: Some("patient".to_owned()), ..query("Observation", &[], None) };
+        let plan = Plan { queries: vec![query("Patient", &[], None), later], ..Plan::default() };
+        let mut known = Known { resources: [("Patient".to_owned(), 1_000), ("Observation".to_owned(), 40_000)].into(), ..Known::default() };
+        assert_eq!(Forecast::new(&plan, &known, &Options::default()).least.requests, 207, "as it was of these patients last time");
+        known.counted = ["Observation".to_owned()].into();
+        assert_snapshot!(told(&plan, &known), @r"
+        Patient: 1000 resources, 5 requests
+        Observation, of patients who may be in an initial population only, where that takes fewer requests: at most 40000 resources, 240 requests
+        _summary=count of Patient, Observation: 0 resources, 2 requests
+        7 to 247 requests, 2.0 MB to 82.0 MB at 2000 bytes a resource, 2 s to 62 s at 1 s a request
+        ");
+        let options = Options { requests_per_night: 5, ..Options::default() };
+        assert!(Forecast::new(&plan, &known, &options).to_string().contains("; 4 nights or more by `source.requests_per_night`"));
+        let unknown = Forecast::new(&plan, &Known::default(), &options);
+        assert_eq!((unknown.most, unknown.least.requests), (None, 2));
     }
 
     #[test]

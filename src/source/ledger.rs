@@ -286,6 +286,15 @@ pub fn count_unit(name: &str, resource_type: &str, query: &str, counted: Option<
     Unit { name: name.to_owned(), resource_type: resource_type.to_owned(), query: format!("count of {query}"), expected: counted, ..Unit::default() }
 }
 
+/// What was answered to a question, if it was asked in this pull.
+pub fn answer(store: &Store, pull: PullId, name: &str) -> Result<Option<Option<u64>>, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT expected FROM unit WHERE pull_id = ?1 AND name = ?2";
+        let answer: Option<Option<i64>> = connection.query_row(sql, params![pull.0, name], |row| row.get(0)).optional()?;
+        Ok(answer.map(|count| count.map(i64::unsigned_abs)))
+    })
+}
+
 /// How many the server counts of each query, where it said so to every question about it.
 pub fn counted(store: &Store, pull: PullId) -> Result<BTreeMap<String, u64>, StoreError> {
     store.with(|connection| {

@@ -6,6 +6,8 @@ use crate::fhir::compartment::{in_compartment, search_parameters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// Parameters that leave no resource out of a search.
+const LEAVES_NOTHING_OUT: [&str; 8] = ["_contained", "_count", "_format", "_include", "_pretty", "_revinclude", "_sort", "_total"];
 /// Codes in one query, above which the type is asked for whole: addresses must stay below 2 kB.
 const CODES_MAX: usize = 40;
 
@@ -16,6 +18,8 @@ pub struct Need {
     pub resource_type: String,
     /// `code` values that would do, including a site's local ones; empty: any.
     pub codes: BTreeSet<String>,
+    /// The same at whichever element the measures look at, where a search by `code` would not find it.
+    pub elsewhere: BTreeSet<String>,
     /// It decides about nobody's place in an initial population: who is in none can do without it.
     pub is_later: bool,
 }
@@ -23,8 +27,17 @@ pub struct Need {
 impl Need {
     /// A whole type.
     pub fn all(resource_type: &str) -> Need {
-        Need { resource_type: resource_type.to_owned(), codes: BTreeSet::new(), is_later: false }
+        Need { resource_type: resource_type.to_owned(), codes: BTreeSet::new(), elsewhere: BTreeSet::new(), is_later: false }
     }
+}
+
+/// What a configuration leaves out of a type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Narrowing {
+    /// The parameters that leave something out, for people.
+    pub shown: String,
+    /// The search without them.
+    pub whole: Vec<(String, String)>,
 }
 
 /// One query.
@@ -83,8 +96,11 @@ pub struct Plan {
     pub everywhere: Vec<(String, String)>,
     /// Types of no patient: fetched when something refers to them.
     pub referenced: BTreeSet<String>,
-    /// Codes that would do, of the types of which the measures ask for some only, few or many. Not a part of what is asked.
+    /// Codes that would do, of the types of which the measures ask for some only, few or many, at any element. Not a part of what
+    /// is asked.
     pub codes: BTreeMap<String, BTreeSet<String>>,
+    /// Types of which the configuration asks for a part only.
+    pub narrowed: BTreeMap<String, Narrowing>,
     /// The searches in the place of an export that is not to be had, where they are allowed.
     pub instead: Option<Box<Plan>>,
     /// What a person should know about it.
@@ -159,10 +175,7 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
     let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| is_asked_for(name)).cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
-    plan.codes = of_patients
-        .iter()
-        .filter_map(|name| Some((name.clone(), codes.get(name)?.clone().filter(|codes| !codes.is_empty())?)))
-        .collect();
+    plan.codes = codes_anywhere(needs);
     if options.tuning.folder.is_some() {
         plan.of_files = true;
         return plan;
@@ -186,6 +199,17 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         add_queries(&mut plan, name, few(&codes, name), later, capability, options);
     }
     plan
+}
+
+/// The codes that would do of each type, unless some measure asks for any.
+fn codes_anywhere(needs: &[Need]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut codes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for need in needs {
+        codes.entry(need.resource_type.clone()).or_default().extend(need.codes.union(&need.elsewhere).cloned());
+    }
+    let takes_any = |name: &str| needs.iter().any(|need| need.resource_type == name && need.codes.is_empty() && need.elsewhere.is_empty());
+    codes.retain(|name, _| !takes_any(name));
+    codes
 }
 
 /// The codes that are enough of a type, if they are few enough to be asked for.
@@ -252,6 +276,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
         }
     }
     let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
+    narrow(plan, name, &variants, &parameters);
     for (number, variant) in variants.iter().enumerate() {
         let mut parameters = parameters.clone();
         parameters.extend(url::form_urlencoded::parse(variant.as_bytes()).into_owned());
@@ -265,6 +290,24 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
             later: later.clone(),
         });
     }
+}
+
+/// Notes what the variants of a type's search leave out of it: nothing, if one of them asks for everything.
+fn narrow(plan: &mut Plan, name: &str, variants: &[String], whole: &[(String, String)]) {
+    let narrowing = |variant: &String| {
+        let parameters = url::form_urlencoded::parse(variant.as_bytes()).into_owned();
+        let left = parameters.filter(|(name, _)| !LEAVES_NOTHING_OUT.contains(&name.split(':').next().unwrap_or(name)));
+        left.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+    };
+    let narrowed: Vec<String> = variants.iter().map(narrowing).collect();
+    if narrowed.iter().any(String::is_empty) {
+        return;
+    }
+    let shown = format!("`{}`", narrowed.join("`, `"));
+    plan.notes.push(format!(
+        "`source.parameters` narrows {name} to {shown}: reports that need it are partial if there is more, until a person accepts that (`watershed pull --accept-loss`)"
+    ));
+    plan.narrowed.insert(name.to_owned(), Narrowing { shown, whole: whole.to_vec() });
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const REFUSED_BYTES_MAX: usize = 256 * 1024;
 const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
-const STANDING: [Code; 4] = [Code::Counted, Code::Members, Code::NoPatients, Code::Uncoded];
+const STANDING: [Code; 5] = [Code::Counted, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -291,7 +291,8 @@ async fn prepare(
         if is_of_all {
             reconcile.keep_imports();
         }
-        if doubt.why.code.is_acceptable() {
+        // What is narrowed came whole, as far as it goes.
+        if doubt.why.code.is_acceptable() && doubt.why.code != Code::Narrowed {
             sound.remove(&doubt.resource_type);
         }
         note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
@@ -351,15 +352,15 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
     let accepted: BTreeSet<(String, Code)> = standing.iter().filter(|one| one.is_accepted).map(|one| (one.resource_type.clone(), one.why.code)).collect();
     let found = match opened.full {
         true => census::doubts(pull, came.units, came.imported, prepared).await?,
-        false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why }).collect(),
+        false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }).collect(),
     };
     let is_accepted = |doubt: &Doubt| {
         let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
-        doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
+        doubt.is_settled || doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
     };
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
     let mut notes = Vec::new();
-    for Doubt { resource_type, why } in accepted {
+    for Doubt { resource_type, why, .. } in accepted {
         let query = why.code.word();
         notes.push(Gap { resource_type: resource_type.clone(), patient: None, reason: why.text.clone(), code: why.code });
         pull.record(&Unit { name: format!("{query} {resource_type}"), resource_type, query, note: Some(why), ..Unit::default() })?;

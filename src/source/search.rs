@@ -20,7 +20,7 @@ use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use page::{Bundle, Item, code_of, counted, issue_code, issue_shown, worst_issue};
 pub(super) use reading::next_address;
@@ -91,6 +91,8 @@ pub(super) struct Habits {
     lenient: AtomicBool,
     /// Ways to ask for a number that bring none.
     uncounted: AtomicUsize,
+    /// The members of the Group.
+    members: OnceLock<BTreeSet<String>>,
     /// What searches name as deleted.
     named: deleted::Named,
     types: Mutex<TypeHabits>,
@@ -265,10 +267,13 @@ fn named(kind: &str, query: &Query, ids: &[String]) -> String {
     format!("{kind} {} {}", query.name, digest.get(..16).unwrap_or_default())
 }
 
-/// The members of a group, and of the groups that are its members.
+/// The members of a group, and of the groups that are its members; read once in each run of a pull.
 pub(super) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
+    }
+    if let Some(members) = pull.habits.members.get() {
+        return Ok(members.clone());
     }
     let mut waiting = vec![group.to_owned()];
     let mut seen = BTreeSet::new();
@@ -280,7 +285,7 @@ pub(super) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<
             waiting.extend(groups);
         }
     }
-    Ok(members)
+    Ok(pull.habits.members.get_or_init(|| members).clone())
 }
 
 /// The patients and groups that are named as a group's members.

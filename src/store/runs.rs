@@ -46,10 +46,11 @@ impl State {
             .ok_or_else(|| StoreError::Corrupt(format!("run state `{word}`")))
     }
 
-    /// Whether a night may go from this state to the next. Finished and failed ones never move again.
+    /// Whether a night may go from this state to the next. Finished and failed ones never move again; one whose data are damaged
+    /// is evaluated anew when they have been read again.
     pub fn may_become(self, next: State) -> bool {
         use State::{Delivering, Evaluating, Failed, Finished, Pulling};
-        matches!((self, next), (Pulling, Evaluating) | (Evaluating, Delivering | Finished) | (Delivering, Finished) | (Pulling | Evaluating | Delivering, Failed))
+        matches!((self, next), (Pulling | Evaluating, Evaluating) | (Evaluating, Delivering | Finished) | (Delivering, Finished) | (Pulling | Evaluating | Delivering, Failed))
     }
 }
 
@@ -394,7 +395,16 @@ mod tests {
             .collect();
         assert_eq!(
             allowed,
-            ["pulling evaluating", "pulling failed", "evaluating delivering", "evaluating finished", "evaluating failed", "delivering finished", "delivering failed"]
+            [
+                "pulling evaluating",
+                "pulling failed",
+                "evaluating evaluating",
+                "evaluating delivering",
+                "evaluating finished",
+                "evaluating failed",
+                "delivering finished",
+                "delivering failed"
+            ]
         );
         let store = Store::open_in_memory().unwrap();
         let now = instant("2026-03-01T06:30:00Z");

@@ -124,7 +124,7 @@ async fn where_nothing_has_a_code_that_is_asked_for_it_is_asked_whether_the_mapp
         bench.needs.retain(|need| need.resource_type != "Observation");
         bench
             .needs
-            .push(Need { resource_type: "Observation".to_owned(), codes: ["urn:local|nothing-of-the-kind".to_owned()].into(), is_later: false });
+            .push(Need { resource_type: "Observation".to_owned(), codes: ["urn:local|nothing-of-the-kind".to_owned()].into(), ..Need::all("Observation") });
         let there = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == "Observation").count();
         let pulled = bench.pull(mode).await;
         assert_eq!(codes(&pulled.outcome.gaps), [("Observation", Code::Uncoded)], "{mode:?} {spelling:?}: {:?}", pulled.outcome.gaps);
@@ -140,7 +140,52 @@ async fn where_nothing_has_a_code_that_is_asked_for_it_is_asked_whether_the_mapp
         assert!(!later.outcome.full && later.outcome.complete && later.outcome.notes.len() == 1, "it stands: {:?}", later.outcome);
         assert!(account(&bench).rows.iter().any(|row| row.status == "complete" && row.note.is_some()));
     }
+    // The same of codes at other elements, of types that come by reference, and of what is asked for last.
+    for (name, is_later) in [("Encounter", false), ("Encounter", true), ("Location", false)] {
+        for mode in MODES {
+            let mut bench = Bench::new(&[]).await;
+            let there = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == name).count();
+            if there < 20 {
+                continue;
+            }
+            bench.chooser = Some(|_| true);
+            bench.needs.retain(|need| need.resource_type != name);
+            bench.needs.push(Need { elsewhere: ["urn:local|nothing-of-the-kind".to_owned()].into(), is_later, ..Need::all(name) });
+            let pulled = bench.pull(mode).await;
+            assert_eq!(codes(&pulled.outcome.gaps), [(name, Code::Uncoded)], "{mode:?}: {:?}", pulled.outcome.gaps);
+        }
+    }
     // Where one is found, the measures have something to look at.
     let narrowed = Bench::new(&[]).await.narrowed(TypeFilter::Off);
     assert!(narrowed.pull(Mode::Bulk).await.outcome.complete);
+}
+
+#[tokio::test]
+async fn a_type_that_the_configuration_narrows_is_partial_until_a_person_accepts_it() {
+    for group in ["", "all"] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.group = group.to_owned();
+        bench.options.parameters.insert("Observation".to_owned(), vec!["date=ge2026-01-01".to_owned()]);
+        let plan = watershed::source::plan(&bench.needs, &bench.connect().await.unwrap().capability, &watershed::source::Options { mode: Mode::Search, ..bench.options.clone() });
+        assert!(plan.notes.iter().any(|note| note.starts_with("`source.parameters` narrows Observation to `date=ge2026-01-01`")), "{:?}", plan.notes);
+        let pulled = bench.pull(Mode::Search).await;
+        assert_eq!(codes(&pulled.outcome.gaps), [("Observation", Code::Narrowed)], "{:?}", pulled.outcome.gaps);
+        let there = bench.running.resources().iter().filter(|(resource_type, ..)| resource_type == "Observation").count();
+        assert!(pulled.has_gap(&format!("of the {there} that the server counts: `source.parameters` asks for `date=ge2026-01-01` only")), "{:?}", pulled.outcome.gaps);
+        let due = account(&bench).rows.iter().find_map(|row| row.gap.clone()).unwrap();
+        assert!(due.who == Who::SiteEngineer && due.what.contains("`watershed pull --accept-loss`"), "{due:?}");
+        // Changes cannot tell, so it stands.
+        assert_eq!(codes(&bench.pull(Mode::Search).await.outcome.gaps), [("Observation", Code::Narrowed)]);
+        bench.options.tuning.accepts_loss = true;
+        let accepted = bench.pull(Mode::Search).await;
+        assert!(accepted.outcome.complete && codes(&accepted.outcome.notes) == [("Observation", Code::Narrowed)], "{:?}", accepted.outcome);
+        bench.options.tuning.accepts_loss = false;
+        assert!(bench.pull(Mode::Search).await.outcome.complete, "it stands");
+    }
+    // What leaves nothing out needs nobody, and what the server demands is the configuration's word.
+    let mut bench = Bench::new(&[]).await;
+    bench.options.parameters.insert("Observation".to_owned(), vec!["date=ge1950-01-01".to_owned()]);
+    bench.options.parameters.insert("Encounter".to_owned(), vec!["_sort=_id".to_owned()]);
+    let pulled = bench.pull(Mode::Search).await;
+    assert!(pulled.outcome.complete && pulled.outcome.notes.is_empty(), "{:?}", pulled.outcome);
 }

@@ -97,6 +97,45 @@ async fn a_query_larger_than_a_night_whose_links_work_no_longer_is_read_in_parts
     assert!(observations > 2, "{observations} parts, {nights} nights");
 }
 
+#[tokio::test]
+async fn a_query_larger_than_a_night_whose_pages_shift_ends_all_the_same() {
+    let calm = Bench::new(&[]).await.pull(Mode::Search).await;
+    for quirk in ["r_08", "q_31"] {
+        let mut bench = Bench::new(&[quirk]).await;
+        let (nights, pulled) = in_nights(&mut bench, Duration::ZERO).await;
+        pulled.is_the_truth();
+        assert_eq!(pulled.digest, calm.digest, "{quirk}");
+        assert!(nights > 5, "{quirk}: {nights} nights");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_that_no_night_can_do_with_is_refused_with_the_one_that_is_needed() {
+    let mut bench = Bench::new(&[]).await;
+    for (group, needed) in [("", 4), ("all", 5)] {
+        bench.options.group = group.to_owned();
+        bench.options.requests_per_night = needed - 1;
+        let before = bench.running.requests().len();
+        let error = bench.try_pull(Mode::Search).await.unwrap_err();
+        assert!(matches!(error, SourceError::Options(_)), "{error}");
+        let said = error.to_string();
+        assert!(said.starts_with(&format!("`source.requests_per_night` is {}", needed - 1)) && said.ends_with(&format!("set it to {needed} or more")), "{said}");
+        assert_eq!(bench.running.requests().len(), before, "nobody is asked");
+        // The least that is taken is enough.
+        (bench.options.requests_per_night, bench.options.page_size, bench.options.requests_at_once) = (needed, 1_000, 1);
+        let mut nights = 0;
+        let pulled = loop {
+            nights += 1;
+            match bench.try_pull(Mode::Search).await {
+                Ok(pulled) => break pulled,
+                Err(SourceError::Unfinished { .. }) => assert!(nights < 60, "each night gets further"),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        pulled.is_the_truth();
+    }
+}
+
 /// A clock that tests move: whoever waits, waits until it has been moved far enough.
 struct ByHand(Arc<AtomicU64>);
 

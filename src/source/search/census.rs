@@ -3,7 +3,7 @@
 
 use super::ask::Ask;
 use super::named;
-use super::page::{Bundle, counted};
+use super::page::{self, Bundle, counted};
 use super::part::instant;
 use crate::fhir::compartment::{patient_required, search_parameters};
 use crate::http::HttpError;
@@ -11,9 +11,9 @@ use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::duty::{Code, Why};
-use crate::source::filter::has_code;
+use crate::source::filter::may_have_code;
 use crate::source::ledger::{self, Recorded};
-use crate::source::plan::{Plan, Query};
+use crate::source::plan::{Narrowing, Plan, Query};
 use crate::source::probe::impossible;
 use crate::source::pull::Pull;
 use jiff::Timestamp;
@@ -33,11 +33,13 @@ const NOT_UNDERSTOOD: [u16; 3] = [400, 422, 501];
 pub(in crate::source) struct Doubt {
     pub resource_type: String,
     pub why: Why,
+    /// The configuration answers it.
+    pub is_settled: bool,
 }
 
 impl Doubt {
     fn new(resource_type: &str, code: Code, text: String) -> Doubt {
-        Doubt { resource_type: resource_type.to_owned(), why: Why::new(code, text) }
+        Doubt { resource_type: resource_type.to_owned(), why: Why::new(code, text), is_settled: false }
     }
 }
 
@@ -98,7 +100,8 @@ fn batches(pull: &Pull<'_>, query: &Query) -> Vec<Option<Vec<String>>> {
     if query.by_patient.is_none() {
         return vec![None];
     }
-    let members: Vec<String> = pull.members.iter().flatten().cloned().collect();
+    let of_some = pull.later.get(&query.resource_type).map(|asked| &asked.covered);
+    let members: Vec<String> = of_some.or(pull.members.as_ref()).into_iter().flatten().cloned().collect();
     members.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.to_vec())).collect()
 }
 
@@ -136,10 +139,23 @@ pub(super) async fn who_has_any(pull: &Pull<'_>, query: &Query, patients: &BTree
 async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
     let mut sum = 0;
     for patients in batches(pull, query) {
-        let Some(counted) = ask(pull, query, patients.as_deref(), until, more).await? else { return Ok(None) };
+        let asked = format!("{query:?} {patients:?} {until:?} {more:?}");
+        let Some(counted) = once(pull, &query.resource_type, &asked, ask(pull, query, patients.as_deref(), until, more)).await? else { return Ok(None) };
         sum += counted;
     }
     Ok(Some(sum))
+}
+
+/// The answer to a question that is asked once in a pull, however many nights that takes.
+pub(super) async fn once(pull: &Pull<'_>, resource_type: &str, asked: &str, question: impl Future<Output = Result<Option<u64>, SourceError>>) -> Result<Option<u64>, SourceError> {
+    let about = format!("question {}", crate::store::sha256_hex(asked.as_bytes()));
+    let name = format!("count {about}");
+    if let Some(answer) = ledger::answer(pull.snapshot.store(), pull.id, &name)? {
+        return Ok(answer);
+    }
+    let answer = question.await?;
+    pull.record(&ledger::count_unit(&name, resource_type, &about, answer))?;
+    Ok(answer)
 }
 
 /// Asks for a number in the ways that this server may know. An answer that leaves out a parameter is about something else.
@@ -186,8 +202,10 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
         let members = pull.members.as_ref().map_or(0, BTreeSet::len);
         doubts.push(Doubt::new("Patient", Code::Members, format!("{} of the {members} members of the Group did not come", prepared.absent)));
     }
-    let is_of_all = |name: &str| !pull.later.contains_key(name);
-    for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name) && is_of_all(name)).collect::<Vec<_>>() {
+    for (name, narrowing) in pull.plan.narrowed.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
+        doubts.extend(narrowed(pull, units, name, narrowing, came(units, prepared, name)).await?);
+    }
+    for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         let there = uncoded(pull, units, name, codes, prepared.present.get(name).copied().unwrap_or_default()).await?;
         // A hospital that keeps these outside the EHR has them in an import.
         if there >= VOLUME_MIN && !is_coded(pull, imported, name, codes)? {
@@ -197,6 +215,50 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
     Ok(doubts)
 }
 
+/// How many came of a type; what was refused did, and is told of.
+fn came(units: &[Recorded], prepared: &Prepared, name: &str) -> u64 {
+    let refused: u64 = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*").map(|unit| unit.quarantined).sum();
+    prepared.present.get(name).copied().unwrap_or_default() + refused
+}
+
+/// Whether there is more of a type than the configuration lets the search ask for.
+async fn narrowed(pull: &Pull<'_>, units: &[Recorded], name: &str, narrowing: &Narrowing, came: u64) -> Result<Option<Doubt>, SourceError> {
+    let of_query = pull.plan.queries.iter().find(|query| query.resource_type == name);
+    let by_patient = |query: &Query| if pull.later.contains_key(name) { query.later.clone() } else { query.by_patient.clone() };
+    let Some(query) = of_query.map(|query| Query { parameters: narrowing.whole.clone(), by_patient: by_patient(query), ..query.clone() }) else { return Ok(None) };
+    let (shown, until) = (&narrowing.shown, bound(pull, units, name));
+    let all = match ask_all(pull, &query, until, &[]).await? {
+        None if until.is_some() => ask_all(pull, &query, None, &[]).await?,
+        all => all,
+    };
+    let doubt = |text: String| Doubt::new(name, Code::Narrowed, text);
+    Ok(match all {
+        Some(all) if all > came && (until.is_some() || (all - came).saturating_mul(DRIFT) > all) => {
+            Some(doubt(format!("{came} of the {all} that the server counts: `source.parameters` asks for {shown} only")))
+        }
+        Some(_) => None,
+        None if is_refused(pull, &query).await? => {
+            let text = format!("the server searches it with parameters only, and by the configuration {shown} are all that this hospital uses");
+            Some(Doubt { is_settled: true, ..doubt(text) })
+        }
+        None => Some(doubt(format!("`source.parameters` asks for {shown} only, and the server does not say how many there are beside these"))),
+    })
+}
+
+/// Whether the server refuses a search because it lacks a parameter.
+async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError> {
+    let patients = batches(pull, query).into_iter().next().flatten();
+    let mut parameters = query.parameters.clone();
+    parameters.extend(query.by_patient.clone().zip(patients.as_ref().map(|patients| patients.join(","))));
+    parameters.push(("_count".to_owned(), "1".to_owned()));
+    let by_post = patients.is_some() && !pull.habits.no_post.load(Ordering::Relaxed);
+    match Ask::first(pull, &parameters, &query.resource_type, by_post)?.send(pull, false, false).await {
+        Ok(answer) => Ok(page::issue_code(&answer.body).as_deref() == Some("required")),
+        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Types of which fewer came than the server counts.
 async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
@@ -204,9 +266,7 @@ async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, pre
     for query in questions(pull.plan) {
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
-        // What was refused came, and is told of.
-        let refused: u64 = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*").map(|unit| unit.quarantined).sum();
-        let came = prepared.present.get(name).copied().unwrap_or_default() + refused;
+        let came = came(units, prepared, name);
         if came < counted
             && !doubts.iter().any(|doubt| doubt.resource_type == name)
             && let Some(counted) = confirm(pull, &query, bound(pull, units, name), came, counted).await?
@@ -248,7 +308,9 @@ async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> Result<bool
     let Some(value) = impossible(&query.resource_type, parameter) else { return Ok(false) };
     let rest = query.parameters.iter().filter(|(name, _)| name != parameter).cloned();
     let parameters: Vec<(String, String)> = rest.chain([(parameter.to_owned(), value.to_owned())]).collect();
-    Ok(send(pull, &query.resource_type, &parameters, false).await?.is_some_and(|counted| counted > 0))
+    let asked = format!("{} {parameters:?}", query.resource_type);
+    let counted = once(pull, &query.resource_type, &asked, send(pull, &query.resource_type, &parameters, false)).await?;
+    Ok(counted.is_some_and(|counted| counted > 0))
 }
 
 /// How many there are of a type of which `came` came, if none of them has a code that is asked for; else none.
@@ -258,6 +320,10 @@ async fn uncoded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeS
     }
     let mut most = 0;
     for query in questions(pull.plan).into_iter().filter(|query| came == 0 && query.resource_type == name) {
+        // Those who were asked for may have none; somebody has.
+        if pull.later.contains_key(name) && ask_all(pull, &query, None, &[]).await? != Some(0) {
+            return Ok(0);
+        }
         let parameters = query.parameters.iter().filter(|(name, _)| name != "code").cloned().collect();
         let whole = Query { parameters, ..query };
         most = most.max(ask_all(pull, &whole, None, &[]).await?.unwrap_or(0));
@@ -271,7 +337,7 @@ fn is_coded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeSet<St
     let of_type = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*");
     for file in of_type.filter_map(|unit| unit.file.clone()) {
         pull.snapshot.staged(pull.id, &[file], |header, json| {
-            is_coded = is_coded || (!header.removed && header.resource_type == name && has_code(json, codes));
+            is_coded = is_coded || (!header.removed && header.resource_type == name && may_have_code(json, codes));
             Ok(())
         })?;
         if is_coded {

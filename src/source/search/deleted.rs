@@ -1,6 +1,7 @@
 //! What a search names as deleted: let go of only where the server, asked for it by its id, does not have it either.
 
 use super::ask::FHIR_JSON;
+use super::census::once;
 use super::page::{Bundle, Item, id_of};
 use super::refer::hash_of;
 use crate::diagnostic::counted;
@@ -11,19 +12,17 @@ use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::pull::Pull;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Resources that one pull asks for because a search names them as deleted.
 const ASKED_MAX: usize = 1_000;
 
-type Key = (String, String);
-
 /// What is known in a pull of what searches name as deleted.
 #[derive(Default)]
 pub(super) struct Named {
-    /// Whether the server still has it; `None`: it does not say.
-    asked: Mutex<BTreeMap<Key, Option<bool>>>,
+    asked: AtomicUsize,
     /// Hashes of the names of all that is stored.
     stored: OnceLock<HashSet<u64>>,
 }
@@ -32,7 +31,7 @@ pub(super) struct Named {
 #[derive(Default)]
 pub(super) struct Deletions {
     /// What is gone.
-    pub gone: BTreeSet<Key>,
+    pub gone: BTreeSet<(String, String)>,
     pub kept: Kept,
 }
 
@@ -75,10 +74,6 @@ impl Named {
         }
         Ok(self.stored.get().is_some_and(|stored| stored.contains(&hash_of(resource_type, id))))
     }
-
-    fn asked<T>(&self, of: impl FnOnce(&mut BTreeMap<Key, Option<bool>>) -> T) -> T {
-        of(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 /// Asks for what a page names as deleted.
@@ -105,18 +100,18 @@ async fn is_served(pull: &Pull<'_>, resource_type: &str, id: &str) -> Result<Opt
     if !is_name || !pull.plan.types.contains(resource_type) || !named.is_stored(pull, resource_type, id)? {
         return Ok(Some(false));
     }
-    let key = (resource_type.to_owned(), id.to_owned());
-    let (known, count) = named.asked(|asked| (asked.get(&key).copied(), asked.len()));
-    if let Some(known) = known.or((count >= ASKED_MAX).then_some(None)) {
-        return Ok(known);
-    }
+    let asked = format!("deleted {resource_type}/{id}");
+    let served = once(pull, resource_type, &asked, async { if named.asked.fetch_add(1, Ordering::Relaxed) < ASKED_MAX { ask(pull, resource_type, id).await } else { Ok(None) } });
+    Ok(served.await?.map(|served| served > 0))
+}
+
+/// 1 if the server has it, 0 if it does not.
+async fn ask(pull: &Pull<'_>, resource_type: &str, id: &str) -> Result<Option<u64>, SourceError> {
     let is_it = |body: &[u8]| std::str::from_utf8(body).ok().and_then(id_of).is_some_and(|own| own == id);
-    let served = match pull.source.client.get(below(&pull.source.base, &format!("{resource_type}/{id}"))?, FHIR_JSON).await {
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
-        Err(_) => None,
-        Ok(answer) if matches!(answer.status, 404 | 410) => Some(false),
-        Ok(answer) => (answer.is_success() && is_it(&answer.body)).then_some(true),
-    };
-    named.asked(|asked| asked.insert(key, served));
-    Ok(served)
+    match pull.source.client.get(below(&pull.source.base, &format!("{resource_type}/{id}"))?, FHIR_JSON).await {
+        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(_) => Ok(None),
+        Ok(answer) if matches!(answer.status, 404 | 410) => Ok(Some(0)),
+        Ok(answer) => Ok((answer.is_success() && is_it(&answer.body)).then_some(1)),
+    }
 }

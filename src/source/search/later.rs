@@ -44,7 +44,7 @@ pub(super) async fn run(pull: &mut Pull<'_>, queries: &[&Query], members: Option
                 Some(Asked { whole: chosen.difference(&known).cloned().collect(), covered: chosen.clone() })
             }
             (None, None) => is_cheaper(pull, &queries, patients, chosen.len() as u64)
-                .await
+                .await?
                 .then(|| Asked { whole: chosen.clone(), covered: chosen.clone() }),
             (None, Some(_)) => covered.map(|covered| Asked { whole: chosen.difference(&covered).cloned().collect(), covered: covered.union(&chosen).cloned().collect() }),
         };
@@ -103,15 +103,26 @@ async fn choose(pull: &Pull<'_>, members: Option<&BTreeSet<String>>) -> Result<(
 
 /// Whether it takes fewer requests to ask for a type of some patients than of all; no, if the server does not say how many
 /// resources there are.
-async fn is_cheaper(pull: &Pull<'_>, queries: &[&Query], patients: u64, chosen: u64) -> bool {
+async fn is_cheaper(pull: &Pull<'_>, queries: &[&Query], patients: u64, chosen: u64) -> Result<bool, SourceError> {
     let options = &pull.source.options;
     let (mut of_all, mut of_some) = (0, 0);
     for query in queries {
-        let Some(total) = count_one(pull.source, &query.resource_type, &query.parameters, &pull.plan.everywhere).await else { return false };
+        let Some(total) = total(pull, query).await? else { return Ok(false) };
         let (all, some) = requests(total, patients, chosen, u64::from(options.page_size.max(1)), options.tuning.patients_per_query as u64);
         (of_all, of_some) = (of_all + all, of_some + some);
     }
-    of_some < of_all
+    Ok(of_some < of_all)
+}
+
+/// How many resources a query finds, asked once in a pull: a night that goes on decides as the one before.
+async fn total(pull: &Pull<'_>, query: &Query) -> Result<Option<u64>, SourceError> {
+    let store = pull.snapshot.store();
+    let (name, about) = (format!("count before {}", query.name), format!("{}, before it is asked for", query.name));
+    if !pull.done.contains(&name) {
+        let total = count_one(pull.source, &query.resource_type, &query.parameters, &pull.plan.everywhere).await?;
+        pull.record(&ledger::count_unit(&name, &query.resource_type, &about, total))?;
+    }
+    Ok(ledger::counted(store, pull.id)?.get(&about).copied())
 }
 
 /// Requests for so many resources of all patients, and of some of them who have their share: a page of a query of several

@@ -7,6 +7,7 @@ use super::part::Part;
 use super::reading::{Tally, Walk};
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
+use crate::source::duty::Why;
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::Pull;
 use jiff::Timestamp;
@@ -28,6 +29,9 @@ pub(super) struct Place {
     pub in_parts: bool,
     /// Parts begun.
     pub parts: u32,
+    /// Two readings must agree.
+    pub shift: Option<Shift>,
+    pub tries: Tries,
     /// What is left of the part that was under way.
     pub left: Option<Left>,
     pub all: Sums,
@@ -38,6 +42,23 @@ pub(super) struct Place {
     pub expected: Option<u64>,
     /// The server's clock when the query began, in microseconds.
     pub server_time: Option<i64>,
+}
+
+/// How often a query was begun again, and whether for less than was announced.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tries {
+    pub restarts: u32,
+    pub short: bool,
+}
+
+/// A reading of what shifts while it is read: it must agree with the one before.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Shift {
+    /// What the reading before came to.
+    pub digest: u64,
+    /// How many readings there were.
+    pub pass: u32,
+    pub why: Why,
 }
 
 /// The rest of a part, and what is remembered of its pages.
@@ -57,6 +78,8 @@ pub(super) struct Left {
     pub most: u64,
     pub total: Option<u64>,
     pub ignored: BTreeSet<String>,
+    pub complaint: Option<Why>,
+    pub shifted: bool,
     pub posted: bool,
 }
 
@@ -127,6 +150,8 @@ impl Left {
             most: walk.most,
             total: walk.total,
             ignored: walk.ignored.clone(),
+            complaint: walk.complaint.clone(),
+            shifted: walk.shifted,
             posted: walk.posted,
         }
     }
@@ -171,8 +196,8 @@ pub(super) fn taken_up(places: &[Place], tally: impl Fn(usize, Sums) -> Result<T
         total: left.total,
         ignored: left.ignored.clone(),
         posted: left.posted,
-        complaint: None,
-        shifted: false,
+        complaint: left.complaint.clone(),
+        shifted: left.shifted,
     };
     Ok(Some((walk, next)))
 }

@@ -5,7 +5,7 @@ use super::ask::{Ask, parameters};
 use super::deleted::{self, Deletions, Kept};
 use super::page::{self, Bundle, Item};
 use super::part::Part;
-use super::place::{self, Left, Pages, PartRow, Place, Sums};
+use super::place::{self, Left, Pages, PartRow, Place, Shift, Sums, Tries};
 use super::{Refusal, Task};
 use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Response};
@@ -175,25 +175,26 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
     let from = pull.since.filter(|_| task.since && task.query.incremental);
     let whole = Part { patients: task.patients.clone(), from, until: None, by_time: task.query.incremental };
     let mut left = Reading::left(pull, task, members)?;
-    let (mut restarts, mut short) = (0, false);
+    let mut tries = Tries::default();
     loop {
         let mut reading = match left.take() {
             Some(reading) if reading.in_parts => return in_parts(reading, &whole, Why::new(Code::Failing, "it takes longer than a night"), false).await,
             Some(reading) => reading,
-            None => Reading::anew(pull, task, members)?,
+            None => Reading { tries, ..Reading::anew(pull, task, members)? },
         };
+        tries = reading.tries;
         let is_divisible = |reading: &Reading<'_>| whole.halves(reading.times, pull.clock.now()).is_some();
         match reading.part(&whole, Manner::Whole).await {
             Ok(()) => return reading.finish(None, None),
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Gap(reason)) => return reading.finish(Some(reason), None),
             Err(Trouble::Refused(refusal)) => return reading.finish(Some(refusal.reason.clone()), Some(refusal)),
-            Err(Trouble::Short(reason)) if short => return reading.finish(Some(reason), None),
-            Err(Trouble::Short(_)) => short = true,
+            Err(Trouble::Short(reason)) if tries.short => return reading.finish(Some(reason), None),
+            Err(Trouble::Short(_)) => tries.short = true,
             // What took longer than a night, and cannot be gone on with, would take longer than a night again.
             Err(Trouble::Again(reason)) if reading.is_taken_up && is_divisible(&reading) => return in_parts(reading, &whole, reason, false).await,
-            Err(Trouble::Again(reason)) if restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
-            Err(Trouble::Again(_)) => restarts += 1,
+            Err(Trouble::Again(reason)) if tries.restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
+            Err(Trouble::Again(_)) => tries.restarts += 1,
             Err(Trouble::Divide(reason)) if !is_divisible(&reading) => return reading.finish(Some(reason), None),
             Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Doubt(came)) if !is_divisible(&reading) => return reading.finish(cut_at(came), None),
@@ -203,8 +204,8 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             }
             Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, reason, true).await,
         }
-        let wait = pull.source.wait(restarts.max(1));
-        pull.source.say_waiting("a search did not come whole", restarts.max(1), wait, pull.clock.now());
+        let wait = pull.source.wait(tries.restarts.max(1));
+        pull.source.say_waiting("a search did not come whole", tries.restarts.max(1), wait, pull.clock.now());
         pull.clock.sleep(wait).await;
     }
 }
@@ -212,24 +213,28 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
 /// Reads a query in parts, because reading it at once met `reason`. Where pages shifted, two readings must agree.
 async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) -> Result<Read, SourceError> {
     tracing::info!(pull = first.pull.id.0, query = %first.task.query.name, %reason, "read in parts");
-    let mut digest = first.all.digest;
-    let mut reading = if first.in_parts { first } else { first.divided(whole, shifted)? };
-    let mut pass = 1;
+    let mut reading = if first.in_parts {
+        first
+    } else {
+        let shift = shifted.then(|| Shift { digest: first.all.digest, pass: 1, why: reason.clone() });
+        first.divided(whole, shift)?
+    };
     loop {
         let mut reasons = reading.parts().await?;
         let announced = reading.announced;
         reading.receiving.unit.expected = announced;
-        let agrees = !shifted || digest == reading.all.digest;
+        let shift = reading.shift.clone();
+        let agrees = shift.as_ref().is_none_or(|shift| shift.digest == reading.all.digest);
         if announced.is_some_and(|announced| reading.all.distinct < announced) {
             reasons.push(reason.clone().put(|reason| format!("{reason}; in parts {} came", reading.all.distinct)));
-        } else if !agrees && pass == PASSES_MAX {
-            reasons.push(reason.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
+        } else if let Some(Shift { why, .. }) = shift.as_ref().filter(|shift| !agrees && shift.pass == PASSES_MAX) {
+            reasons.push(why.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
         }
         if !reasons.is_empty() || agrees {
             return reading.finish(joined(&reasons), None);
         }
-        (digest, pass) = (reading.all.digest, pass + 1);
-        reading = reading.divided(whole, shifted)?;
+        let next = shift.map(|shift| Shift { digest: reading.all.digest, pass: shift.pass + 1, ..shift });
+        reading = reading.divided(whole, next)?;
     }
 }
 
@@ -256,7 +261,8 @@ struct Reading<'a> {
     patient: bool,
     in_parts: bool,
     /// Two readings must agree.
-    shifted: bool,
+    shift: Option<Shift>,
+    tries: Tries,
     /// How many the server announced before the query was divided.
     announced: Option<u64>,
     /// Parts to be read, the next one last, each with whether its failures are sat out; those that failed; how many were begun.
@@ -295,7 +301,8 @@ impl<'a> Reading<'a> {
             entries: 0,
             patient: true,
             in_parts: false,
-            shifted: false,
+            shift: None,
+            tries: Tries::default(),
             announced: None,
             waiting: Vec::new(),
             failed: Vec::new(),
@@ -316,7 +323,7 @@ impl<'a> Reading<'a> {
     }
 
     /// From the beginning, in parts.
-    fn divided(self, whole: &Part, shifted: bool) -> Result<Reading<'a>, SourceError> {
+    fn divided(self, whole: &Part, shift: Option<Shift>) -> Result<Reading<'a>, SourceError> {
         let Reading { pull, task, members, times, .. } = self;
         let announced = if self.in_parts { self.announced } else { self.receiving.unit.expected };
         // Its staged file is written anew.
@@ -325,7 +332,7 @@ impl<'a> Reading<'a> {
             Some([older, newer]) => vec![(newer, false), (older, false)],
             None => vec![(whole.clone(), false)],
         };
-        Ok(Reading { times, waiting, shifted, announced, in_parts: true, ..Reading::anew(pull, task, members)? })
+        Ok(Reading { times, waiting, shift, announced, in_parts: true, ..Reading::anew(pull, task, members)? })
     }
 
     /// From where an earlier night left it, if it did.
@@ -340,6 +347,8 @@ impl<'a> Reading<'a> {
             times: place.times.and_then(|(first, last)| at(Some(first)).zip(at(Some(last)))),
             entries: place.entries,
             in_parts: place.in_parts,
+            shift: place.shift,
+            tries: place.tries,
             announced: place.expected,
             waiting: place.waiting.into_iter().map(|row| (row.part(), true)).collect(),
             parts: place.parts,
@@ -352,11 +361,11 @@ impl<'a> Reading<'a> {
         Ok(Some(reading))
     }
 
-    /// Makes durable what came so far, with the place where the reading goes on: in this part, or where it begins. A reading
-    /// that must agree with another one is begun anew, and so is one that the server complained about.
+    /// Makes durable what came so far, with the place where the reading goes on: in this part, or where it begins; and which
+    /// one it is of readings that must agree.
     fn keep(&mut self, part: &Part, left: Option<(&mut Walk, Option<&Ask>)>) -> Result<(), SourceError> {
-        let is_doubtful = self.shifted || left.as_ref().is_some_and(|(walk, _)| walk.shifted || walk.complaint.is_some());
-        if is_doubtful || self.pages == 0 {
+        let is_again = self.shift.is_some() || self.tries != Tries::default();
+        if self.pages == 0 && (self.pieces > 0 || !is_again) {
             return Ok(());
         }
         let Unit { expected, server_time, .. } = self.receiving.unit;
@@ -368,6 +377,8 @@ impl<'a> Reading<'a> {
             file: piece.staged.as_ref().map(|(file, _)| file.clone()).unwrap_or_default(),
             waiting: to_come.map(PartRow::of).collect(),
             in_parts: self.in_parts,
+            shift: self.shift.clone(),
+            tries: self.tries,
             parts: self.parts,
             left: left.map(|(walk, next)| Left::of(walk, next)),
             all: self.all.sums(),
@@ -402,7 +413,7 @@ impl<'a> Reading<'a> {
             let halves = part.halves(self.times, now);
             // What fails is divided at once; the smallest part that fails gets every chance.
             self.patient = patient || halves.is_none();
-            let manner = if self.shifted && halves.is_some() { Manner::OnePage } else { Manner::Whole };
+            let manner = if self.shift.is_some() && halves.is_some() { Manner::OnePage } else { Manner::Whole };
             let trouble = match self.part(&part, manner).await {
                 Ok(()) => {
                     failures = 0;
