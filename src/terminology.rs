@@ -7,6 +7,7 @@
 pub mod read;
 pub mod units;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -171,6 +172,15 @@ pub fn split_canonical(canonical: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Versions by their numbers: 1.10 comes after 1.9.
+pub fn by_version(a: Option<&str>, b: Option<&str>) -> Ordering {
+    let parts = |version: Option<&str>| -> Vec<(u64, String)> {
+        let split = version.unwrap_or_default().split(['.', '-']);
+        split.map(|part| (part.parse().unwrap_or(0), part.trim_start_matches('0').to_owned())).collect()
+    };
+    parts(a).cmp(&parts(b))
+}
+
 /// The value sets of a run, each expanded, by canonical URL and version.
 #[derive(Clone, Debug, Default)]
 pub struct ValueSets {
@@ -215,7 +225,7 @@ impl ValueSets {
     pub fn find(&self, url: &str, version: Option<&str>) -> Option<&Arc<ValueSet>> {
         let versions = self.sets.get(url)?;
         match version {
-            None => versions.values().next_back(),
+            None => versions.iter().max_by(|(a, _), (b, _)| by_version(Some(a), Some(b))).map(|(_, set)| set),
             Some(version) => versions.get(version).or_else(|| versions.get("")),
         }
     }

@@ -387,7 +387,7 @@ fn before_the_first_night_the_state_is_empty_and_that_is_fine() {
         (&["outbox", "list"], "no feed yet; a night makes one\n"),
         (&["outbox", "list", "--format", "json"], "{\"feeds\":[]}\n"),
         (&["deliver"], "0 delivered, 0 confirmed unchanged, 0 waiting, 0 rejected\n"),
-        (&["deliver", "--format", "json"], "{\"delivered\":0,\"confirmed\":0,\"waiting\":0,\"rejected\":0}\n"),
+        (&["deliver", "--format", "json"], "{\"delivered\":0,\"confirmed\":0,\"restored\":0,\"waiting\":0,\"rejected\":0}\n"),
     ] {
         let said = say(folder.path(), arguments);
         assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, expected, ""), "{arguments:?}");

@@ -22,11 +22,12 @@ use std::sync::Arc;
 
 use self::document::Document;
 use super::context;
-use super::libraries::{by_version, includes_itself};
+use super::libraries::includes_itself;
 use super::model::Models;
 use super::plan::Program;
 use super::typed::{LibraryId, Tree};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, has_errors, nearest};
+use crate::terminology::by_version;
 
 /// Reading recurses over documents; this is enough for the deepest that is let through. Bytes.
 const STACK_BYTES: usize = 256 << 20;

@@ -1,6 +1,5 @@
 //! Library texts by name and version, and their linking into one tree in the order of their includes.
 
-use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use super::ast;
@@ -10,6 +9,7 @@ use super::model::Models;
 use super::parser::parse;
 use super::typed::{LibraryId, Tree};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, nearest};
+use crate::terminology::by_version;
 
 /// Checking recurses over texts; this is enough for the deepest tree the parser lets through. Bytes.
 const STACK_BYTES: usize = 256 << 20;
@@ -99,15 +99,6 @@ impl Libraries {
     fn names(&self) -> Vec<String> {
         self.texts.iter().chain([&*FHIR_HELPERS]).filter_map(Text::name).collect()
     }
-}
-
-/// Versions by their numbers: 1.10 comes after 1.9.
-pub(super) fn by_version(a: Option<&str>, b: Option<&str>) -> Ordering {
-    let parts = |version: Option<&str>| -> Vec<(u64, String)> {
-        let split = version.unwrap_or_default().split(['.', '-']);
-        split.map(|part| (part.parse().unwrap_or(0), part.trim_start_matches('0').to_owned())).collect()
-    };
-    parts(a).cmp(&parts(b))
 }
 
 /// What is wrong with a library that includes itself; by way of which others, outermost first.

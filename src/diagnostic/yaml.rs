@@ -323,7 +323,7 @@ mod tests {
             ("id: a\nkind: [run]\n", "2:7 expected one word, found a list"),
             ("id: [a]\n", "1:5 expected a text, found a list (a text that begins with a bracket or another sign of YAML's goes in quotes)"),
             ("id: null\n", "1:5 expected a text, found `null`"),
-            ("id:\n", "1:1 `id` is left empty, expected a text (write its value after the colon)"),
+            ("id:\n", "1:1 `id` is left empty (write its value after the colon)"),
             ("id: a\nitems: none\n", "2:8 expected a list, each item behind a `-`, found `none`"),
             ("id: a\nitems:\n  a: b\n", "3:3 expected a list, each item behind a `-`, found fields"),
             ("id: a\nparts: [1]\n", "2:8 expected fields, each as `name: value`, found a list"),

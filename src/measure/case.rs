@@ -32,6 +32,8 @@ mod resource;
 
 use node::{Content, Named, Node};
 
+/// A case nests so deep at most: a resource of FHIR does not come near.
+const DEPTH_MAX: usize = 32;
 /// Id of the patient of a case, unless it has a Patient of its own.
 pub const PATIENT_ID: &str = "case";
 
@@ -135,7 +137,8 @@ pub struct Mismatch {
 
 /// Reads a case against its measure; `None` when it cannot be run.
 pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<Diagnostic>) {
-    let text: CaseText = match serde_saphyr::from_str(&source.text) {
+    let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: DEPTH_MAX } };
+    let text: CaseText = match serde_saphyr::from_str_with_options(&source.text, options) {
         Ok(text) => text,
         Err(fault) => return (None, vec![from_yaml(source, &fault)]),
     };

@@ -184,6 +184,11 @@ pub struct Kind<'a> {
     pub before: i64,
 }
 
+/// Whether one number is more than a fifth below another.
+pub(super) fn is_fall(from: u64, to: u64) -> bool {
+    u128::from(to) * 100 < u128::from(from) * u128::from(100 - FALL_PERCENT)
+}
+
 /// What earlier pulls brought of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usual {
@@ -205,8 +210,7 @@ impl Usual {
     /// assert!(!Usual { median: 19, pulls: 7 }.is_fallen_to(0), "a handful comes and goes");
     /// ```
     pub fn is_fallen_to(&self, received: u64) -> bool {
-        let least = u128::from(self.median) * u128::from(100 - FALL_PERCENT);
-        self.pulls >= NIGHTS_MIN && self.median >= VOLUME_MIN && u128::from(received) * 100 < least
+        self.pulls >= NIGHTS_MIN && self.median >= VOLUME_MIN && is_fall(self.median, received)
     }
 }
 

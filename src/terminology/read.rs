@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_version_the_greatest_counts_by_its_numbers() {
+        let mut sets = super::super::ValueSets::new();
+        for (version, code) in [("2.0.0", "a"), ("10.0.0", "b"), ("9", "c")] {
+            let source = SourceFile::new("a.yaml", format!("url: http://x/vs\nversion: '{version}'\ntitle: T\ncodes:\n  - {{system: s, code: {code}}}\n"));
+            sets.add(value_set(&source).0.unwrap());
+        }
+        let found = |canonical: &str| sets.get(canonical).and_then(|set| set.version.as_deref());
+        assert_eq!((found("http://x/vs"), found("http://x/vs|9"), found("http://x/vs|8")), (Some("10.0.0"), Some("9"), None));
+    }
+
+    #[test]
     fn sets_that_would_find_nobody_are_refused_by_name() {
         let cases = [
             (r#"{"resourceType":"ValueSet","url":"http://x/empty"}"#, "http://x/empty", "has no codes"),

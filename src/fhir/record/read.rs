@@ -22,9 +22,11 @@ impl Found<'_> {
         record.resource_id(self.root).unwrap_or_default()
     }
 
-    fn updated<'r>(&self, record: &'r Record) -> &'r str {
+    /// When it was last changed: an instant, which servers write in zones and to fractions of their own; what is none is compared as text.
+    fn updated<'r>(&self, record: &'r Record) -> (Option<jiff::Timestamp>, &'r str) {
         let updated = record.get(self.root, "meta").and_then(|meta| record.get(meta, "lastUpdated"));
-        updated.and_then(|node| record.text(node)).unwrap_or_default()
+        let text = updated.and_then(|node| record.text(node)).unwrap_or_default();
+        (text.parse().ok(), text)
     }
 }
 
@@ -48,7 +50,7 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     record.lines.sort_unstable();
     found.sort_by(|a, b| {
         let by_name = a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record)));
-        by_name.then_with(|| a.updated(record).cmp(b.updated(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
+        by_name.then_with(|| a.updated(record).cmp(&b.updated(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
     });
     for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
         let Some(first) = group.first() else { continue };

@@ -137,6 +137,19 @@ fn a_sieve_passes_over_lines_but_never_over_a_newer_version() {
 }
 
 #[test]
+fn the_newest_version_is_the_later_instant_however_it_is_written() {
+    for (old, new) in [("2026-05-01T15:20:00Z", "2026-05-01T11:30:00-05:00"), ("2026-05-01T15:20:00Z", "2026-05-01T15:20:00.250Z"), ("2026-05-01", "2026-05-01T00:00:00Z")] {
+        let line = |updated: &str, status: &str| format!(r#"{{"resourceType":"Observation","id":"o1","meta":{{"lastUpdated":"{updated}"}},"status":"{status}"}}"#);
+        let lines = [line(new, "final"), line(old, "preliminary")];
+        for order in [[0_usize, 1], [1, 0]] {
+            let (record, bad) = Record::read(&Shape::everything(), order.iter().map(|at| lines[*at].as_bytes()));
+            let status = |node| record.get(node, "status").and_then(|status| record.text(status));
+            assert_eq!((record.resources("Observation").iter().map(|node| status(*node)).collect::<Vec<_>>(), bad), (vec![Some("final")], Vec::new()), "{new}");
+        }
+    }
+}
+
+#[test]
 fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
     let line = |updated: &str, status: &str| format!(r#"{{"resourceType":"Observation","id":"o1","meta":{{"profile":["p"],"lastUpdated":"{updated}"}},"status":"{status}"}}"#);
     let profile = Keep::Fields([("profile".to_owned(), Keep::All)].into());

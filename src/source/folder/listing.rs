@@ -12,6 +12,8 @@ use crate::store::{hex, sha256_hex};
 /// What tools write for themselves beside the data: Bulk Data clients, smart-fetch.
 const OF_TOOLS: [&str; 2] = [LOG, "manifest.json"];
 pub(super) const LOG: &str = "log.ndjson";
+/// Files that pack others: nobody can tell that it is no data.
+const PACKED: [&str; 7] = [".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2"];
 /// Endings of files that are being written.
 pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
 /// Endings of data.
@@ -161,7 +163,7 @@ fn state(path: &Path) -> Option<State> {
     }
     match kind(path) {
         Some(_) => Some(State::Data),
-        None => has_data.then_some(State::UnknownEnding),
+        None => (has_data || PACKED.iter().any(|ending| name.ends_with(ending))).then_some(State::UnknownEnding),
     }
 }
 
@@ -216,6 +218,7 @@ mod tests {
             ("x.tmp", Some(State::Unfinished)),
             (".Observation.ndjson.Xa7Yb1", Some(State::Unfinished)),
             ("Observation.ndjson.bz2", Some(State::UnknownEnding)),
+            ("Encounter.000.zip", Some(State::UnknownEnding)),
             ("log.ndjson", None),
             ("manifest.json", None),
             (".metadata", None),

@@ -6,7 +6,7 @@ use super::row::Outcome;
 use super::table::{Line, Stop, Table, find};
 use crate::snapshot::{Incoming, Rows, Snapshot};
 use crate::source::SourceError;
-use crate::source::account::VOLUME_MIN;
+use crate::source::account::{VOLUME_MIN, is_fall};
 use crate::source::duty::{Code, Why};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,9 +52,9 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A table that has suddenly much less in it than is stored is not believed.
+    /// A table that has suddenly much less in it than is stored is not believed: it is the whole truth of its import, and grows.
     pub fn doubt(&mut self, stored: u64) {
-        let is_little = self.rows.saturating_mul(2) < stored && (stored >= VOLUME_MIN || self.rows == 0);
+        let is_little = is_fall(stored, self.rows) && (stored >= VOLUME_MIN || self.rows == 0);
         if is_little && self.gap.is_none() {
             let text =
                 format!("{} rows are in it where {stored} are stored; these are kept until a person has looked; if they are gone, `watershed import --accept-loss`", self.rows);
