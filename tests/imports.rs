@@ -546,7 +546,7 @@ fn site(folder: &Path) {
         std::fs::write(folder.join(name), text).unwrap();
     };
     let key = SigningKey::generate(Algorithm::Es384).unwrap();
-    write("key.pem", &key.to_pem());
+    write("key.pem", key.to_pem());
     std::fs::set_permissions(folder.join("key.pem"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let measures = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/hac/clabsi");
     let site = format!(

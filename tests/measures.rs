@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
 use watershed::config::measures::{self, Loaded};
-use watershed::diagnostic::{SourceFile, render_human};
+use watershed::diagnostic::{Severity, SourceFile, render_human};
 use watershed::fhir::record::{Record, Shape};
 use watershed::mapping::Mapping;
 use watershed::measure::report::Facts;
@@ -32,7 +32,9 @@ fn every_case_of_every_measure_passes_and_every_branch_is_reached() {
     let zone = jiff::tz::TimeZone::get("America/New_York").unwrap();
     for path in measures::find(&root().join("measures")).unwrap() {
         let folder = measures::read(&path).unwrap();
-        let (tested, found) = measures::test(&folder, &[], &zone);
+        let (tested, mut found) = measures::test(&folder, &[], &zone);
+        // A test patient may well refer to what is not there; it is noted.
+        found.retain(|finding| finding.severity != Severity::Note);
         assert_eq!(render_human(&found, false), "");
         let tested = tested.expect("cases that can be read");
         assert!(tested.cases.len() >= 10, "{}: {} cases", path.display(), tested.cases.len());

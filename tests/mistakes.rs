@@ -231,6 +231,8 @@ fn composed() -> Vec<Folder> {
     let composite = Folder { files, value_sets: Vec::new(), cases: Vec::new() };
     let all = root().ancestors().nth(2).unwrap();
     let others = ["ibd/remission", "perinatal/early-elective-delivery", "hac/clabsi"].map(|name| measures::read(&all.join(name)).unwrap());
+    // What is said of their test patients is no matter of the composite.
+    let others = others.into_iter().map(|other| Folder { cases: Vec::new(), ..other });
     std::iter::once(composite).chain(others).collect()
 }
 
