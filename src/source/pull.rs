@@ -71,91 +71,96 @@ pub async fn pull_for(
     clock: &dyn Clock,
     progress: &dyn Progress,
 ) -> Result<PullOutcome, SourceError> {
-    let run = async |plan: &Plan, why| run(chooser, source, plan, snapshot, clock, progress, why).await;
-    let Some(instead) = plan.instead.as_deref() else { return run(plan, None).await };
+    let job = Job { chooser, source, snapshot, clock, progress };
+    let Some(instead) = plan.instead.as_deref() else { return job.run(plan, None).await };
     // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
     if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
-        return run(instead, None).await;
+        return job.run(instead, None).await;
     }
-    match run(plan, None).await {
+    match job.run(plan, None).await {
         Err(SourceError::NoExport(why)) => {
             tracing::warn!(reason = %why, due = why.code.duty().1, "no export is to be had: the same is searched for");
-            run(instead, Some(why)).await
+            job.run(instead, Some(why)).await
         }
         ended => ended,
     }
 }
 
-/// Carries a plan out; in the place of an export, if `no_export` says why there is none.
-async fn run(
-    chooser: Option<&dyn Chooser>,
-    source: &Source,
-    plan: &Plan,
-    snapshot: &Snapshot,
-    clock: &dyn Clock,
-    progress: &dyn Progress,
-    no_export: Option<Why>,
-) -> Result<PullOutcome, SourceError> {
-    let store = snapshot.store();
-    let (name, digest) = (source.name(), plan.digest());
-    let damaged = snapshot.look_over()?;
-    if damaged > 0 {
-        tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
-    }
-    let dump = match &source.options.tuning.folder {
-        Some(folder) => Some(Dump::find(folder, plan).await?),
-        None => None,
-    };
-    let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
-    // Files that are as they were when all of them were read need no reading.
-    let known = match &dump {
-        Some(dump) if damaged == 0 && !source.options.tuning.accepts_loss && !is_full_due(source, plan, snapshot, clock)? => dump.known(store, &name, &digest)?,
-        _ => None,
-    };
-    let opened = ledger::open(store, &name, &digest, cursor.is_none() && known.is_none(), clock.now())?;
-    tracing::info!(pull = opened.id.0, full = opened.full, resumed = opened.resumed, "pull");
-    let mut pull = Pull {
-        source,
-        plan,
-        snapshot,
-        clock,
-        progress,
-        id: opened.id,
-        begun: clock.now(),
-        since: if opened.full { None } else { cursor },
-        full: opened.full,
-        done: ledger::done(store, opened.id)?,
-        members: None,
-        habits: search::Habits::default(),
-        chooser,
-        later: BTreeMap::new(),
-        imported: None,
-    };
-    if let Some(why) = no_export {
-        let note = why.put(|reason| format!("{reason}; the same was searched for"));
-        pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
-    }
-    match (&dump, &source.options.tuning.off_hours) {
-        (Some(dump), _) => match known.filter(|_| !opened.full) {
-            Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
-            None => folder::run(&pull, dump).await?,
-        },
-        (None, None) => fetch(&mut pull).await?,
-        (None, Some(hours)) => {
-            let left = hours.left_or_unfinished(clock.now())?;
-            tokio::select! {
-                biased;
-                fetched = fetch(&mut pull) => fetched?,
-                () = clock.sleep(left) => return Err(SourceError::Unfinished { reason: format!("the off-hours {hours} are over") }),
+/// What carries plans out.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    chooser: Option<&'a dyn Chooser>,
+    source: &'a Source,
+    snapshot: &'a Snapshot,
+    clock: &'a dyn Clock,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    /// Carries a plan out; in the place of an export, if `no_export` says why there is none.
+    async fn run(self, plan: &Plan, no_export: Option<Why>) -> Result<PullOutcome, SourceError> {
+        let Job { chooser, source, snapshot, clock, progress } = self;
+        let store = snapshot.store();
+        let (name, digest) = (source.name(), plan.digest());
+        let damaged = snapshot.look_over()?;
+        if damaged > 0 {
+            tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
+        }
+        let dump = match &source.options.tuning.folder {
+            Some(folder) => Some(Dump::find(folder, plan).await?),
+            None => None,
+        };
+        let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
+        // Files that are as they were when all of them were read need no reading.
+        let known = match &dump {
+            Some(dump) if damaged == 0 && !source.options.tuning.accepts_loss && !is_full_due(source, plan, snapshot, clock)? => dump.known(store, &name, &digest)?,
+            _ => None,
+        };
+        let opened = ledger::open(store, &name, &digest, cursor.is_none() && known.is_none(), clock.now())?;
+        tracing::info!(pull = opened.id.0, full = opened.full, resumed = opened.resumed, "pull");
+        let mut pull = Pull {
+            source,
+            plan,
+            snapshot,
+            clock,
+            progress,
+            id: opened.id,
+            begun: clock.now(),
+            since: if opened.full { None } else { cursor },
+            full: opened.full,
+            done: ledger::done(store, opened.id)?,
+            members: None,
+            habits: search::Habits::default(),
+            chooser,
+            later: BTreeMap::new(),
+            imported: None,
+        };
+        if let Some(why) = no_export {
+            let note = why.put(|reason| format!("{reason}; the same was searched for"));
+            pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
+        }
+        match (&dump, &source.options.tuning.off_hours) {
+            (Some(dump), _) => match known.filter(|_| !opened.full) {
+                Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
+                None => folder::run(&pull, dump).await?,
+            },
+            (None, None) => fetch(&mut pull).await?,
+            (None, Some(hours)) => {
+                let left = hours.left_or_unfinished(clock.now())?;
+                tokio::select! {
+                    biased;
+                    fetched = fetch(&mut pull) => fetched?,
+                    () = clock.sleep(left) => return Err(SourceError::Unfinished { reason: format!("the off-hours {hours} are over") }),
+                }
             }
         }
+        import::bring(&mut pull)?;
+        let outcome = finish(&pull, &opened, &digest).await?;
+        if plan.export.is_some() {
+            bulk::release_finished(&pull).await?;
+        }
+        Ok(outcome)
     }
-    import::bring(&mut pull)?;
-    let outcome = finish(&pull, &opened, &digest).await?;
-    if plan.export.is_some() {
-        bulk::release_finished(&pull).await?;
-    }
-    Ok(outcome)
 }
 
 /// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
