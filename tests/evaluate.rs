@@ -297,7 +297,7 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     let expected = [
         "warning: all.ndjson:3: another Patient has the same id, and it cannot be told that this is the same person at an earlier time; set aside",
         "warning: all.ndjson:2: it names a Patient who is not in the data; the reports are partial",
-        "warning: `Patient.birthDate` of 1 patient cannot be read, first at all.ndjson:1; it counts as absent, and reports that ask for it are partial",
+        "warning: `Patient.birthDate` of 1 patient cannot be read, first at all.ndjson:1; what it says is not known, and reports that ask for it are partial",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
     let counted = serde_json::json!([
@@ -342,7 +342,7 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
     let expected = [("Encounter.period.end", 1, 8), ("Encounter.period.start", 2, 6), ("Observation.valueQuantity.value", 1, 4), ("Patient.active", 1, 7)];
     let said = expected.map(|(element, patients, line)| {
         let patients = if patients == 1 { "1 patient".to_owned() } else { format!("{patients} patients") };
-        format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; it counts as absent, and reports that ask for it are partial")
+        format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; what it says is not known, and reports that ask for it are partial")
     });
     assert_eq!((code, err.lines().collect::<Vec<_>>()), (0, said.iter().map(String::as_str).collect()));
     assert_eq!(report["group"][0]["population"][0]["count"], 1, "only who is there: {report}");

@@ -81,7 +81,7 @@ async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_par
     for command in [&["pull"][..], &["run", "--once", "--as-of", crate::bed::AS_OF]] {
         let (code, said) = say(command).await;
         assert!(
-            code == 1 && said.contains("`Encounter.period.start` of 10 patients cannot be read: it counts as absent, and reports that ask for it are partial"),
+            code == 1 && said.contains("`Encounter.period.start` of 10 patients cannot be read: what it says is not known, and reports that ask for it are partial"),
             "{command:?}: {said}"
         );
     }

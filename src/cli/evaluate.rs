@@ -344,8 +344,11 @@ impl Found {
         let stderr = &mut std::io::stderr().lock();
         for (element, (patients, place)) in self.unreadable.iter().take(TOLD_SHOWN_MAX) {
             let first = place.as_ref().map_or_else(String::new, |place| format!(", first at {}:{}", place.file, place.line));
-            let _ =
-                writeln!(stderr, "warning: `{element}` of {} cannot be read{first}; it counts as absent, and reports that ask for it are partial", counted(*patients, "patient"));
+            let _ = writeln!(
+                stderr,
+                "warning: `{element}` of {} cannot be read{first}; what it says is not known, and reports that ask for it are partial",
+                counted(*patients, "patient")
+            );
         }
         let rest = self.unreadable.len().saturating_sub(TOLD_SHOWN_MAX);
         if rest > 0 {

@@ -25,7 +25,7 @@ pub struct Args {
     /// The site's configuration
     #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
-    /// Say which rows are new, changed, gone or refused, and which measures they touch; store nothing
+    /// Say which rows are new, changed, gone or refused, and which measures ask for their type; store nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Believe that a table has suddenly much less in it than is stored, and let go what is gone
@@ -63,7 +63,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn failed(error: SourceError) -> Failure {
-    run::failure(NightError::from(error))
+    match error {
+        // No EHR is asked.
+        SourceError::Options(text) => Failure::configuration(text),
+        error => run::failure(NightError::from(error)),
+    }
 }
 
 /// The types that are stored: what the measures need.

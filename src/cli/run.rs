@@ -127,8 +127,9 @@ pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
 
 /// The same in a line of its own for each element; nothing where there is none.
 pub fn unreadable_as_text(found: &[Unmapped]) -> String {
-    let line =
-        |found: &Unmapped| format!("\n`{}` of {} cannot be read: it counts as absent, and reports that ask for it are partial", found.element, counted(found.patients, "patient"));
+    let line = |found: &Unmapped| {
+        format!("\n`{}` of {} cannot be read: what it says is not known, and reports that ask for it are partial", found.element, counted(found.patients, "patient"))
+    };
     let more = found.len().saturating_sub(UNREADABLE_SHOWN);
     let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };
     found.iter().take(UNREADABLE_SHOWN).map(line).collect::<String>() + &more
