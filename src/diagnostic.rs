@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
-mod yaml;
-
-pub use yaml::from_yaml;
+pub mod yaml;
 
 /// At most this many findings are rendered; the rest are counted.
 const RENDERED_MAX: usize = 200;

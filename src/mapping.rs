@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::cql::Models;
-use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest};
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest, yaml};
 use crate::terminology::units::Units;
 
 mod apply;
@@ -201,9 +201,9 @@ impl Mapping {
     /// assert_eq!(findings[0].help.as_deref(), Some("did you mean `Device`?"));
     /// ```
     pub fn parse(source: &Arc<SourceFile>, files: &BTreeMap<String, String>) -> (Option<Mapping>, Vec<Diagnostic>) {
-        let file: File = match serde_saphyr::from_str(&source.text) {
+        let file: File = match yaml::read(source) {
             Ok(file) => file,
-            Err(error) => return (None, vec![diagnostic::from_yaml(source, &error)]),
+            Err(fault) => return (None, vec![fault]),
         };
         let mut reader = Reader { source, files, units: Units::new(), findings: Vec::new() };
         let mapping = reader.mapping(file);
@@ -282,17 +282,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn place<T>(&self, written: &Spanned<T>, length: usize) -> Location {
-        let at = &written.referenced;
-        let line = usize::try_from(at.line()).unwrap_or(1);
-        let start = self.source.offset(line, usize::try_from(at.column()).unwrap_or(1));
-        let end = start.saturating_add(length).min(self.source.text.len());
-        Location::new(self.source, Span::new(u32::try_from(start).unwrap_or(0), u32::try_from(end).unwrap_or(0)))
-    }
-
     fn error(&mut self, written: &Spanned<String>, message: String, help: &str) {
-        let at = self.place(written, written.value.len());
-        self.findings.push(Diagnostic::error(message).at(at).help(help));
+        self.findings.push(Diagnostic::error(message).at(yaml::locate(self.source, written)).help(help));
     }
 
     fn mapping(&mut self, file: File) -> Mapping {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{Diagnostic, Location, SourceFile, counted};
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
@@ -217,7 +217,7 @@ fn same_ids(folders: &[Folder], measures: &[Measure]) -> Vec<Diagnostic> {
         .filter(|(folder, _)| folders.len() == measures.len() && !published::is_published(&folder.files.definition))
     {
         let id = &measure.definition.id;
-        let at = definition::locate(&folder.files.definition, id);
+        let at = diagnostic::yaml::locate(&folder.files.definition, id);
         let first = seen.insert((&id.value, &measure.definition.version.value), at.clone());
         if let Some(first) = first.filter(|first| first.source.name != at.source.name) {
             let message = format!("two measures have the id `{}` and one version", id.value);

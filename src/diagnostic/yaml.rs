@@ -1,13 +1,49 @@
-//! Faults of YAML files in the words of those who write them: what was found, what was expected, where, what to do.
+//! YAML files: how they are read, and their faults in the words of those who write them: what was found, what was expected, where,
+//! what to do.
 
 use std::sync::Arc;
 
-use serde_saphyr::Error as Fault;
+use serde::de::DeserializeOwned;
+use serde_saphyr::{Error as Fault, Options, Spanned};
 
 use super::{Diagnostic, Location, SourceFile, Span, nearest};
 
-/// A fault in a YAML file as a finding with its line and column.
-pub fn from_yaml(source: &Arc<SourceFile>, fault: &Fault) -> Diagnostic {
+pub mod node;
+
+/// No file nests deeper: a resource of FHIR does not come near, and each level takes its room on the stack.
+const DEPTH_MAX: usize = 32;
+
+/// Reads a file; `yes` and `no` are true and false where that is what stands there.
+pub fn read<T: DeserializeOwned>(source: &Arc<SourceFile>) -> Result<T, Diagnostic> {
+    read_with(source, Options::default())
+}
+
+/// Reads a file in which `yes`, `no` and `n` are texts.
+pub fn read_strictly<T: DeserializeOwned>(source: &Arc<SourceFile>) -> Result<T, Diagnostic> {
+    read_with(source, serde_saphyr::options! { strict_booleans: true })
+}
+
+fn read_with<T: DeserializeOwned>(source: &Arc<SourceFile>, mut options: Options) -> Result<T, Diagnostic> {
+    options.budget = serde_saphyr::budget! { max_depth: DEPTH_MAX };
+    serde_saphyr::from_str_with_options(&source.text, options).map_err(|fault| from_fault(source, &fault))
+}
+
+/// The place of so many bytes of a value; of a quoted text what is in the quotes.
+pub fn place<T>(source: &Arc<SourceFile>, written: &Spanned<T>, length: usize) -> Location {
+    let number = |value: u64| usize::try_from(value).unwrap_or(1);
+    let start = source.offset(number(written.referenced.line()), number(written.referenced.column()));
+    let quote = usize::from(matches!(source.text.as_bytes().get(start), Some(b'"' | b'\'')));
+    let byte = |at: usize| u32::try_from(at.min(source.text.len())).unwrap_or(u32::MAX);
+    Location::new(source, Span::new(byte(start + quote), byte(start + quote + length)))
+}
+
+/// The place of a text.
+pub fn locate(source: &Arc<SourceFile>, text: &Spanned<String>) -> Location {
+    place(source, text, text.value.len())
+}
+
+/// A fault as a finding with its line and column.
+fn from_fault(source: &Arc<SourceFile>, fault: &Fault) -> Diagnostic {
     let fault = fault.without_snippet();
     let at = fault
         .location()
@@ -299,7 +335,7 @@ mod tests {
     fn told(text: &str) -> String {
         let source = SourceFile::new("x.yaml", text);
         let fault = serde_saphyr::from_str::<File>(text).expect_err("a fault");
-        let finding = from_yaml(&source, &fault);
+        let finding = from_fault(&source, &fault);
         assert_eq!(finding.severity, Severity::Error);
         let at = finding.at.expect("a place");
         let help = finding.help.map(|help| format!(" ({help})")).unwrap_or_default();

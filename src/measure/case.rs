@@ -14,7 +14,7 @@ use serde_saphyr::Spanned;
 
 use super::calculate::{Measure, Setting};
 use super::compile;
-use super::definition::{Text, locate};
+use super::definition::Text;
 use super::period::Period;
 use super::population::{self, Membership, Tallies};
 use super::result::{GroupResult, PatientResult};
@@ -24,16 +24,13 @@ use crate::cql::typed::Parameter;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::cql::{DefineId, Program};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, from_yaml};
+use crate::diagnostic::yaml::node::{self, Content, Named, Node};
+use crate::diagnostic::yaml::{self, locate};
+use crate::diagnostic::{Diagnostic, Location, SourceFile};
 use crate::fhir::record::Record;
 
-mod node;
 mod resource;
 
-use node::{Content, Named, Node};
-
-/// A case nests so deep at most: a resource of FHIR does not come near.
-const DEPTH_MAX: usize = 32;
 /// Id of the patient of a case, unless it has a Patient of its own.
 pub const PATIENT_ID: &str = "case";
 
@@ -137,10 +134,9 @@ pub struct Mismatch {
 
 /// Reads a case against its measure; `None` when it cannot be run.
 pub fn parse(source: &Arc<SourceFile>, measure: &Measure) -> (Option<Case>, Vec<Diagnostic>) {
-    let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: DEPTH_MAX } };
-    let text: CaseText = match serde_saphyr::from_str_with_options(&source.text, options) {
+    let text: CaseText = match yaml::read(source) {
         Ok(text) => text,
-        Err(fault) => return (None, vec![from_yaml(source, &fault)]),
+        Err(fault) => return (None, vec![fault]),
     };
     let mut found = Vec::new();
     if let Some(zone) = &text.zone
@@ -244,7 +240,7 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
             Expected::Both { count, cannot_tell } => (*count, *cannot_tell),
             Expected::Words(words) if words == "cannot tell" => (0, 1),
             Expected::Words(words) => {
-                let place = super::definition::place(source, expected.referenced.line() as usize, expected.referenced.column() as usize, words.len());
+                let place = yaml::place(source, expected, words.len());
                 found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(place));
                 continue;
             }

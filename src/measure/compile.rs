@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, Part, StratifierBinding};
 use super::composite::resolve::{self, Candidate, Place};
-use super::definition::{self, Definition, Group, Population, StratifierKind, Text, locate};
+use super::definition::{self, Definition, Group, Population, StratifierKind, Text};
 use super::population::{PopulationCode, Scoring};
 use super::published;
 use crate::cql::model::Models;
 use crate::cql::types::Type;
 use crate::cql::value::{Quantity, Value};
-use crate::cql::{self, Libraries, Program};
+use crate::cql::{self, Libraries, Program, typed};
+use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets};
 
@@ -262,8 +263,8 @@ impl Linker<'_> {
             let found = known.find(&row.id, row.version.as_deref()).filter(|set| !set.is_empty());
             let canonical = || row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
             let shortfall = found.map_or_else(|| Some(Shortfall { canonical: canonical(), held: 0, total: None }), |set| set.shortfall());
-            let source = tree.libraries.get(row.library.index()).map(|library| library.source.clone());
-            let source = source.unwrap_or_else(|| self.source.clone());
+            let typed::ValueSet { library, at, .. } = row;
+            let source = tree.location(*library, *at).map_or_else(|| self.source.clone(), |place| place.source);
             short.extend(shortfall.map(|shortfall| (shortfall, Location::new(&source, row.at).first(&row.id))));
         }
         for (shortfall, at) in &short {

@@ -11,6 +11,7 @@ use serde_saphyr::Spanned;
 
 use super::composite::{Composite, CompositeScoring};
 use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
+use crate::diagnostic::yaml::{self, locate};
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
 
 /// Most groups, populations of a group, stratifiers of a group and supplemental data of a measure.
@@ -491,24 +492,11 @@ impl Group {
     }
 }
 
-/// The place of a text within its file.
-pub fn locate(source: &Arc<SourceFile>, text: &Text) -> Location {
-    place(source, text.referenced.line() as usize, text.referenced.column() as usize, text.value.len())
-}
-
-/// The place of so many bytes from a line and column on; of a quoted text what is in the quotes.
-pub(super) fn place(source: &Arc<SourceFile>, line: usize, column: usize, length: usize) -> Location {
-    let start = source.offset(line, column);
-    let quote = usize::from(matches!(source.text.as_bytes().get(start), Some(b'"' | b'\'')));
-    let end = (start + quote + length).min(source.text.len());
-    Location::new(source, Span::new((start + quote) as u32, end as u32))
-}
-
 /// Reads a `measure.yaml`; `None` when it cannot be used.
 pub fn parse(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) {
-    let definition: Definition = match serde_saphyr::from_str(&source.text) {
+    let definition: Definition = match yaml::read(source) {
         Ok(definition) => definition,
-        Err(fault) => return (None, vec![diagnostic::from_yaml(source, &fault)]),
+        Err(fault) => return (None, vec![fault]),
     };
     let mut found = Vec::new();
     check_head(source, &definition, &mut found);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{CODES_MAX, Coding, ConceptMap, Extent, ValueSet};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, from_yaml};
+use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, yaml};
 
 /// Deepest nesting of an expansion that is followed.
 const DEPTH_MAX: usize = 32;
@@ -73,7 +73,7 @@ pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>
 }
 
 fn short_list(source: &Arc<SourceFile>) -> Result<ValueSet, Diagnostic> {
-    let short: Short = serde_saphyr::from_str(&source.text).map_err(|fault| from_yaml(source, &fault))?;
+    let short: Short = yaml::read(source)?;
     let mut set = ValueSet::new(&short.url);
     set.version = short.version.as_deref().map(Arc::from).or(set.version);
     set.title = short.title.as_deref().map(Arc::from);

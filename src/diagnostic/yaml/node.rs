@@ -9,8 +9,8 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value as Json};
 use serde_saphyr::Spanned;
 
+use super::place;
 use crate::diagnostic::{Location, SourceFile};
-use crate::measure::definition::{self, Text};
 
 /// A value with its place.
 pub type Node = Spanned<Content>;
@@ -66,6 +66,18 @@ impl Content {
         }
     }
 
+    /// What it is, without what it says.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Content::Null => "nothing",
+            Content::Boolean(_) => "true or false",
+            Content::Number(_) => "a number",
+            Content::Text(_) => "text",
+            Content::List(_) => "a list",
+            Content::Fields(_) => "keys with values",
+        }
+    }
+
     /// In words, as what was found.
     pub fn shown(&self) -> String {
         match self {
@@ -85,12 +97,12 @@ pub fn at(source: &Arc<SourceFile>, node: &Node) -> Location {
         Content::Boolean(_) | Content::Number(_) => node.value.json().to_string().len(),
         _ => 1,
     };
-    definition::place(source, node.referenced.line() as usize, node.referenced.column() as usize, length)
+    place(source, node, length)
 }
 
 /// Values by name, in the order in which they are written.
 #[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(Text, T)>);
+pub struct Named<T>(pub Vec<(Spanned<String>, T)>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::node::{Content, Named, Node, at};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::model::{Model, Models};
 use crate::cql::types::Type;
+use crate::diagnostic::yaml::locate;
+use crate::diagnostic::yaml::node::{Content, Named, Node, at};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, nearest};
 use crate::fhir::compartment::{is_id, reference_target};
-use crate::measure::definition::locate;
 
 /// Deepest nesting that is looked into.
 const DEPTH_MAX: usize = 64;

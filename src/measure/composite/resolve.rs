@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::{Component, Composite, CompositeScoring};
+use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{Diagnostic, SourceFile, nearest};
-use crate::measure::definition::{ComponentMeasure, Definition, Group, PATIENT, Population, Text, locate, unwritten, word};
+use crate::measure::definition::{ComponentMeasure, Definition, Group, PATIENT, Population, Text, unwritten, word};
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 
 /// Fewest components of a composite (Conformance Requirement 5.10), and most.

@@ -2,10 +2,11 @@
 
 use super::cell::{Cell, Coding, Column, Kind, Whom, folded, try_format};
 use super::template::{Part, Weaver};
-use super::written::{Node, Reader, Written, did_you_mean, quoted};
+use super::written::{Reader, did_you_mean, quoted};
 use super::{Import, is_name, row};
 use crate::cql::Models;
-use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest};
+use crate::diagnostic::yaml::node::{Content, Named, Node};
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest, yaml};
 use crate::fhir::compartment::in_compartment;
 use crate::store::sha256_hex;
 use crate::terminology::units::Units;
@@ -35,9 +36,9 @@ const CODING_KEYS: [&str; 3] = ["system", "code", "display"];
 /// Reads a declaration that stands in `folder`; days and times are meant in `zone`. `None` only if there are errors.
 pub fn parse(source: &Arc<SourceFile>, folder: &Path, zone: &TimeZone) -> (Option<Import>, Vec<Diagnostic>) {
     // `no` is a text here, and `n` may be a column.
-    let written: Written = match serde_saphyr::from_str_with_options(&source.text, serde_saphyr::options! { strict_booleans: true }) {
+    let written: Node = match yaml::read_strictly(source) {
         Ok(written) => written,
-        Err(error) => return (None, vec![diagnostic::from_yaml(source, &error)]),
+        Err(fault) => return (None, vec![fault]),
     };
     let mut reader = Reader { source, findings: Vec::new() };
     let import = import(&mut reader, &written, folder, zone);
@@ -45,7 +46,7 @@ pub fn parse(source: &Arc<SourceFile>, folder: &Path, zone: &TimeZone) -> (Optio
     (import.filter(|_| is_sound), reader.findings)
 }
 
-fn import(reader: &mut Reader<'_>, written: &Written, folder: &Path, zone: &TimeZone) -> Option<Import> {
+fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZone) -> Option<Import> {
     let start = Location::new(reader.source, Span::new(0, 0));
     let fields = reader.fields(written, "an import", &KEYS);
     let name = reader.required(&fields, "name", &start, "what this table is called in the ledger: `name: clabsi`").map(str::to_owned);
@@ -95,7 +96,7 @@ fn import(reader: &mut Reader<'_>, written: &Written, folder: &Path, zone: &Time
 }
 
 /// A path whose last part may have `*` in it.
-fn pattern(reader: &mut Reader<'_>, written: &Written, file: &str) {
+fn pattern(reader: &mut Reader<'_>, written: &Node, file: &str) {
     let folder = Path::new(file).parent().map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
     if folder.contains('*') || Path::new(file).file_name().is_none() {
         let at = reader.at(written);
@@ -103,8 +104,8 @@ fn pattern(reader: &mut Reader<'_>, written: &Written, file: &str) {
     }
 }
 
-fn delimiter(reader: &mut Reader<'_>, written: &Written) -> Option<u8> {
-    let text = reader.text(written, "`delimiter`").or(if let Node::Text(text) = &written.value { Some(text) } else { None })?;
+fn delimiter(reader: &mut Reader<'_>, written: &Node) -> Option<u8> {
+    let text = reader.text(written, "`delimiter`").or(if let Content::Text(text) = &written.value { Some(text) } else { None })?;
     match text {
         "," | ";" | "|" | "\t" => text.bytes().next(),
         _ => {
@@ -115,8 +116,8 @@ fn delimiter(reader: &mut Reader<'_>, written: &Written) -> Option<u8> {
     }
 }
 
-fn columns(reader: &mut Reader<'_>, written: &Written) -> Vec<Column> {
-    let Node::Map(entries) = &written.value else {
+fn columns(reader: &mut Reader<'_>, written: &Node) -> Vec<Column> {
+    let Content::Fields(Named(entries)) = &written.value else {
         let at = reader.at(written);
         reader.error(at, format!("`columns` is {}, expected names with types", written.value.kind()), "write each as in `MRN: {type: patient, system: …}`");
         return Vec::new();
@@ -128,7 +129,7 @@ fn columns(reader: &mut Reader<'_>, written: &Written) -> Vec<Column> {
     }
     let mut columns = Vec::new();
     for (name, declared) in entries {
-        let at = reader.place(name, name.value.len());
+        let at = reader.place(name);
         if name.value.contains(['{', '}']) {
             reader.error(at.clone(), format!("the column `{}` has a brace in its name", name.value), "a template could not name it: rename it in the table");
         }
@@ -139,15 +140,15 @@ fn columns(reader: &mut Reader<'_>, written: &Written) -> Vec<Column> {
     columns
 }
 
-fn column(reader: &mut Reader<'_>, name: &str, declared: &Written, at: &Location) -> Option<(Option<Kind>, bool)> {
+fn column(reader: &mut Reader<'_>, name: &str, declared: &Node, at: &Location) -> Option<(Option<Kind>, bool)> {
     let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
-    let is_short = matches!(declared.value, Node::Text(_));
+    let is_short = matches!(declared.value, Content::Text(_));
     let what = format!("the column `{name}`");
     let all: Vec<&str> = ["type", "optional"].into_iter().chain(TYPES.iter().flat_map(|(_, keys)| keys.iter().copied())).collect();
     let (word, at_type) = if is_short {
         (reader.text(declared, &what)?, reader.at(declared))
     } else {
-        let Node::Map(entries) = &declared.value else {
+        let Content::Fields(Named(entries)) = &declared.value else {
             reader.error(at.clone(), format!("{what} is {}, expected its type", declared.value.kind()), &format!("types are {}", quoted(&names)));
             return None;
         };
@@ -173,9 +174,9 @@ fn column(reader: &mut Reader<'_>, name: &str, declared: &Written, at: &Location
     Some((kind, is_optional))
 }
 
-fn truth(reader: &mut Reader<'_>, written: &Written) -> bool {
+fn truth(reader: &mut Reader<'_>, written: &Node) -> bool {
     match written.value {
-        Node::Bool(is) => is,
+        Content::Boolean(is) => is,
         _ => {
             let at = reader.at(written);
             reader.error(at, format!("`optional` is {}, expected true or false", written.value.kind()), "`optional: true` lets its cells be empty");
@@ -184,7 +185,7 @@ fn truth(reader: &mut Reader<'_>, written: &Written) -> bool {
     }
 }
 
-fn kind(reader: &mut Reader<'_>, word: &str, fields: &BTreeMap<&str, &Written>, at: &Location) -> Option<Kind> {
+fn kind(reader: &mut Reader<'_>, word: &str, fields: &BTreeMap<&str, &Node>, at: &Location) -> Option<Kind> {
     match word {
         "patient" => whom(reader, "Patient", fields),
         "encounter" => whom(reader, "Encounter", fields),
@@ -199,7 +200,7 @@ fn kind(reader: &mut Reader<'_>, word: &str, fields: &BTreeMap<&str, &Written>, 
     }
 }
 
-fn whom(reader: &mut Reader<'_>, resource_type: &'static str, fields: &BTreeMap<&str, &Written>) -> Option<Kind> {
+fn whom(reader: &mut Reader<'_>, resource_type: &'static str, fields: &BTreeMap<&str, &Node>) -> Option<Kind> {
     let system = match fields.get("system") {
         Some(written) => Some(reader.text(written, "`system`")?.to_owned()),
         None => None,
@@ -219,7 +220,7 @@ fn whom(reader: &mut Reader<'_>, resource_type: &'static str, fields: &BTreeMap<
     Some(Kind::Whom(Whom { resource_type, system, ignores_others }))
 }
 
-fn format(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>) -> Option<String> {
+fn format(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>) -> Option<String> {
     let written = fields.get("format")?;
     let format = reader.text(written, "`format`")?;
     if let Err(error) = try_format(format) {
@@ -229,7 +230,7 @@ fn format(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>) -> Option<
     Some(format.to_owned())
 }
 
-fn quantity(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>, at: &Location) -> Option<Kind> {
+fn quantity(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>, at: &Location) -> Option<Kind> {
     let unit = reader.required(fields, "unit", at, "a quantity has a UCUM unit: `unit: mg/dL`")?;
     if !Units::new().is_valid(unit) {
         let at = fields.get("unit").map_or(at.clone(), |written| reader.at(written));
@@ -238,7 +239,7 @@ fn quantity(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>, at: &Loc
     Some(Kind::Quantity(unit.to_owned()))
 }
 
-fn code(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>, at: &Location) -> Option<Kind> {
+fn code(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>, at: &Location) -> Option<Kind> {
     let system = match fields.get("system") {
         Some(written) => Some(reader.text(written, "`system`")?.to_owned()),
         None => None,
@@ -247,14 +248,14 @@ fn code(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>, at: &Locatio
         reader.error(at.clone(), "a column of codes has no `map`", "name each text that its cells have, with the code that it means: `map: {Yes: clabsi}`");
         return None;
     };
-    let Node::Map(entries) = &written.value else {
+    let Content::Fields(Named(entries)) = &written.value else {
         let at = reader.at(written);
         reader.error(at, format!("`map` is {}, expected texts with codes", written.value.kind()), "write `map: {Yes: clabsi, No: not-clabsi}`");
         return None;
     };
     let mut map = BTreeMap::new();
     for (text, target) in entries {
-        let at = reader.place(text, text.value.len());
+        let at = reader.place(text);
         if let Some(coding) = coding(reader, target, system.as_deref(), &at)
             && map.insert(folded(&text.value), coding).is_some()
         {
@@ -264,9 +265,9 @@ fn code(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Written>, at: &Locatio
     Some(Kind::Code(map))
 }
 
-fn coding(reader: &mut Reader<'_>, target: &Written, system: Option<&str>, at: &Location) -> Option<Coding> {
+fn coding(reader: &mut Reader<'_>, target: &Node, system: Option<&str>, at: &Location) -> Option<Coding> {
     let (own, code, display) = match &target.value {
-        Node::Map(_) => {
+        Content::Fields(_) => {
             let fields = reader.fields(target, "a code", &CODING_KEYS);
             let code = reader.required(&fields, "code", at, "write `{system: …, code: …, display: …}`")?;
             let mut read = |key: &str| fields.get(key).and_then(|written| reader.text(written, &format!("`{key}`"))).map(str::to_owned);
@@ -281,7 +282,7 @@ fn coding(reader: &mut Reader<'_>, target: &Written, system: Option<&str>, at: &
     Some(Coding { system, code, display })
 }
 
-fn key(reader: &mut Reader<'_>, written: Option<&Written>, columns: &[Column], start: &Location) -> Vec<usize> {
+fn key(reader: &mut Reader<'_>, written: Option<&Node>, columns: &[Column], start: &Location) -> Vec<usize> {
     let help = "name the columns that tell one row from every other: `key: [MRN, Event date]`";
     let Some(written) = written else {
         reader.error(start.clone(), "the key `key` is missing", help);
@@ -289,7 +290,7 @@ fn key(reader: &mut Reader<'_>, written: Option<&Written>, columns: &[Column], s
     };
     let single = std::slice::from_ref(written);
     let items = match &written.value {
-        Node::List(items) => items.as_slice(),
+        Content::List(items) => items.as_slice(),
         _ => single,
     };
     if items.is_empty() {
@@ -310,9 +311,9 @@ fn key(reader: &mut Reader<'_>, written: Option<&Written>, columns: &[Column], s
     key
 }
 
-fn resource(reader: &mut Reader<'_>, written: &Written, columns: &[Column]) -> Option<(String, Part)> {
+fn resource(reader: &mut Reader<'_>, written: &Node, columns: &[Column]) -> Option<(String, Part)> {
     let at = reader.at(written);
-    let Node::Map(entries) = &written.value else {
+    let Content::Fields(Named(entries)) = &written.value else {
         reader.error(at, format!("`resource` is {}, expected a FHIR resource", written.value.kind()), "begin with `resourceType: Observation`");
         return None;
     };
@@ -359,13 +360,13 @@ fn try_out(reader: &mut Reader<'_>, resource_type: &str, template: &Part, (colum
 }
 
 /// Columns that are declared and used nowhere: a slip, more often than not.
-fn note_unused(reader: &mut Reader<'_>, written: Option<&Written>, columns: &[Column], (key, template): (&[usize], &Part)) {
+fn note_unused(reader: &mut Reader<'_>, written: Option<&Node>, columns: &[Column], (key, template): (&[usize], &Part)) {
     let mut used = key.to_vec();
     template.columns(&mut used);
-    let Some(Node::Map(entries)) = written.map(|written| &written.value) else { return };
+    let Some(Content::Fields(Named(entries))) = written.map(|written| &written.value) else { return };
     let unused = columns.iter().enumerate().filter(|(number, _)| !used.contains(number));
     for (column, (name, _)) in unused.filter_map(|(number, column)| Some((column, entries.get(number)?))) {
-        let at = reader.place(name, name.value.len());
+        let at = reader.place(name);
         let finding = Diagnostic::warning(format!("the column `{}` is used neither in the key nor in the resource", column.name)).at(at);
         reader.findings.push(finding.help("leave it out: a cell of it that does not fit would keep its row out"));
     }

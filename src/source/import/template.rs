@@ -1,10 +1,11 @@
 //! The resource that a row becomes: a template whose texts name columns, checked against FHIR's model.
 
 use super::cell::{Cell, Column, Kind};
-use super::written::{Node, Reader, Written, did_you_mean};
+use super::written::{Reader, did_you_mean};
 use crate::cql::Models;
 use crate::cql::model::Model;
 use crate::cql::types::Type;
+use crate::diagnostic::yaml::node::{Content, Named, Node};
 use crate::diagnostic::{Location, Span, nearest};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -101,23 +102,23 @@ impl<'r, 'a> Weaver<'r, 'a> {
     }
 
     /// The members of a resource of a class of the model.
-    pub fn resource(&mut self, entries: &[(serde_saphyr::Spanned<String>, Written)], class: &str) -> Part {
+    pub fn resource(&mut self, entries: &[(serde_saphyr::Spanned<String>, Node)], class: &str) -> Part {
         let entries = entries.iter().filter(|(key, _)| key.value != "resourceType");
         let (own, others): (Vec<_>, Vec<_>) = entries.partition(|(key, _)| OWN.contains(&key.value.as_str()));
         for (key, _) in own {
-            let at = self.reader.place(key, key.value.len());
+            let at = self.reader.place(key);
             self.reader
                 .error(at, format!("`{}` is not for the template", key.value), "a row's id comes from its key, and its `meta` tells the import and the file");
         }
         self.object(&others, class, 0)
     }
 
-    fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Written)], class: &str, depth: usize) -> Part {
+    fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Node)], class: &str, depth: usize) -> Part {
         let fields = fields(&self.model, class);
         let mut members = Vec::new();
         for (key, written) in entries {
             let Some((_, ty, is_list)) = fields.iter().find(|(name, ..)| *name == key.value) else {
-                let at = self.reader.place(key, key.value.len());
+                let at = self.reader.place(key);
                 let short = class.strip_prefix("FHIR.").unwrap_or(class);
                 let near = nearest(&key.value, fields.iter().map(|(name, ..)| name.as_str()));
                 let help = near.map_or_else(|| "the elements of a type are listed in FHIR R4".to_owned(), |name| format!("did you mean `{name}`?"));
@@ -129,15 +130,15 @@ impl<'r, 'a> Weaver<'r, 'a> {
         Part::Object(members)
     }
 
-    fn element(&mut self, name: &str, written: &Written, ty: &Type, is_list: bool, depth: usize) -> Option<Part> {
+    fn element(&mut self, name: &str, written: &Node, ty: &Type, is_list: bool, depth: usize) -> Option<Part> {
         let at = self.reader.at(written);
         match (&written.value, is_list) {
             _ if depth > DEPTH_MAX => {
                 self.reader.error(at, format!("`{name}` is more than {DEPTH_MAX} levels deep"), "no resource that a row becomes is");
                 None
             }
-            (Node::List(items), true) => Some(Part::List(items.iter().filter_map(|item| self.value(name, item, ty, depth)).collect())),
-            (Node::List(_), false) => {
+            (Content::List(items), true) => Some(Part::List(items.iter().filter_map(|item| self.value(name, item, ty, depth)).collect())),
+            (Content::List(_), false) => {
                 self.reader.error(at, format!("`{name}` is a list, expected one value"), "leave the brackets out");
                 None
             }
@@ -150,7 +151,7 @@ impl<'r, 'a> Weaver<'r, 'a> {
         }
     }
 
-    fn value(&mut self, name: &str, written: &Written, ty: &Type, depth: usize) -> Option<Part> {
+    fn value(&mut self, name: &str, written: &Node, ty: &Type, depth: usize) -> Option<Part> {
         let class = if let Type::Class(class) = ty { class.to_string() } else { ty.to_string() };
         let short = class.strip_prefix("FHIR.").unwrap_or(&class).to_owned();
         let at = self.reader.at(written);
@@ -160,13 +161,13 @@ impl<'r, 'a> Weaver<'r, 'a> {
             None
         };
         match (&written.value, primitive) {
-            (Node::Text(text), primitive) if text.contains('{') => self.woven(name, text, &at, (&class, primitive)),
-            (Node::Map(entries), None) => Some(self.object(&entries.iter().collect::<Vec<_>>(), &class, depth + 1)),
-            (Node::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()))),
-            (Node::Bool(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is))),
-            (Node::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()))),
-            (Node::Number(number), Some(Type::Integer)) if number.is_i64() => Some(Part::Fixed(Value::Number(number.clone()))),
-            (Node::Number(_) | Node::Bool(_), Some(Type::String)) => wrong(self, "write it in quotes"),
+            (Content::Text(text), primitive) if text.contains('{') => self.woven(name, text, &at, (&class, primitive)),
+            (Content::Fields(Named(entries)), None) => Some(self.object(&entries.iter().collect::<Vec<_>>(), &class, depth + 1)),
+            (Content::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()))),
+            (Content::Boolean(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is))),
+            (Content::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()))),
+            (Content::Number(number), Some(Type::Integer)) if number.is_i64() => Some(Part::Fixed(Value::Number(number.clone()))),
+            (Content::Number(_) | Content::Boolean(_), Some(Type::String)) => wrong(self, "write it in quotes"),
             (_, None) => wrong(self, &format!("write its elements as keys, or name a column: `{name}: \"{{column}}\"`")),
             (_, Some(_)) => wrong(self, &format!("write a value, or name a column: `{name}: \"{{column}}\"`")),
         }
