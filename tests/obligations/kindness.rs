@@ -156,7 +156,7 @@ impl Clock for ByHand {
 
 #[tokio::test]
 async fn a_pull_stops_at_the_end_of_the_off_hours_and_goes_on_in_the_next_ones() {
-    let slow = Fault::Slow { path: "/Procedure".to_owned(), delay: Duration::from_millis(1500) };
+    let slow = Fault::Slow { path: "/Procedure".to_owned(), delay: Duration::from_secs(3) };
     let mut bench = Bench::serving(&[], Serving { faults: vec![slow], ..Serving::default() }).await;
     bench.clock = Arc::new(ByHand(Arc::clone(&bench.ahead)));
     bench.options.requests_at_once = 1;
@@ -166,7 +166,8 @@ async fn a_pull_stops_at_the_end_of_the_off_hours_and_goes_on_in_the_next_ones()
     bench.options.tuning.off_hours = Some(hours.clone());
 
     let end = async {
-        while !bench.running.requests().iter().any(|seen| seen.target.contains("/Observation")) {
+        // The server has written it down and does not answer yet: nothing else is on its way.
+        while !bench.running.requests().iter().any(|seen| seen.target.contains("/Procedure")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         bench.pass(Duration::from_secs(3 * 3600));
