@@ -25,7 +25,7 @@ const LINES_USUAL: usize = 5;
 /// Starts after the kill within which the night must end.
 const STARTS_MAX: u32 = 3;
 /// Nights under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 const PATIENTS: u32 = 24;
 
 #[derive(Clone, Copy, Debug)]

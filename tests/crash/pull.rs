@@ -24,7 +24,7 @@ const KILLS_USUAL: u64 = 10;
 /// Kills of one pull, at most.
 const KILLS_PER_PULL: u64 = 12;
 /// Pulls under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 const PATIENTS: u32 = 16;
 
 /// When a start is killed.
