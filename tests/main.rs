@@ -21,6 +21,7 @@ mod imports;
 mod interoperability;
 mod language;
 mod measures;
+mod merged;
 mod mistakes;
 mod obligations;
 mod pipeline;

@@ -175,6 +175,11 @@ impl Edges {
     fn of(numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) -> Option<Edges> {
         let Some(doubt) = doubt else { return Some(Edges { low: numerator?, high: numerator?, of: denominator? }) };
         let of = Decimal::from(doubt.of?);
+        if let Some((least, most)) = doubt.numerators {
+            return Some(Edges { low: least.into(), high: most.into(), of });
+        }
+        // A mean of shares has no numerator to add, and an older adapter's bounds are fractions of just so many.
+        numerator?;
         let at = |bound: Option<Decimal>| Some(bound?.checked_mul(of)?.round());
         // Without bounds there is only how many of how many.
         Some(Edges { low: at(doubt.low)?, high: at(doubt.high)?, of })
@@ -185,7 +190,8 @@ impl Edges {
     }
 
     fn doubt(&self, count: u64) -> Doubt {
-        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of) }
+        let numerators = self.low.to_u64().zip(self.high.to_u64());
+        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of), numerators }
     }
 }
 
