@@ -242,7 +242,7 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
             Expected::Count(count) => (Decimal::from(*count), 0),
             Expected::Amount(amount) if is_observed => (amount.to_string().parse().unwrap_or_default(), 0),
             Expected::Amount(amount) => {
-                let message = format!("{amount} is no count: members of `{}` are whole, and not fewer than none", id.value);
+                let message = format!("expected a count that is not negative, `{{count: …, cannot-tell: …}}` or `cannot tell`, found `{amount}`");
                 found.push(Diagnostic::error(message).at(yaml::place(source, expected, amount.to_string().len())));
                 continue;
             }
