@@ -24,6 +24,7 @@ mod measures;
 mod merged;
 mod mistakes;
 mod obligations;
+mod observed;
 mod pipeline;
 mod recovery;
 mod registry;
