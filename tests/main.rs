@@ -23,6 +23,7 @@ mod language;
 mod measures;
 mod mistakes;
 mod obligations;
+mod operators;
 mod pipeline;
 mod recovery;
 mod registry;
