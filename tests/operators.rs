@@ -132,7 +132,7 @@ async fn a_check_tells_which_measures_the_registry_would_reject_before_a_feed_do
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_for_an_export_says_how_far_it_is_and_until_when_it_is_waited_for() {
-    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 6, ..Wanted::default() }).await;
+    let bed = Bed::make(Wanted { mode: "bulk", slow_export: true, limit: u64::MAX, patients: 6, ..Wanted::default() }).await;
     let said = Said::of(output(bed.night()).await);
     assert_eq!(said.code, 0, "{}", said.err);
     for part in [
