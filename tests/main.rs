@@ -25,6 +25,7 @@ mod merged;
 mod mistakes;
 mod obligations;
 mod observed;
+mod operators;
 mod pipeline;
 mod recovery;
 mod registry;
