@@ -5,6 +5,7 @@ use super::{Partition, PatientLines, PullId, Snapshot, SnapshotError, create_fol
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
+use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +15,18 @@ use std::path::PathBuf;
 /// JSON bytes after which a new segment is begun.
 const SEGMENT_BYTES: u64 = 256 << 20;
 /// Keys of one pull remembered across partitions, to notice a resource that moved to another patient. Above it (a
-/// first or full pull of a large hospital) the reconciliation of full types does the same. About 130 MB.
+/// first or full pull of a large hospital) the reconciliation of full types does the same. About 100 MB.
 const MOVED_KEYS_MAX: usize = 500_000;
 
 type ResourceKey = (String, String);
+
+/// Type and id as half of their SHA-256. Of a large hospital hundreds of thousands are held at once, so they have one short size.
+type Mark = [u8; 16];
+
+fn mark(resource_type: &str, id: &str) -> Mark {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("{resource_type}/{id}").as_bytes());
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
+}
 
 /// What is known of the rows of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,8 +191,8 @@ struct Change {
     /// Places in the sorted file of what is new or changed.
     written: BTreeSet<u64>,
     gone: Vec<Header>,
-    /// What came and was said to be deleted.
-    conflicts: Vec<String>,
+    /// What came and was said to be deleted, by type.
+    conflicts: BTreeMap<String, u64>,
     /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
@@ -194,13 +203,46 @@ struct Winner {
     /// Its place in the sorted file.
     ordinal: u64,
     rank: Rank,
+    /// Its type, by its place among those of the partition.
+    resource_type: usize,
     is_import: bool,
+    /// It was said to be deleted as well.
+    is_deleted: bool,
+    /// A Patient of [`Reconcile::members`].
+    is_member: bool,
+    /// What is stored is the same, or newer.
+    is_known: bool,
+}
+
+/// The newest copies of what came for a partition.
+#[derive(Default)]
+struct Winners {
+    newest: FxHashMap<Mark, Winner>,
+    types: Vec<String>,
+}
+
+impl Winners {
+    fn type_of(&mut self, name: &str) -> usize {
+        self.types.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.types.push(name.to_owned());
+            self.types.len() - 1
+        })
+    }
+
+    /// Numbers by type of those for which something holds.
+    fn count(&self, holds: impl Fn(&Winner) -> bool) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for winner in self.newest.values().filter(|winner| holds(winner)) {
+            *counts.entry(winner.resource_type).or_default() += 1;
+        }
+        counts.into_iter().filter_map(|(number, count)| Some((self.types.get(number)?.clone(), count))).collect()
+    }
 }
 
 struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
     removals: BTreeSet<ResourceKey>,
-    places: Option<BTreeMap<ResourceKey, (Partition, Rank)>>,
+    places: Option<FxHashMap<Mark, (Partition, Rank)>>,
     /// In microseconds.
     newest: Option<i64>,
 }
@@ -279,19 +321,18 @@ impl Snapshot {
         create_folder(&folder)?;
         let wrong = |error| SnapshotError::File { path: folder.clone(), error };
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
-        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()), newest: None };
+        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(FxHashMap::default()), newest: None };
         let until = reconcile.until.map_or(i64::MAX, Timestamp::as_microsecond);
         let mut files = files.to_vec();
         files.sort();
         self.staged(pull, &files, |header, json| {
-            let key = (header.resource_type.clone(), header.id.clone());
             if header.removed {
-                sorted.removals.insert(key);
+                sorted.removals.insert((header.resource_type.clone(), header.id.clone()));
                 return Ok(());
             }
             sorted.newest = sorted.newest.max(header.updated.filter(|at| *at <= until));
             let partition = self.partition_of(&header.patient);
-            sorted.note_place(key, partition, Rank::of(header));
+            sorted.note_place(header, partition);
             let (writer, _) = match writers.entry(partition) {
                 Entry::Occupied(open) => open.into_mut(),
                 Entry::Vacant(place) => {
@@ -311,77 +352,73 @@ impl Snapshot {
     }
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
-        let mut live = self.live_headers(partition)?;
+        let live = self.live_headers(partition)?;
         let Change { written, gone, conflicts, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
-        for resource_type in conflicts {
-            *prepared.conflicts.entry(resource_type).or_default() += 1;
+        for (resource_type, count) in conflicts {
+            *prepared.conflicts.entry(resource_type).or_default() += count;
         }
         for (resource_type, count) in present {
             *prepared.present.entry(resource_type).or_default() += count;
         }
         prepared.absent = prepared.absent.saturating_sub(members);
-        if written.is_empty() && gone.is_empty() {
-            if prepared.replaced > 0 {
-                prepared.states.push(state_of(partition, &live));
-            }
+        if written.is_empty() && gone.is_empty() && prepared.replaced == 0 {
             return Ok(());
         }
-        prepared.new_versions += written.len() as u64;
-        prepared.removed += gone.len() as u64;
-        let headers = self.write_segments(partition, sorted, &written, &gone, prepared)?;
-        for header in gone {
-            live.remove(&(header.resource_type, header.id));
+        let mut held: Held = live.into_values().map(|header| held(&header)).collect();
+        if !written.is_empty() || !gone.is_empty() {
+            prepared.new_versions += written.len() as u64;
+            prepared.removed += gone.len() as u64;
+            for header in &gone {
+                held.remove(&*held_key(header));
+            }
+            self.write_segments(partition, sorted, &written, &gone, prepared, &mut held)?;
         }
-        for header in headers {
-            live.insert((header.resource_type.clone(), header.id.clone()), header);
-        }
-        prepared.states.push(state_of(partition, &live));
+        prepared.states.push(state_of(partition, &held));
         Ok(())
     }
 
     /// What becomes of a partition whose stored resources are `live`.
     fn change(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, pull: PullId, live: &BTreeMap<ResourceKey, Header>) -> Result<Change, SnapshotError> {
-        let winners = self.winners(partition, sorted, pull)?;
-        let conflicts = sorted
-            .removals
-            .iter()
-            .filter(|key| winners.contains_key(*key))
-            .map(|(resource_type, _)| resource_type.clone())
-            .collect();
-        let mut present: BTreeMap<String, u64> = BTreeMap::new();
-        let of_source = winners.iter().filter(|(_, winner)| !winner.is_import);
-        of_source.for_each(|((resource_type, _), _)| *present.entry(resource_type.clone()).or_default() += 1);
-        let is_member = |key: &&ResourceKey| key.0 == "Patient" && reconcile.members.as_ref().is_some_and(|members| members.contains(&key.1)) && !sorted.removals.contains(*key);
-        let members = winners.keys().filter(is_member).count() as u64;
-        let gone = live
-            .iter()
-            .filter(|(key, header)| {
-                let stays = winners.contains_key(*key);
-                let elsewhere = sorted.place(key).is_some_and(|place| place != partition);
-                elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains(*key) || reconcile.is_missed(header)))
-            })
-            .map(|(_, header)| Header { removed: true, ..header.clone() })
-            .collect();
-        let written = winners
-            .into_iter()
-            .filter(|(key, winner)| live.get(key).is_none_or(|old| supersedes(&winner.rank, old, reconcile.present_wins)))
-            .map(|(_, winner)| winner.ordinal)
-            .collect();
-        Ok(Change { written, gone, conflicts, present, members })
+        let mut winners = self.winners(partition, sorted, reconcile, pull)?;
+        let mut gone = Vec::new();
+        for (key, header) in live {
+            let mark = mark(&key.0, &key.1);
+            let came = winners.newest.get_mut(&mark);
+            let stays = came.is_some();
+            if let Some(winner) = came {
+                winner.is_known = !supersedes(&winner.rank, header, reconcile.present_wins);
+            }
+            let elsewhere = sorted.place(&mark).is_some_and(|place| place != partition);
+            if elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains(key) || reconcile.is_missed(header))) {
+                gone.push(Header { removed: true, ..header.clone() });
+            }
+        }
+        Ok(Change {
+            written: winners.newest.values().filter(|winner| !winner.is_known).map(|winner| winner.ordinal).collect(),
+            gone,
+            conflicts: winners.count(|winner| winner.is_deleted),
+            present: winners.count(|winner| !winner.is_import),
+            members: winners.count(|winner| winner.is_member).into_values().sum(),
+        })
     }
 
     /// For each key of a partition's sorted file its newest copy.
-    fn winners(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<BTreeMap<ResourceKey, Winner>, SnapshotError> {
-        let mut winners: BTreeMap<ResourceKey, Winner> = BTreeMap::new();
+    fn winners(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, pull: PullId) -> Result<Winners, SnapshotError> {
+        let mut winners = Winners::default();
         let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? else { return Ok(winners) };
         let mut ordinal = 0;
         while let Some((header, _)) = reader.next()? {
-            let key = (header.resource_type.clone(), header.id.clone());
-            let rank = Rank::of(&header);
-            let moved_on = sorted.place(&key).is_some_and(|place| place != partition);
-            let better = winners.get(&key).is_none_or(|best| rank.within_pull(&best.rank) == Ordering::Greater);
+            let (mark, rank) = (mark(&header.resource_type, &header.id), Rank::of(&header));
+            let moved_on = sorted.place(&mark).is_some_and(|place| place != partition);
+            let better = winners.newest.get(&mark).is_none_or(|best| rank.within_pull(&best.rank) == Ordering::Greater);
             if better && !moved_on {
-                winners.insert(key, Winner { ordinal, rank, is_import: !header.import.is_empty() });
+                let resource_type = winners.type_of(&header.resource_type);
+                let is_import = !header.import.is_empty();
+                let is_patient = header.resource_type == "Patient";
+                let is_member = is_patient && reconcile.members.as_ref().is_some_and(|members| members.contains(&header.id));
+                let is_deleted = !sorted.removals.is_empty() && sorted.removals.contains(&(header.resource_type, header.id));
+                let winner = Winner { ordinal, rank, resource_type, is_import, is_deleted, is_member: is_member && !is_deleted, is_known: false };
+                winners.newest.insert(mark, winner);
             }
             ordinal += 1;
         }
@@ -394,13 +431,21 @@ impl Snapshot {
         Ok(Some(SortedReader { reader, path: path.clone() }))
     }
 
-    fn write_segments(&self, partition: Partition, sorted: &Sorted, ordinals: &BTreeSet<u64>, gone: &[Header], prepared: &mut Prepared) -> Result<Vec<Header>, SnapshotError> {
+    /// Writes what is new or changed, which is `held` then.
+    fn write_segments(
+        &self,
+        partition: Partition,
+        sorted: &Sorted,
+        ordinals: &BTreeSet<u64>,
+        gone: &[Header],
+        prepared: &mut Prepared,
+        held: &mut Held,
+    ) -> Result<(), SnapshotError> {
         let pull = prepared.pull;
         let mut open = OpenSegment::start(self, pull, partition, 0)?;
         for header in gone {
             open.push(header, None)?;
         }
-        let mut headers = Vec::with_capacity(ordinals.len());
         if let Some(mut reader) = self.sorted_reader(partition, sorted, pull)? {
             let mut ordinal = 0;
             while let Some((header, json)) = reader.next()? {
@@ -411,7 +456,7 @@ impl Snapshot {
                         open = OpenSegment::start(self, pull, partition, number)?;
                     }
                     open.push(&header, Some(&json))?;
-                    headers.push(header);
+                    held.extend([self::held(&header)]);
                 }
                 ordinal += 1;
             }
@@ -421,17 +466,18 @@ impl Snapshot {
         for folder in [folder.as_path(), self.root.join(pull.0.to_string()).as_path(), self.root.as_path()] {
             sync_folder(folder).map_err(|error| SnapshotError::File { path: folder.to_owned(), error })?;
         }
-        Ok(headers)
+        Ok(())
     }
 }
 
 impl Sorted {
-    fn note_place(&mut self, key: ResourceKey, partition: Partition, rank: Rank) {
+    fn note_place(&mut self, header: &Header, partition: Partition) {
         let Some(places) = &mut self.places else { return };
-        match places.get(&key) {
+        let (mark, rank) = (mark(&header.resource_type, &header.id), Rank::of(header));
+        match places.get(&mark) {
             Some((_, best)) if rank.within_pull(best) != Ordering::Greater => {}
             _ => {
-                places.insert(key, (partition, rank));
+                places.insert(mark, (partition, rank));
             }
         }
         if places.len() > MOVED_KEYS_MAX {
@@ -439,8 +485,8 @@ impl Sorted {
         }
     }
 
-    fn place(&self, key: &ResourceKey) -> Option<Partition> {
-        Some(self.places.as_ref()?.get(key)?.0)
+    fn place(&self, mark: &Mark) -> Option<Partition> {
+        Some(self.places.as_ref()?.get(mark)?.0)
     }
 }
 
@@ -506,13 +552,29 @@ impl OpenSegment {
     }
 }
 
-fn state_of(partition: Partition, live: &BTreeMap<ResourceKey, Header>) -> PartitionRow {
+/// What a partition's digest is made of: by `Type/id` the hash and the import. No letter of a type comes before `/`, so the
+/// order is that of type and id.
+type Held = BTreeMap<Box<str>, ([u8; 32], Box<str>)>;
+
+fn held_key(header: &Header) -> Box<str> {
+    format!("{}/{}", header.resource_type, header.id).into()
+}
+
+fn held(header: &Header) -> (Box<str>, ([u8; 32], Box<str>)) {
+    (held_key(header), (header.hash, header.import.as_str().into()))
+}
+
+fn state_of(partition: Partition, held: &Held) -> PartitionRow {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for ((resource_type, id), header) in live {
-        context.update(format!("{resource_type}/{id}\n").as_bytes());
-        context.update(&header.hash);
-        let counted_as = if header.import.is_empty() { resource_type.clone() } else { format!("import {}", header.import) };
+    for (key, (hash, import)) in held {
+        context.update(key.as_bytes());
+        context.update(b"\n");
+        context.update(hash);
+        let counted_as = match &**import {
+            "" => key.split_once('/').map_or(&**key, |(resource_type, _)| resource_type).to_owned(),
+            import => format!("import {import}"),
+        };
         *counts.entry(counted_as).or_default() += 1;
     }
     let digest = crate::store::hex(context.finish().as_ref());
