@@ -159,6 +159,19 @@ pub struct Standing {
     pub head: Option<Head>,
     /// The current report of every measure and period, sorted by key; what is withdrawn is not among them.
     pub current: Vec<Current>,
+    /// The measures that it accepts; none: it is too old to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<Vec<Accepted>>,
+}
+
+/// A measure that a registry accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// Canonical URL without version.
+    pub measure: String,
+    /// Its versions; the last one is the newest.
+    pub versions: Vec<String>,
 }
 
 /// The feed that a registry committed last for a site.

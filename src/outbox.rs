@@ -11,10 +11,13 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 mod adopt;
+mod state;
 
 use crate::feed::feed_id;
 pub use crate::feed::{Cause, Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, sha256_hex};
 pub use adopt::{Compared, adopt, compare};
+use state::STATE;
+pub use state::{Remaining, State};
 
 /// Reports and withdrawals one feed may name.
 pub const REPORTS_MAX: usize = 10_000;
@@ -117,19 +120,6 @@ pub enum Outcome {
     },
 }
 
-/// Where a feed stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Waiting for its first or next attempt.
-    Pending,
-    /// Accepted, with its receipt.
-    Delivered,
-    /// Rejected for good; a person must look.
-    Dead,
-    /// Never sent: rebuilt upon another predecessor after the one it named was rejected.
-    Rebuilt,
-}
-
 /// One line of `outbox list`.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -145,7 +135,7 @@ pub struct Listed {
     pub state: State,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it will be tried next, if it waits.
+    /// When it will be tried next, if something of it is to be sent.
     pub next_attempt: Option<Timestamp>,
     /// Why the last attempt failed, one reason a line.
     pub reason: Option<String>,
@@ -157,15 +147,6 @@ pub struct Listed {
     pub reports: u64,
     /// The receipt, once delivered.
     pub receipt: Option<String>,
-    /// Delivered once, and refused when it was repeated: the destination holds something that is not known here.
-    pub is_contradicted: bool,
-}
-
-impl Listed {
-    /// Whether a person must look at it.
-    pub fn needs_a_person(&self) -> bool {
-        self.state == State::Dead || self.is_contradicted
-    }
 }
 
 /// Why the outbox could not do it.
@@ -180,12 +161,26 @@ pub enum OutboxError {
     /// The row is not, or no longer, the caller's.
     #[error("feed `{0}` is no longer leased by this process")]
     LeaseLost(String),
+    /// A feed of which nothing is to be sent.
+    #[error("feed `{feed}` is {}: {}{}", state.word(), state.meaning(), passed_by(later.as_ref()))]
+    AtRest {
+        /// The feed.
+        feed: String,
+        /// Where it stands.
+        state: State,
+        /// What stands in its place, if anything, and where that stands.
+        later: Option<(String, State)>,
+    },
     /// No such feed.
     #[error("no feed `{0}` in the outbox")]
     Unknown(String),
     /// What was stored cannot be read.
     #[error("outbox row is damaged: {0}")]
     Damaged(String),
+}
+
+fn passed_by(later: Option<&(String, State)>) -> String {
+    later.map_or_else(String::new, |(feed, state)| format!(": feed `{feed}`, which is {}", state.word()))
 }
 
 /// Wait before the next attempt: doubling from half a minute to an hour, times a random part in `[0.5, 1]`
@@ -352,6 +347,9 @@ fn append_under(transaction: &Transaction<'_>, draft: &Draft, epoch: i64, now: T
             "UPDATE outbox_feed SET confirm_due = 1, attempts = 0, next_attempt_at = ?2 WHERE sequence = ?1 AND state = 'delivered'",
             params![head.sequence, now.as_millisecond()],
         )?;
+        // What was rejected after it is passed by this night, which no row of its own tells of.
+        let passed = "UPDATE outbox_feed SET is_history = 1 WHERE destination = ?1 AND site = ?2 AND state = 'dead'";
+        transaction.execute(passed, params![draft.destination, draft.site])?;
         return Ok(Appended::Unchanged { feed: head.feed.clone() });
     }
     reports.sort_by(|a, b| a.key.cmp(&b.key));
@@ -483,7 +481,8 @@ pub fn settle(connection: &mut Connection, claim: &Claim, outcome: &Outcome, now
         Outcome::Retry { reason, after, .. } => {
             let next = at.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
             transaction.execute(
-                "UPDATE outbox_feed SET attempts = attempts + 1, next_attempt_at = ?2, reason = ?3, lease = NULL, lease_until = NULL WHERE sequence = ?1",
+                "UPDATE outbox_feed SET attempts = attempts + 1, next_attempt_at = ?2, reason = CASE WHEN state = 'pending' OR confirm_due = 1 THEN ?3 END,
+                 lease = NULL, lease_until = NULL WHERE sequence = ?1",
                 params![claim.sequence, next, reason],
             )?;
         }
@@ -491,7 +490,7 @@ pub fn settle(connection: &mut Connection, claim: &Claim, outcome: &Outcome, now
             // A feed that was accepted once stays delivered, whatever its repetition is answered.
             transaction.execute(
                 "UPDATE outbox_feed SET state = CASE state WHEN 'pending' THEN 'dead' ELSE state END, settled_at = coalesce(settled_at, ?2),
-                 attempts = attempts + 1, confirm_due = 0, reason = ?3, lease = NULL, lease_until = NULL WHERE sequence = ?1",
+                 attempts = attempts + 1, reason = CASE WHEN state = 'pending' OR confirm_due = 1 THEN ?3 END, confirm_due = 0, lease = NULL, lease_until = NULL WHERE sequence = ?1",
                 params![claim.sequence, at, reasons.join("\n")],
             )?;
             if !claim.confirming {
@@ -541,30 +540,19 @@ fn draft_of(connection: &Connection, destination: &str, manifest: &Manifest) -> 
     })
 }
 
-/// Number of feeds that still wait for delivery.
-pub fn pending(connection: &Connection) -> Result<u64, OutboxError> {
-    let count: i64 = connection.query_row("SELECT count(*) FROM outbox_feed WHERE state = 'pending'", [], |row| row.get(0))?;
-    Ok(count.unsigned_abs())
-}
-
 /// Every feed, newest first.
 pub fn list(connection: &Connection) -> Result<Vec<Listed>, OutboxError> {
-    let mut statement = connection.prepare(
-        "SELECT sequence, feed, site, destination, state, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt,
-         state = 'delivered' AND confirm_due = 0 AND reason IS NOT NULL FROM outbox_feed ORDER BY sequence DESC",
-    )?;
+    let mut statement = connection.prepare(&format!(
+        "SELECT sequence, feed, site, destination, {STATE}, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt
+         FROM outbox_feed f ORDER BY sequence DESC"
+    ))?;
     let rows = statement.query_map([], listed)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
     let time = |millisecond: i64| Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::UNIX_EPOCH);
-    let state = match row.get::<_, String>(4)?.as_str() {
-        "pending" => State::Pending,
-        "delivered" => State::Delivered,
-        "dead" => State::Dead,
-        _ => State::Rebuilt,
-    };
+    let state = State::of(&row.get::<_, String>(4)?);
     Ok(Listed {
         sequence: row.get(0)?,
         feed: row.get(1)?,
@@ -572,14 +560,20 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
         destination: row.get(3)?,
         state,
         attempts: row.get(5)?,
-        next_attempt: (state == State::Pending).then_some(time(row.get(6)?)),
+        next_attempt: state.is_to_be_sent().then_some(time(row.get(6)?)),
         reason: row.get(7)?,
         created: time(row.get(8)?),
         settled: row.get::<_, Option<i64>>(9)?.map(time),
         reports: row.get::<_, i64>(10)?.unsigned_abs(),
         receipt: row.get(11)?,
-        is_contradicted: row.get(12)?,
     })
+}
+
+/// How many feeds are still to be sent or to be looked at.
+pub fn remaining(connection: &Connection) -> Result<Remaining, OutboxError> {
+    let mut statement = connection.prepare(&format!("SELECT {STATE} FROM outbox_feed f"))?;
+    let states = statement.query_map([], |row| Ok(State::of(&row.get::<_, String>(0)?)))?;
+    Ok(Remaining::of(states.collect::<Result<Vec<_>, _>>()?))
 }
 
 /// The manifest of a feed, for `outbox show`.
@@ -599,40 +593,50 @@ pub fn make_due(connection: &Connection, now: Timestamp) -> Result<(), OutboxErr
     Ok(())
 }
 
-/// How many feeds and confirmations wait, due or not.
-pub fn waiting(connection: &Connection) -> Result<u64, OutboxError> {
-    let query = "SELECT count(*) FROM outbox_feed WHERE state = 'pending' OR (state = 'delivered' AND confirm_due = 1)";
-    Ok(connection.query_row(query, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
-}
-
-/// Makes a waiting feed due now, or sends a rejected one anew under a new identity; returns the feed that
-/// will be sent. A rejected feed with a later one behind it stays as it is: its numbers are older.
+/// Sends a feed that is not at rest: what waits or is contradicted is due now, under its own identity; what was rejected is appended
+/// anew, under another. Returns the feed that will be sent. What a later feed or night has passed stays as it is: its numbers are older.
 pub fn retry(connection: &mut Connection, feed: &str, now: Timestamp) -> Result<String, OutboxError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let found: Option<(i64, String, String, String, i64, Vec<u8>)> = transaction
-        .query_row("SELECT sequence, state, destination, site, epoch, manifest FROM outbox_feed WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1", [feed], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    let found: Option<(i64, String, String, Vec<u8>)> = transaction
+        .query_row(&format!("SELECT sequence, {STATE}, destination, manifest FROM outbox_feed f WHERE feed = ?1 ORDER BY sequence DESC LIMIT 1"), [feed], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
-    let Some((sequence, state, destination, site, _, manifest)) = found else { return Err(OutboxError::Unknown(feed.to_owned())) };
-    let resent = match state.as_str() {
-        "pending" => {
-            transaction.execute("UPDATE outbox_feed SET next_attempt_at = ?2 WHERE sequence = ?1", params![sequence, now.as_millisecond()])?;
+    let Some((sequence, state, destination, manifest)) = found else { return Err(OutboxError::Unknown(feed.to_owned())) };
+    let sent = match State::of(&state) {
+        State::Waiting | State::Confirming | State::Contradicted => {
+            transaction.execute("UPDATE outbox_feed SET next_attempt_at = ?2, confirm_due = (state = 'delivered') WHERE sequence = ?1", params![sequence, now.as_millisecond()])?;
             feed.to_owned()
         }
-        "dead" => {
-            if head(&transaction, &destination, &site)?.is_some_and(|head| head.sequence > sequence) {
-                return Err(OutboxError::Draft(format!("a later feed of `{site}` already carries newer numbers than `{feed}`")));
-            }
+        State::Rejected => {
             let draft = draft_of(&transaction, &destination, &read_manifest(&manifest)?)?;
             match append(&transaction, &draft, now)? {
                 Appended::New { feed } | Appended::Unchanged { feed } => feed,
             }
         }
-        other => return Err(OutboxError::Draft(format!("feed `{feed}` is {other}; only a waiting or rejected feed can be sent again"))),
+        state @ (State::Delivered | State::Superseded | State::Rebuilt) => {
+            let passed = if state == State::Delivered { None } else { later(&transaction, sequence)? };
+            return Err(OutboxError::AtRest { feed: feed.to_owned(), state, later: passed });
+        }
     };
     transaction.commit()?;
-    Ok(resent)
+    Ok(sent)
+}
+
+/// The newest feed that stands in the place of one that is passed, and where it stands.
+fn later(connection: &Connection, sequence: i64) -> Result<Option<(String, State)>, OutboxError> {
+    let found = connection
+        .query_row(
+            &format!(
+                "SELECT f.feed, {STATE} FROM outbox_feed f JOIN outbox_feed p ON p.destination = f.destination AND p.site = f.site
+                 WHERE p.sequence = ?1 AND f.state <> 'rebuilt' AND f.sequence <> p.sequence AND (f.sequence > p.sequence OR f.state = 'delivered')
+                 ORDER BY f.sequence DESC LIMIT 1"
+            ),
+            [sequence],
+            |row| Ok((row.get(0)?, State::of(&row.get::<_, String>(1)?))),
+        )
+        .optional()?;
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::http::Clock;
 use crate::mapping::Mapping;
 use crate::measure::Measure;
 use crate::measure::period::Period;
-use crate::outbox::{self, OutboxError};
+use crate::outbox::{self, OutboxError, Remaining};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError, probe};
@@ -204,7 +204,7 @@ impl Adapter {
         for found in &unreadable {
             tracing::warn!(run.id, found.element, found.patients, "values cannot be read; reports that ask for them are partial");
         }
-        tracing::info!(run.id, run.feed, delivered.delivered, delivered.waiting, delivered.dead, held, "night ends");
+        tracing::info!(run.id, run.feed, delivered.delivered, delivered.remaining.waiting, delivered.remaining.rejected, held, "night ends");
         Ok(Night { run, resumed, delivered, held, unreadable })
     }
 
@@ -364,9 +364,11 @@ impl Adapter {
     }
 
     fn finish(&self, run: &Run, delivered: &Delivered) -> Result<Run, NightError> {
-        let remains = match delivered {
-            Delivered { dead: 1.., .. } => Some("the registry rejected the feed; `watershed outbox list` says why"),
-            Delivered { waiting: 1.., .. } => Some("the registry has not taken the feed yet; it waits in the outbox and is sent again"),
+        let remains = match delivered.remaining {
+            Remaining { rejected: 1.., .. } => Some("the registry rejected the feed; `watershed outbox list` says why"),
+            Remaining { contradicted: 1.., .. } => Some("the registry refused the feed that it had accepted; `watershed outbox list` says why"),
+            Remaining { waiting: 1.., .. } => Some("the registry has not taken the feed yet; it waits in the outbox and is sent again"),
+            Remaining { confirming: 1.., .. } => Some("that nothing has changed is not confirmed yet; the registry is told again"),
             _ => None,
         };
         let run = self.store.transaction(|transaction| {

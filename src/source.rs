@@ -325,6 +325,9 @@ pub trait Chooser: Send + Sync {
     fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String>;
 }
 
+/// Target of the log's lines that are shown without being asked for: what a night, or whoever waits for it, is doing.
+pub const TALK: &str = "daemon";
+
 /// Progress that nobody watches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;

@@ -62,6 +62,8 @@ pub struct Wanted {
     pub faults: Vec<Fault>,
     /// Quirks of the hospital's server.
     pub quirks: Vec<&'static str>,
+    /// Whether an export takes so long that it is not ready when it is first asked after.
+    pub slow_export: bool,
     /// The Group whose patients are taken; empty: everybody.
     pub group: &'static str,
     /// The hospital's data are dropped into a folder, `drop`, in the place of its server.
@@ -193,7 +195,7 @@ async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -
     let options = sandbox::Options {
         clients: vec![Client::reader("etl", serde_json::to_value(key.public_jwks()).unwrap())],
         public_origin: Some(format!("http://{address}")),
-        export_delay: std::time::Duration::from_millis(50),
+        export_delay: std::time::Duration::from_millis(if wanted.slow_export { 3_000 } else { 50 }),
         faults: wanted.faults.clone(),
         quirks: wanted.quirks.iter().map(|name| sandbox::Scenario::named(name).unwrap()).collect(),
         ..sandbox::Options::default()

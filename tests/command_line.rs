@@ -13,19 +13,19 @@ use watershed::sandbox::Fault;
 use crate::bed::{Bed, Wanted, output};
 
 /// What a process said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
-    fn of(output: std::process::Output) -> Said {
+    pub(crate) fn of(output: std::process::Output) -> Said {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
@@ -44,7 +44,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn say(folder: &Path, arguments: &[&str]) -> Said {
+pub(crate) fn say(folder: &Path, arguments: &[&str]) -> Said {
     Said::of(command(folder, arguments).output().unwrap())
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn spoil(path: &Path, from: &str, to: &str) {
 }
 
 /// A site whose files are sound and whose peers are nowhere.
-fn sound_site() -> TempDir {
+pub(crate) fn sound_site() -> TempDir {
     let folder = scratch();
     copy_mappings(folder.path());
     for key in ["ehr-key.pem", "registry-key.pem"] {
@@ -387,7 +387,7 @@ fn before_the_first_night_the_state_is_empty_and_that_is_fine() {
         (&["outbox", "list"], "no feed yet; a night makes one\n"),
         (&["outbox", "list", "--format", "json"], "{\"feeds\":[]}\n"),
         (&["deliver"], "0 delivered, 0 confirmed unchanged, 0 waiting, 0 rejected\n"),
-        (&["deliver", "--format", "json"], "{\"delivered\":0,\"confirmed\":0,\"restored\":0,\"waiting\":0,\"rejected\":0}\n"),
+        (&["deliver", "--format", "json"], "{\"delivered\":0,\"confirmed\":0,\"restored\":0,\"waiting\":0,\"confirming\":0,\"rejected\":0,\"contradicted\":0}\n"),
     ] {
         let said = say(folder.path(), arguments);
         assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, expected, ""), "{arguments:?}");
@@ -567,7 +567,7 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     let said = run(&night, &[nowhere]).await;
     assert_eq!((said.code, &said.json()["waiting"], &said.json()["complete"]), (4, &1.into(), &false.into()), "{}", said.err);
     assert!(said.err.contains("error: the feed is not delivered yet: http://127.0.0.1:9: the connection is refused"), "{}", said.err);
-    assert!(said.err.contains("  help: it waits in the outbox"), "{}", said.err);
+    assert!(said.err.contains("  help: waiting: not accepted yet; `watershed deliver` or the next night sends it"), "{}", said.err);
     let feed = said.json()["feed"].as_str().unwrap().to_owned();
     let listed = run(&["outbox", "list", "--format", "json"], &[]).await;
     let row = &listed.json()["feeds"][0];
@@ -652,12 +652,26 @@ fn generated_data_are_evaluated_and_what_is_no_data_is_refused() {
     assert_eq!((&parts[0]["valueDecimal"], &parts[1]["valueDecimal"]), (&row["numerator"], &row["denominator"]));
     let to_files = evaluate("data", &["--out", "reports"]);
     assert_eq!((to_files.code, to_files.out.as_str(), std::fs::read_dir(folder.path().join("reports")).unwrap().count()), (0, "", 1));
+    // The same again replaces its own; what is of another evaluation is not mixed in without a word.
+    assert_eq!(evaluate("data", &["--out", "reports"]).err, "");
+    let mixed = evaluate("data", &["--out", "reports", "--report", "individual"]);
+    let said =
+        "warning: `reports` holds 1 other JSON file that this evaluation did not write, beside its 30 reports: they are of another one; name a new folder to keep them apart\n";
+    assert_eq!((mixed.code, mixed.err.as_str()), (0, said));
+    for name in ["data/a.xml", "data/b.XML.gz"] {
+        std::fs::write(folder.path().join(name), "<Bundle xmlns=\"http://hl7.org/fhir\"/>").unwrap();
+    }
+    let said = evaluate("data", &[]);
+    assert_eq!((said.code, said.err.as_str()), (0, "warning: 2 XML files passed over: FHIR XML is not read; have JSON written\n"));
 
     std::fs::create_dir(folder.path().join("empty")).unwrap();
+    std::fs::create_dir(folder.path().join("of-xml")).unwrap();
+    std::fs::write(folder.path().join("of-xml/patient.xml"), "<Patient/>").unwrap();
     std::fs::write(folder.path().join("table.csv"), "id,born\np1,2020-01-01\n").unwrap();
     for (data, part) in [
         ("nowhere", "`nowhere` cannot be read: it does not exist"),
-        ("empty", "`empty` cannot be read: it holds no .ndjson or .json file"),
+        ("empty", "`empty` cannot be read: it holds no .ndjson or .json file, compressed by .gz or .zst or not\n"),
+        ("of-xml", "`of-xml` cannot be read: it holds no .ndjson or .json file, compressed by .gz or .zst or not; FHIR XML is not read: have JSON written\n"),
         ("table.csv", "`table.csv` cannot be read: no line of it is a FHIR resource (line 1: this is not one JSON object)"),
     ] {
         let said = evaluate(data, &[]);

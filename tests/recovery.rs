@@ -159,7 +159,7 @@ async fn a_data_directory_restored_from_an_old_copy_confirms_nothing_and_overwri
     let night = say(&bed, &NIGHT).await;
     assert!(night.code == 5 && night.err.contains("has taken a later feed of this site") && night.err.contains("`watershed outbox adopt`"), "{}", night.all());
     let status = say(&bed, &["status", "--format", "json"]).await;
-    assert_eq!((status.code, &status.json()["outbox"][0]["state"]), (1, &"delivered".into()), "{}", status.all());
+    assert_eq!((status.code, &status.json()["outbox"][0]["state"]), (1, &"contradicted".into()), "{}", status.all());
     assert!(status.json()["outbox"][0]["reason"].as_str().unwrap().contains("outbox adopt"), "{}", status.all());
     let listed = say(&bed, &["outbox", "list"]).await;
     assert!(listed.code == 1 && listed.out.contains("has taken a later feed"), "{}", listed.all());

@@ -493,7 +493,10 @@ async fn a_site_is_told_what_is_held_of_it_and_nobody_else_is() {
     let network = Network::start(vec![proportion()]).await;
     let (mut north, south) = (network.join("north", "North").await, network.join("south", "South").await);
     let held = async |site: &Adapter| network.ask(Method::GET, "/v1/feeds", Some(site), &[], vec![]).await.json();
-    assert_eq!(held(&north).await, json!({ "site": "north", "epoch": 0, "heardAt": null, "head": null, "current": [] }));
+    assert_eq!(
+        held(&north).await,
+        json!({ "site": "north", "epoch": 0, "heardAt": null, "head": null, "current": [], "accepts": [{ "measure": proportion().url, "versions": proportion().versions }] })
+    );
     north.epoch = 3;
     let first = Feed::first("north", &[60, 70]);
     deliver(&network, &north, &first).await.receipt();

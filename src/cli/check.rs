@@ -10,6 +10,7 @@ use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
+use crate::feed::Accepted;
 use crate::http::{Clock, HttpError, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::smart::client::below;
@@ -19,6 +20,8 @@ use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
+/// Measures that are shown of those that a registry accepts.
+const ACCEPTED_SHOWN: usize = 20;
 /// What stands in the place of an EHR.
 const FOLDER: &str = "folder";
 /// What stands beside it.
@@ -112,7 +115,7 @@ async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
         None => ehr(site, checked, &clock).await,
     };
     let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked));
-    std::iter::once(source).chain(imports).chain([registry(site, &clock).await]).collect()
+    std::iter::once(source).chain(imports).chain([registry(site, checked, &clock).await]).collect()
 }
 
 /// What is in the tables of the imports, and what does not fit. Who is meant by a row is seen when it is brought in.
@@ -146,6 +149,9 @@ fn files(folder: &Path, checked: &Setup) -> Answer {
     let read = survey.listing.files.iter().filter(|file| file.is_read(&plan.types)).count();
     let others = survey.listing.files.len() as u64 + survey.listing.passed_over - read as u64;
     let mut lines = vec![format!("{}: {} of data for these measures, {} beside them", folder.display(), counted(read, "file"), counted(others, "file"))];
+    if let count @ 1.. = folder::xml(&[folder.to_owned()]) {
+        lines.push(format!("{} passed over: FHIR XML is not read; have JSON written", counted(count, "XML file")));
+    }
     lines.extend(survey.counts.iter().map(|(name, count)| format!("{count:>10} {name}")));
     let due = survey.troubles.iter().map(|(file, reason)| format!("{file}: {reason}"));
     let due: Vec<String> = due.chain(survey.absent.iter().map(|(name, reason)| format!("{name}: {reason}"))).collect();
@@ -224,7 +230,7 @@ fn probed(site: &Loaded<config::Site>, source: &Source, facts: Vec<Fact>, clock:
     Probed { findings: probe::findings(&facts, &source.options), facts, changes, file, trouble }
 }
 
-async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer {
+async fn registry(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock>) -> Answer {
     let peer = "registry";
     let failed = |failure| Answer::failed(peer, failure);
     let registry = match setup::registry(site, clock) {
@@ -233,15 +239,59 @@ async fn registry(site: &Loaded<config::Site>, clock: &Arc<dyn Clock>) -> Answer
     };
     let known = format!("{} knows client `{}`", registry.base, site.value.registry.client_id);
     match adopt::ask(site, &registry).await {
-        Ok((held, compared)) if compared.agrees => Answer::new(peer, vec![format!("{known} as site `{}`", held.site)]),
-        Ok((held, _)) => {
-            let shown = adopt::shown(&held);
-            let finding = format!("it holds {shown} of this site, and this outbox knows another standing: `watershed outbox adopt` shows both, before the next feed is refused");
-            Answer { needs_a_person: true, ..Answer::new(peer, vec![format!("{known} as site `{}`", held.site), finding]) }
+        Ok((held, compared)) => {
+            let mut lines = vec![format!("{known} as site `{}`", held.site)];
+            if !compared.agrees {
+                let shown = adopt::shown(&held);
+                lines.push(format!("it holds {shown} of this site, and this outbox knows another standing: `watershed outbox adopt` shows both, before the next feed is refused"));
+            }
+            let measures = checked
+                .measures
+                .iter()
+                .map(|measure| (measure.definition.url.value.as_str(), measure.definition.version.value.as_str()));
+            let due = match &held.accepts {
+                Some(accepts) => not_accepted(measures, accepts),
+                None => {
+                    lines.push("it does not say which measures it accepts: it is older than this program".to_owned());
+                    Vec::new()
+                }
+            };
+            Answer { needs_a_person: !compared.agrees || !due.is_empty(), due, ..Answer::new(peer, lines) }
         }
         Err(failure) if failure.kind == Kind::Rejected => failed(failure.hint("is the client id registered there, with the public half of this key?")),
         Err(failure) => failed(failure),
     }
+}
+
+/// Of the measures (URL and version) those that the registry does not accept, with what to do: it refuses a feed that names one.
+fn not_accepted<'a>(measures: impl Iterator<Item = (&'a str, &'a str)>, accepts: &[Accepted]) -> Vec<String> {
+    let consequence = "so that every feed would be rejected, with all its reports";
+    let known: Vec<String> = accepts
+        .iter()
+        .take(ACCEPTED_SHOWN)
+        .map(|known| format!("`{}|{}`", known.measure, known.versions.join("`, `")))
+        .collect();
+    let more = accepts.len().saturating_sub(ACCEPTED_SHOWN);
+    let known = match (accepts.len(), more) {
+        (0, _) => "it accepts none".to_owned(),
+        (_, 0) => format!("it accepts {}", known.join(", ")),
+        _ => format!("it accepts {} and {more} more", known.join(", ")),
+    };
+    let fault = |(url, version): (&str, &str)| match accepts.iter().find(|known| known.measure == url) {
+        Some(known) if known.versions.iter().any(|accepted| accepted == version) => None,
+        Some(Accepted { versions, .. }) => Some(format!(
+            "measure `{url}` is configured in version `{version}`, and the registry accepts `{}`, {consequence}: use a version that it accepts, or ask the network to accept yours",
+            versions.join("`, `")
+        )),
+        None => {
+            let nearest = diagnostic::nearest(url, accepts.iter().map(|known| known.measure.as_str()));
+            let nearest = nearest.map_or_else(String::new, |nearest| format!(", nearest `{nearest}`"));
+            Some(format!(
+                "measure `{url}|{version}` is not accepted by the registry, {consequence}; {known}{nearest}: take it out of `measures.folders`, or ask the network to accept it"
+            ))
+        }
+    };
+    measures.filter_map(fault).collect()
 }
 
 fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: &Context) {
@@ -311,4 +361,33 @@ fn probed_as_text(probed: &Probed) -> String {
         Some(trouble) => format!("  not kept: {trouble}\n"),
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_registry_does_not_accept_is_named_with_what_it_does() {
+        let accepts = [("http://n.example/Measure/remission", &["1.0.0", "1.1.0"][..]), ("http://n.example/Measure/growth", &["2.0.0"])];
+        let accepts = accepts.map(|(measure, versions)| Accepted { measure: measure.to_owned(), versions: versions.iter().map(|version| (*version).to_owned()).collect() });
+        let known = "it accepts `http://n.example/Measure/remission|1.0.0`, `1.1.0`, `http://n.example/Measure/growth|2.0.0`";
+        for (url, version, expected) in [
+            ("http://n.example/Measure/remission", "1.0.0", None),
+            ("http://n.example/Measure/remission", "1.1.0", None),
+            (
+                "http://n.example/Measure/growth",
+                "1.0.0",
+                Some("measure `http://n.example/Measure/growth` is configured in version `1.0.0`, and the registry accepts `2.0.0`, so that every feed would be rejected, with all its reports: use a version that it accepts, or ask the network to accept yours".to_owned()),
+            ),
+            (
+                "http://n.example/Measure/remision",
+                "1.0.0",
+                Some(format!("measure `http://n.example/Measure/remision|1.0.0` is not accepted by the registry, so that every feed would be rejected, with all its reports; {known}, nearest `http://n.example/Measure/remission`: take it out of `measures.folders`, or ask the network to accept it")),
+            ),
+        ] {
+            assert_eq!(not_accepted([(url, version)].into_iter(), &accepts), Vec::from_iter(expected), "{url}|{version}");
+        }
+        assert!(not_accepted([("u", "1")].into_iter(), &[])[0].contains("; it accepts none: take it out"));
+    }
 }

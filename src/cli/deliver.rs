@@ -11,7 +11,7 @@ use super::{Context, Ending, Failure, Format, Kind, print, print_json, state_fai
 use crate::config::setup;
 use crate::destination::registry::{DeliverError, Delivered, Registry, deliver_due};
 use crate::http::{Clock, SystemClock};
-use crate::outbox;
+use crate::outbox::{self, State};
 use crate::store::Store;
 
 /// Send what waits in the outbox
@@ -22,7 +22,7 @@ pub struct Args {
     config: PathBuf,
 }
 
-/// Runs the command. Exit code 5 when the registry rejected a feed, 4 when it could not be reached.
+/// Runs the command. Exit code 5 when a rejected or refused feed is left, 4 when something is left to be sent.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let site = super::site(&args.config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -31,41 +31,41 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     // Before the first night nothing waits.
     let store = path.exists().then(|| Store::open(&path)).transpose().map_err(state_failure)?;
     let done = store.as_ref().map_or_else(|| Ok(Delivered::default()), |store| deliver(&registry, store))?;
+    let left = done.remaining;
     match context.format {
-        Format::Json => print_json(&json!({ "delivered": done.delivered, "confirmed": done.confirmed, "restored": done.restored, "waiting": done.waiting, "rejected": done.dead })),
+        Format::Json => print_json(&json!({
+            "delivered": done.delivered, "confirmed": done.confirmed, "restored": done.restored,
+            "waiting": left.waiting, "confirming": left.confirming, "rejected": left.rejected, "contradicted": left.contradicted,
+        })),
         Format::Human => {
             let restored = if done.restored > 0 { format!("{} sent again, which the registry had lost, ", done.restored) } else { String::new() };
-            print(&format!("{} delivered, {} confirmed unchanged, {restored}{} waiting, {} rejected", done.delivered, done.confirmed, done.waiting, done.dead));
+            print(&format!("{} delivered, {} confirmed unchanged, {restored}{}", done.delivered, done.confirmed, left.in_words()));
         }
     }
     verdict(store.as_ref(), &done)?;
     Ok(Ending::Fine)
 }
 
-/// What a person must know of a delivery that did not end with everything delivered.
+/// What a person must know of a delivery that did not end with everything delivered: what needs a person before what happens by itself.
 pub fn verdict(store: Option<&Store>, done: &Delivered) -> Result<(), Failure> {
-    let hint = "it waits in the outbox; `watershed deliver` or the next night sends it";
-    match (done.dead, done.waiting) {
-        (0, 0) => Ok(()),
-        (0, _) => {
-            let kind = if done.refused > 0 { Kind::Rejected } else { Kind::Unreachable };
-            let reason = store
-                .and_then(|store| last_reason(store, |feed| feed.state != outbox::State::Dead))
-                .map_or_else(String::new, |reason| format!(": {reason}"));
-            Err(Failure::new(kind, format!("the feed is not delivered yet{reason}")).hint(hint))
-        }
-        (_, _) => {
-            let reason = store.and_then(|store| last_reason(store, outbox::Listed::needs_a_person));
-            let reason = reason.and_then(|reason| Some(format!(": {}", reason.lines().next()?))).unwrap_or_default();
-            Err(Failure::rejected(format!("the registry rejected the feed{reason}")).hint("`watershed outbox list` gives every reason"))
-        }
-    }
+    let left = [
+        (done.remaining.rejected, State::Rejected, "the registry rejected the feed"),
+        (done.remaining.contradicted, State::Contradicted, "the registry refused a feed that it had accepted"),
+        (done.remaining.waiting, State::Waiting, "the feed is not delivered yet"),
+        (done.remaining.confirming, State::Confirming, "the feed was delivered before, and that nothing has changed is not confirmed yet"),
+    ];
+    let Some((_, state, what)) = left.into_iter().find(|(count, ..)| *count > 0) else { return Ok(()) };
+    let kind = if state.needs_a_person() || done.refused > 0 { Kind::Rejected } else { Kind::Unreachable };
+    let reason = store.and_then(|store| last_reason(store, state));
+    let reason = reason.and_then(|reason| Some(format!(": {}", reason.lines().next()?))).unwrap_or_default();
+    let failure = Failure::new(kind, format!("{what}{reason}")).hint(format!("{}: {}", state.word(), state.meaning()));
+    Err(if state.needs_a_person() { failure.hint("`watershed outbox list` gives every feed, `watershed outbox show` every reason") } else { failure })
 }
 
-/// Why the newest of such feeds was not taken.
-fn last_reason(store: &Store, is_such: impl Fn(&outbox::Listed) -> bool) -> Option<String> {
+/// Why the newest feed that stands so was not taken.
+fn last_reason(store: &Store, state: State) -> Option<String> {
     let listed = store.with(|connection| Ok(outbox::list(connection))).ok()?.ok()?;
-    listed.into_iter().filter(is_such).find_map(|feed| feed.reason)
+    listed.into_iter().filter(|feed| feed.state == state).find_map(|feed| feed.reason)
 }
 
 /// Sends everything that waits; the store is this process's alone, so a lease found in it is a killed one's.

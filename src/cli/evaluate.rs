@@ -130,6 +130,9 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     for file in files.iter().filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() == 0)).take(TOLD_SHOWN_MAX) {
         let _ = writeln!(std::io::stderr(), "warning: {}: it is empty", file.display());
     }
+    if let count @ 1.. = folder::xml(&args.data) {
+        let _ = writeln!(std::io::stderr(), "warning: {} passed over: FHIR XML is not read; have JSON written", counted(count, "XML file"));
+    }
     let now = jiff::Timestamp::now();
     let setting = measures::setting(&loaded, &zone, now);
     let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
@@ -451,6 +454,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|error| Failure::unreachable(format!("`{}` cannot be made: {error}", folder.display())))?;
     }
+    let mut written = BTreeSet::new();
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut complete = true;
     for (index, run) in runs.iter().enumerate() {
@@ -468,12 +472,28 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
                 Kind::Individual => patients.iter().map(|(patient, result)| reporter.individual(patient, result)).collect(),
             };
             for report in &reports {
-                put(report, args.out.as_deref(), &mut stdout)?;
+                written.extend(put(report, args.out.as_deref(), &mut stdout)?);
             }
         }
     }
     let _ = stdout.flush();
+    args.out.iter().for_each(|folder| say_others(folder, &written));
     Ok(complete)
+}
+
+/// Reports in the folder that are not of this evaluation: left by another, they would be read as if they were.
+fn say_others(folder: &Path, written: &BTreeSet<PathBuf>) {
+    let is_other = |path: &PathBuf| path.extension().is_some_and(|end| end == "json") && !written.contains(path);
+    let others = std::fs::read_dir(folder).map_or(0, |entries| entries.flatten().filter(|entry| is_other(&entry.path())).count());
+    if others > 0 {
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: `{}` holds {} that this evaluation did not write, beside its {}: they are of another one; name a new folder to keep them apart",
+            folder.display(),
+            counted(others, "other JSON file"),
+            counted(written.len(), "report")
+        );
+    }
 }
 
 fn facts(args: &Args, measure: &Measure, period: Period, completeness: Completeness) -> Facts {
@@ -489,13 +509,14 @@ fn facts(args: &Args, measure: &Measure, period: Period, completeness: Completen
     }
 }
 
-/// A report to its file, or as a line to standard output; a reader that went away is no failure.
-fn put(report: &Value, folder: Option<&Path>, stdout: &mut impl Write) -> Result<(), Failure> {
+/// A report to its file, which is given, or as a line to standard output; a reader that went away is no failure.
+fn put(report: &Value, folder: Option<&Path>, stdout: &mut impl Write) -> Result<Option<PathBuf>, Failure> {
     let Some(folder) = folder else {
         let _ = writeln!(stdout, "{report}");
-        return Ok(());
+        return Ok(None);
     };
     let id = report.get("id").and_then(Value::as_str).unwrap_or("report");
     let path = folder.join(format!("{id}.json"));
-    std::fs::write(&path, format!("{report:#}\n")).map_err(|error| Failure::unreachable(format!("`{}` cannot be written: {error}", path.display())))
+    std::fs::write(&path, format!("{report:#}\n")).map_err(|error| Failure::unreachable(format!("`{}` cannot be written: {error}", path.display())))?;
+    Ok(Some(path))
 }

@@ -31,7 +31,7 @@ enum What {
         /// The feed, or the first characters of its identifier
         feed: String,
     },
-    /// Send a waiting feed now, or a rejected one anew
+    /// Send what waits or was contradicted now, or a rejected feed anew
     Retry {
         /// The feed, or the first characters of its identifier
         feed: String,
@@ -85,7 +85,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
 
 fn refused(error: OutboxError) -> Failure {
     match error {
-        OutboxError::Unknown(_) | OutboxError::Draft(_) => Failure::usage(error.to_string()),
+        OutboxError::Unknown(_) | OutboxError::Draft(_) | OutboxError::AtRest { .. } => Failure::usage(error.to_string()),
         other => Failure::unreachable(other.to_string()),
     }
 }
@@ -108,18 +108,9 @@ fn absent(start: &str) -> Failure {
     Failure::usage(format!("no feed begins with `{start}`")).hint("`watershed outbox list` shows them")
 }
 
-fn word(state: State) -> &'static str {
-    match state {
-        State::Pending => "waiting",
-        State::Delivered => "delivered",
-        State::Dead => "rejected",
-        State::Rebuilt => "rebuilt",
-    }
-}
-
 fn row(row: &Listed) -> Value {
     json!({
-        "feed": row.feed, "site": row.site, "destination": row.destination, "state": word(row.state), "attempts": row.attempts, "reports": row.reports,
+        "feed": row.feed, "site": row.site, "destination": row.destination, "state": row.state.word(), "attempts": row.attempts, "reports": row.reports,
         "created": row.created.to_string(), "settled": row.settled.map(|at| at.to_string()), "nextAttempt": row.next_attempt.map(|at| at.to_string()),
         "reasons": row.reason.as_ref().map(|reason| reason.lines().map(str::to_owned).collect::<Vec<_>>()), "receipt": row.receipt,
     })
@@ -132,7 +123,7 @@ fn list(rows: &[Listed], context: &Context) -> Ending {
         Format::Human if rows.is_empty() => print("no feed yet; a night makes one"),
         Format::Human => print(&table(rows)),
     }
-    if rows.iter().any(Listed::needs_a_person) { Ending::Findings } else { Ending::Fine }
+    if rows.iter().any(|row| row.state.needs_a_person()) { Ending::Findings } else { Ending::Fine }
 }
 
 fn table(rows: &[Listed]) -> String {
@@ -144,7 +135,9 @@ fn table(rows: &[Listed]) -> String {
         let reason = row.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
         let next = row.next_attempt.map_or_else(String::new, |at| at.to_string());
         let (short, created): (String, String) = (row.feed.chars().take(12).collect(), row.created.to_string());
-        table.add_row([&short, word(row.state), &row.reports.to_string(), &created, &row.attempts.to_string(), &next, reason]);
+        table.add_row([&short, row.state.word(), &row.reports.to_string(), &created, &row.attempts.to_string(), &next, reason]);
     }
-    table.to_string()
+    // What a state means, and what to do about it, stands once below the feeds that are not simply delivered.
+    let shown = State::ALL.into_iter().filter(|state| *state != State::Delivered && rows.iter().any(|row| row.state == *state));
+    shown.fold(table.to_string(), |text, state| format!("{text}\n{}: {}", state.word(), state.meaning()))
 }

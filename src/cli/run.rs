@@ -15,10 +15,11 @@ use crate::config::{self, Loaded, setup};
 use crate::destination::registry::Delivered;
 use crate::diagnostic::counted;
 use crate::http::{HttpError, SystemClock};
+use crate::outbox::Remaining;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
 use crate::snapshot::SnapshotError;
-use crate::source::{Silent, SourceError};
+use crate::source::{Silent, SourceError, TALK};
 use crate::store::StoreError;
 use crate::store::runs::{self, State, Unmapped};
 
@@ -29,8 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// The shortest sleep, so that a night due at this very moment is not asked for in a spin.
 const LOOK_LEAST: Duration = Duration::from_millis(10);
-/// What the daemon says of itself is logged under this name, by default too.
-pub const TALK: &str = "daemon";
 
 /// Run a night at the scheduled times, or one night now
 #[derive(Debug, clap::Args)]
@@ -111,11 +110,13 @@ async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context:
 }
 
 fn as_json(night: &Night) -> serde_json::Value {
+    let remaining = night.delivered.remaining;
     json!({
         "id": night.run.id, "startedAt": night.run.started_at.to_string(), "resumed": night.resumed, "state": night.run.state.word(),
         "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
-        "waiting": night.delivered.waiting, "rejected": night.delivered.dead, "reason": night.run.reason,
+        "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
+        "reason": night.run.reason,
         "unreadable": unreadable_as_json(&night.unreadable),
     })
 }
@@ -142,11 +143,13 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
     };
     // Why a feed was rejected, or is not taken yet, stands below it on stderr.
     let feed = match &night.delivered {
-        Delivered { dead: 1.., .. } => "the registry rejected the feed",
+        Delivered { remaining: Remaining { rejected: 1.., .. }, .. } => "the registry rejected the feed",
+        Delivered { remaining: Remaining { contradicted: 1.., .. }, .. } => "the registry refused the feed that it had accepted",
         Delivered { delivered: 1.., .. } => "feed delivered",
         Delivered { restored: 1.., .. } => "feed sent again, which the registry had lost",
         Delivered { confirmed: 1.., .. } => "nothing changed, which the registry was told",
-        Delivered { waiting: 1.., .. } => "the feed waits in the outbox",
+        Delivered { remaining: Remaining { waiting: 1.., .. }, .. } => "the feed waits in the outbox",
+        Delivered { remaining: Remaining { confirming: 1.., .. }, .. } => "nothing changed, which is not confirmed yet",
         _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
@@ -242,8 +245,7 @@ async fn night(adapter: &Adapter, asked: &Asked, stop: &Stop) -> Duration {
                 complete = night.run.complete,
                 held = night.held,
                 delivered = night.delivered.delivered,
-                waiting = night.delivered.waiting,
-                rejected = night.delivered.dead,
+                remaining = night.delivered.remaining.in_words(),
                 "night done"
             );
             Duration::ZERO

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
-use crate::outbox::{self, Listed};
+use crate::outbox::{self, Listed, Remaining};
 use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
@@ -79,7 +79,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     });
     let (mut runs, (account, open), held, unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
-    waiting.retain(|feed| feed.state == outbox::State::Pending || feed.needs_a_person());
+    waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
     for run in runs.iter_mut().filter(|run| run.state == State::Finished) {
         run.reason.take_if(|_| !waiting.iter().any(|feed| Some(&feed.feed) == run.feed.as_ref()));
@@ -93,16 +93,7 @@ fn needs_a_person(status: &Status) -> bool {
     let failed = status.runs.first().is_some_and(|run| run.state == State::Failed);
     let due = status.account.iter().flat_map(|account| &account.rows).filter_map(|row| row.gap.as_ref());
     let is_due = due.into_iter().any(|gap| gap.who != Who::Nobody);
-    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(Listed::needs_a_person)
-}
-
-fn state_word(state: outbox::State) -> &'static str {
-    match state {
-        outbox::State::Pending => "waiting",
-        outbox::State::Delivered => "delivered",
-        outbox::State::Dead => "rejected",
-        outbox::State::Rebuilt => "rebuilt",
-    }
+    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state.needs_a_person())
 }
 
 fn as_json(status: &Status) -> serde_json::Value {
@@ -113,7 +104,7 @@ fn as_json(status: &Status) -> serde_json::Value {
             "patients": run.patients, "feed": run.feed, "reason": run.reason, "finishedAt": run.finished_at.map(|at| at.to_string()),
         })
     };
-    let feed = |feed: &Listed| json!({ "feed": feed.feed, "state": state_word(feed.state), "attempts": feed.attempts, "reports": feed.reports, "reason": feed.reason });
+    let feed = |feed: &Listed| json!({ "feed": feed.feed, "state": feed.state.word(), "attempts": feed.attempts, "reports": feed.reports, "reason": feed.reason });
     json!({
         "site": status.site,
         "nights": status.runs.iter().map(night).collect::<Vec<_>>(),
@@ -128,7 +119,7 @@ fn as_json(status: &Status) -> serde_json::Value {
 }
 
 fn as_text(status: &Status) -> String {
-    if status.runs.is_empty() && status.account.is_none() {
+    if status.runs.is_empty() && status.account.is_none() && status.waiting.is_empty() {
         return format!("{}: no night yet; `watershed run --once` runs one", status.site);
     }
     let mut nights = super::table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
@@ -153,7 +144,7 @@ fn as_text(status: &Status) -> String {
         true => format!("{}: no night yet\n", status.site),
         false => format!("{}\n{nights}\n", status.site),
     };
-    text.push_str(&format!("feeds that wait or were rejected: {}; lines and resources in quarantine: {}\n", status.waiting.len(), status.quarantined));
+    text.push_str(&format!("feeds: {}; lines and resources in quarantine: {}\n", Remaining::of(status.waiting.iter().map(|feed| feed.state)).in_words(), status.quarantined));
     if let Some(open) = &status.open {
         let begun = minute(&open.started_at);
         text.push_str(&format!(
@@ -164,13 +155,14 @@ fn as_text(status: &Status) -> String {
     }
     text.push_str(&status.account.as_ref().map(ledger_as_text).unwrap_or_default());
     if !status.waiting.is_empty() {
-        let mut feeds = super::table(&["feed", "state", "attempts", "reason"]);
+        let mut feeds = super::table(&["feed", "state", "attempts", "reason", "what that means"]);
         for feed in &status.waiting {
             feeds.add_row([
                 feed.feed.get(..8).unwrap_or_default().to_owned(),
-                state_word(feed.state).to_owned(),
+                feed.state.word().to_owned(),
                 feed.attempts.to_string(),
                 feed.reason.clone().unwrap_or_default(),
+                feed.state.meaning().to_owned(),
             ]);
         }
         text.push_str(&format!("\noutbox\n{feeds}\n"));

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::feed::{Current, EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, Standing, feed_id, sha256_hex};
 use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings};
-use crate::outbox::{self, Claim, OutboxError, Outcome};
+use crate::outbox::{self, Claim, OutboxError, Outcome, Remaining};
 use crate::smart::assertion::{Jwks, SigningKey};
 use crate::smart::client::{TokenClient, TokenSettings, discover};
 use crate::store::{Store, StoreError};
@@ -94,14 +94,22 @@ pub type Parts<'a> = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'a;
 async fn deliver(registry: &Registry, claim: &Claim, part: &Parts<'_>, jitter: f64) -> (Outcome, bool) {
     let outcome = match send(registry, claim, part).await {
         Ok((receipt, was_there)) => return (Outcome::Delivered { receipt }, was_there),
-        Err(Failed::Dead(reasons)) => Outcome::Dead { reasons },
+        Err(Failed::Dead(reasons)) => Outcome::Dead { reasons: contradicted(claim, reasons) },
         Err(Failed::Again(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: false },
         Err(Failed::Refused(reason)) => Outcome::Retry { reason, after: outbox::backoff(claim.attempts, jitter), refused: true },
     };
     (outcome, false)
 }
 
-/// What one round of delivery did.
+/// The reasons of a refusal; where the feed was accepted before, with what that means.
+fn contradicted(claim: &Claim, mut reasons: Vec<String>) -> Vec<String> {
+    if claim.confirming && !reasons.iter().any(|reason| reason.contains(ADOPT)) {
+        reasons.push(format!("it accepted this feed before, and does not hold it any more; {ADOPT}"));
+    }
+    reasons
+}
+
+/// What one round of delivery did, and what it left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// Feeds accepted now.
@@ -110,12 +118,10 @@ pub struct Delivered {
     pub confirmed: u64,
     /// Feeds that it had taken once and no longer knew, and took again.
     pub restored: u64,
-    /// Feeds that wait for a later attempt.
-    pub waiting: u64,
     /// How often the registry answered and would not have us; what it refused waits.
     pub refused: u64,
-    /// Feeds rejected for good.
-    pub dead: u64,
+    /// What is left to be sent or looked at, of this round and of earlier ones.
+    pub remaining: Remaining,
 }
 
 /// Why a round of delivery stopped.
@@ -144,12 +150,11 @@ pub async fn deliver_due(registry: &Registry, store: &Store, now: &(dyn Fn() -> 
             (Outcome::Retry { refused, .. }, _) => done.refused += u64::from(*refused),
             (Outcome::Dead { reasons }, _) => {
                 tracing::warn!(feed = claim.feed, reason = reasons.first(), "the registry rejected a feed");
-                done.dead += 1;
             }
         }
         store.with(|connection| Ok(outbox::settle(connection, &claim, &outcome, now())))??;
     }
-    done.waiting = store.with(|connection| Ok(outbox::waiting(connection)))??;
+    done.remaining = store.with(|connection| Ok(outbox::remaining(connection)))??;
     Ok(done)
 }
 

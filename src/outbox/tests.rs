@@ -130,7 +130,7 @@ fn a_failed_attempt_waits_its_time_and_blocks_only_its_own_site() {
     let again = claim(&mut c, at(10), MINUTE).unwrap().unwrap();
     assert_eq!((again.feed, again.attempts), (first.clone(), 1));
     let row = list(&c).unwrap().into_iter().find(|row| row.feed == first).unwrap();
-    assert_eq!((row.state, row.reason.as_deref()), (State::Pending, Some("connection refused")));
+    assert_eq!((row.state, row.reason.as_deref()), (State::Waiting, Some("connection refused")));
     assert_eq!(retry(&mut c, &first, at(2)).unwrap(), first);
 }
 
@@ -143,13 +143,13 @@ fn feeds_behind_a_rejected_one_are_rebuilt_upon_the_last_good_one() {
     let waiting = feed_of(&send(&mut c, &draft(vec![report(1, 7, "d")]), at(2)));
     let bad = claim(&mut c, at(3), MINUTE).unwrap().unwrap();
     settle(&mut c, &bad, &Outcome::Dead { reasons: vec!["score above 1".into()] }, at(3)).unwrap();
-    assert!(matches!(retry(&mut c, &bad.feed, at(3)), Err(OutboxError::Draft(_))), "older numbers must not come back");
+    assert!(matches!(retry(&mut c, &bad.feed, at(3)), Err(OutboxError::AtRest { state: State::Superseded, .. })), "older numbers must not come back");
     let rebuilt = claim(&mut c, at(4), MINUTE).unwrap().unwrap();
     let manifest = read_manifest(&rebuilt.manifest).unwrap();
     assert_eq!(manifest.supersedes.unwrap(), sha256_hex(&good.manifest));
     assert_eq!(manifest.reports[0].replaces.as_deref(), Some(sha256_hex(&report(1, 5, "d").body).as_str()));
     let states: Vec<_> = list(&c).unwrap().into_iter().rev().map(|row| row.state).collect();
-    assert_eq!(states, [State::Delivered, State::Dead, State::Rebuilt, State::Pending]);
+    assert_eq!(states, [State::Delivered, State::Superseded, State::Rebuilt, State::Waiting]);
     assert_ne!(rebuilt.feed, waiting);
 }
 
@@ -215,6 +215,7 @@ fn standing(reports: &[Report], epoch: u64) -> (crate::feed::Standing, std::coll
         heard_at: None,
         current: manifest.reports.iter().map(current).collect(),
         head: Some(crate::feed::Head { feed: delivered.feed.clone(), manifest, committed_at: at(1).to_string(), receipt: "r".into() }),
+        accepts: None,
     };
     (standing, bodies)
 }
@@ -254,7 +255,7 @@ fn what_the_destination_holds_is_gone_on_from_and_equal_numbers_change_nothing()
 
 #[test]
 fn a_destination_that_lost_what_was_delivered_is_begun_with_anew() {
-    let nothing = crate::feed::Standing { site: "north".into(), epoch: 0, heard_at: None, head: None, current: vec![] };
+    let nothing = crate::feed::Standing { site: "north".into(), epoch: 0, heard_at: None, head: None, current: vec![], accepts: None };
     let mut c = open();
     send(&mut c, &draft(vec![report(1, 5, "d")]), at(0));
     let first = deliver(&mut c, at(0)).feed;
@@ -277,8 +278,78 @@ fn a_confirmation_that_is_refused_needs_a_person() {
     send(&mut c, &draft(vec![report(1, 5, "d2")]), at(1));
     let confirming = claim(&mut c, at(1), MINUTE).unwrap().unwrap();
     settle(&mut c, &confirming, &Outcome::Dead { reasons: vec!["a later feed is held".into()] }, at(1)).unwrap();
-    let row = &list(&c).unwrap()[0];
-    assert_eq!((row.state, row.is_contradicted, row.needs_a_person()), (State::Delivered, true, true));
+    assert_eq!(list(&c).unwrap()[0].state, State::Contradicted);
     send(&mut c, &draft(vec![report(1, 6, "d3")]), at(2));
-    assert!(list(&c).unwrap().iter().all(|row| !row.needs_a_person()), "a later feed says more");
+    assert!(list(&c).unwrap().iter().all(|row| !row.state.needs_a_person()), "a later feed says more");
+}
+
+/// Ends the sending that is due, so.
+fn end(c: &mut Connection, outcome: &Outcome, now: Timestamp) {
+    let claimed = claim(c, now, MINUTE).unwrap().unwrap();
+    settle(c, &claimed, outcome, now).unwrap();
+}
+
+/// What a feed goes through, where it then stands, and what sending it again does: `None`, nothing, which is refused.
+#[test]
+fn every_feed_is_in_one_state_and_what_can_be_sent_again_follows_from_it() {
+    let lost = || Outcome::Retry { reason: "the answer was lost".into(), after: MINUTE, refused: false };
+    let taken = || Outcome::Delivered { receipt: "r".into() };
+    let dead = || Outcome::Dead { reasons: vec!["unknown measure".into()] };
+    // A night of one report: its numerator, and what became of each sending that follows.
+    type Night = (u32, Vec<Outcome>);
+    let table: Vec<(&str, Vec<Night>, &[State], Option<State>)> = vec![
+        ("never sent", vec![(5, vec![])], &[State::Waiting], Some(State::Waiting)),
+        ("sent, and not heard to be taken", vec![(5, vec![lost()])], &[State::Waiting], Some(State::Waiting)),
+        ("taken", vec![(5, vec![taken()])], &[State::Delivered], None),
+        ("the word that nothing changed waits", vec![(5, vec![taken()]), (5, vec![])], &[State::Confirming], Some(State::Confirming)),
+        ("it was said, and not heard to be taken", vec![(5, vec![taken()]), (5, vec![lost()])], &[State::Confirming], Some(State::Confirming)),
+        ("it was taken", vec![(5, vec![taken()]), (5, vec![lost(), taken()])], &[State::Delivered], None),
+        ("it was refused", vec![(5, vec![taken()]), (5, vec![dead()])], &[State::Contradicted], Some(State::Confirming)),
+        ("it was refused, and the next night took it", vec![(5, vec![taken()]), (5, vec![dead()]), (5, vec![taken()])], &[State::Delivered], None),
+        ("rejected", vec![(5, vec![dead()])], &[State::Rejected], Some(State::Waiting)),
+        ("rejected twice", vec![(5, vec![dead()]), (5, vec![dead()])], &[State::Superseded, State::Rejected], Some(State::Waiting)),
+        ("rejected, and later numbers taken", vec![(5, vec![dead()]), (6, vec![taken()])], &[State::Superseded, State::Delivered], None),
+        ("later numbers rejected", vec![(5, vec![taken()]), (6, vec![dead()])], &[State::Delivered, State::Rejected], Some(State::Waiting)),
+        (
+            "and the night after found the numbers delivered before",
+            vec![(5, vec![taken()]), (6, vec![dead()]), (5, vec![taken()])],
+            &[State::Delivered, State::Superseded],
+            None,
+        ),
+    ];
+    for (what, nights, states, again) in table {
+        let mut c = open();
+        let mut minute = 0;
+        for (numerator, outcomes) in nights {
+            send(&mut c, &draft(vec![report(1, numerator, "d")]), at(minute));
+            for outcome in outcomes {
+                minute += 10;
+                end(&mut c, &outcome, at(minute));
+            }
+            minute += 10;
+        }
+        let listed = list(&c).unwrap();
+        assert_eq!(listed.iter().rev().map(|row| row.state).collect::<Vec<_>>(), states, "{what}");
+        assert_eq!(remaining(&c).unwrap(), Remaining::of(states.iter().copied()), "{what}");
+        let newest = &listed[0];
+        assert_eq!(newest.next_attempt.is_some(), newest.state.is_to_be_sent(), "{what}");
+        let sent = retry(&mut c, &newest.feed, at(minute));
+        let state = |feed: &String| list(&c).unwrap().into_iter().find(|row| &row.feed == feed).unwrap().state;
+        assert_eq!(sent.as_ref().ok().map(state), again, "{what}: {sent:?}");
+        assert_eq!(claim(&mut c, at(minute), MINUTE).unwrap().map(|claim| claim.feed), sent.as_ref().ok().cloned(), "{what}: it is due now");
+        if let Err(error) = sent {
+            assert!(error.to_string().starts_with(&format!("feed `{}` is {}: ", newest.feed, newest.state.word())), "{what}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_passed_names_what_stands_in_its_place() {
+    let mut c = open();
+    let first = feed_of(&send(&mut c, &draft(vec![report(1, 5, "d")]), at(0)));
+    end(&mut c, &Outcome::Dead { reasons: vec!["unknown measure".into()] }, at(0));
+    let second = retry(&mut c, &first, at(1)).unwrap();
+    end(&mut c, &Outcome::Dead { reasons: vec!["unknown measure".into()] }, at(1));
+    let error = retry(&mut c, &first, at(2)).unwrap_err().to_string();
+    assert_eq!(error, format!("feed `{first}` is superseded: not accepted; what came later stands in its place: feed `{second}`, which is rejected"));
 }

@@ -123,9 +123,10 @@ pub(super) async fn commit(State(registry): State<Registry>, Tenant(site): Tenan
     }
 }
 
-/// `GET /v1/feeds`: what is held of the asker.
+/// `GET /v1/feeds`: what is held of the asker, and what may be sent.
 pub(super) async fn standing(State(registry): State<Registry>, Tenant(site): Tenant) -> Response {
-    match registry.store.reading(move |connection| held::standing(connection, &site)).await {
+    let cards = registry.clone();
+    match registry.store.reading(move |connection| held::standing(connection, &site, &cards.options.measures)).await {
         Err(error) => refuse(&Problem::Database(error)),
         Ok(standing) => answer(StatusCode::OK, json!(standing)),
     }

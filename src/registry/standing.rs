@@ -2,15 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::MeasureCard;
 use super::store::{Site, time};
 use crate::diagnostic::counted;
-use crate::feed::{Current, Head, ReportKey, Standing};
+use crate::feed::{Accepted, Current, Head, ReportKey, Standing};
 
 /// Characters of a feed's identity that people are shown.
 const SHOWN_CHARS: usize = 12;
 
-/// Everything that the site's next feed must follow.
-pub(super) fn standing(connection: &Connection, site: &Site) -> rusqlite::Result<Standing> {
+/// Everything that the site's next feed must follow, and the measures that it may report.
+pub(super) fn standing(connection: &Connection, site: &Site, cards: &[MeasureCard]) -> rusqlite::Result<Standing> {
     let head = connection
         .prepare_cached("SELECT feed, manifest, settled_at, receipt FROM feed WHERE site = ?1 AND manifest_sha256 = ?2 AND state = 'committed'")?
         .query_row(params![site.id, site.head], |row| {
@@ -29,7 +30,8 @@ pub(super) fn standing(connection: &Connection, site: &Site) -> rusqlite::Result
             Ok(Current { key, sha256: row.get(4)?, complete: row.get(5)?, feed: row.get(6)? })
         })?
         .collect::<Result<_, _>>()?;
-    Ok(Standing { site: site.name.clone(), epoch: site.epoch, heard_at: site.heard.map(|at| at.to_string()), head, current })
+    let accepts = cards.iter().map(|card| Accepted { measure: card.url.clone(), versions: card.versions.clone() }).collect();
+    Ok(Standing { site: site.name.clone(), epoch: site.epoch, heard_at: site.heard.map(|at| at.to_string()), head, current, accepts: Some(accepts) })
 }
 
 /// A report of a committed feed of the site.

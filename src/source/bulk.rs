@@ -4,6 +4,7 @@ mod files;
 mod manifest;
 mod members;
 mod order;
+mod telling;
 
 use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
@@ -22,6 +23,7 @@ use reqwest::Method;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use telling::Teller;
 use url::Url;
 
 pub(super) use members::check as check_members;
@@ -322,10 +324,14 @@ fn refused(answer: &Response, path: &str) -> Trouble {
     Trouble::Gap(Why::new(export_code(answer.status), format!("{origin} refused the export `{path}` with status {}{}{hint}", answer.status, issue_shown(&answer.body))))
 }
 
+/// How long this pull waits for what is not ready.
+fn end_of_patience(pull: &Pull<'_>) -> Timestamp {
+    pull.begun + SignedDuration::from_mins(i64::from(pull.source.options.tuning.export_wait_minutes))
+}
+
 /// Waits, unless this pull has waited long enough.
 async fn patience(pull: &Pull<'_>, wait: Duration, what: &str) -> Result<(), Trouble> {
-    let until = pull.begun + SignedDuration::from_mins(i64::from(pull.source.options.tuning.export_wait_minutes));
-    let left = Duration::try_from(until.duration_since(pull.clock.now())).unwrap_or_default();
+    let left = Duration::try_from(end_of_patience(pull).duration_since(pull.clock.now())).unwrap_or_default();
     if wait > left {
         return Err(Trouble::Unfinished(what.to_owned()));
     }
@@ -355,6 +361,7 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
     let mut parts = BTreeSet::new();
     let mut pace = Pace::new(Duration::from_millis(pull.source.options.tuning.poll_first_ms.max(1)));
     let mut failures = 0;
+    let mut teller = Teller::new(pull.source.name(), end_of_patience(pull));
     pull.progress.stage("export", None);
     loop {
         let answer = match pull.source.client.send(Request::new(Method::GET, address.clone()).header("accept", "application/json").once()).await {
@@ -389,6 +396,7 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
             }
             (word @ (Word::NotYet | Word::TooFast), _) => {
                 let wait = pace.next(asked, word == Word::TooFast, pull.clock.now());
+                teller.waits(answer.as_ref().and_then(|answer| answer.header("x-progress")), job.kicked_off_at, job.is_old, pull.clock.now());
                 patience(pull, wait, &format!("the server is still working on the export of {}", job.kicked_off_at)).await?;
             }
             (Word::Unclear, _) => {

@@ -72,7 +72,8 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     }
     if files.is_empty() {
         let path = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
-        return Err(fault(path, "it holds no .ndjson or .json file, compressed by .gz or .zst or not"));
+        let of_xml = if xml(paths) > 0 { "; FHIR XML is not read: have JSON written" } else { "" };
+        return Err(fault(path, format!("it holds no .ndjson or .json file, compressed by .gz or .zst or not{of_xml}")));
     }
     Ok(files)
 }
@@ -90,6 +91,15 @@ pub fn unread(paths: &[PathBuf], shape: &Shape) -> Result<Vec<Gap>, FolderError>
         (resource_type == ANY_TYPE || shape.of(&resource_type).is_some()).then_some(Gap { told, resource_type })
     };
     Ok(files.iter().filter_map(gap).collect())
+}
+
+/// How many files of XML the paths name or hold: FHIR XML is not read.
+pub fn xml(paths: &[PathBuf]) -> u64 {
+    let is_xml = |found: &Path| uncompressed(found).is_some_and(|name| name.ends_with(".xml"));
+    let mut found = Vec::new();
+    // What cannot be listed is said by whoever reads it.
+    let _ = paths.iter().try_for_each(|path| list(path, 0, &|file, is_folder| is_folder || is_xml(file), &mut found));
+    found.len() as u64
 }
 
 /// All patients at once, however much memory they take.
@@ -317,9 +327,14 @@ enum Kind {
     Document,
 }
 
-fn kind(path: &Path) -> Option<Kind> {
+/// A file's name in small letters, without what says that it is compressed.
+fn uncompressed(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
+    Some(name.trim_end_matches(".gz").trim_end_matches(".zst").to_owned())
+}
+
+fn kind(path: &Path) -> Option<Kind> {
+    let name = uncompressed(path)?;
     if name.ends_with(".ndjson") || name.ends_with(".jsonl") { Some(Kind::Lines) } else { name.ends_with(".json").then_some(Kind::Document) }
 }
 

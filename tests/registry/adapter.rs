@@ -11,7 +11,7 @@ use url::Url;
 use watershed::destination::registry::{Delivered, Registry, deliver_due};
 use watershed::feed::Completeness;
 use watershed::http::{Clock, Retry, Settings};
-use watershed::outbox::{self, Cause, Draft, Report};
+use watershed::outbox::{self, Cause, Draft, Remaining, Report, State};
 use watershed::smart::assertion::SigningKey;
 use watershed::store::Store;
 
@@ -86,7 +86,7 @@ async fn the_same_night_twice_changes_nothing_and_keeps_the_site_alive() {
     // A rejection: the feed is dead with its reasons, the next night follows the last good one.
     network.clock.fetch_sub(3 * 86_400, Ordering::SeqCst);
     append(&store, &night("north", &[60, 170]), network.now());
-    assert_eq!(send(&network, &north, &store).await.dead, 1);
+    assert_eq!(send(&network, &north, &store).await.remaining.rejected, 1);
     let listed = store.with(|connection| Ok(outbox::list(connection).unwrap())).unwrap();
     assert!(listed[0].reason.as_ref().unwrap().contains("is greater than denominator"), "{listed:?}");
     append(&store, &night("north", &[60, 71]), network.now());
@@ -149,10 +149,36 @@ async fn a_registry_that_is_down_costs_a_wait_and_nothing_else() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     peer.base = Url::parse(&format!("http://{closed}")).unwrap();
     let now = network.now();
-    assert_eq!(deliver_due(&peer, &store, &move || now).await.unwrap().waiting, 1);
-    assert_eq!(send(&network, &north, &store).await, Delivered { waiting: 1, ..Delivered::default() }, "not due yet, and not forgotten");
+    assert_eq!(deliver_due(&peer, &store, &move || now).await.unwrap().remaining.waiting, 1);
+    assert_eq!(
+        send(&network, &north, &store).await,
+        Delivered { remaining: Remaining { waiting: 1, ..Remaining::default() }, ..Delivered::default() },
+        "not due yet, and not forgotten"
+    );
     append(&store, &night("north", &[61]), now);
     network.clock.fetch_add(60, Ordering::SeqCst);
     assert_eq!(send(&network, &north, &store).await.delivered, 2, "both nights, in order");
     assert_eq!(network.points().await[0]["revision"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_was_accepted_and_is_refused_by_a_registry_that_lost_it_is_contradicted() {
+    let state = tempfile::tempdir().unwrap();
+    let store = open(state.path());
+    let network = Network::start(vec![proportion()]).await;
+    let north = network.join("north", "North").await;
+    append(&store, &night("north", &[60, 70]), network.now());
+    send(&network, &north, &store).await;
+    // It begins anew, and has not been told yet which measures it accepts.
+    let network = Network::start(Vec::new()).await;
+    let north = network.join("north", "North").await;
+    append(&store, &night("north", &[60, 70]), network.now());
+    let contradicted = Remaining { contradicted: 1, ..Remaining::default() };
+    assert_eq!(send(&network, &north, &store).await, Delivered { remaining: contradicted, ..Delivered::default() });
+    let listed = store.with(|connection| Ok(outbox::list(connection).unwrap())).unwrap();
+    let reason = listed[0].reason.as_deref().unwrap();
+    assert_eq!((listed.len(), listed[0].state), (1, State::Contradicted));
+    assert!(reason.contains("is not accepted here") && reason.contains("it accepted this feed before, and does not hold it any more; `watershed outbox adopt`"), "{reason}");
+    // It is said for as long as it is so, also where nothing is due.
+    assert_eq!(send(&network, &north, &store).await.remaining, contradicted);
 }
