@@ -176,7 +176,7 @@ pub struct Held {
     pub audit: u64,
 }
 
-const MEASURES: [(&str, &str, bool); 3] =
+pub const MEASURES: [(&str, &str, bool); 3] =
     [("ibd/remission", "ibd-remission", true), ("hac/clabsi", "hac-clabsi", false), ("perinatal/early-elective-delivery", "perinatal-early-elective-delivery", false)];
 
 /// A private key in a file, as a site has one.

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::bed::{Bed, Wanted, output};
+
 const MEASURE: &str = "id: seen\nurl: http://watershed.example/fhir/Measure/seen\nversion: 1.0.0\nstatus: draft\ntitle: Seen\ndescription: Seen\nsteward: A test\n\
      scoring: proportion\nimprovement: increase\npopulations:\n  - code: initial-population\n    define: Initial Population\n  - code: denominator\n    \
      define: Initial Population\n  - code: numerator\n    define: Twice\n";
@@ -120,4 +122,52 @@ fn memory_does_not_part_who_is_one_person() {
     assert_eq!((whole.0, &report["group"][0]["population"][0]["count"]), (0, &(many - many / 8).into()), "{}", whole.2);
     assert_eq!(report["group"][0]["population"][2]["count"], many / 8);
     assert_eq!(evaluate(&["--memory", "16MiB", "--threads", "2"]), whole);
+}
+
+/// Two mothers are found to be one, and another's record was merged into one that is not here: a night of the files and `evaluate`
+/// over them count alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_night_counts_as_evaluate_does() {
+    let bed = Bed::make(Wanted { limit: u64::MAX, patients: 10, of_files: true, ..Wanted::default() }).await;
+    let file = bed.folder.path().join("drop/Patient.ndjson");
+    let mut lines: Vec<String> = std::fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
+    let ids: Vec<String> = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned()).collect();
+    for (line, other) in [(0, ids[1].as_str()), (2, "elsewhere")] {
+        let link = format!(r#","link":[{{"other":{{"reference":"Patient/{other}"}},"type":"replaced-by"}}]}}"#);
+        lines[line] = lines[line].strip_suffix('}').unwrap().to_owned() + &link;
+    }
+    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+    let say = async |arguments: &[&str]| {
+        let output = output(bed.command(arguments)).await;
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, out, err) = say(&["run", "--once", "--as-of", crate::bed::AS_OF]).await;
+    assert!(code == 1 && out.contains("9 patients") && out.contains("`Patient.link` of 1 patient cannot be read"), "{code} {out} {err}");
+    assert!(err.contains("merged into others who did not come"), "{err}");
+    let (code, night, err) = say(&["known", "--format", "json", "--period", "2026-01"]).await;
+    assert_eq!((code, night.lines().count() > 0), (1, true), "{err}");
+    let folders: Vec<String> = crate::bed::MEASURES
+        .iter()
+        .map(|(folder, ..)| format!("{}/mappings/measures/{folder}", env!("CARGO_MANIFEST_DIR")))
+        .collect();
+    let drop = bed.folder.path().join("drop").display().to_string();
+    let mut arguments = vec!["evaluate", "--data", &drop, "--period", "2026-01", "--timezone", "America/New_York", "--measure"];
+    arguments.extend(folders.iter().map(String::as_str));
+    let (code, files, err) = watershed(bed.folder.path(), &arguments);
+    assert_eq!(code, 1, "{err}");
+    let counts = |text: &str| {
+        let count = |line: &str| {
+            let report: Value = serde_json::from_str(line).unwrap();
+            let status = named(&report["extension"], "/completeness")["extension"][0]["valueCode"].clone();
+            let populations = report["group"][0]["population"].as_array().unwrap().clone();
+            (report["measure"].to_string(), status.to_string(), populations.iter().map(|one| one["count"].to_string()).collect::<Vec<_>>())
+        };
+        text.lines().map(count).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&night), counts(&files));
+    assert!(counts(&night).iter().all(|(_, status, _)| status == "\"partial\""));
+}
+
+fn named<'v>(list: &'v Value, name: &str) -> &'v Value {
+    list.as_array().unwrap().iter().find(|one| one["url"].as_str().unwrap().ends_with(name)).unwrap()
 }

@@ -110,6 +110,7 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     sums.unfollowed = people.unfollowed();
     if sums.unfollowed > 0 {
+        sums.findings.insert(unreadable_value("Patient.link"), sums.unfollowed);
         tracing::warn!(patients = sums.unfollowed, "patients were merged into others who did not come: they are counted themselves, and the reports are partial");
     }
     Ok(sums)
@@ -202,8 +203,12 @@ impl Work<'_> {
 /// The elements of which a patient has a value that a measure asked for and that is none of its type.
 fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
     let places = results.iter().flatten().flatten().flat_map(|result| &result.unreadable);
-    let finding = |place: &Place| Finding { problem: Problem::UnreadableValue, element: place.element.clone(), system: String::new(), code: String::new() };
-    places.map(finding).collect()
+    places.map(|place: &Place| unreadable_value(&place.element)).collect()
+}
+
+/// What stands at an element does not tell what it should.
+fn unreadable_value(element: &str) -> Finding {
+    Finding { problem: Problem::UnreadableValue, element: element.to_owned(), system: String::new(), code: String::new() }
 }
 
 /// The reports of a night: those to send, and those that failed their check.
