@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 1_000_000;
 /// So many absent files are named.
 const SHOWN_MAX: usize = 3;
 /// What is missing is of no known type.
-const ANY_TYPE: &str = "Resource";
+pub(super) const ANY_TYPE: &str = "Resource";
 /// Severities of an OperationOutcome, worst first; the first two say that something is missing.
 const SEVERITIES: [&str; 4] = ["fatal", "error", "warning", "information"];
 
@@ -89,7 +89,7 @@ fn bad((file, line): Place, reason: String) -> Bad {
 }
 
 impl Signs {
-    fn gap(&mut self, place: Place, resource_type: &str, reason: String) {
+    pub(super) fn gap(&mut self, place: Place, resource_type: &str, reason: String) {
         *self.missing.entry(resource_type.to_owned()).or_default() += 1;
         if self.gaps.len() < KEPT_MAX {
             self.gaps.push(Gap { told: bad(place, reason), resource_type: resource_type.to_owned() });
