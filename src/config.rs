@@ -152,7 +152,7 @@ pub struct Registry {
     pub public_url: String,
     /// Name of the network, for the pages.
     pub network: String,
-    /// Measure folders the network accepts.
+    /// What the network accepts: measure folders, or Measures as they are published.
     pub measures: Vec<String>,
     /// Certificate chain (PEM); empty: plain HTTP.
     pub tls_certificate_file: String,

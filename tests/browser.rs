@@ -50,6 +50,30 @@ fn infections() -> MeasureCard {
     }
 }
 
+/// A measure of two rates.
+fn follow_up() -> MeasureCard {
+    MeasureCard {
+        id: "follow-up".into(),
+        url: "http://n.example/Measure/follow-up".into(),
+        title: "Follow-up after a stay".into(),
+        plain_language: "Of the children who were sent home, how many were seen again soon: within 7 days, and within 30.".into(),
+        ..proportion()
+    }
+}
+
+fn follow_up_report(site: &str, key: &ReportKey, within: [u32; 2], stays: u32) -> Vec<u8> {
+    let group = |days: u32, numerator: u32| {
+        let counts = [("initial-population", stays), ("denominator", stays), ("numerator", numerator)].map(|(code, count)| population(code, count.into()));
+        let stratum = |name: &str, of: u32| json!({ "value": { "text": name }, "population": [population("denominator", (stays / of).into()), population("numerator", (numerator / of).into())] });
+        json!({
+            "id": format!("within-{days}"), "code": { "text": format!("Seen within {days} days") },
+            "population": counts, "measureScore": { "value": f64::from(numerator) / f64::from(stays) },
+            "stratifier": [{ "code": [{ "text": "payer" }], "stratum": [stratum("public", 2), stratum("private", 3)] }]
+        })
+    };
+    measure_report(site, key, "increase", "proportion", json!([group(7, within[0]), group(30, within[1])]))
+}
+
 fn population(code: &str, count: u64) -> Value {
     json!({ "code": { "coding": [{ "code": code }] }, "count": count })
 }
@@ -101,6 +125,9 @@ fn reports(site: &str, seed: u32) -> Vec<Report> {
         let births = 20 + random(12);
         let early = if seed == 3 { births * month / 60 } else { births * (24 - month) / 80 + random(3) };
         reports.push(Report { body: elective_report(site, &elective, early, births, if seed == 2 && month > 12 { births / 4 } else { 0 }), key: elective, complete });
+        let follow_up = ReportKey { measure: "http://n.example/Measure/follow-up".into(), ..key.clone() };
+        let (soon, later) = (10 + random(8) + month / 3, 24 + random(8));
+        reports.push(Report { body: follow_up_report(site, &follow_up, [soon, later], 40), key: follow_up, complete });
         let clabsi = ReportKey { measure: "http://n.example/Measure/clabsi".into(), ..key };
         let days = 900 + u64::from(random(700));
         reports.push(Report { body: clabsi_report(site, &clabsi, u64::from(random(5)), days), key: clabsi, complete });
@@ -136,7 +163,7 @@ async fn night(network: &Network, adapter: &Adapter, reports: Vec<Report>) {
 
 /// A registry filled through the real protocol: one site fine, one partial, one late, one rejected, one silent.
 async fn demo() -> Network {
-    let network = Network::start(vec![remission(), infections(), elective()]).await;
+    let network = Network::start(vec![remission(), infections(), elective(), follow_up()]).await;
     let lake = network.join("lake", "Lakeside Children's Hospital").await;
     night(&network, &lake, reports("lake", 3)).await;
     network.clock.fetch_add(3 * 86_400, Ordering::SeqCst);
@@ -215,7 +242,9 @@ async fn the_dashboard_in_chromium() {
         ("remission", "/measures/remission"),
         ("clabsi", "/measures/clabsi"),
         ("elective", "/measures/early-elective-delivery"),
+        ("follow-up", "/measures/follow-up"),
         ("site", "/measures/remission/sites/harbor"),
+        ("site-of-groups", "/measures/follow-up/sites/harbor"),
         ("revisions", "/measures/remission/sites/harbor/2025-12-01"),
     ];
     tokio::task::spawn_blocking(move || {
@@ -236,6 +265,8 @@ async fn the_dashboard_in_chromium() {
         let elective = browser.dom(&format!("{base}/measures/early-elective-delivery"));
         assert_eq!(elective.matches("cannot be told: ").count(), 12 * 2 + 1, "a line and a dot for each month, and the latest: {elective}");
         assert_eq!(elective.matches("<th scope=\"col\" class=\"number\">Cannot be told</th>").count(), 1);
+        let follow_up = browser.dom(&format!("{base}/measures/follow-up"));
+        assert_eq!(follow_up.matches("<svg class=\"chart\"").count(), 2 * 3, "each group of each site: {follow_up}");
         let clabsi = browser.dom(&format!("{base}/measures/clabsi"));
         assert!(clabsi.contains("By race") && clabsi.contains("Black or African American") && clabsi.contains("unknown"));
         let keep = std::env::var_os("WATERSHED_SCREENSHOTS").map(PathBuf::from);

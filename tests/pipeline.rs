@@ -124,39 +124,40 @@ async fn what_a_night_did_not_measure_is_partial_as_known_then() {
     assert!(known.status.code() == Some(1) && said.matches("was not among the measures of that night").count() == 2 && said.contains("data partial (2 gaps"), "{said}");
 }
 
-/// Composites go the whole way: computed of the same night's patients, sent, drawn. The registry's page says the score where
-/// there is nothing to count.
+/// Composites go the whole way: computed of the same night's patients, sent, drawn; each group of a measure a series of its own. The
+/// registry's page says the score where there is nothing to count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_composite_is_a_series_beside_those_it_is_made_of() {
-    for (method, counts) in [("opportunity", true), ("weighted", false)] {
-        let composite = Some(crate::composite::WHOLE.replace("METHOD", method));
-        let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, composite, ..Wanted::default() }).await;
-        let (code, said) = bed.run().await;
-        assert_eq!(code, 0, "{method}: {said}");
-        assert_eq!(bed.registry().current.len(), 16, "{method}: 4 months of 4 measures");
-        let read = async |path: &str| reqwest::get(format!("{}{path}", bed.registry_url)).await.unwrap().text().await.unwrap();
-        let points = async |id: &str| -> Vec<serde_json::Value> {
-            let series: serde_json::Value = serde_json::from_str(&read(&format!("/v1/measures/{id}/series?format=json")).await).unwrap();
-            series["points"].as_array().unwrap().clone()
-        };
-        let (whole, remission, early) = (points("whole-child").await, points("ibd-remission").await, points("perinatal-early-elective-delivery").await);
-        assert_eq!(whole.len(), 4);
-        for ((whole, remission), early) in whole.iter().zip(&remission).zip(&early) {
-            let number = |point: &serde_json::Value, name: &str| point[name].as_str().map(|text| text.parse::<f64>().unwrap());
-            if counts {
-                // A mother with two deliveries in a month is one case.
-                let fulfilled = number(remission, "numerator").unwrap() + number(early, "denominator").unwrap() - number(early, "numerator").unwrap();
-                let cases = number(remission, "denominator").unwrap() + number(early, "denominator").unwrap();
-                assert_eq!((number(whole, "numerator"), number(whole, "denominator")), (Some(fulfilled), Some(cases)), "{method}");
-            } else {
-                // Of a month without deliveries remission alone has a score.
-                let remission = remission["value"].as_f64().unwrap();
-                let expected = early["value"].as_f64().map_or(remission, |early| (remission + 100.0 - early) / 2.0);
-                assert!((whole["value"].as_f64().unwrap() - expected).abs() < 1e-6, "{method}: {whole} instead of {expected}");
-                assert_eq!((&whole["numerator"], &whole["denominator"]), (&serde_json::Value::Null, &serde_json::Value::Null));
-            }
-        }
-        let page = read("/measures/whole-child").await;
-        assert!(page.contains("Run chart of 4 values"), "{method}: {page}");
+async fn each_group_of_a_composite_is_a_series_beside_those_it_is_made_of() {
+    let (head, components) = crate::composite::WHOLE.split_once("composite-scoring: METHOD\nimprovement: increase\n").unwrap();
+    let components = components.replace("\n", "\n    ");
+    let group = |method: &str| format!("  - id: {method}\n    text: By {method}\n    composite-scoring: {method}\n    {}\n", components.trim_end());
+    let composite = Some(format!("{head}improvement: increase\ngroups:\n{}{}", group("opportunity"), group("weighted")));
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, composite, ..Wanted::default() }).await;
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(bed.registry().current.len(), 16, "4 months of 4 measures");
+    let read = async |path: &str| reqwest::get(format!("{}{path}", bed.registry_url)).await.unwrap().text().await.unwrap();
+    let points = async |id: &str| -> Vec<serde_json::Value> {
+        let series: serde_json::Value = serde_json::from_str(&read(&format!("/v1/measures/{id}")).await).unwrap();
+        series["points"].as_array().unwrap().clone()
+    };
+    let (remission, early) = (points("ibd-remission/series").await, points("perinatal-early-elective-delivery/series").await);
+    let (opportunity, weighted) = (points("whole-child/series?group=opportunity").await, points("whole-child/series?group=weighted").await);
+    assert_eq!((opportunity.len(), weighted.len()), (4, 4));
+    let number = |point: &serde_json::Value, name: &str| point[name].as_str().map(|text| text.parse::<f64>().unwrap());
+    for ((whole, remission), early) in opportunity.iter().zip(&remission).zip(&early) {
+        // A mother with two deliveries in a month is one case.
+        let fulfilled = number(remission, "numerator").unwrap() + number(early, "denominator").unwrap() - number(early, "numerator").unwrap();
+        let cases = number(remission, "denominator").unwrap() + number(early, "denominator").unwrap();
+        assert_eq!((number(whole, "numerator"), number(whole, "denominator")), (Some(fulfilled), Some(cases)));
     }
+    for ((whole, remission), early) in weighted.iter().zip(&remission).zip(&early) {
+        // Of a month without deliveries remission alone has a score.
+        let remission = remission["value"].as_f64().unwrap();
+        let expected = early["value"].as_f64().map_or(remission, |early| (remission + 100.0 - early) / 2.0);
+        assert!((whole["value"].as_f64().unwrap() - expected).abs() < 1e-6, "{whole} instead of {expected}");
+        assert_eq!((&whole["numerator"], &whole["denominator"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    }
+    let page = read("/measures/whole-child").await;
+    assert!(page.matches("Run chart of 4 values").count() == 2 && page.contains("<h2>By weighted</h2>"), "{page}");
 }

@@ -18,6 +18,7 @@ use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_asser
 
 mod access;
 mod adapter;
+mod groups;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};
@@ -160,6 +161,7 @@ impl Network {
         for query in [
             "SELECT site, feed, state, manifest_sha256, received_at, settled_at, receipt FROM feed ORDER BY site, feed",
             "SELECT * FROM revision ORDER BY id",
+            "SELECT * FROM reading ORDER BY revision, place",
             "SELECT * FROM current ORDER BY site, measure, period_start",
             "SELECT * FROM audit ORDER BY sequence",
             "SELECT site, sha256 FROM part ORDER BY site, sha256",
@@ -256,7 +258,7 @@ pub(crate) fn measure_report(site: &str, key: &ReportKey, improvement: &str, sco
         "reporter": { "identifier": { "value": site } },
         "period": { "start": key.period_start, "end": key.period_end },
         "improvementNotation": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-improvement-notation", "code": improvement }] },
-        "group": [group]
+        "group": if group.is_array() { group } else { json!([group]) }
     });
     serde_json::to_vec(&report).unwrap()
 }

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, print, print_json};
-use crate::config::{self, Loaded, load_registry};
-use crate::diagnostic::{Diagnostic, SourceFile, counted};
+use crate::config::{self, Loaded, load_registry, measures};
+use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
 use crate::measure::definition::{self, Definition, Improvement};
+use crate::measure::published;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, MeasureCard, Options, RegistryError, Unit};
 use crate::smart::assertion::Jwks;
@@ -183,11 +184,10 @@ fn data(loaded: &Loaded<config::Registry>) -> PathBuf {
 fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
     let loaded = load(path)?;
     let config = &loaded.value;
-    let mut measures = Vec::new();
-    let mut findings = Vec::new();
+    let (mut accepted, mut findings) = (Vec::new(), Vec::new());
     for folder in &config.measures {
-        match card(&loaded.path(folder)) {
-            Ok(card) => merge(&mut measures, card),
+        match cards(&loaded.path(folder)) {
+            Ok(cards) => cards.into_iter().for_each(|card| merge(&mut accepted, card)),
             Err(found) => findings.extend(found),
         }
     }
@@ -204,7 +204,7 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         data: data(&loaded),
         public_url: public_url.clone(),
         network: config.network.clone(),
-        measures,
+        measures: accepted,
         tls,
         behind_proxy: config.behind_proxy,
         late_after_hours: config.late_after_hours,
@@ -232,6 +232,21 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
         }
         None => cards.push(card),
     }
+}
+
+/// The registry's view of what a path holds: a measure folder, or Measures as they are published.
+fn cards(path: &Path) -> Result<Vec<MeasureCard>, Vec<Diagnostic>> {
+    if path.join("measure.yaml").is_file() || !path.exists() {
+        return card(path).map(|card| vec![card]);
+    }
+    let (folders, mut findings) = measures::open(path).map_err(|fault| vec![fault])?;
+    let mut cards = Vec::new();
+    for folder in folders {
+        let (definition, found) = published::definition(&folder.files.definition);
+        cards.extend(definition.as_ref().map(card_of));
+        findings.extend(found);
+    }
+    if diagnostic::has_errors(&findings) { Err(findings) } else { Ok(cards) }
 }
 
 /// The registry's view of a measure folder.
@@ -322,4 +337,36 @@ fn list(config: &Path, context: &Context) -> Result<Ending, Failure> {
         }
     }
     Ok(Ending::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_accepts_measures_as_they_are_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let population = |code: &str| json!({ "code": { "coding": [{ "code": code }] }, "criteria": { "language": "text/cql-identifier", "expression": "All" } });
+        let populations = ["initial-population", "denominator", "numerator"].map(population);
+        let group = |id: &str| json!({ "id": id, "population": populations });
+        let resources = [
+            json!({ "resourceType": "Library", "id": "l", "url": "http://n.example/Library/l", "version": "1", "name": "L", "status": "active",
+                "content": [{ "contentType": "text/cql", "data": "bGlicmFyeSBMIHZlcnNpb24gJzEn" }] }),
+            json!({ "resourceType": "Measure", "id": "rates", "url": "http://n.example/Measure/rates", "version": "2.1.0", "status": "active", "title": "Two rates",
+                "library": ["http://n.example/Library/l|1"], "scoring": { "coding": [{ "code": "proportion" }] },
+                "improvementNotation": { "coding": [{ "code": "decrease" }] }, "group": [group("first"), group("second")] }),
+        ];
+        let entries = resources.map(|resource| json!({ "resource": resource }));
+        let bundle = json!({ "resourceType": "Bundle", "type": "collection", "entry": entries });
+        let path = folder.path().join("bundle.json");
+        std::fs::write(&path, bundle.to_string()).unwrap();
+        for named in [path.as_path(), folder.path()] {
+            let cards = cards(named).map_err(|found| diagnostic::render_human(&found, false)).unwrap();
+            let card = &cards[0];
+            assert_eq!((cards.len(), card.id.as_str(), card.url.as_str()), (1, "rates", "http://n.example/Measure/rates"));
+            assert_eq!((card.versions.as_slice(), card.title.as_str(), card.higher_is_better), (&["2.1.0".to_owned()][..], "Two rates", Some(false)));
+        }
+        std::fs::write(&path, "{}").unwrap();
+        assert!(cards(folder.path()).unwrap_err()[0].message.contains("holds no `measure.yaml` and no FHIR Measure"));
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::feeds::refuse;
 use super::protocol::{Problem, not_found};
-use super::series::{self, Point};
+use super::series::{self, Point, Series};
 use super::{MeasureCard, Registry, Unit};
 
 pub(super) fn routes() -> Router<Registry> {
@@ -58,6 +58,8 @@ async fn measures(State(registry): State<Registry>) -> Json<Value> {
 #[derive(Deserialize)]
 struct Wanted {
     site: Option<String>,
+    /// Of several groups this one.
+    group: Option<String>,
     format: Option<String>,
 }
 
@@ -70,31 +72,41 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         Ok(all) => all,
         Err(error) => return refuse(&Problem::Database(error)),
     };
-    let rows = all.iter().flat_map(|(site, points)| points.iter().map(move |point| (site.as_str(), point)));
+    let all: Vec<Series> = all.into_iter().filter(|series| wanted.group.as_ref().is_none_or(|group| *group == series.group.key)).collect();
+    let rows = all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point)));
     if is_csv {
         let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, "attachment; filename=\"series.csv\"")];
-        return (headers, csv(&card, rows)).into_response();
+        return (headers, csv(&card, &all)).into_response();
     }
-    let point = |(site, point): (&str, &Point)| {
+    let point = |(series, point): (&Series, &Point)| {
         let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
-        json!({
-            "site": site, "periodStart": point.period_start, "periodEnd": point.period_end, "version": point.version,
+        let mut told = json!({
+            "site": series.site, "periodStart": point.period_start, "periodEnd": point.period_end, "version": point.version,
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
             "value": point.value(&card.unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
             "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
-        })
+        });
+        // The only group of a measure needs no name.
+        if !series.group.key.is_empty() {
+            told["group"] = series.group.key.as_str().into();
+            told["groupLabel"] = series.group.label.as_str().into();
+        }
+        told
     };
     Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
 }
 
-fn csv<'a>(card: &MeasureCard, rows: impl Iterator<Item = (&'a str, &'a Point)>) -> String {
-    let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of\r\n");
-    for (site, point) in rows {
+/// One row for each point; where a measure has several groups, with their columns at the end.
+fn csv(card: &MeasureCard, all: &[Series]) -> String {
+    let has_groups = all.iter().any(|series| !series.group.key.is_empty());
+    let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of");
+    text.push_str(if has_groups { ",group,group_label\r\n" } else { "\r\n" });
+    for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
         let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
         let shown = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         let cells = [
-            cell(site),
+            cell(&series.site),
             cell(&card.id),
             cell(&point.version),
             cell(&point.period_start),
@@ -111,6 +123,9 @@ fn csv<'a>(card: &MeasureCard, rows: impl Iterator<Item = (&'a str, &'a Point)>)
             doubt.and_then(|doubt| doubt.of).map_or_else(String::new, |of| of.to_string()),
         ];
         text.push_str(&cells.join(","));
+        if has_groups {
+            text.push_str(&format!(",{},{}", cell(&series.group.key), cell(&series.group.label)));
+        }
         text.push_str("\r\n");
     }
     text

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
-use super::report::Stratum;
-use super::series::{self, Arrival, Point, Revision};
+use super::report::{Reading, Stratum};
+use super::series::{self, Arrival, Point, Revision, Series};
 use super::{MeasureCard, Registry, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
@@ -187,31 +187,70 @@ fn direction(card: &MeasureCard) -> &'static str {
     }
 }
 
-fn offer(card: &MeasureCard, all: &BTreeMap<String, Vec<Point>>) -> Offer {
-    let newest = all.values().filter_map(|points| points.last()).max_by(|a, b| a.period_start.cmp(&b.period_start));
-    let latest = newest.map_or_else(
-        || "no reports yet".to_owned(),
-        |newest| {
-            let of_month: Vec<&Point> = all.values().flatten().filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
-            let mut sum = newest.nothing_of();
-            of_month.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
-            let doubt = chart::doubt_text(card, &sum).map_or_else(String::new, |doubt| format!(" ({doubt})"));
-            let sites = counted(of_month.len(), "site");
-            // Scores that are no fractions have no sum; they lie between two.
-            let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
-            values.sort_by(f64::total_cmp);
-            let text = |value: f64| chart::value_text(card, value);
-            let month = chart::period_name(newest);
-            match (sum.value(&card.unit), values.first(), values.last()) {
-                (Some(value), ..) => format!("{} in {month}, {sites}{doubt}", text(value)),
-                (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{doubt}", text(*low), text(*high)),
-                (None, Some(value), _) => format!("{} in {month}, {sites}{doubt}", text(*value)),
-                (None, None, _) => format!("no score in {month}{doubt}"),
-            }
-        },
-    );
+/// One group of a measure: how it is shown, and what each site reported of it.
+struct Grouped<'a> {
+    /// The measure's, in the direction of the group.
+    card: MeasureCard,
+    /// Empty where the measure has one group.
+    label: String,
+    series: Vec<&'a Series>,
+}
+
+/// The series by group, in the order in which they were reported.
+fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
+    let mut keys: Vec<&str> = Vec::new();
+    for series in all.iter().filter(|series| !series.points.is_empty()) {
+        if !keys.contains(&series.group.key.as_str()) {
+            keys.push(&series.group.key);
+        }
+    }
+    let is_one = keys.len() == 1;
+    let grouped = |key: &str| {
+        let series: Vec<&Series> = all.iter().filter(|series| series.group.key == key).collect();
+        let group = series.first().map(|series| series.group.clone()).unwrap_or_default();
+        let label = match (is_one, key) {
+            (true, "") => String::new(),
+            // Reported so before the measure had several.
+            (false, "") => "As one group".to_owned(),
+            _ => group.label,
+        };
+        Grouped { card: MeasureCard { higher_is_better: group.higher_is_better.or(card.higher_is_better), ..card.clone() }, label, series }
+    };
+    keys.into_iter().map(grouped).collect()
+}
+
+fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
+    let groups = by_group(card, all);
+    let of_group = |group: &Grouped<'_>| {
+        let latest = latest(&group.card, &group.series);
+        if group.label.is_empty() { latest } else { format!("{}: {latest}", group.label) }
+    };
+    let latest = if groups.is_empty() { "no reports yet".to_owned() } else { groups.iter().map(of_group).collect::<Vec<_>>().join("; ") };
     let text = card.plain_language.split_inclusive(['.', '!', '?']).next().unwrap_or_default().trim().to_owned();
     Offer { link: format!("/measures/{}", encode(&card.id)), title: card.title.clone(), text, direction: direction(card), latest }
+}
+
+/// The newest month of a group over all sites, in words.
+fn latest(card: &MeasureCard, all: &[&Series]) -> String {
+    let newest = all.iter().filter_map(|series| series.points.last()).max_by(|a, b| a.period_start.cmp(&b.period_start));
+    let Some(newest) = newest else { return "no reports yet".to_owned() };
+    let points = all.iter().flat_map(|series| &series.points);
+    let of_month: Vec<&Point> = points.filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
+    let mut sum = newest.nothing_of();
+    of_month.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    let doubt = chart::doubt_text(card, &sum).map_or_else(String::new, |doubt| format!(" ({doubt})"));
+    let sites = counted(of_month.len(), "site");
+    // Scores that are no fractions have no sum; they lie between two.
+    let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
+    values.sort_by(f64::total_cmp);
+    let text = |value: f64| chart::value_text(card, value);
+    let month = chart::period_name(newest);
+    match (sum.value(&card.unit), values.first(), values.last()) {
+        (Some(value), ..) => format!("{} in {month}, {sites}{doubt}", text(value)),
+        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{doubt}", text(*low), text(*high)),
+        (None, Some(value), _) => format!("{} in {month}, {sites}{doubt}", text(*value)),
+        (None, None, _) => format!("no score in {month}{doubt}"),
+    }
 }
 
 /// `2026-03-04 02:15 UTC`.
@@ -256,9 +295,36 @@ struct MeasurePage<'a> {
     card: &'a MeasureCard,
     direction: &'static str,
     unit: String,
+    sections: Vec<Section>,
+    series: String,
+}
+
+/// What a page shows of one group of a measure.
+struct Section {
+    /// Empty where the measure has one group.
+    label: String,
+    direction: &'static str,
     charts: Vec<Chart>,
     strata: Vec<Strata>,
-    series: String,
+}
+
+/// One section for each group, with the charts of the sites that are shown; all of them on one scale.
+fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<String>) -> Vec<Section> {
+    let section = |(place, group): (usize, Grouped<'_>)| {
+        let scale = chart::scale(group.series.iter().map(|series| &series.points), &card.unit);
+        let shown: Vec<(&Series, String)> = group.series.iter().filter_map(|series| Some((*series, name(&series.site)?))).collect();
+        let drawn = |(series, name): &(&Series, String)| {
+            let (id, heading) = match group.label.as_str() {
+                "" => (series.site.clone(), name.clone()),
+                label => (format!("{}-{}", series.site, place + 1), format!("{name}: {label}")),
+            };
+            Chart { id, ..chart::chart(&group.card, &series.site, heading, &series.points, scale) }
+        };
+        let charts = shown.iter().map(drawn).collect();
+        let strata = strata(&group.card, shown.iter().flat_map(|(series, _)| &series.points));
+        Section { label: group.label, direction: direction(&group.card), charts, strata }
+    };
+    by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
 }
 
 fn unit_text(unit: &Unit) -> String {
@@ -283,12 +349,10 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let scale = chart::scale(all.values(), &card.unit);
-    let name = |site: &str| sites.iter().find(|known| known.name == site).map_or_else(|| site.to_owned(), |known| known.organization.clone());
-    let charts = all.iter().map(|(site, points)| chart::chart(card, site, name(site), points, scale)).collect();
-    let strata = strata(card, all.values().flatten());
+    let name = |site: &str| Some(sites.iter().find(|known| known.name == site).map_or_else(|| site.to_owned(), |known| known.organization.clone()));
+    let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
-    page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), charts, strata, series })
+    page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, series })
 }
 
 /// Sums by stratum, over every site and month given.
@@ -330,8 +394,8 @@ struct SitePage<'a> {
     back: String,
     direction: &'static str,
     unit: String,
-    chart: Chart,
-    strata: Vec<Strata>,
+    organization: String,
+    sections: Vec<Section>,
     csv: String,
 }
 
@@ -345,16 +409,16 @@ async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, 
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let scale = chart::scale(all.values(), &card.unit);
-    let (Some(points), Some(known)) = (all.get(&site), sites.iter().find(|known| known.name == site)) else {
+    let Some(known) = sites.iter().find(|known| known.name == site) else { return not_found(State(registry)).await };
+    let organization = known.organization.clone();
+    let sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
+    if sections.is_empty() {
         return not_found(State(registry)).await;
-    };
-    let chart = chart::chart(card, &site, known.organization.clone(), points, scale);
+    }
     let csv = format!("/v1/measures/{}/series?site={}&format=csv", encode(&card.id), encode(&site));
-    let strata = strata(card, points.iter());
     let back = format!("/measures/{}", encode(&card.id));
     let (direction, unit) = (direction(card), unit_text(&card.unit));
-    page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, chart, strata, csv })
+    page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, organization, sections, csv })
 }
 
 /// One revision in the history.
@@ -404,15 +468,14 @@ fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
         (Some(cause), None) => format!("{cause} changed"),
         (None, None) => "first report".to_owned(),
     };
-    let counts = match (revision.numerator, revision.score) {
-        (None, Some(score)) => format!("score {}", score.normalize()),
-        _ => format!("{} / {}", chart::count_text(revision.numerator), chart::count_text(revision.denominator)),
+    let counts = match revision.readings.as_slice() {
+        [] => reading_text(card, &Reading::default()),
+        readings => readings.iter().map(|reading| reading_text(card, reading)).collect::<Vec<_>>().join("; "),
     };
-    let doubt = revision.doubt.as_ref().map(|doubt| chart::words_of(card, doubt));
     RevisionRow {
         number: revision.number,
         committed: stamp(revision.committed),
-        counts: doubt.map_or(counts.clone(), |doubt| format!("{counts} ({doubt})")),
+        counts,
         cause,
         data: if revision.complete { "complete" } else { "partial" },
         version: revision.version.clone(),
@@ -420,4 +483,15 @@ fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
         replaces: short(&revision.replaces),
         feed: revision.feed.chars().take(12).collect(),
     }
+}
+
+/// `7 / 10`, with the group's name where there are several, and with what cannot be told.
+fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
+    let counts = match (reading.numerator, reading.score) {
+        (None, Some(score)) => format!("score {}", score.normalize()),
+        _ => format!("{} / {}", chart::count_text(reading.numerator), chart::count_text(reading.denominator)),
+    };
+    let label = if reading.group.label.is_empty() { String::new() } else { format!("{}: ", reading.group.label) };
+    let doubt = reading.doubt.as_ref().map_or_else(String::new, |doubt| format!(" ({})", chart::words_of(card, doubt)));
+    format!("{label}{counts}{doubt}")
 }

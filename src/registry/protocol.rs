@@ -360,7 +360,7 @@ pub enum Examined {
         /// The manifest.
         manifest: Box<Manifest>,
         /// Readings by digest.
-        readings: BTreeMap<String, Reading>,
+        readings: BTreeMap<String, Vec<Reading>>,
         /// Reasons to reject the feed; empty: valid.
         issues: Vec<Issue>,
     },
@@ -386,7 +386,7 @@ pub fn examine(connection: &Connection, site: &Site, feed: &str, cards: &[Measur
     for entry in manifest.reports.iter().filter(|entry| is_changed(entry)) {
         let bytes: Vec<u8> = body.query_row(params![site.id, entry.sha256], |row| row.get(0))?;
         match report::read(&bytes, entry, site, cards, now) {
-            Ok(reading) => drop(readings.insert(entry.sha256.clone(), reading)),
+            Ok(found) => drop(readings.insert(entry.sha256.clone(), found)),
             Err(reasons) => issues.extend(reasons.into_iter().map(|reason| Issue { code: "invalid", text: format!("{}: {reason}", shown_key(&entry.key)) })),
         }
     }
@@ -435,7 +435,7 @@ pub fn commit(transaction: &Transaction<'_>, site: &Site, commit: &Commit<'_>, e
     for (entry, before) in manifest.reports.iter().zip(&before.0) {
         let revision = match before {
             Some(current) if !is_changed(entry) => current.number,
-            _ => revise(transaction, site, commit.feed, &Revising::Report { entry, reading: readings.get(&entry.sha256) }, before.as_ref(), now)?,
+            _ => revise(transaction, site, commit.feed, &Revising::Report { entry, readings: readings.get(&entry.sha256).map_or(&[], Vec::as_slice) }, before.as_ref(), now)?,
         };
         entries.push(ReceiptEntry { key: entry.key.clone(), sha256: Some(entry.sha256.clone()), revision });
     }
@@ -480,26 +480,24 @@ fn currents(transaction: &Transaction<'_>, site: &Site, manifest: &Manifest, iss
 }
 
 enum Revising<'a> {
-    Report { entry: &'a Entry, reading: Option<&'a Reading> },
+    Report { entry: &'a Entry, readings: &'a [Reading] },
     Withdrawal { key: &'a ReportKey, replaces: &'a str, reason: &'a str },
 }
 
 /// Appends the next revision of a key and makes it current; returns its number.
 fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Revising<'_>, before: Option<&Current>, now: Timestamp) -> rusqlite::Result<u64> {
     let number = before.map_or(1, |current| current.number + 1);
-    let (key, sha256, replaces, cause, reason, complete, reading) = match revising {
-        Revising::Report { entry, reading } => {
+    let (key, sha256, replaces, cause, reason, complete, readings) = match revising {
+        Revising::Report { entry, readings } => {
             let cause = entry.cause.and_then(|cause| serde_json::to_value(cause).ok()).and_then(|cause| cause.as_str().map(str::to_owned));
-            (&entry.key, Some(entry.sha256.as_str()), entry.replaces.as_deref(), cause, None, entry.complete, *reading)
+            (&entry.key, Some(entry.sha256.as_str()), entry.replaces.as_deref(), cause, None, entry.complete, *readings)
         }
-        Revising::Withdrawal { key, replaces, reason } => (*key, None, Some(*replaces), Some("withdrawal".to_owned()), Some(*reason), true, None),
+        Revising::Withdrawal { key, replaces, reason } => (*key, None, Some(*replaces), Some("withdrawal".to_owned()), Some(*reason), true, &[][..]),
     };
-    let decimal = |pick: fn(&Reading) -> Option<rust_decimal::Decimal>| reading.and_then(pick).map(|number| number.to_string());
     transaction
         .prepare_cached(
-            "INSERT INTO revision (site, measure, period_start, period_end, number, version, sha256, replaces, cause, reason, complete, feed,
-                 committed_at, numerator, denominator, score, strata, doubt)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            "INSERT INTO revision (site, measure, period_start, period_end, number, version, sha256, replaces, cause, reason, complete, feed, committed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             site.id,
@@ -514,14 +512,10 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
             reason,
             complete,
             feed,
-            now.as_millisecond(),
-            decimal(|reading| reading.numerator),
-            decimal(|reading| reading.denominator),
-            decimal(|reading| reading.score),
-            reading.map_or_else(|| "[]".to_owned(), |reading| serde_json::to_string(&reading.strata).unwrap_or_default()),
-            reading.and_then(|reading| serde_json::to_string(reading.doubt.as_ref()?).ok())
+            now.as_millisecond()
         ])?;
     let revision = transaction.last_insert_rowid();
+    keep_readings(transaction, revision, readings)?;
     transaction
         .prepare_cached(
             "INSERT INTO current (site, measure, period_start, period_end, revision) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -529,6 +523,30 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
         )?
         .execute(params![site.id, key.measure, key.period_start, key.period_end, revision])?;
     Ok(number)
+}
+
+/// The numbers of a revision, group by group.
+fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Reading]) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    let text = |number: Option<rust_decimal::Decimal>| number.map(|number| number.to_string());
+    for (place, reading) in readings.iter().enumerate() {
+        let improvement = reading.group.higher_is_better.map(|higher| if higher { "increase" } else { "decrease" });
+        insert.execute(params![
+            revision,
+            integer(place as u64),
+            reading.group.key,
+            reading.group.label,
+            improvement,
+            text(reading.numerator),
+            text(reading.denominator),
+            text(reading.score),
+            serde_json::to_string(&reading.strata).unwrap_or_default(),
+            reading.doubt.as_ref().and_then(|doubt| serde_json::to_string(doubt).ok())
+        ])?;
+    }
+    Ok(())
 }
 
 /// Audit record, signed receipt, head of the site's chain: the last writes of a commit.

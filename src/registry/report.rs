@@ -21,9 +21,25 @@ const STRATA_MAX: usize = 1_000;
 /// Characters of a stratum's name that are kept.
 const NAME_CHARS_MAX: usize = 100;
 
-/// The numbers of one report.
+/// Groups of one report.
+const GROUPS_MAX: usize = 64;
+
+/// Which of the groups of a measure it is, by which its series is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Its id, or its code; empty for the only one.
+    pub key: String,
+    /// For people; empty for the only one.
+    pub label: String,
+    /// Whether a higher value is better, where the group says so itself.
+    pub higher_is_better: Option<bool>,
+}
+
+/// The numbers of one group of a report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
+    /// Which group.
+    pub group: Group,
     /// What the score counts above the line, exclusions taken off; none where the score is no fraction.
     pub numerator: Option<Decimal>,
     /// What the score counts below the line, exclusions and exceptions taken off.
@@ -88,7 +104,7 @@ mod decimal_text {
 }
 
 /// Reads and checks one report against its manifest entry; the errors are every reason to refuse it.
-pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now: Timestamp) -> Result<Reading, Vec<String>> {
+pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now: Timestamp) -> Result<Vec<Reading>, Vec<String>> {
     let report = strict_json::read(bytes).map_err(|error| vec![format!("not JSON: {error}")])?;
     let mut reasons = Vec::new();
     same(&mut reasons, &report, "/resourceType", "MeasureReport");
@@ -113,8 +129,8 @@ pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now
         Some(_) => {}
     }
     reasons.extend(super::invariants(&report));
-    let reading = reading(&report, &mut reasons, card.is_some_and(|card| card.unit == Unit::Percent));
-    if reasons.is_empty() { Ok(reading) } else { Err(reasons) }
+    let readings = readings(&report, &mut reasons, card.is_some_and(|card| card.unit == Unit::Percent));
+    if reasons.is_empty() { Ok(readings) } else { Err(reasons) }
 }
 
 fn same(reasons: &mut Vec<String>, report: &Value, pointer: &str, expected: &str) {
@@ -170,16 +186,55 @@ fn reporter(reasons: &mut Vec<String>, report: &Value, site: &Site) {
     }
 }
 
-fn reading(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> Reading {
+/// Every group's numbers; of several, each must be told from the others.
+fn readings(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> Vec<Reading> {
     let groups = items(report, "group");
-    let [group] = groups else {
-        reasons.push(format!("{} groups, expected one", groups.len()));
-        return Reading::default();
-    };
-    let score = group.pointer("/measureScore/value").and_then(decimal);
-    let (numerator, denominator) = pair(group, score, reasons, is_proportion);
+    if groups.is_empty() || groups.len() > GROUPS_MAX {
+        reasons.push(format!("{} groups, expected 1 to {GROUPS_MAX}", groups.len()));
+        return Vec::new();
+    }
+    let is_only = groups.len() == 1;
+    let mut readings: Vec<Reading> = Vec::with_capacity(groups.len());
+    for (index, value) in groups.iter().enumerate() {
+        let place = index + 1;
+        let group = if is_only { Group::default() } else { named(value) };
+        if !is_only && group.key.is_empty() {
+            reasons.push(format!("group {place} of {} has neither `id` nor `code`, by which its series would be known", groups.len()));
+        } else if readings.iter().any(|other| other.group.key == group.key) {
+            reasons.push(format!("group {place} is named `{}`, as one before it is", shown(&group.key)));
+        }
+        let mut found = Vec::new();
+        let reading = reading(value, group, &mut found, is_proportion);
+        let of_group = |reason: String| if is_only { reason } else { format!("group `{}`: {reason}", shown(&reading.group.key)) };
+        reasons.extend(found.into_iter().map(of_group));
+        readings.push(reading);
+    }
+    let strata: usize = readings.iter().map(|reading| reading.strata.len()).sum();
+    if strata > STRATA_MAX {
+        reasons.push(format!("more than {STRATA_MAX} strata"));
+    }
+    readings
+}
+
+/// The name of one of several groups: its id, else its code. The label is its code's text, else its id.
+fn named(group: &Value) -> Group {
+    let plain = |text: &str| text.chars().take(NAME_CHARS_MAX).filter(|c| !c.is_control()).collect::<String>();
+    let (id, code) = (group.get("id").and_then(Value::as_str), group.get("code").unwrap_or(&Value::Null));
+    let coded = code.pointer("/coding/0/code").or_else(|| code.get("text")).and_then(Value::as_str);
+    let key = plain(id.or(coded).unwrap_or_default());
+    let text = first_text(code);
+    let improvement = extension(group, "extension-groupImprovementNotation").and_then(|notation| {
+        let code = notation.pointer("/valueCodeableConcept/coding/0/code")?.as_str()?;
+        ["increase", "decrease"].contains(&code).then_some(code == "increase")
+    });
+    Group { label: if text.is_empty() { key.clone() } else { text }, key, higher_is_better: improvement }
+}
+
+fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, is_proportion: bool) -> Reading {
+    let score = value.pointer("/measureScore/value").and_then(decimal);
+    let (numerator, denominator) = pair(value, score, reasons, is_proportion);
     let mut strata = Vec::new();
-    for stratifier in items(group, "stratifier") {
+    for stratifier in items(value, "stratifier") {
         let name = first_text(items(stratifier, "code").first().unwrap_or(&Value::Null));
         for stratum in items(stratifier, "stratum") {
             if strata.len() >= STRATA_MAX {
@@ -193,7 +248,7 @@ fn reading(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> Re
             strata.push(Stratum { stratifier: name.clone(), stratum: value, numerator, denominator, doubt });
         }
     }
-    Reading { numerator, denominator, score, doubt: doubt(group, reasons), strata }
+    Reading { group, numerator, denominator, score, doubt: doubt(value, reasons), strata }
 }
 
 /// What a group or stratum says that it cannot tell (our own adapters do).

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::report::{Doubt, Stratum};
+use super::report::{Doubt, Group, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
 
@@ -59,7 +59,7 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
             let last = connection
                 .prepare_cached(
                     "SELECT feed, settled_at, complete, gaps, quarantined, reports, (
-                         SELECT COUNT(*) FROM current c JOIN revision r ON r.id = c.revision WHERE c.site = ?1 AND r.doubt IS NOT NULL
+                         SELECT COUNT(*) FROM current c WHERE c.site = ?1 AND EXISTS (SELECT 1 FROM reading g WHERE g.revision = c.revision AND g.doubt IS NOT NULL)
                      ) FROM feed WHERE site = ?1 AND state = 'committed' ORDER BY settled_at DESC, rowid DESC LIMIT 1",
                 )?
                 .query_row([site.id], |row| {
@@ -203,12 +203,30 @@ fn doubt(text: Option<String>) -> Option<Doubt> {
     text.and_then(|text| serde_json::from_str(&text).ok())
 }
 
-/// Current points of a measure, by site name, in time order; withdrawn ones are not shown.
-pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
+/// What one site reported of one group of a measure.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The site's name.
+    pub site: String,
+    /// The group, as it was named last.
+    pub group: Group,
+    /// In time order.
+    pub points: Vec<Point>,
+}
+
+/// A group in three columns of a row.
+fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
+    let improvement: Option<String> = row.get(first + 2)?;
+    Ok(Group { key: row.get(first)?, label: row.get(first + 1)?, higher_is_better: improvement.map(|code| code == "increase") })
+}
+
+/// Current points of a measure, by site name and in the order of the groups that was reported last; withdrawn ones are not shown.
+pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.name, r.period_start, r.period_end, r.numerator, r.denominator, r.complete, r.version, r.number, r.committed_at, r.strata, r.score, r.doubt
-         FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site
-         WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end",
+        "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
+             g.key, g.label, g.improvement, g.place
+         FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
+         WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
     let rows = statement.query_map(params![card.url, site], |row| {
         let point = Point {
@@ -224,18 +242,23 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             score: decimal(row.get(10)?),
             doubt: doubt(row.get(11)?),
         };
-        Ok((row.get::<_, String>(0)?, point))
+        Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
     })?;
-    let mut found: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    let mut found: BTreeMap<(String, String), (i64, Series)> = BTreeMap::new();
     for row in rows {
-        let (site, point) = row?;
-        found.entry(site).or_default().push(point);
+        let (site, group, place, point) = row?;
+        let entry = found.entry((site.clone(), group.key.clone()));
+        let (last, series) = entry.or_insert_with(|| (place, Series { site, group: group.clone(), points: Vec::new() }));
+        (*last, series.group) = (place, group);
+        series.points.push(point);
     }
-    for points in found.values_mut() {
-        let surplus = points.len().saturating_sub(POINTS_MAX);
-        points.drain(..surplus);
+    let mut all: Vec<(i64, Series)> = found.into_values().collect();
+    all.sort_by(|(place, a), (other, b)| (&a.site, place, &a.group.key).cmp(&(&b.site, other, &b.group.key)));
+    for (_, series) in &mut all {
+        let surplus = series.points.len().saturating_sub(POINTS_MAX);
+        series.points.drain(..surplus);
     }
-    Ok(found)
+    Ok(all.into_iter().map(|(_, series)| series).collect())
 }
 
 /// One revision of a report.
@@ -259,21 +282,24 @@ pub struct Revision {
     pub feed: String,
     /// When.
     pub committed: Timestamp,
-    /// As in [`Point`].
-    pub numerator: Option<Decimal>,
-    /// As in [`Point`].
-    pub denominator: Option<Decimal>,
-    /// As in [`Point`].
-    pub score: Option<Decimal>,
-    /// As in [`Point`].
-    pub doubt: Option<Doubt>,
+    /// What it says, group by group, without strata; nothing where it is a withdrawal.
+    pub readings: Vec<Reading>,
 }
 
 /// Every revision of one report, newest first.
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
+    let mut readings = connection.prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt FROM reading WHERE revision = ?1 ORDER BY place")?;
+    let mut readings = |revision: i64| -> rusqlite::Result<Vec<Reading>> {
+        readings
+            .query_map([revision], |row| {
+                let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
+                Ok(Reading { group: group(row, 0)?, numerator, denominator, score, doubt: doubt(row.get(6)?), strata: Vec::new() })
+            })?
+            .collect()
+    };
     connection
         .prepare_cached(
-            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.numerator, r.denominator, r.score, r.doubt
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id
              FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
              ORDER BY r.period_end, r.number DESC LIMIT ?4",
         )?
@@ -288,10 +314,7 @@ pub fn revisions(connection: &Connection, site: &str, measure: &str, period_star
                 complete: row.get(6)?,
                 feed: row.get(7)?,
                 committed: time(row.get(8)?),
-                numerator: decimal(row.get(9)?),
-                denominator: decimal(row.get(10)?),
-                score: decimal(row.get(11)?),
-                doubt: doubt(row.get(12)?),
+                readings: readings(row.get(9)?)?,
             })
         })?
         .collect()

@@ -18,7 +18,7 @@ const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 2] = [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql")];
+const SCHEMA: [&str; 3] = [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql"), include_str!("schema/003_groups.sql")];
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.

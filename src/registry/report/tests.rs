@@ -60,15 +60,42 @@ fn report() -> Value {
     })
 }
 
+/// The reading of a report with one group.
 fn judge(report: &Value) -> Result<Reading, Vec<String>> {
+    judge_all(report).map(|mut readings| readings.pop().unwrap())
+}
+
+fn judge_all(report: &Value) -> Result<Vec<Reading>, Vec<String>> {
     let now = "2026-02-03T00:00:00Z".parse().unwrap();
+    read(&serde_json::to_vec(report).unwrap(), &entry(), &site(), &[card(Unit::Percent)], now)
+}
+
+#[test]
+fn of_several_groups_each_has_its_name_its_direction_and_its_numbers() {
+    let mut several = report();
+    let only = several["group"][0].clone();
+    let named = |id: Option<&str>, code: Option<Value>, improvement: Option<&str>| {
+        let mut group = only.clone();
+        let notation = |code| json!([{ "url": "http://x/extension-groupImprovementNotation", "valueCodeableConcept": { "coding": [{ "code": code }] } }]);
+        for (name, value) in [("id", id.map(Value::from)), ("code", code), ("extension", improvement.map(notation))] {
+            value.into_iter().for_each(|value| group[name] = value);
+        }
+        group
+    };
+    several["group"] = json!([
+        named(Some("g1"), Some(json!({ "coding": [{ "code": "c1" }], "text": "First" })), None),
+        named(None, Some(json!({ "coding": [{ "code": "c2", "display": "Second" }] })), Some("decrease")),
+        named(Some("g3"), None, Some("increase")),
+        named(None, Some(json!({ "text": "Fourth" })), Some("sideways")),
+    ]);
     let mut reasons = Vec::new();
-    let bytes = serde_json::to_vec(report).unwrap();
-    let read = read(&bytes, &entry(), &site(), &[card(Unit::Percent)], now);
-    if let Err(found) = &read {
-        reasons.extend(found.clone());
-    }
-    read
+    let groups: Vec<Group> = readings(&several, &mut reasons, true).into_iter().map(|reading| reading.group).collect();
+    let group = |key: &str, label: &str, higher_is_better| Group { key: key.into(), label: label.into(), higher_is_better };
+    let expected = [group("g1", "First", None), group("c2", "Second", Some(false)), group("g3", "g3", Some(true)), group("Fourth", "Fourth", None)];
+    assert_eq!((groups.as_slice(), reasons.len()), (expected.as_slice(), 0), "{reasons:?}");
+    several["group"] = Value::Array(vec![only; GROUPS_MAX + 1]);
+    readings(&several, &mut reasons, true);
+    assert_eq!(reasons, ["65 groups, expected 1 to 64"]);
 }
 
 #[test]
@@ -169,7 +196,7 @@ fn every_reason_is_given() {
         ("/group/0/population/1/count", json!(1.5), "has count 1.5"),
         ("/group/0/population/2/count", json!(50), "exclusions are more than"),
         ("/group/0/measureScore/value", json!(1.7), "is greater than denominator"),
-        ("/group", json!([]), "0 groups"),
+        ("/group", json!([]), "0 groups, expected 1 to 64"),
     ];
     for (pointer, value, reason) in cases {
         let mut bad = report();
