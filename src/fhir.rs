@@ -3,4 +3,5 @@
 pub mod compartment;
 pub mod ndjson;
 pub mod record;
+pub mod required;
 pub mod shared;

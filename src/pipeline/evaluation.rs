@@ -199,10 +199,12 @@ impl Work<'_> {
     }
 }
 
-/// The elements of which a patient has a value that a measure asked for and that is none of its type.
+/// The elements of which a patient has a value that a measure asked for and that is none of its type, with the code of FHIR's that
+/// was probably meant.
 fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
     let places = results.iter().flatten().flatten().flat_map(|result| &result.unreadable);
-    let finding = |place: &Place| Finding { problem: Problem::UnreadableValue, element: place.element.clone(), system: String::new(), code: String::new() };
+    let finding =
+        |place: &Place| Finding { problem: Problem::UnreadableValue, element: place.element.clone(), system: String::new(), code: place.meant.unwrap_or_default().to_owned() };
     places.map(finding).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
 use super::{Partition, PatientLines, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
+use crate::fhir::record::content;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
@@ -73,6 +74,8 @@ pub struct Prepared {
     pub newest: Option<Timestamp>,
     /// Resources that came and were said to be deleted in the same pull, by type.
     pub conflicts: BTreeMap<String, u64>,
+    /// Resources that came with several contents, none of them newer than the others, by type.
+    pub ambiguous: BTreeMap<String, u64>,
     /// Damaged segments that this pull stands in for.
     pub replaced: u64,
     /// Different resources that came of the source, by type.
@@ -103,6 +106,11 @@ impl Rank {
             (Some(a), Some(b)) => a.cmp(&b),
             _ => Ordering::Equal,
         })
+    }
+
+    /// Whether it is another copy, and neither version nor time says which is the newer.
+    fn is_as_new_as(&self, other: &Rank) -> bool {
+        self.hash != other.hash && (self.version, self.updated) == (other.version, other.updated)
     }
 
     /// The order among copies of one pull: a total one, so that the order of arrival decides nothing.
@@ -184,6 +192,8 @@ struct Change {
     gone: Vec<Header>,
     /// What came and was said to be deleted.
     conflicts: Vec<String>,
+    /// What came with several contents, none of them newer than the others.
+    ambiguous: Vec<String>,
     /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
@@ -195,12 +205,16 @@ struct Winner {
     ordinal: u64,
     rank: Rank,
     is_import: bool,
+    /// Another copy is as new and of other bytes.
+    is_matched: bool,
 }
 
 struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
     removals: BTreeSet<ResourceKey>,
     places: Option<BTreeMap<ResourceKey, (Partition, Rank)>>,
+    /// What came of patients in different partitions, none of them newer than the other.
+    split: BTreeSet<ResourceKey>,
     /// In microseconds.
     newest: Option<i64>,
 }
@@ -220,6 +234,7 @@ impl Snapshot {
             removed: 0,
             newest,
             conflicts: BTreeMap::new(),
+            ambiguous: BTreeMap::new(),
             replaced: 0,
             present: BTreeMap::new(),
             absent,
@@ -279,7 +294,7 @@ impl Snapshot {
         create_folder(&folder)?;
         let wrong = |error| SnapshotError::File { path: folder.clone(), error };
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
-        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()), newest: None };
+        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(BTreeMap::new()), split: BTreeSet::new(), newest: None };
         let until = reconcile.until.map_or(i64::MAX, Timestamp::as_microsecond);
         let mut files = files.to_vec();
         files.sort();
@@ -312,9 +327,12 @@ impl Snapshot {
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let mut live = self.live_headers(partition)?;
-        let Change { written, gone, conflicts, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
+        let Change { written, gone, conflicts, ambiguous, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
         for resource_type in conflicts {
             *prepared.conflicts.entry(resource_type).or_default() += 1;
+        }
+        for resource_type in ambiguous {
+            *prepared.ambiguous.entry(resource_type).or_default() += 1;
         }
         for (resource_type, count) in present {
             *prepared.present.entry(resource_type).or_default() += count;
@@ -342,6 +360,7 @@ impl Snapshot {
     /// What becomes of a partition whose stored resources are `live`.
     fn change(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, pull: PullId, live: &BTreeMap<ResourceKey, Header>) -> Result<Change, SnapshotError> {
         let winners = self.winners(partition, sorted, pull)?;
+        let ambiguous = self.ambiguous(partition, sorted, pull, &winners)?;
         let conflicts = sorted
             .removals
             .iter()
@@ -367,7 +386,7 @@ impl Snapshot {
             .filter(|(key, winner)| live.get(key).is_none_or(|old| supersedes(&winner.rank, old, reconcile.present_wins)))
             .map(|(_, winner)| winner.ordinal)
             .collect();
-        Ok(Change { written, gone, conflicts, present, members })
+        Ok(Change { written, gone, conflicts, ambiguous, present, members })
     }
 
     /// For each key of a partition's sorted file its newest copy.
@@ -379,13 +398,40 @@ impl Snapshot {
             let key = (header.resource_type.clone(), header.id.clone());
             let rank = Rank::of(&header);
             let moved_on = sorted.place(&key).is_some_and(|place| place != partition);
-            let better = winners.get(&key).is_none_or(|best| rank.within_pull(&best.rank) == Ordering::Greater);
-            if better && !moved_on {
-                winners.insert(key, Winner { ordinal, rank, is_import: !header.import.is_empty() });
+            match winners.get_mut(&key) {
+                _ if moved_on => {}
+                Some(best) if rank.within_pull(&best.rank) != Ordering::Greater => best.is_matched |= rank.is_as_new_as(&best.rank),
+                best => {
+                    let is_matched = best.is_some_and(|best| rank.is_as_new_as(&best.rank));
+                    winners.insert(key, Winner { ordinal, rank, is_import: !header.import.is_empty(), is_matched });
+                }
             }
             ordinal += 1;
         }
         Ok(winners)
+    }
+
+    /// The types of resources that came with several contents, none of which is newer than the others: which one counts is decided
+    /// by their bytes, always in the same way, and says nothing of the patient.
+    fn ambiguous(&self, partition: Partition, sorted: &Sorted, pull: PullId, winners: &BTreeMap<ResourceKey, Winner>) -> Result<Vec<String>, SnapshotError> {
+        let matched: BTreeMap<&ResourceKey, &Winner> = winners.iter().filter(|(_, winner)| winner.is_matched && !winner.is_import).collect();
+        let mut found: BTreeSet<&ResourceKey> = sorted.split.iter().filter(|key| winners.contains_key(*key)).collect();
+        let mut first: BTreeMap<&ResourceKey, Option<serde_json::Value>> = BTreeMap::new();
+        let reader = if matched.is_empty() { None } else { self.sorted_reader(partition, sorted, pull)? };
+        if let Some(mut reader) = reader {
+            while let Some((header, json)) = reader.next()? {
+                let rank = Rank::of(&header);
+                let Some((key, winner)) = matched.get_key_value(&(header.resource_type, header.id)) else { continue };
+                if rank.hash != winner.rank.hash && !rank.is_as_new_as(&winner.rank) {
+                    continue;
+                }
+                let content = content(&json);
+                if *first.entry(key).or_insert_with(|| content.clone()) != content {
+                    found.insert(key);
+                }
+            }
+        }
+        Ok(found.into_iter().map(|(resource_type, _)| resource_type.clone()).collect())
     }
 
     fn sorted_reader(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<Option<SortedReader>, SnapshotError> {
@@ -428,7 +474,13 @@ impl Snapshot {
 impl Sorted {
     fn note_place(&mut self, key: ResourceKey, partition: Partition, rank: Rank) {
         let Some(places) = &mut self.places else { return };
-        match places.get(&key) {
+        let known = places.get(&key);
+        match known {
+            Some((at, best)) if *at != partition && rank.is_as_new_as(best) => drop(self.split.insert(key.clone())),
+            Some((_, best)) if !rank.is_as_new_as(best) && rank.hash != best.hash && rank.within_pull(best) == Ordering::Greater => drop(self.split.remove(&key)),
+            _ => {}
+        }
+        match known {
             Some((_, best)) if rank.within_pull(best) != Ordering::Greater => {}
             _ => {
                 places.insert(key, (partition, rank));

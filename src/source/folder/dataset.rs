@@ -1,7 +1,7 @@
 //! Lines kept of files: which ones, whose they are, and where they lie in memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -12,7 +12,7 @@ use crate::fhir::compartment::{Head, PatientElement, is_id, patient_required};
 use crate::fhir::record::glance::{Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
-use super::whole::{Link, Signs, own_address};
+use super::whole::{Holding, Link, Page, Signs, address};
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
@@ -86,15 +86,16 @@ impl Dataset {
         let mut data = Dataset { parts, ..Dataset::default() };
         let mut met = 0;
         let mut file = String::new();
-        let (mut files, mut pages): (BTreeMap<String, BTreeSet<Arc<str>>>, BTreeSet<String>) = Default::default();
+        let mut files: BTreeMap<String, Holding> = BTreeMap::new();
         for (index, part) in (0..).zip(&mut data.parts) {
             if part.file != file {
                 file.clone_from(&part.file);
                 met = 0;
             }
             data.resources += part.resources;
-            files.entry(part.file.clone()).or_default().extend(part.signs.types.iter().cloned());
-            pages.append(&mut part.pages);
+            let holding = files.entry(part.file.clone()).or_default();
+            holding.types.extend(part.signs.types.iter().cloned());
+            holding.resources += part.resources;
             data.signs.merge(std::mem::take(&mut part.signs).after(met));
             data.bad_count += part.bad_count;
             let room = BAD_KEPT_MAX.saturating_sub(data.bad.len());
@@ -109,7 +110,7 @@ impl Dataset {
                 data.patients.entry(patient).or_default().extend(places);
             }
         }
-        data.signs.finish(&files, &pages);
+        data.signs.finish(&files, &|_| true);
         data
     }
 
@@ -221,9 +222,8 @@ pub(super) struct Part {
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
-    /// What it tells of being whole, and the addresses of the Bundles in it.
+    /// What it tells of being whole.
     signs: Signs,
-    pages: BTreeSet<String>,
     /// Lines met, blank ones included.
     pub(super) lines: u64,
     /// Of the types of which lines are passed over: what was kept, and what was not.
@@ -332,6 +332,8 @@ struct BundleText<'a> {
     entry: Vec<EntryText<'a>>,
     #[serde(borrow, default)]
     link: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    total: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -340,6 +342,10 @@ struct EntryText<'a> {
     resource: Option<&'a RawValue>,
     #[serde(borrow, default)]
     request: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    search: Option<&'a RawValue>,
 }
 
 /// What an entry says was done to a resource.
@@ -347,6 +353,20 @@ struct EntryText<'a> {
 struct Change<'a> {
     #[serde(borrow, default)]
     method: Cow<'a, str>,
+}
+
+/// What an entry says came of a request.
+#[derive(Default, Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    status: Cow<'a, str>,
+}
+
+/// What an entry is to the search.
+#[derive(Default, Deserialize)]
+struct Mode<'a> {
+    #[serde(borrow, default)]
+    mode: Cow<'a, str>,
 }
 
 /// A part of a Bundle; nothing where it is not of its form.
@@ -398,28 +418,35 @@ impl<'s> Scan<'s> {
             return self.set_aside(line.unwrap_or(1), "the Bundle cannot be read");
         };
         self.depth += 1;
-        let mut wanted = None;
+        let (mut types, mut matches): (Vec<String>, u64) = (Vec::new(), 0);
         for (entry, number) in bundle.entry.iter().zip(1..) {
             let number = line.unwrap_or(number);
+            let place = (self.part.file.clone(), number);
             match entry.resource {
                 Some(resource) => {
                     self.take(resource.get().as_bytes(), number, None, true);
-                    wanted = wanted.or_else(|| self.met.clone().filter(|name| self.kinds.wants(name)));
+                    types.extend(self.met.as_deref().filter(|met| types.iter().all(|name| name != met)).map(str::to_owned));
+                    matches += u64::from(self.met.is_some() && text_of::<Mode<'_>>(entry.search).mode != "include");
                 }
                 None if text_of::<Change<'_>>(entry.request).method == "DELETE" => {
-                    self.part
-                        .signs
-                        .say((self.part.file.clone(), number), "an entry says that a resource was deleted, which is not looked at here".to_owned());
+                    matches += 1;
+                    self.part.signs.say(place, "an entry says that a resource was deleted, which is not looked at here".to_owned());
                 }
-                None => {}
+                None => {
+                    let answer: Answer<'_> = text_of(entry.response);
+                    if answer.status.starts_with(['4', '5']) {
+                        self.part.signs.failed(place, &answer.status);
+                    }
+                }
             }
         }
         self.depth -= 1;
         let links: Vec<Link<'_>> = text_of(bundle.link);
-        self.part.pages.extend(own_address(&links));
-        if wanted.is_some() || bundle.entry.is_empty() {
-            self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), wanted.as_deref(), &links);
-        }
+        let link = |relation| address(&links, relation).map(str::to_owned);
+        let total = text_of::<Option<serde_json::Value>>(bundle.total).and_then(|total| total.as_u64());
+        let page = Page { own: link("self"), next: link("next"), total, matches };
+        let kinds = &self.kinds;
+        self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), &types, page, |name| kinds.wants(name));
     }
 
     /// One resource. What cannot matter is not parsed, so a fault inside it is not seen; a line without its end might be
