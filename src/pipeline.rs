@@ -345,7 +345,7 @@ impl Adapter {
             reports: made.reports,
             withdrawals: Vec::new(),
             cause: self.setup.lineage.cause_since(before.and_then(|run| run.lineage).as_deref()),
-            completeness: evaluation::completeness(run),
+            completeness: evaluation::completeness(run, &sums),
         };
         let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;
         // The outbox keeps real time: it decides when to send. The reports keep the night's.

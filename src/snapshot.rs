@@ -5,6 +5,7 @@
 //! transaction. Readers see pulls that are in the catalog, so a killed pull is invisible until it is finished.
 
 mod commit;
+mod people;
 mod repair;
 mod seal;
 mod segment;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use commit::{Foreseen, Prepared, Reconcile, Rows};
+pub use people::People;
 pub use repair::{begin_anew, is_in_use};
 pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
@@ -222,7 +224,7 @@ impl Snapshot {
     /// Patients appear also when only their other resources were received.
     pub fn patients(&self, partition: Partition, as_of: Option<PullId>) -> Result<Vec<PatientLines>, SnapshotError> {
         let mut patients: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for ((_, _), (patient, line)) in self.live(partition, as_of)? {
+        for ((_, _), (patient, line)) in self.live(partition, as_of, &|_| true)? {
             patients.entry(patient).or_default().push(line);
         }
         Ok(patients.into_iter().map(|(patient_id, lines)| PatientLines { patient_id, lines }).collect())
@@ -230,7 +232,7 @@ impl Snapshot {
 
     /// The resources of no patient, in order of type and id, as of a pull (the latest, when none is named).
     pub fn shared(&self, as_of: Option<PullId>) -> Result<Vec<Vec<u8>>, SnapshotError> {
-        Ok(self.live(Partition::Common, as_of)?.into_values().map(|(_, line)| line).collect())
+        Ok(self.live(Partition::Common, as_of, &|_| true)?.into_values().map(|(_, line)| line).collect())
     }
 
     /// The digest of everything stored as of the latest pull: equal for equal content, however it came.
@@ -367,14 +369,14 @@ impl Snapshot {
         LineReader::open(&path, &self.key, &segment_name(pull, &partition.name(), number, kind)).map_err(|error| self.unreadable((pull, &partition.name(), number), &path, error))
     }
 
-    fn live(&self, partition: Partition, as_of: Option<PullId>) -> Result<LiveLines, SnapshotError> {
+    fn live(&self, partition: Partition, as_of: Option<PullId>, is_wanted: &dyn Fn(&str) -> bool) -> Result<LiveLines, SnapshotError> {
         let segments = self.segments(partition, as_of)?;
         match segments.iter().find(|(.., is_damaged)| *is_damaged) {
             Some((pull, number, _)) => {
                 let path = self.segment_path(*pull, &partition.name(), *number, "ndjson");
                 Err(SnapshotError::Damaged { path, reason: "as was found before".to_owned() })
             }
-            None => self.lines_of(partition, segments, &|_| true),
+            None => self.lines_of(partition, segments, is_wanted),
         }
     }
 

@@ -15,14 +15,17 @@ use crate::bed::{Bed, Held, Wanted, output};
 
 /// Points on the wires, half of them in nights by search, half by export.
 const WIRE_POINTS: u64 = 56;
+const WIRE_POINTS_USUAL: u64 = 8;
 /// Points on the wires in nights whose EHR fails by chance, half of them by search, half by export: such nights wait in real
 /// time. Further points of such pulls, without a process, are in `profiles.rs`.
 const FAULTY_POINTS: u64 = 30;
-const FAULTY_POINTS_USUAL: u64 = 6;
+const FAULTY_POINTS_USUAL: u64 = 4;
+/// One line of the log in so many is a point, usually; each of them if all are wanted.
+const LINES_USUAL: usize = 5;
 /// Starts after the kill within which the night must end.
 const STARTS_MAX: u32 = 3;
 /// Nights under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 const PATIENTS: u32 = 24;
 
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +38,6 @@ enum Point {
 
 fn wanted(mode: &'static str, limit: u64) -> Wanted {
     Wanted { mode, limit, patients: PATIENTS, ..Wanted::default() }
-}
-
-fn faulty_points() -> u64 {
-    if std::env::var_os("WATERSHED_ALL").is_some() { FAULTY_POINTS } else { FAULTY_POINTS_USUAL }
 }
 
 /// A night that nobody disturbs: what it leaves, its bytes on the wires, its lines of log.
@@ -102,26 +101,29 @@ async fn survives(mode: &'static str, point: Point, faults: Vec<Fault>, expected
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_the_next_start_ends_with_the_same_feed() {
+    let (wires, faulty, every) = match crate::all() {
+        true => (WIRE_POINTS, FAULTY_POINTS, 1),
+        false => (WIRE_POINTS_USUAL, FAULTY_POINTS_USUAL, LINES_USUAL),
+    };
     let mut nights = Vec::new();
     for mode in ["search", "bulk"] {
         let (held, feed, bytes, lines) = calm(mode).await;
         assert_eq!(held.feeds, 1);
         let expected = (held, feed);
         let on_wire = |number: u64, points: u64| Point::Bytes((2 * number + 1) * bytes / (2 * points));
-        let (points, faulty) = (WIRE_POINTS / 2, faulty_points() / 2);
+        let (points, faulty) = (wires / 2, faulty / 2);
         nights.extend((0..points).map(|number| (mode, on_wire(number, points), Vec::new(), expected.clone())));
-        nights.extend((1..=lines).map(|line| (mode, Point::Line(line), Vec::new(), expected.clone())));
+        nights.extend((1..=lines).step_by(every).map(|line| (mode, Point::Line(line), Vec::new(), expected.clone())));
         nights.extend((0..faulty).map(|number| (mode, on_wire(number, faulty), vec![Fault::Chance { seed: number + 1 }], expected.clone())));
     }
     let all = nights.len();
-    assert!(all >= 50, "{all} points");
     let killed: Vec<bool> = futures_util::stream::iter(nights)
         .map(|(mode, point, faults, expected)| survives(mode, point, faults, expected))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let killed = killed.into_iter().filter(|killed| *killed).count();
-    let faulty = faulty_points();
     crate::figures::say(&format!("{all} nights, {faulty} of them with faults, {killed} killed while running, all ended with the same feed, once"));
-    assert!(killed >= 50, "only {killed} of {all} were killed while running");
+    // Those at the last lines of the log may be over before they are killed.
+    assert!(2 * killed >= all && (killed >= 50 || !crate::all()), "only {killed} of {all} were killed while running");
 }

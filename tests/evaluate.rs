@@ -293,7 +293,7 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
         r#"{"resourceType":"Patient","id":"p4","meta":{"lastUpdated":"2026-01-02T00:00:00Z"},"birthDate":"2013-01-01","active":true}"#,
     ];
     let (code, err, completeness) = told(&odd);
-    assert_eq!(code, 0, "{err}");
+    assert_eq!(code, 1, "partial reports are a finding, whatever the cause: {err}");
     let expected = [
         "warning: all.ndjson:3: another Patient has the same id, and it cannot be told that this is the same person at an earlier time; set aside",
         "warning: all.ndjson:2: it names a Patient who is not in the data; the reports are partial",
@@ -344,7 +344,7 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
         let patients = if patients == 1 { "1 patient".to_owned() } else { format!("{patients} patients") };
         format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; what it says is not known, and reports that ask for it are partial")
     });
-    assert_eq!((code, err.lines().collect::<Vec<_>>()), (0, said.iter().map(String::as_str).collect()));
+    assert_eq!((code, err.lines().collect::<Vec<_>>()), (1, said.iter().map(String::as_str).collect()));
     assert_eq!(report["group"][0]["population"][0]["count"], 1, "only who is there: {report}");
     let told = expected.map(
         |(element, patients, _)| serde_json::json!({"url": "unreadable", "extension": [{"url": "element", "valueString": element}, {"url": "patients", "valueInteger": patients}]}),
@@ -388,7 +388,7 @@ fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
         flat(&String::from_utf8(output.stdout).unwrap())
     };
     page("1.json", r#""total":3,"#, &["a", "b"]);
-    let (_, err, report) = evaluated(folder.path(), &[]);
+    let (code, err, report) = evaluated(folder.path(), &[]);
     let words = "warning: value set `http://example.org/ValueSet/wanted|7` holds 2 of 3 codes: who has one of the others is not found";
     let err = flat(&err);
     assert!(err.contains(&flat(words)) && err.contains("one/one.cql:4:") && err.contains(&flat("keep every page beside this one")), "{err}");
@@ -397,7 +397,7 @@ fn an_expansion_that_is_a_part_is_named_with_its_numbers() {
         {"url": "canonical", "valueCanonical": "http://example.org/ValueSet/wanted|7"}, {"url": "held", "valueInteger": 2}, {"url": "total", "valueInteger": 3},
     ]});
     let told = completeness(&report);
-    assert_eq!((counted(&report), &told[0]["valueCode"], &told[2]), (1.into(), &"partial".into(), &short));
+    assert_eq!((code, counted(&report), &told[0]["valueCode"], &told[2]), (1, 1.into(), &"partial".into(), &short));
 
     page("2.json", r#""offset":2,"total":3,"#, &["c"]);
     let (_, err, report) = evaluated(folder.path(), &[]);

@@ -526,6 +526,7 @@ async fn what_files_announce_and_is_not_there_is_a_gap() {
         files(&[("1.json", &page(1, Some(2), 3, &two)), ("2.json", &page(2, None, 3, &third)), ("3.json", &page(1, Some(2), 3, &two))]),
         files(&[("1.json", &page(1, Some(7), 3, &two)), ("2.json", &page(2, None, 3, &third))]),
         files(&[("1.json", &nested)]),
+        files(&[("1.json", &nested.replace(r#""entry":[{"resource":{"resourceType":"Bundle""#, r#""entry":[{"response":{"status":"404"}},{"resource":{"resourceType":"Bundle""#))]),
         files(&[("manifest.json", &manifest(3, r#","error":[]"#)), ("1.Observation.ndjson", &lines)]),
         files(&[("manifest.json", &manifest(3, "")), ("Observation.000.ndjson", &lines)]),
         files(&[("manifest.json", "{}"), ("Observation.000.ndjson", &lines)]),
@@ -538,7 +539,7 @@ async fn what_files_announce_and_is_not_there_is_a_gap() {
         assert!(complete, "{files:?}: {gaps:?}");
     }
     let next = "a page of a search that has a next one, which is not among the files";
-    let failed = format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{third}}},{{"response":{{"status":"404 Not Found"}}}}]}}"#);
+    let failed = format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{third}}},{{"response":{{"status":"403 Forbidden"}}}}]}}"#);
     let partial = [
         (files(&[("1.json", &page(1, Some(2), 3, &two))]), "Observation", next),
         (files(&[("1.json", &page(1, None, 3, &two))]), "Observation", "a search that found 3, of which 2 are here"),
@@ -547,7 +548,7 @@ async fn what_files_announce_and_is_not_there_is_a_gap() {
         // Two searches of which each has one page of two.
         (files(&[("1.json", &page(1, Some(2), 3, &two)), ("2.json", &page(3, Some(4), 3, &third))]), "Observation", next),
         (files(&[("1.json", &nested.replace("\"total\":3", "\"total\":4"))]), "Observation", "found 4, of which 3 are here"),
-        (files(&[("1.json", &failed)]), "*", "an entry says `404` in place of a resource"),
+        (files(&[("1.json", &failed)]), "*", "an entry says 403: what was asked for did not come"),
         (
             files(&[("manifest.json", &manifest(3, "")), ("Observation.000.ndjson", &two)]),
             "Observation",

@@ -1,8 +1,16 @@
-//! What shows at size only: a hundred thousand resources of one patient where all is wanted, a tenth of them otherwise.
+//! What shows at size only. Usually a hundred thousand resources of one patient are a tenth of them, and twenty thousand files
+//! are left out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
+use watershed::sandbox::server::Options as Serving;
 use watershed::smart::assertion::{Algorithm, SigningKey};
+use watershed::source::Mode;
 
+use crate::bench::Bench;
 use crate::small::{Said, Small, json, said};
 
 /// The clock of the night.
@@ -18,7 +26,7 @@ async fn peak_memory(mut command: std::process::Command) -> (u64, String) {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
         peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap_or(0));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = ended.await.unwrap();
     (peak, format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
@@ -52,6 +60,51 @@ async fn q_72_a_patient_with_a_hundred_thousand_resources_fits_into_memory() {
     let (peak, said) = peak_memory(night).await;
     assert!(said.contains("\"patients\":1") && said.contains("\"complete\":true"), "{said}");
     assert!((10_000..512 * 1024).contains(&peak), "{} MiB", peak / 1024);
+}
+
+/// The files and sockets that this process has open, at most, until it is asked for.
+struct MostOpen {
+    stop: Arc<AtomicBool>,
+    watch: std::thread::JoinHandle<usize>,
+}
+
+impl MostOpen {
+    fn watch() -> MostOpen {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let watch = std::thread::spawn(move || {
+            let mut most = 0;
+            while !stopped.load(Ordering::SeqCst) {
+                most = most.max(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        MostOpen { stop, watch }
+    }
+
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        self.watch.join().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q_41_twenty_thousand_small_files_arrive_within_bounded_memory_and_connections() {
+    if !crate::all() {
+        return crate::figures::say("skipped: twenty thousand small files take a minute; `WATERSHED_ALL=1` has them");
+    }
+    let mut bench = Bench::serving(&["q_41"], Serving { export_file_resources: 1, ..Serving::default() }).await.swift();
+    bench.options.requests_at_once = 5;
+    let open = MostOpen::watch();
+    let pulled = bench.pull(Mode::Bulk).await;
+    // Those of the tests beside it as well.
+    let most = open.stop();
+    assert!(most < 2_000, "{most} sockets and files at once");
+    let files = pulled.requests.iter().filter(|seen| seen.target.contains("/export-file/"));
+    assert_eq!(files.clone().filter(|seen| seen.status == 200).count(), 20_000);
+    assert!(files.count() < 22_000, "a file that was refused is tried again, and no other");
+    pulled.is_the_truth();
 }
 
 /// Assessments of one patient, one line each.

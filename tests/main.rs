@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failing test may stop; a skipped one says so")]
 
+#[allow(dead_code, reason = "the kills of `yardsticks.rs` use the rest")]
 mod bed;
 mod browser;
 mod command_line;
 mod composite;
 mod cql_suite;
-mod crash;
 mod daemon;
 mod elm;
 mod evaluate;
@@ -21,8 +21,10 @@ mod imports;
 mod interoperability;
 mod language;
 mod measures;
+mod merged;
 mod mistakes;
 mod obligations;
+mod observed;
 mod pipeline;
 mod recovery;
 mod registry;

@@ -234,7 +234,7 @@ fn commands_say_what_is_wrong_and_exit_by_its_kind() {
     let evaluate = ["evaluate", "--measure", "mappings/measures/ibd/remission", "--data", &data, "--period"];
     let with = |more: &[&str]| watershed(&[&evaluate[..], more].concat());
     let (code, out, err) = with(&["2026-01"]);
-    assert_eq!(code, 0, "{err}");
+    assert_eq!(code, 1, "{err}");
     assert!(err.contains("x.ndjson:2: this is not one JSON object; set aside"), "{err}");
     assert!(out.contains(r#""valueCode":"partial""#), "{out}");
     for (more, code, part) in [

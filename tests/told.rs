@@ -58,6 +58,7 @@ fn told_of(initial: &str, files: &[(&str, String)]) -> (i32, Vec<String>, String
     let parts = completeness["extension"].as_array().unwrap().iter().filter_map(|part| match part["url"].as_str().unwrap() {
         "status" => part["valueCode"].as_str().map(str::to_owned),
         "gap" => Some(gap(part)),
+        "absent" => part["valueCode"].as_str().map(|name| format!("absent {name}")),
         _ => None,
     });
     (code, err.lines().map(str::to_owned).collect(), parts.collect::<Vec<_>>().join(", "))
@@ -116,7 +117,7 @@ fn files_that_are_not_all_that_there_is_make_reports_partial_and_are_named() {
             "note: the data have no Encounter, which `seen` asks for: is a file missing?",
             "warning: data/manifest.json: the manifest names 2 files of Encounter, of which 2 are not here: `1.Encounter.ndjson`, `2.Encounter.ndjson`; the reports are partial",
         ],
-        "Encounter 2",
+        "Encounter 2, absent Encounter",
     );
     whole(&[("manifest.json", manifest(&[("Claim", "http://e.example/f/9.Claim.ndjson")], "")), people.clone(), visits.clone()]);
     let next = r#","link":[{"relation":"next","url":"http://e.example/status?2"}]"#;
@@ -135,10 +136,63 @@ fn files_that_are_not_all_that_there_is_make_reports_partial_and_are_named() {
     assert_eq!(err, ["warning: data/all.ndjson:1: an OperationOutcome: the server says `warning` (processing); the reports are not partial for it"]);
 }
 
+/// What a Bundle says of resources that are not in it, and files that nobody can read.
+#[test]
+fn what_was_deleted_refused_or_left_unfinished_is_told() {
+    let both = format!("{PATIENT}\n{VISIT}\n");
+    let entry = |entry: &str| format!(r#"{{"resourceType":"Bundle","type":"batch-response","entry":[{{"resource":{PATIENT}}},{{"resource":{VISIT}}},{entry}]}}"#);
+    let deleted = |url: &str| entry(&format!(r#"{{"request":{{"method":"DELETE","url":"{url}"}}}}"#));
+    let answer = |status: &str| entry(&format!(r#"{{"response":{{"status":"{status}"}}}}"#));
+    let gone = "an entry says that a resource was deleted, of type Encounter, which may be among the data: it is not looked for here; the reports are partial";
+    let (unfinished, packed) = (
+        "it is being written, or was left unfinished: bring it to its end, or remove it",
+        "it is packed as nothing here can unpack it: unpack it, or pack it as .gz or .zst",
+    );
+    let lone = |text: String| vec![("a.json", text)];
+    let beside = |name: &'static str| vec![("a.ndjson", both.clone()), (name, VISIT.to_owned())];
+    let cases: [(Vec<(&str, String)>, i32, String, &str); 11] = [
+        (lone(deleted("Encounter/e1")), 1, format!("warning: data/a.json:3: {gone}"), "partial, Encounter 1"),
+        (lone(deleted("http://e.example/fhir/Encounter/e1")), 1, format!("warning: data/a.json:3: {gone}"), "partial, Encounter 1"),
+        (lone(deleted("Claim/c1")), 0, String::new(), "complete"),
+        (lone(answer("200 OK")), 0, String::new(), "complete"),
+        (
+            lone(answer("404")),
+            0,
+            "warning: data/a.json:3: an entry says 404: the server does not have what was asked for; the reports are not partial for it".into(),
+            "complete",
+        ),
+        (lone(answer("500 Oh")), 1, "warning: data/a.json:3: an entry says 500: what was asked for did not come; the reports are partial".into(), "partial, Resource 1"),
+        (beside("Encounter.2.ndjson.part"), 1, format!("warning: data/Encounter.2.ndjson.part: {unfinished}; the reports are partial"), "partial, Encounter 1"),
+        (beside("x.tmp"), 1, format!("warning: data/x.tmp: {unfinished}; the reports are partial"), "partial, Resource 1"),
+        (beside("Claim.ndjson.part"), 0, String::new(), "complete"),
+        (beside("more.zip"), 1, format!("warning: data/more.zip: {packed}; the reports are partial"), "partial, Resource 1"),
+        (beside("README.txt"), 0, String::new(), "complete"),
+    ];
+    for (files, code, err, parts) in cases {
+        let err: Vec<String> = Some(err).filter(|err| !err.is_empty()).into_iter().collect();
+        assert_eq!(told(&files), (code, err, parts.to_owned()), "{files:?}");
+    }
+}
+
+/// What names nobody is a patient's only where a file is one patient's record, and nobody else is named in it at all.
+#[test]
+fn what_names_nobody_is_counted_to_nobody_but_in_one_patients_record() {
+    let orphan = r#"{"resourceType":"Encounter","id":"e2"}"#;
+    let nobodys = |line: usize| vec![format!("warning: data/a.ndjson:{line}: it names no patient; set aside")];
+    let claim = |patient: &str| format!(r#"{{"resourceType":"Claim","id":"c","patient":{{"reference":"Patient/{patient}"}}}}"#);
+    let of = |lines: &[&str]| told(&[("a.ndjson", lines.join("\n") + "\n"), ("b.ndjson", format!("{}\n", PATIENT.replace("p1", "p2")))]);
+    assert_eq!(of(&[PATIENT, orphan]), (0, vec![], "complete".into()));
+    assert_eq!(of(&[PATIENT, orphan, &claim("p1")]), (0, vec![], "complete".into()));
+    // An export's file, of which one resource lost its subject: also where the other's resources are of no use here.
+    assert_eq!(of(&[PATIENT, orphan, &claim("p2")]), (1, nobodys(2), "partial".into()));
+    assert_eq!(of(&[PATIENT, &VISIT.replace("p1", "p2"), orphan]), (1, nobodys(3), "partial".into()));
+    assert_eq!(of(&[VISIT, orphan]).2, "partial, Patient 1", "no Patient is in the file");
+}
+
 #[test]
 fn a_type_that_no_file_has_is_asked_after() {
     let (code, err, parts) = told(&[("a.ndjson", format!("{PATIENT}\n"))]);
-    assert_eq!((code, parts.as_str()), (0, "complete"), "nobody may have been there");
+    assert_eq!((code, parts.as_str()), (0, "complete, absent Encounter"), "nobody may have been there");
     assert_eq!(err, ["note: the data have no Encounter, which `seen` asks for: is a file missing?"]);
 }
 
@@ -216,14 +270,14 @@ fn elements_of_the_wrong_shape_make_reports_partial_and_are_named() {
         let (code, err, parts) = told_by(initial, resource, rest);
         let warning =
             format!("warning: `{element}` of 1 patient cannot be read, first at data/a.ndjson:2{meant}; what it says is not known, and reports that ask for it are partial");
-        assert_eq!((code, err, parts.as_str()), (0, vec![warning], "partial"), "{rest}");
+        assert_eq!((code, err, parts.as_str()), (1, vec![warning], "partial"), "{rest}");
     }
     // Many, of which the codes are looked at together.
     let many: String = (0..9)
         .map(|n| format!("{{\"resourceType\":\"Encounter\",\"id\":\"e{n}\",\"subject\":{{\"reference\":\"Patient/p1\"}},\"class\":\"AMB\"}}\n"))
         .collect();
     let (code, err, _) = told_of(by_class, &[("a.ndjson", format!("{PATIENT}\n{many}"))]);
-    assert!(code == 0 && err.len() == 1 && err[0].contains("`Encounter.class` of 1 patient cannot be read"), "{err:?}");
+    assert!(code == 1 && err.len() == 1 && err[0].contains("`Encounter.class` of 1 patient cannot be read"), "{err:?}");
 }
 
 /// Of two contents of one id it is said that nobody knows which one counts, unless a version or a time tells.
@@ -241,5 +295,5 @@ fn two_contents_of_one_id_are_told_and_a_number_of_a_version_decides() {
     assert_eq!(both(visit("finished", &version("9")), visit("planned", &version("10"))), (0, vec![], "complete".to_owned()));
     assert_eq!(both(visit("finished", ""), visit("finished", ",\"meta\":{\"source\":\"x\"}")), (0, vec![], "complete".to_owned()));
     let (code, err, parts) = both(visit("finished", ""), visit("planned", ""));
-    assert!(code == 0 && parts == "partial" && err.len() == 1 && err[0].contains("another resource has the same id and other content"), "{err:?}");
+    assert!(code == 1 && parts == "partial" && err.len() == 1 && err[0].contains("another resource has the same id and other content"), "{err:?}");
 }

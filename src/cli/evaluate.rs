@@ -11,12 +11,12 @@ use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
 use crate::cql::Program;
 use crate::diagnostic::counted;
-use crate::fhir::compartment::{is_id, is_replaced};
+use crate::fhir::compartment::is_id;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::source::folder::{self, Bad, Dataset, Patient, Signs};
+use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
 
 /// Most threads.
 const THREADS_MAX: usize = 256;
@@ -28,6 +28,8 @@ const TOLD_KEPT_MAX: usize = 10_000;
 const TOLD_SHOWN_MAX: usize = 20;
 
 /// Measures over data on disk
+///
+/// Ends with 1 when a report is partial: its `completeness` and stderr say why.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Measure folder (with `measure.yaml`), or a FHIR Bundle or folder with Measure, Library and ValueSet resources; .gz and .zst
@@ -137,25 +139,31 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         if pass == 0 {
             found.bad = Told { lines: data.bad.clone(), count: data.bad_count };
             found.files(&data.signs);
-            say_absent_types(&loaded, &data.signs);
+            if !data.signs.types.is_empty() {
+                found.absent_types = loaded.measures.iter().map(|measure| absent_types(measure, &data.signs)).collect();
+                say_absent_types(&loaded, &found.absent_types);
+            }
         }
         found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
     }
+    folder::unread(&args.data, &shape).map_err(unreadable)?.into_iter().for_each(|gap| found.add_gap(gap));
     found.say();
-    write(&args, &runs, &found)?;
-    Ok(if found.errors.is_empty() && found.missing.is_empty() && found.people > 0 { Ending::Fine } else { Ending::Findings })
+    Ok(if write(&args, &runs, &found)? { Ending::Fine } else { Ending::Findings })
 }
 
-/// Types that measures ask for and of which no file has any: it may be so, or a file was forgotten.
-fn say_absent_types(loaded: &Loaded, signs: &Signs) {
+/// Types that a measure asks for and of which no file has any.
+fn absent_types(measure: &Measure, signs: &Signs) -> BTreeSet<String> {
+    let asked = measure.programs().flat_map(Program::requirements).map(|need| need.resource_type.as_str());
+    asked.filter(|name| *name != "Patient" && !signs.types.contains(*name)).map(str::to_owned).collect()
+}
+
+/// Asks after types that no file has: it may be so, and the reports say it and are not partial for it, or a file was forgotten.
+fn say_absent_types(loaded: &Loaded, absent: &[BTreeSet<String>]) {
     let mut askers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for measure in &loaded.measures {
-        let asked: BTreeSet<&str> = measure.programs().flat_map(Program::requirements).map(|need| need.resource_type.as_str()).collect();
-        for name in asked.into_iter().filter(|name| *name != "Patient" && !signs.types.contains(*name)) {
-            askers.entry(name).or_default().push(format!("`{}`", measure.definition.id.value));
-        }
+    for (measure, absent) in loaded.measures.iter().zip(absent) {
+        absent.iter().for_each(|name| askers.entry(name).or_default().push(format!("`{}`", measure.definition.id.value)));
     }
-    for (name, measures) in askers.iter().filter(|_| !signs.types.is_empty()) {
+    for (name, measures) in askers {
         let ask = if measures.len() == 1 { "asks" } else { "ask" };
         let _ = writeln!(std::io::stderr(), "note: the data have no {name}, which {} {ask} for: is a file missing?", measures.join(", "));
     }
@@ -283,6 +291,8 @@ struct Found {
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,
+    /// By measure: the types of which no file has any.
+    absent_types: Vec<BTreeSet<String>>,
     /// What else a server said.
     said: Told,
 }
@@ -326,14 +336,19 @@ impl Found {
         self.said = Told { lines: signs.said.clone(), count: signs.said_count };
     }
 
+    fn add_gap(&mut self, gap: Gap) {
+        *self.missing.entry(gap.resource_type).or_default() += 1;
+        self.gaps.add(Some(gap.told));
+    }
+
     /// What is missing of the data. Data without a patient are no data.
-    fn completeness(&self) -> Completeness {
+    fn completeness(&self, measure: usize) -> Completeness {
         let missing = if self.people == 0 { self.absent.count.max(1) } else { self.absent.count };
         let mut gaps = self.missing.clone();
         if missing > 0 {
             *gaps.entry("Patient".to_owned()).or_default() += missing;
         }
-        Completeness { gaps, quarantined: self.bad.count }
+        Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(measure).cloned().unwrap_or_default() }
     }
 
     fn say(&mut self) {
@@ -388,7 +403,7 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, kee
 fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, keep: bool) -> Found {
     let mut found = Found::new(runs);
     let mut record = Record::default();
-    for patient in patients.iter().filter(|patient| !patient.lines().any(is_replaced)) {
+    for patient in patients {
         let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
         bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)).for_each(|bad| found.bad.add(Some(bad)));
         if record.patient_id().is_none() {
@@ -432,17 +447,20 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
     found
 }
 
-fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
+/// Writes the reports; false where the data of one were not complete.
+fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> {
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|error| Failure::unreachable(format!("`{}` cannot be made: {error}", folder.display())))?;
     }
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut complete = true;
     for (index, run) in runs.iter().enumerate() {
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, found.completeness());
+            let facts = facts(args, run.measure, period, found.completeness(index));
             let reporter = run.measure.reporter(period, &facts);
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
+            complete &= reporter.is_complete(sum);
             let nobody = BTreeMap::new();
             let patients = found.patients.get(index).and_then(|all| all.get(place)).unwrap_or(&nobody);
             let reports: Vec<Value> = match args.report {
@@ -456,7 +474,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<(), Failure> {
         }
     }
     let _ = stdout.flush();
-    Ok(())
+    Ok(complete)
 }
 
 fn facts(args: &Args, measure: &Measure, period: Period, completeness: Completeness) -> Facts {

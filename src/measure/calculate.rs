@@ -409,12 +409,27 @@ impl<'a> Patient<'a> {
             for member in scored {
                 let Some(own) = binding.populations.get(index) else { continue };
                 let value = self.of_member(*own, &member)?;
-                if let (Some(number), Some(place)) = (number(&value), criteria.observed.get_mut(index)) {
+                if let (Some(number), Some(place)) = (self.number(&value), criteria.observed.get_mut(index)) {
                     place.insert(member, number);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The number that an observation came to: of the System's types, or an element of the record as it stands there.
+    fn number(&self, value: &Value) -> Option<Decimal> {
+        match value {
+            Value::Integer(number) => Some(Decimal::from(*number)),
+            Value::Long(number) => Some(Decimal::from(*number)),
+            Value::Decimal(number) => Some(*number),
+            Value::Quantity(quantity) => Some(quantity.value),
+            Value::Node(node, _) => {
+                let record = self.session.record();
+                record.number(*node).or_else(|| record.number(record.get(*node, "value")?))
+            }
+            _ => None,
+        }
     }
 
     /// The value of a definition, or of a function for one event.
@@ -522,16 +537,6 @@ fn render_plain(value: &Value) -> Option<String> {
         Value::Quantity(quantity) => Some(format!("{} {}", quantity.value.normalize(), quantity.unit)),
         Value::Code(code) => Some(code.code.to_string()),
         Value::Concept(concept) => concept.codes.first().map(|code| code.code.to_string()),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<Decimal> {
-    match value {
-        Value::Integer(number) => Some(Decimal::from(*number)),
-        Value::Long(number) => Some(Decimal::from(*number)),
-        Value::Decimal(number) => Some(*number),
-        Value::Quantity(quantity) => Some(quantity.value),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use super::calculate::{Measure, Setting};
 use super::compile;
 use super::definition::Text;
 use super::period::Period;
-use super::population::{self, Membership, Tallies};
+use super::population::{self, Membership, Observations, Tallies};
 use super::result::{GroupResult, PatientResult};
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::model::Models;
@@ -70,11 +70,13 @@ struct ExpectText {
 }
 
 /// What is expected of one population.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "expected a count that is not negative, `{count: …, cannot-tell: …}` or `cannot tell`")]
 pub enum Expected {
-    /// So many members (or, for an observation, this sum), and no doubt about any other.
+    /// So many members, and no doubt about any other; or, of an observation, what the patient's come to by its aggregate.
     Count(u64),
+    /// What the observations of the patient come to, where that is no count.
+    Amount(f64),
     /// Members, and others for whom the record cannot tell.
     #[serde(rename_all = "kebab-case")]
     Both {
@@ -111,8 +113,8 @@ pub struct Expectation {
     pub period: Period,
     /// Index of the group.
     pub group: usize,
-    /// Per population id: (members or sum, cannot tell).
-    pub populations: BTreeMap<String, (u64, u64)>,
+    /// Per population id: (members or aggregate of the observations, cannot tell).
+    pub populations: BTreeMap<String, (Decimal, u64)>,
     /// The score, where the case names one.
     pub score: Option<Decimal>,
     /// Stratifier to strata, where the case names any.
@@ -235,10 +237,17 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
         if !ids().any(|known| known == id.value) {
             found.push(unknown("population", id, source, ids()));
         }
+        let is_observed = known.populations.iter().any(|population| population.id() == id.value && population.aggregate.is_some());
         let pair = match &expected.value {
-            Expected::Count(count) => (*count, 0),
-            Expected::Both { count, cannot_tell } => (*count, *cannot_tell),
-            Expected::Words(words) if words == "cannot tell" => (0, 1),
+            Expected::Count(count) => (Decimal::from(*count), 0),
+            Expected::Amount(amount) if is_observed => (amount.to_string().parse().unwrap_or_default(), 0),
+            Expected::Amount(amount) => {
+                let message = format!("expected a count that is not negative, `{{count: …, cannot-tell: …}}` or `cannot tell`, found `{amount}`");
+                found.push(Diagnostic::error(message).at(yaml::place(source, expected, amount.to_string().len())));
+                continue;
+            }
+            Expected::Both { count, cannot_tell } => (Decimal::from(*count), *cannot_tell),
+            Expected::Words(words) if words == "cannot tell" => (Decimal::ZERO, 1),
             Expected::Words(words) => {
                 let place = yaml::place(source, expected, words.len());
                 found.push(Diagnostic::error(format!("`{words}` is no expectation: expected a count or `cannot tell`")).at(place));
@@ -396,18 +405,22 @@ fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure,
         let none = Membership::default();
         let membership = found.memberships.get(index).unwrap_or(&none);
         let count_found = match population.aggregate {
-            Some(_) => membership.observed.values().sum::<Decimal>().normalize().to_string(),
+            Some(method) => {
+                let mut observations = Observations::default();
+                membership.observed.values().for_each(|value| observations.add(*value));
+                let found = observations.aggregate(method).unwrap_or_default();
+                if count.fract().is_zero() { found.normalize().to_string() } else { rounded(found, count) }
+            }
             None => membership.members.len().to_string(),
         };
-        push(population.id(), words(&count.to_string(), unknown), words(&count_found, membership.unknown.len() as u64));
+        push(population.id(), words(&count.normalize().to_string(), unknown), words(&count_found, membership.unknown.len() as u64));
     }
     if let Some(expected) = expectation.score {
         let mut tallies = Tallies::new(found.memberships.len());
         tallies.add(&found.memberships, None);
         let score = population::score(&group.shape(measure.definition.scoring), &tallies).value;
-        // As many digits count as the case has.
-        let shown = score.map_or_else(|| "none".to_owned(), |score| score.round_dp_with_strategy(expected.scale(), RoundingStrategy::MidpointAwayFromZero).normalize().to_string());
-        push("score", expected.normalize().to_string(), shown);
+        let found = score.map_or_else(|| "none".to_owned(), |score| rounded(score, expected));
+        push("score", expected.normalize().to_string(), found);
     }
     for (id, expected) in &expectation.strata {
         let place = group.stratifiers.iter().position(|stratifier| stratifier.id.value == *id);
@@ -415,6 +428,11 @@ fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure,
         let join = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
         push(id, join(expected), join(&strata));
     }
+}
+
+/// What was found, to as many digits as the case has.
+fn rounded(found: Decimal, expected: Decimal) -> String {
+    found.round_dp_with_strategy(expected.scale(), RoundingStrategy::MidpointAwayFromZero).normalize().to_string()
 }
 
 fn strata_of(found: &GroupResult, place: usize) -> BTreeSet<String> {

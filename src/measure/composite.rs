@@ -14,15 +14,16 @@
 //! the other way is fulfilled by who is *not* in its numerator ("Improvement Notation"). Where the composite counts patients
 //! and a component events, a patient is in a population of which there is an event ("Measure Basis").
 //!
-//! Score bounds are given for opportunity alone, and while no component is turned round: only there a doubt about a case is a
-//! doubt about one number.
+//! Score bounds are given for opportunity and linear: there a doubt about one component is a doubt about one case, or about one
+//! part of a share. Of a component that counts other than the composite does, or is a ratio, a doubt is taken as one about
+//! everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::population::{self, Aggregate, Criteria, GroupShape, Member, Membership, PopulationCode, Score, Scoring, Tallies};
+use super::population::{self, Aggregate, Criteria, GroupShape, Member, Membership, Outlook, PopulationCode, Score, Scoring, Side, Tallies};
 
 pub(super) mod resolve;
 
@@ -124,7 +125,7 @@ impl Composite {
 
     /// Whether its score has bounds.
     pub fn has_bounds(&self) -> bool {
-        self.method == CompositeScoring::Opportunity && !self.components.iter().any(|component| component.reversed)
+        matches!(self.method, CompositeScoring::Opportunity | CompositeScoring::Linear)
     }
 }
 
@@ -136,16 +137,32 @@ struct Standing<'a> {
     eligible: BTreeSet<Member>,
     /// Of these, those in the numerator.
     fulfilled: BTreeSet<Member>,
+    /// What each of them comes to, and who else may come to something.
+    outlooks: BTreeMap<Member, Outlook>,
 }
 
 impl<'a> Standing<'a> {
     fn of(component: &'a Component, found: &[Membership]) -> Standing<'a> {
         let memberships = if component.exists { of_patient(&component.shape, found) } else { found.to_vec() };
-        let mut standing = Standing { component, memberships, eligible: BTreeSet::new(), fulfilled: BTreeSet::new() };
+        let mut standing = Standing { component, memberships, eligible: BTreeSet::new(), fulfilled: BTreeSet::new(), outlooks: BTreeMap::new() };
         standing.eligible = standing.all(PopulationCode::Denominator).scored;
         let numerator = standing.all(PopulationCode::Numerator).scored;
         standing.fulfilled = standing.eligible.iter().filter(|member| numerator.contains(*member) != component.reversed).cloned().collect();
+        standing.outlooks = standing.outlooks(found);
         standing
+    }
+
+    fn outlooks(&self, found: &[Membership]) -> BTreeMap<Member, Outlook> {
+        let turned = |outlook: Outlook| if self.component.reversed { outlook.turned() } else { outlook };
+        if self.component.shape.scoring == Scoring::Proportion && !self.component.exists {
+            let all = found.iter().flat_map(|membership| &membership.outlooks);
+            return all.map(|(member, outlook)| (member.clone(), turned(*outlook))).collect();
+        }
+        let certain = |member: &Member| (member.clone(), Outlook::certain(u8::from(self.fulfilled.contains(member)).into()));
+        let mut outlooks: BTreeMap<Member, Outlook> = self.eligible.iter().map(certain).collect();
+        let open = found.iter().flat_map(|membership| membership.unknown.keys());
+        outlooks.extend(open.map(|member| (if self.component.exists { Member::new() } else { member.clone() }, Outlook::ANY)));
+        outlooks
     }
 
     /// A population; a ratio's two initial populations together.
@@ -204,7 +221,16 @@ pub fn memberships(shape: &GroupShape, components: &[&[Membership]]) -> Vec<Memb
     match composite.method {
         CompositeScoring::Weighted => components.concat(),
         CompositeScoring::Opportunity => opportunity(shape, &stand()),
-        CompositeScoring::AllOrNothing | CompositeScoring::Linear => population::memberships(shape, &criteria(shape, &stand())),
+        CompositeScoring::AllOrNothing => population::memberships(shape, &criteria(shape, &stand())),
+        CompositeScoring::Linear => {
+            let standings = stand();
+            let mut found = population::memberships(shape, &criteria(shape, &standings));
+            let observation = shape.slots.iter().position(|slot| slot.code == PopulationCode::MeasureObservation);
+            if let Some(own) = observation.and_then(|at| found.get_mut(at)) {
+                own.outlooks = shares_to_come(&standings);
+            }
+            found
+        }
     }
 }
 
@@ -218,6 +244,9 @@ fn opportunity(shape: &GroupShape, standings: &[Standing<'_>]) -> Vec<Membership
             all.members.extend(own.members.into_iter().map(case));
             all.scored.extend(own.scored.into_iter().map(case));
             all.unknown.extend(own.unknown.into_iter().map(|(member, reason)| (case(member), reason)));
+            if code == PopulationCode::Denominator {
+                all.outlooks.extend(standing.outlooks.iter().map(|(member, outlook)| (case(member.clone()), *outlook)));
+            }
         }
         all
     };
@@ -289,6 +318,20 @@ fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Decimal> {
     counts.into_iter().filter_map(|(member, counts)| Some((member.clone(), share(counts)?))).collect()
 }
 
+/// Between what each one's share lies, whatever the blanks say of each component.
+fn shares_to_come(standings: &[Standing<'_>]) -> BTreeMap<Member, Outlook> {
+    let members: BTreeSet<&Member> = standings.iter().flat_map(|standing| standing.outlooks.keys()).collect();
+    let of = |member: &Member| {
+        let mut parts: BTreeMap<Outlook, u64> = BTreeMap::new();
+        for outlook in standings.iter().filter_map(|standing| standing.outlooks.get(member)) {
+            *parts.entry(*outlook).or_default() += 1;
+        }
+        let share = |side| population::extreme(&parts, side).and_then(|(sum, count)| sum.checked_div(count));
+        Some(Outlook { least: share(Side::Lowest)?, most: share(Side::Highest)?, may_be_out: parts.keys().all(|part| part.may_be_out) })
+    };
+    members.into_iter().filter_map(|member| Some((member.clone(), of(member)?))).collect()
+}
+
 /// The score of a composite group or stratum.
 pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
     let Some(composite) = &shape.composite else { return Score::default() };
@@ -318,7 +361,7 @@ pub fn component_scores(composite: &Composite, tallies: &Tallies) -> Vec<Option<
     let mut score = |component: &Component| {
         let (own, more) = rest.split_at(component.shape.slots.len().min(rest.len()));
         rest = more;
-        let value = population::score(&component.shape, &Tallies { slots: own.to_vec(), open: 0 }).scaled(component.multiplier)?;
+        let value = population::score(&component.shape, &Tallies { slots: own.to_vec(), ..Tallies::default() }).scaled(component.multiplier)?;
         if component.reversed { Decimal::ONE.checked_sub(value) } else { Some(value) }
     };
     composite.components.iter().map(&mut score).collect()

@@ -12,7 +12,7 @@
 //! Composite: [`super::composite`].
 //!
 //! Beside the official answer (unknown is false) every population counts the members for which the
-//! record cannot tell, by reason.
+//! record cannot tell, by reason; and of a score that is a mean of its members it is told how low and how high it can be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -192,6 +192,54 @@ pub struct Membership {
     pub unknown: BTreeMap<Member, String>,
     /// Observations of the scored members (observation slots only).
     pub observed: BTreeMap<Member, Decimal>,
+    /// What members come to in a score that has bounds, or may; beside the population that the score is of.
+    pub outlooks: BTreeMap<Member, Outlook>,
+}
+
+/// What a member comes to in a score that is the mean of what its members come to, whatever turns out of what the record cannot
+/// tell. In a proportion who is in the numerator comes to 1, who is in the denominator alone to 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outlook {
+    /// At least, if it counts.
+    pub least: Decimal,
+    /// At most, if it counts.
+    pub most: Decimal,
+    /// Whether it may not count at all.
+    pub may_be_out: bool,
+}
+
+impl Outlook {
+    /// Nothing is known but that it may count.
+    pub const ANY: Outlook = Outlook { least: Decimal::ZERO, most: Decimal::ONE, may_be_out: true };
+
+    /// It comes to this.
+    pub fn certain(value: Decimal) -> Outlook {
+        Outlook { least: value, most: value, may_be_out: false }
+    }
+
+    /// Whether something could turn out otherwise.
+    pub fn is_open(self) -> bool {
+        self.may_be_out || self.least != self.most
+    }
+
+    /// The same where fewer are better.
+    #[must_use]
+    pub fn turned(self) -> Outlook {
+        Outlook { least: Decimal::ONE - self.most, most: Decimal::ONE - self.least, ..self }
+    }
+
+    /// Of one to whom one of these happens, each of which is 0, 1 or not to count; `None` where none counts.
+    fn of(outcomes: impl Iterator<Item = Option<bool>>) -> Option<Outlook> {
+        let (mut found, mut may_be_out): (Option<(bool, bool)>, bool) = (None, false);
+        for outcome in outcomes {
+            match (outcome, found) {
+                (None, _) => may_be_out = true,
+                (Some(own), None) => found = Some((own, own)),
+                (Some(own), Some((least, most))) => found = Some((least && own, most || own)),
+            }
+        }
+        found.map(|(least, most)| Outlook { least: u8::from(least).into(), most: u8::from(most).into(), may_be_out })
+    }
 }
 
 /// Applies the algebra to the raw criteria of one group and patient. One result per slot.
@@ -265,7 +313,38 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
         subtract(&mut result, base, &removed);
     }
     observe(shape, criteria, &mut result);
+    if shape.scoring == Scoring::Proportion
+        && let Some(own) = denominator.and_then(|at| result.get_mut(at))
+    {
+        own.outlooks = outlooks(criteria, [parent(denominator), denominator, exclusion, numerator, numerator_exclusion, exception]);
+    }
     result
+}
+
+/// What each member of a proportion may come to: every way is tried in which what cannot be told may turn out. `slots` are the
+/// initial population, the denominator, its exclusion, the numerator, its exclusion, and the exception.
+fn outlooks(criteria: &Criteria, slots: [Option<usize>; 6]) -> BTreeMap<Member, Outlook> {
+    let holds = |slot: Option<usize>, member: &Member| slot.and_then(|at| criteria.holds.get(at)).is_some_and(|holds| holds.contains(member));
+    let is_unknown = |slot: Option<usize>, member: &Member| slot.and_then(|at| criteria.unknown.get(at)).is_some_and(|unknown| unknown.contains_key(member));
+    let initial = slots[0];
+    let certain = initial.and_then(|at| criteria.holds.get(at)).into_iter().flatten();
+    let members = certain.chain(initial.and_then(|at| criteria.unknown.get(at)).into_iter().flat_map(BTreeMap::keys));
+    let outlook = |member: &Member| {
+        let known = slots.map(|slot| holds(slot, member));
+        let open = slots.map(|slot| !holds(slot, member) && is_unknown(slot, member));
+        let ways = (0..1_u32 << open.len()).filter(|way| open.iter().enumerate().all(|(slot, open)| *open || way >> slot & 1 == 0));
+        Outlook::of(ways.map(|way| outcome(std::array::from_fn(|slot| known[slot] || way >> slot & 1 == 1))))
+    };
+    members.filter_map(|member| Some((member.clone(), outlook(member)?))).collect()
+}
+
+/// What someone comes to in a proportion by what holds of them: nothing, or whether they are in the numerator.
+fn outcome([initial, denominator, exclusion, numerator, numerator_exclusion, exception]: [bool; 6]) -> Option<bool> {
+    match (initial && denominator && !exclusion, numerator) {
+        (false, _) => None,
+        (true, true) => Some(!numerator_exclusion),
+        (true, false) => (!exception).then_some(false),
+    }
 }
 
 /// Members of slot `index`: those of the criterion that its parent has and `closed` has not.
@@ -427,20 +506,28 @@ impl Tally {
 pub struct Tallies {
     /// One tally per slot.
     pub slots: Vec<Tally>,
-    /// Members for which the record cannot tell whether they are in some population; each once, however many these are.
+    /// Members for which the record cannot tell whether they are in some population, or what they come to in the score; each once,
+    /// however many these are.
     pub open: u64,
+    /// How many members have each outlook.
+    pub outlooks: BTreeMap<Outlook, u64>,
 }
 
 impl Tallies {
     /// Zero everywhere.
     pub fn new(slots: usize) -> Tallies {
-        Tallies { slots: vec![Tally::default(); slots], open: 0 }
+        Tallies { slots: vec![Tally::default(); slots], ..Tallies::default() }
     }
 
     /// Adds one patient; only the members in `within` when given (a stratum).
     pub fn add(&mut self, memberships: &[Membership], within: Option<&BTreeSet<Member>>) {
+        let inside = |member: &Member| within.is_none_or(|stratum| stratum.contains(member));
         let unknown = memberships.iter().flat_map(|membership| membership.unknown.keys());
-        let open: BTreeSet<&Member> = unknown.filter(|member| within.is_none_or(|stratum| stratum.contains(*member))).collect();
+        let mut open: BTreeSet<&Member> = unknown.filter(|member| inside(member)).collect();
+        for (member, outlook) in memberships.iter().flat_map(|membership| &membership.outlooks).filter(|(member, _)| inside(member)) {
+            *self.outlooks.entry(*outlook).or_default() += 1;
+            open.extend(outlook.is_open().then_some(member));
+        }
         self.open += open.len() as u64;
         for (tally, membership) in self.slots.iter_mut().zip(memberships) {
             tally.add(membership, within, &open);
@@ -450,6 +537,9 @@ impl Tallies {
     /// Adds the sums of another part of the patients.
     pub fn merge(&mut self, other: &Tallies) {
         self.open += other.open;
+        for (outlook, members) in &other.outlooks {
+            *self.outlooks.entry(*outlook).or_default() += members;
+        }
         if self.slots.len() < other.slots.len() {
             self.slots.resize(other.slots.len(), Tally::default());
         }
@@ -464,8 +554,8 @@ impl Tallies {
 pub struct Score {
     /// Members of the numerator that count, or the aggregate of their observations; `None` where the score is no fraction.
     pub numerator: Option<Decimal>,
-    /// Members of the denominator that count, or the aggregate of their observations; the members observed of a continuous
-    /// variable; `None` where nothing of the kind is counted.
+    /// Members of the denominator that count, or the aggregate of their observations; of a continuous variable how many were
+    /// observed: as CQL's aggregates do, it leaves out whose observation is null; `None` where nothing of the kind is counted.
     pub denominator: Option<Decimal>,
     /// The score; `None` when the denominator is zero, nothing was observed, or for a cohort.
     pub value: Option<Decimal>,
@@ -496,51 +586,94 @@ pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
             Score { numerator: Some(Decimal::from(count)), ..Score::default() }
         }
         Scoring::ContinuousVariable => {
-            let denominator = scored(PopulationCode::MeasurePopulation);
-            Score { denominator: Some(denominator), value: observation(shape, tallies, PopulationCode::MeasurePopulation).flatten(), ..Score::default() }
+            let observed = observed(shape, tallies, PopulationCode::MeasurePopulation);
+            let count = observed.map_or(0, |(observations, _)| observations.count());
+            Score {
+                denominator: Some(Decimal::from(count)),
+                value: observed.and_then(|(observations, method)| observations.aggregate(method)),
+                ..Score::default()
+            }
         }
         Scoring::Proportion | Scoring::Ratio => {
-            let side = |code| match observation(shape, tallies, code) {
-                Some(aggregate) => aggregate.unwrap_or_default(),
-                None => scored(code),
+            // What is observed of nobody has a sum, and no average: there is no number to go on with.
+            let side = |code| match observed(shape, tallies, code) {
+                Some((observations, method)) => observations.aggregate(method),
+                None => Some(scored(code)),
             };
-            Score::fraction(side(PopulationCode::Numerator), side(PopulationCode::Denominator))
+            let (numerator, denominator) = (side(PopulationCode::Numerator), side(PopulationCode::Denominator));
+            Score { numerator, denominator, value: numerator.zip(denominator).and_then(|(numerator, denominator)| divide(numerator, denominator)) }
         }
         Scoring::Composite => composite::score(shape, tallies),
     }
 }
 
-/// The aggregated observations of the population `code`: outer `None` when it has no observation.
-fn observation(shape: &GroupShape, tallies: &Tallies, code: PopulationCode) -> Option<Option<Decimal>> {
-    shape.slots.iter().enumerate().find_map(|(index, slot)| {
+/// What was observed of the population `code`, and how it is aggregated; `None` where nothing is to be.
+fn observed<'t>(shape: &GroupShape, tallies: &'t Tallies, code: PopulationCode) -> Option<(&'t Observations, Aggregate)> {
+    shape.slots.iter().zip(&tallies.slots).find_map(|(slot, tally)| {
         let observed = shape.slots.get(slot.of?)?;
-        let method = slot.aggregate?;
-        (slot.code == PopulationCode::MeasureObservation && observed.code == code).then(|| tallies.slots.get(index).and_then(|tally| tally.observations.aggregate(method)))
+        (slot.code == PopulationCode::MeasureObservation && observed.code == code).then_some((&tally.observations, slot.aggregate?))
     })
 }
 
-/// How far the score could move if every unknown were known: (lowest, highest), never too narrow. Only for a proportion, and
-/// for a composite that counts as one.
-///
-/// Whoever is open may turn out to be in the numerator, in the denominator alone, or in neither; a fraction is lowest when all
-/// of them are in the denominator alone, and highest when all are in both.
+/// How far the score could move if every unknown were known: the lowest and the highest value that it can have at all. For a
+/// proportion, and for a composite whose score is a mean of members too; `None` where nobody is counted in any case.
 pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal)> {
     if shape.scoring != Scoring::Proportion && !shape.composite.as_ref().is_some_and(Composite::has_bounds) {
         return None;
     }
-    let decided = |code| {
-        shape
-            .slots
-            .iter()
-            .position(|slot| slot.code == code)
-            .and_then(|at| tallies.slots.get(at))
-            .map(|tally| Decimal::from(tally.scored - tally.open))
+    let bound = |side| extreme(&tallies.outlooks, side).and_then(|(sum, count)| divide(sum, count));
+    Some((bound(Side::Lowest)?, bound(Side::Highest)?))
+}
+
+/// Which end of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The lower.
+    Lowest,
+    /// The upper.
+    Highest,
+}
+
+/// Sum and count of the lowest or highest mean. Of those who may be out whoever moves it that way is in: in their order, until the
+/// next would move it back. Where nobody counts in any case, one alone is the farthest.
+pub(super) fn extreme(outlooks: &BTreeMap<Outlook, u64>, side: Side) -> Option<(Decimal, Decimal)> {
+    let value = |outlook: &Outlook| if side == Side::Lowest { outlook.least } else { outlook.most };
+    let (mut sum, mut count) = (Decimal::ZERO, Decimal::ZERO);
+    let mut add = |value: Decimal, times: u64| {
+        sum = sum.checked_add(value.checked_mul(times.into())?)?;
+        count = count.checked_add(times.into())?;
+        Some((sum, count))
     };
-    let (numerator, denominator) = (decided(PopulationCode::Numerator)?, decided(PopulationCode::Denominator)?);
-    let open = Decimal::from(tallies.open);
-    let low = divide(numerator, denominator + open)?;
-    let high = divide(numerator + open, denominator + open)?;
-    Some((low, high.min(Decimal::ONE)))
+    for (outlook, times) in outlooks.iter().filter(|(outlook, _)| !outlook.may_be_out) {
+        add(value(outlook), *times)?;
+    }
+    let mut optional: Vec<(Decimal, u64)> = outlooks.iter().filter(|(outlook, _)| outlook.may_be_out).map(|(outlook, times)| (value(outlook), *times)).collect();
+    optional.sort_unstable();
+    if side == Side::Highest {
+        optional.reverse();
+    }
+    let (mut sum, mut count) = add(Decimal::ZERO, 0)?;
+    for (value, times) in optional {
+        if count.is_zero() {
+            return Some((value, Decimal::ONE));
+        }
+        let all = value.checked_mul(count)?;
+        let moves = if side == Side::Lowest { all < sum } else { all > sum };
+        if !moves {
+            break;
+        }
+        (sum, count) = add(value, times)?;
+    }
+    (!count.is_zero()).then_some((sum, count))
+}
+
+/// Of a proportion: the least and the most members of the numerator, both of [`candidates`]. Wider than [`bounds`], and what can be
+/// added to those of others.
+pub fn summable_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(u64, u64)> {
+    let is_fraction = score(shape, tallies).numerator.is_some();
+    let certain = |value: Decimal| tallies.outlooks.get(&Outlook::certain(value)).copied().unwrap_or_default();
+    let of = candidates(shape, tallies).filter(|_| is_fraction && bounds(shape, tallies).is_some())?;
+    Some((certain(Decimal::ONE), of.checked_sub(certain(Decimal::ZERO))?))
 }
 
 /// Of how many members the score is, or may be: those that it counts, and those for which the record cannot tell. None for a
@@ -549,7 +682,8 @@ pub fn candidates(shape: &GroupShape, tallies: &Tallies) -> Option<u64> {
     let counted: &[PopulationCode] = match shape.scoring {
         Scoring::Ratio => &[],
         Scoring::Cohort => &[PopulationCode::InitialPopulation],
-        _ => &[PopulationCode::Denominator, PopulationCode::MeasurePopulation],
+        // Of a continuous variable: who is observed.
+        _ => &[PopulationCode::Denominator, PopulationCode::MeasureObservation],
     };
     let slot = shape.slots.iter().position(|slot| counted.contains(&slot.code))?;
     tallies.slots.get(slot).map(|tally| tally.scored - tally.open + tallies.open)

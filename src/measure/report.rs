@@ -10,6 +10,9 @@
 //! on its population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
 //! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
 //!
+//! `status` is always `complete`: in FHIR R4 it says that the report is made and ready for use. Whether the *data* were complete is
+//! what `completeness` says, whose `status` is `complete` or `partial`.
+//!
 //! A composite's group says in `composite` how it is scored and of what; a weighted one has no populations (deqm-5), but the
 //! scores of its components. Scoring and improvement stand at the root, or on every group where groups differ (deqm-3).
 
@@ -59,6 +62,9 @@ pub struct Completeness {
     pub gaps: BTreeMap<String, u64>,
     /// Resources that could not be read and were set aside.
     pub quarantined: u64,
+    /// Types that the measure asks for and of which nothing came, where nobody can say whether there should have been any. The data
+    /// are complete nevertheless: few hospitals have something of every type.
+    pub absent: BTreeSet<String>,
 }
 
 impl Completeness {
@@ -231,6 +237,7 @@ impl Reporter<'_> {
                 part("type", "valueCode", resource_type.as_str().into()), part("count", "valueInteger", (*count).into()),
             ]}));
         }
+        parts.extend(found.absent.iter().map(|name| part("absent", "valueCode", name.as_str().into())));
         for (element, patients) in &partial.unreadable {
             parts.push(json!({ "url": "unreadable", "extension": [
                 part("element", "valueString", element.as_str().into()), part("patients", "valueInteger", (*patients).into()),
@@ -278,9 +285,7 @@ impl Reporter<'_> {
         }
         extensions.extend(score_parts(&shape, &partial.all));
         extensions.extend(shape.composite.as_ref().map(|composite| made_of(composite, &partial.all)));
-        if let Some((low, high)) = population::bounds(&shape, &partial.all) {
-            extensions.push(score_bounds(low, high));
-        }
+        extensions.extend(score_bounds(&shape, &partial.all));
         extensions.extend(cannot_tell(&shape, &partial.all));
         if !extensions.is_empty() {
             value.insert("extension".into(), Value::Array(extensions));
@@ -331,7 +336,7 @@ impl Reporter<'_> {
 
     fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
         let mut value = Map::new();
-        let bounds = population::bounds(shape, tallies).filter(|_| tallies.open > 0).map(|(low, high)| score_bounds(low, high));
+        let bounds = score_bounds(shape, tallies).filter(|_| tallies.open > 0);
         let extensions: Vec<Value> = score_parts(shape, tallies).into_iter().chain(bounds).chain(cannot_tell(shape, tallies)).collect();
         if !extensions.is_empty() {
             value.insert("extension".into(), Value::Array(extensions));
@@ -419,8 +424,7 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
         if let (true, Some(method), Some(of)) = (observation, population.aggregate, &population.of) {
             extensions.push(json!({ "url": "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/cqfm-aggregateMethod", "valueCode": method.code() }));
             extensions.push(json!({ "url": format!("{HL7}/cqf-criteriaReference"), "valueString": of.value }));
-            let aggregate = tally.observations.aggregate(method).unwrap_or_default();
-            extensions.push(json!({ "url": format!("{HL7}/measurereport-countQuantity"), "valueQuantity": { "value": decimal(aggregate) } }));
+            extensions.push(json!({ "url": format!("{HL7}/measurereport-countQuantity"), "valueQuantity": quantity(tally.observations.aggregate(method)) }));
         } else if tally.scored != tally.count {
             extensions.push(json!({ "url": format!("{OWN}/scored-count"), "valueInteger": tally.scored }));
         }
@@ -446,6 +450,14 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
     Value::Array(group.populations.iter().enumerate().map(one).collect())
 }
 
+/// An aggregate; that of nothing, other than a sum or a count, is no number.
+fn quantity(aggregate: Option<Decimal>) -> Value {
+    match aggregate {
+        Some(aggregate) => json!({ "value": decimal(aggregate) }),
+        None => json!({ "extension": [{ "url": format!("{HL7}/data-absent-reason"), "valueCode": "not-applicable" }] }),
+    }
+}
+
 /// Numerator and denominator as the score uses them, where there are any.
 fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     let score = population::score(shape, tallies);
@@ -454,8 +466,15 @@ fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     (!parts.is_empty()).then(|| own("score-parts", parts))
 }
 
-fn score_bounds(low: Decimal, high: Decimal) -> Value {
-    own("score-bounds", vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))])
+/// Between which values the score lies. Of a proportion in doubt also the least and the most members of the numerator, of so many as
+/// `cannot-tell` says: what a network adds up.
+fn score_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
+    let (low, high) = population::bounds(shape, tallies)?;
+    let mut parts = vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))];
+    if let Some((least, most)) = population::summable_bounds(shape, tallies).filter(|_| tallies.open > 0) {
+        parts.extend([part("least", "valueInteger", least.into()), part("most", "valueInteger", most.into())]);
+    }
+    Some(own("score-bounds", parts))
 }
 
 /// Of how many members the record cannot tell, each once, and of how many the score is or may be.

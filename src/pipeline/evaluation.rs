@@ -11,7 +11,6 @@ use super::{Adapter, NightError, Setup, Stop, needs};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
-use crate::fhir::compartment::is_replaced;
 use crate::fhir::record::{Place, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Finding, Problem};
@@ -20,7 +19,7 @@ use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
 use crate::measure::{self, Setting};
 use crate::outbox;
-use crate::snapshot::{Partition, PatientLines, Snapshot};
+use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
 use crate::store::runs::{Held, Run, Unmapped};
 use crate::terminology::units::Units;
@@ -37,6 +36,8 @@ pub struct Sums {
     pub patients: u64,
     /// Stored lines that could not be read again.
     unreadable: u64,
+    /// Patients that were merged into others who are not stored.
+    unfollowed: u64,
 }
 
 impl Sums {
@@ -55,6 +56,7 @@ impl Sums {
         }
         self.patients += other.patients;
         self.unreadable += other.unreadable;
+        self.unfollowed += other.unfollowed;
     }
 
     /// The findings, as they are stored.
@@ -83,7 +85,8 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let setting = setting(setup, run.started_at)?;
     let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
     let shared = snapshot.shared(Adapter::as_of(run))?;
-    let work = Work { setup, snapshot, run, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let people = snapshot.people(Adapter::as_of(run))?;
+    let work = Work { setup, people: &people, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
@@ -104,7 +107,12 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
             .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(NightError::Broken("a thread that evaluates panicked".to_owned()))))
     });
     ended?;
-    Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    sums.unfollowed = people.unfollowed();
+    if sums.unfollowed > 0 {
+        tracing::warn!(patients = sums.unfollowed, "patients were merged into others who did not come: they are counted themselves, and the reports are partial");
+    }
+    Ok(sums)
 }
 
 /// What is read of each record.
@@ -135,9 +143,6 @@ impl Chooser for Choice<'_> {
         let mut record = Record::default();
         let mut may_count = |patient: &&PatientLines| {
             let own = || patient.lines.iter().map(Vec::as_slice);
-            if own().any(is_replaced) {
-                return false;
-            }
             record.reread(&self.shape, own().chain(shared.referred_to(own())));
             self.setup.mapping.apply(&mut record);
             // Who cannot be evaluated yet may be with the rest of the data.
@@ -151,8 +156,7 @@ impl Chooser for Choice<'_> {
 /// What the threads share.
 struct Work<'a> {
     setup: &'a Setup,
-    snapshot: &'a Snapshot,
-    run: &'a Run,
+    people: &'a People<'a>,
     measures: Vec<measure::Run<'a>>,
     periods: usize,
     shape: Shape,
@@ -165,15 +169,11 @@ impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
         let mut sums = Sums::new(self.measures.len(), self.periods);
         let mut record = Record::default();
-        for patient in self.snapshot.patients(partition, Adapter::as_of(self.run))? {
+        for patient in self.people.of(partition)? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
             let own = || patient.lines.iter().map(Vec::as_slice);
-            // Counted as the one that took its place.
-            if own().any(is_replaced) {
-                continue;
-            }
             let lines = own().chain(self.shared.referred_to(own()));
             let bad = record.reread(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
@@ -217,8 +217,9 @@ pub struct Made {
 }
 
 /// What the night received, for the manifest.
-pub fn completeness(run: &Run) -> Completeness {
-    Completeness { complete: run.complete.unwrap_or(false), gaps: run.gaps.values().sum(), quarantined: run.quarantined }
+pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
+    let gaps = run.gaps.values().sum::<u64>() + sums.unfollowed;
+    Completeness { complete: run.complete.unwrap_or(false) && sums.unfollowed == 0, gaps, quarantined: run.quarantined }
 }
 
 /// Writes and checks one report per measure and period.
@@ -233,7 +234,7 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
             let key = key(&definition.url.value, &definition.version.value, &report)?;
             let reasons = reasons_to_hold(partial, &report);
             if reasons.is_empty() {
-                let complete = completeness(run).complete && reporter.is_complete(partial);
+                let complete = completeness(run, sums).complete && reporter.is_complete(partial);
                 let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
                 made.reports.push(outbox::Report { key, body, complete });
             } else {
@@ -266,6 +267,10 @@ fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
 
 fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
+    let mut gaps = run.gaps.clone();
+    if sums.unfollowed > 0 {
+        *gaps.entry("Patient".to_owned()).or_default() += sums.unfollowed;
+    }
     Facts {
         reporter: setup.site.clone(),
         reporter_name: setup.title.clone(),
@@ -277,7 +282,7 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
             ("race-ethnicity".to_owned(), "policy".to_owned(), setup.mapping.race_ethnicity_policy().to_owned()),
             ("terminology".to_owned(), "value-sets".to_owned(), setup.lineage.terminology.clone()),
         ],
-        completeness: report::Completeness { gaps: run.gaps.clone(), quarantined: run.quarantined + sums.unreadable },
+        completeness: report::Completeness { gaps, quarantined: run.quarantined + sums.unreadable, ..report::Completeness::default() },
     }
 }
 

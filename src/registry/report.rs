@@ -67,6 +67,9 @@ pub struct Doubt {
     /// The score if all that is open went for it.
     #[serde(with = "decimal_text")]
     pub high: Option<Decimal>,
+    /// The least and the most members of the numerator, of so many: wider than the bounds, which cannot be added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerators: Option<(u64, u64)>,
 }
 
 /// Decimals as text, so that no digit is lost.
@@ -199,7 +202,13 @@ fn doubt(group: &Value, reasons: &mut Vec<String>) -> Option<Doubt> {
     let whole = |name| extension(&told, name)?.get("valueInteger")?.as_u64().filter(|count| *count <= COUNT_MAX.unsigned_abs());
     let bounds = extension(group, "score-bounds").unwrap_or_default();
     let bound = |name| decimal(extension(&bounds, name)?.get("valueDecimal")?);
-    let doubt = Doubt { count: whole("count")?, of: whole("of"), low: bound("low"), high: bound("high") };
+    let sum = |name| extension(&bounds, name)?.get("valueInteger")?.as_u64();
+    let doubt = Doubt { count: whole("count")?, of: whole("of"), low: bound("low"), high: bound("high"), numerators: sum("least").zip(sum("most")) };
+    if let (Some((least, most)), Some(of)) = (doubt.numerators, doubt.of)
+        && (least > most || most > of)
+    {
+        reasons.push(format!("{least} to {most} in the numerator, of {of}, cannot be"));
+    }
     if doubt.of.is_some_and(|of| of < doubt.count) {
         reasons.push(format!("{} cannot be told, of {}", doubt.count, doubt.of.unwrap_or_default()));
     }

@@ -175,6 +175,11 @@ impl Edges {
     fn of(numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) -> Option<Edges> {
         let Some(doubt) = doubt else { return Some(Edges { low: numerator?, high: numerator?, of: denominator? }) };
         let of = Decimal::from(doubt.of?);
+        if let Some((least, most)) = doubt.numerators {
+            return Some(Edges { low: least.into(), high: most.into(), of });
+        }
+        // A mean of shares has no numerator to add, and an older adapter's bounds are fractions of just so many.
+        numerator?;
         let at = |bound: Option<Decimal>| Some(bound?.checked_mul(of)?.round());
         // Without bounds there is only how many of how many.
         Some(Edges { low: at(doubt.low)?, high: at(doubt.high)?, of })
@@ -185,7 +190,8 @@ impl Edges {
     }
 
     fn doubt(&self, count: u64) -> Doubt {
-        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of) }
+        let numerators = self.low.to_u64().zip(self.high.to_u64());
+        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of), numerators }
     }
 }
 
@@ -295,6 +301,40 @@ pub fn revisions(connection: &Connection, site: &str, measure: &str, period_star
 mod tests {
     use super::*;
 
+    fn empty() -> Point {
+        Point {
+            period_start: String::new(),
+            period_end: String::new(),
+            numerator: None,
+            denominator: None,
+            score: None,
+            doubt: None,
+            complete: true,
+            version: String::new(),
+            revision: 1,
+            committed: Timestamp::UNIX_EPOCH,
+            strata: Vec::new(),
+        }
+    }
+
+    /// One site knows of one who is fulfilled, and of nine who may be in the denominator and are not: its own score is 1 of 1 to 1 of 10.
+    /// The other has 10 of 10. Together it is 11 of 20 to 11 of 11, and never as narrow as the bounds of each, added by their width.
+    #[test]
+    fn what_sites_cannot_tell_is_added_up_without_loss() {
+        let doubt = Doubt { count: 9, of: Some(10), low: Some(Decimal::new(1, 1)), high: Some(Decimal::ONE), numerators: Some((1, 10)) };
+        let mut sum = empty().nothing_of();
+        sum.add(Some(1.into()), Some(1.into()), Some(&doubt));
+        sum.add(Some(10.into()), Some(10.into()), None);
+        let (low, high) = sum.bounds(&Unit::Percent).unwrap();
+        assert_eq!((format!("{low:.1}"), format!("{high:.1}")), ("55.0".to_owned(), "100.0".to_owned()));
+        // Shares of a linear composite have no numerators to add.
+        let shares = Doubt { numerators: None, ..doubt };
+        let mut sum = empty().nothing_of();
+        sum.add(None, Some(10.into()), Some(&shares));
+        assert_eq!(sum.bounds(&Unit::Percent), None);
+        assert_eq!(sum.doubt.map(|doubt| doubt.count), Some(9));
+    }
+
     #[test]
     fn a_fraction_is_shown_by_its_sides_any_other_score_as_reported() {
         let rate = Unit::Rate { per: 1000, of: "days".into() };
@@ -306,19 +346,7 @@ mod tests {
             (None, Some(12), Some("0.25"), Some(25.0), Some(0.25)), // a continuous variable, a linear composite
             (None, Some(12), None, None, None),
         ] {
-            let point = Point {
-                period_start: String::new(),
-                period_end: String::new(),
-                numerator: numerator.map(Decimal::from),
-                denominator: denominator.map(Decimal::from),
-                score: decimal(score.map(str::to_owned)),
-                doubt: None,
-                complete: true,
-                version: String::new(),
-                revision: 1,
-                committed: Timestamp::UNIX_EPOCH,
-                strata: Vec::new(),
-            };
+            let point = Point { numerator: numerator.map(Decimal::from), denominator: denominator.map(Decimal::from), score: decimal(score.map(str::to_owned)), ..empty() };
             assert_eq!((point.value(&Unit::Percent), point.value(&rate)), (percent, per_thousand), "{numerator:?} {denominator:?} {score:?}");
         }
     }

@@ -284,3 +284,39 @@ fn a_snapshot_is_begun_again_under_another_key() {
     drop(empty.open());
     assert!(Snapshot::open(empty.folder.path(), Arc::clone(&empty.store), Key::generate().unwrap(), 4).is_ok());
 }
+
+/// Two who were found to be one lie in different partitions: their resources are one record, and the older Patient is in none.
+#[test]
+fn who_was_merged_into_another_is_one_person_with_them() {
+    let bench = Bench::new();
+    let snapshot = bench.open();
+    let of = |resource_type: &str, id: &str, patient: &str, more: &str| {
+        let mut made = resource(resource_type, id, patient, None, "");
+        made.json = format!(r#"{{"resourceType":"{resource_type}","id":"{id}"{more}}}"#).into_bytes();
+        made
+    };
+    let elsewhere = |id: &&str| snapshot.partition_of(id) != snapshot.partition_of("a");
+    let b = ["b", "bb", "bbb", "bbbb"].into_iter().find(elsewhere).unwrap();
+    let link = |other: &str| format!(r#","link":[{{"other":{{"reference":"Patient/{other}"}},"type":"replaced-by"}}]"#);
+    let units = [
+        of("Patient", "a", "a", &link(b)),
+        of("Patient", b, b, ""),
+        of("Patient", "c", "c", &link("gone")),
+        of("Encounter", "e1", "a", ""),
+        of("Encounter", "e2", b, ""),
+        of("Encounter", "e3", "gone", ""),
+    ];
+    bench.pull(&snapshot, &[&units], &full(&["Patient", "Encounter"]));
+    let people = snapshot.people(None).unwrap();
+    let all: Vec<_> = snapshot.partitions().into_iter().flat_map(|partition| people.of(partition).unwrap()).collect();
+    let mut shown: Vec<String> = all
+        .iter()
+        .map(|person| {
+            let ids = person.lines.iter().map(|line| crate::fhir::record::glance::identity(line).unwrap().1);
+            format!("{}: {}", person.patient_id, ids.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    shown.sort();
+    assert_eq!(shown, [format!("{b}: e2 {b} e1"), "c: c e3".to_owned()]);
+    assert_eq!(people.unfollowed(), 1);
+}

@@ -3,7 +3,7 @@
 //! What cannot be read is set aside with its file, line and reason, and never stops the rest. A file that cannot be
 //! opened at all does: a missing file is no gap in the data but a mistake in the command. Large files are read in blocks on
 //! several threads; of lines without any code that is asked for only the type and the id are looked at. A file with one Patient
-//! is that patient's record: what names nobody in it is the patient's.
+//! in which nobody else is named is that patient's record: what names nobody in it is the patient's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +32,7 @@ pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};
+use whole::ANY_TYPE;
 pub use whole::{Gap, Signs};
 
 /// Deepest folder that is followed.
@@ -77,17 +78,32 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     Ok(files)
 }
 
+/// What lies in the folders that paths name and is not read though it holds data: of types that a shape wants, or of who knows which.
+pub fn unread(paths: &[PathBuf], shape: &Shape) -> Result<Vec<Gap>, FolderError> {
+    let mut files = Vec::new();
+    for path in paths {
+        list(path, 0, &|found, is_folder| is_folder || (found != path && listing::unread(found).is_some()), &mut files)?;
+    }
+    let gap = |file: &PathBuf| {
+        let (why, named) = listing::unread(file)?;
+        let resource_type = named.unwrap_or_else(|| ANY_TYPE.to_owned());
+        let told = Bad { file: file.display().to_string(), line: 0, reason: why.into() };
+        (resource_type == ANY_TYPE || shape.of(&resource_type).is_some()).then_some(Gap { told, resource_type })
+    };
+    Ok(files.iter().filter_map(gap).collect())
+}
+
 /// All patients at once, however much memory they take.
 pub fn read(files: &[PathBuf], shape: &Shape, threads: usize) -> Result<Dataset, FolderError> {
     let passes = Passes { files, shape, memory: u64::MAX, threads, left: Vec::new() };
-    passes.pass(Share::ALL).map(|(data, _)| data)
+    passes.pass(Share::all()).map(|(data, _)| data)
 }
 
 /// The data in as many passes as `memory`, in bytes, asks for, each with a share of the patients. What is found does not
 /// depend on the number of threads, nor does the sum of the passes on the memory.
 pub fn passes<'a>(files: &'a [PathBuf], shape: &'a Shape, memory: u64, threads: usize) -> Passes<'a> {
     // Lines, their records and the results of a share lie side by side.
-    Passes { files, shape, memory: memory / 2, threads, left: vec![Share::ALL] }
+    Passes { files, shape, memory: memory / 2, threads, left: vec![Share::all()] }
 }
 
 /// See [`passes`].
@@ -104,10 +120,11 @@ impl Iterator for Passes<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let share = self.left.pop()?;
-        match self.pass(share) {
+        match self.pass(share.clone()) {
             Ok((data, read)) => {
                 // What did not fit: the shares of the same size that the share read was cut from.
-                let others = (0..read.count / share.count).map(|step| Share { index: share.index + step * share.count, count: read.count });
+                let steps = 0..read.count / share.count;
+                let others = steps.map(|step| Share { index: share.index + step * share.count, ..read.clone() });
                 self.left.extend(others.filter(|other| *other != read).collect::<Vec<_>>().into_iter().rev());
                 Some(Ok(data))
             }
@@ -149,7 +166,15 @@ impl Passes<'_> {
     /// Reads a share, or so much of it as fits: the share that was read is returned too.
     fn pass(&self, share: Share) -> Result<(Dataset, Share), FolderError> {
         let tasks = self.tasks()?;
-        let gathered = self.run(&tasks, share, None)?;
+        let mut gathered = self.run(&tasks, share, None)?;
+        let merged = dataset::merged(gathered.parts.values());
+        if *gathered.share.merged != merged {
+            gathered.share.merged = merged.into();
+            // Who was merged into somebody may have fallen into another share.
+            if gathered.share.count > 1 {
+                gathered = self.run(&tasks, gathered.share, None)?;
+            }
+        }
         let (share, mut parts) = (gathered.share, gathered.parts);
         let kept: FxHashSet<Key> = parts.values().flat_map(|part| part.kept.iter().copied()).collect();
         let versions = match gathered.passed_over {
@@ -157,11 +182,11 @@ impl Passes<'_> {
             None => kept,
         };
         if !versions.is_empty() {
-            let others = self.run(&tasks, share, Some(&versions))?;
+            let others = self.run(&tasks, share.clone(), Some(&versions))?;
             let after = tasks.len();
             parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
         }
-        let data = Dataset::join(parts.into_values().collect(), share);
+        let data = Dataset::join(parts.into_values().collect(), &share);
         match data.bad.first() {
             Some(bad) if data.resources == 0 => {
                 let reason = format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason);
@@ -193,9 +218,9 @@ impl Passes<'_> {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = tasks.get(index) else { return };
-                let share = lock().share;
-                let part = task.read(Scan::new(task.file.display().to_string(), self.shape, share, versions));
-                lock().add(index, part, share, self.memory);
+                let share = lock().share.clone();
+                let part = task.read(Scan::new(task.file.display().to_string(), self.shape, share.clone(), versions));
+                lock().add(index, part, &share, self.memory);
             }
         };
         std::thread::scope(|scope| {
@@ -212,7 +237,7 @@ impl Passes<'_> {
 
 impl Gathered {
     /// Takes what a task has read; where it does not fit `memory`, half of the patients are left for another pass.
-    fn add(&mut self, index: usize, part: Result<Part, FolderError>, share: Share, memory: u64) {
+    fn add(&mut self, index: usize, part: Result<Part, FolderError>, share: &Share, memory: u64) {
         let mut part = match part {
             Ok(part) => part,
             Err(fault) => {
@@ -231,14 +256,14 @@ impl Gathered {
                 self.passed_over = None;
             }
         }
-        if share != self.share {
-            part.prune(self.share);
+        if *share != self.share {
+            part.prune(&self.share);
         }
         self.size += part.size();
         self.parts.insert(index, part);
         while self.size > memory && self.share.count < SHARES_MAX {
             self.share.count *= 2;
-            self.parts.values_mut().for_each(|part| part.prune(self.share));
+            self.parts.values_mut().for_each(|part| part.prune(&self.share));
             self.size = self.parts.values().map(Part::size).sum();
         }
     }

@@ -24,7 +24,7 @@ const KILLS_USUAL: u64 = 10;
 /// Kills of one pull, at most.
 const KILLS_PER_PULL: u64 = 12;
 /// Pulls under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 const PATIENTS: u32 = 16;
 
 /// When a start is killed.
@@ -178,7 +178,7 @@ fn killed_again_and_again(site: &Site, seed: u64, calm: &Calm) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_with_faults_that_is_killed_with_sigkill_ends_in_the_same_snapshot() {
     let began = Instant::now();
-    let wanted = if std::env::var_os("WATERSHED_ALL").is_some() { KILLS } else { KILLS_USUAL };
+    let wanted = if crate::all() { KILLS } else { KILLS_USUAL };
     let calm = [calm("search").await, calm("bulk").await];
     let (next, kills) = (&AtomicU64::new(1), &AtomicU64::new(0));
     let worker = async || {

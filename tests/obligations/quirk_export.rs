@@ -144,32 +144,6 @@ async fn q_40_an_export_that_expired_is_begun_anew() {
     pulled.is_the_truth();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn q_41_twenty_thousand_small_files_arrive_within_bounded_memory_and_connections() {
-    let mut bench = Bench::serving(&["q_41"], Serving { export_file_resources: 1, ..Serving::default() }).await.swift();
-    bench.options.requests_at_once = 5;
-    let sockets = || std::fs::read_dir("/proc/self/fd").map_or(0, |folder| folder.count());
-    let before = sockets();
-    let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (seen, stop) = (std::sync::Arc::clone(&most), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
-    let stopped = std::sync::Arc::clone(&stop);
-    let watch = std::thread::spawn(move || {
-        while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
-            seen.fetch_max(sockets(), std::sync::atomic::Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    });
-    let begun = std::time::Instant::now();
-    let pulled = bench.pull(Mode::Bulk).await;
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    watch.join().unwrap();
-    eprintln!("{:?}, {} sockets and files before, {} at most", begun.elapsed(), before, most.load(std::sync::atomic::Ordering::SeqCst));
-    let files = pulled.requests.iter().filter(|seen| seen.target.contains("/export-file/"));
-    assert_eq!(files.clone().filter(|seen| seen.status == 200).count(), 20_000);
-    assert!(files.count() < 22_000, "a file that was refused is tried again, and no other");
-    pulled.is_the_truth();
-}
-
 #[tokio::test]
 async fn q_42_deletion_of_an_export_may_be_answered_with_anything() {
     let bench = Bench::serving(&["q_42"], Serving { export_jobs_max: 20, ..Serving::default() }).await.swift();

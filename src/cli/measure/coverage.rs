@@ -158,11 +158,16 @@ fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<
     let data = folder::read(&files, &shape, 1).map_err(unreadable)?;
     let mut observed = vec![Observed::default(); loaded.measures.len()];
     let shared = Shared::new(data.shared());
+    let mut people = 0;
     for patient in data.patients() {
         let (record, _) = Record::read(&shape, patient.lines().chain(shared.referred_to(patient.lines())));
-        observe_patient(&loaded, &record, period, zone, &mut observed);
+        // Who is named and not there is in no report.
+        if record.patient_id().is_some() {
+            people += 1;
+            observe_patient(&loaded, &record, period, zone, &mut observed);
+        }
     }
-    let over = counted(data.patients().count(), "patient");
+    let over = counted(people, "patient");
     Ok(loaded.measures.iter().zip(&observed).map(|(measure, observed)| Found::new(measure, over.clone(), observed)).collect())
 }
 

@@ -64,6 +64,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         return Err(Failure::usage(message).hint("name the `id` of a Patient resource, without `Patient/`"));
     };
     let (record, _) = Record::read(&shape, patient.lines().chain(Shared::new(data.shared()).referred_to(patient.lines())));
+    let Some(own) = record.patient_id() else {
+        return Err(Failure::usage("the data name that patient, but hold no Patient resource of that id: it is in no report").hint("add the file with the Patient"));
+    };
+    if own != args.patient {
+        let _ = writeln!(std::io::stderr(), "note: `{}` is the same person as `{own}` (`Patient.link`, `replaced-by`), in whose record it counts", args.patient);
+    }
     let setting = measures::setting(&loaded, &zone, jiff::Timestamp::now());
     let mut shown = Vec::new();
     let mut texts = Vec::new();

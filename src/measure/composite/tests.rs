@@ -132,19 +132,35 @@ fn a_component_that_improves_the_other_way_is_turned_round() {
     for (method, expected) in CompositeScoring::ALL.into_iter().zip(["240/300 0.8", "80/100 0.8", "0.8", "0.8"]) {
         let shape = composite(method, vec![proportion(1), proportion(1), Component { reversed: true, ..proportion(1) }]);
         assert_eq!(shown(&shape, patients.iter().map(String::as_str)), expected, "{method:?}");
-        assert_eq!(bounds(&shape, &sum(&shape, ["T?T"])), None, "{method:?}");
+    }
+    // In doubt about the third of three, where not to be in the numerator is what counts.
+    for method in [CompositeScoring::Opportunity, CompositeScoring::Linear] {
+        let shape = composite(method, vec![proportion(1), proportion(1), Component { reversed: true, ..proportion(1) }]);
+        let tallies = sum(&shape, ["TF?"]);
+        assert_eq!((bounds(&shape, &tallies), tallies.open), (Some((third(1), third(2))), 1), "{method:?}");
     }
 }
 
+fn third(of: i64) -> Decimal {
+    population::divide(of.into(), 3.into()).unwrap()
+}
+
 #[test]
-fn only_a_composite_that_counts_cases_has_bounds() {
-    let found = |method| {
+fn a_composite_that_counts_cases_or_shares_has_bounds() {
+    let found = |method, patients: &[&str]| {
         let shape = composite(method, vec![proportion(1), proportion(1)]);
-        bounds(&shape, &sum(&shape, ["T?", "TF"]))
+        let tallies = sum(&shape, patients.iter().copied());
+        (bounds(&shape, &tallies), tallies.open, population::candidates(&shape, &tallies))
     };
-    assert_eq!(found(CompositeScoring::Opportunity), Some((Decimal::new(5, 1), Decimal::new(75, 2))));
-    for method in [CompositeScoring::AllOrNothing, CompositeScoring::Linear, CompositeScoring::Weighted] {
-        assert_eq!(found(method), None, "{method:?}");
+    let half = Decimal::new(5, 1);
+    assert_eq!(found(CompositeScoring::Opportunity, &["T?", "TF"]), (Some((half, Decimal::new(75, 2))), 1, Some(4)));
+    assert_eq!(found(CompositeScoring::Linear, &["T?", "TF"]), (Some((half, Decimal::new(75, 2))), 1, Some(2)));
+    // Perhaps in the second denominator, and not fulfilled there: one share between a half and one.
+    assert_eq!(found(CompositeScoring::Linear, &["Td", "TF", "TT"]), (Some((third(2), population::divide(Decimal::new(25, 1), 3.into()).unwrap())), 1, Some(3)));
+    // In no denominator for certain: it may lower the average, and may not be there at all.
+    assert_eq!(found(CompositeScoring::Linear, &["-d", "TF"]), (Some((Decimal::new(25, 2), half)), 1, Some(2)));
+    for method in [CompositeScoring::AllOrNothing, CompositeScoring::Weighted] {
+        assert_eq!(found(method, &["T?", "TF"]).0, None, "{method:?}");
     }
 }
 

@@ -162,7 +162,31 @@ fn a_continuous_variable_aggregates_what_is_not_excluded() {
     criteria.observed[3] = [("a", 3), ("b", 5), ("c", 9), ("d", 99)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
     let mut tallies = Tallies::new(4);
     tallies.add(&memberships(&shape, &criteria), None);
-    assert_eq!(score(&shape, &tallies).value, Some(Decimal::from(5)));
+    let found = score(&shape, &tallies);
+    assert_eq!((found.denominator, found.value), (Some(3.into()), Some(5.into())));
+    // Of b nothing was observed: as CQL's aggregates leave nulls out, the number is one of two.
+    criteria.observed[3].remove("b");
+    let mut tallies = Tallies::new(4);
+    tallies.add(&memberships(&shape, &criteria), None);
+    let found = score(&shape, &tallies);
+    assert_eq!((tallies.slots[1].scored, found.denominator, found.value), (3, Some(2.into()), Some(6.into())));
+}
+
+/// The average of nothing is no zero, neither above the line nor below.
+#[test]
+fn a_ratio_of_averages_of_nothing_has_no_score() {
+    let mut shape = ratio();
+    shape.slots[4].aggregate = Some(Aggregate::Average);
+    shape.slots[5].aggregate = Some(Aggregate::Average);
+    let mut criteria = Criteria::none(6);
+    for holds in &mut criteria.holds[..4] {
+        holds.insert("a".to_owned());
+    }
+    criteria.observed[4].insert("a".to_owned(), Decimal::from(5));
+    let mut tallies = Tallies::new(6);
+    tallies.add(&memberships(&shape, &criteria), None);
+    let found = score(&shape, &tallies);
+    assert_eq!((found.numerator, found.denominator, found.value), (None, Some(5.into()), None));
 }
 
 #[test]
@@ -171,29 +195,48 @@ fn bounds_say_what_the_blanks_could_do() {
     for criteria in ["110010", "110000", "1100?0", "1?0000"] {
         tallies.add(&memberships(&proportion(), &patient(criteria)), None);
     }
+    // Who may be in the denominator, and not in the numerator, can lower the score and not raise it.
     let found = bounds(&proportion(), &tallies);
-    assert_eq!(found, Some((Decimal::new(25, 2), Decimal::new(75, 2))));
-    assert_eq!((tallies.open, candidates(&proportion(), &tallies)), (2, Some(4)));
+    assert_eq!(found, Some((Decimal::new(25, 2), divide(Decimal::TWO, 3.into()).unwrap())));
+    assert_eq!((tallies.open, candidates(&proportion(), &tallies), summable_bounds(&proportion(), &tallies)), (2, Some(4), Some((1, 3))));
     // Of whom it cannot be told whether they are meant, or excluded, is in doubt too, and each once.
-    for (criteria, range) in [("?00000", (0, 1)), ("11?010", (0, 1)), ("11?0?0", (0, 1)), ("1100??", (0, 1)), ("110010", (1, 1))] {
+    for (criteria, range) in [
+        ("?00000", None),         // whatever is true: not in the denominator
+        ("?10010", Some((1, 1))), // in it, and in the numerator, or nowhere
+        ("11?010", Some((1, 1))),
+        ("11?0?0", Some((0, 1))),
+        ("1100??", Some((0, 1))),
+        ("1101?0", Some((1, 1))), // excepted unless in the numerator
+        ("110?00", Some((0, 0))),
+        ("110010", Some((1, 1))),
+    ] {
         let mut tallies = Tallies::new(6);
         tallies.add(&memberships(&proportion(), &patient(criteria)), None);
-        let expected = (u64::from(range.0 != range.1), Some(1), Some((range.0.into(), range.1.into())));
+        let expected = (u64::from(criteria.contains('?')), Some(1), range.map(|(low, high): (u64, u64)| (low.into(), high.into())));
         assert_eq!((tallies.open, candidates(&proportion(), &tallies), bounds(&proportion(), &tallies)), expected, "{criteria}");
     }
 }
 
-/// Whatever the unknown turns out to be, the score lies between the bounds.
+/// The example of an exception: 1 of 2 is fulfilled, and a third may be excepted. 0 of 3 is not possible.
 #[test]
-fn no_truth_lies_outside_the_bounds() {
-    let blanks = ["110010", "110000", "11?010", "11000?", "1100?0", "1?0010", "?10000", "110?00"];
-    let score_of = |criteria: &[String]| {
-        let mut tallies = Tallies::new(6);
-        criteria.iter().for_each(|one| tallies.add(&memberships(&proportion(), &patient(one)), None));
-        (score(&proportion(), &tallies).value, bounds(&proportion(), &tallies).unwrap())
-    };
-    let (_, (low, high)) = score_of(&blanks.map(str::to_owned));
-    for truth in 0..64u32 {
+fn an_exception_in_doubt_lowers_no_bound_below_what_can_be() {
+    let mut tallies = Tallies::new(6);
+    for criteria in ["110010", "110000", "110?00"] {
+        tallies.add(&memberships(&proportion(), &patient(criteria)), None);
+    }
+    assert_eq!(bounds(&proportion(), &tallies), Some((divide(Decimal::ONE, 3.into()).unwrap(), Decimal::new(5, 1))));
+}
+
+fn tallied(criteria: &[String]) -> Tallies {
+    let mut tallies = Tallies::new(6);
+    criteria.iter().for_each(|one| tallies.add(&memberships(&proportion(), &patient(one)), None));
+    tallies
+}
+
+/// The lowest and the highest score over every way in which the blanks may be filled in.
+fn tried(criteria: &[String]) -> Option<(Decimal, Decimal)> {
+    let blanks = criteria.iter().flat_map(|one| one.chars()).filter(|mark| *mark == '?').count();
+    let score_of = |truth: u32| {
         let mut bit = 0;
         let mut known = |mark: char| match mark {
             '?' => {
@@ -202,9 +245,36 @@ fn no_truth_lies_outside_the_bounds() {
             }
             mark => mark,
         };
-        let filled = blanks.map(|criteria| criteria.chars().map(&mut known).collect::<String>());
-        let (value, _) = score_of(&filled);
-        assert!(value.is_some_and(|value| low <= value && value <= high), "{filled:?}: {value:?} is not in {low} to {high}");
+        let filled: Vec<String> = criteria.iter().map(|one| one.chars().map(&mut known).collect()).collect();
+        score(&proportion(), &tallied(&filled)).value
+    };
+    let values: BTreeSet<Decimal> = (0..1 << blanks).filter_map(score_of).collect();
+    values.first().copied().zip(values.last().copied())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// No truth lies outside the bounds, and each bound is a truth.
+    #[test]
+    fn bounds_are_what_the_blanks_can_make_of_the_score(
+        known in prop::collection::vec("1[01]{5}", 0..4),
+        open in prop::collection::vec(prop::sample::select(vec!["1?0010", "?10000", "110?00", "11?010", "11?0?0", "1101?0", "1100??", "111?00", "1?0?10", "??0000"]), 0..5),
+    ) {
+        let all: Vec<String> = known.into_iter().chain(open.into_iter().map(str::to_owned)).collect();
+        prop_assert_eq!(bounds(&proportion(), &tallied(&all)), tried(&all), "{:?}", all);
+    }
+
+    /// What a network adds up holds whatever the blanks say at each site.
+    #[test]
+    fn sums_of_sites_lie_between_their_summable_bounds(sites in prop::collection::vec(prop::collection::vec("1[01?]{5}", 1..3), 1..3)) {
+        let all: Vec<String> = sites.concat();
+        let edges = |site: &Vec<String>| Some((summable_bounds(&proportion(), &tallied(site))?, candidates(&proportion(), &tallied(site))?));
+        if let (Some(edges), Some((low, high))) = (sites.iter().map(edges).collect::<Option<Vec<_>>>(), bounds(&proportion(), &tallied(&all))) {
+            let of: u64 = edges.iter().map(|(_, of)| of).sum();
+            let at = |numerator: u64| divide(numerator.into(), of.into()).unwrap();
+            prop_assert!(at(edges.iter().map(|((least, _), _)| least).sum()) <= low && high <= at(edges.iter().map(|((_, most), _)| most).sum()));
+        }
     }
 }
 

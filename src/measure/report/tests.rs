@@ -116,12 +116,15 @@ fn a_report_of_nobody_is_a_good_report_without_a_score() {
 #[test]
 fn an_incomplete_night_is_labelled() {
     with_report(|reporter, _| {
-        let completeness = Completeness { gaps: BTreeMap::from([("Observation".into(), 2)]), quarantined: 60 };
+        let completeness = Completeness { gaps: BTreeMap::from([("Observation".into(), 2)]), quarantined: 60, absent: ["Encounter".into()].into() };
         let facts = Facts { completeness, ..facts() };
         let report = Reporter { facts: &facts, ..*reporter }.summary(&Partial::default());
         assert_eq!(validate::check(&report), []);
         let text = report.to_string();
         assert!(text.contains(r#""valueCode":"partial""#) && text.contains(r#""quarantined","valueInteger":60"#), "{text}");
+        assert!(text.contains(r#"{"url":"absent","valueCode":"Encounter"}"#), "{text}");
+        let only_absent = Facts { completeness: Completeness { absent: ["Encounter".into()].into(), ..Completeness::default() }, ..facts };
+        assert!(Reporter { facts: &only_absent, ..*reporter }.is_complete(&Partial::default()), "there may have been none");
     });
 }
 

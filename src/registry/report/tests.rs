@@ -133,8 +133,16 @@ fn what_cannot_be_told_is_read_with_its_bounds_and_must_be_possible() {
         judge(&report)
     };
     assert_eq!(judged(json!([])).unwrap().doubt, None);
-    let doubt = Doubt { count: 3, of: Some(12), low: Some(Decimal::new(55, 2)), high: Some(Decimal::new(8, 1)) };
+    let doubt = Doubt { count: 3, of: Some(12), low: Some(Decimal::new(55, 2)), high: Some(Decimal::new(8, 1)), numerators: None };
     assert_eq!(judged(told(3, 12, 0.55, 0.8)).unwrap().doubt, Some(doubt));
+    let summable = |least: u64, most: u64| {
+        let mut told = told(3, 12, 0.55, 0.8);
+        let parts = told[1]["extension"].as_array_mut().unwrap();
+        parts.extend([("least", least), ("most", most)].map(|(name, number)| json!({ "url": name, "valueInteger": number })));
+        judged(told).map(|reading| reading.doubt.unwrap().numerators)
+    };
+    assert_eq!(summable(6, 10), Ok(Some((6, 10))));
+    assert_eq!(summable(6, 13).unwrap_err(), ["6 to 13 in the numerator, of 12, cannot be"]);
     assert_eq!(judged(told(0, 12, 0.7, 0.7)).unwrap().doubt, None, "bounds alone are no doubt");
     assert_eq!(judged(told(13, 12, 0.5, 0.8)).unwrap_err(), ["13 cannot be told, of 12"]);
     assert_eq!(judged(told(3, 12, 0.8, 0.5)).unwrap_err(), ["the bounds 0.8 to 0.5 are none of a proportion"]);

@@ -1,18 +1,19 @@
 //! Lines kept of files: which ones, whose they are, and where they lie in memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::fhir::compartment::{Head, PatientElement, is_id, patient_required};
-use crate::fhir::record::glance::{Key, Kinds};
+use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, patient_required, reference_target};
+use crate::fhir::merged::{Links, Merged};
+use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
-use super::whole::{Holding, Link, Page, Signs, address};
+use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
@@ -25,6 +26,7 @@ const NOBODY: u32 = u32::MAX;
 const BUNDLES_DEPTH_MAX: usize = 4;
 
 const NO_OBJECT: &str = "this is not one JSON object";
+const UNFOLLOWED: &str = "it says that another Patient took its place (`link`, `replaced-by`), who is not in the data: it is counted itself";
 
 /// The resources of many patients, in memory.
 #[derive(Debug, Default)]
@@ -32,6 +34,7 @@ pub struct Dataset {
     parts: Vec<Part>,
     patients: BTreeMap<String, Vec<Place>>,
     shared: Vec<Place>,
+    merged: Arc<Merged>,
     /// What could not be read, in the order of the files; not all of it where there is much.
     pub bad: Vec<Bad>,
     /// How many could not be read.
@@ -81,9 +84,10 @@ impl<'d> Patient<'d> {
 
 impl Dataset {
     /// Joins parts in the order of the files.
-    pub(super) fn join(mut parts: Vec<Part>, share: Share) -> Dataset {
+    pub(super) fn join(mut parts: Vec<Part>, share: &Share) -> Dataset {
         parts.chunk_by_mut(|one, next| one.file == next.file).for_each(|parts| give_to_the_only_patient(parts, share));
-        let mut data = Dataset { parts, ..Dataset::default() };
+        let mut data = Dataset { parts, merged: share.merged.clone(), ..Dataset::default() };
+        let mut told = BTreeSet::new();
         let mut met = 0;
         let mut file = String::new();
         let mut files: BTreeMap<String, Holding> = BTreeMap::new();
@@ -97,6 +101,12 @@ impl Dataset {
             holding.types.extend(part.signs.types.iter().cloned());
             holding.resources += part.resources;
             data.signs.merge(std::mem::take(&mut part.signs).after(met));
+            for (id, line) in std::mem::take(&mut part.replaced) {
+                let place = (part.file.clone(), line + met);
+                if data.merged.is_unfollowed(&id) && told.insert(id) {
+                    data.signs.gap(place, "Patient", UNFOLLOWED.to_owned());
+                }
+            }
             data.bad_count += part.bad_count;
             let room = BAD_KEPT_MAX.saturating_sub(data.bad.len());
             data.bad.extend(part.bad.drain(..).take(room).map(|bad| Bad { line: bad.line + met, ..bad }));
@@ -111,7 +121,22 @@ impl Dataset {
             }
         }
         data.signs.finish(&files, &|_| true);
+        data.join_merged();
         data
+    }
+
+    /// Gives what is written of those who were merged into others to these; their own Patients are nobody's any more.
+    fn join_merged(&mut self) {
+        let merged = self.merged.clone();
+        for (id, survivor) in merged.moved() {
+            let mut places = self.patients.remove(id).unwrap_or_default();
+            places.retain(|place| glance::identity(self.line(*place)).is_none_or(|(name, _)| name != "Patient"));
+            if !places.is_empty() {
+                let all = self.patients.entry(survivor.to_owned()).or_default();
+                all.extend(places);
+                all.sort_unstable();
+            }
+        }
     }
 
     fn line(&self, (part, row): Place) -> &[u8] {
@@ -124,9 +149,9 @@ impl Dataset {
         self.patients.iter().map(|(id, places)| Patient { id, data: self, places })
     }
 
-    /// The patient of that id.
+    /// The patient of that id, or whom it was merged into.
     pub fn patient(&self, id: &str) -> Option<Patient<'_>> {
-        let (id, places) = self.patients.get_key_value(id)?;
+        let (id, places) = self.patients.get_key_value(self.merged.survivor(id))?;
         Some(Patient { id, data: self, places })
     }
 
@@ -136,10 +161,12 @@ impl Dataset {
     }
 }
 
-/// A file with one Patient is the record of that patient: what names nobody in it is the patient's. In other files a resource
-/// that cannot do without a patient is set aside.
-fn give_to_the_only_patient(parts: &mut [Part], share: Share) {
-    let only = parts.iter().map(|part| part.whose.clone()).fold(Whose::Nobody, Whose::and);
+/// A file with one Patient, in which nobody else is named, is the record of that patient: what names nobody in it is the patient's.
+/// In other files a resource that cannot do without a patient is set aside.
+fn give_to_the_only_patient(parts: &mut [Part], share: &Share) {
+    let whole = |of: fn(&Part) -> &Whose| parts.iter().map(|part| of(part).clone()).fold(Whose::Nobody, Whose::and);
+    let (only, named) = (whole(|part| &part.whose), whole(|part| &part.named));
+    let only = if only == named { only } else { Whose::Many };
     for part in parts {
         let mut own = NOBODY;
         if let Whose::One(patient) = &only
@@ -190,25 +217,52 @@ impl Whose {
     }
 }
 
+impl Whose {
+    /// One more.
+    fn meet(&mut self, patient: &str) {
+        match self {
+            Whose::Nobody => *self = Whose::One(patient.to_owned()),
+            Whose::One(one) if one == patient => {}
+            _ => *self = Whose::Many,
+        }
+    }
+}
+
 /// Some of the patients: those whose id falls into part `index` of `count` by a hash of it. Data too large for the memory
 /// are read once for each share, so that nothing of a patient is written to another disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     /// From 0.
     pub index: u64,
     /// How many there are.
     pub count: u64,
+    /// Who counts as whom, as far as that is known: a person's data are in one share.
+    pub(super) merged: Arc<Merged>,
 }
 
 impl Share {
     /// All patients.
-    pub const ALL: Share = Share { index: 0, count: 1 };
-
-    fn holds(self, patient: &str) -> bool {
-        // FNV-1a: the same on every machine.
-        let hash = patient.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        self.count <= 1 || hash % self.count == self.index
+    pub fn all() -> Share {
+        Share { index: 0, count: 1, merged: Arc::default() }
     }
+
+    fn holds(&self, patient: &str) -> bool {
+        self.count <= 1 || hash(self.merged.survivor(patient)) % self.count == self.index
+    }
+}
+
+/// FNV-1a: the same on every machine.
+fn hash(patient: &str) -> u64 {
+    patient.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Who counts as whom, by all of the files.
+pub(super) fn merged<'p>(parts: impl Iterator<Item = &'p Part> + Clone) -> Merged {
+    let mut links = Links::default();
+    parts.clone().for_each(|part| links.merge(part.links.clone()));
+    let named: FxHashSet<u64> = links.everybody().map(hash).collect();
+    let here: FxHashSet<u64> = parts.flat_map(|part| &part.people).filter(|person| named.contains(person)).copied().collect();
+    Merged::follow(&links, |id| here.contains(&hash(id)))
 }
 
 /// What is kept of one run of lines, in one buffer.
@@ -218,7 +272,13 @@ pub(super) struct Part {
     text: Vec<u8>,
     rows: Vec<Row>,
     patients: Vec<String>,
+    /// Whose Patients it holds, and whom its resources name, those of no use included.
     whose: Whose,
+    named: Whose,
+    /// Hashes of the ids of its Patients; those that were replaced by others, with their line, and by whom.
+    people: Vec<u64>,
+    replaced: Vec<(String, u64)>,
+    links: Links,
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
@@ -261,11 +321,11 @@ impl Part {
     /// Bytes that it occupies, about.
     pub(super) fn size(&self) -> u64 {
         let of_patients: usize = self.patients.iter().map(|patient| patient.len() + size_of::<String>()).sum();
-        (self.text.capacity() + self.rows.capacity() * size_of::<Row>() + of_patients) as u64
+        (self.text.capacity() + self.rows.capacity() * size_of::<Row>() + self.people.capacity() * size_of::<u64>() + of_patients) as u64
     }
 
     /// Forgets patients who are not of the share.
-    pub(super) fn prune(&mut self, share: Share) {
+    pub(super) fn prune(&mut self, share: &Share) {
         let mut numbers = HashMap::new();
         let mut patients = Vec::new();
         for (number, patient) in (0..).zip(std::mem::take(&mut self.patients)) {
@@ -317,8 +377,7 @@ pub(super) struct Scan<'s> {
     /// Only other versions of these resources, among what is passed over otherwise.
     versions: Option<&'s FxHashSet<Key>>,
     numbers: FxHashMap<String, u32>,
-    /// Of the type of the last line that was kept.
-    element: Option<(Arc<str>, Option<PatientElement>)>,
+    element: LastElement,
     /// The type of the last line.
     met: Option<Arc<str>>,
     /// Bundles that what is being read lies in.
@@ -353,9 +412,11 @@ struct EntryText<'a> {
 struct Change<'a> {
     #[serde(borrow, default)]
     method: Cow<'a, str>,
+    #[serde(borrow, default)]
+    url: Cow<'a, str>,
 }
 
-/// What an entry says came of a request.
+/// What an entry says came of it.
 #[derive(Default, Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
@@ -374,6 +435,22 @@ fn text_of<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
     json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
 }
 
+/// Where the type of the last line names its patient.
+type LastElement = Option<(Arc<str>, Option<PatientElement>)>;
+
+fn element_of<'e>(last: &'e mut LastElement, name: &Arc<str>) -> Option<&'e PatientElement> {
+    if last.as_ref().is_none_or(|(of, _)| of != name) {
+        *last = Some((name.clone(), PatientElement::of(name)));
+    }
+    last.as_ref().and_then(|(_, element)| element.as_ref())
+}
+
+/// The patient whom a resource names.
+fn named(last: &mut LastElement, name: &Arc<str>, line: &[u8]) -> Option<String> {
+    let quick = element_of(last, name).and_then(|element| element.patient(line)).map(Cow::into_owned);
+    quick.or_else(|| if in_compartment(name) { Head::read(line)?.patient(name) } else { None })
+}
+
 impl<'s> Scan<'s> {
     pub(super) fn new(file: String, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
         Scan {
@@ -390,10 +467,11 @@ impl<'s> Scan<'s> {
     }
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
-        self.part.lines = lines;
         if self.versions.is_some() {
-            (self.part.bad, self.part.bad_count, self.part.resources, self.part.signs) = (Vec::new(), 0, 0, Signs::default());
+            let Part { kept, passed_over, file, text, rows, patients, .. } = self.part;
+            self.part = Part { kept, passed_over, file, text, rows, patients, ..Part::default() };
         }
+        self.part.lines = lines;
         self.part.shrink();
         self.part
     }
@@ -421,23 +499,13 @@ impl<'s> Scan<'s> {
         let (mut types, mut matches): (Vec<String>, u64) = (Vec::new(), 0);
         for (entry, number) in bundle.entry.iter().zip(1..) {
             let number = line.unwrap_or(number);
-            let place = (self.part.file.clone(), number);
             match entry.resource {
                 Some(resource) => {
                     self.take(resource.get().as_bytes(), number, None, true);
                     types.extend(self.met.as_deref().filter(|met| types.iter().all(|name| name != met)).map(str::to_owned));
                     matches += u64::from(self.met.is_some() && text_of::<Mode<'_>>(entry.search).mode != "include");
                 }
-                None if text_of::<Change<'_>>(entry.request).method == "DELETE" => {
-                    matches += 1;
-                    self.part.signs.say(place, "an entry says that a resource was deleted, which is not looked at here".to_owned());
-                }
-                None => {
-                    let answer: Answer<'_> = text_of(entry.response);
-                    if answer.status.starts_with(['4', '5']) {
-                        self.part.signs.failed(place, &answer.status);
-                    }
-                }
+                None => matches += u64::from(self.without_resource(entry, number)),
             }
         }
         self.depth -= 1;
@@ -447,6 +515,28 @@ impl<'s> Scan<'s> {
         let page = Page { own: link("self"), next: link("next"), total, matches };
         let kinds = &self.kinds;
         self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), &types, page, |name| kinds.wants(name));
+    }
+
+    /// An entry with nothing in it; whether it speaks of a resource that was deleted. What was deleted may be among the data, where it is not looked for; what a server does not have
+    /// is no gap, as it is none of a pull, and what it did not give is one.
+    fn without_resource(&mut self, entry: &EntryText<'_>, number: u64) -> bool {
+        let (change, answer): (Change<'_>, Answer<'_>) = (text_of(entry.request), text_of(entry.response));
+        let place = (self.part.file.clone(), number);
+        if change.method == "DELETE" {
+            let of_one = reference_target(&change.url).and_then(|(named, _)| named);
+            let named = of_one.or(change.url.split(['/', '?']).next()).unwrap_or_default();
+            if self.kinds.wants(named) {
+                let reason = format!("an entry says that a resource was deleted, of type {named}, which may be among the data: it is not looked for here");
+                self.part.signs.gap(place, named, reason);
+            }
+            return true;
+        }
+        match refusal(&answer.status) {
+            None => {}
+            Some(Refusal { is_gap: false, words }) => self.part.signs.say(place, words),
+            Some(Refusal { is_gap: true, words }) => self.part.signs.gap(place, ANY_TYPE, words),
+        }
+        false
     }
 
     /// One resource. What cannot matter is not parsed, so a fault inside it is not seen; a line without its end might be
@@ -473,6 +563,11 @@ impl<'s> Scan<'s> {
             }
         }
         let is_patient = &*kind.name == "Patient";
+        if self.part.named != Whose::Many
+            && let Some(patient) = named(&mut self.element, &kind.name, line)
+        {
+            self.part.named.meet(&patient);
+        }
         if kind.keep.is_none() && !is_patient {
             return;
         }
@@ -493,15 +588,15 @@ impl<'s> Scan<'s> {
             self.part.kept.push(kind.key_of(id.as_bytes()));
         }
         if let (true, Some(id)) = (is_patient, &id) {
-            let whose = std::mem::take(&mut self.part.whose);
-            self.part.whose = whose.and(Whose::One(id.clone().into_owned()));
+            self.part.whose.meet(id);
+            self.part.people.push(hash(id));
+            if self.part.links.take(line) {
+                self.part.replaced.push((id.clone().into_owned(), number));
+            }
         }
         let has_id = id.is_some_and(|id| is_id(&id));
         let name = kind.name.clone();
-        if self.element.as_ref().is_none_or(|(of, _)| *of != name) {
-            self.element = Some((name.clone(), PatientElement::of(&name)));
-        }
-        let element = self.element.as_ref().and_then(|(_, element)| element.as_ref());
+        let element = element_of(&mut self.element, &name);
         match element.filter(|_| has_id).and_then(|element| element.patient(line)) {
             Some(patient) => self.keep_for(&patient, line, number),
             None => self.keep(&name, line, number),

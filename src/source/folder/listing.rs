@@ -192,6 +192,16 @@ pub(super) fn types() -> BTreeSet<String> {
     crate::cql::model::Models::default().fhir().retrievable_names().map(str::to_owned).collect()
 }
 
+/// Of a file of data that cannot be read: why, and the type that its name names.
+pub(super) fn unread(path: &Path) -> Option<(&'static str, Option<String>)> {
+    let why = match state(path).filter(|_| kind(path).is_none())? {
+        State::Data | State::Manifest => return None,
+        State::Unfinished => "it is being written, or was left unfinished: bring it to its end, or remove it",
+        State::UnknownEnding => "it is packed as nothing here can unpack it: unpack it, or pack it as .gz or .zst",
+    };
+    Some((why, shown(Path::new(path.file_name()?), &types(), "").1))
+}
+
 /// A name for people, and the type that it names. A name with anything but types, endings and counters in it may be a
 /// patient's, and its digest is shown.
 fn shown(relative: &Path, types: &BTreeSet<String>, digest: &str) -> (String, Option<String>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
-use super::whole::{Page, without_resource};
+use super::whole::{Page, refusal};
 use super::{DOCUMENT_BYTES_MAX, open};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
@@ -167,7 +167,10 @@ fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut
                 page.matches += 1;
                 Met::Gone { resource_type, id }
             }
-            Item::Failed(status) => Met::Complaint(Why::new(Code::Reported, without_resource(status))),
+            Item::Failed(status) => match refusal(status).filter(|refusal| refusal.is_gap) {
+                Some(refusal) => Met::Complaint(Why::new(Code::Reported, refusal.words)),
+                None => continue,
+            },
             Item::Empty => Met::Empty { number },
             Item::Outcome(json) => match worst_issue(json) {
                 Some(worst) => Met::Complaint(worst),

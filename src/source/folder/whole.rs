@@ -130,7 +130,7 @@ fn bad((file, line): Place, reason: String) -> Bad {
 }
 
 impl Signs {
-    fn gap(&mut self, place: Place, resource_type: &str, reason: String) {
+    pub(super) fn gap(&mut self, place: Place, resource_type: &str, reason: String) {
         *self.missing.entry(resource_type.to_owned()).or_default() += 1;
         if self.gaps.len() < KEPT_MAX {
             self.gaps.push(Gap { told: bad(place, reason), resource_type: resource_type.to_owned() });
@@ -161,11 +161,6 @@ impl Signs {
         let code = code_of(worst).map(|code| format!(" ({code})")).unwrap_or_default();
         let reason = format!("an OperationOutcome: the server says `{}`{code}", SEVERITIES.get(rank).unwrap_or(&""));
         if rank < 2 { self.gap(place, ANY_TYPE, reason) } else { self.say(place, reason) }
-    }
-
-    /// An entry that says by its status why there is no resource.
-    pub(super) fn failed(&mut self, place: Place, status: &str) {
-        self.gap(place, ANY_TYPE, without_resource(status));
     }
 
     /// A Bundle that may be a page of a search for these types. Where it holds none, its address tells the type. Of types that nobody
@@ -313,10 +308,19 @@ fn fewer(total: u64, here: u64) -> String {
     format!("a page of a search that found {total}, of which {here} are here: fetch all its pages")
 }
 
-/// What is said of an entry that holds a status in place of a resource.
-pub(super) fn without_resource(status: &str) -> String {
-    let status: String = status.chars().take_while(char::is_ascii_digit).take(3).collect();
-    format!("an entry says `{status}` in place of a resource: what was asked for is not here")
+/// What the status of an entry says in the place of a resource.
+pub(super) struct Refusal {
+    /// Something is missing for it. What a server does not have is no gap.
+    pub is_gap: bool,
+    pub words: String,
+}
+
+/// What such a status says; none where it tells of a success.
+pub(super) fn refusal(status: &str) -> Option<Refusal> {
+    let status = status.get(..3).and_then(|code| code.parse::<u16>().ok()).filter(|code| *code >= 400)?;
+    let is_gap = !matches!(status, 404 | 410);
+    let words = if is_gap { "what was asked for did not come" } else { "the server does not have what was asked for" };
+    Some(Refusal { is_gap, words: format!("an entry says {status}: {words}") })
 }
 
 /// The address of a Bundle's link.

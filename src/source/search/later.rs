@@ -5,6 +5,7 @@
 //! for whole; what is stored of others stays.
 
 use super::{Task, run_tasks, tasks_of};
+use crate::fhir::merged::Links;
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
 use crate::source::forecast::count_one;
@@ -88,17 +89,24 @@ async fn choose(pull: &Pull<'_>, members: Option<&BTreeSet<String>>) -> Result<(
     let (files, reconcile) = foreseeable(pull)?;
     let foreseen = pull.snapshot.foresee(pull.id, &files, &reconcile)?;
     let shared = foreseen.shared()?;
-    let (mut chosen, mut all) = (BTreeSet::new(), 0);
+    let (mut chosen, mut all, mut links) = (BTreeSet::new(), BTreeSet::new(), Links::default());
     for partition in pull.snapshot.partitions() {
         let patients = foreseen.patients(partition)?;
-        all += patients.len() as u64;
         chosen.extend(chooser.may_count(&patients, &shared));
+        for patient in patients {
+            for line in &patient.lines {
+                links.take(line);
+            }
+            all.insert(patient.patient_id);
+        }
         tokio::task::yield_now().await;
     }
+    // Who was merged into somebody may be in an initial population with that one's data, which lie elsewhere.
+    chosen.extend(links.everybody().filter(|patient| all.contains(*patient)).map(str::to_owned));
     if let Some(members) = members {
         chosen.retain(|patient| members.contains(patient));
     }
-    Ok((chosen, all))
+    Ok((chosen, all.len() as u64))
 }
 
 /// Whether it takes fewer requests to ask for a type of some patients than of all; no, if the server does not say how many
