@@ -22,11 +22,10 @@ fn counted(path: &Path) -> Option<(Form, u32)> {
     let name = path.file_name()?.to_str()?;
     let mut counters = pieces(name).filter(|piece| is_counter(piece));
     let (Some(counter), None) = (counters.next(), counters.next()) else { return None };
-    let at = name
-        .match_indices(counter)
-        .map(|(at, _)| at)
-        .find(|at| pieces(name.get(..*at).unwrap_or_default()).chain([counter]).last() == Some(counter))?;
-    let form = format!("{}#{}", name.get(..at)?, name.get(at + counter.len()..)?);
+    let mut around = name.match_indices(counter).filter_map(|(at, _)| Some((name.get(..at)?, name.get(at + counter.len()..)?)));
+    let is_piece = |(before, after): &(&str, &str)| pieces(before).chain([counter]).chain(pieces(after)).eq(pieces(name));
+    let (before, after) = around.find(is_piece)?;
+    let form = format!("{before}#{after}");
     Some((Form { folder: path.parent()?.to_owned(), name: form }, counter.parse().ok()?))
 }
 
