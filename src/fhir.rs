@@ -4,4 +4,5 @@ pub mod compartment;
 pub mod merged;
 pub mod ndjson;
 pub mod record;
+pub mod required;
 pub mod shared;

@@ -62,7 +62,7 @@ async fn check_and_the_dry_run_say_what_is_in_the_folder() {
     assert!(code > 1 && said.contains("`drop` does not exist"), "{code} {said}");
 }
 
-/// A hospital that writes a space where FHIR has a T: every command says so, and no report of it is called complete.
+/// A hospital that writes a space where FHIR has a T, or a capital: every command says so, and no report of it is called complete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_partial() {
     let bed = Bed::make(Wanted { limit: u64::MAX, patients: 10, of_files: true, ..Wanted::default() }).await;
@@ -89,6 +89,12 @@ async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_par
     assert!(said.contains("unreadable-value") && said.contains("Encounter.period.start") && said.contains("of patients who may be in an initial population"), "{said}");
     let (code, said) = say(&["known"]).await;
     assert!(code == 1 && said.contains("partial") && said.contains("initial-population"), "{said}");
+
+    let other = text.replace("\"status\":\"finished\"", "\"status\":\"Finished\"");
+    assert_ne!(other, text);
+    std::fs::write(&file, other).unwrap();
+    let (code, said) = say(&["pull"]).await;
+    assert!(code == 1 && said.contains("`Encounter.status` of 10 patients cannot be read (it is no code of FHIR's; `finished` is near)"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -480,4 +486,181 @@ async fn a_file_that_is_written_while_it_is_read_is_a_gap() {
 
 fn append(path: &Path, text: &str) {
     std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+/// A page of a search for observations, as it was saved.
+fn page(own: u32, next: Option<u32>, total: u64, lines: &str) -> String {
+    let link = |relation: &str, page: u32| format!(r#"{{"relation":"{relation}","url":"http://ehr.example.org/Observation?page={page}"}}"#);
+    let links = [Some(link("self", own)), next.map(|next| link("next", next))].into_iter().flatten().collect::<Vec<_>>().join(",");
+    let entries: Vec<String> = lines.lines().map(|line| format!("{{\"resource\":{line}}}")).collect();
+    format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{total},"link":[{links}],"entry":[{}]}}"#, entries.join(","))
+}
+
+/// The gap and what is due, of a pull of these files in the place of all observations, after one of all of them.
+async fn in_place(files: &[(&str, String)]) -> (bool, Vec<(String, String)>) {
+    let yard = Yard::new();
+    yard.pull().await;
+    yard.remove("Observation.ndjson");
+    files.iter().for_each(|(name, content)| yard.write(name, content));
+    let found = yard.pull().await;
+    assert_eq!(found.complete, found.gaps.is_empty() && found.quarantined == 0);
+    assert!(found.complete || found.removed == 0, "{files:?}");
+    (found.complete, found.gaps.iter().map(|gap| (gap.resource_type.clone(), gap.reason.clone())).collect())
+}
+
+#[tokio::test]
+async fn what_files_announce_and_is_not_there_is_a_gap() {
+    let lines = observations();
+    let (two, third) = (lines.lines().take(2).collect::<Vec<_>>().join("\n"), lines.lines().last().unwrap().to_owned());
+    let manifest = |count: u64, more: &str| {
+        let output =
+            format!(r#"{{"type":"Observation","url":"http://e.org/f/1.Observation.ndjson","count":{count}}},{{"type":"Claim","url":"http://e.org/f/2.Claim.ndjson","count":9}}"#);
+        format!(r#"{{"transactionTime":"2026-03-01T00:00:00Z","output":[{output}]{more}}}"#)
+    };
+    let nested = format!(r#"{{"resourceType":"Bundle","type":"batch-response","entry":[{{"resource":{}}}]}}"#, page(1, None, 3, &lines));
+    let files = |files: &[(&'static str, &str)]| files.iter().map(|(name, content)| (*name, (*content).to_owned())).collect::<Vec<_>>();
+    let whole = [
+        files(&[("1.json", &page(1, Some(2), 3, &two)), ("2.json", &page(2, None, 3, &third))]),
+        files(&[("all.ndjson", &format!("{}\n{}\n", page(2, None, 3, &third), page(1, Some(2), 3, &two)))]),
+        // Saved twice; and called otherwise in the link than in the page.
+        files(&[("1.json", &page(1, Some(2), 3, &two)), ("2.json", &page(2, None, 3, &third)), ("3.json", &page(1, Some(2), 3, &two))]),
+        files(&[("1.json", &page(1, Some(7), 3, &two)), ("2.json", &page(2, None, 3, &third))]),
+        files(&[("1.json", &nested)]),
+        files(&[("1.json", &nested.replace(r#""entry":[{"resource":{"resourceType":"Bundle""#, r#""entry":[{"response":{"status":"404"}},{"resource":{"resourceType":"Bundle""#))]),
+        files(&[("manifest.json", &manifest(3, r#","error":[]"#)), ("1.Observation.ndjson", &lines)]),
+        files(&[("manifest.json", &manifest(3, "")), ("Observation.000.ndjson", &lines)]),
+        files(&[("manifest.json", "{}"), ("Observation.000.ndjson", &lines)]),
+        files(&[("Observation.001.ndjson", &lines), ("Observation.002.ndjson", "")]),
+        files(&[("2.Observation.ndjson", &two), ("5.Observation.ndjson", &third), ("1.Claim.ndjson", "")]),
+        files(&[("Observation.2026-03-02.ndjson", &two), ("Observation.2026-03-05.ndjson", &third)]),
+    ];
+    for files in whole {
+        let (complete, gaps) = in_place(&files).await;
+        assert!(complete, "{files:?}: {gaps:?}");
+    }
+    let next = "a page of a search that has a next one, which is not among the files";
+    let failed = format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{third}}},{{"response":{{"status":"403 Forbidden"}}}}]}}"#);
+    let partial = [
+        (files(&[("1.json", &page(1, Some(2), 3, &two))]), "Observation", next),
+        (files(&[("1.json", &page(1, None, 3, &two))]), "Observation", "a search that found 3, of which 2 are here"),
+        (files(&[("1.json", &page(1, None, 3, ""))]), "Observation", "a search that found 3, of which 0 are here"),
+        (files(&[("all.ndjson", &page(1, Some(2), 9, &two)), ("2.json", &page(2, None, 9, &third))]), "Observation", "found 9, of which 3 are here"),
+        // Two searches of which each has one page of two.
+        (files(&[("1.json", &page(1, Some(2), 3, &two)), ("2.json", &page(3, Some(4), 3, &third))]), "Observation", next),
+        (files(&[("1.json", &nested.replace("\"total\":3", "\"total\":4"))]), "Observation", "found 4, of which 3 are here"),
+        (files(&[("1.json", &failed)]), "*", "an entry says 403: what was asked for did not come"),
+        (
+            files(&[("manifest.json", &manifest(3, "")), ("Observation.000.ndjson", &two)]),
+            "Observation",
+            "manifest.json: the manifest announces 3 of Observation, and its files hold 2",
+        ),
+        (
+            files(&[("out/manifest.json", &manifest(3, "")), ("Observation.000.ndjson", &lines)]),
+            "Observation",
+            "the manifest names 1 file of Observation, of which 1 is not here: `1.Observation.ndjson`",
+        ),
+        (
+            files(&[("manifest.json", &manifest(3, r#","error":[{"url":"http://e.org/e/1.ndjson"}]"#)), ("Observation.000.ndjson", &lines)]),
+            "*",
+            "the export has 1 file of errors that is not here",
+        ),
+        (
+            files(&[("Observation.1.ndjson", &two), ("Observation.2.ndjson", &third), ("Observation.4.ndjson", "")]),
+            "Observation",
+            "Observation.1.ndjson: of its series, 1 to 4, number 3 is not here",
+        ),
+    ];
+    for (files, resource_type, reason) in partial {
+        let (complete, gaps) = in_place(&files).await;
+        assert!(!complete && gaps.iter().any(|(name, why)| name == resource_type && why.contains(reason)), "{reason}: {files:?}: {gaps:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_there_the_last_time_is_missed_until_a_person_says_that_it_is_gone() {
+    let yard = Yard::new();
+    let lines = observations();
+    yard.write("Observation.ndjson", lines.lines().take(2).collect::<Vec<_>>().join("\n"));
+    yard.write("ward/Observation.ndjson", lines.lines().last().unwrap());
+    assert!(yard.pull().await.complete);
+    yard.remove("ward/Observation.ndjson");
+    // Not only once: what is partial today is no custom tomorrow.
+    for night in 1..=2 {
+        let lost = yard.pull().await;
+        assert_eq!((lost.complete, lost.removed, lost.gaps.len()), (false, 0, 1), "night {night}: {:?}", lost.gaps);
+        let reason = &lost.gaps[0].reason;
+        assert!(reason.starts_with("file #") && reason.contains("an earlier pull read it, and it is gone: 2 of Observation came where 3 are stored"), "{reason}");
+    }
+    let mut options = Options::default();
+    options.tuning.accepts_loss = true;
+    assert_eq!(yard.try_pull(options).await.unwrap().removed, 1);
+    assert!(yard.pull().await.complete);
+    // Others in its place may be fewer.
+    yard.remove("Observation.ndjson");
+    yard.write("Observation.b.ndjson", lines.lines().next().unwrap());
+    let renewed = yard.pull().await;
+    assert_eq!((renewed.complete, renewed.removed), (true, 1), "{:?}", renewed.gaps);
+}
+
+#[tokio::test]
+async fn a_night_without_a_change_is_a_night_and_a_smaller_folder_becomes_the_usual_one() {
+    let yard = Yard::new();
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| format!("{{\"resourceType\":\"Observation\",\"id\":\"m{n}\",\"subject\":{{\"reference\":\"Patient/p1\"}}}}\n"))
+            .collect::<String>()
+    };
+    yard.write("Observation.ndjson", many(100));
+    for night in 1..=3 {
+        let same = yard.pull().await;
+        assert_eq!((same.complete, same.full), (true, night == 1), "night {night}");
+    }
+    yard.write("Observation.ndjson", many(70));
+    let mut nights = 0;
+    loop {
+        nights += 1;
+        let found = yard.pull().await;
+        if found.complete {
+            assert_eq!(found.removed, 30);
+            break;
+        }
+        assert!(nights < 7 && found.removed == 0 && found.gaps[0].reason.contains("70 came where 100 usually do"), "{nights}: {:?}", found.gaps);
+    }
+    assert_eq!(nights, 4, "as many as there were of the old kind, and none of them unsaid");
+    assert!(!yard.pull().await.full);
+}
+
+#[tokio::test]
+async fn two_contents_of_one_id_are_told_and_which_counts_does_not_depend_on_the_order_of_files() {
+    let one = observations().lines().next().unwrap().to_owned();
+    let other = one.replace("\"valueInteger\":1", "\"valueInteger\":9");
+    let with = |line: &str, meta: &str| line.replacen('{', &format!("{{\"meta\":{{{meta}}},"), 1);
+    let outcome = async |first: &str, second: &str| {
+        let yard = Yard::new();
+        let others = observations().lines().skip(1).collect::<Vec<_>>().join("\n");
+        yard.write("Observation.ndjson", others);
+        yard.write("Observation.a.ndjson", first);
+        yard.write("Observation.b.ndjson", second);
+        let found = yard.pull().await;
+        let snapshot = yard.snapshot();
+        let of_patient = snapshot.patients(snapshot.partition_of("p1"), None).unwrap();
+        let lines: Vec<String> = of_patient
+            .iter()
+            .filter(|patient| patient.patient_id == "p1")
+            .flat_map(|patient| patient.lines.iter().map(|line| String::from_utf8(line.clone()).unwrap()))
+            .collect();
+        let kept = lines.iter().find(|line| line.contains("\"o1\"")).cloned().unwrap_or_default();
+        (found.complete, found.gaps.iter().map(|gap| format!("{}: {}", gap.resource_type, gap.reason)).collect::<Vec<_>>(), kept)
+    };
+    let told = vec!["Observation: 1 came in several forms, of which nothing says which is the newest: one was taken".to_owned()];
+    let (ab, ba) = (outcome(&one, &other).await, outcome(&other, &one).await);
+    assert_eq!((ab.0, &ab.1, &ab), (false, &told, &ba));
+    // Whatever version their numbers say, not the order of their letters.
+    let (ninth, tenth) = (with(&other, "\"versionId\":\"9\""), with(&one, "\"versionId\":\"10\""));
+    for found in [outcome(&ninth, &tenth).await, outcome(&tenth, &ninth).await] {
+        assert_eq!((found.0, found.2.contains("\"valueInteger\":1")), (true, true), "{:?}", found.1);
+    }
+    // Other words about it are no other content; another patient is.
+    assert!(outcome(&one, &with(&one, "\"source\":\"x\"")).await.0);
+    assert!(!outcome(&one, &one.replace("Patient/p1", "Patient/p2")).await.0);
 }

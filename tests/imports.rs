@@ -120,6 +120,25 @@ fn the_example_fits_its_schema() {
     assert!(!schema.is_valid(&wrong));
 }
 
+#[tokio::test]
+async fn codes_that_fhir_does_not_have_are_refused_in_the_declaration_and_in_rows() {
+    let declared = LAB
+        .replace("status: final", "status: Final")
+        .replace("type: text, optional: true", "type: code, system: s, map: {f: final, a: amend}");
+    let found = told(&declared);
+    assert_eq!(found[0], "error: `status`: `Final` is none of FHIR's codes for it (clabsi.yaml:11:11); did you mean `final`?");
+    let found = told(&declared.replace("status: Final", "status: \"{remark}\""));
+    assert_eq!(found[0], "error: `status`: `amend`, to which the column `remark` leads, is none of FHIR's codes for it (clabsi.yaml:11:12); did you mean `amended`?");
+    let mut ward = Ward::new();
+    ward.declare(&[&LAB.replace("status: final", "status: \"{remark}\"")]);
+    ward.write("lab.csv", "MRN,day,value,remark\n0010,2026-01-01,1,final\n0010,2026-01-02,2,FINAL\n0020,2026-01-01,3,x\n");
+    assert!(!ward.pull().await.complete);
+    let mut held = ward.held();
+    held.sort();
+    let expected = [(3, "column `remark`: none of FHIR's codes for its element: `final` is near"), (4, "column `remark`: none of FHIR's codes for its element")];
+    assert_eq!(held, expected.map(|(line, reason)| (line, reason.to_owned())));
+}
+
 /// A folder of files in the place of an EHR, tables beside it, and a place to pull them into.
 struct Ward {
     folder: tempfile::TempDir,
@@ -617,6 +636,13 @@ async fn the_example_counts_an_adjudicated_infection_and_the_commands_say_what_t
     assert_eq!(counts().await, (1, 0));
     let (_, said, _) = say(&["status"]).await;
     assert!(said.contains("import clabsi") && said.contains("partial"), "{said}");
+    std::fs::write(folder.path().join("tables/clabsi.yaml"), EXAMPLE.replace("code: clabsi-determination", "code: clabsi-review")).unwrap();
+    let (_, said, _) = say(&["import", "--dry-run"]).await;
+    let nobody = "no measure asks for `http://watershed.example/fhir/CodeSystem/hac|clabsi-review`: of Observation hac-clabsi asks for other codes";
+    assert!(said.contains(&format!("clabsi (clabsi.csv): 3 rows; {nobody}\n")), "{said}");
+    let (code, said, _) = say(&["check"]).await;
+    assert!(code > 0 && said.contains("imports: is there") && said.contains(&format!("clabsi: {nobody}")), "{said}");
+    std::fs::write(folder.path().join("tables/clabsi.yaml"), EXAMPLE).unwrap();
     let (code, said, _) = say(&["check"]).await;
     assert!(code > 0 && said.contains("imports: is there") && said.contains("clabsi: rows that do not fit, 1 (line 3): column `Determination`"), "{said}");
     std::fs::write(folder.path().join("tables/clabsi.yaml"), EXAMPLE.replace("valueCodeableConcept", "valueCodableConcept")).unwrap();

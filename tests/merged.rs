@@ -62,7 +62,8 @@ fn evaluated(lines: &[String]) -> (i32, String, String) {
 fn a_merged_patient_counts_as_whom_it_was_merged_into() {
     let (a, b) = (visit("e1", "a"), visit("e2", "b"));
     let absent = "it says that another Patient took its place (`link`, `replaced-by`), who is not in the data: it is counted itself; the reports are partial";
-    let cases: [(Vec<String>, (i32, &str), Option<usize>); 7] = [
+    type Row<'r> = (Vec<String>, (i32, &'r str), Option<usize>);
+    let cases: [Row<'_>; 7] = [
         (vec![person("a", &[]), person("b", &[]), a.clone(), b.clone()], (0, "2/0 complete"), None),
         (vec![person("a", &["b"]), person("b", &[]), a.clone(), b.clone()], (0, "1/1 complete"), None),
         // Whom it was merged into is not here: it counts itself, with what is written of that one.

@@ -178,6 +178,7 @@ const YAML: &[Mistake] = &[
         "serviceType: {coding: [{system: http://snomed.info/sct, code: \"394584008\"}]}",
         "serviceType: {coding: §{system: http://snomed.info/sct, code: \"394584008\"}}",
     ),
+    ("case", "status: finished", "status: §Finished"),
     ("case", "    id: v1\n", "    id: §v 1\n"),
     ("case", "  - resourceType: Observation\n", "  - {resourceType: Encounter, id: §v1}\n  - resourceType: Observation\n"),
     ("case", "  - resourceType: Observation\n", "  - §type: Observation\n"),

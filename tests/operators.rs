@@ -37,7 +37,7 @@ fn leave(site: &TempDir, nights: &[(u32, &[Outcome])]) {
         };
         store.transaction(|transaction| Ok(outbox::append(transaction, &draft, now).unwrap())).unwrap();
         for outcome in *outcomes {
-            now = now + 1.hour();
+            now += 1.hour();
             store
                 .with(|connection| {
                     let claim = outbox::claim(connection, now, Duration::from_secs(60)).unwrap().unwrap();

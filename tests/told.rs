@@ -11,7 +11,7 @@ const FAILED: &str =
     r#"{"resourceType":"OperationOutcome","issue":[{"severity":"information","code":"informational"},{"severity":"error","code":"not-found","diagnostics":"Smith"}]}"#;
 const WARNED: &str = r#"{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"processing","details":{"text":"of Smith"}}]}"#;
 
-fn measure(folder: &Path) {
+fn measure(folder: &Path, initial: &str) {
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     std::fs::create_dir(folder.join("seen")).unwrap();
     write(
@@ -21,8 +21,11 @@ fn measure(folder: &Path) {
     );
     write(
         "seen/seen.cql",
-        "library Seen version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
-         parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Initial Population\": exists [Encounter]\n",
+        &format!(
+            "library Seen version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+             codesystem \"Act\": 'urn:act'\ncode \"Ambulatory\": 'AMB' from \"Act\"\ncode \"Confirmed\": 'confirmed' from \"Act\"\n\
+             parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Initial Population\": {initial}\n"
+        ),
     );
 }
 
@@ -34,8 +37,13 @@ fn evaluate(folder: &Path, more: &[&str]) -> (i32, String, String) {
 
 /// Exit code, stderr, and `status gap…` of the report about these files in one folder.
 fn told(files: &[(&str, String)]) -> (i32, Vec<String>, String) {
+    told_of("exists [Encounter]", files)
+}
+
+/// The same of a measure with this initial population.
+fn told_of(initial: &str, files: &[(&str, String)]) -> (i32, Vec<String>, String) {
     let scratch = tempfile::tempdir().unwrap();
-    measure(scratch.path());
+    measure(scratch.path(), initial);
     std::fs::create_dir(scratch.path().join("data")).unwrap();
     files.iter().for_each(|(name, text)| std::fs::write(scratch.path().join("data").join(name), text).unwrap());
     let (code, out, err) = evaluate(scratch.path(), &[]);
@@ -142,7 +150,8 @@ fn what_was_deleted_refused_or_left_unfinished_is_told() {
     );
     let lone = |text: String| vec![("a.json", text)];
     let beside = |name: &'static str| vec![("a.ndjson", both.clone()), (name, VISIT.to_owned())];
-    let cases: [(Vec<(&str, String)>, i32, String, &str); 11] = [
+    type Row<'r> = (Vec<(&'r str, String)>, i32, String, &'r str);
+    let cases: [Row<'_>; 11] = [
         (lone(deleted("Encounter/e1")), 1, format!("warning: data/a.json:3: {gone}"), "partial, Encounter 1"),
         (lone(deleted("http://e.example/fhir/Encounter/e1")), 1, format!("warning: data/a.json:3: {gone}"), "partial, Encounter 1"),
         (lone(deleted("Claim/c1")), 0, String::new(), "complete"),
@@ -191,7 +200,7 @@ fn a_type_that_no_file_has_is_asked_after() {
 #[test]
 fn options_that_mean_something_else_are_refused_with_what_is_accepted() {
     let scratch = tempfile::tempdir().unwrap();
-    measure(scratch.path());
+    measure(scratch.path(), "exists [Encounter]");
     std::fs::create_dir(scratch.path().join("data")).unwrap();
     std::fs::write(scratch.path().join("data/a.ndjson"), format!("{PATIENT}\n{VISIT}\n")).unwrap();
     let date = "help: write a day as `2026-02-01`, or a time with its offset as `2026-02-01T06:00:00-05:00`";
@@ -217,4 +226,75 @@ fn options_that_mean_something_else_are_refused_with_what_is_accepted() {
         let (code, out, err) = evaluate(scratch.path(), &["--date", date]);
         assert!(code == 0 && out.contains(&format!(r#""date":"{date}""#)), "{date}: {err}");
     }
+}
+
+/// Elements that are no Quantity, no Coding, no code of FHIR's, or several where there is one: each is counted, and not guessed.
+#[test]
+fn elements_of_the_wrong_shape_make_reports_partial_and_are_named() {
+    let one = |resource: &str, rest: &str| format!("{PATIENT}\n{{\"resourceType\":\"{resource}\",\"id\":\"x\",\"subject\":{{\"reference\":\"Patient/p1\"}},{rest}}}\n");
+    let told_by = |initial: &str, resource: &str, rest: &str| told_of(initial, &[("a.ndjson", one(resource, rest))]);
+    let by_class = "exists ([Encounter: class in {\"Ambulatory\"}])";
+    let by_status = "exists ([Encounter] E where E.status = 'finished')";
+    let by_value = "exists ([Observation] O where O.value as FHIR.Quantity > 10 'g/dL')";
+    let by_verification = "exists ([Condition] C where C.verificationStatus ~ \"Confirmed\")";
+    let by_coding = "exists ([Encounter] E where E.class ~ \"Ambulatory\")";
+    let right = [
+        (by_class, "Encounter", r#""class":{"system":"urn:act","code":"AMB"}"#),
+        (by_status, "Encounter", r#""status":"finished""#),
+        (by_status, "Encounter", r#""_status":{"extension":[{"url":"u","valueString":"x"}]}"#),
+        // One is one, in brackets or not.
+        (by_coding, "Encounter", r#""class":[{"system":"urn:act","code":"AMB"}]"#),
+        (by_value, "Observation", r#""valueQuantity":{"value":12,"unit":"g/dL","system":"http://unitsofmeasure.org","code":"g/dL"}"#),
+        (by_verification, "Condition", r#""verificationStatus":{"coding":[{"system":"urn:act","code":"confirmed"}]}"#),
+        (by_verification, "Condition", r#""verificationStatus":{"coding":{"system":"urn:act","code":"confirmed"}}"#),
+        // What the measure does not read.
+        (by_verification, "Condition", r#""code":"string""#),
+    ];
+    for (initial, resource, rest) in right {
+        assert_eq!(told_by(initial, resource, rest), (0, vec![], "complete".to_owned()), "{rest}");
+    }
+    let meant = " (it is no code of FHIR's; `finished` is near)";
+    let wrong = [
+        (by_class, "Encounter", r#""class":"AMB""#, "Encounter.class", ""),
+        (by_coding, "Encounter", r#""class":"AMB""#, "Encounter.class", ""),
+        (by_coding, "Encounter", r#""class":[{"system":"urn:act","code":"AMB"},{"system":"urn:act","code":"IMP"}]"#, "Encounter.class", ""),
+        (by_status, "Encounter", r#""status":"Finished""#, "Encounter.status", meant),
+        (by_status, "Encounter", r#""status":"x""#, "Encounter.status", ""),
+        (by_status, "Encounter", r#""status":{"code":"finished"}"#, "Encounter.status", ""),
+        (by_value, "Observation", r#""valueQuantity":"12 g/dL""#, "Observation.valueQuantity", ""),
+        (by_verification, "Condition", r#""verificationStatus":"confirmed""#, "Condition.verificationStatus", ""),
+        // As R5 has it.
+        (by_coding, "Encounter", r#""class":[{"coding":[{"system":"urn:act","code":"AMB"}]}]"#, "Encounter.class", ""),
+        (by_value, "Observation", r#""value":{"value":12,"code":"g/dL"}"#, "Observation.value", ""),
+    ];
+    for (initial, resource, rest, element, meant) in wrong {
+        let (code, err, parts) = told_by(initial, resource, rest);
+        let warning =
+            format!("warning: `{element}` of 1 patient cannot be read, first at data/a.ndjson:2{meant}; what it says is not known, and reports that ask for it are partial");
+        assert_eq!((code, err, parts.as_str()), (1, vec![warning], "partial"), "{rest}");
+    }
+    // Many, of which the codes are looked at together.
+    let many: String = (0..9)
+        .map(|n| format!("{{\"resourceType\":\"Encounter\",\"id\":\"e{n}\",\"subject\":{{\"reference\":\"Patient/p1\"}},\"class\":\"AMB\"}}\n"))
+        .collect();
+    let (code, err, _) = told_of(by_class, &[("a.ndjson", format!("{PATIENT}\n{many}"))]);
+    assert!(code == 1 && err.len() == 1 && err[0].contains("`Encounter.class` of 1 patient cannot be read"), "{err:?}");
+}
+
+/// Of two contents of one id it is said that nobody knows which one counts, unless a version or a time tells.
+#[test]
+fn two_contents_of_one_id_are_told_and_a_number_of_a_version_decides() {
+    let visit = |status: &str, meta: &str| format!("{{\"resourceType\":\"Encounter\",\"id\":\"e1\"{meta},\"subject\":{{\"reference\":\"Patient/p1\"}},\"status\":\"{status}\"}}\n");
+    let version = |number: &str| format!(",\"meta\":{{\"versionId\":\"{number}\"}}");
+    let both = |one: String, other: String| {
+        let told = |files: &[(&str, String)]| told_of("exists ([Encounter] E where E.status = 'finished')", files);
+        let person = ("0.ndjson", format!("{PATIENT}\n"));
+        let (first, second) = (told(&[person.clone(), ("a.ndjson", one.clone()), ("b.ndjson", other.clone())]), told(&[person, ("a.ndjson", other), ("b.ndjson", one)]));
+        assert_eq!((first.0, &first.2), (second.0, &second.2));
+        first
+    };
+    assert_eq!(both(visit("finished", &version("9")), visit("planned", &version("10"))), (0, vec![], "complete".to_owned()));
+    assert_eq!(both(visit("finished", ""), visit("finished", ",\"meta\":{\"source\":\"x\"}")), (0, vec![], "complete".to_owned()));
+    let (code, err, parts) = both(visit("finished", ""), visit("planned", ""));
+    assert!(code == 1 && parts == "partial" && err.len() == 1 && err[0].contains("another resource has the same id and other content"), "{err:?}");
 }

@@ -130,9 +130,7 @@ fn imports(checked: &Setup) -> Answer {
         lines.push(format!("{name}: {} of {}", counted(found.rows, "row"), import.resource_type));
         due.extend(found.gap.map(|gap| format!("{name}: {gap}")));
         due.extend(found.refused.iter().map(|(reason, sort)| format!("{name}: rows that do not fit, {}: {reason}", told(sort))));
-        if touched(import, &checked.measures).is_empty() {
-            due.push(format!("{name}: no measure asks for {}, so that it is not read", import.resource_type));
-        }
+        due.extend(touched(import, checked).nobody(import).map(|why| format!("{name}: {why}")));
     }
     Answer { needs_a_person: !due.is_empty(), due, ..Answer::new(IMPORTS, lines) }
 }

@@ -289,8 +289,8 @@ struct Found {
     bad: Told,
     /// Patients who are named and not there.
     absent: Told,
-    /// By element: patients of whom a value is none of its type, and the first place of one.
-    unreadable: BTreeMap<String, (u64, Option<Bad>)>,
+    /// By element, and what was probably meant: patients of whom a value is none of its type, and the first place of one.
+    unreadable: BTreeMap<(String, Option<&'static str>), (u64, Option<Bad>)>,
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,
@@ -325,7 +325,7 @@ impl Found {
         }
     }
 
-    fn add_unreadable(&mut self, element: String, patients: u64, place: Option<Bad>) {
+    fn add_unreadable(&mut self, element: (String, Option<&'static str>), patients: u64, place: Option<Bad>) {
         let (count, first) = self.unreadable.entry(element).or_default();
         *count += patients;
         let order = |place: &Bad| (place.file.clone(), place.line);
@@ -360,12 +360,13 @@ impl Found {
         self.bad.say("set aside", "lines or resources were set aside");
         self.absent.say("the reports are partial", "patients are named and not there");
         let stderr = &mut std::io::stderr().lock();
-        for (element, (patients, place)) in self.unreadable.iter().take(TOLD_SHOWN_MAX) {
+        for ((element, meant), (patients, place)) in self.unreadable.iter().take(TOLD_SHOWN_MAX) {
             let first = place.as_ref().map_or_else(String::new, |place| format!(", first at {}:{}", place.file, place.line));
             let _ = writeln!(
                 stderr,
-                "warning: `{element}` of {} cannot be read{first}; what it says is not known, and reports that ask for it are partial",
-                counted(*patients, "patient")
+                "warning: `{element}` of {} cannot be read{first}{}; what it says is not known, and reports that ask for it are partial",
+                counted(*patients, "patient"),
+                super::run::meant_as_text(*meant)
             );
         }
         let rest = self.unreadable.len().saturating_sub(TOLD_SHOWN_MAX);
@@ -414,17 +415,17 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
         }
         found.people += 1;
         let all = measure::evaluate(runs, &record);
-        let unreadable: BTreeMap<&str, usize> = all
+        let unreadable: BTreeMap<(&str, Option<&'static str>), usize> = all
             .iter()
             .flatten()
             .flatten()
             .flat_map(|result| &result.unreadable)
             .rev()
-            .map(|place| (place.element.as_str(), place.line))
+            .map(|place| ((place.element.as_str(), place.meant), place.line))
             .collect();
         unreadable
             .into_iter()
-            .for_each(|(element, line)| found.add_unreadable(element.to_owned(), 1, patient.bad(line, String::new())));
+            .for_each(|((element, meant), line)| found.add_unreadable((element.to_owned(), meant), 1, patient.bad(line, String::new())));
         for (index, results) in all.into_iter().enumerate() {
             for (period, result) in results.into_iter().enumerate() {
                 let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };

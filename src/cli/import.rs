@@ -9,7 +9,6 @@ use super::{Context, Ending, Failure, Format, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::http::SystemClock;
-use crate::measure::Measure;
 use crate::pipeline::{NightError, Setup, needs};
 use crate::source::import::{self, Difference, Import, Place, Sort};
 use crate::source::{PullOutcome, SourceError};
@@ -25,7 +24,7 @@ pub struct Args {
     /// The site's configuration
     #[arg(long, value_name = "FILE", default_value = "site.toml", env = "WATERSHED_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
-    /// Say which rows are new, changed, gone or refused, and which measures ask for their type; store nothing
+    /// Say which rows are new, changed, gone or refused, and which measures ask for them; store nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Believe that a table has suddenly much less in it than is stored, and let go what is gone
@@ -47,8 +46,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         let found: Result<Vec<(&Import, Difference)>, SourceError> = checked.source.tuning.imports.iter().map(|one| Ok((one, find(one)?))).collect();
         let found = found.map_err(failed)?;
         match context.format {
-            Format::Json => super::print_json(&Value::Array(found.iter().map(|(one, found)| as_json(one, found, &checked.measures)).collect())),
-            Format::Human => super::print(&found.iter().map(|(one, found)| as_text(one, found, &checked.measures)).collect::<Vec<_>>().join("\n")),
+            Format::Json => super::print_json(&Value::Array(found.iter().map(|(one, found)| as_json(one, found, &touched(one, &checked))).collect())),
+            Format::Human => super::print(&found.iter().map(|(one, found)| as_text(one, found, &touched(one, &checked))).collect::<Vec<_>>().join("\n")),
         }
         return Ok(if found.iter().all(|(_, found)| is_fine(found)) { Ending::Fine } else { Ending::Findings });
     }
@@ -76,17 +75,62 @@ fn types(checked: &Setup) -> BTreeSet<String> {
     needs.into_iter().map(|need| need.resource_type).chain(["Patient".to_owned()]).collect()
 }
 
-/// The measures that ask for what an import brings.
-pub(super) fn touched(import: &Import, measures: &[Measure]) -> Vec<String> {
-    let asks = |measure: &&Measure| measure.program().requirements().iter().any(|requirement| requirement.resource_type == import.resource_type);
-    measures.iter().filter(asks).map(|measure| measure.definition.id.value.clone()).collect()
+/// Who asks for what an import brings.
+#[derive(Default)]
+pub(super) struct Touched {
+    /// The measures that ask for its codes, or do not ask by code.
+    pub measures: Vec<String>,
+    /// Those that ask for other codes of its type only.
+    pub others: Vec<String>,
+    /// Its codes, at the elements by which measures ask.
+    codes: BTreeSet<String>,
+}
+
+impl Touched {
+    /// That no measure asks for it, and why.
+    pub fn nobody(&self, import: &Import) -> Option<String> {
+        let codes: Vec<String> = self.codes.iter().map(|code| format!("`{code}`")).collect();
+        let codes = if codes.is_empty() { "no code".to_owned() } else { codes.join(", ") };
+        let verb = if self.others.len() == 1 { "asks" } else { "ask" };
+        match (self.measures.as_slice(), self.others.as_slice()) {
+            ([], []) => Some(format!("no measure asks for {}: it is not read", import.resource_type)),
+            ([], others) => Some(format!("no measure asks for {codes}: of {} {} {verb} for other codes", import.resource_type, others.join(" and "))),
+            _ => None,
+        }
+    }
+}
+
+/// The measures that ask for what an import brings, by its type and by its codes, those included that the mapping translates.
+pub(super) fn touched(import: &Import, checked: &Setup) -> Touched {
+    let mut touched = Touched::default();
+    for measure in &checked.measures {
+        let needs = needs::codes(measure, &checked.value_sets, &checked.mapping);
+        let (mut is_met, mut is_asked) = (false, false);
+        for (requirement, wanted) in needs.iter().filter(|(requirement, _)| requirement.resource_type == import.resource_type) {
+            is_met = true;
+            let element = requirement.code_path.as_deref().unwrap_or_default();
+            let (Some(wanted), Some(own)) = (wanted, import.codings(element)) else {
+                is_asked = true;
+                continue;
+            };
+            is_asked |= wanted.iter().any(|code| own.contains(code));
+            touched.codes.extend(own);
+        }
+        let name = || measure.definition.id.value.clone();
+        match (is_met, is_asked) {
+            (false, _) => {}
+            (true, true) => touched.measures.push(name()),
+            (true, false) => touched.others.push(name()),
+        }
+    }
+    touched
 }
 
 fn is_fine(found: &Difference) -> bool {
     found.gap.is_none() && found.refused.is_empty() && found.unknown.is_empty()
 }
 
-fn as_json(import: &Import, found: &Difference, measures: &[Measure]) -> Value {
+fn as_json(import: &Import, found: &Difference, touched: &Touched) -> Value {
     let places = |sort: &Sort| sort.places.iter().map(|place| json!({ "file": place.file, "line": place.line })).collect::<Vec<_>>();
     let sort = |sort: &Sort| json!({ "count": sort.count, "places": places(sort) });
     let reasons = |sorts: &BTreeMap<String, Sort>| {
@@ -96,18 +140,17 @@ fn as_json(import: &Import, found: &Difference, measures: &[Measure]) -> Value {
             .collect::<Vec<_>>()
     };
     json!({
-        "import": import.name, "file": import.file, "resourceType": import.resource_type, "measures": touched(import, measures), "rows": found.rows,
+        "import": import.name, "file": import.file, "resourceType": import.resource_type, "measures": touched.measures, "rows": found.rows,
         "new": sort(&found.new), "changed": sort(&found.changed), "gone": found.gone, "refused": reasons(&found.refused),
         "unknown": reasons(&found.unknown), "ignored": found.ignored, "gap": found.gap,
     })
 }
 
-fn as_text(import: &Import, found: &Difference, measures: &[Measure]) -> String {
+fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     let mut text = format!("{} ({}): {}", import.name, import.file, counted(found.rows, "row"));
-    let touched = touched(import, measures);
-    text.push_str(&match touched.as_slice() {
-        [] => format!("; no measure asks for {}: it is not read", import.resource_type),
-        names => format!(" of {}, which {} for", import.resource_type, asking(names)),
+    text.push_str(&match touched.nobody(import) {
+        Some(why) => format!("; {why}"),
+        None => format!(" of {}, which {} for", import.resource_type, asking(&touched.measures)),
     });
     if let Some(gap) = &found.gap {
         text.push_str(&format!("\n  not whole: {gap}"));

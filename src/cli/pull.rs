@@ -108,7 +108,7 @@ fn beside(adapter: &Adapter) -> String {
 /// What keeps a file from being read now.
 fn withheld(file: &Dropped) -> Option<&'static str> {
     match file.state {
-        State::Data => None,
+        State::Data | State::Manifest => None,
         State::Unfinished => Some("is being written"),
         State::UnknownEnding => Some("its ending is not known"),
     }

@@ -123,17 +123,27 @@ fn as_json(night: &Night) -> serde_json::Value {
 
 /// Values that are none of their type, for programs.
 pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
-    found.iter().map(|found| json!({ "element": found.element, "patients": found.patients })).collect()
+    found
+        .iter()
+        .map(|found| json!({ "element": found.element, "patients": found.patients, "meant": Some(&found.code).filter(|code| !code.is_empty()) }))
+        .collect()
 }
 
 /// The same in a line of its own for each element; nothing where there is none.
 pub fn unreadable_as_text(found: &[Unmapped]) -> String {
     let line = |found: &Unmapped| {
-        format!("\n`{}` of {} cannot be read: what it says is not known, and reports that ask for it are partial", found.element, counted(found.patients, "patient"))
+        let meant = meant_as_text(Some(found.code.as_str()).filter(|code| !code.is_empty()));
+        let of = counted(found.patients, "patient");
+        format!("\n`{}` of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
     };
     let more = found.len().saturating_sub(UNREADABLE_SHOWN);
     let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };
     found.iter().take(UNREADABLE_SHOWN).map(line).collect::<String>() + &more
+}
+
+/// The code of FHIR's that was probably meant by what stands there.
+pub fn meant_as_text(meant: Option<&str>) -> String {
+    meant.map_or_else(String::new, |code| format!(" (it is no code of FHIR's; `{code}` is near)"))
 }
 
 fn as_text(adapter: &Adapter, night: &Night) -> String {

@@ -153,7 +153,8 @@ pub struct Session<'a> {
     collects: bool,
     observed: Option<Box<observe::Observed>>,
     messages: BTreeSet<String>,
-    unreadable: RefCell<BTreeSet<NodeId>>,
+    /// With what was probably meant.
+    unreadable: RefCell<BTreeMap<NodeId, Option<&'static str>>>,
 }
 
 impl<'a> Session<'a> {
@@ -190,7 +191,8 @@ impl<'a> Session<'a> {
 
     /// Where values stand that were asked for and are none of their type: each counted as absent.
     pub fn unreadable(&self) -> Vec<Place> {
-        self.unreadable.borrow().iter().filter_map(|node| self.context.record.place(*node)).collect()
+        let place = |(node, meant): (&NodeId, &Option<&'static str>)| Some(Place { meant: *meant, ..self.context.record.place(*node)? });
+        self.unreadable.borrow().iter().filter_map(place).collect()
     }
 
     /// The record of this session.

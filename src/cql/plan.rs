@@ -10,6 +10,7 @@ use super::typed::{CodeId, CodeSystemId, ConceptId, Define, DefineId, FunctionId
 use super::types::Type;
 use super::value::{ClassId, Code, Concept, Value, Vocabulary};
 use crate::fhir::record::Shape;
+use crate::fhir::required;
 use crate::terminology::ValueSets;
 
 mod flow;
@@ -45,7 +46,8 @@ pub enum Codes {
 
 /// What of an instance must be readable, if it is there, for the instance to mean anything.
 ///
-/// FHIR says what each primitive looks like; hospitals write `2026-04-28 18:12`, `n/a` or `00000000` all the same. The resource is
+/// FHIR says what each element looks like; hospitals write `2026-04-28 18:12`, `n/a` or `00000000` all the same, `"12 g/dL"` where a
+/// Quantity has fields, `"AMB"` where a Coding has, `Final` where the code is `final`. The resource is
 /// kept: most of it is sound, and a denominator must not shrink for a value that most measures never ask for. Nor is the value
 /// guessed: a day and a month in the wrong order would read just as well. What cannot be read is not known, so the element counts
 /// as absent, and the evaluation notes it, by which reports are partial. That is not enough where an absent element
@@ -53,11 +55,19 @@ pub enum Codes {
 /// nobody can read did not say so. Hence of a Period or Range with such a bound nothing is known.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Vital {
-    /// Nothing: what is missing of it has no meaning, and a text can always be read.
+    /// Nothing: it may be of any kind.
     Nothing,
     /// A scalar of this type.
     Scalar(Type),
-    /// Its bounds: what lies at these fields, of this type.
+    /// A text.
+    Text,
+    /// One of these codes: FHIR binds the element to them, and to no other.
+    Code(&'static [&'static str]),
+    /// Fields, whatever they are: what is missing of them has no meaning.
+    Fields,
+    /// Fields, but not those of a CodeableConcept, which later versions of FHIR have in the place of some Codings.
+    Coding,
+    /// Fields, and among them its bounds: what lies at these, of this type.
     Bounds(&'static [&'static [&'static str]], Type),
 }
 
@@ -65,8 +75,13 @@ impl Vital {
     fn of(class: &super::typed::Class) -> Vital {
         match (&*class.name, &class.primitive) {
             (_, Some(ty @ (Type::Boolean | Type::Integer | Type::Long | Type::Decimal | Type::Date | Type::DateTime | Type::Time))) => Vital::Scalar(ty.clone()),
+            (name, Some(_)) => required::codes(name).map_or(Vital::Text, Vital::Code),
             ("FHIR.Period", _) => Vital::Bounds(&[&["start"], &["end"]], Type::DateTime),
             ("FHIR.Range", _) => Vital::Bounds(&[&["low", "value"], &["high", "value"]], Type::Decimal),
+            ("FHIR.Coding", _) => Vital::Coding,
+            // What is any of its subclasses may be a scalar.
+            ("FHIR.Element" | "FHIR.Resource" | "FHIR.DomainResource", _) => Vital::Nothing,
+            (name, _) if name.starts_with("FHIR.") => Vital::Fields,
             _ => Vital::Nothing,
         }
     }

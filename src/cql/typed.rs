@@ -458,6 +458,14 @@ pub struct Element {
     pub list: bool,
 }
 
+impl Element {
+    /// Of a choice the name without a type, under which JSON has nothing in R4: `value`.
+    pub fn choice(&self) -> Option<&str> {
+        let is_typed = |one: &Alternative| one.field.strip_prefix(&*self.name).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()));
+        (!self.alternatives.is_empty() && self.alternatives.iter().all(is_typed)).then_some(&self.name)
+    }
+}
+
 /// One place of a choice element in JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alternative {

@@ -20,6 +20,7 @@ pub mod sieve;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use read::content;
 pub use shape::{Keep, Shape};
 pub use sieve::{Outlook, Sieve};
 
@@ -93,6 +94,8 @@ pub struct Place {
     pub element: String,
     /// Which line, counted from 0 in the order given.
     pub line: usize,
+    /// What was probably meant by it, where that is a code of FHIR's.
+    pub meant: Option<&'static str>,
 }
 
 /// A line that is no usable resource.
@@ -161,7 +164,7 @@ impl Iterator for Siblings<'_> {
 
 impl Record {
     /// Reads the resources of one patient, one JSON object per line. Lines that are no resource come back with their
-    /// reason. Of several lines with one type and id the newest (`meta.lastUpdated`, then by bytes) counts.
+    /// reason. Of several lines with one type and id the newest (`meta.versionId`, `meta.lastUpdated`, then by bytes) counts.
     pub fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
         let mut record = Record::default();
         let bad = record.reread(shape, lines);
@@ -193,7 +196,7 @@ impl Record {
         let next = self.lines.partition_point(|(root, _)| *root <= node);
         let (root, line) = *self.lines.get(next.checked_sub(1)?)?;
         let mut names = vec![self.resource_type(root)?];
-        self.trail(root, node, &mut names).then(|| Place { line, element: names.join(".") })
+        self.trail(root, node, &mut names).then(|| Place { line, element: names.join("."), meant: None })
     }
 
     /// The names on the way from a node to one below it. No resource is deeper than [`DEPTH_MAX`].

@@ -297,7 +297,8 @@ fn every_feed_is_in_one_state_and_what_can_be_sent_again_follows_from_it() {
     let dead = || Outcome::Dead { reasons: vec!["unknown measure".into()] };
     // A night of one report: its numerator, and what became of each sending that follows.
     type Night = (u32, Vec<Outcome>);
-    let table: Vec<(&str, Vec<Night>, &[State], Option<State>)> = vec![
+    type Row<'r> = (&'r str, Vec<Night>, &'r [State], Option<State>);
+    let table: Vec<Row<'_>> = vec![
         ("never sent", vec![(5, vec![])], &[State::Waiting], Some(State::Waiting)),
         ("sent, and not heard to be taken", vec![(5, vec![lost()])], &[State::Waiting], Some(State::Waiting)),
         ("taken", vec![(5, vec![taken()])], &[State::Delivered], None),

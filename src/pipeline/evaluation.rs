@@ -200,10 +200,13 @@ impl Work<'_> {
     }
 }
 
-/// The elements of which a patient has a value that a measure asked for and that is none of its type.
+/// The elements of which a patient has a value that a measure asked for and that is none of its type, with the code of FHIR's that
+/// was probably meant.
 fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
     let places = results.iter().flatten().flatten().flat_map(|result| &result.unreadable);
-    places.map(|place: &Place| unreadable_value(&place.element)).collect()
+    places
+        .map(|place: &Place| Finding { code: place.meant.unwrap_or_default().to_owned(), ..unreadable_value(&place.element) })
+        .collect()
 }
 
 /// What stands at an element does not tell what it should.

@@ -49,6 +49,17 @@ fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &V
     types.into_iter().map(need).collect()
 }
 
+/// Each requirement of a measure with the codes that would do, the site's own included; `None`: any.
+pub fn codes<'a>(measure: &'a Measure, value_sets: &ValueSets, mapping: &Mapping) -> Vec<(&'a Requirement, Option<Vec<String>>)> {
+    let local = local_codes(mapping);
+    measure
+        .program()
+        .requirements()
+        .iter()
+        .map(|requirement| (requirement, tokens(requirement, value_sets, &local)))
+        .collect()
+}
+
 /// Standard code, as `system|code`, to the local ones that mean it.
 fn local_codes(mapping: &Mapping) -> BTreeMap<String, Vec<String>> {
     let mut local: BTreeMap<String, Vec<String>> = BTreeMap::new();

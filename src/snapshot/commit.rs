@@ -2,10 +2,11 @@
 
 use super::segment::{Header, LineReader, LineWriter, sync_folder};
 use super::{Partition, PatientLines, PullId, Snapshot, SnapshotError, create_folder, remove_folder, repair, segment_name, stage_name};
+use crate::fhir::record::content;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,8 @@ pub struct Prepared {
     pub newest: Option<Timestamp>,
     /// Resources that came and were said to be deleted in the same pull, by type.
     pub conflicts: BTreeMap<String, u64>,
+    /// Resources that came with several contents, none of them newer than the others, by type.
+    pub ambiguous: BTreeMap<String, u64>,
     /// Damaged segments that this pull stands in for.
     pub replaced: u64,
     /// Different resources that came of the source, by type.
@@ -112,6 +115,11 @@ impl Rank {
             (Some(a), Some(b)) => a.cmp(&b),
             _ => Ordering::Equal,
         })
+    }
+
+    /// Whether it is another copy, and neither version nor time says which is the newer.
+    fn is_as_new_as(&self, other: &Rank) -> bool {
+        self.hash != other.hash && (self.version, self.updated) == (other.version, other.updated)
     }
 
     /// The order among copies of one pull: a total one, so that the order of arrival decides nothing.
@@ -193,6 +201,8 @@ struct Change {
     gone: Vec<Header>,
     /// What came and was said to be deleted, by type.
     conflicts: BTreeMap<String, u64>,
+    /// What came with several contents, none of them newer than the others, by type.
+    ambiguous: BTreeMap<String, u64>,
     /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
@@ -212,6 +222,8 @@ struct Winner {
     is_member: bool,
     /// What is stored is the same, or newer.
     is_known: bool,
+    /// Another copy is as new and says something else.
+    is_matched: bool,
 }
 
 /// The newest copies of what came for a partition.
@@ -243,6 +255,8 @@ struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
     removals: BTreeSet<ResourceKey>,
     places: Option<FxHashMap<Mark, (Partition, Rank)>>,
+    /// What came of patients in different partitions, none of them newer than the other.
+    split: FxHashSet<Mark>,
     /// In microseconds.
     newest: Option<i64>,
 }
@@ -262,6 +276,7 @@ impl Snapshot {
             removed: 0,
             newest,
             conflicts: BTreeMap::new(),
+            ambiguous: BTreeMap::new(),
             replaced: 0,
             present: BTreeMap::new(),
             absent,
@@ -321,7 +336,7 @@ impl Snapshot {
         create_folder(&folder)?;
         let wrong = |error| SnapshotError::File { path: folder.clone(), error };
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
-        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(FxHashMap::default()), newest: None };
+        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(FxHashMap::default()), split: FxHashSet::default(), newest: None };
         let until = reconcile.until.map_or(i64::MAX, Timestamp::as_microsecond);
         let mut files = files.to_vec();
         files.sort();
@@ -353,9 +368,12 @@ impl Snapshot {
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let live = self.live_headers(partition)?;
-        let Change { written, gone, conflicts, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
+        let Change { written, gone, conflicts, ambiguous, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
         for (resource_type, count) in conflicts {
             *prepared.conflicts.entry(resource_type).or_default() += count;
+        }
+        for (resource_type, count) in ambiguous {
+            *prepared.ambiguous.entry(resource_type).or_default() += count;
         }
         for (resource_type, count) in present {
             *prepared.present.entry(resource_type).or_default() += count;
@@ -380,6 +398,7 @@ impl Snapshot {
     /// What becomes of a partition whose stored resources are `live`.
     fn change(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, pull: PullId, live: &BTreeMap<ResourceKey, Header>) -> Result<Change, SnapshotError> {
         let mut winners = self.winners(partition, sorted, reconcile, pull)?;
+        self.compare_matches(partition, sorted, pull, &mut winners)?;
         let mut gone = Vec::new();
         for (key, header) in live {
             let mark = mark(&key.0, &key.1);
@@ -397,6 +416,7 @@ impl Snapshot {
             written: winners.newest.values().filter(|winner| !winner.is_known).map(|winner| winner.ordinal).collect(),
             gone,
             conflicts: winners.count(|winner| winner.is_deleted),
+            ambiguous: winners.count(|winner| winner.is_matched),
             present: winners.count(|winner| !winner.is_import),
             members: winners.count(|winner| winner.is_member).into_values().sum(),
         })
@@ -410,19 +430,50 @@ impl Snapshot {
         while let Some((header, _)) = reader.next()? {
             let (mark, rank) = (mark(&header.resource_type, &header.id), Rank::of(&header));
             let moved_on = sorted.place(&mark).is_some_and(|place| place != partition);
-            let better = winners.newest.get(&mark).is_none_or(|best| rank.within_pull(&best.rank) == Ordering::Greater);
-            if better && !moved_on {
-                let resource_type = winners.type_of(&header.resource_type);
-                let is_import = !header.import.is_empty();
-                let is_patient = header.resource_type == "Patient";
-                let is_member = is_patient && reconcile.members.as_ref().is_some_and(|members| members.contains(&header.id));
-                let is_deleted = !sorted.removals.is_empty() && sorted.removals.contains(&(header.resource_type, header.id));
-                let winner = Winner { ordinal, rank, resource_type, is_import, is_deleted, is_member: is_member && !is_deleted, is_known: false };
-                winners.newest.insert(mark, winner);
+            match winners.newest.get_mut(&mark) {
+                _ if moved_on => {}
+                Some(best) if rank.within_pull(&best.rank) != Ordering::Greater => best.is_matched |= rank.is_as_new_as(&best.rank),
+                best => {
+                    let is_matched = best.is_some_and(|best| rank.is_as_new_as(&best.rank));
+                    let resource_type = winners.type_of(&header.resource_type);
+                    let is_import = !header.import.is_empty();
+                    let is_patient = header.resource_type == "Patient";
+                    let is_member = is_patient && reconcile.members.as_ref().is_some_and(|members| members.contains(&header.id));
+                    let is_deleted = !sorted.removals.is_empty() && sorted.removals.contains(&(header.resource_type, header.id));
+                    let is_member = is_member && !is_deleted;
+                    winners
+                        .newest
+                        .insert(mark, Winner { ordinal, rank, resource_type, is_import, is_deleted, is_member, is_known: false, is_matched });
+                }
             }
             ordinal += 1;
         }
         Ok(winners)
+    }
+
+    /// Which copies that are as new as their winners say something else, in whatever form: which of them counts is decided by their
+    /// bytes, always in the same way, and says nothing of the patient.
+    fn compare_matches(&self, partition: Partition, sorted: &Sorted, pull: PullId, winners: &mut Winners) -> Result<(), SnapshotError> {
+        let newest = &mut winners.newest;
+        let mut first: FxHashMap<Mark, Option<serde_json::Value>> = FxHashMap::default();
+        let mut differ: FxHashSet<Mark> = sorted.split.iter().filter(|mark| newest.contains_key(*mark)).copied().collect();
+        let has_matches = newest.values().any(|winner| winner.is_matched && !winner.is_import);
+        let reader = if has_matches { self.sorted_reader(partition, sorted, pull)? } else { None };
+        if let Some(mut reader) = reader {
+            while let Some((header, json)) = reader.next()? {
+                let (mark, rank) = (mark(&header.resource_type, &header.id), Rank::of(&header));
+                let Some(winner) = newest.get(&mark).filter(|winner| winner.is_matched && !winner.is_import) else { continue };
+                if rank.hash != winner.rank.hash && !rank.is_as_new_as(&winner.rank) {
+                    continue;
+                }
+                let content = content(&json);
+                if *first.entry(mark).or_insert_with(|| content.clone()) != content {
+                    differ.insert(mark);
+                }
+            }
+        }
+        newest.iter_mut().for_each(|(mark, winner)| winner.is_matched = differ.contains(mark));
+        Ok(())
     }
 
     fn sorted_reader(&self, partition: Partition, sorted: &Sorted, pull: PullId) -> Result<Option<SortedReader>, SnapshotError> {
@@ -474,7 +525,13 @@ impl Sorted {
     fn note_place(&mut self, header: &Header, partition: Partition) {
         let Some(places) = &mut self.places else { return };
         let (mark, rank) = (mark(&header.resource_type, &header.id), Rank::of(header));
-        match places.get(&mark) {
+        let known = places.get(&mark);
+        match known {
+            Some((at, best)) if *at != partition && rank.is_as_new_as(best) => drop(self.split.insert(mark)),
+            Some((_, best)) if !rank.is_as_new_as(best) && rank.hash != best.hash && rank.within_pull(best) == Ordering::Greater => drop(self.split.remove(&mark)),
+            _ => {}
+        }
+        match known {
             Some((_, best)) if rank.within_pull(best) != Ordering::Greater => {}
             _ => {
                 places.insert(mark, (partition, rank));

@@ -2,6 +2,7 @@
 //! the volumes beside those of earlier nights.
 
 use super::duty::{Code, Who, Why};
+use super::ledger::UNCHANGED;
 use crate::store::StoreError;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
@@ -133,7 +134,8 @@ pub fn last(connection: &Connection) -> Result<Option<Account>, StoreError> {
         .optional()?;
     let Some((pull, full, started_at, finished_at, complete, source, plan)) = last else { return Ok(None) };
     let rows = rows(connection, pull)?;
-    let usual = usual(connection, &Kind { source: &source, plan: &plan, full, before: pull })?;
+    let is_whole = full || rows.iter().any(|row| row.query == UNCHANGED);
+    let usual = usual(connection, &Kind { source: &source, plan: &plan, full: is_whole, before: pull })?;
     let mut received: BTreeMap<&str, u64> = usual.keys().map(|name| (name.as_str(), 0)).collect();
     // What imports bring is no volume of the source's.
     for row in rows.iter().filter(|row| row.resource_type != "*" && !row.query.starts_with("import ")) {
@@ -178,7 +180,7 @@ pub struct Kind<'a> {
     pub source: &'a str,
     /// The plan's digest.
     pub plan: &'a str,
-    /// Pulls of everything, or of changes.
+    /// Pulls of everything, or of changes. One that found files as they were brought everything.
     pub full: bool,
     /// Those before this one.
     pub before: i64,
@@ -219,10 +221,10 @@ impl Usual {
 pub fn usual(connection: &Connection, kind: &Kind<'_>) -> Result<BTreeMap<String, Usual>, StoreError> {
     let Kind { source, plan, full, before } = kind;
     let sql = "SELECT pull_id, resource_type, sum(received) FROM ledger
-       WHERE resource_type <> '*' AND query NOT LIKE 'import %' AND pull_id IN (SELECT id FROM pull WHERE source = ?1 AND plan = ?2 AND full = ?3 AND id < ?4 AND state = 'committed'
-         ORDER BY id DESC LIMIT ?5) GROUP BY pull_id, resource_type";
+       WHERE resource_type <> '*' AND query NOT LIKE 'import %' AND pull_id IN (SELECT id FROM pull WHERE source = ?1 AND plan = ?2 AND id < ?4 AND state = 'committed'
+         AND (full = 1 OR EXISTS (SELECT 1 FROM unit WHERE pull_id = id AND name = ?6)) = ?3 ORDER BY id DESC LIMIT ?5) GROUP BY pull_id, resource_type";
     let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map(params![source, plan, full, before, NIGHTS_MAX], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(2)?.unsigned_abs())))?;
+    let rows = statement.query_map(params![source, plan, full, before, NIGHTS_MAX, UNCHANGED], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(2)?.unsigned_abs())))?;
     let mut volumes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for row in rows {
         let (name, received) = row?;

@@ -76,6 +76,10 @@ pub enum Code {
     Unreadable,
     /// No dropped file of a type.
     NoFile,
+    /// A page, a file of an export or of a series that dropped files speak of and that is not there.
+    NotAll,
+    /// Several contents of one id, and nothing to tell which is the newest.
+    Copies,
     /// The file of an import that is missing, empty, being written or not as it is declared.
     Import,
     /// The file of an import that is much smaller than before.
@@ -150,6 +154,8 @@ impl Code {
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
+            Code::NotAll => (SiteEngineer, "let what fills `source.folder` fetch all of it: every page of a search, every file of an export"),
+            Code::Copies => (EhrTeam, "let each resource come once, or with `meta.versionId` or `meta.lastUpdated`, by which the newest is known"),
             Code::Import => (SiteEngineer, "see to the file, or to the import that names it; `watershed import --dry-run` shows what is in it"),
             Code::ImportLoss => (SiteEngineer, "ask who writes the file whether the rows are gone; if so, `watershed import --accept-loss`"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),

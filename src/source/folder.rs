@@ -22,6 +22,7 @@ mod dataset;
 mod listing;
 mod pulling;
 mod resources;
+mod series;
 mod whole;
 
 pub use dataset::{Bad, Dataset, Patient, Share};

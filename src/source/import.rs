@@ -14,6 +14,7 @@ mod table;
 mod template;
 mod written;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
@@ -54,6 +55,14 @@ impl Import {
     /// What it is called in the ledger, and its unit.
     pub fn query(&self) -> String {
         format!("import {}", self.name)
+    }
+
+    /// The codings that its rows can have at an element of the resource, as `system|code`; `None` where a cell says of which code
+    /// it is.
+    pub fn codings(&self, element: &str) -> Option<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        let parts = self.template.members().filter(|(name, _)| name.starts_with(element)).map(|(_, part)| part);
+        parts.fold(true, |all, part| part.codings(&self.columns, &mut found) && all).then_some(found)
     }
 }
 

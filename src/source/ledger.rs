@@ -106,11 +106,46 @@ pub fn last_complete(store: &Store, source: &str, plan: &str) -> Result<Option<(
     last.map(|id| Ok((id, done(store, id)?))).transpose()
 }
 
+/// Names the unit of a pull that found the files as they were: it brought what the last one did.
+pub const UNCHANGED: &str = "unchanged files";
+
+/// A file as a pull read it.
+pub struct File {
+    /// What its name was stored as.
+    pub key: String,
+    /// A type that is in it.
+    pub resource_type: String,
+    /// What it is called.
+    pub query: String,
+    /// How many of the type came.
+    pub received: u64,
+}
+
+/// The files that a pull read by type, and those that it missed.
+pub fn files_of(store: &Store, pull: PullId) -> Result<Vec<File>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT name, resource_type, query, received FROM unit WHERE pull_id = ?1 AND (name LIKE 'file %' OR name LIKE 'gone %') AND resource_type <> '*' ORDER BY name",
+        )?;
+        let rows = statement.query_map([pull.0], |row| {
+            let key = row.get::<_, String>(0)?.split(' ').nth(1).unwrap_or_default().to_owned();
+            Ok(File { key, resource_type: row.get(1)?, query: row.get(2)?, received: row.get::<_, i64>(3)?.unsigned_abs() })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// The same of the last pull, if it was one of this source and plan.
+pub fn files_before(store: &Store, source: &str, plan: &str) -> Result<Vec<File>, StoreError> {
+    let last = last(store)?.filter(|(_, of, by)| of == source && by == plan);
+    last.map_or_else(|| Ok(Vec::new()), |(id, _, _)| files_of(store, id))
+}
+
 /// Gives a pull the source's units of an earlier one, of which nothing has changed, without what they staged.
 pub fn repeat(connection: &Connection, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
     let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
-    let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %'");
-    connection.execute(&sql, [earlier.0, pull.0])?;
+    let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %' AND name <> ?3");
+    connection.execute(&sql, params![earlier.0, pull.0, UNCHANGED])?;
     Ok(())
 }
 

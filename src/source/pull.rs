@@ -141,7 +141,10 @@ impl Job<'_> {
         }
         match (&dump, &source.options.tuning.off_hours) {
             (Some(dump), _) => match known.filter(|_| !opened.full) {
-                Some(earlier) => store.with(|connection| ledger::repeat(connection, earlier, pull.id))?,
+                Some(earlier) => {
+                    store.with(|connection| ledger::repeat(connection, earlier, pull.id))?;
+                    pull.record(&Unit { name: ledger::UNCHANGED.to_owned(), resource_type: "*".to_owned(), query: ledger::UNCHANGED.to_owned(), ..Unit::default() })?;
+                }
                 None => folder::run(&pull, dump).await?,
             },
             (None, None) => fetch(&mut pull).await?,
@@ -309,6 +312,14 @@ async fn prepare(
         let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
         note_gap(pull, gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
         sound.remove(name);
+    }
+    for (name, count) in &prepared.ambiguous {
+        let each = if *count == 1 {
+            "came in several forms, of which nothing says which is the newest: one was taken"
+        } else {
+            "came in several forms each, of which nothing says which is the newest: one of each was taken"
+        };
+        note_gap(pull, gaps, name, "copies", Why::new(Code::Copies, format!("{count} {each}")))?;
     }
     Ok((prepared, notes))
 }
@@ -580,6 +591,11 @@ impl Receiving<'_> {
             self.stage.push(&incoming)?;
         }
         Ok(Some(taken))
+    }
+
+    /// Types that are asked for.
+    pub fn types(&self) -> &BTreeSet<String> {
+        &self.pull.plan.types
     }
 
     /// Whether the export asks for other codes of the type.

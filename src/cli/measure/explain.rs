@@ -84,7 +84,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         let places: BTreeSet<Place> = run.evaluate(&record).into_iter().flatten().flat_map(|result| result.unreadable).collect();
         for place in places {
             let at = patient.bad(place.line, String::new()).map_or_else(String::new, |at| format!(" at {}:{}", at.file, at.line));
-            let _ = writeln!(std::io::stderr(), "warning: `{}`{at} cannot be read; what it says is not known", place.element);
+            let _ = writeln!(std::io::stderr(), "warning: `{}`{at} cannot be read{}; what it says is not known", place.element, crate::cli::run::meant_as_text(place.meant));
         }
         texts.push(human(&measure.definition.title, &args.period, &proofs));
         shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));

@@ -10,6 +10,7 @@ use crate::cql::typed::{Alternative, Element, Expression};
 use crate::cql::types::Type;
 use crate::cql::value::{Date, DateTime, Time, Value};
 use crate::fhir::record::{NodeId, NodeKind, Record};
+use crate::fhir::required;
 
 impl<'a> Session<'a> {
     pub(super) fn property(&self, expression: &Expression, source: &Value, element: &Element) -> Outcome {
@@ -70,15 +71,28 @@ impl<'a> Session<'a> {
             [only] if only.field.is_empty() => Ok(self.primitive(node, &only.ty)),
             alternatives => {
                 let found = alternatives.iter().find_map(|alternative| record.get(node, &alternative.field).map(|child| (child, alternative)));
+                if found.is_none() {
+                    // As later versions of FHIR write some of them.
+                    element.choice().and_then(|name| record.get(node, name)).into_iter().for_each(|odd| self.note_unreadable(odd, None));
+                }
                 Ok(found.map_or(Value::Null, |(child, alternative)| self.child(child, alternative, element.list)))
             }
         }
     }
 
-    /// A field's value: a list of its items, or the one item.
+    /// A field's value: a list of its items, or the one item. One item alone is read either way; of several nobody knows which one
+    /// is meant.
     fn child(&self, child: NodeId, alternative: &Alternative, list: bool) -> Value {
         let mut items = self.context.record.items(child).map(|item| self.node_value(item, &alternative.ty));
-        if list { Value::list(items.collect()) } else { items.next().unwrap_or_default() }
+        if list {
+            return Value::list(items.collect());
+        }
+        let first = items.next().unwrap_or_default();
+        if items.next().is_some() {
+            self.note_unreadable(child, None);
+            return Value::Null;
+        }
+        first
     }
 
     /// A node as a value of its declared type; a resource as a value of its own type.
@@ -101,23 +115,47 @@ impl<'a> Session<'a> {
     /// Whether an element can be believed: [`Vital`].
     fn is_readable(&self, node: NodeId, vital: &Vital) -> bool {
         let record = self.context.record;
+        let kind = record.kind(node);
         let is_value = |node: NodeId, ty: &Type| record.kind(node) == NodeKind::Null || !self.primitive(node, ty).is_null();
-        match vital {
-            Vital::Nothing => true,
-            Vital::Scalar(ty) => is_value(node, ty),
+        let (is_right, meant) = match vital {
+            Vital::Nothing => return true,
+            // Noted where it is read.
+            Vital::Scalar(ty) => return is_value(node, ty),
+            Vital::Text => (record.literal(node).is_some(), None),
+            Vital::Code(codes) => match record.text(node) {
+                Some(text) if codes.contains(&text) => return true,
+                Some(text) => (false, required::meant(codes, text)),
+                None => (false, None),
+            },
+            Vital::Fields => (kind == NodeKind::Object, None),
+            Vital::Coding => (kind == NodeKind::Object && record.get(node, "coding").is_none(), None),
             // Both are looked at, so that both are told.
-            Vital::Bounds(bounds, ty) => bounds.iter().fold(true, |readable, path| {
-                let bound = path.iter().try_fold(node, |node, name| record.get(node, name));
-                bound.is_none_or(|bound| is_value(bound, ty)) && readable
-            }),
+            Vital::Bounds(bounds, ty) if kind == NodeKind::Object => {
+                return bounds.iter().fold(true, |readable, path| {
+                    let bound = path.iter().try_fold(node, |node, name| record.get(node, name));
+                    bound.is_none_or(|bound| is_value(bound, ty)) && readable
+                });
+            }
+            Vital::Bounds(..) => (false, None),
+        };
+        // An element without a value may have extensions.
+        let is_readable = is_right || kind == NodeKind::Null;
+        if !is_readable {
+            self.note_unreadable(node, meant);
         }
+        is_readable
+    }
+
+    /// Notes that a value stands here that was asked for and means nothing, and what was probably meant.
+    pub(super) fn note_unreadable(&self, node: NodeId, meant: Option<&'static str>) {
+        self.unreadable.borrow_mut().insert(node, meant);
     }
 
     /// A JSON scalar as a System value; null, and noted, when it is no valid one. What is written in UTC is meant in the zone.
     pub(super) fn primitive(&self, node: NodeId, ty: &Type) -> Value {
         let value = scalar(self.context.record, node, ty, self.context.zone);
         if value.is_null() && self.context.record.kind(node) != NodeKind::Null {
-            self.unreadable.borrow_mut().insert(node);
+            self.note_unreadable(node, None);
         }
         value
     }

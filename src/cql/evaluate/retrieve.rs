@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Frame, Outcome, Session};
 use crate::cql::interval::{Interval, Point};
 use crate::cql::operators::{self, Fault};
+use crate::cql::plan::Vital;
 use crate::cql::typed::{CodeFilter, Comparator, DateFilter, Element, Expression, FixedCodes, FixedRule, Retrieve};
 use crate::cql::types::Type;
 use crate::cql::value::{Code, Value};
@@ -41,6 +42,9 @@ impl Wanted {
 
 /// System and code, and whether it is a `code` element rather than a Coding.
 type Coded<'r> = (Option<&'r str>, &'r str, bool);
+
+/// Stands for what is no code though a code should be there: a text without fields. No code of FHIR's is empty.
+const UNREADABLE: Coded<'static> = (None, "", true);
 
 /// So few resources of a type are looked at one by one: an index of their codes costs more.
 const FEW: usize = 4;
@@ -117,13 +121,20 @@ impl<'a> Session<'a> {
             let names = |resource: &&NodeId| follow(record, **resource, &filter.path).into_iter().any(|node| names_value_set(record, node, url));
             return resources.iter().filter(names).copied().collect();
         }
+        let has_fields = self.has_fields(filter);
         if resources.len() <= FEW {
-            let wants = |resource: &&NodeId| any_code(record, **resource, filter, &mut |code| wanted.has(code));
+            let wants = |resource: &&NodeId| {
+                any_code(record, **resource, filter, has_fields, &mut |code| if code == UNREADABLE { self.note_codes(**resource, filter) } else { wanted.has(code) })
+            };
             return resources.iter().filter(wants).copied().collect();
         }
         let mut key = format!("{resource_type}|{}", filter.through_reference);
         filter.path.iter().for_each(|element| key.extend([".", &*element.name]));
-        let rows = record.codes(key, || code_rows(record, resources, filter));
+        let rows = record.codes(key, || code_rows(record, resources, filter, has_fields));
+        let unreadable = rows.iter().filter(|row| (row.system.as_deref(), row.code.as_str(), row.bare) == UNREADABLE);
+        for place in unreadable.flat_map(|row| &row.places) {
+            resources.get(*place as usize).map(|resource| self.note_codes(*resource, filter));
+        }
         let mut places: Vec<u32> = rows
             .iter()
             .filter(|row| wanted.has((row.system.as_deref(), &row.code, row.bare)))
@@ -132,6 +143,21 @@ impl<'a> Session<'a> {
         places.sort_unstable();
         places.dedup();
         places.into_iter().filter_map(|place| resources.get(place as usize).copied()).collect()
+    }
+
+    /// Whether the element of a filter has fields in FHIR, as a Coding has.
+    fn has_fields(&self, filter: &CodeFilter) -> bool {
+        let is_one =
+            |ty: &Type| matches!(ty, Type::Class(class) if self.program.class_id(class).is_some_and(|class| matches!(self.program.vital(class), Vital::Fields | Vital::Coding)));
+        filter.path.last().is_some_and(|element| element.alternatives.iter().all(|alternative| is_one(&alternative.ty)))
+    }
+
+    /// Notes what stands in a resource where codes should: nothing that is looked for.
+    fn note_codes(&self, resource: NodeId, filter: &CodeFilter) -> bool {
+        let record = self.context.record;
+        let nodes = follow(record, resource, &filter.path).into_iter();
+        nodes.filter(|node| is_without_fields(record, *node)).for_each(|node| self.note_unreadable(node, None));
+        false
     }
 
     fn is_during(&self, resource: NodeId, filter: &DateFilter, range: &Value) -> Result<bool, Fault> {
@@ -202,10 +228,10 @@ fn names_value_set(record: &Record, node: NodeId, url: &str) -> bool {
 }
 
 /// Every code of the resources at the filter's element, each once, with the places of its resources.
-fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter) -> Vec<CodeRow> {
+fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter, has_fields: bool) -> Vec<CodeRow> {
     let mut rows: BTreeMap<Coded<'_>, Vec<u32>> = BTreeMap::new();
     for (place, resource) in (0u32..).zip(resources) {
-        for code in codes_of(record, *resource, filter) {
+        for code in codes_of(record, *resource, filter, has_fields) {
             rows.entry(code).or_default().push(place);
         }
     }
@@ -214,19 +240,26 @@ fn code_rows(record: &Record, resources: &[NodeId], filter: &CodeFilter) -> Vec<
 }
 
 /// The codes of a resource at the filter's element.
-fn codes_of<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter) -> Vec<Coded<'r>> {
+fn codes_of<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter, has_fields: bool) -> Vec<Coded<'r>> {
     let mut codes = Vec::new();
-    any_code(record, resource, filter, &mut |code| {
+    any_code(record, resource, filter, has_fields, &mut |code| {
         codes.push(code);
         false
     });
     codes
 }
 
-/// Whether one of these codes is what is looked for.
-fn any_code<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter, is_it: &mut dyn FnMut(Coded<'r>) -> bool) -> bool {
+fn is_without_fields(record: &Record, node: NodeId) -> bool {
+    !matches!(record.kind(node), NodeKind::Object | NodeKind::Null)
+}
+
+/// Whether one of these codes is what is looked for. Where the element `has_fields`, what has none is [`UNREADABLE`].
+fn any_code<'r>(record: &'r Record, resource: NodeId, filter: &CodeFilter, has_fields: bool, is_it: &mut dyn FnMut(Coded<'r>) -> bool) -> bool {
     any_node(record, resource, &filter.path, &mut |node| {
         let mut of_element = |node| {
+            if has_fields && is_without_fields(record, node) {
+                return is_it(UNREADABLE);
+            }
             let bare = record.kind(node) == NodeKind::Text;
             any_coding(record, node, &mut |system, code| is_it((system, code, bare)))
         };

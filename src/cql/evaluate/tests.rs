@@ -51,9 +51,9 @@ pub(crate) fn program(defines: Vec<(&str, Expression)>) -> Program {
             class("FHIR.Resource", None),
             class("FHIR.Observation", Some("FHIR.Resource")),
             class("FHIR.Quantity", None),
-            class("FHIR.string", None),
-            class("FHIR.decimal", None),
-            class("FHIR.code", None),
+            Class { primitive: Some(Type::String), ..class("FHIR.string", None) },
+            Class { primitive: Some(Type::Decimal), ..class("FHIR.decimal", None) },
+            Class { primitive: Some(Type::String), ..class("FHIR.code", None) },
         ],
         defines: defines
             .into_iter()

@@ -36,6 +36,24 @@ struct Place {
     path: Vec<Arc<str>>,
 }
 
+impl Place {
+    /// The shape's entry, made if missing: presence is kept.
+    fn kept<'s>(&self, shape: &'s mut Shape) -> &'s mut Keep {
+        let mut keep = shape.types.entry(self.resource_type.to_string()).or_default();
+        for name in &self.path {
+            match keep {
+                Keep::All => return keep,
+                Keep::Fields(fields) => keep = fields.entry(name.to_string()).or_default(),
+            }
+        }
+        keep
+    }
+
+    fn below(&self, name: &str) -> Place {
+        Place { path: self.path.iter().cloned().chain([name.into()]).collect(), ..self.clone() }
+    }
+}
+
 /// Where a value may come from; for tuples and instances by element.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Flow {
@@ -76,6 +94,7 @@ pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
         sought: BTreeMap::new(),
         defines: BTreeMap::new(),
         calls: BTreeMap::new(),
+        odd: BTreeSet::new(),
         depth: 0,
         bodies: 0,
     };
@@ -84,7 +103,7 @@ pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
         Some(defines) => analysis.some(defines),
     }
     let live = analysis.defines.keys().copied().collect();
-    let shape = analysis.shape;
+    let mut shape = analysis.shape;
     let requirements = analysis.filters.into_iter().map(|filter| {
         let mut paths = BTreeSet::new();
         if let Some(keep) = shape.types.get(&filter.resource_type) {
@@ -92,8 +111,12 @@ pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
         }
         Requirement { paths, ..filter }
     });
+    let requirements = requirements.collect();
+    for place in &analysis.odd {
+        place.kept(&mut shape);
+    }
     let sought = analysis.sought.into_iter().filter_map(|(name, codes)| Some((name, codes?))).collect();
-    Needs { requirements: requirements.collect(), shape: shape.clone(), live, sought }
+    Needs { requirements, shape, live, sought }
 }
 
 fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
@@ -122,6 +145,8 @@ struct Analysis<'a> {
     sought: BTreeMap<String, Option<BTreeSet<Codes>>>,
     defines: BTreeMap<DefineId, Flow>,
     calls: BTreeMap<(FunctionId, Vec<Flow>), Flow>,
+    /// What other versions of FHIR have in the place of what is used: read so that it is noticed, and never asked for.
+    odd: BTreeSet<Place>,
     depth: usize,
     bodies: usize,
 }
@@ -247,16 +272,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The shape's entry of a place, made if missing: presence is kept.
     fn place(&mut self, place: &Place) -> &mut Keep {
-        let mut keep = self.shape.types.entry(place.resource_type.to_string()).or_default();
-        for name in &place.path {
-            match keep {
-                Keep::All => return keep,
-                Keep::Fields(fields) => keep = fields.entry(name.to_string()).or_default(),
-            }
-        }
-        keep
+        place.kept(&mut self.shape)
     }
 
     fn property(&mut self, source: Flow, element: &Element) -> Flow {
@@ -266,6 +283,7 @@ impl<'a> Analysis<'a> {
                 [] => vec![(&element.name, None)],
                 rows => rows.iter().map(|row| (&row.field, Some(&row.ty))).collect(),
             };
+            self.odd.extend(element.choice().map(|name| place.below(name)));
             for (field, ty) in rows {
                 let mut next = place.clone();
                 if !field.is_empty() {
@@ -288,8 +306,15 @@ impl<'a> Analysis<'a> {
     /// Keeps what must be readable of an element, whatever is asked of it.
     fn believe(&mut self, place: &Place, ty: Option<&Type>) {
         let Some(class) = ty.and_then(|ty| if let Type::Class(class) = ty { self.program.class_id(class) } else { None }) else { return };
-        let Vital::Bounds(bounds, _) = self.program.vital(class) else { return };
-        for bound in *bounds {
+        let bounds = match self.program.vital(class) {
+            Vital::Bounds(bounds, _) => *bounds,
+            Vital::Coding => {
+                self.odd.insert(place.below("coding"));
+                return;
+            }
+            _ => return,
+        };
+        for bound in bounds {
             let path = place.path.iter().cloned().chain(bound.iter().map(|name| Arc::from(*name))).collect();
             self.place(&Place { path, ..place.clone() });
         }

@@ -22,11 +22,13 @@ impl Found<'_> {
         record.resource_id(self.root).unwrap_or_default()
     }
 
-    /// When it was last changed: an instant, which servers write in zones and to fractions of their own; what is none is compared as text.
-    fn updated<'r>(&self, record: &'r Record) -> (Option<jiff::Timestamp>, &'r str) {
-        let updated = record.get(self.root, "meta").and_then(|meta| record.get(meta, "lastUpdated"));
-        let text = updated.and_then(|node| record.text(node)).unwrap_or_default();
-        (text.parse().ok(), text)
+    /// Which state of the resource it is: the number of its version, where that is one; when it was last changed: an instant, which
+    /// servers write in zones and to fractions of their own; what is none is compared as text.
+    fn state<'r>(&self, record: &'r Record) -> (Option<u64>, Option<jiff::Timestamp>, &'r str) {
+        let meta = record.get(self.root, "meta");
+        let text = |name| meta.and_then(|meta| record.text(record.get(meta, name)?)).unwrap_or_default();
+        let updated = text("lastUpdated");
+        (text("versionId").parse().ok(), updated.parse().ok(), updated)
     }
 }
 
@@ -50,13 +52,12 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     record.lines.sort_unstable();
     found.sort_by(|a, b| {
         let by_name = a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record)));
-        by_name.then_with(|| a.updated(record).cmp(&b.updated(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
+        by_name.then_with(|| a.state(record).cmp(&b.state(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
     });
     for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
         let Some(first) = group.first() else { continue };
-        if &*first.resource_type == "Patient" {
-            bad.extend(group.windows(2).filter_map(|pair| mistaken(record, pair)));
-        }
+        let is_patient = &*first.resource_type == "Patient";
+        bad.extend(group.windows(2).filter_map(|pair| mistaken(record, pair, is_patient)));
         let list = newest(record, group);
         record.by_type.insert(first.resource_type.to_string(), list);
     }
@@ -72,19 +73,31 @@ struct Person<'a> {
     gender: Option<Cow<'a, str>>,
 }
 
-/// Of two Patients of one id the first, unless it is the same person at an earlier time.
-fn mistaken(record: &Record, pair: &[Found<'_>]) -> Option<BadLine> {
+/// Of two resources of one id the first, unless it is told that it is the older one; of two Patients, unless it is the same person
+/// at an earlier time.
+fn mistaken(record: &Record, pair: &[Found<'_>], is_patient: bool) -> Option<BadLine> {
     let [one, next] = pair else { return None };
-    if one.line == next.line || one.id(record) != next.id(record) {
+    if one.line == next.line || one.id(record).is_empty() || one.id(record) != next.id(record) {
+        return None;
+    }
+    let is_older = one.state(record) != next.state(record);
+    if (is_older && !is_patient) || content(one.line) == content(next.line) {
         return None;
     }
     let [person, other] = [one, next].map(|found| serde_json::from_slice::<Person<'_>>(found.line).ok());
-    let [content, others] = [one, next].map(|found| serde_json::from_slice::<serde_json::Value>(found.line).ok());
-    if content == others || (one.updated(record) != next.updated(record) && person == other) {
-        return None;
-    }
-    let reason = "another Patient has the same id, and it cannot be told that this is the same person at an earlier time".to_owned();
-    Some(BadLine { index: one.index, reason })
+    let reason = match is_patient {
+        true if is_older && person == other => return None,
+        true => "another Patient has the same id, and it cannot be told that this is the same person at an earlier time",
+        false => "another resource has the same id and other content, and neither `meta.versionId` nor `meta.lastUpdated` says which is the newer: that one was taken",
+    };
+    Some(BadLine { index: one.index, reason: reason.to_owned() })
+}
+
+/// What a resource says, whatever tool wrote it: nothing of who sent it and when, nor how it is shown.
+pub(crate) fn content(json: &[u8]) -> Option<serde_json::Value> {
+    let mut content: serde_json::Value = serde_json::from_slice(json).ok()?;
+    content.as_object_mut()?.retain(|name, _| name != "meta" && name != "text");
+    Some(content)
 }
 
 /// Of sorted resources of one type the newest version of each, and each line without an id once.
@@ -239,7 +252,7 @@ impl Reader<'_, '_> {
                 None if name == "resourceType" || name == "id" => Some(&Keep::All),
                 // What decides between versions.
                 None if (depth, name) == (0, "meta") => Some(&NOTHING),
-                None if (depth, name) == (1, "lastUpdated") => Some(&Keep::All),
+                None if depth == 1 && matches!(name, "lastUpdated" | "versionId") => Some(&Keep::All),
                 kept => kept,
             };
             let Some(kept) = kept else {

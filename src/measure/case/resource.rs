@@ -10,6 +10,7 @@ use crate::diagnostic::yaml::locate;
 use crate::diagnostic::yaml::node::{Content, Named, Node, at};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, nearest};
 use crate::fhir::compartment::{is_id, reference_target};
+use crate::fhir::required;
 
 /// Deepest nesting that is looked into.
 const DEPTH_MAX: usize = 64;
@@ -179,6 +180,12 @@ impl<'a> Check<'a> {
         let Some(scalar) = scalar else { return };
         if let Err((message, help)) = fits(name, &scalar, &node.value) {
             self.error(at(self.source, node), message, help);
+        } else if let Some(codes) = class_of(ty).and_then(required::codes)
+            && let Some(text) = node.value.text().filter(|text| !codes.contains(text))
+        {
+            let near = required::meant(codes, text).map(|code| format!("did you mean `{code}`?"));
+            let help = near.unwrap_or_else(|| format!("FHIR has {}", codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ")));
+            self.error(at(self.source, node), format!("`{name}`: `{text}` is none of FHIR's codes for it"), Some(help));
         } else if *ty == Type::class("FHIR.id") && !node.value.text().is_some_and(is_id) {
             let help = "use 1 to 64 letters, digits, `-` or `.`".to_owned();
             self.error(at(self.source, node), format!("{} is no id", node.value.shown()), Some(help));
@@ -219,6 +226,10 @@ impl<'a> Check<'a> {
         };
         self.found.push(found);
     }
+}
+
+fn class_of(ty: &Type) -> Option<&str> {
+    if let Type::Class(class) = ty { Some(class) } else { None }
 }
 
 type Wrong = (String, Option<String>);

@@ -13,7 +13,7 @@ use crate::fhir::merged::{Links, Merged};
 use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
-use super::whole::{ANY_TYPE, Link, Signs, own_address};
+use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
@@ -90,15 +90,16 @@ impl Dataset {
         let mut told = BTreeSet::new();
         let mut met = 0;
         let mut file = String::new();
-        let (mut files, mut pages): (BTreeMap<String, BTreeSet<Arc<str>>>, BTreeSet<String>) = Default::default();
+        let mut files: BTreeMap<String, Holding> = BTreeMap::new();
         for (index, part) in (0..).zip(&mut data.parts) {
             if part.file != file {
                 file.clone_from(&part.file);
                 met = 0;
             }
             data.resources += part.resources;
-            files.entry(part.file.clone()).or_default().extend(part.signs.types.iter().cloned());
-            pages.append(&mut part.pages);
+            let holding = files.entry(part.file.clone()).or_default();
+            holding.types.extend(part.signs.types.iter().cloned());
+            holding.resources += part.resources;
             data.signs.merge(std::mem::take(&mut part.signs).after(met));
             for (id, line) in std::mem::take(&mut part.replaced) {
                 let place = (part.file.clone(), line + met);
@@ -119,7 +120,7 @@ impl Dataset {
                 data.patients.entry(patient).or_default().extend(places);
             }
         }
-        data.signs.finish(&files, &pages);
+        data.signs.finish(&files, &|_| true);
         data.join_merged();
         data
     }
@@ -281,9 +282,8 @@ pub(super) struct Part {
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
-    /// What it tells of being whole, and the addresses of the Bundles in it.
+    /// What it tells of being whole.
     signs: Signs,
-    pages: BTreeSet<String>,
     /// Lines met, blank ones included.
     pub(super) lines: u64,
     /// Of the types of which lines are passed over: what was kept, and what was not.
@@ -391,6 +391,8 @@ struct BundleText<'a> {
     entry: Vec<EntryText<'a>>,
     #[serde(borrow, default)]
     link: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    total: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -401,6 +403,8 @@ struct EntryText<'a> {
     request: Option<&'a RawValue>,
     #[serde(borrow, default)]
     response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    search: Option<&'a RawValue>,
 }
 
 /// What an entry says was done to a resource.
@@ -417,6 +421,13 @@ struct Change<'a> {
 struct Answer<'a> {
     #[serde(borrow, default)]
     status: Cow<'a, str>,
+}
+
+/// What an entry is to the search.
+#[derive(Default, Deserialize)]
+struct Mode<'a> {
+    #[serde(borrow, default)]
+    mode: Cow<'a, str>,
 }
 
 /// A part of a Bundle; nothing where it is not of its form.
@@ -485,28 +496,30 @@ impl<'s> Scan<'s> {
             return self.set_aside(line.unwrap_or(1), "the Bundle cannot be read");
         };
         self.depth += 1;
-        let mut wanted = None;
+        let (mut types, mut matches): (Vec<String>, u64) = (Vec::new(), 0);
         for (entry, number) in bundle.entry.iter().zip(1..) {
             let number = line.unwrap_or(number);
             match entry.resource {
                 Some(resource) => {
                     self.take(resource.get().as_bytes(), number, None, true);
-                    wanted = wanted.or_else(|| self.met.clone().filter(|name| self.kinds.wants(name)));
+                    types.extend(self.met.as_deref().filter(|met| types.iter().all(|name| name != met)).map(str::to_owned));
+                    matches += u64::from(self.met.is_some() && text_of::<Mode<'_>>(entry.search).mode != "include");
                 }
-                None => self.without_resource(entry, number),
+                None => matches += u64::from(self.without_resource(entry, number)),
             }
         }
         self.depth -= 1;
         let links: Vec<Link<'_>> = text_of(bundle.link);
-        self.part.pages.extend(own_address(&links));
-        if wanted.is_some() || bundle.entry.is_empty() {
-            self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), wanted.as_deref(), &links);
-        }
+        let link = |relation| address(&links, relation).map(str::to_owned);
+        let total = text_of::<Option<serde_json::Value>>(bundle.total).and_then(|total| total.as_u64());
+        let page = Page { own: link("self"), next: link("next"), total, matches };
+        let kinds = &self.kinds;
+        self.part.signs.page((self.part.file.clone(), line.unwrap_or(0)), &types, page, |name| kinds.wants(name));
     }
 
-    /// An entry with nothing in it. What was deleted may be among the data, where it is not looked for; what a server does not have
+    /// An entry with nothing in it; whether it speaks of a resource that was deleted. What was deleted may be among the data, where it is not looked for; what a server does not have
     /// is no gap, as it is none of a pull, and what it did not give is one.
-    fn without_resource(&mut self, entry: &EntryText<'_>, number: u64) {
+    fn without_resource(&mut self, entry: &EntryText<'_>, number: u64) -> bool {
         let (change, answer): (Change<'_>, Answer<'_>) = (text_of(entry.request), text_of(entry.response));
         let place = (self.part.file.clone(), number);
         if change.method == "DELETE" {
@@ -516,14 +529,14 @@ impl<'s> Scan<'s> {
                 let reason = format!("an entry says that a resource was deleted, of type {named}, which may be among the data: it is not looked for here");
                 self.part.signs.gap(place, named, reason);
             }
-            return;
+            return true;
         }
-        let status = answer.status.get(..3).and_then(|code| code.parse::<u16>().ok()).filter(|code| *code >= 400);
-        match status {
+        match refusal(&answer.status) {
             None => {}
-            Some(status @ (404 | 410)) => self.part.signs.say(place, format!("an entry says {status}: the server does not have what was asked for")),
-            Some(status) => self.part.signs.gap(place, ANY_TYPE, format!("an entry says {status}: what was asked for did not come")),
+            Some(Refusal { is_gap: false, words }) => self.part.signs.say(place, words),
+            Some(Refusal { is_gap: true, words }) => self.part.signs.gap(place, ANY_TYPE, words),
         }
+        false
     }
 
     /// One resource. What cannot matter is not parsed, so a fault inside it is not seen; a line without its end might be

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use super::{BUFFER, FolderError, Kind, fault, is_compressed, kind, list};
 use crate::store::{hex, sha256_hex};
 
-/// What tools write for themselves beside the data: Bulk Data clients, smart-fetch.
-const OF_TOOLS: [&str; 2] = [LOG, "manifest.json"];
+/// What tools write for themselves beside the data.
 pub(super) const LOG: &str = "log.ndjson";
+/// What a Bulk Data client may keep of an export: which files there are, and what is in them.
+const MANIFEST: &str = "manifest.json";
 /// Files that pack others: nobody can tell that it is no data.
 const PACKED: [&str; 7] = [".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2"];
 /// Endings of files that are being written.
@@ -19,7 +20,7 @@ pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart
 /// Endings of data.
 const DATA: [&str; 3] = [".ndjson", ".jsonl", ".json"];
 /// Words of a name that are no patient's, beside the names of types.
-const WORDS: [&str; 12] = ["ndjson", "jsonl", "json", "gz", "zst", "tmp", "part", "filepart", "crdownload", "output", "deleted", "error"];
+const WORDS: [&str; 13] = ["manifest", "ndjson", "jsonl", "json", "gz", "zst", "tmp", "part", "filepart", "crdownload", "output", "deleted", "error"];
 /// Digits of a number in a name that only counts files, or is part of a date; longer ones may be a patient's.
 const COUNTER_DIGITS_MAX: usize = 4;
 /// Characters of a digest that are enough to tell files apart for people, and for the ledger.
@@ -31,6 +32,8 @@ const KEY_CHARS: usize = 32;
 pub enum State {
     /// It holds data.
     Data,
+    /// It says what data there should be.
+    Manifest,
     /// It is being written.
     Unfinished,
     /// Data with something done to them that is not known here.
@@ -136,12 +139,11 @@ pub fn look(folder: &Path) -> Result<Listing, FolderError> {
         // A name below it may be a patient's.
         fault(folder, if is_top { error.reason } else { format!("something below it: {}", error.reason) })
     })?;
-    let models = crate::cql::model::Models::default();
-    let types: BTreeSet<String> = models.fhir().retrievable_names().map(str::to_owned).collect();
+    let types = types();
     let found = paths.len() as u64;
     let mut files: Vec<Dropped> = paths.into_iter().filter_map(|path| Dropped::find(folder, path, &types)).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    if files.is_empty() {
+    if files.iter().all(|file| file.state == State::Manifest) {
         return Err(fault(folder, format!("it holds no data ({found} other files); files of {} are read, compressed by .gz or .zst or not", DATA.join(", "))));
     }
     Ok(Listing { passed_over: found - files.len() as u64, files })
@@ -158,8 +160,11 @@ fn state(path: &Path) -> Option<State> {
     if UNFINISHED.iter().any(|ending| name.ends_with(ending)) || (name.starts_with('.') && has_data) {
         return Some(State::Unfinished);
     }
-    if OF_TOOLS.contains(&name.as_str()) || name.starts_with('.') {
+    if name == LOG || name.starts_with('.') {
         return None;
+    }
+    if name == MANIFEST {
+        return Some(State::Manifest);
     }
     match kind(path) {
         Some(_) => Some(State::Data),
@@ -167,16 +172,34 @@ fn state(path: &Path) -> Option<State> {
     }
 }
 
+/// The parts of a name.
+pub(super) fn pieces(name: &str) -> impl Iterator<Item = &str> {
+    name.split(['.', '-', '_']).filter(|piece| !piece.is_empty())
+}
+
+/// Whether a part of a name counts files, or is part of a date.
+pub(super) fn is_counter(piece: &str) -> bool {
+    piece.len() <= COUNTER_DIGITS_MAX && piece.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether nothing in a name can be a patient's.
+pub(super) fn is_plain(name: &str, types: &BTreeSet<String>) -> bool {
+    pieces(name).all(|piece| types.contains(piece) || WORDS.contains(&piece) || is_counter(piece))
+}
+
+/// The types that names may name.
+pub(super) fn types() -> BTreeSet<String> {
+    crate::cql::model::Models::default().fhir().retrievable_names().map(str::to_owned).collect()
+}
+
 /// Of a file of data that cannot be read: why, and the type that its name names.
 pub(super) fn unread(path: &Path) -> Option<(&'static str, Option<String>)> {
     let why = match state(path).filter(|_| kind(path).is_none())? {
-        State::Data => return None,
+        State::Data | State::Manifest => return None,
         State::Unfinished => "it is being written, or was left unfinished: bring it to its end, or remove it",
         State::UnknownEnding => "it is packed as nothing here can unpack it: unpack it, or pack it as .gz or .zst",
     };
-    let models = crate::cql::model::Models::default();
-    let types = models.fhir().retrievable_names().map(str::to_owned).collect();
-    Some((why, shown(Path::new(path.file_name()?), &types, "").1))
+    Some((why, shown(Path::new(path.file_name()?), &types(), "").1))
 }
 
 /// A name for people, and the type that it names. A name with anything but types, endings and counters in it may be a
@@ -184,14 +207,17 @@ pub(super) fn unread(path: &Path) -> Option<(&'static str, Option<String>)> {
 fn shown(relative: &Path, types: &BTreeSet<String>, digest: &str) -> (String, Option<String>) {
     let parts: Option<Vec<&str>> = relative.components().map(|part| if let Component::Normal(name) = part { name.to_str() } else { None }).collect();
     let parts = parts.unwrap_or_default();
-    let pieces = |part: &'_ str| part.split(['.', '-', '_']).filter(|piece| !piece.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-    let is_counter = |piece: &String| piece.len() <= COUNTER_DIGITS_MAX && piece.bytes().all(|byte| byte.is_ascii_digit());
-    let is_plain = |piece: &String| types.contains(piece) || WORDS.contains(&piece.as_str()) || is_counter(piece);
-    let named: BTreeSet<String> = parts.last().map(|name| pieces(name)).unwrap_or_default().into_iter().filter(|piece| types.contains(piece)).collect();
+    let named: BTreeSet<String> = parts
+        .last()
+        .into_iter()
+        .flat_map(|name| pieces(name))
+        .filter(|piece| types.contains(*piece))
+        .map(str::to_owned)
+        .collect();
     // These hold others.
     let resource_type = named.first().filter(|name| named.len() == 1 && !matches!(name.as_str(), "Bundle" | "Parameters")).cloned();
     let name = match &resource_type {
-        _ if !named.is_empty() && parts.iter().all(|part| pieces(part).iter().all(is_plain)) => parts.join("/"),
+        _ if (!named.is_empty() || parts.last() == Some(&MANIFEST)) && parts.iter().all(|part| is_plain(part, types)) => parts.join("/"),
         Some(resource_type) => format!("file #{digest} ({resource_type})"),
         None => format!("file #{digest}"),
     };
@@ -232,7 +258,7 @@ mod tests {
             ("Observation.ndjson.bz2", Some(State::UnknownEnding)),
             ("Encounter.000.zip", Some(State::UnknownEnding)),
             ("log.ndjson", None),
-            ("manifest.json", None),
+            ("manifest.json", Some(State::Manifest)),
             (".metadata", None),
             ("README.txt", None),
         ];

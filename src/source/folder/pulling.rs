@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::FolderError;
-use super::listing::{Dropped, Listing, State, look};
+use super::listing::{self, Dropped, Listing, State, look};
 use super::resources::{Broken, Met, Reading};
+use super::series;
+use super::whole::{ANY_TYPE, Gap, Holding, Signs};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
 use crate::source::duty::{Code, Why};
@@ -60,7 +62,7 @@ impl<'a> Dump<'a> {
 /// What its name says against reading a file.
 fn withheld(file: &Dropped) -> Option<Why> {
     match file.state {
-        State::Data => None,
+        State::Data | State::Manifest => None,
         State::Unfinished => Some(Why::new(Code::Unfinished, UNFINISHED)),
         State::UnknownEnding => Some(Why::new(Code::Unreadable, UNKNOWN_ENDING)),
     }
@@ -83,13 +85,16 @@ pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(
         ledger::forget(pull.snapshot.store(), pull.id, stale)?;
     }
     pull.progress.stage("files", Some(dump.files.len() as u64));
+    let mut told = Told::default();
     for (file, digest) in &dump.files {
         match digest {
-            Ok(digest) if pull.done.contains(&unit_name(file, digest)) => {}
-            Ok(digest) => read(pull, file, unit_name(file, digest)).await?,
+            Ok(digest) if pull.done.contains(&unit_name(file, digest)) => told.look_at(file, &pull.plan.types),
+            Ok(digest) => read(pull, file, unit_name(file, digest), &mut told).await?,
             Err(why) => note(pull, file, why.clone())?,
         }
     }
+    told.note(pull, &dump.files)?;
+    note_series(pull, dump)?;
     for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
         note(pull, changed, Why::new(Code::Unfinished, CHANGED))?;
     }
@@ -102,8 +107,119 @@ fn note(pull: &Pull<'_>, file: &Dropped, why: Why) -> Result<(), SourceError> {
     pull.record(&Unit { name: format!("not whole {}", file.key), resource_type, query: file.name.clone(), gap: Some(why), ..Unit::default() })
 }
 
-async fn read(pull: &Pull<'_>, file: &Dropped, name: String) -> Result<(), SourceError> {
-    let mut taking = Taking { receiving: pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?, types: BTreeMap::new(), complaint: None };
+/// What the files tell of themselves and of each other.
+#[derive(Default)]
+struct Told {
+    signs: Signs,
+    holding: BTreeMap<String, Holding>,
+}
+
+impl Told {
+    /// Looks at a file for what it tells only.
+    fn look_at(&mut self, file: &Dropped, types: &BTreeSet<String>) {
+        let path = file.path.display().to_string();
+        let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
+            match met {
+                Met::Resource { json, .. } => {
+                    if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)) {
+                        self.hold(&path, &name);
+                    }
+                }
+                met => drop(self.take(&path, met, types)),
+            }
+            Ok(())
+        };
+        // Why it cannot be read was said before.
+        let Ok(mut reading) = Reading::open(file) else { return };
+        while matches!(reading.step(&mut take), Ok(true)) {}
+    }
+
+    /// Takes what tells something of other files; false for anything else.
+    fn take(&mut self, path: &str, met: Met<'_>, types: &BTreeSet<String>) -> bool {
+        let is_wanted = |name: &str| types.contains(name);
+        match met {
+            Met::Page { page, types, number } => self.signs.page((path.to_owned(), number), &types, page, is_wanted),
+            Met::Untyped { json } => return self.signs.manifest(path, json, is_wanted),
+            _ => return false,
+        }
+        true
+    }
+
+    fn hold(&mut self, path: &str, resource_type: &str) {
+        let holding = match self.holding.get_mut(path) {
+            Some(holding) => holding,
+            None => self.holding.entry(path.to_owned()).or_default(),
+        };
+        holding.resources += 1;
+        if !holding.types.contains(resource_type) {
+            holding.types.insert(resource_type.into());
+        }
+    }
+
+    /// What is missing, by type, in words that name no patient: how often, where first, and why.
+    fn missing<'f>(mut self, files: impl Iterator<Item = &'f Dropped>) -> Vec<(String, String, String)> {
+        let types = listing::types();
+        let names: BTreeMap<String, &str> = files.map(|file| (file.path.display().to_string(), file.name.as_str())).collect();
+        // What a manifest names is here though it cannot be read.
+        for path in names.keys() {
+            self.holding.entry(path.clone()).or_default();
+        }
+        self.signs.finish(&self.holding, &|name| listing::is_plain(name, &types));
+        let mut first: BTreeMap<&str, (&Gap, usize)> = BTreeMap::new();
+        self.signs.gaps.iter().for_each(|gap| first.entry(&gap.resource_type).or_insert((gap, 0)).1 += 1);
+        let told = first.into_iter().map(|(name, (gap, count))| {
+            let name = if name == ANY_TYPE { "*" } else { name };
+            let more = if count > 1 { format!("; so in {count} places") } else { String::new() };
+            let at = names.get(&gap.told.file).copied().unwrap_or("folder");
+            (name.to_owned(), at.to_owned(), format!("{}{more}", gap.told.reason))
+        });
+        told.collect()
+    }
+
+    /// Records what is missing of what files announce.
+    fn note(self, pull: &Pull<'_>, files: &[(Dropped, Result<String, Why>)]) -> Result<(), SourceError> {
+        for (resource_type, query, reason) in self.missing(files.iter().map(|(file, _)| file)) {
+            let gap = Some(Why::new(Code::NotAll, reason));
+            pull.record(&Unit { name: format!("announced {resource_type}"), resource_type, query, gap, ..Unit::default() })?;
+        }
+        Ok(())
+    }
+}
+
+/// Records files that are missing from a series, and those that the last pull read and that are not there any more though others
+/// of their type are.
+fn note_series(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(), SourceError> {
+    let (store, here) = (pull.snapshot.store(), || dump.files.iter().map(|(file, _)| file));
+    for (resource_type, query, reason) in series::holes(here()) {
+        let gap = Some(Why::new(Code::NotAll, reason));
+        pull.record(&Unit { name: format!("series {query}"), resource_type, query, gap, ..Unit::default() })?;
+    }
+    if pull.source.options.tuning.accepts_loss {
+        return Ok(());
+    }
+    let before = ledger::files_before(store, &pull.source.name(), &pull.plan.digest())?;
+    let now = ledger::files_of(store, pull.id)?;
+    let keys: BTreeSet<&str> = here().map(|file| file.key.as_str()).collect();
+    let (stored, mut received): (_, BTreeMap<&str, u64>) = (pull.snapshot.counts()?, BTreeMap::new());
+    now.iter().for_each(|file| *received.entry(&file.resource_type).or_default() += file.received);
+    let known: BTreeSet<(&str, &str)> = before.iter().map(|file| (file.resource_type.as_str(), file.key.as_str())).collect();
+    let is_renewed = |name: &str| now.iter().any(|file| file.resource_type == name && !known.contains(&(name, file.key.as_str())));
+    for gone in before.iter().filter(|file| !keys.contains(file.key.as_str()) && !is_renewed(&file.resource_type)) {
+        let name = gone.resource_type.as_str();
+        let (came, were) = (received.get(name).copied().unwrap_or_default(), stored.get(name).copied().unwrap_or_default());
+        if came == 0 || came >= were {
+            continue;
+        }
+        let reason = format!("an earlier pull read it, and it is gone: {came} of {name} came where {were} are stored; what is stored is kept until a steward has looked");
+        let (unit, query) = (format!("gone {} {name}", gone.key), gone.query.clone());
+        pull.record(&Unit { name: unit, resource_type: name.to_owned(), query, gap: Some(Why::new(Code::Loss, reason)), ..Unit::default() })?;
+    }
+    Ok(())
+}
+
+async fn read(pull: &Pull<'_>, file: &Dropped, name: String, told: &mut Told) -> Result<(), SourceError> {
+    let receiving = pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?;
+    let mut taking = Taking { receiving, types: BTreeMap::new(), complaint: None, told, path: file.path.display().to_string(), is_manifest: file.state == State::Manifest };
     let cut = match Reading::open(file) {
         Err(why) => Some(why),
         Ok(mut reading) => loop {
@@ -117,7 +233,7 @@ async fn read(pull: &Pull<'_>, file: &Dropped, name: String) -> Result<(), Sourc
     };
     // A file that is written meanwhile may look cut or damaged, and is neither.
     let changed = file.has_changed().then(|| Why::new(Code::Unfinished, CHANGED));
-    let Taking { receiving, types, complaint } = taking;
+    let Taking { receiving, types, complaint, .. } = taking;
     let unit = receiving.finish(changed.or(cut).or(complaint))?;
     pull.record_together(&by_type(unit, &types, file.resource_type.as_deref()))
 }
@@ -172,6 +288,9 @@ struct Taking<'a> {
     /// What was taken, by type.
     types: BTreeMap<String, u64>,
     complaint: Option<Why>,
+    told: &'a mut Told,
+    path: String,
+    is_manifest: bool,
 }
 
 impl Taking<'_> {
@@ -180,8 +299,17 @@ impl Taking<'_> {
         match met {
             Met::Resource { json, number, aliases } => {
                 if let Some(taken) = receiving.take_of(json, number, aliases)? {
+                    self.told.hold(&self.path, &taken.resource_type);
                     *self.types.entry(taken.resource_type).or_default() += 1;
                 }
+                Ok(())
+            }
+            Met::Untyped { json } => {
+                let is_taken = self.told.take(&self.path, met, receiving.types());
+                if is_taken || self.is_manifest { Ok(()) } else { receiving.take(json, 1).map(drop) }
+            }
+            Met::Page { .. } => {
+                self.told.take(&self.path, met, receiving.types());
                 Ok(())
             }
             Met::TooLong { number, length, start } => {
@@ -222,14 +350,18 @@ pub struct Survey {
 pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<String>) -> Result<Survey, FolderError> {
     let listing = look(folder)?;
     let (mut counts, mut troubles): (BTreeMap<String, u64>, Vec<(String, String)>) = (BTreeMap::new(), Vec::new());
+    let mut told = Told::default();
     for file in listing.files.iter().filter(|file| file.is_read(types)) {
         // An empty file says that there is none.
         if let Some(name) = &file.resource_type {
             counts.entry(name.clone()).or_default();
         }
-        let trouble = withheld(file).or_else(|| count(file, types, &mut counts));
+        let trouble = withheld(file).or_else(|| count(file, types, &mut counts, &mut told));
         troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble.text)));
     }
+    let read = || listing.files.iter().filter(|file| file.is_read(types));
+    let announced = told.missing(read()).into_iter().chain(series::holes(read()));
+    troubles.extend(announced.map(|(_, file, reason)| (file, reason)));
     counts.retain(|name, _| types.contains(name));
     let absent = types.iter().filter(|name| !counts.contains_key(*name) && !referenced.contains(*name));
     let absent = absent.map(|name| (name.clone(), no_file(name))).collect();
@@ -237,17 +369,19 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
 }
 
 /// Adds what a file holds; why it is not whole, if it is not.
-fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>) -> Option<Why> {
+fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String, u64>, told: &mut Told) -> Option<Why> {
     let mut complaint = None;
+    let path = file.path.display().to_string();
     let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
         match met {
             Met::Resource { json, .. } => {
                 if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)).filter(|name| types.contains(name)) {
+                    told.hold(&path, &name);
                     *counts.entry(name).or_default() += 1;
                 }
             }
             Met::Complaint(why) => complaint = complaint.take().or(Some(why)),
-            Met::TooLong { .. } | Met::Unreadable { .. } | Met::Empty { .. } | Met::Gone { .. } => {}
+            met => drop(told.take(&path, met, types)),
         }
         Ok(())
     };

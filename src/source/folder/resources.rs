@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
+use super::whole::{Page, refusal};
 use super::{DOCUMENT_BYTES_MAX, open};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
@@ -14,6 +15,8 @@ use crate::source::search::{Bundle, Item, worst_issue};
 const INFLATION_MAX: u64 = 1_000;
 /// Bytes that may come out of a compressed file whatever went in.
 const INFLATION_FREE_BYTES: u64 = 1 << 20;
+/// Deepest nesting of Bundles: several questions may be asked at once.
+const BUNDLES_DEPTH_MAX: usize = 4;
 
 /// What a file holds.
 pub(super) enum Met<'a> {
@@ -29,6 +32,10 @@ pub(super) enum Met<'a> {
     Gone { resource_type: &'a str, id: &'a str },
     /// What made the file says that something is missing.
     Complaint(Why),
+    /// The end of a Bundle, which may be a page of a search, with the types in it.
+    Page { page: Page, types: Vec<String>, number: u64 },
+    /// A document that does not say of which type it is.
+    Untyped { json: &'a [u8] },
 }
 
 /// Why a file is not read on.
@@ -96,7 +103,11 @@ impl Reading<'_> {
         if !is_json(text) {
             return Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short, or no JSON")));
         }
-        resource(text, None, each).map_err(Broken::Taker)
+        match Head::read(text) {
+            Some(head) if head.resource_type.is_none() => each(Met::Untyped { json: text }),
+            _ => resource(text, None, each),
+        }
+        .map_err(Broken::Taker)
     }
 }
 
@@ -119,24 +130,47 @@ fn line<E>(event: Event<'_>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) ->
     }
 }
 
+fn is_of(json: &[u8], name: &str) -> bool {
+    memchr::memmem::find(json, name.as_bytes()).is_some() && Head::read(json).and_then(|head| Head::text(head.resource_type)).as_deref() == Some(name)
+}
+
 /// A resource, or what a Bundle holds; counted by its line, or by the entry where the Bundle is all of the file.
 fn resource<E>(json: &[u8], line: Option<u64>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
     let number = line.unwrap_or(1);
-    let says = |name: &str| memchr::memmem::find(json, name.as_bytes()).is_some() && Head::read(json).and_then(|head| Head::text(head.resource_type)).as_deref() == Some(name);
-    if says("OperationOutcome") {
+    if is_of(json, "OperationOutcome") {
         let worst = std::str::from_utf8(json).ok().and_then(worst_issue);
         return worst.map_or(Ok(()), |worst| each(Met::Complaint(worst)));
     }
-    if !says("Bundle") {
-        return each(Met::Resource { json, number, aliases: &BTreeMap::new() });
-    }
-    let Some(bundle) = Bundle::read(json) else { return each(Met::Unreadable { json, number }) };
-    let aliases = bundle.aliases();
-    for (entry, item) in (1..).zip(bundle.items("")) {
+    if is_of(json, "Bundle") { bundle(json, line, 0, each) } else { each(Met::Resource { json, number, aliases: &BTreeMap::new() }) }
+}
+
+fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
+    let Some(read) = Bundle::read(json).filter(|_| depth < BUNDLES_DEPTH_MAX) else { return each(Met::Unreadable { json, number: line.unwrap_or(1) }) };
+    let aliases = read.aliases();
+    let link = |relation| read.link(relation).map(str::to_owned);
+    let mut page = Page { own: link("self"), next: link("next"), total: read.total(), matches: 0 };
+    let mut types: Vec<String> = Vec::new();
+    for (entry, (item, is_match)) in (1..).zip(read.items("").zip(read.matches())) {
         let number = line.unwrap_or(entry);
         each(match item {
-            Item::Match(json) | Item::Include(json, _) => Met::Resource { json: json.as_bytes(), number, aliases: &aliases },
-            Item::Deleted(resource_type, id) => Met::Gone { resource_type, id },
+            Item::Match(json) | Item::Include(json, _) if is_of(json.as_bytes(), "Bundle") => {
+                bundle(json.as_bytes(), Some(number), depth + 1, each)?;
+                continue;
+            }
+            Item::Match(json) | Item::Include(json, _) => {
+                page.matches += u64::from(is_match);
+                let named = Head::read(json.as_bytes()).and_then(|head| Head::text(head.resource_type));
+                types.extend(named.filter(|name| !types.contains(name)));
+                Met::Resource { json: json.as_bytes(), number, aliases: &aliases }
+            }
+            Item::Deleted(resource_type, id) => {
+                page.matches += 1;
+                Met::Gone { resource_type, id }
+            }
+            Item::Failed(status) => match refusal(status).filter(|refusal| refusal.is_gap) {
+                Some(refusal) => Met::Complaint(Why::new(Code::Reported, refusal.words)),
+                None => continue,
+            },
             Item::Empty => Met::Empty { number },
             Item::Outcome(json) => match worst_issue(json) {
                 Some(worst) => Met::Complaint(worst),
@@ -144,5 +178,5 @@ fn resource<E>(json: &[u8], line: Option<u64>, each: &mut impl FnMut(Met<'_>) ->
             },
         })?;
     }
-    Ok(())
+    each(Met::Page { page, types, number: line.unwrap_or(0) })
 }

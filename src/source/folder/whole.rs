@@ -46,7 +46,9 @@ pub struct Signs {
     /// How much it says.
     pub said_count: u64,
     manifests: Vec<Manifest>,
-    pages: Vec<Page>,
+    pages: Vec<Placed>,
+    /// The addresses that Bundles say they are of.
+    addresses: BTreeSet<String>,
 }
 
 /// The manifest of a Bulk Data export.
@@ -54,6 +56,8 @@ pub struct Signs {
 struct Manifest {
     file: String,
     named: Vec<Named>,
+    /// Names of its files of errors.
+    errors: Vec<String>,
     has_more: bool,
 }
 
@@ -62,14 +66,51 @@ struct Manifest {
 struct Named {
     resource_type: String,
     name: String,
+    count: u64,
 }
 
-/// A Bundle that has a next page.
+/// What a file holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding {
+    /// The types.
+    pub types: BTreeSet<Arc<str>>,
+    /// How many resources.
+    pub resources: u64,
+}
+
+/// What a Bundle says of the search that it is a page of.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// The address that it says it is of.
+    pub own: Option<String>,
+    /// That of the next page.
+    pub next: Option<String>,
+    /// How many the search found.
+    pub total: Option<u64>,
+    /// How many of these are here.
+    pub matches: u64,
+}
+
+/// A page at its place, with the type that is asked for among what it holds.
 #[derive(Debug)]
-struct Page {
+struct Placed {
+    page: Page,
     place: Place,
-    resource_type: String,
-    next: String,
+    resource_type: Option<String>,
+}
+
+impl std::ops::Deref for Placed {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
+impl Page {
+    /// Whether there may be more of what was searched for.
+    fn is_a_part(&self) -> bool {
+        self.next.is_some() || self.total.map_or(self.own.is_some(), |total| total > self.matches)
+    }
 }
 
 /// A file, and the line or the entry in it; 0 for the whole.
@@ -122,12 +163,16 @@ impl Signs {
         if rank < 2 { self.gap(place, ANY_TYPE, reason) } else { self.say(place, reason) }
     }
 
-    /// The links of a Bundle that holds a type that is asked for, or nothing.
-    pub(super) fn page(&mut self, place: Place, resource_type: Option<&str>, links: &[Link<'_>]) {
-        let next = links.iter().find(|link| link.relation == "next" && !link.url.is_empty());
-        if let Some(next) = next {
-            self.pages
-                .push(Page { place, resource_type: resource_type.unwrap_or(ANY_TYPE).to_owned(), next: next.url.clone().into_owned() });
+    /// A Bundle that may be a page of a search for these types. Where it holds none, its address tells the type. Of types that nobody
+    /// asks for nothing is missed.
+    pub(super) fn page(&mut self, place: Place, types: &[String], page: Page, is_wanted: impl Fn(&str) -> bool) {
+        self.addresses.extend(page.own.clone());
+        let searched = page.own.as_deref().and_then(searched).filter(|_| types.is_empty());
+        let known: Vec<&str> = types.iter().map(String::as_str).chain(searched).collect();
+        let wanted = known.iter().find(|name| is_wanted(name)).copied();
+        let wanted = wanted.or(known.is_empty().then_some(ANY_TYPE));
+        if page.is_a_part() {
+            self.pages.push(Placed { place, resource_type: wanted.map(str::to_owned), page });
         }
     }
 
@@ -138,16 +183,16 @@ impl Signs {
         let (Some(output), Some(_)) = (list("output"), manifest.get("transactionTime")) else { return false };
         let named = output.iter().filter(|item| item.get("count").and_then(Value::as_u64) != Some(0)).filter_map(|item| {
             let resource_type = item.get("type").and_then(Value::as_str).filter(|name| is_wanted(name))?;
-            let address = item.get("url").and_then(Value::as_str).unwrap_or_default();
-            let path = address.split(['?', '#']).next().unwrap_or_default();
-            Some(Named { resource_type: resource_type.to_owned(), name: path.rsplit('/').next().unwrap_or_default().to_owned() })
+            let count = item.get("count").and_then(Value::as_u64).unwrap_or_default();
+            Some(Named { resource_type: resource_type.to_owned(), name: last_part(path_of(item)).to_owned(), count })
         });
         let has_more = list("link").into_iter().flatten().any(|link| link.get("relation").and_then(Value::as_str) == Some("next"));
-        self.manifests.push(Manifest { file: file.to_owned(), named: named.take(NAMED_MAX).collect(), has_more });
-        let errors = list("error").or_else(|| list("outcome")).map_or(0, Vec::len);
-        if errors > 0 {
-            self.say((file.to_owned(), 0), format!("the export has {} of errors", counted(errors, "file")));
-        }
+        let errors = list("error").or_else(|| list("outcome")).into_iter().flatten();
+        let errors = errors
+            .filter(|item| item.get("count").and_then(Value::as_u64) != Some(0))
+            .map(|item| last_part(path_of(item)).to_owned());
+        self.manifests
+            .push(Manifest { file: file.to_owned(), named: named.take(NAMED_MAX).collect(), errors: errors.take(NAMED_MAX).collect(), has_more });
         true
     }
 
@@ -171,57 +216,175 @@ impl Signs {
         }
         self.manifests.extend(other.manifests);
         self.pages.extend(other.pages);
+        self.addresses.extend(other.addresses);
     }
 
-    /// When all is read: what manifests name and pages announce must be among it. `files` have the types they hold, `pages` are
-    /// the addresses that Bundles say they are of.
-    pub(super) fn finish(&mut self, files: &BTreeMap<String, BTreeSet<Arc<str>>>, pages: &BTreeSet<String>) {
-        for page in std::mem::take(&mut self.pages) {
-            if !pages.contains(&page.next) {
-                let reason = "a page of a search that has a next one, which is not among the files: fetch it, and all that follow, too".to_owned();
-                self.gap(page.place, &page.resource_type, reason);
-            }
-        }
+    /// When all is read: what manifests name and pages announce must be among it. `files` have what they hold; `shows` says whether
+    /// the name of a file that is not there may be shown.
+    pub(super) fn finish(&mut self, files: &BTreeMap<String, Holding>, shows: &dyn Fn(&str) -> bool) {
+        self.finish_pages();
         for manifest in std::mem::take(&mut self.manifests) {
+            let place = (manifest.file.clone(), 0);
             if manifest.has_more {
-                self.gap((manifest.file.clone(), 0), ANY_TYPE, "it is a part of a manifest, and the next part may name further files".to_owned());
+                self.gap(place.clone(), ANY_TYPE, "it is a part of a manifest, and the next part may name further files".to_owned());
+            }
+            let beside = Beside::new(&manifest.file, files);
+            let errors = manifest.errors.iter().filter(|name| !beside.names.contains(plain(name))).count();
+            if errors > 0 {
+                self.gap(place.clone(), ANY_TYPE, format!("the export has {} of errors that {} not here: what they say is missing", counted(errors, "file"), are(errors)));
             }
             for (resource_type, named) in by_type(&manifest.named) {
-                let (count, absent) = absent(&manifest.file, resource_type, &named, files);
-                let are = if count == 1 { "is" } else { "are" };
-                let shown = if absent.is_empty() { String::new() } else { format!(": {}", absent.join(", ")) };
-                let reason = format!("the manifest names {} of {resource_type}, of which {count} {are} not here{shown}", counted(named.len(), "file"));
-                (0..count).for_each(|_| *self.missing.entry(resource_type.to_owned()).or_default() += 1);
+                let (count, absent) = beside.absent(resource_type, &named);
+                let shown: Vec<String> = absent.into_iter().filter(|name| shows(name)).take(SHOWN_MAX).map(|name| format!("`{name}`")).collect();
+                let shown = if shown.is_empty() { String::new() } else { format!(": {}", shown.join(", ")) };
+                let reason = format!("the manifest names {} of {resource_type}, of which {count} {} not here{shown}", counted(named.len(), "file"), are(count));
+                *self.missing.entry(resource_type.to_owned()).or_default() += (count as u64).saturating_sub(1);
+                let (announced, here) = (named.iter().map(|named| named.count).sum::<u64>(), beside.resources(resource_type));
                 if count > 0 {
-                    self.gaps.push(Gap { told: bad((manifest.file.clone(), 0), reason), resource_type: resource_type.to_owned() });
+                    self.gap(place.clone(), resource_type, reason);
+                } else if here < announced {
+                    self.gap(place.clone(), resource_type, format!("the manifest announces {announced} of {resource_type}, and its files hold {here}"));
                 }
             }
         }
+        self.missing.retain(|_, count| *count > 0);
+    }
+
+    /// A search is whole when one page leads to the next until none is announced, and its pages hold what it says it found. Servers
+    /// call their pages otherwise in links than in the pages: what adds up, with one last page, is whole too.
+    fn finish_pages(&mut self) {
+        let pages = std::mem::take(&mut self.pages);
+        let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, page) in pages.iter().enumerate() {
+            page.own.as_deref().map(|own| at.entry(own).or_insert(index));
+        }
+        let led_to: BTreeSet<&str> = pages.iter().filter(|page| page.next != page.own).filter_map(|page| page.next.as_deref()).collect();
+        let is_copy = |index: usize, page: &Placed| page.own.as_deref().is_some_and(|own| at.get(own) != Some(&index));
+        let is_led_to = |page: &Placed| page.own.as_deref().is_some_and(|own| led_to.contains(own));
+        let heads = pages.iter().enumerate().filter(|(index, page)| !is_copy(*index, page) && !is_led_to(page));
+        let mut loose: BTreeMap<(&Option<String>, Option<u64>), Vec<&Placed>> = BTreeMap::new();
+        let mut gaps = Vec::new();
+        for (index, head) in heads {
+            let mut seen = BTreeSet::from([index]);
+            let mut chain = vec![head];
+            while let Some(next) = chain.last().and_then(|page| at.get(page.next.as_deref()?)).filter(|next| seen.insert(**next)) {
+                chain.extend(pages.get(*next));
+            }
+            let is_cut = chain.last().is_some_and(|last| last.next.as_deref().is_some_and(|next| !self.addresses.contains(next)));
+            let total = chain.iter().find_map(|page| page.total);
+            let here: u64 = chain.iter().map(|page| page.matches).sum();
+            if is_cut || (chain.len() == 1 && total.is_some_and(|total| here < total)) {
+                loose.entry((&head.resource_type, total)).or_default().extend(chain);
+            } else if let Some(total) = total.filter(|total| here < *total) {
+                gaps.push((head, fewer(total, here)));
+            }
+        }
+        for ((_, total), pages) in loose {
+            let here: u64 = pages.iter().map(|page| page.matches).sum();
+            let last = pages.iter().filter(|page| page.next.is_none()).count();
+            if total == Some(here) && (last == 1 || last == pages.len()) {
+                continue;
+            }
+            for page in pages {
+                let is_cut = page.next.as_deref().is_some_and(|next| !self.addresses.contains(next));
+                match page.total.filter(|total| page.matches < *total && page.next.is_none()) {
+                    _ if is_cut => gaps.push((page, NEXT_ABSENT.to_owned())),
+                    Some(total) => gaps.push((page, fewer(total, page.matches))),
+                    None => {}
+                }
+            }
+        }
+        for (page, reason) in gaps {
+            if let Some(resource_type) = &page.resource_type {
+                self.gap(page.place.clone(), resource_type, reason);
+            }
+        }
     }
 }
 
-/// The address that a Bundle says it is of.
-pub(super) fn own_address(links: &[Link<'_>]) -> Option<String> {
-    links.iter().find(|link| link.relation == "self").map(|link| link.url.clone().into_owned())
+const NEXT_ABSENT: &str = "a page of a search that has a next one, which is not among the files: fetch it, and all that follow, too";
+
+fn fewer(total: u64, here: u64) -> String {
+    format!("a page of a search that found {total}, of which {here} are here: fetch all its pages")
 }
 
-fn by_type(named: &[Named]) -> BTreeMap<&str, Vec<&str>> {
-    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    named.iter().for_each(|named| types.entry(&named.resource_type).or_default().push(&named.name));
+/// What the status of an entry says in the place of a resource.
+pub(super) struct Refusal {
+    /// Something is missing for it. What a server does not have is no gap.
+    pub is_gap: bool,
+    pub words: String,
+}
+
+/// What such a status says; none where it tells of a success.
+pub(super) fn refusal(status: &str) -> Option<Refusal> {
+    let status = status.get(..3).and_then(|code| code.parse::<u16>().ok()).filter(|code| *code >= 400)?;
+    let is_gap = !matches!(status, 404 | 410);
+    let words = if is_gap { "what was asked for did not come" } else { "the server does not have what was asked for" };
+    Some(Refusal { is_gap, words: format!("an entry says {status}: {words}") })
+}
+
+/// The address of a Bundle's link.
+pub(super) fn address<'l>(links: &'l [Link<'_>], relation: &str) -> Option<&'l str> {
+    links.iter().find(|link| link.relation == relation).map(|link| &*link.url).filter(|url| !url.is_empty())
+}
+
+/// The type that an address searches for, if it is the usual form of one. An answer to a count is no page.
+fn searched(address: &str) -> Option<&str> {
+    let path = address.split(['?', '#']).next().unwrap_or_default();
+    Some(last_part(path)).filter(|name| name.starts_with(|first: char| first.is_ascii_uppercase()) && name.bytes().all(|byte| byte.is_ascii_alphabetic()))
+}
+
+fn path_of(item: &Value) -> &str {
+    let address = item.get("url").and_then(Value::as_str).unwrap_or_default();
+    address.split(['?', '#']).next().unwrap_or_default()
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+fn by_type(named: &[Named]) -> BTreeMap<&str, Vec<&Named>> {
+    let mut types: BTreeMap<&str, Vec<&Named>> = BTreeMap::new();
+    named.iter().for_each(|named| types.entry(&named.resource_type).or_default().push(named));
     types
 }
 
-/// How many of a manifest's files of a type are not here, and some of their names. Clients give files names of their own: so many
-/// files of the type as are named will be those.
-fn absent(manifest: &str, resource_type: &str, named: &[&str], files: &BTreeMap<String, BTreeSet<Arc<str>>>) -> (usize, Vec<String>) {
-    let folder = Path::new(manifest).parent().unwrap_or(Path::new(""));
-    let beside = || files.iter().filter(|(file, _)| Path::new(file.as_str()).starts_with(folder));
-    let here: BTreeSet<&str> = beside().filter_map(|(file, _)| Path::new(file).file_name()?.to_str()).map(plain).collect();
-    let absent: Vec<&str> = named.iter().copied().filter(|name| !here.contains(plain(name))).collect();
-    let holding = beside().filter(|(_, types)| types.contains(resource_type)).count();
-    let count = absent.len().min(named.len().saturating_sub(holding));
-    let shown = absent.iter().filter(|name| plain(name).ends_with(".ndjson")).take(if count == absent.len() { SHOWN_MAX } else { 0 });
-    (count, shown.map(|name| format!("`{name}`")).collect())
+/// The files in and below the folder of a manifest.
+struct Beside<'a> {
+    names: BTreeSet<&'a str>,
+    holding: Vec<&'a Holding>,
+}
+
+impl<'a> Beside<'a> {
+    fn new(manifest: &str, files: &'a BTreeMap<String, Holding>) -> Beside<'a> {
+        let folder = Path::new(manifest).parent().unwrap_or(Path::new(""));
+        let beside = || files.iter().filter(|(file, _)| Path::new(file.as_str()).starts_with(folder));
+        Beside {
+            names: beside().filter_map(|(file, _)| Path::new(file).file_name()?.to_str()).map(plain).collect(),
+            holding: beside().map(|(_, holding)| holding).collect(),
+        }
+    }
+
+    fn of<'b>(&'b self, resource_type: &'b str) -> impl Iterator<Item = &'b &'a Holding> {
+        self.holding.iter().filter(move |holding| holding.types.contains(resource_type))
+    }
+
+    fn resources(&self, resource_type: &str) -> u64 {
+        self.of(resource_type).map(|holding| holding.resources).sum()
+    }
+
+    /// How many of a manifest's files of a type are not here, and names of them. Clients give files names of their own: so many
+    /// files of the type as are named will be those.
+    fn absent<'n>(&self, resource_type: &str, named: &[&'n Named]) -> (usize, Vec<&'n str>) {
+        let absent: Vec<&str> = named.iter().map(|named| named.name.as_str()).filter(|name| !self.names.contains(plain(name))).collect();
+        let count = absent.len().min(named.len().saturating_sub(self.of(resource_type).count()));
+        let is_told = count == absent.len();
+        (count, absent.into_iter().filter(|name| is_told && plain(name).ends_with(".ndjson")).collect())
+    }
 }
 
 /// A name without the ending of its compression.

@@ -59,6 +59,11 @@ impl Import {
         if let Err(outcome) = self.resolve(&mut found, known, &id) {
             return outcome;
         }
+        if let Some((column, meant)) = self.template.misfit(&found) {
+            let name = self.columns.get(column).map_or("", |column| column.name.as_str());
+            let near = meant.map_or_else(String::new, |code| format!(": `{code}` is near"));
+            return Outcome::Refused { id: Some(id), reason: format!("column `{name}`: none of FHIR's codes for its element{near}") };
+        }
         match judged(&self.resource_type, &id, &self.template, &found) {
             Ok(incoming) => Outcome::Fits(Box::new(self.with_provenance(incoming, file_sha256))),
             Err(reason) => Outcome::Refused { id: Some(id), reason: reason.text().to_owned() },

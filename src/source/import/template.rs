@@ -7,7 +7,9 @@ use crate::cql::model::Model;
 use crate::cql::types::Type;
 use crate::diagnostic::yaml::node::{Content, Named, Node};
 use crate::diagnostic::{Location, Span, nearest};
+use crate::fhir::required;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Objects and lists within each other.
@@ -43,6 +45,8 @@ pub(super) enum Form {
     Coding,
     /// Of a code, or of who is meant, only the bare text.
     Text,
+    /// The same, and it is one of these: FHIR binds the element to them.
+    One(&'static [&'static str]),
 }
 
 impl Part {
@@ -56,7 +60,7 @@ impl Part {
                 Some(match form {
                     Form::AsIs => cell.json.clone(),
                     Form::Coding => cell.coding.clone()?,
-                    Form::Text => Value::from(cell.text.as_str()),
+                    Form::Text | Form::One(_) => Value::from(cell.text.as_str()),
                 })
             }
             Part::Woven(pieces) => {
@@ -73,6 +77,49 @@ impl Part {
             Part::Object(members) => {
                 let members: Map<String, Value> = members.iter().filter_map(|(name, part)| Some((name.clone(), part.fill(cells)?))).collect();
                 (!members.is_empty()).then_some(Value::Object(members))
+            }
+        }
+    }
+
+    /// A column whose cell is none of the codes that FHIR has for its element, and the code that was probably meant.
+    pub fn misfit(&self, cells: &[Option<Cell>]) -> Option<(usize, Option<&'static str>)> {
+        match self {
+            Part::Column(column, Form::One(codes)) => {
+                let text = cells.get(*column).and_then(Option::as_ref)?.text.as_str();
+                (!codes.contains(&text)).then(|| (*column, required::meant(codes, text)))
+            }
+            Part::Fixed(_) | Part::Column(..) | Part::Woven(_) => None,
+            Part::List(items) => items.iter().find_map(|item| item.misfit(cells)),
+            Part::Object(members) => members.iter().find_map(|(_, part)| part.misfit(cells)),
+        }
+    }
+
+    /// The members of an object.
+    pub fn members(&self) -> impl Iterator<Item = &(String, Part)> {
+        if let Part::Object(members) = self { members.as_slice() } else { &[] }.iter()
+    }
+
+    /// Adds the codings that it can have, as `system|code`; false where a cell may be any.
+    pub fn codings(&self, columns: &[Column], found: &mut BTreeSet<String>) -> bool {
+        let mapped = |column: &usize| columns.get(*column).and_then(|column| if let Kind::Code(map) = &column.kind { Some(map) } else { None });
+        match self {
+            Part::Column(column, Form::AsIs | Form::Coding) => {
+                found.extend(mapped(column).into_iter().flat_map(|map| map.values()).map(|coding| format!("{}|{}", coding.system, coding.code)));
+                true
+            }
+            Part::Fixed(_) | Part::Column(..) | Part::Woven(_) => true,
+            Part::List(items) => items.iter().fold(true, |all, item| item.codings(columns, found) && all),
+            Part::Object(members) => {
+                let member = |name: &str| members.iter().find(|(own, _)| own == name).map(|(_, part)| part);
+                let Some(system) = member("system") else { return members.iter().fold(true, |all, (_, part)| part.codings(columns, found) && all) };
+                match (system, member("code")) {
+                    (_, None) => true,
+                    (Part::Fixed(Value::String(system)), Some(Part::Fixed(Value::String(code)))) => {
+                        found.insert(format!("{system}|{code}"));
+                        true
+                    }
+                    _ => false,
+                }
             }
         }
     }
@@ -163,6 +210,11 @@ impl<'r, 'a> Weaver<'r, 'a> {
         match (&written.value, primitive) {
             (Content::Text(text), primitive) if text.contains('{') => self.woven(name, text, &at, (&class, primitive)),
             (Content::Fields(Named(entries)), None) => Some(self.object(&entries.iter().collect::<Vec<_>>(), &class, depth + 1)),
+            (Content::Text(text), Some(Type::String)) if required::codes(&class).is_some_and(|codes| !codes.contains(&text.as_str())) => {
+                let codes = required::codes(&class).unwrap_or_default();
+                self.reader.error(at, format!("`{name}`: `{text}` is none of FHIR's codes for it"), &near(codes, text));
+                None
+            }
             (Content::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()))),
             (Content::Boolean(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is))),
             (Content::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()))),
@@ -201,7 +253,14 @@ impl<'r, 'a> Weaver<'r, 'a> {
             pieces.push(Piece::Text(rest.to_owned()));
         }
         let (part, column) = match pieces.as_slice() {
-            [Piece::Column(column)] => (form(&self.columns.get(*column)?.kind, class, primitive.as_ref()).map(|form| Part::Column(*column, form)), *column),
+            [Piece::Column(column)] => {
+                let kind = &self.columns.get(*column)?.kind;
+                let fits = form(kind, class, primitive.as_ref()).map(|form| match required::codes(class) {
+                    Some(codes) if *kind != Kind::Untold => Form::One(codes),
+                    _ => form,
+                });
+                (fits.map(|form| Part::Column(*column, form)), *column)
+            }
             _ => {
                 let unfit = pieces.iter().find_map(|piece| match piece {
                     Piece::Column(column) if !self.columns.get(*column).is_some_and(|column| is_textual(&column.kind)) => Some(*column),
@@ -212,6 +271,9 @@ impl<'r, 'a> Weaver<'r, 'a> {
                 (fits.then(|| Part::Woven(pieces.clone())), unfit.or(first)?)
             }
         };
+        if let Some(Part::Column(column, Form::One(codes))) = &part {
+            self.mapped(name, *column, codes, at);
+        }
         if part.is_none() {
             let column = self.columns.get(column)?;
             let short = class.strip_prefix("FHIR.").unwrap_or(class);
@@ -219,6 +281,16 @@ impl<'r, 'a> Weaver<'r, 'a> {
             self.reader.error(at.clone(), message, &format!("columns that fit here are {}", fitting(class, primitive.as_ref())));
         }
         part
+    }
+
+    /// Whether what a column's texts mean are codes that FHIR has for the element.
+    fn mapped(&mut self, name: &str, column: usize, codes: &'static [&'static str], at: &Location) {
+        let Some(Column { name: column, kind: Kind::Code(map), .. }) = self.columns.get(column) else { return };
+        let unfit = map.values().map(|coding| coding.code.as_str()).filter(|code| !codes.contains(code));
+        for code in unfit.collect::<BTreeSet<_>>() {
+            self.reader
+                .error(at.clone(), format!("`{name}`: `{code}`, to which the column `{column}` leads, is none of FHIR's codes for it"), &near(codes, code));
+        }
     }
 
     fn column(&mut self, name: &str, at: &Location) -> Option<usize> {
@@ -233,6 +305,12 @@ impl<'r, 'a> Weaver<'r, 'a> {
         }
         found
     }
+}
+
+/// What to write in the place of a code that FHIR does not have.
+fn near(codes: &'static [&'static str], text: &str) -> String {
+    let all = || codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ");
+    required::meant(codes, text).map_or_else(|| format!("FHIR has {}", all()), |code| format!("did you mean `{code}`?"))
 }
 
 /// Whether cells of a kind may stand within a text.

@@ -36,6 +36,13 @@ struct Entry {
     resource: Option<Box<RawValue>>,
     search: Option<Mode>,
     request: Option<Change>,
+    response: Option<Answer>,
+}
+
+/// What an entry says came of a request.
+#[derive(Deserialize)]
+struct Answer {
+    status: Option<String>,
 }
 
 /// What an entry says was done to a resource.
@@ -51,6 +58,11 @@ impl Entry {
         let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
         let (resource_type, id) = reference_target(change.url.as_deref()?)?;
         Some((resource_type?, id))
+    }
+
+    /// The status of a request that failed.
+    fn failed(&self) -> Option<&str> {
+        self.response.as_ref()?.status.as_deref().filter(|status| status.starts_with(['4', '5']))
     }
 }
 
@@ -92,6 +104,8 @@ pub(in crate::source) enum Item<'a> {
     Outcome(&'a str),
     /// Type and id of what is gone; a history has no resource then.
     Deleted(&'a str, &'a str),
+    /// The status of a request that failed, in place of a resource.
+    Failed(&'a str),
     /// Nothing.
     Empty,
 }
@@ -118,8 +132,9 @@ impl Bundle {
         self.entry.iter().flatten().map(move |entry| {
             let json = entry.as_ref().and_then(|entry| entry.resource.as_ref()).map(|json| json.get());
             let Some(json) = json.filter(|json| *json != "null") else {
-                let deleted = entry.as_ref().and_then(Entry::deleted);
-                return deleted.map_or(Item::Empty, |(resource_type, id)| Item::Deleted(resource_type, id));
+                let entry = entry.as_ref();
+                let failed = || entry.and_then(Entry::failed).map_or(Item::Empty, Item::Failed);
+                return entry.and_then(Entry::deleted).map_or_else(failed, |(resource_type, id)| Item::Deleted(resource_type, id));
             };
             let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
             let named = Head::of(json).text(|head| &head.resource_type).unwrap_or_default();
@@ -130,6 +145,12 @@ impl Bundle {
                 _ => Item::Match(json),
             }
         })
+    }
+
+    /// Of each entry whether it is what was searched for, as far as it says so.
+    pub fn matches(&self) -> impl Iterator<Item = bool> + '_ {
+        let mode = |entry: &Option<Entry>| entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref()) != Some("include");
+        self.entry.iter().flatten().map(mode)
     }
 
     /// Patients whom this page's references name by a `urn:uuid:` that means something on this page only, with their ids.

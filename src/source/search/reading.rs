@@ -593,7 +593,7 @@ impl<'a> Reading<'a> {
         for item in bundle.items(&self.task.query.resource_type) {
             self.entries += 1;
             match item {
-                Item::Empty => {
+                Item::Empty | Item::Failed(_) => {
                     walk.on_page += 1;
                     [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);
                     self.receiving.unit.received += 1;
