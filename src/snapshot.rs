@@ -26,8 +26,9 @@ pub use seal::{Key, open_bytes, seal_bytes};
 pub use segment::Header;
 use segment::{LineReader, LineWriter, sync_folder};
 
-/// Partitions of a new snapshot, unless configured.
-pub const PARTITIONS: u16 = 16;
+/// Partitions of a new snapshot. Each is held in memory while it is written or evaluated: of a hundred thousand patients some
+/// hundred megabytes.
+pub const PARTITIONS: u16 = 32;
 /// Most partitions allowed: each is an open file while a pull is sorted.
 pub const PARTITIONS_MAX: u16 = 256;
 
@@ -85,14 +86,6 @@ pub enum SnapshotError {
         expected: String,
         /// Id of the key given.
         found: String,
-    },
-    /// The number of partitions was changed after the first pull.
-    #[error("snapshot has {expected} partitions, the configuration says {found}; the number cannot change once data is in")]
-    Partitions {
-        /// As stored.
-        expected: String,
-        /// As configured.
-        found: u16,
     },
 }
 
@@ -164,7 +157,8 @@ impl Stage {
 }
 
 impl Snapshot {
-    /// Opens (or starts) the snapshot in folder `root`, with the catalog in `store`; cleans what a killed pull left.
+    /// Opens the snapshot in folder `root`, with the catalog in `store`, or starts one of so many partitions; cleans what a killed
+    /// pull left. One that was started with another number keeps it.
     pub fn open(root: &Path, store: Arc<Store>, key: Key, partitions: u16) -> Result<Snapshot, SnapshotError> {
         let partitions = partitions.clamp(1, PARTITIONS_MAX);
         create_folder(root)?;
@@ -175,10 +169,8 @@ impl Snapshot {
             }
             begin_anew(&store, &key)?;
         }
-        let expected = remember(&store, "snapshot_partitions", &partitions.to_string())?;
-        if expected != partitions.to_string() {
-            return Err(SnapshotError::Partitions { expected, found: partitions });
-        }
+        let kept = remember(&store, "snapshot_partitions", &partitions.to_string())?;
+        let partitions = partitions_in(&kept)?;
         let snapshot = Snapshot { root: root.to_owned(), store, key, partitions };
         snapshot.clean()?;
         Ok(snapshot)
@@ -191,7 +183,7 @@ impl Snapshot {
         if sealed_with != key.id() {
             return Err(SnapshotError::WrongKey { expected: sealed_with, found: key.id() });
         }
-        let partitions = partitions.parse().map_err(|_| StoreError::Corrupt(format!("{partitions} partitions of the snapshot")))?;
+        let partitions = partitions_in(&partitions)?;
         Ok(Some(Snapshot { root: root.to_owned(), store, key, partitions }))
     }
 
@@ -473,6 +465,10 @@ fn remember(store: &Store, name: &str, value: &str) -> Result<String, StoreError
         transaction.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?1, ?2)", [name, value])?;
         Ok(transaction.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))?)
     })
+}
+
+fn partitions_in(kept: &str) -> Result<u16, StoreError> {
+    kept.parse().map_err(|_| StoreError::Corrupt(format!("{kept} partitions of the snapshot")))
 }
 
 fn create_folder(path: &Path) -> Result<(), SnapshotError> {

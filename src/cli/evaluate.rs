@@ -277,6 +277,9 @@ impl Told {
     }
 }
 
+/// An element, and the code that was probably meant there.
+type Meant = (String, Option<&'static str>);
+
 /// Sums and, when asked for, results of single patients; indexes are measure, then period.
 #[derive(Default)]
 struct Found {
@@ -290,7 +293,7 @@ struct Found {
     /// Patients who are named and not there.
     absent: Told,
     /// By element, and what was probably meant: patients of whom a value is none of its type, and the first place of one.
-    unreadable: BTreeMap<(String, Option<&'static str>), (u64, Option<Bad>)>,
+    unreadable: BTreeMap<Meant, (u64, Option<Bad>)>,
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,

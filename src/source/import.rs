@@ -62,7 +62,7 @@ impl Import {
     pub fn codings(&self, element: &str) -> Option<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         let parts = self.template.members().filter(|(name, _)| name.starts_with(element)).map(|(_, part)| part);
-        parts.fold(true, |all, part| part.codings(&self.columns, &mut found) && all).then_some(found)
+        (parts.filter(|part| !part.codings(&self.columns, &mut found)).count() == 0).then_some(found)
     }
 }
 

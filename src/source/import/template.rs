@@ -108,10 +108,10 @@ impl Part {
                 true
             }
             Part::Fixed(_) | Part::Column(..) | Part::Woven(_) => true,
-            Part::List(items) => items.iter().fold(true, |all, item| item.codings(columns, found) && all),
+            Part::List(items) => items.iter().filter(|item| !item.codings(columns, found)).count() == 0,
             Part::Object(members) => {
                 let member = |name: &str| members.iter().find(|(own, _)| own == name).map(|(_, part)| part);
-                let Some(system) = member("system") else { return members.iter().fold(true, |all, (_, part)| part.codings(columns, found) && all) };
+                let Some(system) = member("system") else { return members.iter().filter(|(_, part)| !part.codings(columns, found)).count() == 0 };
                 match (system, member("code")) {
                     (_, None) => true,
                     (Part::Fixed(Value::String(system)), Some(Part::Fixed(Value::String(code)))) => {
