@@ -27,7 +27,7 @@ const SUPPLIED: [(&str, &str, &str, &str); 1] = [(
     "http://cts.nlm.nih.gov/fhir/ValueSet/2.16.840.1.113762.1.4.1147.120",
 )];
 /// A run that is not of all takes every so many of the measures, and of their cases.
-const MEASURES_STEP: usize = 3;
+const MEASURES_STEP: usize = 6;
 const CASES_STEP: usize = 4;
 /// When the cases are evaluated: `Now()` is after every measurement period.
 const NOW: &str = "2027-01-01T00:00:00Z";
