@@ -9,6 +9,7 @@ pub mod feed;
 pub mod fhir;
 pub mod http;
 pub mod listen;
+pub mod lock;
 pub mod mapping;
 pub mod measure;
 pub mod outbox;

@@ -1,6 +1,6 @@
 //! The network's end of the wire: clients, tokens, feeds, revisions, receipts, pages.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
+use crate::lock::Lock;
 use crate::validate::{self, Weight};
 use receipt::ReceiptKey;
 use store::RegistryStore;
@@ -153,8 +154,7 @@ pub fn open_store(data: &Path) -> Result<RegistryStore, RegistryError> {
 pub struct Server {
     registry: Registry,
     listener: TcpListener,
-    /// Held for its lock, which ends with the process even when that is killed.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Server {
@@ -207,11 +207,11 @@ fn unserved(error: ListenError) -> RegistryError {
     }
 }
 
-fn lock(data: &Path) -> Result<File, RegistryError> {
+fn lock(data: &Path) -> Result<Lock, RegistryError> {
     let path = data.join(LOCK_FILE);
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    match Lock::take(file) {
+        Ok(lock) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(RegistryError::Locked { path }),
         Err(TryLockError::Error(error)) => Err(RegistryError::Io(error)),
     }

@@ -3,8 +3,9 @@
 pub mod quarantine;
 pub mod runs;
 
+use crate::lock::Lock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -73,8 +74,7 @@ pub enum StoreError {
 /// The state database. Cheap calls from several threads take turns.
 pub struct Store {
     connection: Mutex<Connection>,
-    // Held for its lock, which ends with the process even when that is killed.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl std::fmt::Debug for Store {
@@ -139,13 +139,13 @@ impl Store {
     }
 }
 
-fn lock_beside(path: &Path) -> Result<File, StoreError> {
+fn lock_beside(path: &Path) -> Result<Lock, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let path = PathBuf::from(name);
     let file = private_options().open(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    match Lock::take(file) {
+        Ok(lock) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
         Err(TryLockError::Error(error)) => Err(StoreError::File { path, error }),
     }
