@@ -332,6 +332,10 @@ fn outlooks(criteria: &Criteria, slots: [Option<usize>; 6]) -> BTreeMap<Member, 
     let outlook = |member: &Member| {
         let known = slots.map(|slot| holds(slot, member));
         let open = slots.map(|slot| !holds(slot, member) && is_unknown(slot, member));
+        // Of most everything is known, and there is one way.
+        if !open.contains(&true) {
+            return outcome(known).map(|is_in| Outlook::certain(u8::from(is_in).into()));
+        }
         let ways = (0..1_u32 << open.len()).filter(|way| open.iter().enumerate().all(|(slot, open)| *open || way >> slot & 1 == 0));
         Outlook::of(ways.map(|way| outcome(std::array::from_fn(|slot| known[slot] || way >> slot & 1 == 1))))
     };
