@@ -182,6 +182,11 @@ impl Running {
         self.server.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many requests so far.
+    pub fn request_count(&self) -> usize {
+        self.server.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Registers other public keys for a client, as a client's own key set does when it changes.
     pub fn replace_keys(&self, client: &str, jwks: Jwks) {
         self.server.access.replace_keys(client, jwks);

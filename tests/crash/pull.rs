@@ -75,7 +75,7 @@ impl Site {
     }
 
     fn requests(&self) -> u64 {
-        self.running.requests().len() as u64
+        self.running.request_count() as u64
     }
 
     /// Starts a pull and kills it at the point. How it ended, if it did before; and how often it had written.

@@ -176,7 +176,7 @@ impl Bench {
 
     /// Pulls, and is killed when the hospital has seen a request for which this holds.
     pub async fn pull_until(&self, mode: Mode, seen: impl Fn(&Seen) -> bool) {
-        let before = self.running.requests().len();
+        let before = self.running.request_count();
         let is_reached = async {
             while !self.running.requests().iter().skip(before).any(&seen) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -202,7 +202,7 @@ impl Bench {
 
     /// The same, where it may be impossible.
     pub async fn try_pull(&self, mode: Mode) -> Result<Pulled, SourceError> {
-        let before = self.running.requests().len();
+        let before = self.running.request_count();
         let options = Options { mode, ..self.options.clone() };
         let types: BTreeSet<String> = TYPES.iter().map(|name| (*name).to_owned()).collect();
         let mut source = Source::connect(&options, Some(&self.key), &types, Arc::clone(&self.clock)).await?;

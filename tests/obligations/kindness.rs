@@ -31,9 +31,9 @@ async fn a_night_whose_requests_are_spent_goes_on_in_the_next_one() {
     let mut nights = 0;
     let pulled = loop {
         nights += 1;
-        let before = bench.running.requests().len();
+        let before = bench.running.request_count();
         let pulled = bench.try_pull(Mode::Search).await;
-        assert!(bench.running.requests().len() - before <= 8, "night {nights}");
+        assert!(bench.running.request_count() - before <= 8, "night {nights}");
         match pulled {
             Ok(pulled) => break pulled,
             Err(SourceError::Unfinished { reason }) => assert_eq!(reason, "`source.requests_per_night` allows 8 requests, and no more"),
@@ -115,12 +115,12 @@ async fn a_budget_that_no_night_can_do_with_is_refused_with_the_one_that_is_need
     for (group, needed) in [("", 4), ("all", 5)] {
         bench.options.group = group.to_owned();
         bench.options.requests_per_night = needed - 1;
-        let before = bench.running.requests().len();
+        let before = bench.running.request_count();
         let error = bench.try_pull(Mode::Search).await.unwrap_err();
         assert!(matches!(error, SourceError::Options(_)), "{error}");
         let said = error.to_string();
         assert!(said.starts_with(&format!("`source.requests_per_night` is {}", needed - 1)) && said.ends_with(&format!("set it to {needed} or more")), "{said}");
-        assert_eq!(bench.running.requests().len(), before, "nobody is asked");
+        assert_eq!(bench.running.request_count(), before, "nobody is asked");
         // The least that is taken is enough.
         (bench.options.requests_per_night, bench.options.page_size, bench.options.requests_at_once) = (needed, 1_000, 1);
         let mut nights = 0;
@@ -178,7 +178,7 @@ async fn a_pull_stops_at_the_end_of_the_off_hours_and_goes_on_in_the_next_ones()
     let open = bench.store.with(|connection| account::open(connection)).unwrap().unwrap();
     assert!(open.done >= 3 && open.received > 20, "{open:?}");
 
-    let before = bench.running.requests().len();
+    let before = bench.running.request_count();
     let Err(SourceError::Unfinished { reason }) = bench.try_pull(Mode::Search).await else { panic!("it began by day") };
     assert_eq!(reason, format!("the EHR is asked in the off-hours {hours} only"));
     let asked: Vec<String> = bench.running.requests().split_off(before).into_iter().map(|seen| seen.target).collect();

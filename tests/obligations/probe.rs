@@ -26,7 +26,7 @@ fn says(findings: &[Finding]) -> Vec<String> {
 #[tokio::test]
 async fn an_honest_server_does_what_it_declares_and_is_asked_little() {
     let bench = Bench::serving(&[], Serving { page_max: 10, ..Serving::default() }).await;
-    let before = bench.running.requests().len();
+    let before = bench.running.request_count();
     let (facts, findings) = probed(&bench).await;
     assert_eq!(says(&findings), Vec::<String>::new());
     let works = (None, Found::Works, "");
