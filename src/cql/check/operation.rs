@@ -210,11 +210,9 @@ impl Checker<'_> {
             if !fits {
                 continue;
             }
-            let test = Kind::Is { operand: Box::new(left.clone()), target: ty.clone() };
-            let held = Kind::As { operand: Box::new(left.clone()), target: ty.clone(), strict: false };
-            let held = Expression::new(held, ty.clone(), left.at);
+            let (test, held) = alternative(&left, ty);
             let related = self.operation(name, vec![held, right.clone()], precision, at);
-            items.push((Expression::new(test, Type::Boolean, at), related));
+            items.push((test, related));
         }
         if items.is_empty() {
             return self.operation(name, vec![left, right], precision, at);
@@ -450,8 +448,28 @@ impl Checker<'_> {
         self.operation("IncludedIn", vec![point, range], precision, at)
     }
 
-    /// The start or end of an interval; a point is its own.
+    /// The start or end of an interval; a point is its own. Of a choice of both, such as `Observation.effective`, by the
+    /// alternative that the value is.
     fn end_of(&mut self, operand: Expression, name: &str) -> Expression {
+        let Type::Choice(types) = operand.ty.clone() else { return self.end_of_one(operand, name) };
+        let mut items = Vec::new();
+        for ty in types.iter() {
+            let (test, held) = alternative(&operand, ty);
+            let end = self.end_of_one(held, name);
+            let time = self.system_form(&end.ty);
+            if is_time(&time) {
+                items.push((test, self.widened(end, &time)));
+            }
+        }
+        let Some(ty) = items.iter().map(|(_, end)| end.ty.clone()).reduce(|a, b| self.conversions.common(&a, &b)) else {
+            return self.end_of_one(operand, name);
+        };
+        let items = items.into_iter().map(|(test, end)| (test, self.widened(end, &ty))).collect();
+        let otherwise = Box::new(Expression::null(ty.clone(), operand.at));
+        Expression::new(Kind::Case { comparand: None, items, otherwise }, ty, operand.at)
+    }
+
+    fn end_of_one(&mut self, operand: Expression, name: &str) -> Expression {
         let row = operator(name).map_or(&[][..], |row| row.signatures);
         if operand.ty != Type::Any && overload::signature(&self.conversions, std::slice::from_ref(&operand.ty), row).is_some() {
             let at = operand.at;
@@ -459,6 +477,14 @@ impl Checker<'_> {
         }
         operand
     }
+}
+
+/// Whether a choice holds this alternative, and its value seen as that.
+fn alternative(choice: &Expression, ty: &Type) -> (Expression, Expression) {
+    let at = choice.at;
+    let test = Kind::Is { operand: Box::new(choice.clone()), target: ty.clone() };
+    let held = Kind::As { operand: Box::new(choice.clone()), target: ty.clone(), strict: false };
+    (Expression::new(test, Type::Boolean, at), Expression::new(held, ty.clone(), at))
 }
 
 fn is_time(ty: &Type) -> bool {
