@@ -119,7 +119,7 @@ fn central_line_infections() {
     let mut session = Session::new(&program, &environment, &record);
     let population = session.evaluate(program.define("HACCLABSI", "Initial Population").unwrap()).unwrap();
     let Value::List(stays) = population else { panic!("a list expected") };
-    let mut observe = |name| session.call(program.function("HACCLABSI", name).unwrap(), stays[..1].to_vec()).unwrap();
+    let mut observe = |name| session.call(program.functions("HACCLABSI", name)[0], stays[..1].to_vec()).unwrap();
     assert!(matches!(observe("Denominator Observation"), Value::Integer(4)));
     assert!(matches!(observe("Numerator Observation"), Value::Integer(1)));
 }

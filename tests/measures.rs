@@ -9,7 +9,7 @@ use watershed::diagnostic::{Severity, SourceFile, render_human};
 use watershed::fhir::record::{Record, Shape};
 use watershed::mapping::Mapping;
 use watershed::measure::report::Facts;
-use watershed::measure::{Choices, Partial, Period, population};
+use watershed::measure::{Choices, MissingValueSets, Partial, Period, population};
 use watershed::sandbox::{Hospital, Profile, Truth};
 use watershed::source::folder::{self, Dataset};
 use watershed::validate;
@@ -281,4 +281,82 @@ fn a_case_that_fails_exits_with_one_and_says_expected_and_found() {
     let (code, out, err) = watershed(&["measure", "check", &path]);
     let said = format!("{out}{err}");
     assert!(code != 0 && said.contains("has no definition `Numertor`") && said.contains("did you mean `Numerator`?"), "{said}");
+}
+
+/// A Bundle with a cohort of who has a condition of either value set; what is here of each is given.
+fn published(sets: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    use base64::Engine as _;
+    let text = "library Own version '1.0.0'\nusing FHIR version '4.0.1'\nvalueset \"A\": 'http://x.example/ValueSet/a'\nvalueset \"B\": 'http://x.example/ValueSet/b'\n\
+                parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Ill\": exists [Condition: \"A\"] or exists [Condition: \"B\"]\n";
+    let library = serde_json::json!({ "resourceType": "Library", "url": "http://x.example/Library/Own", "name": "Own", "version": "1.0.0",
+        "content": [{ "contentType": "text/cql", "data": base64::engine::general_purpose::STANDARD.encode(text) }] });
+    let population = serde_json::json!({ "code": { "coding": [{ "code": "initial-population" }] }, "criteria": { "language": "text/cql.identifier", "expression": "Ill" } });
+    let measure = serde_json::json!({ "resourceType": "Measure", "id": "own", "url": "http://x.example/Measure/own", "version": "1.0.0", "status": "active",
+        "library": ["http://x.example/Library/Own"], "scoring": { "coding": [{ "code": "cohort" }] }, "group": [{ "population": [population] }] });
+    let sets = sets.iter().map(|set| serde_json::from_str(set).unwrap());
+    let entries: Vec<serde_json::Value> = [measure, library].into_iter().chain(sets).map(|resource| serde_json::json!({ "resource": resource })).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle.json");
+    std::fs::write(&path, serde_json::json!({ "resourceType": "Bundle", "type": "collection", "entry": entries }).to_string()).unwrap();
+    (folder, path)
+}
+
+fn expanded(more: &str, name: &str) -> String {
+    let code = r#"{"system":"http://x.example","code":"1"}"#;
+    format!(r#"{{"resourceType":"ValueSet",{more}"url":"http://x.example/ValueSet/{name}","expansion":{{"contains":[{code}]}}}}"#)
+}
+
+#[test]
+fn value_sets_of_a_bundle_are_told_apart_by_their_urls() {
+    for more in ["", r#""id":"same","#] {
+        let (_folder, path) = published(&[&expanded(more, "a"), &expanded(more, "b")]);
+        let (loaded, found) = measures::load(&[path], &[], &Choices::default());
+        assert_eq!((render_human(&found, false).as_str(), loaded.map(|loaded| loaded.value_sets.iter().count())), ("", Some(2)));
+    }
+}
+
+#[test]
+fn a_value_set_that_is_there_without_codes_is_named_like_one_that_is_missing() {
+    let empty = r#"{"resourceType":"ValueSet","id":"b","url":"http://x.example/ValueSet/b","compose":{"include":[{"system":"s","filter":[]}]}}"#;
+    let warn = Choices { missing_value_sets: MissingValueSets::Warn, ..Choices::default() };
+    for here in [vec![expanded(r#""id":"a","#, "a"), empty.to_owned()], vec![expanded(r#""id":"a","#, "a")]] {
+        let (_folder, path) = published(&here.iter().map(String::as_str).collect::<Vec<_>>());
+        for (choices, severity, is_loaded) in [(&Choices::default(), Severity::Error, false), (&warn, Severity::Warning, true)] {
+            let (loaded, found) = measures::load(std::slice::from_ref(&path), &[], choices);
+            let said: Vec<(Severity, &str)> = found.iter().map(|finding| (finding.severity, finding.message.as_str())).collect();
+            assert_eq!(said, [(severity, "value set `http://x.example/ValueSet/b` is missing, empty or not expanded")]);
+            assert_eq!(loaded.is_some(), is_loaded);
+        }
+    }
+}
+
+#[test]
+fn a_value_set_without_codes_beside_a_measure_is_gone_on_without_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("remission");
+    std::fs::create_dir_all(own.join("value-sets")).unwrap();
+    let from = root().join("measures/ibd/remission");
+    for name in ["measure.yaml", "ibd-remission.cql"] {
+        std::fs::copy(from.join(name), own.join(name)).unwrap();
+    }
+    for (name, end) in [("libraries", "cql"), ("value-sets", "yaml")] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        for file in std::fs::read_dir(root().join(name))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|file| file.extension().is_some_and(|own| own == end))
+        {
+            std::fs::copy(&file, folder.path().join(name).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let set = "value-sets/total-colectomy.yaml";
+    std::fs::remove_file(folder.path().join(set)).unwrap();
+    let empty = r#"{"resourceType":"ValueSet","url":"http://watershed.example/fhir/ValueSet/total-colectomy","expansion":{"contains":[]}}"#;
+    std::fs::write(own.join("value-sets/colectomy.json"), empty).unwrap();
+    let warn = Choices { missing_value_sets: MissingValueSets::Warn, ..Choices::default() };
+    for (choices, severity, is_loaded) in [(&Choices::default(), Severity::Error, false), (&warn, Severity::Warning, true)] {
+        let (loaded, found) = measures::load(std::slice::from_ref(&own), &[], choices);
+        assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [severity], "{}", render_human(&found, false));
+        assert_eq!(loaded.map(|loaded| loaded.measures[0].incomplete_sets.len()), is_loaded.then_some(1));
+    }
 }

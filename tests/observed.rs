@@ -43,7 +43,8 @@ fn an_observation_may_be_an_element_as_it_stands() {
     for observed in ["stay.length", "stay.length.value", "stay.length.value.value", "(stay.length as FHIR.Quantity).value + 0"] {
         std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.replace("stay.length.value", observed)).unwrap();
         let (_, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
-        assert!(out.contains(r#""measureScore":{"value":6.5}"#), "{observed}: {out}");
+        let unit = if observed == "stay.length" { r#","unit":"h","system":"http://unitsofmeasure.org","code":"h""# } else { "" };
+        assert!(out.contains(&format!(r#""measureScore":{{"value":6.5{unit}}}"#)), "{observed}: {out}");
     }
 }
 
@@ -84,4 +85,183 @@ fn a_case_expects_what_the_observations_come_to_by_their_aggregate() {
     assert!(test(none, "{}").1.contains("1 of 1 case pass"), "{}", test(none, "{}").1);
     let (code, wrong) = test(three, "{initial-population: 2.5}");
     assert!(code == 3 && wrong.contains("expected a count that is not negative") && wrong.contains("found `2.5`"), "{wrong}");
+}
+
+/// Of one kind in several units there is one number; what is of another kind is no part of it, and the report is not whole.
+#[test]
+fn observations_with_units_are_aggregated_in_one() {
+    let folder = laid(&[]);
+    let logic = LOGIC.replace("stay.length.value", "stay.length");
+    let definition = MEASURE.replace("median", "average") + "stratifiers:\n  - {id: where, define: Where}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), definition).unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), logic + "define function \"Where\"(stay Encounter): stay.class.code\n").unwrap();
+    let evaluate = |lengths: &[(&str, &str, &str)]| {
+        let stay = |(at, (value, unit, class)): (usize, &(&str, &str, &str))| {
+            format!(
+                r#"{{"resourceType":"Encounter","id":"e{at}","subject":{{"reference":"Patient/p"}},"class":{{"code":"{class}"}},"length":{{"value":{value},"code":"{unit}"}}}}"#
+            )
+        };
+        let lines: Vec<String> = lengths.iter().enumerate().map(stay).chain([r#"{"resourceType":"Patient","id":"p"}"#.to_owned()]).collect();
+        std::fs::write(folder.path().join("all.ndjson"), lines.join("\n") + "\n").unwrap();
+        watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"])
+    };
+    let (code, out) = evaluate(&[("1", "h", "A"), ("3", "h", "A"), ("120", "min", "B")]);
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+    let group = &report["group"][0];
+    let strata: Vec<String> = group["stratifier"][0]["stratum"].as_array().unwrap().iter().map(|one| one["measureScore"].to_string()).collect();
+    let two_hours = r#"{"value":2,"unit":"h","system":"http://unitsofmeasure.org","code":"h"}"#;
+    assert_eq!((code, group["measureScore"].to_string().as_str(), strata), (0, two_hours, vec![two_hours.to_owned(); 2]), "{out}");
+    assert_eq!(named(&group["population"][2]["extension"], "countQuantity")["valueQuantity"].to_string(), two_hours, "{out}");
+    let (code, out) = evaluate(&[("1", "h", "A"), ("3", "h", "A"), ("120", "mg", "A")]);
+    assert!(code == 1 && out.contains(&format!(r#""measureScore":{two_hours}"#)), "{code} {out}");
+    assert!(out.contains("warning: 1 observation of `Hours` left out"), "{out}");
+    assert!(
+        out.contains(r#""valueCode":"partial""#)
+            && out.contains(r#"{"url":"incommensurable","extension":[{"url":"define","valueString":"Hours"},{"url":"observations","valueInteger":1}]}"#),
+        "{out}"
+    );
+}
+
+/// Exit code and words of `measure check`, the logic or the definition changed.
+fn checked(logic: &str, definition: &str) -> (i32, String) {
+    let folder = laid(&[]);
+    std::fs::write(folder.path().join("stay/stay.cql"), logic).unwrap();
+    std::fs::write(folder.path().join("stay/measure.yaml"), definition).unwrap();
+    watershed(folder.path(), &["measure", "check", "stay"])
+}
+
+const HOURS: &str = "(stay Encounter): stay.length.value";
+
+#[test]
+fn of_overloads_the_one_is_called_that_takes_what_is_counted() {
+    let folder = laid(&["4", "9"]);
+    let by_class = MEASURE.to_owned() + "stratifiers:\n  - {id: kind, define: Kind}\n";
+    let kinds = "define function \"Kind\"(one Procedure): 'procedure'\ndefine function \"Kind\"(one Resource): 'any'\ndefine function \"Kind\"(one Encounter): 'stay'\n";
+    let others = "define function \"Hours\"(one Procedure): 1\ndefine function \"Hours\"(one Encounter, times Integer): 2\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), &by_class).unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.replace("define function", &format!("{others}{kinds}define function"))).unwrap();
+    let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+    assert!(code == 0 && out.contains(r#""measureScore":{"value":6.5}"#) && out.contains(r#"[{"code":"stay","display":"stay"}]"#), "{out}");
+    // One that takes any resource takes a stay.
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.replace(HOURS, "(one Resource): 3")).unwrap();
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE).unwrap();
+    let (_, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+    assert!(out.contains(r#""measureScore":{"value":3}"#), "{out}");
+    let strata = |logic: &str| checked(&(LOGIC.to_owned() + logic), &by_class);
+    let (code, out) = strata("define function \"Kind\"(one Procedure): one.status\ndefine function \"Kinds\"(one Encounter): one.status\n");
+    let said = "`Kind` is a function of FHIR.Procedure: expected a function of FHIR.Encounter, in a measure that counts `Encounter`";
+    let words = out.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    assert!(code == 1 && words.contains(said) && out.contains("measure.yaml:21:24") && out.contains("did you mean `Kinds`?"), "{code} {out}");
+}
+
+#[test]
+fn an_observation_that_is_no_number_or_of_nothing_in_particular_is_refused_where_it_is_named() {
+    for (result, ty) in [
+        ("'long'", "String"),
+        ("true", "Boolean"),
+        ("start of stay.period", "DateTime"),
+        ("{1, 2}", "List<Integer>"),
+        ("Interval[1, 2]", "Interval<Integer>"),
+        ("stay.class", "FHIR.Coding"),
+    ] {
+        let (code, out) = checked(&LOGIC.replace("stay.length.value", result), MEASURE);
+        assert!(code == 1 && out.contains(&format!("`Hours` gives {ty}: what is observed is a number")) && out.contains("measure.yaml:19:13"), "{code} {out}");
+    }
+    for result in ["1", "9000000000L", "1.5", "5 'h'", "null", "stay.length", "if true then 1 else 5 'h'", "(if true then 1 else 'none') as Choice<Integer, String>"] {
+        let (code, out) = checked(&LOGIC.replace("stay.length.value", result), MEASURE);
+        assert!(code == 0, "{result}: {out}");
+    }
+    let (code, out) = checked(LOGIC, &MEASURE.replace("define: Hours", "define: Stays"));
+    let words = out.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    assert!(code == 1 && words.contains("`Stays` is a definition, the same for every Encounter: expected a function of one"), "{out}");
+}
+
+#[test]
+fn a_case_expects_the_strata_that_a_report_has() {
+    let folder = laid(&[]);
+    let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: short, define: Short, kind: criteria}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), definition).unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + "define \"Short\": [Encounter] E where E.length.value.value < 5\n").unwrap();
+    let test = |length: &str, strata: &str| {
+        let populations = format!("{{initial-population: 1, measure-population: 1, measure-observation: {length}}}");
+        let stay = format!("{{resourceType: Encounter, length: {{value: {length}, unit: h}}}}");
+        let text = format!(
+            "title: One\nresources:\n  - {{resourceType: Patient}}\n  - {stay}\nexpect:\n  - period: \"2026-02\"\n    populations: {populations}\n    strata: {{short: {strata}}}\n"
+        );
+        std::fs::write(folder.path().join("stay/cases/01-one.yaml"), text).unwrap();
+        watershed(folder.path(), &["measure", "test", "stay"])
+    };
+    for (length, strata, passes) in [("4", "[\"true\"]", true), ("9", "[]", true), ("9", "[\"true\"]", false), ("4", "[]", false)] {
+        let (code, out) = test(length, strata);
+        assert_eq!(code == 0, passes, "{length} {strata}: {out}");
+    }
+}
+
+/// By the code, as the System's type is; never by where it lies in memory.
+#[test]
+fn what_divides_and_describes_is_shown_as_its_code() {
+    let folder = laid(&["4"]);
+    let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: kind, define: Kind}\nsupplemental-data:\n  - {id: spoken, define: Spoken}\n  - {id: both, define: Both}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), &definition).unwrap();
+    let logic = "define \"Spoken\": First(Patient.communication C return C.language)\ndefine \"Both\": Tuple { spoken: \"Spoken\", given: First(Patient.name).period }\n\
+                 define function \"Kind\"(stay Encounter): stay.class\n";
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + logic).unwrap();
+    let patient =
+        r#"{"resourceType":"Patient","id":"p","communication":[{"language":{"coding":[{"system":"urn:ietf:bcp:47","code":"es"}]}}],"name":[{"period":{"start":"2020-01-01"}}]}"#;
+    let stay = r#"{"resourceType":"Encounter","id":"e","subject":{"reference":"Patient/p"},"class":{"code":"AMB"},"length":{"value":4}}"#;
+    std::fs::write(folder.path().join("all.ndjson"), format!("{patient}\n{stay}\n")).unwrap();
+    let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+    assert_eq!((code, &report["group"][0]["stratifier"][0]["stratum"][0]["value"]["text"]), (0, &"AMB".into()), "{out}");
+    for value in [r#""valueString":"es""#, r#""valueString":"given=[2020-01-01,];spoken=es""#] {
+        assert!(out.contains(value), "{value}: {out}");
+    }
+    for (kind, ty) in [("stay.location", "List<FHIR.Encounter.Location>"), ("stay", "FHIR.Encounter"), ("stay.subject", "FHIR.Reference")] {
+        let (code, out) = checked(&(LOGIC.to_owned() + &logic.replace("stay.class", kind)), &definition);
+        assert!(code == 1 && out.contains(&format!("`Kind` gives {ty}")) && out.contains("measure.yaml:21:24"), "{code} {out}");
+    }
+}
+
+#[test]
+fn slips_in_ids_are_told_where_they_are() {
+    let populations = MEASURE
+        .split_once("populations:\n")
+        .unwrap()
+        .1
+        .replace("  - code", "      - code")
+        .replace("    define", "        define");
+    let populations = populations.replace("\n    of", "\n        of").replace("\n    aggregate", "\n        aggregate");
+    let head = MEASURE.split_once("populations:\n").unwrap().0;
+    let (code, out) = checked(LOGIC, &format!("{head}groups:\n  - id: one\n    populations:\n{populations}  - populations:\n{populations}"));
+    let second = 14 + populations.lines().count();
+    assert!(code == 1 && out.contains("the field `id` is missing") && out.contains(&format!("measure.yaml:{second}:5")), "{second} {out}");
+
+    let folder = laid(&[]);
+    std::fs::write(
+        folder.path().join("stay/measure.yaml"),
+        MEASURE
+            .replace("code: measure-population\n", "code: measure-population\n    id: mp\n")
+            .replace("of: measure-population", "of: mp"),
+    )
+    .unwrap();
+    let case = "title: None\nresources:\n  - {resourceType: Patient}\nexpect:\n  - period: \"2026-02\"\n    populations: {measure-population: 0}\n";
+    std::fs::write(folder.path().join("stay/cases/01-none.yaml"), case).unwrap();
+    let (_, out) = watershed(folder.path(), &["measure", "test", "stay"]);
+    assert!(out.contains("did you mean `mp`?"), "{out}");
+}
+
+#[test]
+fn what_was_observed_is_explained_by_code_and_by_id() {
+    let folder = laid(&["4", "9"]);
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.replace("    of: measure-population", "    id: hours\n    of: measure-population")).unwrap();
+    for name in ["hours", "measure-observation"] {
+        let (code, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02", "--population", name]);
+        assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = 4, 9"), "{out}");
+    }
+}
+
+#[test]
+fn a_measure_of_years_is_said_to_be_reported_by_month() {
+    let (code, out) = checked(LOGIC, &MEASURE.replace("improvement: decrease\n", "improvement: decrease\nperiod: year\n"));
+    assert!(code == 0 && out.contains("`stay` has `period: year`, and a night reports it for each month") && out.contains("measure.yaml:11:1"), "{code} {out}");
 }

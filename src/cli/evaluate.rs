@@ -468,6 +468,13 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);
             complete &= reporter.is_complete(sum);
+            for (define, count) in reporter.strays(sum) {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "warning: {} of `{define}` left out: the unit cannot be converted to that of the others; the report is partial",
+                    counted(count, "observation")
+                );
+            }
             let nobody = BTreeMap::new();
             let patients = found.patients.get(index).and_then(|all| all.get(place)).unwrap_or(&nobody);
             let reports: Vec<Value> = match args.report {

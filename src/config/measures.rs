@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{self, Diagnostic, Location, SourceFile, counted};
+use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
+use crate::measure::definition::{Definition, Interval};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
 use crate::terminology::{self, ValueSet, ValueSets};
@@ -183,8 +184,12 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         let (set, more) = terminology::read::value_set(source);
         // What a publication carries but does not use is no error; what is used and missing is named below.
         let carried = source.name.contains(published::PART);
-        found.extend(more.into_iter().filter(|_| !carried));
-        shelf.take(set, source, is_named);
+        match set {
+            Some(set) => shelf.take(set, source, is_named),
+            None if !carried => shelf.broken.push(source),
+            None => {}
+        }
+        found.extend(more.into_iter().filter(|_| !carried).map(|finding| forgiven(finding, choices)));
     }
     let mut sets = shelf.collected();
     let models = Models::default();
@@ -205,6 +210,25 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// What to do about a measure of longer periods than a month.
+pub const MONTHLY: &str = "`watershed evaluate --period 2026` reports it over a year; write `period: month` where the months are what is asked for";
+
+/// What is said of a measure of longer periods than the months that nights report.
+pub fn not_monthly(definition: &Definition) -> Option<String> {
+    let period = match definition.period {
+        Interval::Month => return None,
+        Interval::Quarter => "quarter",
+        Interval::Year => "year",
+    };
+    Some(format!("`{}` has `period: {period}`, and a night reports it for each month", definition.id.value))
+}
+
+/// What is said of a value set without codes is no error where the caller goes on without them.
+fn forgiven(finding: Diagnostic, choices: &Choices) -> Diagnostic {
+    let is_forgiven = choices.missing_value_sets == MissingValueSets::Warn && finding.message.starts_with("value set ");
+    Diagnostic { severity: if is_forgiven { Severity::Warning } else { finding.severity }, ..finding }
 }
 
 /// Measures of one id and version: their reports could not be told apart.
@@ -264,8 +288,7 @@ struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    fn take(&mut self, set: Option<ValueSet>, source: &'a Arc<SourceFile>, is_named: bool) {
-        let Some(mut set) = set else { return self.broken.push(source) };
+    fn take(&mut self, mut set: ValueSet, source: &'a Arc<SourceFile>, is_named: bool) {
         // What is named takes the place of what stands beside a measure: that is no contradiction.
         let same = |(other, _, named): &&mut (ValueSet, _, bool)| *named == is_named && (&other.url, &other.version) == (&set.url, &set.version);
         if let Some((earlier, first, _)) = self.sets.iter_mut().rev().find(same) {

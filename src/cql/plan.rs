@@ -163,10 +163,20 @@ impl Program {
         self.tree.define(self.tree.library(library)?, name)
     }
 
-    /// A function by library and name: the overload with the fewest operands.
-    pub fn function(&self, library: &str, name: &str) -> Option<FunctionId> {
-        let functions = self.tree.functions(self.tree.library(library)?, name);
-        functions.min_by_key(|id| self.tree.functions.get(id.index()).map_or(usize::MAX, |row| row.operands.len()))
+    /// The functions of a library and name: its overloads, in the order of the text.
+    pub fn functions(&self, library: &str, name: &str) -> Vec<FunctionId> {
+        self.tree.library(library).map(|library| self.tree.functions(library, name).collect()).unwrap_or_default()
+    }
+
+    /// The types that a function takes.
+    pub fn operands(&self, function: FunctionId) -> Vec<Type> {
+        let row = self.tree.functions.get(function.index());
+        row.map(|row| row.operands.iter().map(|(_, ty)| ty.clone()).collect()).unwrap_or_default()
+    }
+
+    /// The type that a function gives; `Any` for an id of another program.
+    pub fn result(&self, function: FunctionId) -> &Type {
+        self.tree.functions.get(function.index()).map_or(&Type::Any, |row| &row.result)
     }
 
     /// The type of a define; `Any` for an id of another program.

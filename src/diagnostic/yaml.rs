@@ -276,7 +276,8 @@ fn start_of_mapping(at: &Location) -> Location {
     let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     let mut first = at.line();
-    for number in (1..at.line()).rev() {
+    let is_first = lines.get(first - 1).is_some_and(|own| indent(own) == column && own.trim_start().starts_with('-'));
+    for number in (1..at.line()).rev().take_while(|_| !is_first) {
         let line = lines.get(number - 1).copied().unwrap_or_default();
         if !blank(line) && indent(line) < column {
             break;

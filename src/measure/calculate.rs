@@ -9,13 +9,13 @@ use rust_decimal::Decimal;
 use super::composite;
 use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
 use super::period::Period;
-use super::population::{self, Criteria, GroupShape, Member, Membership, PopulationCode};
+use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
 use super::report::{Facts, Reporter};
 use super::result::{GroupResult, PatientResult, Strata};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::interval::{Interval, Point};
-use crate::cql::value::{ClassId, Value};
+use crate::cql::value::Value;
 use crate::cql::{DefineId, Environment, EvaluationError, FunctionId, Program, Session};
 use crate::fhir::record::{NodeId, Record, Shape};
 use crate::terminology::units::Units;
@@ -306,6 +306,15 @@ impl Run<'_> {
     }
 }
 
+/// Whom a value is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// For telling members apart, within one patient.
+    Telling,
+    /// For reports, in which nothing names a resource.
+    People,
+}
+
 /// One patient while a measure is evaluated over one period.
 struct Patient<'a> {
     measure: &'a Measure,
@@ -324,7 +333,7 @@ impl<'a> Patient<'a> {
         let mut found = Vec::new();
         for define in &self.measure.supplements {
             let value = if counted { self.session.evaluate(*define)? } else { Value::Null };
-            found.push(self.render(&value, 0).filter(|text| !text.is_empty()));
+            found.push(self.render(&value, For::People, 0).filter(|text| !text.is_empty()));
         }
         Ok(found)
     }
@@ -385,7 +394,7 @@ impl<'a> Patient<'a> {
             Value::List(items) => {
                 let mut members = BTreeSet::new();
                 for item in items.iter().filter(|item| !item.is_null()).take(EVENTS_MAX) {
-                    let Some(key) = self.render(item, 0) else { continue };
+                    let Some(key) = self.render(item, For::Telling, 0) else { continue };
                     self.events.entry(key.clone()).or_insert_with(|| item.clone());
                     members.insert(key);
                 }
@@ -409,27 +418,35 @@ impl<'a> Patient<'a> {
             for member in scored {
                 let Some(own) = binding.populations.get(index) else { continue };
                 let value = self.of_member(*own, &member)?;
-                if let (Some(number), Some(place)) = (self.number(&value), criteria.observed.get_mut(index)) {
-                    place.insert(member, number);
+                if let (Some(amount), Some(place)) = (self.amount(&value), criteria.observed.get_mut(index)) {
+                    place.insert(member, amount);
                 }
             }
         }
         Ok(())
     }
 
-    /// The number that an observation came to: of the System's types, or an element of the record as it stands there.
-    fn number(&self, value: &Value) -> Option<Decimal> {
+    /// What an observation came to: a number of the System's types, or an element of the record as it stands there.
+    fn amount(&self, value: &Value) -> Option<Amount> {
         match value {
-            Value::Integer(number) => Some(Decimal::from(*number)),
-            Value::Long(number) => Some(Decimal::from(*number)),
-            Value::Decimal(number) => Some(*number),
-            Value::Quantity(quantity) => Some(quantity.value),
+            Value::Integer(number) => Some(Decimal::from(*number).into()),
+            Value::Long(number) => Some(Decimal::from(*number).into()),
+            Value::Decimal(number) => Some((*number).into()),
+            Value::Quantity(quantity) => Some(Amount::of(quantity.value, &quantity.unit)),
             Value::Node(node, _) => {
-                let record = self.session.record();
-                record.number(*node).or_else(|| record.number(record.get(*node, "value")?))
+                let number = self.session.record().number(*node);
+                number.map(Amount::from).or_else(|| self.amount_of_fields(*node))
             }
             _ => None,
         }
+    }
+
+    /// A FHIR Quantity: its unit is a code, or else a text. Or Money.
+    fn amount_of_fields(&self, node: NodeId) -> Option<Amount> {
+        let record = self.session.record();
+        let text = |name: &str| record.get(node, name).and_then(|field| record.text(field));
+        let number = record.number(record.get(node, "value")?)?;
+        Some(Amount::of(number, text("code").or_else(|| text("unit")).or_else(|| text("currency")).unwrap_or_default()))
     }
 
     /// The value of a definition, or of a function for one event.
@@ -476,51 +493,67 @@ impl<'a> Patient<'a> {
         let mut name = Vec::new();
         for component in &stratifier.components {
             let value = self.of_member(*component, member)?;
-            let text = self.render(&value, 0).filter(|text| !text.is_empty());
+            let text = self.render(&value, For::People, 0).filter(|text| !text.is_empty());
             name.push(text.unwrap_or_else(|| UNKNOWN.to_owned()));
         }
         Ok(name)
     }
 
     /// A value as a text that is the same for equal values: the key of an event, the name of a stratum.
-    fn render(&self, value: &Value, depth: usize) -> Option<String> {
+    fn render(&self, value: &Value, whom: For, depth: usize) -> Option<String> {
         if depth > RENDER_DEPTH_MAX {
             return None;
         }
         match value {
-            Value::Node(node, class) => self.render_node(*node, *class),
+            Value::Node(node, _) => self.render_node(*node, whom),
             Value::List(items) => {
-                let mut texts: Vec<String> = items.iter().filter_map(|item| self.render(item, depth + 1)).collect();
+                let mut texts: Vec<String> = items.iter().filter_map(|item| self.render(item, whom, depth + 1)).collect();
                 texts.sort();
                 texts.dedup();
                 Some(texts.join(","))
             }
             Value::Interval(interval) => {
-                let [low, high] = [&interval.low, &interval.high].map(|bound| self.render(bound, depth + 1).unwrap_or_default());
+                let [low, high] = [&interval.low, &interval.high].map(|bound| self.render(bound, whom, depth + 1).unwrap_or_default());
                 Some(format!("{}{low},{high}{}", if interval.low_closed { '[' } else { '(' }, if interval.high_closed { ']' } else { ')' }))
             }
-            Value::Tuple(tuple) => Some(self.render_elements(&tuple.elements, depth)),
-            Value::Instance(instance) => Some(self.render_elements(&instance.elements, depth)),
+            Value::Tuple(tuple) => Some(self.render_elements(&tuple.elements, whom, depth)),
+            Value::Instance(instance) => Some(self.render_elements(&instance.elements, whom, depth)),
             plain => render_plain(plain),
         }
     }
 
-    fn render_elements(&self, elements: &[(Arc<str>, Value)], depth: usize) -> String {
-        let mut parts: Vec<String> = elements.iter().filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, depth + 1)?))).collect();
+    fn render_elements(&self, elements: &[(Arc<str>, Value)], whom: For, depth: usize) -> String {
+        let mut parts: Vec<String> = elements.iter().filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, whom, depth + 1)?))).collect();
         parts.sort();
         parts.join(";")
     }
 
-    fn render_node(&self, node: NodeId, _class: ClassId) -> Option<String> {
+    fn render_node(&self, node: NodeId, whom: For) -> Option<String> {
         let record = self.session.record();
         if let (Some(kind), Some(id)) = (record.resource_type(node), record.resource_id(node)) {
-            return Some(format!("{kind}/{id}"));
+            return (whom == For::Telling).then(|| format!("{kind}/{id}"));
         }
         if let Some(text) = record.text(node) {
             return Some(text.to_owned());
         }
         let number = record.number(node).map(|number| number.normalize().to_string());
-        number.or_else(|| record.boolean(node).map(|truth| truth.to_string())).or_else(|| Some(format!("#{}", node.0)))
+        let scalar = number.or_else(|| record.boolean(node).map(|truth| truth.to_string()));
+        scalar.or_else(|| if whom == For::Telling { Some(format!("#{}", node.0)) } else { self.render_fields(node) })
+    }
+
+    /// What has fields, as the System's type of the same meaning: a quantity, a concept by its first code, a code, a period.
+    fn render_fields(&self, node: NodeId) -> Option<String> {
+        let record = self.session.record();
+        let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field)).map(str::to_owned);
+        if let Some(amount) = self.amount_of_fields(node) {
+            return Some(format!("{} {}", amount.value.normalize(), amount.unit.as_deref().unwrap_or("1")));
+        }
+        if let Some(codings) = record.get(node, "coding") {
+            return record.items(codings).find_map(|coding| text(coding, "code"));
+        }
+        let bounds = [text(node, "start"), text(node, "end")];
+        let is_period = bounds.iter().any(Option::is_some);
+        text(node, "code").or_else(|| is_period.then(|| format!("[{}]", bounds.map(Option::unwrap_or_default).join(","))))
     }
 }
 

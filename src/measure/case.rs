@@ -235,7 +235,12 @@ fn expectation(source: &Arc<SourceFile>, measure: &Measure, text: &ExpectText, f
     for (id, expected) in &text.populations.0 {
         let ids = || known.populations.iter().map(|population| population.id());
         if !ids().any(|known| known == id.value) {
-            found.push(unknown("population", id, source, ids()));
+            let by_code = known.populations.iter().find(|population| population.code.code() == id.value);
+            let finding = unknown("population", id, source, ids());
+            found.push(match by_code {
+                Some(population) => finding.help(format!("did you mean `{}`? that is the `id` of `{}`", population.id(), id.value)),
+                None => finding,
+            });
         }
         let is_observed = known.populations.iter().any(|population| population.id() == id.value && population.aggregate.is_some());
         let pair = match &expected.value {
@@ -407,7 +412,7 @@ fn compare(expectation: &Expectation, result: &PatientResult, measure: &Measure,
         let count_found = match population.aggregate {
             Some(method) => {
                 let mut observations = Observations::default();
-                membership.observed.values().for_each(|value| observations.add(*value));
+                membership.observed.values().for_each(|amount| observations.add(amount));
                 let found = observations.aggregate(method).unwrap_or_default();
                 if count.fract().is_zero() { found.normalize().to_string() } else { rounded(found, count) }
             }
@@ -436,7 +441,7 @@ fn rounded(found: Decimal, expected: Decimal) -> String {
 }
 
 fn strata_of(found: &GroupResult, place: usize) -> BTreeSet<String> {
-    found.strata.get(place).into_iter().flatten().map(|(name, _)| name.join(" / ")).collect()
+    found.strata().nth(place).into_iter().flatten().map(|(name, _)| name.join(" / ")).collect()
 }
 
 /// `2`, `cannot tell`, or `2 and 1 cannot tell`.

@@ -16,6 +16,10 @@ use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets};
 
+mod fit;
+
+use fit::Counted;
+
 /// The texts of one measure.
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -327,10 +331,11 @@ impl Linker<'_> {
         let is_composite = self.definition.scoring_of(group) == Scoring::Composite;
         let basis = if is_composite { definition::PATIENT } else { written.value.as_str() };
         let measured = group.populations.iter().filter(|_| !is_composite);
+        let counted = Counted { basis, members: self.members(group) };
         let mut populations = Vec::new();
         let mut unknown = Vec::new();
         for population in measured {
-            populations.push(self.population(population, basis));
+            populations.push(self.population(population, &counted));
             let mut doubts = Vec::new();
             for doubt in &population.cannot_tell {
                 if let Some(binding) = self.define(&doubt.define) {
@@ -342,10 +347,11 @@ impl Linker<'_> {
         }
         let stratifiers = group.stratifiers.iter().map(|stratifier| {
             let names: Vec<&Text> = stratifier.define.iter().chain(stratifier.components.iter().map(|one| &one.define)).collect();
-            let components: Vec<Option<Binding>> = names.iter().map(|name| self.define_or_function(name, basis)).collect();
+            let mut components: Vec<Option<Binding>> = names.iter().map(|name| self.define_or_function(name, &counted)).collect();
             let kind = self.stratifier_kind(stratifier.kind, &components);
-            if let (StratifierKind::Criteria, Some(name), Some(Some(binding))) = (kind, names.first(), components.first()) {
-                self.membership_type(name, *binding, basis);
+            match (kind, names.first(), components.first()) {
+                (StratifierKind::Criteria, Some(name), Some(Some(binding))) => self.membership_type(name, *binding, basis),
+                _ => components = names.iter().zip(components).map(|(name, binding)| self.shown(name, binding?)).collect(),
             }
             Some(StratifierBinding { kind, components: components.into_iter().collect::<Option<Vec<_>>>()? })
         });
@@ -370,12 +376,18 @@ impl Linker<'_> {
         }
     }
 
-    fn population(&mut self, population: &Population, basis: &str) -> Option<Binding> {
+    /// The types of the events that the populations of a group hold.
+    fn members(&self, group: &Group) -> Vec<Type> {
+        let defines = group.populations.iter().filter_map(|population| self.program.define(self.library, &population.define.value));
+        defines.filter_map(|define| self.program.define_type(define).element().cloned()).collect()
+    }
+
+    fn population(&mut self, population: &Population, counted: &Counted<'_>) -> Option<Binding> {
         if population.code == PopulationCode::MeasureObservation {
-            return self.define_or_function(&population.define, basis);
+            return self.observation(&population.define, counted);
         }
         let binding = self.define(&population.define)?;
-        self.membership_type(&population.define, binding, basis);
+        self.membership_type(&population.define, binding, counted.basis);
         Some(binding)
     }
 
@@ -395,7 +407,11 @@ impl Linker<'_> {
     /// The supplemental data. One that a publication names and does not define cannot change a population: said, and left out.
     fn supplements(&mut self) -> Vec<Option<Binding>> {
         let (definition, before) = (self.definition, self.found.len());
-        let found = definition.supplemental_data.iter().map(|one| self.define(&one.define)).collect();
+        let found = definition
+            .supplemental_data
+            .iter()
+            .map(|one| self.define(&one.define).and_then(|binding| self.shown(&one.define, binding)))
+            .collect();
         if published::is_published(self.source) {
             self.found.iter_mut().skip(before).for_each(|finding| finding.severity = Severity::Warning);
         }
@@ -408,24 +424,6 @@ impl Linker<'_> {
         }
         self.unknown_name(name, false);
         None
-    }
-
-    fn define_or_function(&mut self, name: &Text, basis: &str) -> Option<Binding> {
-        if let Some(define) = self.program.define(self.library, &name.value) {
-            return Some(Binding::Define(define));
-        }
-        let Some(function) = self.program.function(self.library, &name.value) else {
-            self.unknown_name(name, true);
-            return None;
-        };
-        let operands = self.program.tree().functions.get(function.index()).map_or(0, |row| row.operands.len());
-        let expected = usize::from(basis != definition::PATIENT);
-        if operands != expected {
-            let message = format!("`{}` is a function of {operands}: expected a function of {expected}, in a measure that counts `{basis}`", name.value);
-            self.found.push(Diagnostic::error(message).at(locate(self.source, name)));
-            return None;
-        }
-        Some(Binding::Function(function))
     }
 
     fn unknown_name(&mut self, name: &Text, functions: bool) {

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::population::{self, Aggregate, Criteria, GroupShape, Member, Membership, Outlook, PopulationCode, Score, Scoring, Side, Tallies};
+use super::population::{self, Aggregate, Amount, Criteria, GroupShape, Member, Membership, Outlook, PopulationCode, Score, Scoring, Side, Tallies};
 
 pub(super) mod resolve;
 
@@ -305,7 +305,7 @@ fn excluded(standings: &[Standing<'_>]) -> BTreeSet<Member> {
 }
 
 /// Fulfilled components by components, of each member who is in a denominator. To all digits: the score alone is rounded.
-fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Decimal> {
+fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Amount> {
     let mut counts: BTreeMap<&Member, (u32, u32)> = BTreeMap::new();
     for standing in standings {
         for member in &standing.eligible {
@@ -315,7 +315,7 @@ fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Decimal> {
         }
     }
     let share = |(fulfilled, eligible): (u32, u32)| Decimal::from(fulfilled).checked_div(Decimal::from(eligible));
-    counts.into_iter().filter_map(|(member, counts)| Some((member.clone(), share(counts)?))).collect()
+    counts.into_iter().filter_map(|(member, counts)| Some((member.clone(), share(counts)?.into()))).collect()
 }
 
 /// Between what each one's share lies, whatever the blanks say of each component.

@@ -549,7 +549,7 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
 }
 
 /// A key of the file's own level.
-pub(super) fn key(source: &Arc<SourceFile>, name: &str) -> Location {
+pub fn key(source: &Arc<SourceFile>, name: &str) -> Location {
     let mut start = 0;
     for line in source.text.split_inclusive('\n') {
         if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {

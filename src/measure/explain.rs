@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::calculate::{Binding, Run};
 use super::composite::{self, Component, Composite};
 use super::definition::{self, Group};
-use super::population::Membership;
+use super::population::{Amount, Membership};
 use super::result::PatientResult;
 use crate::cql::show;
 use crate::cql::typed::{DefineId, Expression, Form, Kind, LibraryId};
@@ -112,9 +112,12 @@ impl<'a> Explainer<'a> {
                 continue;
             }
             for ((population, binding), membership) in group.populations.iter().zip(&binding.populations).zip(&found.memberships) {
-                let Binding::Define(define) = binding else { continue };
                 if asked(population.code.code(), population.id()) {
-                    proofs.push(proof(group, population.id(), population.code.code(), membership, self.define(*define, 0)?));
+                    let step = match binding {
+                        Binding::Define(define) => self.define(*define, 0)?,
+                        Binding::Function(_) => observed(&population.define.value, membership),
+                    };
+                    proofs.push(proof(group, population.id(), population.code.code(), membership, step));
                 }
             }
         }
@@ -253,6 +256,14 @@ fn standing(membership: &Membership) -> Verdict {
         (true, true) => Verdict::No,
         (true, false) => Verdict::Unknown,
     }
+}
+
+/// What a function of events observed: a number of each that is known.
+fn observed(name: &str, membership: &Membership) -> Step {
+    let numbers: Vec<String> = membership.observed.values().take(NAMED_MAX).map(Amount::shown).collect();
+    let more = if membership.observed.len() > NAMED_MAX { ", …" } else { "" };
+    let value = if numbers.is_empty() { "none".to_owned() } else { format!("{}{more}", numbers.join(", ")) };
+    Step { what: format!("\"{name}\""), at: None, value, verdict: None, because: Vec::new() }
 }
 
 /// Where the patient stands in each component; why, the explanation of its own measure says.

@@ -14,12 +14,17 @@
 //! Beside the official answer (unknown is false) every population counts the members for which the
 //! record cannot tell, by reason; and of a score that is a mean of its members it is told how low and how high it can be.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::composite::{self, Composite};
+
+mod observations;
+
+pub use observations::{Amount, Observations};
 
 /// Digits after the point of a score that does not divide evenly.
 const SCORE_DIGITS: u32 = 12;
@@ -171,7 +176,7 @@ pub struct Criteria {
     /// Members for which the record cannot tell, each with its reason.
     pub unknown: Vec<BTreeMap<Member, String>>,
     /// Observations of each member (only for observation slots); no entry when it gave null.
-    pub observed: Vec<BTreeMap<Member, Decimal>>,
+    pub observed: Vec<BTreeMap<Member, Amount>>,
 }
 
 impl Criteria {
@@ -191,7 +196,7 @@ pub struct Membership {
     /// Candidates for which the record cannot tell, with the reason; never also members.
     pub unknown: BTreeMap<Member, String>,
     /// Observations of the scored members (observation slots only).
-    pub observed: BTreeMap<Member, Decimal>,
+    pub observed: BTreeMap<Member, Amount>,
     /// What members come to in a score that has bounds, or may; beside the population that the score is of.
     pub outlooks: BTreeMap<Member, Outlook>,
 }
@@ -390,66 +395,13 @@ fn observe(shape: &GroupShape, criteria: &Criteria, result: &mut [Membership]) {
         }
         let scored = slot.of.and_then(|at| result.get(at)).map(|found| found.scored.clone()).unwrap_or_default();
         let (Some(own), Some(observed)) = (result.get_mut(index), criteria.observed.get(index)) else { continue };
-        own.observed = observed.iter().filter(|(member, _)| scored.contains(*member)).map(|(member, value)| (member.clone(), *value)).collect();
+        own.observed = observed
+            .iter()
+            .filter(|(member, _)| scored.contains(*member))
+            .map(|(member, amount)| (member.clone(), amount.clone()))
+            .collect();
         own.members = own.observed.keys().cloned().collect();
         own.scored = own.members.clone();
-    }
-}
-
-/// Numbers observed, as a multiset: merges in any order, keeps what a median needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observations {
-    values: BTreeMap<Decimal, u64>,
-}
-
-impl Observations {
-    /// One more observation.
-    pub fn add(&mut self, value: Decimal) {
-        *self.values.entry(value.normalize()).or_default() += 1;
-    }
-
-    /// All of `other`'s too.
-    pub fn merge(&mut self, other: &Observations) {
-        for (value, times) in &other.values {
-            *self.values.entry(*value).or_default() += times;
-        }
-    }
-
-    /// How many observations.
-    pub fn count(&self) -> u64 {
-        self.values.values().sum()
-    }
-
-    /// The aggregate; `None` for an average, median, minimum or maximum of nothing, or a sum out of
-    /// the range of 28 digits.
-    pub fn aggregate(&self, method: Aggregate) -> Option<Decimal> {
-        let count = self.count();
-        match method {
-            Aggregate::Count => Some(Decimal::from(count)),
-            Aggregate::Sum => self.sum(),
-            Aggregate::Minimum => self.values.keys().next().copied(),
-            Aggregate::Maximum => self.values.keys().next_back().copied(),
-            Aggregate::Average => divide(self.sum()?, Decimal::from(count)),
-            Aggregate::Median if count == 0 => None,
-            Aggregate::Median => {
-                let (low, high) = (self.nth((count - 1) / 2)?, self.nth(count / 2)?);
-                divide(low.checked_add(high)?, Decimal::TWO)
-            }
-        }
-    }
-
-    fn sum(&self) -> Option<Decimal> {
-        self.values
-            .iter()
-            .try_fold(Decimal::ZERO, |sum, (value, times)| sum.checked_add(value.checked_mul(Decimal::from(*times))?))
-    }
-
-    fn nth(&self, index: u64) -> Option<Decimal> {
-        let mut passed = 0;
-        self.values.iter().find_map(|(value, times)| {
-            passed += times;
-            (passed > index).then_some(*value)
-        })
     }
 }
 
@@ -484,8 +436,8 @@ impl Tally {
         for (_, reason) in membership.unknown.iter().filter(|(member, _)| inside(member)) {
             *self.unknown.entry(reason.clone()).or_default() += 1;
         }
-        for (_, value) in membership.observed.iter().filter(|(member, _)| inside(member)) {
-            self.observations.add(*value);
+        for (_, amount) in membership.observed.iter().filter(|(member, _)| inside(member)) {
+            self.observations.add(amount);
         }
     }
 
@@ -536,6 +488,18 @@ impl Tallies {
         for (tally, membership) in self.slots.iter_mut().zip(memberships) {
             tally.add(membership, within, &open);
         }
+    }
+
+    /// Those of a stratum, with what was observed in the unit of the whole group: numbers beside each other are of one unit.
+    pub fn in_units_of<'t>(&'t self, whole: &Tallies) -> Cow<'t, Tallies> {
+        if !whole.slots.iter().any(|slot| slot.observations.are_mixed()) {
+            return Cow::Borrowed(self);
+        }
+        let mut own = self.clone();
+        for (slot, whole) in own.slots.iter_mut().zip(&whole.slots) {
+            slot.observations = slot.observations.in_unit_of(&whole.observations);
+        }
+        Cow::Owned(own)
     }
 
     /// Adds the sums of another part of the patients.
@@ -609,6 +573,12 @@ pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
         }
         Scoring::Composite => composite::score(shape, tallies),
     }
+}
+
+/// The unit of the score: that of what a continuous variable observes, if it is a quantity and not their number that is given.
+pub fn unit<'t>(shape: &GroupShape, tallies: &'t Tallies) -> Option<&'t str> {
+    let (observations, method) = observed(shape, tallies, PopulationCode::MeasurePopulation).filter(|_| shape.scoring == Scoring::ContinuousVariable)?;
+    observations.unit().filter(|_| method != Aggregate::Count).map(|unit| &**unit)
 }
 
 /// What was observed of the population `code`, and how it is aggregated; `None` where nothing is to be.

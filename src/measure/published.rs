@@ -5,6 +5,7 @@
 //! an observation, component and composite scoring of a composite group, group and weight of a component; on the Measure
 //! itself where a group has none. A composite Measure without a composite group is one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -54,6 +55,8 @@ struct Head<'a> {
     resource_type: String,
     #[serde(default)]
     id: Option<String>,
+    #[serde(default)]
+    url: Option<String>,
     #[serde(borrow, default)]
     entry: Vec<Entry<'a>>,
 }
@@ -82,10 +85,14 @@ pub fn collect(sources: &[Arc<SourceFile>]) -> (Published, Vec<Diagnostic>) {
             _ => vec![&source.text],
         };
         let alone = texts.len() == 1;
-        for text in texts {
+        // A resource in a Bundle needs no `id`, and two may have the same: each has a name of its own nevertheless.
+        let mut named = BTreeSet::new();
+        for (place, text) in texts.into_iter().enumerate() {
             let Some(inner) = head_of(text) else { continue };
-            let own = |id: &Option<String>| format!("{}#{}/{}", source.name, inner.resource_type, id.as_deref().unwrap_or("?"));
-            let part = || if alone && text.len() == source.text.len() { source.clone() } else { SourceFile::new(own(&inner.id), text) };
+            let names = [inner.id.clone(), inner.url.clone(), Some(format!("entry {}", place + 1))];
+            let mut names = names.into_iter().flatten().map(|name| format!("{}#{}/{name}", source.name, inner.resource_type));
+            let own = names.find(|name| named.insert(name.clone())).unwrap_or_default();
+            let part = || if alone && text.len() == source.text.len() { source.clone() } else { SourceFile::new(&*own, text) };
             match inner.resource_type.as_str() {
                 "Measure" => measures.push(part()),
                 "ValueSet" => value_sets.push(part()),
@@ -251,7 +258,7 @@ impl Reader<'_> {
             scoring,
             basis: unwritten(&basis(json).unwrap_or_else(|| super::definition::PATIENT.to_owned())),
             improvement,
-            period: Interval::Year,
+            period: Interval::default(),
             library: None,
             rate: None,
             parameters: Default::default(),

@@ -24,13 +24,15 @@ use serde_json::{Map, Value, json};
 use super::composite::{self, Component, Composite, CompositeScoring};
 use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKind};
 use super::period::Period;
-use super::population::{self, GroupShape, PopulationCode, Scoring, Tallies};
+use super::population::{self, Aggregate, GroupShape, Observations, PopulationCode, Scoring, Tallies};
 use super::result::{GroupPartial, Partial, PatientResult, Stratum};
 use crate::terminology::Shortfall;
+use crate::terminology::units::Units;
 
 const DEQM: &str = "http://hl7.org/fhir/us/davinci-deqm/StructureDefinition";
 const HL7: &str = "http://hl7.org/fhir/StructureDefinition";
 const OWN: &str = "http://watershed.example/fhir/StructureDefinition";
+const UCUM: &str = "http://unitsofmeasure.org";
 const TERMINOLOGY: &str = "http://terminology.hl7.org/CodeSystem";
 
 /// Longest FHIR id.
@@ -225,7 +227,16 @@ impl Reporter<'_> {
     /// Whether the numbers are of all data: of whom the evaluation failed, they say nothing; who has a code that an incomplete value
     /// set lacks is missing from them as if the data had not come; and so may be of whom a value could not be read.
     pub fn is_complete(&self, partial: &Partial) -> bool {
-        self.facts.completeness.is_complete() && self.incomplete_sets.is_empty() && partial.faults.is_empty() && partial.unreadable.is_empty()
+        let is_said = self.incomplete_sets.is_empty() && partial.faults.is_empty() && partial.unreadable.is_empty();
+        self.facts.completeness.is_complete() && is_said && self.strays(partial).next().is_none()
+    }
+
+    /// Observations whose unit cannot be converted to that of the others: the name of the definition, and how many.
+    pub fn strays<'p>(&'p self, partial: &'p Partial) -> impl Iterator<Item = (&'p str, u64)> {
+        let groups = self.groups.iter().zip(&partial.groups);
+        let each = groups.flat_map(|(group, found)| group.populations.iter().zip(&found.all.slots));
+        each.map(|(population, tally)| (population.define.value.as_str(), tally.observations.strays()))
+            .filter(|(_, strays)| *strays > 0)
     }
 
     fn completeness(&self, partial: &Partial) -> Value {
@@ -241,6 +252,11 @@ impl Reporter<'_> {
         for (element, patients) in &partial.unreadable {
             parts.push(json!({ "url": "unreadable", "extension": [
                 part("element", "valueString", element.as_str().into()), part("patients", "valueInteger", (*patients).into()),
+            ]}));
+        }
+        for (define, count) in self.strays(partial) {
+            parts.push(json!({ "url": "incommensurable", "extension": [
+                part("define", "valueString", define.into()), part("observations", "valueInteger", count.into()),
             ]}));
         }
         for set in self.incomplete_sets {
@@ -301,7 +317,7 @@ impl Reporter<'_> {
             .stratifiers
             .iter()
             .enumerate()
-            .map(|(index, stratifier)| self.stratifier(group, &shape, stratifier, partial.strata.get(index)))
+            .map(|(index, stratifier)| self.stratifier(group, &shape, stratifier, &partial.all, partial.strata.get(index)))
             .collect();
         if !stratifiers.is_empty() {
             value.insert("stratifier".into(), Value::Array(stratifiers));
@@ -312,12 +328,12 @@ impl Reporter<'_> {
     fn score(&self, shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
         let score = population::score(shape, tallies);
         match &self.definition.rate {
-            None => Some(json!({ "value": decimal(score.value?) })),
+            None => Some(amount(score.value?, population::unit(shape, tallies))),
             Some(rate) => Some(json!({ "value": decimal(score.scaled(rate.multiplier)?), "unit": rate.unit })),
         }
     }
 
-    fn stratifier(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, strata: Option<&BTreeMap<Stratum, Tallies>>) -> Value {
+    fn stratifier(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, whole: &Tallies, strata: Option<&BTreeMap<Stratum, Tallies>>) -> Value {
         let mut value = Map::new();
         value.insert("id".into(), stratifier.id.value.as_str().into());
         if let Some(policy) = &stratifier.policy {
@@ -327,7 +343,7 @@ impl Reporter<'_> {
             value.insert("code".into(), json!([{ "text": stratifier.text.as_ref().unwrap_or(&stratifier.id.value) }]));
         }
         let each = strata.into_iter().flatten();
-        let strata: Vec<Value> = each.map(|(name, tallies)| self.stratum(group, shape, stratifier, name, tallies)).collect();
+        let strata: Vec<Value> = each.map(|(name, tallies)| self.stratum(group, shape, stratifier, name, &tallies.in_units_of(whole))).collect();
         if !strata.is_empty() {
             value.insert("stratum".into(), Value::Array(strata));
         }
@@ -424,7 +440,7 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
         if let (true, Some(method), Some(of)) = (observation, population.aggregate, &population.of) {
             extensions.push(json!({ "url": "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/cqfm-aggregateMethod", "valueCode": method.code() }));
             extensions.push(json!({ "url": format!("{HL7}/cqf-criteriaReference"), "valueString": of.value }));
-            extensions.push(json!({ "url": format!("{HL7}/measurereport-countQuantity"), "valueQuantity": quantity(tally.observations.aggregate(method)) }));
+            extensions.push(json!({ "url": format!("{HL7}/measurereport-countQuantity"), "valueQuantity": quantity(&tally.observations, method) }));
         } else if tally.scored != tally.count {
             extensions.push(json!({ "url": format!("{OWN}/scored-count"), "valueInteger": tally.scored }));
         }
@@ -451,11 +467,24 @@ fn populations(group: &Group, tallies: &Tallies) -> Value {
 }
 
 /// An aggregate; that of nothing, other than a sum or a count, is no number.
-fn quantity(aggregate: Option<Decimal>) -> Value {
-    match aggregate {
-        Some(aggregate) => json!({ "value": decimal(aggregate) }),
+fn quantity(observations: &Observations, method: Aggregate) -> Value {
+    match observations.aggregate(method) {
+        Some(aggregate) => amount(aggregate, observations.unit().filter(|_| method != Aggregate::Count).map(|unit| &**unit)),
         None => json!({ "extension": [{ "url": format!("{HL7}/data-absent-reason"), "valueCode": "not-applicable" }] }),
     }
+}
+
+/// A number with its unit, which is a code too where UCUM knows it.
+fn amount(number: Decimal, unit: Option<&str>) -> Value {
+    let mut value = json!({ "value": decimal(number) });
+    if let Some(unit) = unit {
+        value["unit"] = unit.into();
+        if Units::new().is_ucum(unit) {
+            value["system"] = UCUM.into();
+            value["code"] = unit.into();
+        }
+    }
+    value
 }
 
 /// Numerator and denominator as the score uses them, where there are any.

@@ -45,6 +45,15 @@ impl GroupResult {
     pub fn is_empty(&self) -> bool {
         self.memberships.iter().all(|membership| membership.members.is_empty() && membership.unknown.is_empty())
     }
+
+    /// The strata of each stratifier in which a member counts, or may, with those that are in them.
+    pub fn strata(&self) -> impl Iterator<Item = impl Iterator<Item = (&Stratum, Option<&BTreeSet<Member>>)>> {
+        let everyone = || self.memberships.iter().flat_map(|one| one.members.iter().chain(one.unknown.keys()));
+        let is_touched = move |inside: Option<&BTreeSet<Member>>| everyone().any(|member| inside.is_none_or(|inside| inside.contains(member)));
+        self.strata
+            .iter()
+            .map(move |strata| strata.iter().map(|(name, inside)| (name, inside.as_ref())).filter(move |(_, inside)| is_touched(*inside)))
+    }
 }
 
 /// Sums of one measure and period over a part of the patients.
@@ -140,17 +149,10 @@ impl GroupPartial {
         let slots = found.memberships.len();
         self.fit(slots, found.strata.len());
         self.all.add(&found.memberships, None);
-        if found.is_empty() {
-            return;
-        }
-        for (own, strata) in self.strata.iter_mut().zip(&found.strata) {
+        for (own, strata) in self.strata.iter_mut().zip(found.strata()) {
             for (stratum, members) in strata {
-                let touched = |member: &Member| members.as_ref().is_none_or(|inside| inside.contains(member));
-                let inside = found.memberships.iter().any(|one| one.members.iter().chain(one.unknown.keys()).any(touched));
-                if inside {
-                    let tallies = own.entry(stratum.clone()).or_insert_with(|| Tallies::new(slots));
-                    tallies.add(&found.memberships, members.as_ref());
-                }
+                let tallies = own.entry(stratum.clone()).or_insert_with(|| Tallies::new(slots));
+                tallies.add(&found.memberships, members);
             }
         }
     }

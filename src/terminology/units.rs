@@ -116,7 +116,12 @@ impl Units {
     /// Whether it is a CQL calendar word or a valid UCUM unit.
     pub fn is_valid(&self, unit: &str) -> bool {
         let unit = canonical(unit);
-        is_calendar(unit) || (unit.len() <= UNIT_BYTES_MAX && octofhir_ucum::validate(unit).is_ok())
+        is_calendar(unit) || self.is_ucum(unit)
+    }
+
+    /// Whether it is a valid UCUM unit.
+    pub fn is_ucum(&self, unit: &str) -> bool {
+        unit.len() <= UNIT_BYTES_MAX && octofhir_ucum::validate(unit).is_ok()
     }
 
     /// Whether values in the two units can be compared for order and equality.

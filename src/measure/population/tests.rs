@@ -113,8 +113,8 @@ fn a_ratio_counts_its_sides_independently() {
     let mut criteria = Criteria::none(6);
     let set = |keys: &str| keys.chars().map(String::from).collect::<BTreeSet<_>>();
     criteria.holds = vec![set("ab"), set("bc"), set("abc"), set("abc"), set(""), set("")];
-    let days: BTreeMap<_, _> = [("a", 5), ("b", 7), ("c", 100)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
-    let events: BTreeMap<_, _> = [("b", 1), ("c", 2)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
+    let days: BTreeMap<_, _> = [("a", 5), ("b", 7), ("c", 100)].map(|(key, n)| (key.to_owned(), Decimal::from(n).into())).into();
+    let events: BTreeMap<_, _> = [("b", 1), ("c", 2)].map(|(key, n)| (key.to_owned(), Decimal::from(n).into())).into();
     criteria.observed[4] = days;
     criteria.observed[5] = events;
     let mut tallies = Tallies::new(6);
@@ -133,7 +133,7 @@ fn a_ratio_of_nothing_has_no_score() {
 fn aggregates() {
     let mut observations = Observations::default();
     for value in [30, 10, 10, 25] {
-        observations.add(Decimal::from(value));
+        observations.add(&Decimal::from(value).into());
     }
     for (method, expected) in
         [(Aggregate::Sum, "75"), (Aggregate::Count, "4"), (Aggregate::Average, "18.75"), (Aggregate::Median, "17.5"), (Aggregate::Minimum, "10"), (Aggregate::Maximum, "30")]
@@ -142,6 +142,28 @@ fn aggregates() {
     }
     assert_eq!(Observations::default().aggregate(Aggregate::Median), None);
     assert_eq!(Observations::default().aggregate(Aggregate::Average), None);
+}
+
+/// In the unit of most, whatever came first; what has another dimension is no number among the others.
+#[test]
+fn quantities_are_aggregated_in_one_unit() {
+    let of = |amounts: &[(i64, &str)]| {
+        let mut parts: Vec<Observations> = vec![Observations::default(); 2];
+        for (at, (value, unit)) in amounts.iter().enumerate() {
+            parts[at % 2].add(&Amount::of((*value).into(), unit));
+        }
+        let [mut first, second] = <[Observations; 2]>::try_from(parts).unwrap();
+        first.merge(&second);
+        let average = first.aggregate(Aggregate::Average).map(|average| average.to_string());
+        (average.unwrap_or_default(), first.unit().map_or("", |unit| unit).to_owned(), first.count(), first.strays())
+    };
+    let told = |average: &str, unit: &str, count, strays| (average.to_owned(), unit.to_owned(), count, strays);
+    assert_eq!(of(&[(12, "g/dL"), (120, "g/L"), (14, "g/dL")]), told("12.666666666667", "g/dL", 3, 0));
+    assert_eq!(of(&[(120, "g/L"), (12, "g/dL")]), told("120", "g/L", 2, 0));
+    assert_eq!(of(&[(12, "g/dL"), (120, "g/L")]), told("120", "g/L", 2, 0));
+    assert_eq!(of(&[(12, "g/dL"), (7, "mmol/L"), (14, "g/dL"), (5, "1")]), told("13", "g/dL", 2, 2));
+    assert_eq!(of(&[(12, "1"), (14, "")]), told("13", "", 2, 0));
+    assert_eq!(of(&[(12, "stones"), (14, "stones")]), told("13", "stones", 2, 0));
 }
 
 #[test]
@@ -159,7 +181,7 @@ fn a_continuous_variable_aggregates_what_is_not_excluded() {
     let mut criteria = Criteria::none(4);
     let set = |keys: &str| keys.chars().map(String::from).collect::<BTreeSet<_>>();
     criteria.holds = vec![set("abcd"), set("abcd"), set("d"), set("")];
-    criteria.observed[3] = [("a", 3), ("b", 5), ("c", 9), ("d", 99)].map(|(key, n)| (key.to_owned(), Decimal::from(n))).into();
+    criteria.observed[3] = [("a", 3), ("b", 5), ("c", 9), ("d", 99)].map(|(key, n)| (key.to_owned(), Decimal::from(n).into())).into();
     let mut tallies = Tallies::new(4);
     tallies.add(&memberships(&shape, &criteria), None);
     let found = score(&shape, &tallies);
@@ -182,7 +204,7 @@ fn a_ratio_of_averages_of_nothing_has_no_score() {
     for holds in &mut criteria.holds[..4] {
         holds.insert("a".to_owned());
     }
-    criteria.observed[4].insert("a".to_owned(), Decimal::from(5));
+    criteria.observed[4].insert("a".to_owned(), Decimal::from(5).into());
     let mut tallies = Tallies::new(6);
     tallies.add(&memberships(&shape, &criteria), None);
     let found = score(&shape, &tallies);

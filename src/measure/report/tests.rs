@@ -50,10 +50,10 @@ fn rated(definition: &Definition, groups: &[Group], race: &str, stay: &str, days
     let one = BTreeSet::from([stay.to_owned()]);
     criteria.holds[0] = one.clone();
     criteria.holds[1] = one.clone();
-    criteria.observed[3].insert(stay.to_owned(), days.into());
+    criteria.observed[3].insert(stay.to_owned(), Decimal::from(days).into());
     if events > 0 {
         criteria.holds[2] = one;
-        criteria.observed[4].insert(stay.to_owned(), events.into());
+        criteria.observed[4].insert(stay.to_owned(), Decimal::from(events).into());
     } else {
         criteria.unknown[2].insert(stay.to_owned(), "unmapped-code".into());
     }
