@@ -1,5 +1,6 @@
 //! The network's end of the wire: clients, tokens, feeds, revisions, receipts, pages.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{OpenOptions, TryLockError};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
@@ -82,6 +84,62 @@ pub struct MeasureCard {
     pub higher_is_better: Option<bool>,
     /// How the score is shown.
     pub unit: Unit,
+    /// Of several groups, by their ids, those whose score is a plain number.
+    pub numbers: BTreeSet<String>,
+    /// By version, what a report is held against; a version without is accepted for its name alone.
+    pub definitions: BTreeMap<String, Defined>,
+}
+
+impl MeasureCard {
+    /// How the score of a group is shown.
+    pub fn unit_of(&self, group: &str) -> Unit {
+        if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
+    }
+}
+
+/// What the accepted definition of a version says, as far as a report tells it too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defined {
+    /// The length of its periods; none: a calendar month, quarter or year.
+    pub period: Option<Span>,
+    /// The network's choices: name and value of each parameter, as reports state them.
+    pub parameters: BTreeMap<String, String>,
+    /// What its groups are stratified by, as reports name it, and whether everyone has at most one of the strata.
+    pub stratifiers: BTreeMap<String, bool>,
+}
+
+/// The length of a reporting period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Span {
+    Month,
+    Quarter,
+    Year,
+}
+
+impl Span {
+    /// Of a period that is one of the calendar.
+    pub fn of(first: Date, last: Date) -> Option<Span> {
+        if first.day() != 1 || last != last.last_of_month() {
+            return None;
+        }
+        let months = (i32::from(last.year()) - i32::from(first.year())) * 12 + i32::from(last.month()) - i32::from(first.month()) + 1;
+        match (months, first.month()) {
+            (1, _) => Some(Span::Month),
+            (3, 1 | 4 | 7 | 10) => Some(Span::Quarter),
+            (12, 1) => Some(Span::Year),
+            _ => None,
+        }
+    }
+
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Span::Month => "a calendar month",
+            Span::Quarter => "a calendar quarter",
+            Span::Year => "a calendar year",
+        }
+    }
 }
 
 /// How a score is shown.
@@ -89,6 +147,8 @@ pub struct MeasureCard {
 pub enum Unit {
     /// A proportion, shown in percent.
     Percent,
+    /// A score that is no fraction of anything, as that of a continuous variable: shown as it was reported.
+    Number,
     /// A ratio times a factor, e.g. 1000 and `central line days`.
     Rate {
         /// The factor.

@@ -326,7 +326,7 @@ fn population_code(population: &Value) -> Option<&str> {
 }
 
 /// The scoring of a group: its own, else the report's.
-fn scoring<'a>(report: &'a Value, group: &'a Value) -> Option<&'a str> {
+pub fn scoring<'a>(report: &'a Value, group: &'a Value) -> Option<&'a str> {
     let own = |value: &'a Value| {
         let extension = items(value, "extension").iter().find(|one| url_ends(one, "measureScoring") || url_ends(one, "/cqf-scoring"))?;
         extension.pointer("/valueCodeableConcept/coding/0/code").and_then(Value::as_str)

@@ -54,6 +54,8 @@ pub(crate) fn proportion() -> MeasureCard {
         plain_language: "How many of the children have a quiet disease.".into(),
         higher_is_better: Some(true),
         unit: Unit::Percent,
+        numbers: Default::default(),
+        definitions: Default::default(),
     }
 }
 

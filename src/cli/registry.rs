@@ -1,5 +1,6 @@
 //! `watershed registry`: serve a network's registry, register its sites.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
-use crate::measure::definition::{self, Definition, Improvement};
+use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
+use crate::measure::population::Scoring;
 use crate::measure::published;
 use crate::registry::store::{Keys, NewSite};
-use crate::registry::{self, MeasureCard, Options, RegistryError, Unit};
+use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
 use crate::smart::assertion::Jwks;
 
 /// Bytes of a measure file or key set that are read.
@@ -226,9 +228,10 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
 fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
     match cards.iter_mut().find(|known| known.url == card.url) {
         Some(known) => {
-            let mut versions = std::mem::take(&mut known.versions);
+            let (mut versions, mut definitions) = (std::mem::take(&mut known.versions), std::mem::take(&mut known.definitions));
             versions.extend(card.versions.clone());
-            *known = MeasureCard { versions, ..card };
+            definitions.extend(card.definitions.clone());
+            *known = MeasureCard { versions, definitions, ..card };
         }
         None => cards.push(card),
     }
@@ -243,7 +246,12 @@ fn cards(path: &Path) -> Result<Vec<MeasureCard>, Vec<Diagnostic>> {
     let mut cards = Vec::new();
     for folder in folders {
         let (definition, found) = published::definition(&folder.files.definition);
-        cards.extend(definition.as_ref().map(card_of));
+        // A published Measure does not say how long its periods are.
+        let card = definition.as_ref().map(card_of).map(|mut card| {
+            card.definitions.values_mut().for_each(|defined| defined.period = None);
+            card
+        });
+        cards.extend(card);
         findings.extend(found);
     }
     if diagnostic::has_errors(&findings) { Err(findings) } else { Ok(cards) }
@@ -259,7 +267,10 @@ pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
 
 /// The registry's view of a measure.
 pub fn card_of(definition: &Definition) -> MeasureCard {
+    let groups = definition.all_groups();
+    let is_number = |group: &&Group| definition.scoring_of(group) == Scoring::ContinuousVariable;
     let unit = match &definition.rate {
+        None if groups.iter().all(|group| is_number(&group)) => Unit::Number,
         None => Unit::Percent,
         Some(rate) => {
             let after_per = rate.unit.trim().trim_start_matches("per ");
@@ -275,7 +286,27 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         plain_language: definition.description.split_whitespace().collect::<Vec<_>>().join(" "),
         higher_is_better: Some(definition.improvement == Improvement::Increase),
         unit,
+        numbers: groups.iter().filter(is_number).map(|group| group.id.value.clone()).collect(),
+        definitions: [(definition.version.value.clone(), defined(definition, &groups))].into(),
     }
+}
+
+/// What a report of this version is held against.
+fn defined(definition: &Definition, groups: &[Group]) -> Defined {
+    let mut stratifiers = BTreeMap::new();
+    for stratifier in groups.iter().flat_map(|group| &group.stratifiers) {
+        let is_disjoint = stratifier.kind == StratifierKind::Value && stratifier.policy.is_none();
+        let is_disjoint = is_disjoint && stratifiers.get(&stratifier.id.value).copied().unwrap_or(true);
+        stratifiers.insert(stratifier.id.value.clone(), is_disjoint);
+        stratifiers.extend(stratifier.text.clone().map(|text| (text, is_disjoint)));
+    }
+    let period = match definition.period {
+        Interval::Month => Span::Month,
+        Interval::Quarter => Span::Quarter,
+        Interval::Year => Span::Year,
+    };
+    let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
+    Defined { period: Some(period), parameters, stratifiers }
 }
 
 fn read(path: &Path) -> Result<String, String> {

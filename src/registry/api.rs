@@ -34,6 +34,7 @@ async fn sites(State(registry): State<Registry>) -> Response {
                 json!({
                     "name": arrival.site.name, "organization": arrival.site.organization, "late": arrival.late,
                     "heardAt": arrival.site.heard.map(|at| at.to_string()), "lastFeed": last, "refused": refused,
+                    "begunAt": arrival.begun.map(|at| at.to_string()), "measuresNoLongerSent": arrival.stopped,
                 })
             };
             Json(json!({ "sites": arrivals.iter().map(site).collect::<Vec<_>>() })).into_response()
@@ -45,6 +46,7 @@ async fn measures(State(registry): State<Registry>) -> Json<Value> {
     let measure = |card: &MeasureCard| {
         let unit = match &card.unit {
             Unit::Percent => json!({ "kind": "percent" }),
+            Unit::Number => json!({ "kind": "number" }),
             Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
         };
         json!({
@@ -79,11 +81,12 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         return (headers, csv(&card, &all)).into_response();
     }
     let point = |(series, point): (&Series, &Point)| {
-        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
+        let unit = card.unit_of(&series.group.key);
+        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&unit));
         let mut told = json!({
             "site": series.site, "periodStart": point.period_start, "periodEnd": point.period_end, "version": point.version,
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
-            "value": point.value(&card.unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
+            "value": point.value(&unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
             "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
         });
         // The only group of a measure needs no name.
@@ -103,7 +106,8 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
     text.push_str(if has_groups { ",group,group_label\r\n" } else { "\r\n" });
     for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
-        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&card.unit));
+        let unit = card.unit_of(&series.group.key);
+        let (doubt, bounds) = (point.doubt.as_ref(), point.bounds(&unit));
         let shown = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         let cells = [
             cell(&series.site),
@@ -113,7 +117,7 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
             cell(&point.period_end),
             number(point.numerator),
             number(point.denominator),
-            shown(point.value(&card.unit)),
+            shown(point.value(&unit)),
             point.complete.to_string(),
             point.revision.to_string(),
             point.committed.to_string(),

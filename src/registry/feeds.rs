@@ -70,10 +70,7 @@ pub(super) async fn announce(State(registry): State<Registry>, Tenant(site): Ten
         protocol::expire(transaction, now)?;
         let said = Announcement { feed: &asked, key: key.as_deref(), epoch, body: &body };
         let standing = protocol::announce(transaction, &site, &said, now)?;
-        // Who repeats a feed of long ago does not know how things stand.
-        if !matches!(standing, Standing::Committed { is_current: false, .. }) {
-            protocol::heard(transaction, &site, now)?;
-        }
+        protocol::heard(transaction, &site, &asked, now)?;
         Ok::<_, Problem>(standing)
     });
     match done.await {
@@ -113,7 +110,7 @@ pub(super) async fn commit(State(registry): State<Registry>, Tenant(site): Tenan
         let site = fresh(transaction, &asker)?;
         let commit = Commit { feed: &asked, epoch, issuer: &held.options.public_url, key: &held.key };
         let done = protocol::commit(transaction, &site, &commit, examined, now)?;
-        protocol::heard(transaction, &site, now)?;
+        protocol::heard(transaction, &site, &asked, now)?;
         Ok::<_, Problem>(done)
     });
     match done.await {

@@ -84,6 +84,7 @@ struct Place {
     when: String,
     stamp: String,
     confirmed: Option<String>,
+    begun: Option<String>,
     data: String,
     reports: String,
     reasons: Vec<String>,
@@ -124,7 +125,7 @@ async fn board(State(registry): State<Registry>) -> Response {
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, now)).collect();
+    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, &registry.options.measures, now)).collect();
     let count = |state: &str| places.iter().filter(|place| place.state == state).count();
     let (late, refused, new) = (count("late") + count("never"), count("refused"), count("new"));
     let arrived = count("arrived") + count("partial");
@@ -135,13 +136,13 @@ async fn board(State(registry): State<Registry>) -> Response {
     page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
-fn place(arrival: &Arrival, now: Timestamp) -> Place {
+fn place(arrival: &Arrival, cards: &[MeasureCard], now: Timestamp) -> Place {
     let (mark, state, word) = match (&arrival.refused, &arrival.last) {
         (Some(_), _) => ("✕", "refused", "Rejected"),
         (None, None) if arrival.late => ("–", "never", "Nothing yet"),
         (None, None) => ("–", "new", "Nothing yet"),
         (None, Some(_)) if arrival.late => ("!", "late", "Late"),
-        (None, Some(last)) if !last.complete => ("◐", "partial", "Partial"),
+        (None, Some(last)) if !last.complete || !arrival.stopped.is_empty() => ("◐", "partial", "Partial"),
         (None, Some(_)) => ("✓", "arrived", "Complete"),
     };
     let last = arrival.last.as_ref();
@@ -150,17 +151,22 @@ fn place(arrival: &Arrival, now: Timestamp) -> Place {
         _ => None,
     };
     let data = last.map_or_else(String::new, |last| {
-        let data = match (last.complete, last.gaps, last.quarantined) {
+        let mut data = match (last.complete, last.gaps, last.quarantined) {
             (true, _, 0) => "complete".to_owned(),
             (true, _, aside) => format!("complete; {} set aside", counted(aside, "line")),
             (false, 0, 0) => "some reports are partial".to_owned(),
             (false, gaps, aside) => format!("partial: {}, {} set aside", counted(gaps, "gap"), counted(aside, "line")),
         };
         match last.doubtful {
-            0 => data,
-            1 => format!("{data}; 1 report cannot tell of everybody"),
-            doubtful => format!("{data}; {doubtful} reports cannot tell of everybody"),
+            0 => {}
+            1 => data.push_str("; 1 report cannot tell of everybody"),
+            doubtful => data.push_str(&format!("; {doubtful} reports cannot tell of everybody")),
         }
+        let title = |url: &String| cards.iter().find(|card| card.url == *url).map_or_else(|| url.clone(), |card| card.title.clone());
+        if !arrival.stopped.is_empty() {
+            data.push_str(&format!("; no longer sent: {}", arrival.stopped.iter().map(title).collect::<Vec<_>>().join(", ")));
+        }
+        data
     });
     let all = arrival.refused.as_ref().map(|(_, reasons)| reasons.as_slice()).unwrap_or_default();
     Place {
@@ -172,6 +178,7 @@ fn place(arrival: &Arrival, now: Timestamp) -> Place {
         when: last.map_or_else(|| "never".to_owned(), |last| age(last.committed, now)),
         stamp: last.map_or_else(String::new, |last| stamp(last.committed)),
         confirmed,
+        begun: arrival.begun.map(|at| age(at, now)),
         data,
         reports: last.map_or_else(String::new, |last| last.reports.to_string()),
         reasons: all.iter().take(REASONS_SHOWN).cloned().collect(),
@@ -214,7 +221,8 @@ fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
             (false, "") => "As one group".to_owned(),
             _ => group.label,
         };
-        Grouped { card: MeasureCard { higher_is_better: group.higher_is_better.or(card.higher_is_better), ..card.clone() }, label, series }
+        let (higher_is_better, unit) = (group.higher_is_better.or(card.higher_is_better), card.unit_of(key));
+        Grouped { card: MeasureCard { higher_is_better, unit, ..card.clone() }, label, series }
     };
     keys.into_iter().map(grouped).collect()
 }
@@ -283,6 +291,7 @@ struct StratumRow {
 /// A table of strata.
 struct Strata {
     name: String,
+    column: &'static str,
     rows: Vec<StratumRow>,
     /// Whether any row cannot tell of somebody.
     has_doubt: bool,
@@ -311,7 +320,7 @@ struct Section {
 /// One section for each group, with the charts of the sites that are shown; all of them on one scale.
 fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<String>) -> Vec<Section> {
     let section = |(place, group): (usize, Grouped<'_>)| {
-        let scale = chart::scale(group.series.iter().map(|series| &series.points), &card.unit);
+        let scale = chart::scale(group.series.iter().map(|series| &series.points), &group.card.unit);
         let shown: Vec<(&Series, String)> = group.series.iter().filter_map(|series| Some((*series, name(&series.site)?))).collect();
         let drawn = |(series, name): &(&Series, String)| {
             let (id, heading) = match group.label.as_str() {
@@ -330,6 +339,7 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
 fn unit_text(unit: &Unit) -> String {
     match unit {
         Unit::Percent => "in percent".to_owned(),
+        Unit::Number => "as a number".to_owned(),
         Unit::Rate { per, of } if *per == 1 => format!("per {of}"),
         Unit::Rate { per, of } => format!("per {} {of}", chart::count_text(Some((*per).into()))),
     }
@@ -380,7 +390,7 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
                 table.has_doubt |= has_doubt;
                 table.rows.push(row);
             }
-            _ => tables.push(Strata { name, rows: vec![row], has_doubt }),
+            _ => tables.push(Strata { name, column: chart::column(&card.unit), rows: vec![row], has_doubt }),
         }
     }
     tables

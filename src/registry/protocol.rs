@@ -590,9 +590,10 @@ fn reject(transaction: &Transaction<'_>, site: &Site, feed: &str, issues: Vec<Is
     Ok(refusal)
 }
 
-/// The site was heard of.
-pub fn heard(transaction: &Transaction<'_>, site: &Site, now: Timestamp) -> rusqlite::Result<()> {
-    transaction.execute("UPDATE site SET heard_at = ?2 WHERE id = ?1", params![site.id, now.as_millisecond()]).map(drop)
+/// The site was heard of, if this feed is its last one: committed just now, or confirmed. What is begun says nothing of how things stand.
+pub fn heard(transaction: &Transaction<'_>, site: &Site, feed: &str, now: Timestamp) -> rusqlite::Result<()> {
+    let last = "UPDATE site SET heard_at = ?3 WHERE id = ?1 AND head = (SELECT manifest_sha256 FROM feed WHERE site = ?1 AND feed = ?2 AND state = 'committed')";
+    transaction.execute(last, params![site.id, feed, now.as_millisecond()]).map(drop)
 }
 
 /// Keeps a refusal for the arrival board.

@@ -3,16 +3,18 @@
 //! Official invariants are `crate::validate`'s; here is what only the receiver can know: site, key, period,
 //! accepted versions, and that nothing of a patient came along.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use jiff::{Timestamp, civil::Date};
+use jiff::{Span as Days, Timestamp, civil::Date};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::store::Site;
-use super::{MeasureCard, Unit, strict_json};
+use super::{Defined, MeasureCard, Span, Unit, strict_json};
 use crate::feed::Entry;
+use crate::validate::scoring;
 
 /// Largest count that is believed.
 const COUNT_MAX: i64 = 1_000_000_000;
@@ -20,6 +22,9 @@ const COUNT_MAX: i64 = 1_000_000_000;
 const STRATA_MAX: usize = 1_000;
 /// Characters of a stratum's name that are kept.
 const NAME_CHARS_MAX: usize = 100;
+
+/// Years since the end of a period that anybody still reports.
+const PERIOD_YEARS_MAX: i16 = 50;
 
 /// Groups of one report.
 const GROUPS_MAX: usize = 64;
@@ -113,14 +118,16 @@ pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now
     same(&mut reasons, &report, "/measure", &format!("{}|{}", entry.key.measure, entry.key.version));
     same(&mut reasons, &report, "/period/start", &entry.key.period_start);
     same(&mut reasons, &report, "/period/end", &entry.key.period_end);
-    period(&mut reasons, entry, now);
+    let card = cards.iter().find(|card| card.url == entry.key.measure);
+    let defined = card.and_then(|card| card.definitions.get(&entry.key.version));
+    period(&mut reasons, entry, defined.and_then(|defined| defined.period), now);
+    made(&mut reasons, &report, now);
     reporter(&mut reasons, &report, site);
     for element in ["subject", "evaluatedResource", "contained", "text", "modifierExtension"] {
         if report.get(element).is_some() {
             reasons.push(format!("`{element}` is not accepted in a summary: it can hold patient data"));
         }
     }
-    let card = cards.iter().find(|card| card.url == entry.key.measure);
     match card {
         None => reasons.push(unknown_measure(&entry.key.measure, cards)),
         Some(card) if !card.versions.contains(&entry.key.version) => {
@@ -129,7 +136,12 @@ pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now
         Some(_) => {}
     }
     reasons.extend(super::invariants(&report));
-    let readings = readings(&report, &mut reasons, card.is_some_and(|card| card.unit == Unit::Percent));
+    if let Some(defined) = defined {
+        parameters(&mut reasons, &report, &entry.key.version, defined);
+        stratifiers(&mut reasons, &report, defined);
+    }
+    let readings = readings(&report, &mut reasons, card);
+    agreement(&mut reasons, &report, &readings, defined);
     if reasons.is_empty() { Ok(readings) } else { Err(reasons) }
 }
 
@@ -155,7 +167,13 @@ pub(super) fn day(text: &str) -> Option<Date> {
     Date::from_str(text.get(..10)?).ok()
 }
 
-fn period(reasons: &mut Vec<String>, entry: &Entry, now: Timestamp) {
+/// The day after the registry's, in UTC: for sites east of here it may be today.
+fn tomorrow(now: Timestamp) -> Date {
+    now.to_zoned(jiff::tz::TimeZone::UTC).date().saturating_add(Days::new().days(1))
+}
+
+/// A period of the calendar, of the measure's length, that is over.
+fn period(reasons: &mut Vec<String>, entry: &Entry, expected: Option<Span>, now: Timestamp) {
     let (start, end) = (day(&entry.key.period_start), day(&entry.key.period_end));
     let (Some(start), Some(end)) = (start, end) else {
         reasons.push("the period must have a start and an end of at least day precision".into());
@@ -164,11 +182,150 @@ fn period(reasons: &mut Vec<String>, entry: &Entry, now: Timestamp) {
     if end < start {
         reasons.push(format!("the period ends on {end}, before it starts on {start}"));
     }
-    // A day ahead, for sites east of here.
-    let tomorrow = now.to_zoned(jiff::tz::TimeZone::UTC).date().saturating_add(jiff::Span::new().days(1));
+    let tomorrow = tomorrow(now);
     if start > tomorrow {
         reasons.push(format!("the period starts on {start}, in the future"));
+    } else if end >= tomorrow {
+        reasons.push(format!("the period ends on {end} and is not over: its number would still change; report it when it is"));
     }
+    if end.year() < tomorrow.year().saturating_sub(PERIOD_YEARS_MAX) {
+        reasons.push(format!("the period ends on {end}, more than {PERIOD_YEARS_MAX} years ago"));
+    }
+    let found = Span::of(start, end);
+    if end >= start && (found.is_none() || expected.is_some() && found != expected) {
+        let expected = expected.map_or("a calendar month, quarter or year", Span::word);
+        reasons.push(format!("the period is {start} to {end}, expected {expected}"));
+    }
+}
+
+/// A report is made before it is sent.
+fn made(reasons: &mut Vec<String>, report: &Value, now: Timestamp) {
+    if let Some(date) = report.get("date").and_then(Value::as_str).and_then(day)
+        && date > tomorrow(now)
+    {
+        reasons.push(format!("`date` is {date}, in the future: look at the clock of the machine that made the report"));
+    }
+}
+
+/// The parameters that a report states are those of the accepted definition: with others it is another measure.
+fn parameters(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
+    for stated in items(report, "extension").iter().filter(|one| is_named(one, "parameter")) {
+        let text = |name| extension(stated, name).and_then(|part| part.get("valueString")?.as_str().map(str::to_owned)).unwrap_or_default();
+        let (name, value) = (text("name"), text("value"));
+        if let Some(expected) = defined.parameters.get(&name)
+            && *expected != value
+        {
+            let (name, value) = (shown(&name), shown(&value));
+            reasons.push(format!("parameter `{name}` is `{value}`, version {version} has `{expected}`: what is measured otherwise needs a version of its own"));
+        }
+    }
+}
+
+/// Only what the accepted definition is stratified by.
+fn stratifiers(reasons: &mut Vec<String>, report: &Value, defined: &Defined) {
+    for stratifier in items(report, "group").iter().flat_map(|group| items(group, "stratifier")) {
+        if known(stratifier, defined).is_none() {
+            let names: Vec<&str> = defined.stratifiers.keys().map(String::as_str).collect();
+            let name = shown(&stratifier_name(stratifier));
+            reasons.push(if names.is_empty() {
+                format!("the group is stratified by `{name}`, but the measure has no stratifier")
+            } else {
+                format!("the measure has no stratifier `{name}`; it has {}", names.join(", "))
+            });
+        }
+    }
+}
+
+/// Whether everyone has at most one stratum of a stratifier of the definition.
+fn known(stratifier: &Value, defined: &Defined) -> Option<bool> {
+    let id = stratifier.get("id").and_then(Value::as_str).unwrap_or_default();
+    defined.stratifiers.get(id).or_else(|| defined.stratifiers.get(&stratifier_name(stratifier))).copied()
+}
+
+/// What people call a stratifier: its code, or the codes of its components.
+fn stratifier_name(stratifier: &Value) -> String {
+    let own = items(stratifier, "code").first().map(first_text).unwrap_or_default();
+    if !own.is_empty() {
+        return own;
+    }
+    let components = items(stratifier, "stratum").first().map_or(&[][..], |stratum| items(stratum, "component"));
+    let names: Vec<String> = components.iter().filter_map(|component| component.get("code").map(first_text)).collect();
+    match (names.is_empty(), stratifier.get("id").and_then(Value::as_str)) {
+        (true, Some(id)) => id.chars().take(NAME_CHARS_MAX).filter(|c| !c.is_control()).collect(),
+        _ => names.join(" and "),
+    }
+}
+
+/// What people call a stratum: its value, or the values of its components.
+fn stratum_name(stratum: &Value) -> String {
+    let components = items(stratum, "component").iter().filter_map(|component| component.get("value"));
+    match stratum.get("value") {
+        Some(value) => first_text(value),
+        None => components.map(first_text).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// No stratum is more than its group, none is there twice, and together they are no more than the group where nobody has two.
+fn agreement(reasons: &mut Vec<String>, report: &Value, readings: &[Reading], defined: Option<&Defined>) {
+    for (group, reading) in items(report, "group").iter().zip(readings) {
+        let (of_group, adds_up) = (counts(group), adds_up(group));
+        let (mut strata, mut names) = (reading.strata.iter(), BTreeSet::new());
+        let beyond = |own: &[Decimal; 2]| {
+            let sides = ["numerator", "denominator"].into_iter().zip(own.iter().zip([reading.numerator, reading.denominator]));
+            let told =
+                |(side, (own, whole)): (&str, (&Decimal, Option<Decimal>))| Some(format!("{own} in the {side}, the whole group only {}", whole.filter(|whole| own > whole)?));
+            if adds_up { sides.filter_map(told).collect::<Vec<_>>() } else { Vec::new() }
+        };
+        for stratifier in items(group, "stratifier") {
+            let name = shown(&stratifier_name(stratifier));
+            if !names.insert(stratifier.get("id").and_then(Value::as_str).map_or_else(|| name.clone(), str::to_owned)) {
+                reasons.push(format!("stratifier `{name}` is there twice"));
+            }
+            let (mut seen, mut sums) = (BTreeSet::new(), [Decimal::ZERO; 2]);
+            for (stratum, read) in items(stratifier, "stratum").iter().zip(strata.by_ref()) {
+                let label = format!("stratum `{}` of `{name}`", shown(&read.stratum));
+                if !seen.insert(identity(stratum)) {
+                    reasons.push(format!("{label} is there twice"));
+                }
+                for (code, count) in counts(stratum) {
+                    if let Some(most) = of_group.get(&code).filter(|most| count > **most) {
+                        reasons.push(format!("{label} has {count} in `{code}`, the whole group only {most}"));
+                    }
+                }
+                let own = [read.numerator, read.denominator].map(Option::unwrap_or_default);
+                reasons.extend(beyond(&own).into_iter().map(|more| format!("{label} has {more}")));
+                sums = [sums[0].saturating_add(own[0]), sums[1].saturating_add(own[1])];
+            }
+            // A policy says how one may have several.
+            let is_disjoint = defined
+                .and_then(|defined| known(stratifier, defined))
+                .unwrap_or(extension(stratifier, "stratification-policy").is_none());
+            if is_disjoint {
+                reasons.extend(beyond(&sums).into_iter().map(|more| format!("the strata of `{name}` have together {more}")));
+            }
+        }
+    }
+}
+
+/// By which a stratum is told from the others: its codes, else its texts.
+fn identity(stratum: &Value) -> Vec<String> {
+    let own = |concept: &Value| concept.pointer("/coding/0/code").and_then(Value::as_str).map_or_else(|| first_text(concept), str::to_owned);
+    let components = items(stratum, "component").iter().filter_map(|component| component.get("value"));
+    stratum.get("value").into_iter().chain(components).map(own).collect()
+}
+
+/// Counts by population; two of one code are told apart by nothing, so neither is here.
+fn counts(group: &Value) -> BTreeMap<String, Decimal> {
+    let populations = items(group, "population");
+    let is_alone = |code: &str| populations.iter().filter(|population| code_of(population) == code).count() == 1;
+    let count = |population: &Value| Some((code_of(population), decimal(population.get("count")?)?));
+    populations.iter().filter_map(count).filter(|(code, _)| is_alone(code)).collect()
+}
+
+/// Whether the sides of the score are sums over members: a mean of some can be more than that of all.
+fn adds_up(group: &Value) -> bool {
+    let method = |population: &Value| extension(population, "cqfm-aggregateMethod").and_then(|method| method.get("valueCode")?.as_str().map(str::to_owned));
+    items(group, "population").iter().filter_map(method).all(|method| method == "sum" || method == "count")
 }
 
 /// The reporter, where it names an organization by identifier or reference, must be the token's site.
@@ -187,7 +344,7 @@ fn reporter(reasons: &mut Vec<String>, report: &Value, site: &Site) {
 }
 
 /// Every group's numbers; of several, each must be told from the others.
-fn readings(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> Vec<Reading> {
+pub(super) fn readings(report: &Value, reasons: &mut Vec<String>, card: Option<&MeasureCard>) -> Vec<Reading> {
     let groups = items(report, "group");
     if groups.is_empty() || groups.len() > GROUPS_MAX {
         reasons.push(format!("{} groups, expected 1 to {GROUPS_MAX}", groups.len()));
@@ -204,7 +361,8 @@ fn readings(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> V
             reasons.push(format!("group {place} is named `{}`, as one before it is", shown(&group.key)));
         }
         let mut found = Vec::new();
-        let reading = reading(value, group, &mut found, is_proportion);
+        let kind = kind(report, value, &group, card, &mut found);
+        let reading = reading(value, group, &mut found, kind);
         let of_group = |reason: String| if is_only { reason } else { format!("group `{}`: {reason}", shown(&reading.group.key)) };
         reasons.extend(found.into_iter().map(of_group));
         readings.push(reading);
@@ -214,6 +372,36 @@ fn readings(report: &Value, reasons: &mut Vec<String>, is_proportion: bool) -> V
         reasons.push(format!("more than {STRATA_MAX} strata"));
     }
     readings
+}
+
+/// What a score is, which says what its numbers may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Some of all: between 0 and 1.
+    Proportion,
+    /// Made of the scores of others: between 0 and 1.
+    Composite,
+    /// One number by another.
+    Ratio,
+    /// No fraction.
+    Number,
+}
+
+/// By the accepted measure, else by the report; which must not contradict each other.
+fn kind(report: &Value, value: &Value, group: &Group, card: Option<&MeasureCard>, reasons: &mut Vec<String>) -> Kind {
+    let said = scoring(report, value).unwrap_or_default();
+    let is_number = said == "continuous-variable";
+    let unit = card.map(|card| card.unit_of(&group.key));
+    if unit.as_ref().is_some_and(|unit| (*unit == Unit::Number) != is_number) {
+        let expected = if is_number { "not" } else { "`continuous-variable`" };
+        reasons.push(format!("the scoring is `{}`, that of the accepted measure is {expected}", shown(said)));
+    }
+    match (unit, said) {
+        (_, "continuous-variable") => Kind::Number,
+        (Some(Unit::Rate { .. }), _) | (_, "ratio") => Kind::Ratio,
+        (_, "composite") => Kind::Composite,
+        _ => Kind::Proportion,
+    }
 }
 
 /// The name of one of several groups: its id, else its code. The label is its code's text, else its id.
@@ -230,20 +418,20 @@ fn named(group: &Value) -> Group {
     Group { label: if text.is_empty() { key.clone() } else { text }, key, higher_is_better: improvement }
 }
 
-fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, is_proportion: bool) -> Reading {
+fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -> Reading {
     let score = value.pointer("/measureScore/value").and_then(decimal);
-    let (numerator, denominator) = pair(value, score, reasons, is_proportion);
+    let (numerator, denominator) = pair(value, score, reasons, kind);
     let mut strata = Vec::new();
     for stratifier in items(value, "stratifier") {
-        let name = first_text(items(stratifier, "code").first().unwrap_or(&Value::Null));
+        let name = stratifier_name(stratifier);
         for stratum in items(stratifier, "stratum") {
             if strata.len() >= STRATA_MAX {
                 reasons.push(format!("more than {STRATA_MAX} strata"));
                 return Reading::default();
             }
             let score = stratum.pointer("/measureScore/value").and_then(decimal);
-            let (numerator, denominator) = pair(stratum, score, reasons, is_proportion);
-            let value = stratum.get("value").map(first_text).unwrap_or_default();
+            let (numerator, denominator) = pair(stratum, score, reasons, kind);
+            let value = stratum_name(stratum);
             let doubt = doubt(stratum, reasons);
             strata.push(Stratum { stratifier: name.clone(), stratum: value, numerator, denominator, doubt });
         }
@@ -291,14 +479,13 @@ fn decimal(value: &Value) -> Option<Decimal> {
 }
 
 /// Numerator and denominator of a group or stratum as the score uses them.
-fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_proportion: bool) -> (Option<Decimal>, Option<Decimal>) {
+fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, kind: Kind) -> (Option<Decimal>, Option<Decimal>) {
     let populations = items(group, "population");
-    for population in populations {
-        let count = population.get("count").and_then(decimal).unwrap_or_default();
-        if count < Decimal::ZERO || count > Decimal::from(COUNT_MAX) || !count.fract().is_zero() {
-            reasons.push(format!("population `{}` has count {count}, which cannot be", code_of(population)));
-        }
+    possible(group, reasons);
+    if kind == Kind::Number {
+        return (None, None);
     }
+    let is_proportion = kind != Kind::Ratio;
     let count = |code: &str| {
         populations
             .iter()
@@ -308,6 +495,9 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
     let minus = |from: Option<Decimal>, codes: &[&str]| from.map(|from| codes.iter().filter_map(|code| count(code)).fold(from, |sum, count| sum - count));
     let observed = |side: &str, place: usize| score_part(group, side).or_else(|| observation(populations, side, place));
     let stated = score_part(group, "numerator").is_some();
+    if kind == Kind::Proportion && stated {
+        of_populations(group, reasons);
+    }
     let denominator = observed("denominator", 1).or_else(|| minus(count("denominator"), &["denominator-exclusion", "denominator-exception"]));
     let mut numerator = observed("numerator", 0).or_else(|| minus(count("numerator"), &["numerator-exclusion"]));
     if is_proportion && let (Some(above), Some(below), Some(score)) = (numerator, denominator, score) {
@@ -331,6 +521,39 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, is_pro
     (numerator, denominator)
 }
 
+/// Every number can be: a count is whole, none is beyond belief.
+fn possible(group: &Value, reasons: &mut Vec<String>) {
+    let is_count = |count: &Value| decimal(count).is_some_and(|count| count >= Decimal::ZERO && count <= Decimal::from(COUNT_MAX) && count.fract().is_zero());
+    for population in items(group, "population") {
+        if let Some(count) = population.get("count").filter(|count| !is_count(count)) {
+            reasons.push(format!("population `{}` has count {count}, which cannot be", code_of(population)));
+        }
+    }
+    let parts = extension(group, "score-parts").unwrap_or_default();
+    for part in items(&parts, "extension").iter().filter_map(|part| part.get("valueDecimal")) {
+        if decimal(part).is_none_or(|part| part.abs() > Decimal::from(COUNT_MAX)) {
+            reasons.push(format!("a side of the score is {part}, which cannot be"));
+        }
+    }
+    if let Some(score) = group.pointer("/measureScore/value").filter(|score| decimal(score).is_none()) {
+        reasons.push(format!("the score is {score}, which cannot be"));
+    }
+}
+
+/// The stated sides of a proportion's score are its populations without their exclusions, however these overlap.
+fn of_populations(group: &Value, reasons: &mut Vec<String>) {
+    let counts = counts(group);
+    let sum = |codes: &[&str]| codes.iter().filter_map(|code| counts.get(*code)).fold(Decimal::ZERO, |sum, count| sum.saturating_add(*count));
+    let taken_off = [&["numerator-exclusion", "denominator-exclusion", "denominator-exception"][..], &["denominator-exclusion", "denominator-exception"][..]];
+    for (side, taken_off) in ["numerator", "denominator"].into_iter().zip(taken_off) {
+        let (Some(stated), Some(most)) = (score_part(group, side), counts.get(side)) else { continue };
+        let least = *most - sum(taken_off);
+        if stated < least || stated > *most {
+            reasons.push(format!("the score's {side} is {stated}, but population `{side}` has {most}, and {} are taken off at most", sum(taken_off)));
+        }
+    }
+}
+
 fn code_of(population: &Value) -> String {
     population.pointer("/code/coding/0/code").and_then(Value::as_str).map(shown).unwrap_or_default()
 }
@@ -342,8 +565,11 @@ fn score_part(group: &Value, side: &str) -> Option<Decimal> {
 
 /// The extension of a name, whatever stands before it in its address.
 fn extension(value: &Value, name: &str) -> Option<Value> {
-    let is_named = |extension: &&Value| extension.get("url").and_then(Value::as_str).is_some_and(|url| url.rsplit('/').next() == Some(name));
-    items(value, "extension").iter().find(is_named).cloned()
+    items(value, "extension").iter().find(|extension| is_named(extension, name)).cloned()
+}
+
+fn is_named(extension: &Value, name: &str) -> bool {
+    extension.get("url").and_then(Value::as_str).is_some_and(|url| url.rsplit('/').next() == Some(name))
 }
 
 /// The aggregate of the observations of one side of a ratio; sides are named by reference or, without, by order.

@@ -27,6 +27,10 @@ pub struct Arrival {
     pub last: Option<LastFeed>,
     /// The refusal or rejection after it, with every reason.
     pub refused: Option<(Timestamp, Vec<String>)>,
+    /// A feed begun after the last one and not finished: since when.
+    pub begun: Option<Timestamp>,
+    /// Measures, by their addresses, of which the last feed has nothing although the registry holds reports of the site.
+    pub stopped: Vec<String>,
     /// Nothing heard for longer than agreed.
     pub late: bool,
 }
@@ -79,10 +83,29 @@ pub fn arrivals(connection: &Connection, now: Timestamp, late_after_hours: u32) 
                 .query_row([site.id], |row| Ok((time(row.get(0)?), row.get::<_, String>(1)?)))
                 .optional()?
                 .map(|(at, reasons)| (at, reasons.lines().map(str::to_owned).collect()));
+            let begun = connection
+                .prepare_cached("SELECT max(received_at) FROM feed WHERE site = ?1 AND state = 'open' AND received_at >= ?2")?
+                .query_row(params![site.id, last.as_ref().map_or(0, |last| last.committed.as_millisecond())], |row| row.get::<_, Option<i64>>(0))?
+                .map(time);
+            let stopped = match &last {
+                Some(last) => stopped(connection, site.id, &last.feed)?,
+                None => Vec::new(),
+            };
             // A site that has just joined has had no night yet.
             let late = site.heard.unwrap_or(site.added).as_millisecond() < limit;
-            Ok(Arrival { site, last, refused, late })
+            Ok(Arrival { site, last, refused, begun, stopped, late })
         })
+        .collect()
+}
+
+/// A feed names every report that stands, also the unchanged: a measure of which it names none is sent no more.
+fn stopped(connection: &Connection, site: i64, feed: &str) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached(
+            "SELECT c.measure FROM current c JOIN revision r ON r.id = c.revision LEFT JOIN feed_part p ON p.site = c.site AND p.feed = ?2 AND p.sha256 = r.sha256
+             WHERE c.site = ?1 AND r.sha256 IS NOT NULL GROUP BY c.measure HAVING count(p.sha256) = 0 ORDER BY c.measure",
+        )?
+        .query_map(params![site, feed], |row| row.get(0))?
         .collect()
 }
 
@@ -121,7 +144,7 @@ impl Point {
             (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, 100.0),
             (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, f64::from(*per)),
             (.., Unit::Percent) => (self.score?, 100.0),
-            (.., Unit::Rate { .. }) => (self.score?, 1.0),
+            (.., Unit::Rate { .. } | Unit::Number) => (self.score?, 1.0),
         };
         let value = score.to_f64()? * factor;
         value.is_finite().then_some(value)
@@ -158,6 +181,7 @@ impl Doubt {
         let factor = match unit {
             Unit::Percent => Decimal::ONE_HUNDRED,
             Unit::Rate { per, .. } => Decimal::from(*per),
+            Unit::Number => Decimal::ONE,
         };
         let shown = |bound: Option<Decimal>| bound?.checked_mul(factor)?.to_f64();
         Some((shown(self.low)?, shown(self.high)?))

@@ -167,3 +167,71 @@ async fn a_score_that_is_no_fraction_is_shown_as_it_was_reported() {
     let north = network.get("/measures/remission/sites/north").await.text;
     assert!(north.contains("61.0\u{202f}% in Jan 2024") && !north.contains("– of –"), "{north}");
 }
+
+/// What is begun says nothing of how things stand: only what was committed or confirmed is a word of the site.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_begun_and_not_finished_is_no_word_of_the_site() {
+    let network = Network::start(vec![proportion()]).await;
+    let mut north = network.join("north", "North").await;
+    let site = async || network.get("/v1/sites").await.json()["sites"][0].clone();
+    let first = Feed::first("north", &[60]);
+    deliver(&network, &north, &first).await.receipt();
+    let heard = site().await["heardAt"].clone();
+    network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
+    network.log_in(&mut north).await;
+    let second = Feed::after("north", Some(&first), &[61]);
+    assert_eq!(network.announce(&north, &second.bytes()).await.status, 201);
+    let found = site().await;
+    assert_eq!((&found["heardAt"], &found["late"], found["begunAt"].is_string()), (&heard, &json!(true), true));
+    let board = network.get("/").await.text;
+    assert!(board.contains("Late") && board.contains("begun just now, not finished") && !board.contains("confirmed"), "{board}");
+    // The last feed repeated is a confirmation.
+    assert_eq!(network.announce(&north, &first.bytes()).await.status, 200);
+    assert_eq!(site().await["late"], false);
+    network.part(&north, &second.id(), &second.bodies[0]).await;
+    network.commit(&north, &second.id()).await.receipt();
+    assert_eq!(site().await["begunAt"], Value::Null);
+    // An older one repeated is none.
+    network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
+    network.log_in(&mut north).await;
+    network.commit(&north, &first.id()).await.receipt();
+    assert_eq!(site().await["late"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_measure_that_a_site_stopped_sending_is_named_on_the_board() {
+    let mut second = proportion();
+    (second.id, second.url, second.title) = ("flare".into(), "http://n.example/Measure/flare".into(), "Flares".into());
+    let network = Network::start(vec![proportion(), second]).await;
+    let north = network.join("north", "North").await;
+    let mut both = Feed::first("north", &[60, 61]);
+    let flare = watershed::feed::ReportKey { measure: "http://n.example/Measure/flare".into(), ..key(1) };
+    both.bodies.swap(0, 1);
+    both.manifest.reports.swap(0, 1);
+    both.manifest.reports[0].key = flare.clone();
+    let bodies = vec![super::body("north", &flare, 60, 100), super::body("north", &key(1), 61, 100)];
+    both.manifest.reports[1].key = key(1);
+    let both = both.with(bodies);
+    deliver(&network, &north, &both).await.receipt();
+    let named = async || network.get("/v1/sites").await.json()["sites"][0]["measuresNoLongerSent"].clone();
+    assert_eq!(named().await, json!([]));
+    deliver(&network, &north, &Feed::after("north", Some(&both), &[62])).await.receipt();
+    assert_eq!(named().await, json!(["http://n.example/Measure/flare"]));
+    let board = network.get("/").await.text;
+    assert!(board.contains("Partial") && board.contains("no longer sent: Flares"), "{board}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mean_of_minutes_is_shown_as_a_number() {
+    let mut card = proportion();
+    card.unit = registry::Unit::Number;
+    let network = Network::start(vec![card]).await;
+    let north = network.join("north", "North").await;
+    let population = json!({ "code": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/measure-population", "code": "measure-population" }] }, "count": 12 });
+    let group = json!({ "population": [population], "measureScore": { "value": 13.008_333 } });
+    let feed = Feed::first("north", &[1]).with(vec![measure_report("north", &key(1), "decrease", "continuous-variable", group)]);
+    deliver(&network, &north, &feed).await.receipt();
+    assert_eq!(network.points().await[0]["value"], 13.008_333);
+    let page = network.get("/measures/remission").await.text;
+    assert!(page.contains("shown as a number") && page.contains("13.01 in Jan 2024") && page.contains(">Value</th>") && !page.contains("13.01\u{202f}%"), "{page}");
+}

@@ -128,6 +128,7 @@ fn delivered(row: &Row, unit: &Unit) -> String {
         (Some((n, d, None)), _) => format!("{n}/{d}  -"),
         (Some((n, d, Some(value))), Unit::Percent) => format!("{n}/{d}  {:.1} %", value),
         (Some((n, d, Some(value))), Unit::Rate { .. }) => format!("{n}/{d}  {value:.2}"),
+        (Some((.., Some(value))), Unit::Number) => format!("{value:.2}"),
     }
 }
 

@@ -28,6 +28,8 @@ const TICKS: f64 = 4.0;
 pub struct Chart {
     /// Part of element identifiers: `north`.
     pub id: String,
+    /// What the values are, over their column.
+    pub column: &'static str,
     /// Heading.
     pub heading: String,
     /// Where the site's own page is.
@@ -90,7 +92,7 @@ fn bounds_text(card: &MeasureCard, doubt: &Doubt) -> Option<String> {
 fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
     match card.unit {
         Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
-        Unit::Rate { .. } => format!("{low:.2} – {high:.2}"),
+        Unit::Rate { .. } | Unit::Number => format!("{low:.2} – {high:.2}"),
     }
 }
 
@@ -185,7 +187,7 @@ pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> S
         .find(|step| *step >= raw * 0.999)
         .unwrap_or(10.0 * magnitude);
     let (bottom, top) = ((from / step).floor() * step, (most / step).ceil() * step);
-    Scale { bottom, top: if *unit == Unit::Percent { top.min(100.0) } else { top }, step }
+    Scale { bottom, top: if *unit == Unit::Percent && most <= 100.0 { top.min(100.0) } else { top }, step }
 }
 
 /// Lays out one site's chart.
@@ -197,6 +199,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
     let signals = run.signals.iter().filter_map(|signal| said(card, signal, &names)).chain(said_of_series(&run.signals)).collect();
     Chart {
         id: site.to_owned(),
+        column: column(&card.unit),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
         summary: summary(card, &names, &values, &run),
@@ -276,11 +279,20 @@ fn month_name(first: Date) -> String {
     first.strftime("%b %Y").to_string()
 }
 
+/// What the values of a column are.
+pub fn column(unit: &Unit) -> &'static str {
+    match unit {
+        Unit::Percent => "Percent",
+        Unit::Rate { .. } => "Rate",
+        Unit::Number => "Value",
+    }
+}
+
 /// A value with its unit.
 pub fn value_text(card: &MeasureCard, value: f64) -> String {
     match card.unit {
         Unit::Percent => format!("{value:.1}\u{202f}%"),
-        Unit::Rate { .. } => format!("{value:.2}"),
+        Unit::Rate { .. } | Unit::Number => format!("{value:.2}"),
     }
 }
 
@@ -408,7 +420,7 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
 fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
     let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
     Some(match &card.unit {
-        Unit::Percent => format!("{above} of {below}"),
+        Unit::Percent | Unit::Number => format!("{above} of {below}"),
         Unit::Rate { of, .. } => format!("{above} in {below} {of}"),
     })
 }
@@ -429,6 +441,7 @@ fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
     let (above, below) = (point.numerator?.to_u64()?, point.denominator?);
     let (interval, factor) = match card.unit {
         Unit::Percent => (wilson(above, below.to_u64()?, CONFIDENCE)?, 100.0),
+        Unit::Number => return None,
         Unit::Rate { per, .. } => (poisson_rate(above, below.to_f64()?, f64::from(per), CONFIDENCE)?, 1.0),
     };
     Some((interval.low * factor, interval.high * factor))

@@ -34,6 +34,8 @@ fn card(unit: Unit) -> MeasureCard {
         plain_language: String::new(),
         higher_is_better: Some(true),
         unit,
+        numbers: Default::default(),
+        definitions: Default::default(),
     }
 }
 
@@ -89,12 +91,12 @@ fn of_several_groups_each_has_its_name_its_direction_and_its_numbers() {
         named(None, Some(json!({ "text": "Fourth" })), Some("sideways")),
     ]);
     let mut reasons = Vec::new();
-    let groups: Vec<Group> = readings(&several, &mut reasons, true).into_iter().map(|reading| reading.group).collect();
+    let groups: Vec<Group> = readings(&several, &mut reasons, Some(&card(Unit::Percent))).into_iter().map(|reading| reading.group).collect();
     let group = |key: &str, label: &str, higher_is_better| Group { key: key.into(), label: label.into(), higher_is_better };
     let expected = [group("g1", "First", None), group("c2", "Second", Some(false)), group("g3", "g3", Some(true)), group("Fourth", "Fourth", None)];
     assert_eq!((groups.as_slice(), reasons.len()), (expected.as_slice(), 0), "{reasons:?}");
     several["group"] = Value::Array(vec![only; GROUPS_MAX + 1]);
-    readings(&several, &mut reasons, true);
+    readings(&several, &mut reasons, None);
     assert_eq!(reasons, ["65 groups, expected 1 to 64"]);
 }
 
@@ -117,7 +119,7 @@ fn observations_make_the_pair_of_a_ratio() {
     };
     let group = json!({ "population": [population("denominator", 5), population("numerator", 1), observed("denominator", 310), observed("numerator", 2)] });
     let mut reasons = Vec::new();
-    assert_eq!(pair(&group, None, &mut reasons, false), (Some(Decimal::from(2)), Some(Decimal::from(310))));
+    assert_eq!(pair(&group, None, &mut reasons, Kind::Ratio), (Some(Decimal::from(2)), Some(Decimal::from(310))));
     assert!(reasons.is_empty());
 }
 
@@ -219,4 +221,141 @@ fn every_reason_is_given() {
             .any(|reason| reason.contains("in the future"))
     );
     assert!(read(&bytes, &entry(), &site(), &[], now).unwrap_err().iter().any(|reason| reason.contains("is not accepted here")));
+}
+
+fn defined(period: Option<Span>) -> MeasureCard {
+    let parameters = [("Active Window Months".to_owned(), "13".to_owned())].into();
+    let stratifiers = [("race".to_owned(), false), ("sex".to_owned(), true)].into();
+    MeasureCard { definitions: [("1.0.0".to_owned(), Defined { period, parameters, stratifiers })].into(), ..card(Unit::Percent) }
+}
+
+#[test]
+fn a_report_is_of_a_whole_period_of_the_measures_length_that_is_over() {
+    let now = "2026-02-03T00:00:00Z".parse().unwrap();
+    let judged = |start: &str, end: &str, span: Option<Span>| {
+        let (mut report, mut entry) = (report(), entry());
+        report["period"] = json!({ "start": start, "end": end });
+        (entry.key.period_start, entry.key.period_end) = (start.into(), end.into());
+        read(&serde_json::to_vec(&report).unwrap(), &entry, &site(), &[defined(span)], now)
+            .map(drop)
+            .map_err(|reasons| reasons.join("; "))
+    };
+    let month = Some(Span::Month);
+    for (start, end, span) in [
+        ("2026-01-01", "2026-01-31", month),
+        ("2026-01-01", "2026-01-31", None),
+        ("2025-10-01", "2025-12-31", Some(Span::Quarter)),
+        ("2025-01-01", "2025-12-31", Some(Span::Year)),
+        ("2025-01-01", "2025-12-31", None),
+    ] {
+        assert_eq!(judged(start, end, span), Ok(()), "{start}");
+    }
+    for (start, end, span, reason) in [
+        ("2025-05-03", "2025-05-03", month, "the period is 2025-05-03 to 2025-05-03, expected a calendar month"),
+        ("2025-05-01", "2025-05-07", None, "expected a calendar month, quarter or year"),
+        ("2025-04-01", "2025-05-31", month, "expected a calendar month"),
+        ("2025-02-01", "2025-04-30", Some(Span::Quarter), "expected a calendar quarter"),
+        ("2025-01-01", "2025-12-31", month, "expected a calendar month"),
+        ("1900-05-01", "1900-05-31", month, "more than 50 years ago"),
+        ("2026-02-01", "2026-02-28", month, "the period ends on 2026-02-28 and is not over"),
+    ] {
+        let found = judged(start, end, span).unwrap_err();
+        assert!(found.contains(reason), "{start}: {found}");
+    }
+}
+
+/// The reasons against a report that was changed, held against the definition.
+fn against(change: impl Fn(&mut Value)) -> String {
+    let mut report = report();
+    change(&mut report);
+    let now = "2026-02-03T00:00:00Z".parse().unwrap();
+    let read = read(&serde_json::to_vec(&report).unwrap(), &entry(), &site(), &[defined(Some(Span::Month))], now);
+    read.map_or_else(|reasons| reasons.join("; "), |_| String::new())
+}
+
+#[test]
+fn a_measure_that_was_changed_needs_a_version_of_its_own() {
+    let stated = |value: &str| {
+        let parts = [("name", "Active Window Months"), ("value", value)].map(|(url, text)| json!({ "url": url, "valueString": text }));
+        against(|report| {
+            report["extension"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "url": "http://w/StructureDefinition/parameter", "extension": parts }))
+        })
+    };
+    assert_eq!(stated("13"), "");
+    assert_eq!(stated("2"), "parameter `Active Window Months` is `2`, version 1.0.0 has `13`: what is measured otherwise needs a version of its own");
+}
+
+fn stratum(name: &str, numerator: i64, denominator: i64) -> Value {
+    json!({ "value": { "text": name }, "population": [population("denominator", denominator), population("numerator", numerator)] })
+}
+
+#[test]
+fn strata_are_parts_of_their_group_and_each_is_there_once() {
+    let stratified = |id: &str, strata: Value| against(|report| report["group"][0]["stratifier"] = json!([{ "id": id, "code": [{ "text": id }], "stratum": strata }]));
+    assert_eq!(stratified("sex", json!([stratum("f", 4, 6), stratum("m", 3, 4)])), "");
+    assert_eq!(
+        stratified("sex", json!([stratum("f", 4, 90)])),
+        "stratum `f` of `sex` has 90 in `denominator`, the whole group only 12; stratum `f` of `sex` has 90 in the denominator, the whole group only 10; the strata of `sex` have together 90 in the denominator, the whole group only 10"
+    );
+    assert_eq!(stratified("sex", json!([stratum("f", 4, 6), stratum("f", 3, 4)])), "stratum `f` of `sex` is there twice");
+    assert_eq!(stratified("sex", json!([stratum("f", 4, 6), stratum("m", 3, 6)])), "the strata of `sex` have together 12 in the denominator, the whole group only 10");
+    assert_eq!(stratified("race", json!([stratum("a", 4, 6), stratum("b", 3, 6)])), "", "one may have several");
+    assert_eq!(stratified("postcode", json!([stratum("1", 4, 6)])), "the measure has no stratifier `postcode`; it has race, sex");
+    // A mean of some may be more than that of all.
+    let mean =
+        json!({ "population": [{ "code": { "coding": [{ "code": "measure-observation" }] }, "extension": [{ "url": "http://x/cqfm-aggregateMethod", "valueCode": "average" }] }] });
+    assert!(!adds_up(&mean) && adds_up(&report()["group"][0]));
+}
+
+#[test]
+fn a_stratifier_of_several_components_is_named_by_them() {
+    let component = |name: &str, value: &str| json!({ "code": { "text": name }, "value": { "text": value } });
+    let of = |language: &str, sex: &str| json!({ "component": [component("language", language), component("sex", sex)], "population": [population("denominator", 5), population("numerator", 3)] });
+    let mut report = report();
+    report["group"][0]["stratifier"] = json!([{ "id": "language-sex", "stratum": [of("en", "f"), of("en", "m")] }]);
+    let strata = judge(&report).unwrap().strata;
+    let names: Vec<(&str, &str)> = strata.iter().map(|stratum| (stratum.stratifier.as_str(), stratum.stratum.as_str())).collect();
+    assert_eq!(names, [("language and sex", "en, f"), ("language and sex", "en, m")]);
+}
+
+#[test]
+fn numbers_that_contradict_each_other_or_cannot_be_are_refused() {
+    let parts = |numerator: Value, denominator: Value| json!([{ "url": "http://w/score-parts", "extension": [{ "url": "numerator", "valueDecimal": numerator }, { "url": "denominator", "valueDecimal": denominator }] }]);
+    let stated = |numerator: i64, of: i64| {
+        against(|report| {
+            report["group"][0]["extension"] = parts(json!(7), json!(10));
+            report["group"][0]["population"] =
+                json!([population("initial-population", of), population("denominator", of), population("denominator-exclusion", 2), population("numerator", numerator)]);
+        })
+    };
+    assert_eq!(stated(7, 12), "");
+    assert_eq!(stated(9, 12), "", "members of the exclusion may be in both");
+    assert_eq!(stated(12, 12), "the score's numerator is 7, but population `numerator` has 12, and 2 are taken off at most");
+    assert!(stated(7, 500).contains("the score's denominator is 10, but population `denominator` has 500"));
+    let huge = against(|report| {
+        report["group"][0]["population"][1]["count"] = serde_json::from_str("1000000000000000000000000000000").unwrap();
+        report["group"][0]["extension"] = parts(json!(7), serde_json::from_str("1000000000000000000000000000000").unwrap());
+    });
+    assert!(huge.contains("population `denominator` has count 1") && huge.contains("a side of the score is 1"), "{huge}");
+    assert_eq!(against(|report| report["date"] = json!("2099-01-01T00:00:00Z")), "`date` is 2099-01-01, in the future: look at the clock of the machine that made the report");
+}
+
+#[test]
+fn the_score_of_a_continuous_variable_is_a_number() {
+    let mut report = report();
+    report["extension"][0]["valueCodeableConcept"]["coding"][0]["code"] = "continuous-variable".into();
+    report["group"][0] = json!({ "population": [population("measure-population", 12)], "measureScore": { "value": 13.008_333 } });
+    let now = "2026-02-03T00:00:00Z".parse().unwrap();
+    let bytes = serde_json::to_vec(&report).unwrap();
+    let judged = |unit: Unit| read(&bytes, &entry(), &site(), &[card(unit)], now);
+    let reading = judged(Unit::Number).unwrap().pop().unwrap();
+    assert_eq!((reading.numerator, reading.denominator, reading.score), (None, None, Some(Decimal::new(13_008_333, 6))));
+    assert_eq!(judged(Unit::Percent).unwrap_err(), ["the scoring is `continuous-variable`, that of the accepted measure is not"]);
+    report["extension"][0]["valueCodeableConcept"]["coding"][0]["code"] = "proportion".into();
+    let bytes = serde_json::to_vec(&report).unwrap();
+    let wrong = read(&bytes, &entry(), &site(), &[card(Unit::Number)], now).unwrap_err();
+    assert!(wrong.contains(&"the scoring is `proportion`, that of the accepted measure is `continuous-variable`".to_owned()), "{wrong:?}");
 }
