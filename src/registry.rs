@@ -91,6 +91,16 @@ pub struct MeasureCard {
 }
 
 impl MeasureCard {
+    /// What a period of its newest version is called.
+    pub fn span(&self) -> &'static str {
+        let newest = self.versions.last().and_then(|version| self.definitions.get(version));
+        match newest.and_then(|defined| defined.period) {
+            Some(Span::Year) => "year",
+            Some(Span::Quarter) => "quarter",
+            _ => "month",
+        }
+    }
+
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
         if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }

@@ -259,9 +259,3 @@ fn what_was_observed_is_explained_by_code_and_by_id() {
         assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = 4, 9"), "{out}");
     }
 }
-
-#[test]
-fn a_measure_of_years_is_said_to_be_reported_by_month() {
-    let (code, out) = checked(LOGIC, &MEASURE.replace("improvement: decrease\n", "improvement: decrease\nperiod: year\n"));
-    assert!(code == 0 && out.contains("`stay` has `period: year`, and a night reports it for each month") && out.contains("measure.yaml:11:1"), "{code} {out}");
-}

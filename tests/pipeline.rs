@@ -1,5 +1,6 @@
 //! Whole nights by the real binary: repeated, and with bad data.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use watershed::config::setup;
@@ -105,6 +106,39 @@ async fn what_was_known_on_a_day_gives_the_reports_of_its_night() {
         assert_eq!(output(bed.command(coming)).await.status.code(), Some(2), "{coming:?}");
     }
     assert_eq!(bed.outbox().len(), 2, "nothing was sent");
+}
+
+/// A measure of years is reported for the years that are over within a night's months, not by month.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_measure_of_years_is_reported_by_year() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    assert_eq!(bed.run().await.0, 0);
+    let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings");
+    let (own, yearly) = (mappings.join("measures/ibd/remission"), bed.folder.path().join("yearly"));
+    for (from, to) in [(mappings.join("libraries"), "libraries"), (mappings.join("value-sets"), "value-sets")] {
+        let to = yearly.join(to);
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::read_dir(from).unwrap().map(Result::unwrap).for_each(|file| {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        });
+    }
+    let definition = std::fs::read_to_string(own.join("measure.yaml")).unwrap();
+    assert!(definition.contains("period: month\n"));
+    std::fs::write(yearly.join("measure.yaml"), definition.replace("period: month\n", "period: year\n")).unwrap();
+    std::fs::copy(own.join("ibd-remission.cql"), yearly.join("ibd-remission.cql")).unwrap();
+    let site = bed.folder.path().join("site.toml");
+    let text = std::fs::read_to_string(&site).unwrap();
+    std::fs::write(&site, text.replace(&own.display().to_string(), &yearly.display().to_string())).unwrap();
+    let known = output(bed.command(&["known", "--format", "json"])).await;
+    let said = String::from_utf8_lossy(&known.stderr);
+    let reports = known.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let of_ibd = reports
+        .map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap())
+        .filter(|report| report["measure"].as_str().unwrap().contains("ibd"));
+    let periods: Vec<(String, String)> = of_ibd
+        .map(|report| ["start", "end"].map(|end| report["period"][end].as_str().unwrap()[..10].to_owned()).into())
+        .collect();
+    assert_eq!(periods, [("2025-01-01".to_owned(), "2025-12-31".to_owned())], "{said}");
 }
 
 /// A measure that joined later has no data of that night, and is not called complete over what it lacks.

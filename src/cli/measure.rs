@@ -114,9 +114,6 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
             let at = Location::new(&folder.files.definition, Span::default());
             found.push(Diagnostic::note(format!("`{}` has no test patients", measure.definition.id.value)).at(at).help(NO_CASES));
         }
-        if let Some(said) = measures::not_monthly(&measure.definition) {
-            found.push(Diagnostic::note(said).at(measure::definition::key(&folder.files.definition, "period")).help(measures::MONTHLY));
-        }
         for (name, parameter) in measure.definition.parameters.iter().filter(|(_, parameter)| parameter.confirm) {
             let text = format!("`{}`: the network has yet to confirm `{name}` = {}", measure.definition.id.value, parameter.value.value.text());
             found.push(Diagnostic::note(text));

@@ -15,7 +15,6 @@ use crate::cql::Models;
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
-use crate::measure::definition::{Definition, Interval};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
 use crate::terminology::{self, ValueSet, ValueSets};
@@ -210,19 +209,6 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
-}
-
-/// What to do about a measure of longer periods than a month.
-pub const MONTHLY: &str = "`watershed evaluate --period 2026` reports it over a year; write `period: month` where the months are what is asked for";
-
-/// What is said of a measure of longer periods than the months that nights report.
-pub fn not_monthly(definition: &Definition) -> Option<String> {
-    let period = match definition.period {
-        Interval::Month => return None,
-        Interval::Quarter => "quarter",
-        Interval::Year => "year",
-    };
-    Some(format!("`{}` has `period: {period}`, and a night reports it for each month", definition.id.value))
 }
 
 /// What is said of a value set without codes is no error where the caller goes on without them.

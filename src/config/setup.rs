@@ -307,10 +307,6 @@ impl Reader {
                 let finding = site.places.error("measures.folders", format!("measure `{url}` is named twice"));
                 self.findings.push(finding.help("one night reports one version of a measure"));
             }
-            if let Some(said) = measures::not_monthly(&measure.definition) {
-                let finding = site.places.error("measures.folders", said);
-                self.findings.push(Diagnostic { severity: Severity::Warning, ..finding.help(measures::MONTHLY) });
-            }
         }
         loaded
     }

@@ -3,12 +3,14 @@
 //! [`parse`] turns the text into a [`Definition`] and says everything that is wrong with it at once, with
 //! line and column. Whether the CQL definitions it names exist is checked by [`super::compile`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::ToSpan;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::Period;
 use super::composite::{Composite, CompositeScoring};
 use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
 use crate::diagnostic::yaml::{self, locate};
@@ -136,6 +138,37 @@ pub enum Interval {
     Month,
     Quarter,
     Year,
+}
+
+impl Interval {
+    /// The periods of the calendar and of this length that hold one of some months and are over when the last of them is, oldest first.
+    ///
+    /// ```
+    /// use watershed::measure::{Period, definition::Interval};
+    ///
+    /// let months = Period::complete_months("2026-05-02".parse()?, 24);
+    /// let of = |length: Interval| length.periods(&months).iter().map(Period::to_string).collect::<Vec<_>>();
+    /// assert_eq!(of(Interval::Year), ["2024-01-01/2024-12-31", "2025-01-01/2025-12-31"]);
+    /// assert_eq!(of(Interval::Quarter).last().unwrap(), "2026-01-01/2026-03-31");
+    /// assert_eq!(of(Interval::Month).len(), 24);
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
+    pub fn periods(self, months: &[Period]) -> Vec<Period> {
+        let length: i8 = match self {
+            Interval::Month => return months.to_vec(),
+            Interval::Quarter => 3,
+            Interval::Year => 12,
+        };
+        let around = |month: &Period| {
+            let into = (month.start.month() - 1) % length;
+            let start = month.start.first_of_month().checked_sub(into.months()).ok()?;
+            let last = start.checked_add((length - 1).months()).ok()?;
+            Period::new(start, last.last_of_month())
+        };
+        let over = months.iter().map(|month| month.end).max();
+        let found: BTreeSet<Period> = months.iter().filter_map(around).filter(|period| Some(period.end) <= over).collect();
+        found.into_iter().collect()
+    }
 }
 
 /// Multiplier of a ratio's score, as `1000` per `1,000 central line days`.

@@ -41,8 +41,9 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn new(measures: usize, periods: usize) -> Sums {
-        Sums { partials: vec![vec![Partial::default(); periods]; measures], ..Sums::default() }
+    /// Of measures with so many periods each.
+    fn new(periods: &[usize]) -> Sums {
+        Sums { partials: periods.iter().map(|count| vec![Partial::default(); *count]).collect(), ..Sums::default() }
     }
 
     fn merge(&mut self, other: Sums) {
@@ -73,24 +74,29 @@ impl Sums {
     }
 }
 
-/// The periods of a night, as fixed when it began.
-fn periods(run: &Run) -> Result<Vec<Period>, NightError> {
+/// The months of a night, as fixed when it began.
+fn months(run: &Run) -> Result<Vec<Period>, NightError> {
     run.periods.iter().map(|text| Period::parse(text).map_err(NightError::Broken)).collect()
+}
+
+/// Each measure over its own periods, which may be longer than months.
+fn over<'a>(setup: &'a Setup, months: &[Period], setting: &Setting) -> Vec<measure::Run<'a>> {
+    setup.measures.iter().map(|measure| measure.over(&measure.definition.period.periods(months), setting)).collect()
 }
 
 /// Measures every patient of the snapshot as of the night's pull.
 pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Sums, NightError> {
     let shape = shape(setup);
-    let periods = periods(run)?;
-    let setting = setting(setup, run.started_at)?;
-    let measures = setup.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
+    let months = months(run)?;
+    let measures = over(setup, &months, &setting(setup, run.started_at)?);
+    let periods = setup.measures.iter().map(|measure| measure.definition.period.periods(&months).len()).collect();
     let shared = snapshot.shared(Adapter::as_of(run))?;
     let people = snapshot.people(Adapter::as_of(run))?;
-    let work = Work { setup, people: &people, measures, periods: periods.len(), shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let work = Work { setup, people: &people, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
-    let total = Mutex::new(Sums::new(setup.measures.len(), work.periods));
+    let total = Mutex::new(Sums::new(&work.periods));
     let threads = setup.threads.clamp(1, partitions.len().max(1));
     let ended: Result<(), NightError> = std::thread::scope(|scope| {
         let worker = || -> Result<(), NightError> {
@@ -122,7 +128,7 @@ fn shape(setup: &Setup) -> Shape {
     needs::shape(shapes.iter(), &setup.mapping)
 }
 
-/// Who may be counted by a site's measures in some periods, by what is known so far.
+/// Who may be counted by a site's measures in some months, by what is known so far.
 pub struct Choice<'a> {
     setup: &'a Setup,
     measures: Vec<measure::Run<'a>>,
@@ -131,10 +137,8 @@ pub struct Choice<'a> {
 
 impl<'a> Choice<'a> {
     /// As of an instant.
-    pub fn new(setup: &'a Setup, periods: &[Period], now: Timestamp) -> Result<Choice<'a>, NightError> {
-        let setting = setting(setup, now)?;
-        let measures = setup.measures.iter().map(|measure| measure.over(periods, &setting)).collect();
-        Ok(Choice { setup, measures, shape: shape(setup) })
+    pub fn new(setup: &'a Setup, months: &[Period], now: Timestamp) -> Result<Choice<'a>, NightError> {
+        Ok(Choice { setup, measures: over(setup, months, &setting(setup, now)?), shape: shape(setup) })
     }
 }
 
@@ -159,7 +163,8 @@ struct Work<'a> {
     setup: &'a Setup,
     people: &'a People<'a>,
     measures: Vec<measure::Run<'a>>,
-    periods: usize,
+    /// How many each measure has.
+    periods: Vec<usize>,
     shape: Shape,
     shared: Shared<'a>,
     stop: &'a Stop,
@@ -168,7 +173,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
-        let mut sums = Sums::new(self.measures.len(), self.periods);
+        let mut sums = Sums::new(&self.periods);
         let mut record = Record::default();
         for patient in self.people.of(partition)? {
             if *self.stop.borrow() {
@@ -232,9 +237,10 @@ pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
     let facts = facts(setup, run, sums);
     let mut made = Made { reports: Vec::new(), held: Vec::new() };
+    let months = months(run)?;
     for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
-        for (period, partial) in periods(run)?.into_iter().zip(partials) {
+        for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
             let reporter = measure.reporter(period, &facts);
             let report = reporter.summary(partial);
             let key = key(&definition.url.value, &definition.version.value, &report)?;

@@ -6,7 +6,7 @@ use crate::diagnostic::counted;
 use crate::registry::report::Doubt;
 use crate::registry::report::day;
 use crate::registry::series::Point;
-use crate::registry::{MeasureCard, Unit};
+use crate::registry::{MeasureCard, Span, Unit};
 use crate::statistics::rate::{poisson_rate, wilson};
 use crate::statistics::run_chart::{RunChart, Side, Signal, run_chart};
 use rust_decimal::prelude::ToPrimitive;
@@ -262,17 +262,23 @@ pub fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%2D", "-")
 }
 
-/// `Mar 2026` for a calendar month, else both days.
+/// `Mar 2026`, `Q1 2026` or `2026` for a period of the calendar, else both days.
 pub fn period_name(point: &Point) -> String {
     name_of(&point.period_start, &point.period_end)
 }
 
 /// See [`period_name`].
 pub fn name_of(start: &str, end: &str) -> String {
-    match (day(start), day(end)) {
-        (Some(first), Some(last)) if first.day() == 1 && last == first.last_of_month() => month_name(first),
-        _ => format!("{} – {}", start.get(..10).unwrap_or(start), end.get(..10).unwrap_or(end)),
-    }
+    calendar_name(start, end).unwrap_or_else(|| format!("{} – {}", start.get(..10).unwrap_or(start), end.get(..10).unwrap_or(end)))
+}
+
+fn calendar_name(start: &str, end: &str) -> Option<String> {
+    let first = day(start)?;
+    Some(match Span::of(first, day(end)?)? {
+        Span::Month => month_name(first),
+        Span::Quarter => format!("Q{} {}", (first.month() + 2) / 3, first.year()),
+        Span::Year => first.year().to_string(),
+    })
 }
 
 fn month_name(first: Date) -> String {
@@ -383,9 +389,11 @@ fn ticks(card: &MeasureCard, place: &Place) -> Vec<(f64, String)> {
 fn months(points: &[Point], place: &Place) -> Vec<(f64, String)> {
     let every = points.len().div_ceil(4).max(1);
     let last = points.len().saturating_sub(1);
-    let label = |(index, point): (usize, &Point)| {
-        (last.saturating_sub(index) % every == 0).then(|| (place.x(index), day(&point.period_start).map_or_else(|| point.period_start.clone(), month_name)))
+    let name = |point: &Point| {
+        let of_start = || day(&point.period_start).map_or_else(|| point.period_start.clone(), month_name);
+        calendar_name(&point.period_start, &point.period_end).unwrap_or_else(of_start)
     };
+    let label = |(index, point): (usize, &Point)| (last.saturating_sub(index) % every == 0).then(|| (place.x(index), name(point)));
     points.iter().enumerate().filter_map(label).collect()
 }
 
