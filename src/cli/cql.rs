@@ -303,7 +303,7 @@ fn parameter(given: &str, program: &Program, environment: &Environment) -> Resul
     };
     // A function that returns the declared type converts to it, as a declared default would be.
     let (typed, _) = value_of(&format!("define function \"Value\"() returns {expected}"));
-    let Some((typed, function)) = typed.as_ref().and_then(|typed| Some((typed, *typed.functions("P", "Value").first()?))) else {
+    let Some((typed, function)) = typed.as_ref().and_then(|typed| Some((typed, typed.functions("P").first()?.0))) else {
         let found = plain.define_type(define);
         let message = format!("`--parameter {given}`: this is `{found}`, but the parameter `{name}` is declared as `{expected}`");
         return Err(Failure::usage(message));

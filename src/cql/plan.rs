@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::typed::{CodeId, CodeSystemId, ConceptId, Define, DefineId, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
+use super::typed::{CodeId, CodeSystemId, ConceptId, Define, DefineId, Function, FunctionId, LibraryId, Parameter, Tree, ValueSetId};
 use super::types::Type;
 use super::value::{ClassId, Code, Concept, Value, Vocabulary};
 use crate::fhir::record::Shape;
@@ -163,9 +163,11 @@ impl Program {
         self.tree.define(self.tree.library(library)?, name)
     }
 
-    /// The functions of a library and name: its overloads, in the order of the text.
-    pub fn functions(&self, library: &str, name: &str) -> Vec<FunctionId> {
-        self.tree.library(library).map(|library| self.tree.functions(library, name).collect()).unwrap_or_default()
+    /// The functions of a library with their names: all overloads, in the order of its text.
+    pub fn functions(&self, library: &str) -> Vec<(FunctionId, &str)> {
+        let own = Tree::library(&self.tree, library);
+        let rows = (0u32..).zip(&self.tree.functions).filter(|(_, Function { library, .. })| Some(*library) == own);
+        rows.map(|(index, row)| (FunctionId(index), &*row.name)).collect()
     }
 
     /// The types that a function takes.

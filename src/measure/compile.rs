@@ -90,7 +90,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
     let before = std::mem::take(found);
-    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, library: &library, found: before, mismatched: Vec::new() };
+    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, root: &library, found: before, mismatched: Vec::new() };
     let incomplete_sets = linker.value_sets(value_sets, choices.missing_value_sets);
     let (parameters, shown_parameters) = linker.parameters(choices);
     let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
@@ -252,7 +252,8 @@ struct Linker<'a> {
     source: &'a Arc<SourceFile>,
     definition: &'a Definition,
     program: &'a Program,
-    library: &'a str,
+    /// The name of the measure's own library.
+    root: &'a str,
     found: Vec<Diagnostic>,
     /// Criteria of the group in hand that are not of the type that its basis asks for.
     mismatched: Vec<(Diagnostic, Type)>,
@@ -378,7 +379,7 @@ impl Linker<'_> {
 
     /// The types of the events that the populations of a group hold.
     fn members(&self, group: &Group) -> Vec<Type> {
-        let defines = group.populations.iter().filter_map(|population| self.program.define(self.library, &population.define.value));
+        let defines = group.populations.iter().filter_map(|population| self.program.define(self.root, &population.define.value));
         defines.filter_map(|define| self.program.define_type(define).element().cloned()).collect()
     }
 
@@ -419,7 +420,7 @@ impl Linker<'_> {
     }
 
     fn define(&mut self, name: &Text) -> Option<Binding> {
-        if let Some(define) = self.program.define(self.library, &name.value) {
+        if let Some(define) = self.program.define(self.root, &name.value) {
             return Some(Binding::Define(define));
         }
         self.unknown_name(name, false);
@@ -428,9 +429,9 @@ impl Linker<'_> {
 
     fn unknown_name(&mut self, name: &Text, functions: bool) {
         let kind = if functions { "definition or function" } else { "definition" };
-        let mut finding = Diagnostic::error(format!("library `{}` has no {kind} `{}`", self.library, name.value)).at(locate(self.source, name));
+        let mut finding = Diagnostic::error(format!("library `{}` has no {kind} `{}`", self.root, name.value)).at(locate(self.source, name));
         let tree = self.program.tree();
-        let defines = self.program.defines(self.library).into_iter().map(|(_, name)| name);
+        let defines = self.program.defines(self.root).into_iter().map(|(_, name)| name);
         let functions = tree.functions.iter().filter(|_| functions).map(|row| &*row.name);
         if let Some(near) = diagnostic::nearest(&name.value, defines.chain(functions)) {
             finding = finding.help(format!("did you mean `{near}`?"));

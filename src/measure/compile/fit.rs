@@ -3,6 +3,7 @@
 
 use super::super::definition::{self, Text};
 use super::{Binding, Linker, published};
+use crate::cql::typed::FunctionId;
 use crate::cql::types::Type;
 use crate::diagnostic::{self, Diagnostic, Location, Span};
 
@@ -21,10 +22,11 @@ pub(super) struct Counted<'a> {
 impl Linker<'_> {
     /// The definition of that name, or of the functions of that name the one that takes what is counted.
     pub(super) fn define_or_function(&mut self, name: &Text, counted: &Counted<'_>) -> Option<Binding> {
-        if let Some(define) = self.program.define(self.library, &name.value) {
+        if let Some(define) = self.program.define(self.root, &name.value) {
             return Some(Binding::Define(define));
         }
-        let overloads = self.program.functions(self.library, &name.value);
+        let functions = self.program.functions(self.root).into_iter();
+        let overloads: Vec<FunctionId> = functions.filter(|(_, own)| *own == name.value).map(|(function, _)| function).collect();
         if overloads.is_empty() {
             self.unknown_name(name, true);
             return None;
@@ -73,13 +75,9 @@ impl Linker<'_> {
 
     /// The function with the nearest name of those that take what is counted.
     fn near_function(&self, name: &str, counted: &Counted<'_>) -> Option<&str> {
-        let tree = self.program.tree();
-        let library = tree.library(self.library);
-        let fit = tree.functions.iter().filter(|row| Some(row.library) == library).filter(|row| {
-            let operands: Vec<Type> = row.operands.iter().map(|(_, ty)| ty.clone()).collect();
-            self.fit(&operands, counted).is_some()
-        });
-        diagnostic::nearest(name, fit.map(|row| &*row.name))
+        let functions = self.program.functions(self.root).into_iter();
+        let fit = functions.filter(|(function, _)| self.fit(&self.program.operands(*function), counted).is_some());
+        diagnostic::nearest(name, fit.map(|(_, name)| name))
     }
 
     fn type_of(&self, binding: Binding) -> &Type {
