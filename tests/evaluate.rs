@@ -119,7 +119,8 @@ fn central_line_infections() {
     let mut session = Session::new(&program, &environment, &record);
     let population = session.evaluate(program.define("HACCLABSI", "Initial Population").unwrap()).unwrap();
     let Value::List(stays) = population else { panic!("a list expected") };
-    let mut observe = |name| session.call(program.functions("HACCLABSI", name)[0], stays[..1].to_vec()).unwrap();
+    let function = |wanted| program.functions("HACCLABSI").into_iter().find(|(_, name)| *name == wanted).unwrap().0;
+    let mut observe = |name| session.call(function(name), stays[..1].to_vec()).unwrap();
     assert!(matches!(observe("Denominator Observation"), Value::Integer(4)));
     assert!(matches!(observe("Numerator Observation"), Value::Integer(1)));
 }
