@@ -119,8 +119,8 @@ pub struct Night {
     pub delivered: Delivered,
     /// Reports held back for a person.
     pub held: usize,
-    /// Values that the measures asked for and that are none of their type, by element.
-    pub unreadable: Vec<Unmapped>,
+    /// What could not be understood, as [`runs::unmapped`] has it.
+    pub unmapped: Vec<Unmapped>,
 }
 
 /// Turns true when the process is asked to stop.
@@ -199,13 +199,12 @@ impl Adapter {
             _ = asked_to_stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
         };
         let run = self.finish(&run, &delivered)?;
-        let (held, found) = self.store.with(|connection| Ok((runs::held(connection, run.id)?.len(), runs::unmapped(connection, run.id)?)))?;
-        let unreadable: Vec<Unmapped> = found.into_iter().filter(Unmapped::is_unreadable).collect();
-        for found in &unreadable {
+        let (held, unmapped) = self.store.with(|connection| Ok((runs::held(connection, run.id)?.len(), runs::unmapped(connection, run.id)?)))?;
+        for found in unmapped.iter().filter(|found| found.is_of_the_data() && !found.is_absent()) {
             tracing::warn!(run.id, found.element, found.patients, "values cannot be read; reports that ask for them are partial");
         }
         tracing::info!(run.id, run.feed, delivered.delivered, delivered.remaining.waiting, delivered.remaining.rejected, held, "night ends");
-        Ok(Night { run, resumed, delivered, held, unreadable })
+        Ok(Night { run, resumed, delivered, held, unmapped })
     }
 
     /// The night that is open, or a new one whose "now" and periods are fixed here.
@@ -309,7 +308,7 @@ impl Adapter {
         let periods = Period::complete_months(today, self.setup.months as usize).iter().map(Period::to_string).collect();
         let (_asker, stop) = watch::channel(false);
         let sums = evaluation::evaluate(&self.setup, &self.snapshot, &Run::over(pull.0, now, periods), &stop, &source::Silent)?;
-        Ok(sums.unmapped().into_iter().filter(Unmapped::is_unreadable).collect())
+        Ok(sums.unmapped().into_iter().filter(Unmapped::is_of_the_data).collect())
     }
 
     /// Whether the EHR may be asked at an instant.

@@ -143,7 +143,10 @@ async fn a_night_counts_as_evaluate_does() {
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, out, err) = say(&["run", "--once", "--as-of", crate::bed::AS_OF]).await;
-    assert!(code == 1 && out.contains("9 patients") && out.contains("`Patient.link` of 1 patient cannot be read"), "{code} {out} {err}");
+    assert!(
+        code == 1 && out.contains("9 patients") && out.contains("1 patient name another in their place (`Patient.link`, `replaced-by`) who did not come"),
+        "{code} {out} {err}"
+    );
     assert!(err.contains("merged into others who did not come"), "{err}");
     let (code, night, err) = say(&["known", "--format", "json", "--period", "2026-01"]).await;
     assert_eq!((code, night.lines().count() > 0), (1, true), "{err}");

@@ -203,22 +203,46 @@ fn what_divides_and_describes_is_shown_as_its_code() {
     let folder = laid(&["4"]);
     let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: kind, define: Kind}\nsupplemental-data:\n  - {id: spoken, define: Spoken}\n  - {id: both, define: Both}\n";
     std::fs::write(folder.path().join("stay/measure.yaml"), &definition).unwrap();
-    let logic = "define \"Spoken\": First(Patient.communication C return C.language)\ndefine \"Both\": Tuple { spoken: \"Spoken\", given: First(Patient.name).period }\n\
+    let logic = "define \"Spoken\": First(Patient.communication C return C.language)\ndefine \"Both\": Tuple { spoken: \"Spoken\", lived: First(Patient.address).period }\n\
                  define function \"Kind\"(stay Encounter): stay.class\n";
     std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + logic).unwrap();
     let patient =
-        r#"{"resourceType":"Patient","id":"p","communication":[{"language":{"coding":[{"system":"urn:ietf:bcp:47","code":"es"}]}}],"name":[{"period":{"start":"2020-01-01"}}]}"#;
+        r#"{"resourceType":"Patient","id":"p","communication":[{"language":{"coding":[{"system":"urn:ietf:bcp:47","code":"es"}]}}],"address":[{"period":{"start":"2020-01-01"}}]}"#;
     let stay = r#"{"resourceType":"Encounter","id":"e","subject":{"reference":"Patient/p"},"class":{"code":"AMB"},"length":{"value":4}}"#;
     std::fs::write(folder.path().join("all.ndjson"), format!("{patient}\n{stay}\n")).unwrap();
     let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
     let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
     assert_eq!((code, &report["group"][0]["stratifier"][0]["stratum"][0]["value"]["text"]), (0, &"AMB".into()), "{out}");
-    for value in [r#""valueString":"es""#, r#""valueString":"given=[2020-01-01,];spoken=es""#] {
+    for value in [r#""valueString":"es""#, r#""valueString":"lived=[2020-01-01,];spoken=es""#] {
         assert!(out.contains(value), "{value}: {out}");
     }
     for (kind, ty) in [("stay.location", "List<FHIR.Encounter.Location>"), ("stay", "FHIR.Encounter"), ("stay.subject", "FHIR.Reference")] {
         let (code, out) = checked(&(LOGIC.to_owned() + &logic.replace("stay.class", kind)), &definition);
         assert!(code == 1 && out.contains(&format!("`Kind` gives {ty}")) && out.contains("measure.yaml:21:24"), "{code} {out}");
+    }
+}
+
+/// A report leaves the hospital with the values of its strata and of its supplemental data.
+#[test]
+fn what_divides_and_describes_names_nobody() {
+    let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: kind, define: Kind}\nsupplemental-data:\n  - {id: told, define: Told}\n";
+    let logic = |kind: &str, told: &str| LOGIC.to_owned() + &format!("define function \"Kind\"(stay Encounter): {kind}\ndefine \"Told\": {told}\n");
+    for (told, element) in [
+        ("First(Patient.name).family.value", "Patient.name"),
+        ("'for ' + First(First(Patient.name).given).value", "Patient.name"),
+        ("Patient.id", "Patient.id"),
+        ("First(Patient.address).line", "Patient.address.line"),
+        ("Patient.birthDate", "Patient.birthDate"),
+        ("First([Coverage]).subscriberId", "Coverage.subscriberId"),
+    ] {
+        let (code, out) = checked(&logic("stay.class", told), &definition);
+        assert!(code == 1 && out.contains(&format!("reads `{element}`: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
+    }
+    let (code, out) = checked(&logic("First(Patient.name).text + stay.status", "1"), &definition);
+    assert!(code == 1 && out.contains("`Kind` gives") && out.contains("reads `Patient.name`") && out.contains("measure.yaml:21:24"), "{out}");
+    for shared in ["exists Patient.telecom", "AgeInYears()", "if AgeInYears() < 18 then 'child' else 'adult'", "First(Patient.address).postalCode", "year from Patient.birthDate"] {
+        let (code, out) = checked(&logic("stay.class", shared), &definition);
+        assert_eq!(code, 0, "{shared}: {out}");
     }
 }
 

@@ -106,7 +106,8 @@ async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context:
         Format::Human => super::print(&as_text(adapter, &night)),
     }
     super::deliver::verdict(Some(&adapter.store), &night.delivered)?;
-    Ok(if night.held > 0 || night.run.complete == Some(false) || !night.unreadable.is_empty() { Ending::Findings } else { Ending::Fine })
+    let of_the_data = night.unmapped.iter().any(Unmapped::is_of_the_data);
+    Ok(if night.held > 0 || night.run.complete == Some(false) || of_the_data { Ending::Findings } else { Ending::Fine })
 }
 
 fn as_json(night: &Night) -> serde_json::Value {
@@ -117,28 +118,40 @@ fn as_json(night: &Night) -> serde_json::Value {
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
         "reason": night.run.reason,
-        "unreadable": unreadable_as_json(&night.unreadable),
+        "unreadable": unreadable_as_json(&night.unmapped), "unmapped": night.unmapped.iter().filter(|found| !found.is_of_the_data()).count(),
     })
 }
 
-/// Values that are none of their type, for programs.
+/// What no mapping could mend, for programs.
 pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
     found
         .iter()
-        .map(|found| json!({ "element": found.element, "patients": found.patients, "meant": Some(&found.code).filter(|code| !code.is_empty()) }))
+        .filter(|found| found.is_of_the_data())
+        .map(|found| json!({ "problem": found.problem, "element": found.element, "patients": found.patients, "meant": Some(&found.code).filter(|code| !code.is_empty()) }))
         .collect()
 }
 
 /// The same in a line of its own for each element; nothing where there is none.
 pub fn unreadable_as_text(found: &[Unmapped]) -> String {
-    let line = |found: &Unmapped| {
+    let found: Vec<&Unmapped> = found.iter().filter(|found| found.is_of_the_data()).collect();
+    let line = |found: &&Unmapped| {
         let meant = meant_as_text(Some(found.code.as_str()).filter(|code| !code.is_empty()));
         let of = counted(found.patients, "patient");
+        if found.is_absent() {
+            return format!("\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial", found.element);
+        }
         format!("\n`{}` of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
     };
     let more = found.len().saturating_sub(UNREADABLE_SHOWN);
     let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };
     found.iter().take(UNREADABLE_SHOWN).map(line).collect::<String>() + &more
+}
+
+/// How much the site's mapping does not know, in a line of its own: the data may be complete, and nobody be counted.
+fn unmapped_as_text(found: &[Unmapped]) -> String {
+    let found: Vec<&Unmapped> = found.iter().filter(|found| !found.is_of_the_data()).collect();
+    let Some(most) = found.iter().map(|found| found.patients).max() else { return String::new() };
+    format!("\nunknown to the mapping: {} of the site's codes, answers or units, of up to {} (`watershed status` lists them)", found.len(), counted(most, "patient"))
 }
 
 /// The code of FHIR's that was probably meant by what stands there.
@@ -163,9 +176,9 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
-    let unreadable = unreadable_as_text(&night.unreadable);
+    let (unreadable, unmapped) = (unreadable_as_text(&night.unmapped), unmapped_as_text(&night.unmapped));
     format!(
-        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unmapped}",
         adapter.setup.site,
         counted(night.run.patients, "patient"),
         counted(adapter.setup.measures.len(), "measure"),

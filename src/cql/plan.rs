@@ -33,6 +33,15 @@ pub struct Requirement {
     pub paths: BTreeSet<String>,
 }
 
+/// A part of a program.
+#[derive(Debug, Clone, Copy)]
+pub struct Only<'a> {
+    /// These definitions, with all that they use.
+    pub defines: &'a [DefineId],
+    /// These functions, called with whatever they take.
+    pub functions: &'a [FunctionId],
+}
+
 /// The codes of a requirement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Codes {
@@ -227,8 +236,13 @@ impl Program {
 
     /// The resource types that some definitions need; `None` if that cannot be told.
     pub fn types_of(&self, defines: &[DefineId]) -> Option<BTreeSet<String>> {
-        let shape = on_deep_stack(self, Some(defines)).shape;
+        let shape = self.shape_of(Only { defines, functions: &[] });
         (!shape.everything).then(|| shape.types.into_keys().collect())
+    }
+
+    /// What some definitions and functions read.
+    pub fn shape_of(&self, only: Only<'_>) -> Shape {
+        on_deep_stack(self, Some(only)).shape
     }
 
     /// What to keep of each resource while reading.
@@ -309,7 +323,7 @@ impl Program {
 
 /// Follows the data flow on a thread whose stack fits the deepest chain of calls through the deepest bodies. Without
 /// a thread the answer is the safe one: everything is read.
-fn on_deep_stack(program: &Program, only: Option<&[DefineId]>) -> flow::Needs {
+fn on_deep_stack(program: &Program, only: Option<Only<'_>>) -> flow::Needs {
     let analysed = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
         thread.spawn_scoped(scope, || flow::needs(program, only)).ok().and_then(|thread| thread.join().ok())

@@ -21,6 +21,8 @@ pub enum Problem {
     UnexpectedUnit,
     /// A value that is none of its type: `n/a` for a number, a date that does not exist. The value is not told.
     UnreadableValue,
+    /// A Patient that says another took its place, who is not among the data.
+    AbsentReplacement,
 }
 
 /// One thing that could not be understood in a patient's record. Names codes and units, never values.

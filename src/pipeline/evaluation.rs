@@ -116,7 +116,8 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     sums.unfollowed = people.unfollowed();
     if sums.unfollowed > 0 {
-        sums.findings.insert(unreadable_value("Patient.link"), sums.unfollowed);
+        sums.findings
+            .insert(Finding { problem: Problem::AbsentReplacement, ..unreadable_value("Patient.link") }, sums.unfollowed);
         tracing::warn!(patients = sums.unfollowed, "patients were merged into others who did not come: they are counted themselves, and the reports are partial");
     }
     Ok(sums)

@@ -127,7 +127,7 @@ pub struct Held {
 /// A code or unit that the mapping does not know, or a value that is none of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
-    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`.
+    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`, `absent-replacement`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -141,11 +141,18 @@ pub struct Unmapped {
 
 /// What [`Unmapped::problem`] says of a value that is none of its type.
 const UNREADABLE: &str = "unreadable-value";
+/// And of Patients whose replacement did not come.
+const ABSENT: &str = "absent-replacement";
 
 impl Unmapped {
-    /// Whether it is a value that is none of its type.
-    pub fn is_unreadable(&self) -> bool {
-        self.problem == UNREADABLE
+    /// Whether no mapping could help: a value that is none of its type, a Patient that did not come.
+    pub fn is_of_the_data(&self) -> bool {
+        self.problem == UNREADABLE || self.is_absent()
+    }
+
+    /// Whether it is of Patients whose replacement did not come.
+    pub fn is_absent(&self) -> bool {
+        self.problem == ABSENT
     }
 }
 

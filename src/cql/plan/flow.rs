@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Codes, Program, Requirement, Vital};
-use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, FunctionId, Kind, Query, Repeat, Retrieve, Slot, Source};
+use super::{Codes, Only, Program, Requirement, Vital};
+use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, Function, FunctionId, Kind, Query, Repeat, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::fhir::record::{Keep, Shape};
@@ -85,8 +85,8 @@ pub(super) struct Needs {
     pub sought: BTreeMap<String, BTreeSet<Codes>>,
 }
 
-/// What the roots need, or only some definitions.
-pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
+/// What the roots need, or only some definitions and functions.
+pub(super) fn needs(program: &Program, only: Option<Only<'_>>) -> Needs {
     let mut analysis = Analysis {
         program,
         shape: Shape::default(),
@@ -100,7 +100,7 @@ pub(super) fn needs(program: &Program, only: Option<&[DefineId]>) -> Needs {
     };
     match only {
         None => analysis.roots(),
-        Some(defines) => analysis.some(defines),
+        Some(only) => analysis.some(only),
     }
     let live = analysis.defines.keys().copied().collect();
     let mut shape = analysis.shape;
@@ -163,25 +163,30 @@ impl<'a> Analysis<'a> {
             }
         }
         for function in &tree.functions {
-            if !self.program.roots.contains(&function.library) || function.access == Access::Private {
-                continue;
+            if self.program.roots.contains(&function.library) && function.access != Access::Private {
+                self.from_outside(function);
             }
-            // Called from outside with resources of its operand types.
-            let Some(body) = &function.body else { continue };
-            let slots = (0u32..).zip(&function.operands).map(|(slot, (_, ty))| (Slot(slot), self.any_of(ty)));
-            let mut slots: Slots = slots.collect();
-            let flow = self.flow(body, &mut slots);
-            self.keep(&flow);
         }
         self.parameters();
     }
 
-    fn some(&mut self, defines: &[DefineId]) {
-        for define in defines {
+    fn some(&mut self, only: Only<'_>) {
+        for define in only.defines {
             let flow = self.define(*define);
             self.identify(&flow);
         }
+        let functions = &self.program.tree().functions;
+        only.functions.iter().filter_map(|id| functions.get(id.index())).for_each(|function| self.from_outside(function));
         self.parameters();
+    }
+
+    /// A function called from outside with resources of its operand types.
+    fn from_outside(&mut self, function: &'a Function) {
+        let Some(body) = &function.body else { return };
+        let slots = (0u32..).zip(&function.operands).map(|(slot, (_, ty))| (Slot(slot), self.any_of(ty)));
+        let mut slots: Slots = slots.collect();
+        let flow = self.flow(body, &mut slots);
+        self.keep(&flow);
     }
 
     fn parameters(&mut self) {

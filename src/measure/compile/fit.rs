@@ -3,13 +3,37 @@
 
 use super::super::definition::{self, Text};
 use super::{Binding, Linker, published};
+use crate::cql::Only;
 use crate::cql::typed::FunctionId;
 use crate::cql::types::Type;
 use crate::diagnostic::{self, Diagnostic, Location, Span};
+use crate::fhir::record::{Keep, Shape};
 
 /// Classes whose data hold a number or a value to show, beside the primitive ones and the quantities.
 const AMOUNTS: [&str; 2] = ["FHIR.Money", "FHIR.Element"];
 const SHOWN: [&str; 5] = ["FHIR.Coding", "FHIR.CodeableConcept", "FHIR.Period", "FHIR.Money", "FHIR.Element"];
+
+/// Elements that are one person's own. What of an address is read is told by its lines, because an area is shared by many.
+const IDENTIFYING: [&str; 16] = [
+    "Patient.id",
+    "Patient.identifier",
+    "Patient.name",
+    "Patient.telecom",
+    "Patient.photo",
+    "Patient.contact",
+    "Patient.address.line",
+    "Patient.address.text",
+    "RelatedPerson.identifier",
+    "RelatedPerson.name",
+    "RelatedPerson.telecom",
+    "RelatedPerson.photo",
+    "RelatedPerson.address.line",
+    "RelatedPerson.address.text",
+    "Coverage.subscriberId",
+    "Coverage.identifier",
+];
+/// Days of which the year alone may be told.
+const DAYS: [&str; 2] = ["Patient.birthDate", "Patient.deceasedDateTime"];
 
 /// What a group counts.
 pub(super) struct Counted<'a> {
@@ -130,13 +154,32 @@ impl Linker<'_> {
     /// A value by which members are divided or counted has to be one that a report can show, and names nobody.
     pub(super) fn shown(&mut self, name: &Text, binding: Binding) -> Option<Binding> {
         let ty = self.type_of(binding).clone();
-        if self.can_be_shown(&ty) {
+        let finding = if !self.can_be_shown(&ty) {
+            let message = format!("`{}` gives {ty}, which no report can show: expected a code, a text, a number, a date or Boolean", name.value);
+            Diagnostic::error(message).help("let it give an element of that, as its `code` or `status`")
+        } else if let Some(element) = self.tells_who(binding, &ty) {
+            let message = format!("`{}` gives {ty} and reads `{element}`: a report would tell who the patients are", name.value);
+            Diagnostic::error(message).help("divide by what many patients share, as a code, an age group or a Boolean")
+        } else {
             return Some(binding);
-        }
-        let message = format!("`{}` gives {ty}, which no report can show: expected a code, a text, a number, a date or Boolean", name.value);
-        self.found
-            .push(Diagnostic::error(message).at(self.place(name)).help("let it give an element of that, as its `code` or `status`"));
+        };
+        self.found.push(finding.at(self.place(name)));
         None
+    }
+
+    /// The element by which what is shown would identify people (45 CFR 164.514(b)(2)), if there is one: what is made of a name
+    /// may be the name. A count, and whether there is one, is nobody's.
+    fn tells_who(&self, binding: Binding, ty: &Type) -> Option<&'static str> {
+        if matches!(ty, Type::Boolean | Type::Integer | Type::Long | Type::Decimal) {
+            return None;
+        }
+        let shape = match binding {
+            Binding::Define(define) => self.program.shape_of(Only { defines: &[define], functions: &[] }),
+            Binding::Function(function) => self.program.shape_of(Only { defines: &[], functions: &[function] }),
+        };
+        let is_day = matches!(ty, Type::Date | Type::DateTime) || matches!(ty, Type::Class(class) if matches!(self.primitive(class), Some(Type::Date | Type::DateTime)));
+        let days = DAYS.iter().filter(|_| is_day);
+        IDENTIFYING.iter().chain(days).find(|element| reads(&shape, element)).copied()
     }
 
     fn can_be_shown(&self, ty: &Type) -> bool {
@@ -157,4 +200,15 @@ impl Linker<'_> {
         }
         diagnostic::yaml::locate(self.source, name)
     }
+}
+
+/// Whether a shape asks for an element by its name; of what is read as a whole nothing is told.
+fn reads(shape: &Shape, element: &str) -> bool {
+    let mut names = element.split('.');
+    let mut keep = names.next().and_then(|resource_type| shape.types.get(resource_type));
+    let is_named = matches!(keep, Some(Keep::Fields(_)));
+    for name in names {
+        keep = keep.and_then(|keep| keep.field(name));
+    }
+    is_named && keep.is_some()
 }
