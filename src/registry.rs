@@ -101,6 +101,12 @@ impl MeasureCard {
         }
     }
 
+    /// Whether values of two versions can stand in one series: one of them says so of the other.
+    pub fn is_comparable(&self, one: &str, other: &str) -> bool {
+        let says = |version: &str, of: &str| self.definitions.get(version).is_some_and(|defined| defined.comparable.contains(of));
+        one == other || says(one, other) || says(other, one)
+    }
+
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
         if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
@@ -116,6 +122,10 @@ pub struct Defined {
     pub parameters: BTreeMap<String, String>,
     /// What its groups are stratified by, as reports name it, and whether everyone has at most one of the strata.
     pub stratifiers: BTreeMap<String, bool>,
+    /// Digest of its logic, where that is known here.
+    pub logic: Option<String>,
+    /// Other versions whose values can be compared with those of this one.
+    pub comparable: BTreeSet<String>,
 }
 
 /// The length of a reporting period.

@@ -18,6 +18,7 @@ use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_asser
 
 mod access;
 mod adapter;
+mod charts;
 mod groups;
 mod serving;
 

@@ -306,7 +306,7 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         Interval::Year => Span::Year,
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
-    Defined { period: Some(period), parameters, stratifiers }
+    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable: definition.comparable_with.iter().cloned().collect() }
 }
 
 fn read(path: &Path) -> Result<String, String> {

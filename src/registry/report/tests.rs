@@ -226,7 +226,7 @@ fn every_reason_is_given() {
 fn defined(period: Option<Span>) -> MeasureCard {
     let parameters = [("Active Window Months".to_owned(), "13".to_owned())].into();
     let stratifiers = [("race".to_owned(), false), ("sex".to_owned(), true)].into();
-    MeasureCard { definitions: [("1.0.0".to_owned(), Defined { period, parameters, stratifiers })].into(), ..card(Unit::Percent) }
+    MeasureCard { definitions: [("1.0.0".to_owned(), Defined { period, parameters, stratifiers, ..Defined::default() })].into(), ..card(Unit::Percent) }
 }
 
 #[test]
