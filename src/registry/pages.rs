@@ -242,23 +242,40 @@ fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
 fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let newest = all.iter().filter_map(|series| series.points.last()).max_by(|a, b| a.period_start.cmp(&b.period_start));
     let Some(newest) = newest else { return "no reports yet".to_owned() };
-    let points = all.iter().flat_map(|series| &series.points);
-    let of_month: Vec<&Point> = points.filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
+    let of_month = |series: &&Series| series.points.iter().rfind(|point| point.period_start.get(..10) == newest.period_start.get(..10)).cloned();
+    let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
+    let (counting, rest) = counting(&of_month, &card.unit);
     let mut sum = newest.nothing_of();
-    of_month.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
-    let doubt = chart::doubt_text(card, &sum).map_or_else(String::new, |doubt| format!(" ({doubt})"));
-    let sites = counted(of_month.len(), "site");
+    counting.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
+    let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
+    let sites = match counting.len() {
+        whole if whole == all.len() => counted(whole, "site"),
+        some => format!("{some} of {}", counted(all.len(), "site")),
+    };
     // Scores that are no fractions have no sum; they lie between two.
-    let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
+    let mut values: Vec<f64> = counting.iter().filter_map(|point| point.value(&card.unit)).collect();
     values.sort_by(f64::total_cmp);
     let text = |value: f64| chart::value_text(card, value);
     let month = chart::period_name(newest);
     match (sum.value(&card.unit), values.first(), values.last()) {
-        (Some(value), ..) => format!("{} in {month}, {sites}{doubt}", text(value)),
-        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{doubt}", text(*low), text(*high)),
-        (None, Some(value), _) => format!("{} in {month}, {sites}{doubt}", text(*value)),
-        (None, None, _) => format!("no score in {month}{doubt}"),
+        (_, None, _) => format!("no score in {month}{said}"),
+        (Some(value), ..) => format!("{} in {month}, {sites}{said}", text(value)),
+        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{said}", text(*low), text(*high)),
+        (None, Some(value), _) => format!("{} in {month}, {sites}{said}", text(*value)),
     }
+}
+
+/// Of what the sites have of one month, what can be added up; and in words why the rest is not: `2 partial, 1 not in`.
+fn counting<'a>(of_month: &'a [Option<Point>], unit: &Unit) -> (Vec<&'a Point>, Option<String>) {
+    let has_value = |point: &&Point| point.value(unit).is_some();
+    let there = || of_month.iter().flatten();
+    let whole: Vec<&Point> = there().filter(|point| point.complete).filter(has_value).collect();
+    let partial = there().filter(|point| !point.complete).filter(has_value).count();
+    let empty = there().filter(|point| !has_value(point)).count();
+    let said = [(partial, "partial"), (empty, "without a number"), (of_month.len() - there().count(), "not in")];
+    let said: Vec<String> = said.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    (whole, (!said.is_empty()).then(|| said.join(", ")))
 }
 
 /// `2026-03-04 02:15 UTC`.

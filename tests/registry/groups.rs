@@ -49,7 +49,10 @@ async fn several_groups_are_several_series_wherever_they_are_shown() {
     assert!(rows[1].starts_with("north,remission,1.0.0,2024-01-01,2024-01-31,30,100,30,") && rows[1].ends_with(",kept,Treatment kept"), "{csv}");
 
     let board = network.get("/").await.text;
-    assert!(board.contains("Treatment begun: 70.0\u{202f}% in Feb 2024, 1 site; Treatment kept: 40.0\u{202f}% in Feb 2024, 1 site"), "{board}");
+    assert!(
+        board.contains("Treatment begun: 70.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in); Treatment kept: 40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in)"),
+        "{board}"
+    );
     let measure = network.get("/measures/remission").await.text;
     for part in ["<h2>Treatment begun</h2>", "<h2>Treatment kept</h2>", "Northern: Treatment begun", "Southern: Treatment kept", "id=\"heading-north-1\"", "id=\"heading-south-2\""]
     {
