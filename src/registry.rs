@@ -27,6 +27,7 @@ pub mod auth;
 pub mod feeds;
 pub mod pages;
 pub mod protocol;
+mod query;
 mod receipt;
 mod report;
 pub mod series;
@@ -298,15 +299,18 @@ fn lock(data: &Path) -> Result<Lock, RegistryError> {
 }
 
 fn routes(registry: Registry) -> Router {
-    Router::new()
-        .route("/.well-known/smart-configuration", get(auth::configuration))
-        .route("/.well-known/jwks.json", get(auth::jwks))
-        .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+    let plain = Router::new()
         .route("/v1/feeds", get(feeds::standing))
         .route("/v1/feeds/{feed}", get(feeds::show).put(feeds::announce).layer(DefaultBodyLimit::max(protocol::MANIFEST_BYTES_MAX)))
         .route("/v1/feeds/{feed}/parts/{sha256}", get(feeds::part).put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
         .route("/v1/feeds/{feed}/commit", post(feeds::commit).layer(DefaultBodyLimit::max(0)))
         .merge(api::routes().merge(pages::routes()).route_layer(axum::middleware::from_fn_with_state(registry.clone(), auth::reader)))
+        .route_layer(axum::middleware::from_fn_with_state(registry.clone(), query::known));
+    Router::new()
+        .route("/.well-known/smart-configuration", get(auth::configuration))
+        .route("/.well-known/jwks.json", get(auth::jwks))
+        .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+        .merge(plain)
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(0))
         .layer(axum::middleware::map_response(secured))

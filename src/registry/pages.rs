@@ -60,7 +60,7 @@ struct Message<'a> {
     text: &'a str,
 }
 
-fn message(registry: &Registry, status: StatusCode, title: &str, text: &str) -> Response {
+pub(super) fn message(registry: &Registry, status: StatusCode, title: &str, text: &str) -> Response {
     page(status, &Message { network: &registry.options.network, title, text })
 }
 
