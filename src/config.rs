@@ -164,6 +164,10 @@ pub struct Registry {
     pub late_after_hours: u32,
     /// File of the token that whoever reads pages and series needs; empty: everybody may read them.
     pub reader_token_file: String,
+    /// Feeds that one site may announce within 24 hours.
+    pub feeds_per_day: u32,
+    /// Megabytes of new reports that are kept of one site within 24 hours.
+    pub megabytes_per_day: u32,
 }
 
 impl Default for Registry {
@@ -179,6 +183,8 @@ impl Default for Registry {
             behind_proxy: false,
             late_after_hours: 36,
             reader_token_file: String::new(),
+            feeds_per_day: 100,
+            megabytes_per_day: 1024,
         }
     }
 }
@@ -347,6 +353,11 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
     check.exists("reader_token_file", &registry.reader_token_file);
     if registry.late_after_hours == 0 {
         check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
+    }
+    for (key, value) in [("feeds_per_day", registry.feeds_per_day), ("megabytes_per_day", registry.megabytes_per_day)] {
+        if value == 0 {
+            check.error(key, format!("`{key}` is 0: nobody could send anything"), "leave it out for the default");
+        }
     }
     check.findings
 }

@@ -19,6 +19,7 @@ use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
 use crate::lock::Lock;
 use crate::validate::{self, Weight};
+use quota::Quota;
 use receipt::ReceiptKey;
 use store::RegistryStore;
 
@@ -28,6 +29,7 @@ pub mod feeds;
 pub mod pages;
 pub mod protocol;
 mod query;
+pub mod quota;
 mod receipt;
 mod report;
 pub mod series;
@@ -64,6 +66,8 @@ pub struct Options {
     pub late_after_hours: u32,
     /// What whoever reads pages and series must know; none: everybody may read them.
     pub reader_token: Option<String>,
+    /// How much one site may send in a day.
+    pub quota: Quota,
     /// Where the time is read.
     pub clock: Clock,
 }

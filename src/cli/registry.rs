@@ -15,6 +15,7 @@ use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
 use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
 use crate::measure::population::Scoring;
 use crate::measure::published;
+use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
 use crate::smart::assertion::Jwks;
@@ -211,6 +212,7 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         behind_proxy: config.behind_proxy,
         late_after_hours: config.late_after_hours,
         reader_token: reader_token(&loaded)?,
+        quota: Quota { feeds: config.feeds_per_day, bytes: u64::from(config.megabytes_per_day) << 20 },
         clock: Arc::new(Timestamp::now),
     };
     super::block_on(async {

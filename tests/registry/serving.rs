@@ -22,6 +22,7 @@ fn options(data: &Path) -> Options {
         behind_proxy: false,
         late_after_hours: 36,
         reader_token: None,
+        quota: Default::default(),
         clock: Arc::new(Timestamp::now),
     }
 }
