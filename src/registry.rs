@@ -36,6 +36,7 @@ pub mod series;
 mod standing;
 pub mod store;
 mod strict_json;
+pub mod verify;
 
 /// File of the database in the data directory.
 const DATABASE_FILE: &str = "registry.sqlite";
@@ -68,6 +69,8 @@ pub struct Options {
     pub reader_token: Option<String>,
     /// How much one site may send in a day.
     pub quota: Quota,
+    /// Whether another key may sign receipts from now on, because the one before is lost.
+    pub new_receipt_key: bool,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -254,7 +257,7 @@ impl Server {
         options.public_url = options.public_url.trim_end_matches('/').to_owned();
         let store = open_store(&options.data)?;
         let lock = lock(&options.data)?;
-        let key = ReceiptKey::open(&options.data)?;
+        let key = ReceiptKey::open(&options.data, &store, options.new_receipt_key, (options.clock)())?;
         if let Some(certificate) = &options.tls {
             listen::load(certificate).await.map_err(unserved)?;
         }

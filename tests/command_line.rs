@@ -830,9 +830,9 @@ fn a_registry_registers_lists_and_verifies() {
     let listed = say(folder.path(), &["registry", "site", "list", "--format", "json"]);
     assert_eq!((listed.code, listed.json()["sites"].as_array().map(Vec::len), &listed.json()["sites"][0]["clientId"]), (0, Some(1), &"watershed-lakeside".into()));
     let verified = say(folder.path(), &["registry", "verify"]);
-    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n"));
+    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n0 feeds and 0 reports, as they were received\n"));
     let verified = say(folder.path(), &["registry", "verify", "--format", "json"]);
-    assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1}\n");
+    assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1,\"breaksAt\":null,\"feeds\":0,\"reports\":0,\"differences\":[],\"moreDifferences\":0}\n");
 
     for (from, to, part) in [
         ("127.0.0.1:0", "0.0.0.0:0", "is not loopback"),

@@ -21,6 +21,7 @@ mod access;
 mod adapter;
 mod charts;
 mod groups;
+mod kept;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};
@@ -86,6 +87,7 @@ impl Network {
             late_after_hours: 36,
             reader_token: self.reader_token.clone(),
             quota: self.quota,
+            new_receipt_key: false,
             clock: Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap()),
         };
         let served = tokio::spawn(async move { registry::serve(options, listener, async move { drop(receiver.await) }).await.unwrap() });

@@ -39,13 +39,16 @@ enum What {
         /// The registry's configuration
         #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
+        /// Go on with another key for receipts, because the one before is lost
+        #[arg(long)]
+        new_receipt_key: bool,
     },
     /// Register and list sites
     Site {
         #[command(subcommand)]
         what: SiteCommand,
     },
-    /// Verify the registry's audit chain
+    /// Verify the audit chain, and every feed, report and shown number against manifests and receipts
     Verify {
         /// The registry's configuration
         #[arg(long, value_name = "FILE", default_value = "registry.toml")]
@@ -94,7 +97,7 @@ enum SiteCommand {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
-        What::Serve { config } => serve(&config, context),
+        What::Serve { config, new_receipt_key } => serve(&config, new_receipt_key, context),
         What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
             let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
@@ -107,26 +110,41 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         }
         What::Site { what: SiteCommand::Keys { name, jwks, config } } => replace_keys(&name, &keys(&jwks)?, &config, context),
         What::Site { what: SiteCommand::List { config } } => list(&config, context),
-        What::Verify { config } => {
-            let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
-            match store.verify_audit().map_err(failure)? {
-                Ok(records) => {
-                    match context.format {
-                        Format::Json => print_json(&json!({ "unbroken": true, "records": records })),
-                        Format::Human => print(&format!("{}, unbroken", counted(records, "audit record"))),
-                    }
-                    Ok(Ending::Fine)
-                }
-                Err(found) => {
-                    match context.format {
-                        Format::Json => print_json(&json!({ "unbroken": false, "breaksAt": found.sequence })),
-                        Format::Human => print(&format!("the audit chain breaks at record {}", found.sequence)),
-                    }
-                    Ok(Ending::Findings)
-                }
+        What::Verify { config } => verify(&config, context),
+    }
+}
+
+fn verify(path: &Path, context: &Context) -> Result<Ending, Failure> {
+    let loaded = load(path)?;
+    // How a report is read depends on its measure, where that is accepted still.
+    let known: Vec<MeasureCard> = loaded.value.measures.iter().filter_map(|folder| cards(&loaded.path(folder)).ok()).flatten().collect();
+    let found = registry::verify::verify(&data(&loaded), &known).map_err(failure)?;
+    let (feeds, reports) = (counted(found.feeds, "feed"), counted(found.reports, "report"));
+    match (context.format, &found.audit) {
+        (Format::Json, audit) => {
+            let (records, broken) = (audit.ok(), audit.err().map(|broken| broken.sequence));
+            print_json(&json!({
+                "unbroken": audit.is_ok(), "records": records, "breaksAt": broken, "feeds": found.feeds, "reports": found.reports,
+                "differences": found.differences, "moreDifferences": found.more,
+            }));
+        }
+        (Format::Human, audit) => {
+            match audit {
+                Ok(records) => print(&format!("{}, unbroken", counted(*records, "audit record"))),
+                Err(broken) => print(&format!("the audit chain breaks at record {}", broken.sequence)),
+            }
+            match found.differences.len() as u64 + found.more {
+                0 => print(&format!("{feeds} and {reports}, as they were received")),
+                differences => print(&format!("{feeds} and {reports}, {}:", counted(differences, "difference"))),
+            }
+            found.differences.iter().for_each(|difference| print(&format!("  {difference}")));
+            if found.more > 0 {
+                print(&format!("  and {} more", found.more));
             }
         }
     }
+    let is_sound = found.audit.is_ok() && found.differences.is_empty();
+    Ok(if is_sound { Ending::Fine } else { Ending::Findings })
 }
 
 fn replace_keys(name: &str, keys: &Keys, config: &Path, context: &Context) -> Result<Ending, Failure> {
@@ -184,7 +202,7 @@ fn data(loaded: &Loaded<config::Registry>) -> PathBuf {
     loaded.path(&loaded.value.data)
 }
 
-fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
+fn serve(path: &Path, new_receipt_key: bool, context: &Context) -> Result<Ending, Failure> {
     let loaded = load(path)?;
     let config = &loaded.value;
     let (mut accepted, mut findings) = (Vec::new(), Vec::new());
@@ -213,6 +231,7 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         late_after_hours: config.late_after_hours,
         reader_token: reader_token(&loaded)?,
         quota: Quota { feeds: config.feeds_per_day, bytes: u64::from(config.megabytes_per_day) << 20 },
+        new_receipt_key,
         clock: Arc::new(Timestamp::now),
     };
     super::block_on(async {

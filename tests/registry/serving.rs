@@ -12,7 +12,7 @@ use watershed::registry::{self, Options};
 
 use super::{Feed, Network, deliver, key, measure_report, proportion};
 
-fn options(data: &Path) -> Options {
+pub(super) fn options(data: &Path) -> Options {
     Options {
         data: data.to_owned(),
         public_url: "https://registry.example".into(),
@@ -23,6 +23,7 @@ fn options(data: &Path) -> Options {
         late_after_hours: 36,
         reader_token: None,
         quota: Default::default(),
+        new_receipt_key: false,
         clock: Arc::new(Timestamp::now),
     }
 }

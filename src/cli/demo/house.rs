@@ -105,6 +105,7 @@ impl House {
             late_after_hours: 36,
             reader_token: None,
             quota: Quota::default(),
+            new_receipt_key: false,
             clock: Arc::new(Timestamp::now),
         };
         let server = crate::registry::Server::open(options, listener).await;
