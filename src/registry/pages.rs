@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::report::{Reading, Stratum};
 use super::series::{self, Arrival, Point, Revision, Series};
+use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
@@ -224,7 +225,13 @@ fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
         let (higher_is_better, unit) = (group.higher_is_better.or(card.higher_is_better), card.unit_of(key));
         Grouped { card: MeasureCard { higher_is_better, unit, ..card.clone() }, label, series }
     };
-    keys.into_iter().map(grouped).collect()
+    let mut groups: Vec<Grouped<'a>> = keys.iter().map(|key| grouped(key)).collect();
+    let labels: Vec<String> = groups.iter().map(|group| group.label.clone()).collect();
+    // Two groups that people call the same are told apart by their keys.
+    for (group, key) in groups.iter_mut().zip(keys).filter(|(group, _)| labels.iter().filter(|label| **label == group.label).count() > 1) {
+        group.label = format!("{} ({key})", group.label);
+    }
+    groups
 }
 
 fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
@@ -376,10 +383,17 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let name = |site: &str| Some(sites.iter().find(|known| known.name == site).map_or_else(|| site.to_owned(), |known| known.organization.clone()));
+    let name = |site: &str| Some(organization(&sites, site));
     let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
     page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, series })
+}
+
+/// What people call a site; two of one name are told apart.
+fn organization(sites: &[Site], site: &str) -> String {
+    let Some(known) = sites.iter().find(|known| known.name == site) else { return site.to_owned() };
+    let namesakes = sites.iter().filter(|other| other.organization == known.organization).count();
+    if namesakes > 1 { format!("{} ({site})", known.organization) } else { known.organization.clone() }
 }
 
 /// Sums by stratum, over every site and month given.
@@ -436,8 +450,10 @@ async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, 
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let Some(known) = sites.iter().find(|known| known.name == site) else { return not_found(State(registry)).await };
-    let organization = known.organization.clone();
+    if sites.iter().all(|known| known.name != site) {
+        return not_found(State(registry)).await;
+    }
+    let organization = organization(&sites, &site);
     let sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
     if sections.is_empty() {
         return not_found(State(registry)).await;
