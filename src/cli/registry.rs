@@ -13,6 +13,7 @@ use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
 use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
+use crate::measure::logic;
 use crate::measure::population::Scoring;
 use crate::measure::published;
 use crate::registry::quota::Quota;
@@ -267,9 +268,10 @@ fn cards(path: &Path) -> Result<Vec<MeasureCard>, Vec<Diagnostic>> {
     let mut cards = Vec::new();
     for folder in folders {
         let (definition, found) = published::definition(&folder.files.definition);
+        let logic = logic::of(&folder.files);
         // A published Measure does not say how long its periods are.
         let card = definition.as_ref().map(card_of).map(|mut card| {
-            card.definitions.values_mut().for_each(|defined| defined.period = None);
+            card.definitions.values_mut().for_each(|defined| (defined.period, defined.logic) = (None, logic.clone()));
             card
         });
         cards.extend(card);
@@ -283,7 +285,11 @@ pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
     let path = folder.join("measure.yaml");
     let text = read(&path).map_err(|error| vec![Diagnostic::error(error).help("`measures` names folders that hold a measure.yaml")])?;
     let (definition, findings) = definition::parse(&SourceFile::new(path.display().to_string(), text));
-    definition.as_ref().map(card_of).ok_or(findings)
+    let mut card = definition.as_ref().map(card_of).ok_or(findings)?;
+    // A network need not hold more of a measure than its definition.
+    let logic = measures::read(folder).ok().and_then(|folder| logic::of(&folder.files));
+    card.definitions.values_mut().for_each(|defined| defined.logic = logic.clone());
+    Ok(card)
 }
 
 /// The registry's view of a measure.
@@ -394,6 +400,20 @@ fn list(config: &Path, context: &Context) -> Result<Ending, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::report::Facts;
+    use crate::measure::{Choices, Period};
+
+    #[test]
+    fn the_logic_that_a_network_accepts_is_the_one_that_a_site_reports() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission");
+        let (loaded, found) = measures::load(std::slice::from_ref(&folder), &[], &Choices::default());
+        let loaded = loaded.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)));
+        let (measure, facts) = (&loaded.measures[0], Facts::default());
+        let reported = measure.reporter(Period::parse("2026-01").unwrap(), &facts).logic.map(str::to_owned);
+        let card = card(&folder).map_err(|found| diagnostic::render_human(&found, false)).unwrap();
+        assert!(reported.is_some());
+        assert_eq!(card.definitions[&measure.definition.version.value].logic, reported);
+    }
 
     #[test]
     fn a_network_accepts_measures_as_they_are_published() {
