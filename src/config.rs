@@ -164,6 +164,10 @@ pub struct Registry {
     pub late_after_hours: u32,
     /// File of the token that whoever reads pages and series needs; empty: everybody may read them.
     pub reader_token_file: String,
+    /// Feeds that one site may announce within 24 hours.
+    pub feeds_per_day: u32,
+    /// Megabytes of new reports that are kept of one site within 24 hours.
+    pub megabytes_per_day: u32,
 }
 
 impl Default for Registry {
@@ -179,6 +183,8 @@ impl Default for Registry {
             behind_proxy: false,
             late_after_hours: 36,
             reader_token_file: String::new(),
+            feeds_per_day: 100,
+            megabytes_per_day: 1024,
         }
     }
 }
@@ -329,7 +335,7 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
     if registry.listen.parse::<std::net::SocketAddr>().is_err() {
         check.error("listen", format!("`{}` is no address to listen on", registry.listen), "write address and port, for example `127.0.0.1:8080`");
     }
-    check.address("public_url", &registry.public_url, true);
+    check.public_url(registry);
     if registry.measures.is_empty() {
         check.error("measures", "no measure is named".to_owned(), "name the folders of the measures that the network accepts");
     }
@@ -347,6 +353,11 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
     check.exists("reader_token_file", &registry.reader_token_file);
     if registry.late_after_hours == 0 {
         check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
+    }
+    for (key, value) in [("feeds_per_day", registry.feeds_per_day), ("megabytes_per_day", registry.megabytes_per_day)] {
+        if value == 0 {
+            check.error(key, format!("`{key}` is 0: nobody could send anything"), "leave it out for the default");
+        }
     }
     check.findings
 }
@@ -456,6 +467,34 @@ impl Checker<'_> {
                     "name only what this server demands beside it; less than everything would come, and be reported as all",
                 );
             }
+        }
+    }
+
+    /// Sites prove who they are to exactly this address, and send to what lies directly below it.
+    fn public_url(&mut self, registry: &Registry) {
+        let (key, written) = ("public_url", &registry.public_url);
+        let is_tls = !registry.tls_certificate_file.is_empty() || registry.behind_proxy;
+        let every = registry.listen.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+        if written.is_empty() {
+            if registry.behind_proxy || is_tls && every {
+                let whose = if registry.behind_proxy { "a proxy" } else { "every address" };
+                let message = format!("`{key}` is empty, and `listen` with {whose} does not say what sites call this registry");
+                self.error(key, message, "write the address that sites use, for example `https://registry.example.org`");
+            }
+            return;
+        }
+        self.address(key, written, true);
+        let Ok(url) = url::Url::parse(written) else { return };
+        let origin = url.origin().ascii_serialization();
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+        match url.scheme() {
+            "http" if is_tls => {
+                self.error(key, format!("`{key}` is plain HTTP, but the registry is reached by TLS"), "begin it with https://: sites prove who they are to exactly this address")
+            }
+            "http" | "https" if !is_bare => {
+                self.error(key, format!("`{key}` is more than an address: `{written}`"), &format!("write scheme and host alone: `{origin}`; the registry's pages lie at its root"))
+            }
+            _ => {}
         }
     }
 

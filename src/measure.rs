@@ -11,6 +11,7 @@ pub mod compile;
 pub mod composite;
 pub mod definition;
 pub mod explain;
+pub mod logic;
 pub mod period;
 pub mod population;
 pub mod published;

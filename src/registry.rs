@@ -19,6 +19,7 @@ use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
 use crate::lock::Lock;
 use crate::validate::{self, Weight};
+use quota::Quota;
 use receipt::ReceiptKey;
 use store::RegistryStore;
 
@@ -27,12 +28,15 @@ pub mod auth;
 pub mod feeds;
 pub mod pages;
 pub mod protocol;
+mod query;
+pub mod quota;
 mod receipt;
 mod report;
 pub mod series;
 mod standing;
 pub mod store;
 mod strict_json;
+pub mod verify;
 
 /// File of the database in the data directory.
 const DATABASE_FILE: &str = "registry.sqlite";
@@ -63,6 +67,10 @@ pub struct Options {
     pub late_after_hours: u32,
     /// What whoever reads pages and series must know; none: everybody may read them.
     pub reader_token: Option<String>,
+    /// How much one site may send in a day.
+    pub quota: Quota,
+    /// Whether another key may sign receipts from now on, because the one before is lost.
+    pub new_receipt_key: bool,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -101,6 +109,12 @@ impl MeasureCard {
         }
     }
 
+    /// Whether values of two versions can stand in one series: one of them says so of the other.
+    pub fn is_comparable(&self, one: &str, other: &str) -> bool {
+        let says = |version: &str, of: &str| self.definitions.get(version).is_some_and(|defined| defined.comparable.contains(of));
+        one == other || says(one, other) || says(other, one)
+    }
+
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
         if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
@@ -116,6 +130,10 @@ pub struct Defined {
     pub parameters: BTreeMap<String, String>,
     /// What its groups are stratified by, as reports name it, and whether everyone has at most one of the strata.
     pub stratifiers: BTreeMap<String, bool>,
+    /// Digest of its logic, where that is known here.
+    pub logic: Option<String>,
+    /// Other versions whose values can be compared with those of this one.
+    pub comparable: BTreeSet<String>,
 }
 
 /// The length of a reporting period.
@@ -239,7 +257,7 @@ impl Server {
         options.public_url = options.public_url.trim_end_matches('/').to_owned();
         let store = open_store(&options.data)?;
         let lock = lock(&options.data)?;
-        let key = ReceiptKey::open(&options.data)?;
+        let key = ReceiptKey::open(&options.data, &store, options.new_receipt_key, (options.clock)())?;
         if let Some(certificate) = &options.tls {
             listen::load(certificate).await.map_err(unserved)?;
         }
@@ -288,15 +306,18 @@ fn lock(data: &Path) -> Result<Lock, RegistryError> {
 }
 
 fn routes(registry: Registry) -> Router {
-    Router::new()
-        .route("/.well-known/smart-configuration", get(auth::configuration))
-        .route("/.well-known/jwks.json", get(auth::jwks))
-        .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+    let plain = Router::new()
         .route("/v1/feeds", get(feeds::standing))
         .route("/v1/feeds/{feed}", get(feeds::show).put(feeds::announce).layer(DefaultBodyLimit::max(protocol::MANIFEST_BYTES_MAX)))
         .route("/v1/feeds/{feed}/parts/{sha256}", get(feeds::part).put(feeds::receive).layer(DefaultBodyLimit::max(protocol::PART_BYTES_MAX)))
         .route("/v1/feeds/{feed}/commit", post(feeds::commit).layer(DefaultBodyLimit::max(0)))
         .merge(api::routes().merge(pages::routes()).route_layer(axum::middleware::from_fn_with_state(registry.clone(), auth::reader)))
+        .route_layer(axum::middleware::from_fn_with_state(registry.clone(), query::known));
+    Router::new()
+        .route("/.well-known/smart-configuration", get(auth::configuration))
+        .route("/.well-known/jwks.json", get(auth::jwks))
+        .route("/token", post(auth::token).layer(DefaultBodyLimit::max(auth::TOKEN_BODY_BYTES_MAX)))
+        .merge(plain)
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(0))
         .layer(axum::middleware::map_response(secured))

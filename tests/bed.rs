@@ -234,6 +234,8 @@ async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &
         behind_proxy: false,
         late_after_hours: 36,
         reader_token: None,
+        quota: Default::default(),
+        new_receipt_key: false,
         clock: Arc::new(jiff::Timestamp::now),
     };
     relay(front, back.local_addr().unwrap(), meter);

@@ -830,9 +830,9 @@ fn a_registry_registers_lists_and_verifies() {
     let listed = say(folder.path(), &["registry", "site", "list", "--format", "json"]);
     assert_eq!((listed.code, listed.json()["sites"].as_array().map(Vec::len), &listed.json()["sites"][0]["clientId"]), (0, Some(1), &"watershed-lakeside".into()));
     let verified = say(folder.path(), &["registry", "verify"]);
-    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n"));
+    assert_eq!((verified.code, verified.out.as_str()), (0, "1 audit record, unbroken\n0 feeds and 0 reports, as they were received\n"));
     let verified = say(folder.path(), &["registry", "verify", "--format", "json"]);
-    assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1}\n");
+    assert_eq!(verified.out, "{\"unbroken\":true,\"records\":1,\"breaksAt\":null,\"feeds\":0,\"reports\":0,\"differences\":[],\"moreDifferences\":0}\n");
 
     for (from, to, part) in [
         ("127.0.0.1:0", "0.0.0.0:0", "is not loopback"),
@@ -841,6 +841,13 @@ fn a_registry_registers_lists_and_verifies() {
         ("remission", "remision", "`mappings/measures/ibd/remision` does not exist"),
         ("ibd/remision", "ibd", "measure.yaml"),
         ("mappings/measures/ibd", "mappings/measures/ibd/remission", ""),
+        ("listen =", "public_url = \"https://n.example/lhn\"\nlisten =", "write scheme and host alone: `https://n.example`"),
+        ("https://n.example/lhn", "n.example", "`n.example` is no address"),
+        ("\"n.example\"", "\"n.example:8080\"", "`public_url` must begin with https://"),
+        ("\"n.example:8080\"", "\"http://n.example\"\nbehind_proxy = true", "`public_url` is plain HTTP, but the registry is reached by TLS"),
+        ("public_url = \"http://n.example\"\n", "", "`public_url` is empty, and `listen` with a proxy does not say what sites call this registry"),
+        ("behind_proxy = true\n", "feeds_per_day = 0\n", "`feeds_per_day` is 0: nobody could send anything"),
+        ("feeds_per_day = 0\n", "", ""),
         ("listen", "lisen", "did you mean `listen`?"),
     ] {
         spoil(&folder.path().join("registry.toml"), from, to);

@@ -12,13 +12,16 @@ use tempfile::TempDir;
 use watershed::destination::registry::verify_receipt;
 use watershed::feed::{Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, feed_id, sha256_hex};
 use watershed::outbox::Cause;
+use watershed::registry::quota::Quota;
 use watershed::registry::store::{AuditBreak, Keys, NewSite};
 use watershed::registry::{self, MeasureCard, Options, Unit};
 use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_assertion};
 
 mod access;
 mod adapter;
+mod charts;
 mod groups;
+mod kept;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};
@@ -35,6 +38,7 @@ pub(crate) struct Network {
     stop: Option<(tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
     http: reqwest::Client,
     reader_token: Option<String>,
+    quota: Quota,
 }
 
 /// A site's adapter as the protocol sees it.
@@ -63,7 +67,7 @@ impl Network {
     pub(crate) async fn start(cards: Vec<MeasureCard>) -> Network {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let (data, clock) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(START)));
-        let mut network = Network { data, address: ([127, 0, 0, 1], 0).into(), clock, cards, stop: None, http, reader_token: None };
+        let mut network = Network { data, address: ([127, 0, 0, 1], 0).into(), clock, cards, stop: None, http, reader_token: None, quota: Quota::default() };
         network.serve().await;
         network
     }
@@ -82,6 +86,8 @@ impl Network {
             behind_proxy: false,
             late_after_hours: 36,
             reader_token: self.reader_token.clone(),
+            quota: self.quota,
+            new_receipt_key: false,
             clock: Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap()),
         };
         let served = tokio::spawn(async move { registry::serve(options, listener, async move { drop(receiver.await) }).await.unwrap() });

@@ -13,8 +13,10 @@ use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
 use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
+use crate::measure::logic;
 use crate::measure::population::Scoring;
 use crate::measure::published;
+use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
 use crate::smart::assertion::Jwks;
@@ -38,13 +40,16 @@ enum What {
         /// The registry's configuration
         #[arg(long, value_name = "FILE", default_value = "registry.toml")]
         config: PathBuf,
+        /// Go on with another key for receipts, because the one before is lost
+        #[arg(long)]
+        new_receipt_key: bool,
     },
     /// Register and list sites
     Site {
         #[command(subcommand)]
         what: SiteCommand,
     },
-    /// Verify the registry's audit chain
+    /// Verify the audit chain, and every feed, report and shown number against manifests and receipts
     Verify {
         /// The registry's configuration
         #[arg(long, value_name = "FILE", default_value = "registry.toml")]
@@ -93,7 +98,7 @@ enum SiteCommand {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     match args.what {
-        What::Serve { config } => serve(&config, context),
+        What::Serve { config, new_receipt_key } => serve(&config, new_receipt_key, context),
         What::Site { what: SiteCommand::Add { name, client_id, jwks, organization, config } } => {
             let site = NewSite { name, organization, client_id, keys: keys(&jwks)? };
             let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
@@ -106,26 +111,41 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         }
         What::Site { what: SiteCommand::Keys { name, jwks, config } } => replace_keys(&name, &keys(&jwks)?, &config, context),
         What::Site { what: SiteCommand::List { config } } => list(&config, context),
-        What::Verify { config } => {
-            let store = registry::open_store(&data(&load(&config)?)).map_err(failure)?;
-            match store.verify_audit().map_err(failure)? {
-                Ok(records) => {
-                    match context.format {
-                        Format::Json => print_json(&json!({ "unbroken": true, "records": records })),
-                        Format::Human => print(&format!("{}, unbroken", counted(records, "audit record"))),
-                    }
-                    Ok(Ending::Fine)
-                }
-                Err(found) => {
-                    match context.format {
-                        Format::Json => print_json(&json!({ "unbroken": false, "breaksAt": found.sequence })),
-                        Format::Human => print(&format!("the audit chain breaks at record {}", found.sequence)),
-                    }
-                    Ok(Ending::Findings)
-                }
+        What::Verify { config } => verify(&config, context),
+    }
+}
+
+fn verify(path: &Path, context: &Context) -> Result<Ending, Failure> {
+    let loaded = load(path)?;
+    // How a report is read depends on its measure, where that is accepted still.
+    let known: Vec<MeasureCard> = loaded.value.measures.iter().filter_map(|folder| cards(&loaded.path(folder)).ok()).flatten().collect();
+    let found = registry::verify::verify(&data(&loaded), &known).map_err(failure)?;
+    let (feeds, reports) = (counted(found.feeds, "feed"), counted(found.reports, "report"));
+    match (context.format, &found.audit) {
+        (Format::Json, audit) => {
+            let (records, broken) = (audit.ok(), audit.err().map(|broken| broken.sequence));
+            print_json(&json!({
+                "unbroken": audit.is_ok(), "records": records, "breaksAt": broken, "feeds": found.feeds, "reports": found.reports,
+                "differences": found.differences, "moreDifferences": found.more,
+            }));
+        }
+        (Format::Human, audit) => {
+            match audit {
+                Ok(records) => print(&format!("{}, unbroken", counted(*records, "audit record"))),
+                Err(broken) => print(&format!("the audit chain breaks at record {}", broken.sequence)),
+            }
+            match found.differences.len() as u64 + found.more {
+                0 => print(&format!("{feeds} and {reports}, as they were received")),
+                differences => print(&format!("{feeds} and {reports}, {}:", counted(differences, "difference"))),
+            }
+            found.differences.iter().for_each(|difference| print(&format!("  {difference}")));
+            if found.more > 0 {
+                print(&format!("  and {} more", found.more));
             }
         }
     }
+    let is_sound = found.audit.is_ok() && found.differences.is_empty();
+    Ok(if is_sound { Ending::Fine } else { Ending::Findings })
 }
 
 fn replace_keys(name: &str, keys: &Keys, config: &Path, context: &Context) -> Result<Ending, Failure> {
@@ -183,7 +203,7 @@ fn data(loaded: &Loaded<config::Registry>) -> PathBuf {
     loaded.path(&loaded.value.data)
 }
 
-fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
+fn serve(path: &Path, new_receipt_key: bool, context: &Context) -> Result<Ending, Failure> {
     let loaded = load(path)?;
     let config = &loaded.value;
     let (mut accepted, mut findings) = (Vec::new(), Vec::new());
@@ -211,6 +231,8 @@ fn serve(path: &Path, context: &Context) -> Result<Ending, Failure> {
         behind_proxy: config.behind_proxy,
         late_after_hours: config.late_after_hours,
         reader_token: reader_token(&loaded)?,
+        quota: Quota { feeds: config.feeds_per_day, bytes: u64::from(config.megabytes_per_day) << 20 },
+        new_receipt_key,
         clock: Arc::new(Timestamp::now),
     };
     super::block_on(async {
@@ -246,9 +268,10 @@ fn cards(path: &Path) -> Result<Vec<MeasureCard>, Vec<Diagnostic>> {
     let mut cards = Vec::new();
     for folder in folders {
         let (definition, found) = published::definition(&folder.files.definition);
+        let logic = logic::of(&folder.files);
         // A published Measure does not say how long its periods are.
         let card = definition.as_ref().map(card_of).map(|mut card| {
-            card.definitions.values_mut().for_each(|defined| defined.period = None);
+            card.definitions.values_mut().for_each(|defined| (defined.period, defined.logic) = (None, logic.clone()));
             card
         });
         cards.extend(card);
@@ -262,7 +285,11 @@ pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
     let path = folder.join("measure.yaml");
     let text = read(&path).map_err(|error| vec![Diagnostic::error(error).help("`measures` names folders that hold a measure.yaml")])?;
     let (definition, findings) = definition::parse(&SourceFile::new(path.display().to_string(), text));
-    definition.as_ref().map(card_of).ok_or(findings)
+    let mut card = definition.as_ref().map(card_of).ok_or(findings)?;
+    // A network need not hold more of a measure than its definition.
+    let logic = measures::read(folder).ok().and_then(|folder| logic::of(&folder.files));
+    card.definitions.values_mut().for_each(|defined| defined.logic = logic.clone());
+    Ok(card)
 }
 
 /// The registry's view of a measure.
@@ -306,7 +333,7 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         Interval::Year => Span::Year,
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
-    Defined { period: Some(period), parameters, stratifiers }
+    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable: definition.comparable_with.iter().cloned().collect() }
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -373,6 +400,20 @@ fn list(config: &Path, context: &Context) -> Result<Ending, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::report::Facts;
+    use crate::measure::{Choices, Period};
+
+    #[test]
+    fn the_logic_that_a_network_accepts_is_the_one_that_a_site_reports() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission");
+        let (loaded, found) = measures::load(std::slice::from_ref(&folder), &[], &Choices::default());
+        let loaded = loaded.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)));
+        let (measure, facts) = (&loaded.measures[0], Facts::default());
+        let reported = measure.reporter(Period::parse("2026-01").unwrap(), &facts).logic.map(str::to_owned);
+        let card = card(&folder).map_err(|found| diagnostic::render_human(&found, false)).unwrap();
+        assert!(reported.is_some());
+        assert_eq!(card.definitions[&measure.definition.version.value].logic, reported);
+    }
 
     #[test]
     fn a_network_accepts_measures_as_they_are_published() {

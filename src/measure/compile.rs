@@ -87,6 +87,7 @@ pub fn compile(all: &[&Files], value_sets: &ValueSets, choices: &Choices, models
 /// One measure without the components of its composite groups.
 fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets: &ValueSets, choices: &Choices, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Measure> {
     let program = program(files, &definition, choices.logic, models, found)?;
+    let logic = super::logic::digest(&program);
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
     let before = std::mem::take(found);
@@ -113,6 +114,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
         parameters,
         shown_parameters,
         digest: digest(files),
+        logic,
         definition,
         incomplete_sets,
         components: Vec::new(),
@@ -186,7 +188,7 @@ fn digest(files: &Files) -> String {
     digest_of(std::iter::once(files.definition.text.as_str()).chain(texts))
 }
 
-fn digest_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn digest_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for text in texts {
         context.update(&(text.len() as u64).to_be_bytes());
@@ -196,7 +198,7 @@ fn digest_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The logic, from CQL text or from ELM.
-fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Program> {
+pub(super) fn program(files: &Files, definition: &Definition, logic: Logic, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Program> {
     // Where a Library has no CQL text the ELM of all is run: one form cannot include the other.
     let incomplete = files.cql.len() + files.libraries.len() < files.elm.len();
     if let (true, [root, shared @ ..]) = (logic == Logic::Elm || incomplete, files.elm.as_slice()) {

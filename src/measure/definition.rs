@@ -35,6 +35,9 @@ pub struct Definition {
     pub url: Text,
     /// Semantic version, as `1.0.0`.
     pub version: Text,
+    /// Versions before it whose values can stand in one series with its own: what changed moves no number.
+    #[serde(default)]
+    pub comparable_with: Vec<String>,
     /// Draft, active or retired.
     pub status: Status,
     /// One line for people.

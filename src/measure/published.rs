@@ -270,6 +270,7 @@ impl Reader<'_> {
             supplemental_data: list(json, "supplementalData").filter_map(supplement).collect(),
             plausibility: Plausibility::default(),
             chart: None,
+            comparable_with: Vec::new(),
         })
     }
 

@@ -89,6 +89,8 @@ pub struct Reporter<'a> {
     pub period: Period,
     /// Value sets that are not whole.
     pub incomplete_sets: &'a BTreeSet<Shortfall>,
+    /// Digest of the logic, where the measure has some of its own.
+    pub logic: Option<&'a str>,
     /// What else the report says.
     pub facts: &'a Facts,
 }
@@ -199,11 +201,10 @@ impl Reporter<'_> {
         for (parameter, value) in self.parameters {
             extensions.push(own("parameter", vec![part("name", "valueString", parameter.as_str().into()), part("value", "valueString", value.as_str().into())]));
         }
-        for (kind, name, version) in &self.facts.lineage {
-            extensions.push(own(
-                "lineage",
-                vec![part("kind", "valueCode", kind.as_str().into()), part("name", "valueString", name.as_str().into()), part("version", "valueString", version.as_str().into())],
-            ));
+        let lineage = self.facts.lineage.iter().map(|(kind, name, version)| (kind.as_str(), name.as_str(), version.as_str()));
+        let logic = self.logic.map(|digest| ("logic", self.definition.id.value.as_str(), digest));
+        for (kind, name, version) in lineage.chain(logic) {
+            extensions.push(own("lineage", vec![part("kind", "valueCode", kind.into()), part("name", "valueString", name.into()), part("version", "valueString", version.into())]));
         }
         extensions.push(self.completeness(partial));
         if is_sum {

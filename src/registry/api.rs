@@ -9,8 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::feeds::refuse;
-use super::protocol::{Problem, not_found};
+use super::protocol::{Problem, Refusal, not_found};
+use super::query::unknown;
 use super::series::{self, Point, Series};
+use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
 
 pub(super) fn routes() -> Router<Registry> {
@@ -70,11 +72,21 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let is_csv = wanted.format.as_deref().map_or(accept.starts_with("text/csv"), |format| format == "csv");
     let asked = card.clone();
-    let all = match registry.store.reading(move |connection| series::series(connection, &asked, wanted.site.as_deref())).await {
-        Ok(all) => all,
+    let read = registry
+        .store
+        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
+    let (all, sites) = match read.await {
+        Ok(read) => read,
         Err(error) => return refuse(&Problem::Database(error)),
     };
-    let all: Vec<Series> = all.into_iter().filter(|series| wanted.group.as_ref().is_none_or(|group| *group == series.group.key)).collect();
+    if let Some(text) = unheard_of(&wanted, &all, &sites) {
+        return refuse(&Refusal::new(400, "invalid", text).into());
+    }
+    let is_wanted = |series: &Series| {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        is(&wanted.site, &series.site) && is(&wanted.group, &series.group.key)
+    };
+    let all: Vec<Series> = all.into_iter().filter(is_wanted).collect();
     let rows = all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point)));
     if is_csv {
         let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, "attachment; filename=\"series.csv\"")];
@@ -97,6 +109,20 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         told
     };
     Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
+}
+
+/// What is asked for and cannot be had: nothing at all would look as if nothing had been reported.
+fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String> {
+    let sites: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+    let mut groups: Vec<&str> = all.iter().map(|series| series.group.key.as_str()).filter(|key| !key.is_empty()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let wrong = |what: &str, found: &Option<String>, names: &[&str]| {
+        let found = found.as_deref().filter(|found| !found.is_empty() && !names.contains(found))?;
+        Some(unknown(what, found, names))
+    };
+    let of_group = || if all.is_empty() { None } else { wrong("group of this measure", &wanted.group, &groups) };
+    wrong("format", &wanted.format, &["csv", "json"]).or_else(|| wrong("site", &wanted.site, &sites)).or_else(of_group)
 }
 
 /// One row for each point; where a measure has several groups, with their columns at the end.

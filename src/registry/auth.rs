@@ -57,7 +57,7 @@ pub(super) async fn configuration(State(registry): State<Registry>) -> Json<Valu
 
 /// `/.well-known/jwks.json`: the keys that receipts are signed with.
 pub(super) async fn jwks(State(registry): State<Registry>) -> Response {
-    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(registry.key.jwks())).into_response()
+    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(registry.key.jwks().clone())).into_response()
 }
 
 /// An answer of RFC 6749, section 5.2.

@@ -64,12 +64,12 @@ async fn note(registry: &Registry, site: Site, feed: String, problem: Problem) -
 /// `PUT /v1/feeds/{id}`.
 pub(super) async fn announce(State(registry): State<Registry>, Tenant(site): Tenant, Path(feed): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let (now, key, epoch) = (registry.now(), text(&headers, "idempotency-key").map(str::to_owned), epoch(&headers));
-    let (asked, asker) = (feed.clone(), site.clone());
+    let (asked, asker, quota) = (feed.clone(), site.clone(), registry.options.quota);
     let done = registry.store.writing(move |transaction| {
         let site = fresh(transaction, &asker)?;
         protocol::expire(transaction, now)?;
         let said = Announcement { feed: &asked, key: key.as_deref(), epoch, body: &body };
-        let standing = protocol::announce(transaction, &site, &said, now)?;
+        let standing = protocol::announce(transaction, &site, &said, &quota, now)?;
         protocol::heard(transaction, &site, &asked, now)?;
         Ok::<_, Problem>(standing)
     });

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::report::{Reading, Stratum};
 use super::series::{self, Arrival, Point, Revision, Series};
+use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
@@ -60,7 +61,7 @@ struct Message<'a> {
     text: &'a str,
 }
 
-fn message(registry: &Registry, status: StatusCode, title: &str, text: &str) -> Response {
+pub(super) fn message(registry: &Registry, status: StatusCode, title: &str, text: &str) -> Response {
     page(status, &Message { network: &registry.options.network, title, text })
 }
 
@@ -224,7 +225,13 @@ fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
         let (higher_is_better, unit) = (group.higher_is_better.or(card.higher_is_better), card.unit_of(key));
         Grouped { card: MeasureCard { higher_is_better, unit, ..card.clone() }, label, series }
     };
-    keys.into_iter().map(grouped).collect()
+    let mut groups: Vec<Grouped<'a>> = keys.iter().map(|key| grouped(key)).collect();
+    let labels: Vec<String> = groups.iter().map(|group| group.label.clone()).collect();
+    // Two groups that people call the same are told apart by their keys.
+    for (group, key) in groups.iter_mut().zip(keys).filter(|(group, _)| labels.iter().filter(|label| **label == group.label).count() > 1) {
+        group.label = format!("{} ({key})", group.label);
+    }
+    groups
 }
 
 fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
@@ -242,23 +249,40 @@ fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
 fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let newest = all.iter().filter_map(|series| series.points.last()).max_by(|a, b| a.period_start.cmp(&b.period_start));
     let Some(newest) = newest else { return "no reports yet".to_owned() };
-    let points = all.iter().flat_map(|series| &series.points);
-    let of_month: Vec<&Point> = points.filter(|point| point.period_start.get(..10) == newest.period_start.get(..10)).collect();
+    let of_month = |series: &&Series| series.points.iter().rfind(|point| point.period_start.get(..10) == newest.period_start.get(..10)).cloned();
+    let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
+    let (counting, rest) = counting(&of_month, &card.unit);
     let mut sum = newest.nothing_of();
-    of_month.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
-    let doubt = chart::doubt_text(card, &sum).map_or_else(String::new, |doubt| format!(" ({doubt})"));
-    let sites = counted(of_month.len(), "site");
+    counting.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
+    let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
+    let sites = match counting.len() {
+        whole if whole == all.len() => counted(whole, "site"),
+        some => format!("{some} of {}", counted(all.len(), "site")),
+    };
     // Scores that are no fractions have no sum; they lie between two.
-    let mut values: Vec<f64> = of_month.iter().filter_map(|point| point.value(&card.unit)).collect();
+    let mut values: Vec<f64> = counting.iter().filter_map(|point| point.value(&card.unit)).collect();
     values.sort_by(f64::total_cmp);
     let text = |value: f64| chart::value_text(card, value);
     let month = chart::period_name(newest);
     match (sum.value(&card.unit), values.first(), values.last()) {
-        (Some(value), ..) => format!("{} in {month}, {sites}{doubt}", text(value)),
-        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{doubt}", text(*low), text(*high)),
-        (None, Some(value), _) => format!("{} in {month}, {sites}{doubt}", text(*value)),
-        (None, None, _) => format!("no score in {month}{doubt}"),
+        (_, None, _) => format!("no score in {month}{said}"),
+        (Some(value), ..) => format!("{} in {month}, {sites}{said}", text(value)),
+        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{said}", text(*low), text(*high)),
+        (None, Some(value), _) => format!("{} in {month}, {sites}{said}", text(*value)),
     }
+}
+
+/// Of what the sites have of one month, what can be added up; and in words why the rest is not: `2 partial, 1 not in`.
+fn counting<'a>(of_month: &'a [Option<Point>], unit: &Unit) -> (Vec<&'a Point>, Option<String>) {
+    let has_value = |point: &&Point| point.value(unit).is_some();
+    let there = || of_month.iter().flatten();
+    let whole: Vec<&Point> = there().filter(|point| point.complete).filter(has_value).collect();
+    let partial = there().filter(|point| !point.complete).filter(has_value).count();
+    let empty = there().filter(|point| !has_value(point)).count();
+    let said = [(partial, "partial"), (empty, "without a number"), (of_month.len() - there().count(), "not in")];
+    let said: Vec<String> = said.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    (whole, (!said.is_empty()).then(|| said.join(", ")))
 }
 
 /// `2026-03-04 02:15 UTC`.
@@ -359,10 +383,17 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let name = |site: &str| Some(sites.iter().find(|known| known.name == site).map_or_else(|| site.to_owned(), |known| known.organization.clone()));
+    let name = |site: &str| Some(organization(&sites, site));
     let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
     page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, series })
+}
+
+/// What people call a site; two of one name are told apart.
+fn organization(sites: &[Site], site: &str) -> String {
+    let Some(known) = sites.iter().find(|known| known.name == site) else { return site.to_owned() };
+    let namesakes = sites.iter().filter(|other| other.organization == known.organization).count();
+    if namesakes > 1 { format!("{} ({site})", known.organization) } else { known.organization.clone() }
 }
 
 /// Sums by stratum, over every site and month given.
@@ -419,8 +450,10 @@ async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, 
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let Some(known) = sites.iter().find(|known| known.name == site) else { return not_found(State(registry)).await };
-    let organization = known.organization.clone();
+    if sites.iter().all(|known| known.name != site) {
+        return not_found(State(registry)).await;
+    }
+    let organization = organization(&sites, &site);
     let sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
     if sections.is_empty() {
         return not_found(State(registry)).await;

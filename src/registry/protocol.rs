@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
+use super::quota::{self, Quota};
 use super::report::{self, Reading};
 use super::store::{self, Site};
 use super::{MeasureCard, receipt::ReceiptKey, standing};
@@ -147,7 +148,7 @@ pub struct Announcement<'a> {
 }
 
 /// Step 2: registers a manifest under its identity, or says where the feed of that identity stands.
-pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<'_>, now: Timestamp) -> Result<Standing, Problem> {
+pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<'_>, quota: &Quota, now: Timestamp) -> Result<Standing, Problem> {
     if said.key != Some(said.feed) {
         return Err(Refusal::new(400, "required", "header `Idempotency-Key` must be the feed's identifier").into());
     }
@@ -192,6 +193,7 @@ pub fn announce(transaction: &Transaction<'_>, site: &Site, said: &Announcement<
     for entry in &manifest.reports {
         insert.execute(params![site.id, said.feed, entry.sha256, integer(entry.bytes)])?;
     }
+    quota::keep(transaction, site, said.feed, quota, now)?;
     Ok(Standing::Open { new: true, missing: missing(transaction, site.id, said.feed)? })
 }
 

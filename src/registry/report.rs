@@ -138,6 +138,7 @@ pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now
     reasons.extend(super::invariants(&report));
     if let Some(defined) = defined {
         parameters(&mut reasons, &report, &entry.key.version, defined);
+        logic(&mut reasons, &report, &entry.key.version, defined);
         stratifiers(&mut reasons, &report, defined);
     }
     let readings = readings(&report, &mut reasons, card);
@@ -218,6 +219,23 @@ fn parameters(reasons: &mut Vec<String>, report: &Value, version: &str, defined:
             let (name, value) = (shown(&name), shown(&value));
             reasons.push(format!("parameter `{name}` is `{value}`, version {version} has `{expected}`: what is measured otherwise needs a version of its own"));
         }
+    }
+}
+
+/// The logic that a report says it was computed with is that of the accepted version; an older adapter does not say, and CQL cannot be
+/// held against ELM.
+fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
+    let part = |lineage: &Value, name: &str, kind: &str| extension(lineage, name)?.get(kind)?.as_str().map(str::to_owned);
+    let lineage = items(report, "extension").iter().filter(|one| is_named(one, "lineage"));
+    let stated = lineage
+        .filter(|one| part(one, "kind", "valueCode").as_deref() == Some("logic"))
+        .find_map(|one| part(one, "version", "valueString"));
+    let (Some(stated), Some(accepted)) = (stated, &defined.logic) else { return };
+    let form = |digest: &str| digest.split(':').next().map(str::to_owned);
+    if form(&stated) == form(accepted) && stated != *accepted {
+        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(16).collect::<String>());
+        let stated = shown(&stated);
+        reasons.push(format!("same version, other logic: the CQL is `{stated}…`, that of version {version} is `{accepted}…` here: bring the measure's folder up to date; what is computed otherwise needs a version of its own"));
     }
 }
 

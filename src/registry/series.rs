@@ -306,21 +306,24 @@ pub struct Revision {
     pub feed: String,
     /// When.
     pub committed: Timestamp,
-    /// What it says, group by group, without strata; nothing where it is a withdrawal.
+    /// What it says, group by group; nothing where it is a withdrawal.
     pub readings: Vec<Reading>,
+}
+
+/// What a revision says, group by group.
+pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
+    connection
+        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata FROM reading WHERE revision = ?1 ORDER BY place")?
+        .query_map([revision], |row| {
+            let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
+            let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
+            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, doubt: doubt(row.get(6)?), strata })
+        })?
+        .collect()
 }
 
 /// Every revision of one report, newest first.
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
-    let mut readings = connection.prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt FROM reading WHERE revision = ?1 ORDER BY place")?;
-    let mut readings = |revision: i64| -> rusqlite::Result<Vec<Reading>> {
-        readings
-            .query_map([revision], |row| {
-                let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
-                Ok(Reading { group: group(row, 0)?, numerator, denominator, score, doubt: doubt(row.get(6)?), strata: Vec::new() })
-            })?
-            .collect()
-    };
     connection
         .prepare_cached(
             "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id
@@ -338,7 +341,7 @@ pub fn revisions(connection: &Connection, site: &str, measure: &str, period_star
                 complete: row.get(6)?,
                 feed: row.get(7)?,
                 committed: time(row.get(8)?),
-                readings: readings(row.get(9)?)?,
+                readings: readings(connection, row.get(9)?)?,
             })
         })?
         .collect()

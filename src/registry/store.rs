@@ -18,7 +18,8 @@ const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 3] = [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql"), include_str!("schema/003_groups.sql")];
+const SCHEMA: [&str; 4] =
+    [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql"), include_str!("schema/003_groups.sql"), include_str!("schema/004_keys.sql")];
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.
@@ -281,6 +282,30 @@ pub(super) fn use_assertion(transaction: &Transaction<'_>, issuer: &str, jti: &s
 pub(super) fn add_token(transaction: &Transaction<'_>, sha256: &str, site: i64, scope: &str, expires: Timestamp, now: Timestamp) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM token WHERE expires_at <= ?1", [now.as_millisecond()])?;
     transaction.execute("INSERT INTO token (sha256, site, scope, expires_at) VALUES (?1, ?2, ?3, ?4)", params![sha256, site, scope, expires.as_millisecond()])?;
+    Ok(())
+}
+
+/// The public keys of receipts, as JWKs, the newest first.
+pub(super) fn receipt_keys(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    connection
+        .prepare_cached("SELECT id, jwk FROM receipt_key ORDER BY since DESC, id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// How many feeds have a receipt.
+pub(super) fn receipts(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .query_row("SELECT count(*) FROM feed WHERE state = 'committed'", [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+}
+
+/// Remembers the public half of a key of receipts; that one takes the place of another is on record.
+pub(super) fn add_receipt_key(transaction: &Transaction<'_>, id: &str, jwk: &str, is_other: bool, now: Timestamp) -> rusqlite::Result<()> {
+    transaction.execute("INSERT INTO receipt_key (id, jwk, since) VALUES (?1, ?2, ?3)", params![id, jwk, now.as_millisecond()])?;
+    if is_other {
+        append_audit(transaction, now, "operator", "receipt.key", json!({ "key": id }))?;
+    }
     Ok(())
 }
 

@@ -29,13 +29,20 @@ pub enum Side {
 
 /// A signal of special cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub struct Signal {
+    /// Indexes into the series, from the first to after the last point that the rule speaks of.
+    pub points: Range<usize>,
+    /// The rule, and what it found.
+    pub rule: Rule,
+}
+
+/// A rule, and what it found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
     /// [`SHIFT_POINTS_MIN`] or more points in sequence on one side; points on the median neither count nor interrupt.
     Shift {
         /// The side.
         side: Side,
-        /// Indexes into the series, from the first to after the last point of the shift.
-        points: Range<usize>,
         /// Points off the median among them.
         count: usize,
     },
@@ -43,8 +50,6 @@ pub enum Signal {
     Trend {
         /// The direction.
         side: Side,
-        /// Indexes into the series, from the first to after the last point of the trend.
-        points: Range<usize>,
         /// Different values among them.
         count: usize,
     },
@@ -78,76 +83,109 @@ pub enum Signal {
     },
 }
 
+/// Why a series in which no rule found a signal may hold one nevertheless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// Nowhere [`USEFUL_POINTS_MIN`] points off the median in sequence, only so many.
+    TooFew(usize),
+    /// Half of the points or more are the median, and all others lie on one side of it, as where most months have no event: neither
+    /// sides nor runs mean anything then.
+    Alike,
+}
+
 /// A run chart of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunChart {
     /// The centre line; `None` for a series without values.
     pub median: Option<f64>,
-    /// Points that have a value and are off the median.
-    pub useful: usize,
-    /// Runs about the median.
-    pub runs: usize,
-    /// Points of the longest run, those on the median not counted.
-    pub longest_run: usize,
-    /// Crossings of the median.
-    pub crossings: usize,
-    /// Every signal, shifts first.
+    /// Every signal, in the order of the stretches in which they were found, shifts first.
     pub signals: Vec<Signal>,
+    /// Why there may be more.
+    pub untold: Option<Untold>,
 }
 
-/// Charts a series in time order. `None` is a month without a value (no report, or nothing in the
-/// denominator): it is neither on a side nor does it interrupt. Only the first [`POINTS_MAX`] points count.
+/// Charts a series in time order. `None` is a month that does not count - it is missing, has no value, or its data are partial. It
+/// breaks what is in sequence: nobody knows on which side it would lie. Only the first [`POINTS_MAX`] points count.
 ///
 /// ```
-/// use watershed::statistics::run_chart::{Side, Signal, run_chart};
+/// use watershed::statistics::run_chart::{Rule, Side, Signal, Untold, run_chart};
 ///
 /// let months = [60.0, 61.0, 59.0, 60.0, 62.0, 61.0, 70.0, 71.0, 73.0, 72.0, 74.0, 73.0];
 /// let chart = run_chart(&months.map(Some));
 /// assert_eq!(chart.median, Some(66.0));
-/// assert!(chart.signals.contains(&Signal::Shift { side: Side::Up, points: 6..12, count: 6 }));
+/// assert!(chart.signals.contains(&Signal { points: 6..12, rule: Rule::Shift { side: Side::Up, count: 6 } }));
+/// assert_eq!(run_chart(&[Some(60.0), None, Some(61.0), Some(62.0)]).untold, Some(Untold::TooFew(1)));
 /// ```
 pub fn run_chart(series: &[Option<f64>]) -> RunChart {
-    let values: Vec<(usize, f64)> = series
-        .iter()
-        .take(POINTS_MAX)
-        .enumerate()
-        .filter_map(|(index, value)| value.filter(|value| value.is_finite()).map(|value| (index, value)))
-        .collect();
-    let median = median(&values);
-    let Some(centre) = median else {
-        return RunChart { median, useful: 0, runs: 0, longest_run: 0, crossings: 0, signals: vec![] };
-    };
-    about(&values, centre)
+    let stretches = stretches(series);
+    match median(&stretches.concat()) {
+        None => RunChart { median: None, signals: vec![], untold: Some(Untold::TooFew(0)) },
+        Some(centre) => about(&stretches, centre),
+    }
+}
+
+/// Values in sequence, with their indexes.
+type Stretch = Vec<(usize, f64)>;
+
+fn stretches(series: &[Option<f64>]) -> Vec<Stretch> {
+    let values: Vec<(usize, Option<f64>)> = series.iter().take(POINTS_MAX).map(|value| value.filter(|value| value.is_finite())).enumerate().collect();
+    let known = |part: &[(usize, Option<f64>)]| part.iter().filter_map(|(index, value)| Some((*index, (*value)?))).collect::<Stretch>();
+    values.chunk_by(|a, b| a.1.is_some() == b.1.is_some()).map(known).filter(|stretch| !stretch.is_empty()).collect()
 }
 
 /// The rules about a given centre line (a frozen median, or a mean where the source uses one).
-fn about(values: &[(usize, f64)], centre: f64) -> RunChart {
-    let runs = runs(values, centre);
-    let useful = runs.iter().map(|run| run.count).sum();
-    let longest_run = runs.iter().map(|run| run.count).max().unwrap_or(0);
-    let crossings = runs.len().saturating_sub(1);
-    let mut signals: Vec<Signal> = runs
-        .iter()
-        .filter(|run| run.count >= SHIFT_POINTS_MIN)
-        .map(|run| Signal::Shift { side: run.side, points: run.first..run.last + 1, count: run.count })
-        .collect();
-    signals.extend(trends(values));
-    if useful >= USEFUL_POINTS_MIN {
-        let expected = expected_runs(useful);
-        if runs.len() < expected.start {
-            signals.push(Signal::TooFewRuns { runs: runs.len(), expected_min: expected.start });
-        } else if runs.len() >= expected.end {
-            signals.push(Signal::TooManyRuns { runs: runs.len(), expected_max: expected.end - 1 });
-        }
-        let (length_max, crossings_min) = anhoej_limits(useful);
-        if longest_run > length_max {
-            signals.push(Signal::LongestRun { length: longest_run, expected_max: length_max });
-        }
-        if crossings < crossings_min {
-            signals.push(Signal::FewCrossings { crossings, expected_min: crossings_min });
-        }
+fn about(stretches: &[Stretch], centre: f64) -> RunChart {
+    let points: usize = stretches.iter().map(Vec::len).sum();
+    let [above, below] = sides(stretches.iter().flatten(), centre);
+    let is_alike = points >= USEFUL_POINTS_MIN && (above == 0 || below == 0);
+    let useful = |stretch: &Stretch| sides(stretch.iter(), centre).iter().sum();
+    let most = stretches.iter().map(useful).max().unwrap_or(0);
+    let mut signals = Vec::new();
+    for stretch in stretches {
+        let runs = if is_alike { Vec::new() } else { runs(stretch, centre) };
+        let shifts = runs.iter().filter(|run| run.count >= SHIFT_POINTS_MIN);
+        signals.extend(shifts.map(|run| Signal { points: run.first..run.last + 1, rule: Rule::Shift { side: run.side, count: run.count } }));
+        signals.extend(trends(stretch));
+        let points = stretch.first().map_or(0, |first| first.0)..stretch.last().map_or(0, |last| last.0 + 1);
+        signals.extend(unusual(&runs).into_iter().map(|rule| Signal { points: points.clone(), rule }));
     }
-    RunChart { median: Some(centre), useful, runs: runs.len(), longest_run, crossings, signals }
+    let untold = match (is_alike, most) {
+        (true, _) => Some(Untold::Alike),
+        (false, ..USEFUL_POINTS_MIN) => Some(Untold::TooFew(most)),
+        _ => None,
+    };
+    RunChart { median: Some(centre), signals, untold }
+}
+
+/// Points above and below the centre.
+fn sides<'a>(values: impl Iterator<Item = &'a (usize, f64)>, centre: f64) -> [usize; 2] {
+    values.fold([0, 0], |[above, below], (_, value)| [above + usize::from(*value > centre), below + usize::from(*value < centre)])
+}
+
+/// What is unusual of the runs of a stretch as a whole.
+fn unusual(runs: &[Run]) -> Vec<Rule> {
+    let on = |side: Side| runs.iter().filter(|run| run.side == side).map(|run| run.count).sum();
+    let (above, below): (usize, usize) = (on(Side::Up), on(Side::Down));
+    if above + below < USEFUL_POINTS_MIN {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let expected = expected_runs(above, below);
+    if runs.len() < expected.start {
+        found.push(Rule::TooFewRuns { runs: runs.len(), expected_min: expected.start });
+    } else if runs.len() >= expected.end {
+        found.push(Rule::TooManyRuns { runs: runs.len(), expected_max: expected.end - 1 });
+    }
+    let (length_max, crossings_min) = anhoej_limits(above + below);
+    let longest = runs.iter().map(|run| run.count).max().unwrap_or(0);
+    if longest > length_max {
+        found.push(Rule::LongestRun { length: longest, expected_max: length_max });
+    }
+    let crossings = runs.len().saturating_sub(1);
+    if crossings < crossings_min {
+        found.push(Rule::FewCrossings { crossings, expected_min: crossings_min });
+    }
+    found
 }
 
 fn median(values: &[(usize, f64)]) -> Option<f64> {
@@ -188,7 +226,7 @@ fn trends(values: &[(usize, f64)]) -> Vec<Signal> {
     let mut current: Option<(Side, usize, usize, usize)> = None; // side, first, last, count
     let mut finish = |trend: Option<(Side, usize, usize, usize)>| {
         if let Some((side, first, last, count)) = trend.filter(|trend| trend.3 >= TREND_POINTS_MIN) {
-            found.push(Signal::Trend { side, points: first..last + 1, count });
+            found.push(Signal { points: first..last + 1, rule: Rule::Trend { side, count } });
         }
     };
     for (before, after) in distinct.iter().zip(distinct.iter().skip(1)) {
@@ -205,12 +243,12 @@ fn trends(values: &[(usize, f64)]) -> Vec<Signal> {
     found
 }
 
-/// Numbers of runs that chance gives in a series of `useful` points, half of them (rounded down) on one side
-/// of the median: the exact distribution under random order, cut so that each tail outside keeps at most
-/// half of 5 %. From the fewest to after the most.
-pub fn expected_runs(useful: usize) -> Range<usize> {
-    let (above, below) = (useful / 2, useful - useful / 2);
-    if above == 0 {
+/// Numbers of runs that chance gives in a series with so many points above and below the centre: the exact
+/// distribution under random order, cut so that each tail outside keeps at most half of 5 %. From the fewest
+/// to after the most.
+pub fn expected_runs(above: usize, below: usize) -> Range<usize> {
+    let useful = above + below;
+    if above == 0 || below == 0 {
         return 0..useful + 1;
     }
     let chance: Vec<f64> = (0..=useful).map(|runs| chance_of_runs(runs, above, below)).collect();
@@ -314,7 +352,7 @@ mod tests {
             (100, 41, 61),
         ];
         for (n, fewest, most) in table {
-            assert_eq!(expected_runs(n), fewest..most + 1, "{n} points");
+            assert_eq!(expected_runs(n / 2, n - n / 2), fewest..most + 1, "{n} points");
         }
         for (n, p) in [(10, 10), (24, 24), (100, 100)] {
             let sum: f64 = (0..=n).map(|runs| chance_of_runs(runs, p / 2, p - p / 2)).sum();
@@ -339,26 +377,28 @@ mod tests {
             20., 25., 19., 18., 21., 16., 22., 19., 12., 14., 9., 16., 21.,
         ];
         let values: Vec<(usize, f64)> = x.into_iter().enumerate().filter(|(i, _)| ![5, 19].contains(i)).collect();
-        let found = about(&values, 19.666_666_666_666_668);
-        assert_eq!((found.useful, found.longest_run, found.crossings), (44, 8, 14));
-        assert!(found.signals.contains(&Signal::FewCrossings { crossings: 14, expected_min: 16 }));
-        assert!(!found.signals.iter().any(|signal| matches!(signal, Signal::LongestRun { .. })));
+        let centre = 19.666_666_666_666_668;
+        let longest = runs(&values, centre).iter().map(|run| run.count).max();
+        assert_eq!((sides(values.iter(), centre).iter().sum::<usize>(), longest), (44, Some(8)));
+        let found = about(&[values], centre);
+        assert!(found.signals.contains(&Signal { points: 0..46, rule: Rule::FewCrossings { crossings: 14, expected_min: 16 } }));
+        assert!(!found.signals.iter().any(|signal| matches!(signal.rule, Rule::LongestRun { .. })));
     }
 
     #[test]
     fn six_points_on_one_side_shift_and_those_on_the_median_do_not_interrupt() {
         let found = chart(&[1., 2., 1., 2., 1., 3., 5., 6., 3., 5., 7., 6., 5., 1.]);
         assert_eq!(found.median, Some(3.0));
-        assert_eq!(found.signals[0], Signal::Shift { side: Side::Up, points: 6..13, count: 6 });
+        assert_eq!(found.signals[0], Signal { points: 6..13, rule: Rule::Shift { side: Side::Up, count: 6 } });
         let five = chart(&[1., 2., 1., 2., 1., 3., 5., 6., 3., 5., 7., 6.]);
-        assert!(five.signals.iter().all(|signal| !matches!(signal, Signal::Shift { .. })), "{five:?}");
+        assert!(five.signals.iter().all(|signal| !matches!(signal.rule, Rule::Shift { .. })), "{five:?}");
     }
 
     #[test]
     fn five_points_one_way_trend_and_equal_neighbours_count_once() {
         let trend = |values: &[f64]| {
-            chart(values).signals.into_iter().find_map(|signal| match signal {
-                Signal::Trend { side, points, count } => Some((side, points, count)),
+            chart(values).signals.into_iter().find_map(|Signal { points, rule }| match rule {
+                Rule::Trend { side, count } => Some((side, points, count)),
                 _ => None,
             })
         };
@@ -369,12 +409,36 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_missing_months_make_no_signal() {
-        assert_eq!(run_chart(&[]).median, None);
-        assert_eq!(run_chart(&[None, Some(f64::NAN)]).median, None);
-        let found = run_chart(&[Some(1.0), None, Some(3.0)]);
-        assert_eq!((found.median, found.useful, found.runs), (Some(2.0), 2, 2));
-        assert!(found.signals.is_empty());
-        assert_eq!(chart(&[4.0; 30]).useful, 0);
+    fn a_month_that_does_not_count_breaks_what_is_in_sequence() {
+        let months = |text: &str| run_chart(&text.split(' ').map(|value| value.parse().ok()).collect::<Vec<Option<f64>>>());
+        let is_shift = |signal: &Signal| matches!(signal.rule, Rule::Shift { .. });
+        let is_trend = |signal: &Signal| matches!(signal.rule, Rule::Trend { .. });
+        assert!(months("1 2 1 2 1 2 8 7 8 7 8 7").signals.iter().any(is_shift));
+        let broken = months("1 2 1 2 1 2 8 7 8 - 7 8 7");
+        assert!(!broken.signals[1..].iter().any(is_shift) && broken.signals[0].points == (0..6), "{broken:?}");
+        assert!(months("9 1 2 3 4 5 0").signals.iter().any(is_trend));
+        assert!(!months("9 1 2 3 - 4 5 0").signals.iter().any(is_trend));
+        // The whole is judged stretch by stretch, each about the median of all: twelve months that cross it once, then others.
+        let found = months("1 1 1 1 1 1 9 9 9 9 9 9 - 1 9 1 9");
+        let expected = Signal { points: 0..12, rule: Rule::TooFewRuns { runs: 2, expected_min: 4 } };
+        assert!(found.signals.contains(&expected), "{found:?}");
+        assert_eq!((found.median, found.untold), (Some(5.0), None));
+    }
+
+    #[test]
+    fn where_nothing_can_be_told_it_is_said_why() {
+        let told = |values: &[f64]| chart(values).untold;
+        assert_eq!(told(&[]), Some(Untold::TooFew(0)));
+        assert_eq!(run_chart(&[None, Some(f64::NAN)]), RunChart { median: None, signals: vec![], untold: Some(Untold::TooFew(0)) });
+        assert_eq!(told(&[1., 2., 1., 2., 3.]), Some(Untold::TooFew(3)), "the median itself is on no side");
+        assert_eq!(told(&[1., 3., 1., 3., 1., 3., 1., 3., 1., 3.]), None);
+        // Ten, but not in sequence.
+        let mut broken = [1., 3., 1., 3., 1., 3., 1., 3., 1., 3.].map(Some).to_vec();
+        broken.insert(6, None);
+        assert_eq!(run_chart(&broken).untold, Some(Untold::TooFew(6)));
+        // Eight infections in two years: each is above the median of none, which is no shift.
+        let rare = [0., 1., 0., 0., 2., 0., 0., 1., 0., 1., 0., 0., 0., 3., 0., 1., 0., 0., 1., 0., 0., 1., 0., 0.];
+        assert_eq!(chart(&rare), RunChart { median: Some(0.0), signals: vec![], untold: Some(Untold::Alike) });
+        assert_eq!(told(&[4.0; 30]), Some(Untold::Alike));
     }
 }

@@ -49,14 +49,17 @@ async fn several_groups_are_several_series_wherever_they_are_shown() {
     assert!(rows[1].starts_with("north,remission,1.0.0,2024-01-01,2024-01-31,30,100,30,") && rows[1].ends_with(",kept,Treatment kept"), "{csv}");
 
     let board = network.get("/").await.text;
-    assert!(board.contains("Treatment begun: 70.0\u{202f}% in Feb 2024, 1 site; Treatment kept: 40.0\u{202f}% in Feb 2024, 1 site"), "{board}");
+    assert!(
+        board.contains("Treatment begun: 70.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in); Treatment kept: 40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in)"),
+        "{board}"
+    );
     let measure = network.get("/measures/remission").await.text;
     for part in ["<h2>Treatment begun</h2>", "<h2>Treatment kept</h2>", "Northern: Treatment begun", "Southern: Treatment kept", "id=\"heading-north-1\"", "id=\"heading-south-2\""]
     {
         assert!(measure.contains(part), "{part} in {measure}");
     }
     // Each group's strata are summed for themselves: 60 + 70 + 50, and 30 + 40 + 20, of 300.
-    assert!(measure.contains("<td class=\"number\">180</td>") && measure.contains("<td class=\"number\">90</td>"), "{measure}");
+    assert!(measure.contains("data-label=\"Numerator\">180</td>") && measure.contains("data-label=\"Numerator\">90</td>"), "{measure}");
     let site = network.get("/measures/remission/sites/north").await.text;
     assert!(site.contains("<h1>Northern</h1>") && site.contains("Numbers: Treatment kept") && !site.contains("Southern"), "{site}");
 
@@ -162,4 +165,29 @@ async fn what_was_held_before_groups_were_known_is_all_there_after_the_migration
     // And it goes on from there.
     deliver(&network, &north, &Feed::after("north", Some(&second), &[62])).await.receipt();
     assert_eq!(network.points().await[0]["revision"], 3);
+}
+
+/// Two hospitals, or two rates, of one name: whoever reads the page knows which is which.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_title_is_there_twice() {
+    let network = Network::start(vec![proportion()]).await;
+    for name in ["east", "west"] {
+        let site = network.join(name, "General Hospital").await;
+        let groups = json!([group("begun", "Treatment", 60), group("kept", "Treatment", 30)]);
+        let feed = Feed::first(name, &[1]).with(vec![measure_report(name, &key(1), "increase", "proportion", groups)]);
+        deliver(&network, &site, &feed).await.receipt();
+    }
+    for (path, charts) in [("/measures/remission", 4), ("/measures/remission/sites/east", 2)] {
+        let page = network.get(path).await.text;
+        let titles: Vec<&str> = page.split("<title id=").skip(1).filter_map(|rest| rest.split(['>', '<']).nth(1)).collect();
+        assert_eq!(titles.iter().collect::<std::collections::BTreeSet<_>>().len(), charts, "{titles:?}");
+        assert_eq!(titles[0], "General Hospital (east): Treatment (begun): Remission");
+        let strata: Vec<&str> = page
+            .split("<caption")
+            .skip(1)
+            .filter(|rest| rest.contains(" by sex"))
+            .filter_map(|rest| rest.split(['>', '<']).nth(1))
+            .collect();
+        assert_eq!(strata, ["begun", "kept"].map(|key| format!("Remission, Treatment ({key}), by sex, all periods shown above together")));
+    }
 }

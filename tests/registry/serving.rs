@@ -12,7 +12,7 @@ use watershed::registry::{self, Options};
 
 use super::{Feed, Network, deliver, key, measure_report, proportion};
 
-fn options(data: &Path) -> Options {
+pub(super) fn options(data: &Path) -> Options {
     Options {
         data: data.to_owned(),
         public_url: "https://registry.example".into(),
@@ -22,6 +22,8 @@ fn options(data: &Path) -> Options {
         behind_proxy: false,
         late_after_hours: 36,
         reader_token: None,
+        quota: Default::default(),
+        new_receipt_key: false,
         clock: Arc::new(Timestamp::now),
     }
 }
@@ -132,12 +134,12 @@ async fn what_cannot_be_told_stands_beside_every_number() {
     let measure = network.get("/measures/remission").await.text;
     for words in [
         open,
-        "<td class=\"number\">23 of 23</td><td class=\"number\">0.0 – 100.0\u{202f}%</td>",
-        "<td class=\"number\">23 of 123</td><td class=\"number\">40.7 – 59.3\u{202f}%</td>",
+        "data-label=\"Cannot be told\">23 of 23</td><td role=\"cell\" class=\"number\" data-label=\"If all were known\">0.0 – 100.0\u{202f}%</td>",
+        "data-label=\"Cannot be told\">23 of 123</td><td role=\"cell\" class=\"number\" data-label=\"If all were known\">40.7 – 59.3\u{202f}%</td>",
     ] {
         assert!(measure.contains(words), "{words} in {measure}");
     }
-    assert_eq!(measure.matches("Cannot be told").count(), 2, "no such column where nothing is open: {measure}");
+    assert_eq!(measure.matches(">Cannot be told</th>").count(), 2, "no such column where nothing is open: {measure}");
     let site = network.get("/measures/remission/sites/north").await.text;
     assert!(
         site.contains(&format!("0.0\u{202f}% in Jan 2024 (0 of 23); {open}.")) && site.contains("In 1 of 1 period the hospital’s records cannot tell of everybody"),

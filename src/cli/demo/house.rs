@@ -10,6 +10,7 @@ use rust_embed::Embed;
 
 use super::Args;
 use crate::cli::{Failure, registry};
+use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{MeasureCard, Options};
 use crate::sandbox::{self, Client, Hospital, Profile};
@@ -103,6 +104,8 @@ impl House {
             behind_proxy: false,
             late_after_hours: 36,
             reader_token: None,
+            quota: Quota::default(),
+            new_receipt_key: false,
             clock: Arc::new(Timestamp::now),
         };
         let server = crate::registry::Server::open(options, listener).await;

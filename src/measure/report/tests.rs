@@ -73,7 +73,18 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
     let incomplete_sets = BTreeSet::new();
-    check(&Reporter { definition: &definition, groups: &groups, parameters: &parameters, period, incomplete_sets: &incomplete_sets, facts: &facts() }, &results);
+    check(
+        &Reporter {
+            definition: &definition,
+            groups: &groups,
+            parameters: &parameters,
+            period,
+            incomplete_sets: &incomplete_sets,
+            logic: Some("cql:0"),
+            facts: &facts(),
+        },
+        &results,
+    );
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use jiff::civil::Date;
 
 use crate::diagnostic::counted;
-use crate::registry::report::Doubt;
-use crate::registry::report::day;
+use crate::registry::report::{Doubt, day};
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Span, Unit};
 use crate::statistics::rate::{poisson_rate, wilson};
-use crate::statistics::run_chart::{RunChart, Side, Signal, run_chart};
+use crate::statistics::run_chart::{Rule, RunChart, Side, Signal, USEFUL_POINTS_MIN, Untold, run_chart};
 use rust_decimal::prelude::ToPrimitive;
 
 /// Size of the drawing, in its own units; the page scales it.
@@ -23,6 +22,8 @@ const BOTTOM: f64 = 34.0;
 const CONFIDENCE: f64 = 0.95;
 /// Lines of the value axis, about.
 const TICKS: f64 = 4.0;
+/// Places that the axis leaves empty where periods are missing, at most.
+const HOLE_PLACES_MAX: usize = 12;
 
 /// Everything the template needs to draw one site's chart and its table.
 pub struct Chart {
@@ -40,8 +41,10 @@ pub struct Chart {
     pub ticks: Vec<(f64, String)>,
     /// Labels below: x, text.
     pub months: Vec<(f64, String)>,
-    /// The centre line: y, label.
-    pub median: Option<(f64, String)>,
+    /// The centre line of each phase.
+    pub medians: Vec<Median>,
+    /// Where another version of the measure begins.
+    pub turns: Vec<Turn>,
     /// Points of the line, one list per unbroken stretch.
     pub lines: Vec<String>,
     /// The points.
@@ -52,6 +55,8 @@ pub struct Chart {
     pub bars: Vec<Band>,
     /// Signals in words, with whether each is good news.
     pub signals: Vec<Said>,
+    /// Where the newest phase has none: that there is none, or why nothing can be told.
+    pub verdict: Option<String>,
     /// Rows of the table, newest first.
     pub rows: Vec<Row>,
     /// Words of the last point.
@@ -105,6 +110,32 @@ pub fn words_of(card: &MeasureCard, doubt: &Doubt) -> String {
 /// The same of a point; `None` where nothing is open.
 pub fn doubt_text(card: &MeasureCard, point: &Point) -> Option<String> {
     point.doubt.as_ref().map(|doubt| words_of(card, doubt))
+}
+
+/// The centre line of a phase.
+pub struct Median {
+    /// From here,
+    pub from: f64,
+    /// to here across.
+    pub to: f64,
+    /// Down.
+    pub y: f64,
+    /// Its value.
+    pub label: String,
+}
+
+/// Where another version of the measure begins.
+pub struct Turn {
+    /// Across.
+    pub x: f64,
+    /// Where its label is anchored, by its name in SVG: at the side on which there is more room.
+    pub anchor: &'static str,
+    /// Where its label is, across.
+    pub label_x: f64,
+    /// The version.
+    pub version: String,
+    /// From when on, and what that means.
+    pub text: String,
 }
 
 /// One point of the chart.
@@ -190,40 +221,162 @@ pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> S
     Scale { bottom, top: if *unit == Unit::Percent && most <= 100.0 { top.min(100.0) } else { top }, step }
 }
 
+/// A reported period: where it stands on the axis, on which missing ones have a place too.
+struct Slot<'a> {
+    place: usize,
+    /// So many periods before it are missing.
+    missing: usize,
+    point: &'a Point,
+    name: String,
+    value: Option<f64>,
+}
+
+fn slots<'a>(points: &'a [Point], unit: &Unit) -> Vec<Slot<'a>> {
+    let mut slots: Vec<Slot<'a>> = Vec::with_capacity(points.len());
+    for point in points {
+        let (missing, next) = slots.last().map_or((0, 0), |last| (missing_between(last.point, point), last.place + 1));
+        let place = next + missing.min(HOLE_PLACES_MAX);
+        slots.push(Slot { place, missing, point, name: period_name(point), value: point.value(unit) });
+    }
+    slots
+}
+
+/// How many periods lie between two; one more than none where that cannot be told.
+fn missing_between(before: &Point, after: &Point) -> usize {
+    let (Some(end), Some(start), Some(last)) = (day(&before.period_end), day(&after.period_start), day(&after.period_end)) else { return 1 };
+    if end.tomorrow().is_ok_and(|next| next == start) {
+        return 0;
+    }
+    let month = |date: Date| i32::from(date.year()) * 12 + i32::from(date.month());
+    let length = (month(last) - month(start) + 1).max(1);
+    usize::try_from((month(start) - month(end) - 1) / length).unwrap_or_default().max(1)
+}
+
+/// Periods whose versions of the measure can be compared, and what the rules found in them.
+struct Phase<'s, 'a> {
+    slots: &'s [Slot<'a>],
+    run: RunChart,
+}
+
+fn phases<'s, 'a>(card: &MeasureCard, slots: &'s [Slot<'a>]) -> Vec<Phase<'s, 'a>> {
+    let places = slots.last().map_or(0, |last| last.place + 1);
+    let phase = |slots: &'s [Slot<'a>]| {
+        let mut series = vec![None; places];
+        for slot in slots.iter().filter(|slot| slot.point.complete) {
+            if let Some(place) = series.get_mut(slot.place) {
+                *place = slot.value;
+            }
+        }
+        Phase { slots, run: run_chart(&series) }
+    };
+    slots.chunk_by(|a, b| card.is_comparable(&a.point.version, &b.point.version)).map(phase).collect()
+}
+
 /// Lays out one site's chart.
 pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], scale: Scale) -> Chart {
-    let values: Vec<Option<f64>> = points.iter().map(|point| point.value(&card.unit)).collect();
-    let run = run_chart(&values);
-    let place = Place { count: points.len(), scale };
-    let names: Vec<String> = points.iter().map(period_name).collect();
-    let signals = run.signals.iter().filter_map(|signal| said(card, signal, &names)).chain(said_of_series(&run.signals)).collect();
+    let slots = slots(points, &card.unit);
+    let phases = phases(card, &slots);
+    let place = Place { count: slots.last().map_or(0, |last| last.place + 1), scale };
+    let signals: Vec<&Signal> = phases.iter().flat_map(|phase| &phase.run.signals).collect();
+    let of_stretch = |signals: &[&Signal]| said_of_stretch(signals, &slots);
     Chart {
         id: site.to_owned(),
         column: column(&card.unit),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
-        summary: summary(card, &names, &values, &run),
+        summary: summary(card, &slots, &phases),
         ticks: ticks(card, &place),
-        months: months(points, &place),
-        median: run.median.map(|median| (place.y(median), value_text(card, median))),
-        lines: lines(&values, &place),
-        dots: dots(card, points, &names, &values, &place),
-        bands: run.signals.iter().filter_map(|signal| shift(card, signal, &place)).collect(),
-        bars: run.signals.iter().filter_map(|signal| trend(card, signal, &place)).collect(),
-        signals,
-        rows: rows(card, site, points, &names).into_iter().rev().collect(),
-        latest: latest(card, points, &names),
-        ranges: ranges(card, points, &names, &place),
+        months: months(&slots, &place),
+        medians: phases.iter().filter_map(|phase| median(card, phase, &place)).collect(),
+        turns: turns(card, &slots, &place),
+        lines: phases.iter().flat_map(|phase| lines(phase.slots, &place)).collect(),
+        dots: dots(card, &slots, &place),
+        bands: signals.iter().filter_map(|signal| shift(card, signal, &place)).collect(),
+        bars: signals.iter().filter_map(|signal| trend(card, signal, &place)).collect(),
+        signals: signals
+            .iter()
+            .filter_map(|signal| said(card, signal, &slots))
+            .chain(signals.chunk_by(|a, b| a.points == b.points).filter_map(of_stretch))
+            .collect(),
+        verdict: phases.last().and_then(|phase| verdict(card, phase, phases.len() > 1)),
+        rows: rows(card, site, &slots).into_iter().rev().collect(),
+        latest: latest(card, &slots),
+        ranges: ranges(card, &slots, &place),
         doubt: doubtful_periods(points),
     }
 }
 
-fn ranges(card: &MeasureCard, points: &[Point], names: &[String], place: &Place) -> Vec<(f64, f64, f64, String)> {
-    let range = |(index, (point, name)): (usize, (&Point, &String))| {
-        let (low, high) = point.bounds(&card.unit)?;
-        Some((place.x(index), place.y(high), place.y(low), format!("{name}: {}", doubt_text(card, point)?)))
+fn median(card: &MeasureCard, phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
+    let (median, first, last) = (phase.run.median?, phase.slots.first()?, phase.slots.last()?);
+    let half = place.step() / 2.0;
+    Some(Median { from: round(place.x(first.place) - half), to: round(place.x(last.place) + half), y: place.y(median), label: value_text(card, median) })
+}
+
+/// Where another version begins, and whether what follows is compared with what was before.
+fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
+    let turn = |pair: &[Slot<'_>]| {
+        let [before, after] = pair else { return None };
+        let (old, version) = (&before.point.version, &after.point.version);
+        let x = round(place.x(after.place) - place.step() / 2.0);
+        let is_left = x < WIDTH / 2.0;
+        let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
+        (old != version).then(|| Turn {
+            x,
+            anchor: if is_left { "start" } else { "end" },
+            label_x: if is_left { x + 4.0 } else { x - 4.0 },
+            version: version.clone(),
+            text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
+        })
     };
-    points.iter().zip(names).enumerate().filter_map(range).collect()
+    slots.windows(2).filter_map(turn).collect()
+}
+
+/// What is to be said of a phase in which no signal was found: that there is none, or what is missing to tell.
+fn verdict(card: &MeasureCard, phase: &Phase<'_, '_>, has_versions: bool) -> Option<String> {
+    if !phase.run.signals.is_empty() {
+        return None;
+    }
+    let span = card.span();
+    Some(match phase.run.untold {
+        None => "No signal: the variation is what chance gives.".to_owned(),
+        Some(Untold::Alike) => {
+            let median = phase.run.median.map_or_else(String::new, |median| value_text(card, median));
+            format!("Nothing can be told: half of the {span}s or more have the same value, {median}, and the others lie on one side of it. Longer periods may tell more.")
+        }
+        Some(Untold::TooFew(found)) => {
+            let of = phase
+                .slots
+                .first()
+                .filter(|_| has_versions)
+                .map_or_else(String::new, |slot| format!(" of version {}", slot.point.version));
+            let found = if found == 1 { "1 is".to_owned() } else { format!("{found} are") };
+            format!(
+                "Too little to tell a signal from chance: {USEFUL_POINTS_MIN} {span}s in a row{of} with all their data and off the median are needed, {found} here{}.",
+                lacking(phase.slots)
+            )
+        }
+    })
+}
+
+/// `; 2 are partial, 1 is missing`.
+fn lacking(slots: &[Slot<'_>]) -> String {
+    let is = |count: usize| if count == 1 { "is" } else { "are" };
+    let has = |count: usize| if count == 1 { "has" } else { "have" };
+    let partial = slots.iter().filter(|slot| !slot.point.complete).count();
+    let empty = slots.iter().filter(|slot| slot.point.complete && slot.value.is_none()).count();
+    let missing: usize = slots.iter().skip(1).map(|slot| slot.missing).sum();
+    let said =
+        [(partial, format!("{partial} {} partial", is(partial))), (empty, format!("{empty} {} no value", has(empty))), (missing, format!("{missing} {} missing", is(missing)))];
+    let said: Vec<String> = said.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+    if said.is_empty() { String::new() } else { format!("; {}", said.join(", ")) }
+}
+
+fn ranges(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<(f64, f64, f64, String)> {
+    let range = |slot: &Slot<'_>| {
+        let (low, high) = slot.point.bounds(&card.unit)?;
+        Some((place.x(slot.place), place.y(high), place.y(low), format!("{}: {}", slot.name, doubt_text(card, slot.point)?)))
+    };
+    slots.iter().filter_map(range).collect()
 }
 
 fn doubtful_periods(points: &[Point]) -> Option<String> {
@@ -310,57 +463,63 @@ fn news(card: &MeasureCard, side: Side) -> &'static str {
     }
 }
 
-fn said(card: &MeasureCard, signal: &Signal, names: &[String]) -> Option<Said> {
-    let name = |index: usize| names.get(index).cloned().unwrap_or_default();
-    let span = |points: &std::ops::Range<usize>| format!("{} to {}", name(points.start), name(points.end.saturating_sub(1)));
+/// `Jan 2026 to Jun 2026`.
+fn stretch_name(points: &std::ops::Range<usize>, slots: &[Slot<'_>]) -> String {
+    let name = |place: usize| slots.iter().find(|slot| slot.place == place).map_or("", |slot| &slot.name);
+    format!("{} to {}", name(points.start), name(points.end.saturating_sub(1)))
+}
+
+fn said(card: &MeasureCard, signal: &Signal, slots: &[Slot<'_>]) -> Option<Said> {
+    let stretch = stretch_name(&signal.points, slots);
     let news_of = |side: &Side| news(card, *side);
-    let (news, text) = match signal {
-        Signal::Shift { side, points, count } => {
+    let (news, text) = match &signal.rule {
+        Rule::Shift { side, count } => {
             let verdict = match news_of(side) {
                 "good" => ", the better side",
                 "bad" => ", the worse side",
                 _ => "",
             };
             let place = if *side == Side::Up { "above" } else { "below" };
-            (news_of(side), format!("Shift: {count} months in a row {place} the median{verdict}, {}.", span(points)))
+            (news_of(side), format!("Shift: {count} {}s in a row {place} the median{verdict}, {stretch}.", card.span()))
         }
-        Signal::Trend { side, points, count } => {
+        Rule::Trend { side, count } => {
             let verdict = match news_of(side) {
                 "good" => " for the better",
                 "bad" => " for the worse",
                 _ => "",
             };
             let way = if *side == Side::Up { "rising" } else { "falling" };
-            (news_of(side), format!("Trend: {count} values in a row {way}{verdict}, {}.", span(points)))
+            (news_of(side), format!("Trend: {count} values in a row {way}{verdict}, {stretch}."))
         }
         _ => return None,
     };
     Some(Said { news, text })
 }
 
-/// The rules over the whole series in one sentence, each with its name.
-fn said_of_series(signals: &[Signal]) -> Option<Said> {
+/// The rules over a whole stretch in one sentence, each with its name.
+fn said_of_stretch(signals: &[&Signal], slots: &[Slot<'_>]) -> Option<Said> {
     let words: Vec<String> = signals
         .iter()
-        .filter_map(|signal| match signal {
-            Signal::TooFewRuns { runs, expected_min } => Some(format!("{} about the median where chance gives {expected_min} or more (exact rule)", counted(*runs, "run"))),
-            Signal::TooManyRuns { runs, expected_max } => Some(format!("{runs} runs about the median where chance gives {expected_max} or fewer (exact rule)")),
-            Signal::LongestRun { length, expected_max } => Some(format!("a run of {length} where chance gives {expected_max} or fewer (Anhøj)")),
-            Signal::FewCrossings { crossings, expected_min } => Some(format!("{} where chance gives {expected_min} or more (Anhøj)", counted(*crossings, "crossing"))),
-            _ => None,
+        .filter_map(|signal| match &signal.rule {
+            Rule::TooFewRuns { runs, expected_min } => Some(format!("{} about the median where chance gives {expected_min} or more (exact rule)", counted(*runs, "run"))),
+            Rule::TooManyRuns { runs, expected_max } => Some(format!("{runs} runs about the median where chance gives {expected_max} or fewer (exact rule)")),
+            Rule::LongestRun { length, expected_max } => Some(format!("a run of {length} where chance gives {expected_max} or fewer (Anhøj)")),
+            Rule::FewCrossings { crossings, expected_min } => Some(format!("{} where chance gives {expected_min} or more (Anhøj)", counted(*crossings, "crossing"))),
+            Rule::Shift { .. } | Rule::Trend { .. } => None,
         })
         .collect();
-    (!words.is_empty()).then(|| Said { news: "neutral", text: format!("Over all months: {}.", words.join("; ")) })
+    let stretch = stretch_name(&signals.first()?.points, slots);
+    (!words.is_empty()).then(|| Said { news: "neutral", text: format!("From {stretch}: {}.", words.join("; ")) })
 }
 
 fn shift(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
-    let Signal::Shift { side, points, .. } = signal else { return None };
-    Some(band(card, "shift", *side, points, place))
+    let Rule::Shift { side, .. } = signal.rule else { return None };
+    Some(band(card, "shift", side, &signal.points, place))
 }
 
 fn trend(card: &MeasureCard, signal: &Signal, place: &Place) -> Option<Band> {
-    let Signal::Trend { side, points, .. } = signal else { return None };
-    Some(band(card, "trend", *side, points, place))
+    let Rule::Trend { side, .. } = signal.rule else { return None };
+    Some(band(card, "trend", side, &signal.points, place))
 }
 
 fn band(card: &MeasureCard, name: &str, side: Side, points: &std::ops::Range<usize>, place: &Place) -> Band {
@@ -386,27 +545,23 @@ fn ticks(card: &MeasureCard, place: &Place) -> Vec<(f64, String)> {
 }
 
 /// About four labels; the year is written with every one.
-fn months(points: &[Point], place: &Place) -> Vec<(f64, String)> {
-    let every = points.len().div_ceil(4).max(1);
-    let last = points.len().saturating_sub(1);
+fn months(slots: &[Slot<'_>], place: &Place) -> Vec<(f64, String)> {
+    let every = place.count.div_ceil(4).max(1);
+    let last = place.count.saturating_sub(1);
     let name = |point: &Point| {
         let of_start = || day(&point.period_start).map_or_else(|| point.period_start.clone(), month_name);
         calendar_name(&point.period_start, &point.period_end).unwrap_or_else(of_start)
     };
-    let label = |(index, point): (usize, &Point)| (last.saturating_sub(index) % every == 0).then(|| (place.x(index), name(point)));
-    points.iter().enumerate().filter_map(label).collect()
+    let labelled = slots.iter().filter(|slot| last.saturating_sub(slot.place).is_multiple_of(every));
+    labelled.map(|slot| (place.x(slot.place), name(slot.point))).collect()
 }
 
-fn lines(values: &[Option<f64>], place: &Place) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for (index, value) in values.iter().enumerate() {
-        match (value, lines.last_mut()) {
-            (Some(value), Some(line)) => line.push_str(&format!("{},{} ", place.x(index), place.y(*value))),
-            _ => lines.push(String::new()),
-        }
-    }
-    lines.retain(|line| !line.is_empty());
-    lines
+/// One for each unbroken stretch.
+fn lines(slots: &[Slot<'_>], place: &Place) -> Vec<String> {
+    let stretches = slots.chunk_by(|a, b| a.place + 1 == b.place && a.value.is_some() && b.value.is_some());
+    let at = |slot: &Slot<'_>| slot.value.map(|value| format!("{},{} ", place.x(slot.place), place.y(value)));
+    let line = |stretch: &[Slot<'_>]| stretch.iter().filter_map(at).collect::<String>();
+    stretches.map(line).filter(|line| !line.is_empty()).collect()
 }
 
 /// A number with thousands set apart, or a dash.
@@ -433,16 +588,16 @@ fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
     })
 }
 
-fn dots(card: &MeasureCard, points: &[Point], names: &[String], values: &[Option<f64>], place: &Place) -> Vec<Dot> {
-    let dot = |(index, ((point, name), value)): (usize, ((&Point, &String), &Option<f64>))| {
-        let value = (*value)?;
+fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
+    let dot = |slot: &Slot<'_>| {
+        let (value, point) = (slot.value?, slot.point);
         let partial = if point.complete { "" } else { ", partial data" };
         let counts = counts(card, point).map_or_else(String::new, |counts| format!("{counts}, "));
         let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!(", {doubt}"));
-        let title = format!("{name}: {counts}{}{doubt}{partial}, revision {}", value_text(card, value), point.revision);
-        Some(Dot { x: place.x(index), y: place.y(value), partial: !point.complete, title })
+        let title = format!("{}: {counts}{}{doubt}{partial}, revision {}", slot.name, value_text(card, value), point.revision);
+        Some(Dot { x: place.x(slot.place), y: place.y(value), partial: !point.complete, title })
     };
-    points.iter().zip(names).zip(values).enumerate().filter_map(dot).collect()
+    slots.iter().filter_map(dot).collect()
 }
 
 fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
@@ -460,38 +615,39 @@ pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
     interval(card, point).map_or_else(|| "–".to_owned(), |interval| range_text(card, interval))
 }
 
-fn rows(card: &MeasureCard, site: &str, points: &[Point], names: &[String]) -> Vec<Row> {
-    let row = |(point, name): (&Point, &String)| Row {
+fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
+    let row = |Slot { point, name, value, .. }: &Slot<'_>| Row {
         period: name.clone(),
         numerator: count_text(point.numerator),
         denominator: count_text(point.denominator),
-        value: point.value(&card.unit).map_or_else(|| "–".to_owned(), |value| value_text(card, value)),
+        value: value.map_or_else(|| "–".to_owned(), |value| value_text(card, value)),
         interval: interval_text(card, point),
         doubt: Told::of(card, point),
         data: if point.complete { "complete" } else { "partial" },
         revision: point.revision,
         history: format!("/measures/{}/sites/{}/{}", encode(&card.id), encode(site), encode(&point.period_start)),
     };
-    points.iter().zip(names).map(row).collect()
+    slots.iter().map(row).collect()
 }
 
-fn latest(card: &MeasureCard, points: &[Point], names: &[String]) -> String {
-    let found = points.iter().zip(names).rev().find_map(|(point, name)| point.value(&card.unit).map(|value| (point, name, value)));
-    let Some((point, name, value)) = found else { return "no value yet".to_owned() };
-    let counts = counts(card, point).map_or_else(String::new, |counts| format!(" ({counts})"));
-    let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!("; {doubt}"));
-    format!("{} in {name}{counts}{doubt}", value_text(card, value))
+fn latest(card: &MeasureCard, slots: &[Slot<'_>]) -> String {
+    let Some((slot, value)) = slots.iter().rev().find_map(|slot| Some((slot, slot.value?))) else { return "no value yet".to_owned() };
+    let counts = counts(card, slot.point).map_or_else(String::new, |counts| format!(" ({counts})"));
+    let partial = if slot.point.complete { "" } else { "; partial data" };
+    let doubt = doubt_text(card, slot.point).map_or_else(String::new, |doubt| format!("; {doubt}"));
+    format!("{} in {}{counts}{partial}{doubt}", value_text(card, value), slot.name)
 }
 
-fn summary(card: &MeasureCard, names: &[String], values: &[Option<f64>], run: &RunChart) -> String {
-    let with_value = values.iter().filter(|value| value.is_some()).count();
-    let (Some(median), Some(first), Some(last)) = (run.median, names.first(), names.last()) else {
-        return "No reports with a denominator yet.".to_owned();
+fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_, '_>]) -> String {
+    let with_value = slots.iter().filter(|slot| slot.value.is_some()).count();
+    let (Some(first), Some(last), Some(newest)) = (slots.first(), slots.last(), phases.last()) else { return "No reports yet.".to_owned() };
+    let median = newest.run.median.map_or_else(String::new, |median| format!(", median {}", value_text(card, median)));
+    let found: usize = phases.iter().map(|phase| phase.run.signals.len()).sum();
+    let signals = match (found, newest.run.untold) {
+        (0, None) => "no signal of special cause".to_owned(),
+        (0, Some(_)) => "too little to tell a signal of special cause".to_owned(),
+        (1, _) => "one signal of special cause".to_owned(),
+        (count, _) => format!("{count} signals of special cause"),
     };
-    let signals = match run.signals.len() {
-        0 => "no signal of special cause".to_owned(),
-        1 => "one signal of special cause".to_owned(),
-        count => format!("{count} signals of special cause"),
-    };
-    format!("Run chart of {}, {first} to {last}, median {}, {signals}.", counted(with_value, "value"), value_text(card, median))
+    format!("Run chart of {}, {} to {}{median}, {signals}.", counted(with_value, "value"), first.name, last.name)
 }

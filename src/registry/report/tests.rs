@@ -226,7 +226,7 @@ fn every_reason_is_given() {
 fn defined(period: Option<Span>) -> MeasureCard {
     let parameters = [("Active Window Months".to_owned(), "13".to_owned())].into();
     let stratifiers = [("race".to_owned(), false), ("sex".to_owned(), true)].into();
-    MeasureCard { definitions: [("1.0.0".to_owned(), Defined { period, parameters, stratifiers })].into(), ..card(Unit::Percent) }
+    MeasureCard { definitions: [("1.0.0".to_owned(), Defined { period, parameters, stratifiers, ..Defined::default() })].into(), ..card(Unit::Percent) }
 }
 
 #[test]
@@ -358,4 +358,28 @@ fn the_score_of_a_continuous_variable_is_a_number() {
     let bytes = serde_json::to_vec(&report).unwrap();
     let wrong = read(&bytes, &entry(), &site(), &[card(Unit::Number)], now).unwrap_err();
     assert!(wrong.contains(&"the scoring is `proportion`, that of the accepted measure is `continuous-variable`".to_owned()), "{wrong:?}");
+}
+
+#[test]
+fn a_version_has_one_logic() {
+    let now = "2026-02-03T00:00:00Z".parse().unwrap();
+    let judged = |stated: &str, accepted: Option<&str>| {
+        let part = |url: &str, kind: &str, value: &str| json!({ "url": url, kind: value });
+        let mut report = report();
+        let extensions = report.as_object_mut().unwrap().entry("extension").or_insert_with(|| json!([]));
+        extensions.as_array_mut().unwrap().push(
+            json!({ "url": "http://w/lineage", "extension": [part("kind", "valueCode", "logic"), part("name", "valueString", "m"), part("version", "valueString", stated)] }),
+        );
+        let mut card = defined(Some(Span::Month));
+        card.definitions.values_mut().for_each(|defined| defined.logic = accepted.map(str::to_owned));
+        read(&serde_json::to_vec(&report).unwrap(), &entry(), &site(), &[card], now)
+            .map(drop)
+            .map_err(|reasons| reasons.join("; "))
+    };
+    assert_eq!(judged("cql:11112222333344445555", Some("cql:11112222333344445555")), Ok(()));
+    assert_eq!(judged("cql:11112222333344445555", None), Ok(()), "only the definition is known here");
+    assert_eq!(judged("elm:11112222333344445555", Some("cql:22222222333344445555")), Ok(()), "one logic in two forms");
+    let refused = "same version, other logic: the CQL is `cql:111122223333…`, that of version 1.0.0 is `cql:222222223333…` here: bring the measure's folder up to date; \
+                   what is computed otherwise needs a version of its own";
+    assert_eq!(judged("cql:11112222333344445555", Some("cql:22222222333344445555")), Err(refused.to_owned()));
 }

@@ -1,0 +1,125 @@
+//! What charts and the board say of months that do not count: missing, empty, partial, of another version.
+
+use serde_json::json;
+use watershed::feed::{Completeness, Entry, Manifest, PROTOCOL, sha256_hex};
+use watershed::registry::{Defined, MeasureCard};
+
+use super::{Feed, Network, deliver, key, measure_report, proportion};
+
+/// One month: its number, the version of the measure, whether all data came, and how many of how many.
+type Month = (u32, &'static str, bool, u32, u32);
+
+/// Complete months of version 1.0.0, out of 100 each; `-` is one that is missing, `~` before a number one that is partial.
+fn months(text: &str) -> Vec<Month> {
+    let month = |(index, word): (usize, &str)| {
+        let numerator = word.trim_start_matches('~').parse().ok()?;
+        Some((index as u32 + 1, "1.0.0", !word.starts_with('~'), numerator, 100))
+    };
+    text.split(' ').enumerate().filter_map(month).collect()
+}
+
+fn feed(site: &str, months: &[Month]) -> Feed {
+    let mut reports: Vec<(Entry, Vec<u8>)> = months.iter().map(|month| report(site, *month)).collect();
+    reports.sort_by(|a, b| a.0.key.cmp(&b.0.key));
+    let (reports, bodies) = reports.into_iter().unzip();
+    let completeness = Completeness { complete: true, gaps: 0, quarantined: 0 };
+    let manifest = Manifest { protocol: PROTOCOL.into(), site: site.into(), supersedes: None, attempt: 1, completeness, reports, withdrawals: vec![] };
+    Feed { manifest, bodies }
+}
+
+fn report(site: &str, (month, version, complete, numerator, denominator): Month) -> (Entry, Vec<u8>) {
+    let key = watershed::feed::ReportKey { version: version.into(), ..key(month) };
+    let population = |code: &str, count: u32| json!({ "code": { "coding": [{ "code": code }] }, "count": count });
+    let mut group = json!({ "population": [population("initial-population", denominator), population("denominator", denominator), population("numerator", numerator)] });
+    if denominator > 0 {
+        group["measureScore"] = json!({ "value": f64::from(numerator) / f64::from(denominator) });
+    }
+    let body = measure_report(site, &key, "increase", "proportion", group);
+    (Entry { key, sha256: sha256_hex(&body), bytes: body.len() as u64, complete, replaces: None, cause: None }, body)
+}
+
+/// The page of a site that sent these months.
+async fn page(card: MeasureCard, months: &[Month]) -> String {
+    let network = Network::start(vec![card]).await;
+    let north = network.join("north", "North").await;
+    deliver(&network, &north, &feed("north", months)).await.receipt();
+    network.get("/measures/remission/sites/north").await.text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_can_be_told_the_page_says_what_is_missing() {
+    let needed = "Too little to tell a signal from chance: 10 months in a row with all their data and off the median are needed, ";
+    for (text, expected) in [
+        ("60 61 60 61", format!("{needed}4 are here.")),
+        ("60", format!("{needed}0 are here.")),
+        ("~60 ~61 ~60 ~61 ~60 ~61 ~60 ~61 ~60 ~61 ~60 ~61", format!("{needed}0 are here; 12 are partial.")),
+        ("60 62 61 63 60 62 - - 61 ~61 63 60 62 61", format!("{needed}5 are here; 1 is partial, 2 are missing.")),
+        (
+            "0 1 0 0 2 0 0 1 0 1 0 0",
+            "Nothing can be told: half of the months or more have the same value, 0.0\u{202f}%, and the others lie on one side of it. Longer periods may tell more.".to_owned(),
+        ),
+        ("60 62 61 63 60 63 62 60 61 63 60 62", "No signal: the variation is what chance gives.".to_owned()),
+    ] {
+        let page = page(proportion(), &months(text)).await;
+        assert!(page.contains(&format!("<p class=\"signal none\">{expected}</p>")), "{text}: {page}");
+        assert_eq!(page.matches("No signal").count(), usize::from(expected.starts_with("No signal")), "{text}: {page}");
+        assert_eq!(page.contains(", no signal of special cause."), expected.starts_with("No signal"), "{text}: {page}");
+    }
+    let empty = page(proportion(), &[(1, "1.0.0", true, 0, 0), (2, "1.0.0", true, 0, 0)]).await;
+    assert!(empty.contains(&format!("{needed}0 are here; 2 have no value.")), "{empty}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_does_not_count_breaks_a_row() {
+    let [whole, missing, partial] = ["80", "-", "~80"].map(|middle| format!("60 70 61 71 60 70 80 81 80 {middle} 81 80 81 60"));
+    let shift = "months in a row above the median, the better side, Jul 2024 to Jan 2025.";
+    for (text, shifts, lines) in [(whole, 1, 1), (missing, 0, 2), (partial, 0, 1)] {
+        let page = page(proportion(), &months(&text)).await;
+        assert_eq!(page.matches(shift).count(), shifts, "{text}: {page}");
+        assert_eq!(page.matches("<polyline").count(), lines, "{text}: {page}");
+    }
+    // A missing month has its place on the axis.
+    let page = page(proportion(), &months("60 61 - - 60 61")).await;
+    assert!(page.contains(">Jan 2024</text>") || page.contains(">Feb 2024</text>"), "{page}");
+    let across: Vec<&str> = page.split("cx=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(across, ["80.8", "138.5", "311.5", "369.2"], "steps of 57.7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_begins_a_chart_of_its_own_unless_it_says_that_it_can_be_compared() {
+    let version = |month: u32| if month <= 7 { "1.0.0" } else { "1.1.0" };
+    let months: Vec<Month> = (1..=14).map(|month| (month, version(month), true, [60, 80][usize::from(month > 7)] + month % 2, 100)).collect();
+    let apart = page(proportion(), &months).await;
+    assert!(apart.contains("Version 1.1.0 of the measure from Aug 2024 on: its values are not compared with those of version 1.0.0."), "{apart}");
+    assert!(apart.contains("10 months in a row of version 1.1.0 with all their data"), "{apart}");
+    assert!(!apart.contains("Shift: "), "{apart}");
+    assert_eq!(["<line class=\"median\"", "<polyline", ">version 1.1.0</text>"].map(|part| apart.matches(part).count()), [2, 2, 1], "{apart}");
+
+    let comparable = Defined { comparable: ["1.0.0".to_owned()].into(), ..Defined::default() };
+    let card = MeasureCard { definitions: [("1.1.0".to_owned(), comparable)].into(), ..proportion() };
+    let together = page(card, &months).await;
+    assert!(together.contains("Version 1.1.0 of the measure from Aug 2024 on: it says that it can be compared with version 1.0.0."), "{together}");
+    assert!(together.contains("Shift: 7 months in a row above the median"), "{together}");
+    assert_eq!(["<line class=\"median\"", "<polyline", ">version 1.1.0</text>"].map(|part| together.matches(part).count()), [1, 1, 1], "{together}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_board_adds_up_what_counts_and_says_the_rest() {
+    let network = Network::start(vec![proportion()]).await;
+    let board = async |expected: &str| {
+        let board = network.get("/").await.text;
+        assert!(board.contains(&format!("<strong>{expected}</strong>")), "{expected} in {board}");
+    };
+    for (name, february, expected) in [
+        ("partial", Some((2, "1.0.0", false, 10, 100)), "no score in Feb 2024 (1 partial)"),
+        ("east", Some((2, "1.0.0", true, 60, 100)), "60.0\u{202f}% in Feb 2024, 1 of 2 sites (1 partial)"),
+        ("empty", Some((2, "1.0.0", true, 0, 0)), "60.0\u{202f}% in Feb 2024, 1 of 3 sites (1 partial, 1 without a number)"),
+        ("west", Some((2, "1.0.0", true, 40, 100)), "50.0\u{202f}% in Feb 2024, 2 of 4 sites (1 partial, 1 without a number)"),
+        ("late", None, "50.0\u{202f}% in Feb 2024, 2 of 5 sites (1 partial, 1 without a number, 1 not in)"),
+    ] {
+        let site = network.join(name, name).await;
+        let months: Vec<Month> = [(1, "1.0.0", true, 50, 100)].into_iter().chain(february).collect();
+        deliver(&network, &site, &feed(name, &months)).await.receipt();
+        board(expected).await;
+    }
+}
