@@ -115,6 +115,14 @@ const MEANS: &[(&str, &str)] = &[
     ("minimum Integer", "-2147483648"),
     ("Interval[1, null) contains 100", "null"),
     ("width of Interval[1, 5]", "4"),
+    // Open bounds exclude: of `day of` the whole day (19 "In").
+    ("@2024-01-10T10:00:00.0 2 days or less after day of @2024-01-10T08:00:00.0", "false"),
+    ("@2024-01-10T10:00:00.0 2 days or less on or after day of @2024-01-10T11:00:00.0", "true"),
+    ("@2024-01-10T10:00:00.0 in day of Interval[@2024-01-08T00:00:00.0, @2024-01-10T12:00:00.0)", "false"),
+    ("@2024-01-10T10:00:00.0 in Interval[@2024-01-08T00:00:00.0, @2024-01-10T12:00:00.0)", "true"),
+    ("@2024-01-10 in Interval(@2024-01, @2024-02]", "null"),
+    // A null interval stays null, whatever its points are converted to.
+    ("(null as Interval<Date>) overlaps day of Interval[@2024-01-01T08:00:00.0, @2024-01-02T08:00:00.0]", "null"),
     // Counts of which only bounds are known: 12 to 35 months.
     ("(months between @2012 and @2014) in Interval[0, 100]", "true"),
     ("(months between @2012 and @2014) in Interval[36, 100]", "false"),

@@ -311,10 +311,20 @@ impl Interval {
         }
     }
 
-    /// Whether a point lies within.
+    /// Whether a point lies within: after an open low bound and before an open high one (19.13 "In"), so that in `day of` the
+    /// whole day of an open bound lies outside.
     pub fn contains(&self, point: &Value, scale: Scale<'_, '_>) -> Option<bool> {
         let point = Extent::of(point);
-        both(self.starts_at().not_after(&point, scale), point.not_after(&self.ends_at(), scale))
+        let excludes = |bound: &Value, closed: bool| !closed && !bound.is_null();
+        let begun = match excludes(&self.low, self.low_closed) {
+            true => Extent::of(&self.low).before(&point, scale),
+            false => self.starts_at().not_after(&point, scale),
+        };
+        let lasts = match excludes(&self.high, self.high_closed) {
+            true => point.before(&Extent::of(&self.high), scale),
+            false => point.not_after(&self.ends_at(), scale),
+        };
+        both(begun, lasts)
     }
 
     /// Whether a point lies strictly within.

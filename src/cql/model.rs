@@ -67,13 +67,13 @@ impl Models {
 
     /// What the profile of that canonical URL fixes, for retrieves that name it; of the newest model that knows it.
     pub fn fixed_by(&self, profile: &str) -> Vec<FixedCodes> {
-        let classes = EMBEDDED
-            .iter()
-            .rev()
-            .filter(|(name, ..)| *name != "FHIR")
-            .flat_map(|(.., model)| model.classes.values().map(|class| (&**model, class)));
-        let known = classes.filter(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile));
-        known.map(|(model, class)| model.fixed(&class.name, self.fhir())).next().unwrap_or_default()
+        of_profile(profile).map(|(model, class)| model.fixed(&class.name, self.fhir())).unwrap_or_default()
+    }
+
+    /// Whether an element of the profile of that canonical URL is codes or, instead of them, a value set.
+    pub fn may_name_a_value_set(&self, profile: &str, element: &str) -> bool {
+        let element = of_profile(profile).and_then(|(model, class)| model.element_of(&class.name, element));
+        element.is_some_and(|element| matches!(&element.ty, Type::Choice(types) if types.contains(&Type::ValueSet)))
     }
 
     /// Adds a model, for example one that a test describes.
@@ -86,6 +86,13 @@ impl Models {
         let embedded = EMBEDDED.iter().map(|(name, version, _)| format!("{name} {version}"));
         embedded.chain(self.added.iter().map(|model| format!("{} {}", model.name, model.version)))
     }
+}
+
+/// The class that a profile is, by its canonical URL, in the newest model that knows it.
+fn of_profile(profile: &str) -> Option<(&'static Model, &'static Class)> {
+    let models = EMBEDDED.iter().rev().filter(|(name, ..)| *name != "FHIR");
+    let mut classes = models.flat_map(|(.., model)| model.classes.values().map(|class| (&****model, class)));
+    classes.find(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile))
 }
 
 /// One data model.

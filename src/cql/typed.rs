@@ -490,6 +490,15 @@ pub struct Retrieve {
     pub date: Option<DateFilter>,
 }
 
+impl Retrieve {
+    /// Of a retrieve by a value set the one that asks for the value set itself, named by its URL: what was not done may be said
+    /// of all of it (QI-Core, "Negation in QI-Core").
+    pub fn of_whole_value_set(&self) -> Option<Retrieve> {
+        let filter = self.code.as_ref().filter(|filter| filter.codes.ty == Type::ValueSet && filter.comparator == Comparator::In)?;
+        Some(Retrieve { code: Some(CodeFilter { comparator: Comparator::Equivalent, ..filter.clone() }), ..self.clone() })
+    }
+}
+
 /// A code comparison that a profile implies.
 #[derive(Debug, Clone)]
 pub struct FixedCodes {

@@ -28,14 +28,11 @@ impl Checker<'_> {
         let fixed = model.zip(self.conversions.fhir()).map_or_else(Vec::new, |(model, fhir)| model.fixed(&class, fhir));
         let negated = self.may_name_a_value_set(retrieve, &class, code_path.as_deref());
         let typed = Retrieve { class, resource_type, fixed, code, date: None };
-        match &typed.code {
-            // What was not done may be said of a whole value set, by its URL.
-            Some(filter) if negated && filter.codes.ty == Type::ValueSet && filter.comparator == Comparator::In => {
-                let whole = Retrieve { code: Some(CodeFilter { comparator: Comparator::Equivalent, ..filter.clone() }), ..typed.clone() };
-                let operands = [typed, whole].map(|one| Expression::new(Kind::Retrieve(Box::new(one)), ty.clone(), at));
-                self.operation("Union", operands.into(), None, at)
-            }
-            _ => Expression::new(Kind::Retrieve(Box::new(typed)), ty, at),
+        let whole = typed.of_whole_value_set().filter(|_| negated);
+        let made = |one: Retrieve| Expression::new(Kind::Retrieve(Box::new(one)), ty.clone(), at);
+        match whole.map(made) {
+            Some(whole) => self.operation("Union", vec![made(typed), whole], None, at),
+            None => made(typed),
         }
     }
 

@@ -20,7 +20,8 @@ impl<'a> Reader<'a> {
             // What is no type has been reported.
             return if ty == Type::Any { self.null(ty) } else { self.refused(&format!("a retrieve of `{ty}`, which is no resource")) };
         };
-        let fixed = text_of(node, "templateId").map(|profile| self.models.fixed_by(profile)).unwrap_or_default();
+        let profile = text_of(node, "templateId").unwrap_or_default();
+        let fixed = self.models.fixed_by(profile);
         let code = match node.get("codes") {
             Some(codes) => self.code_filter(class, node, codes),
             None => None,
@@ -33,8 +34,14 @@ impl<'a> Reader<'a> {
             self.at_node(context, |reader| reader.fault(&format!("`Retrieve` with `context` asks for the data of somebody else: {OTHERS_DATA}")));
         }
         let resource_type = class.rsplit('.').next().unwrap_or_default().into();
+        let negated = text_of(node, "codeProperty").is_some_and(|path| self.models.may_name_a_value_set(profile, path));
         let retrieve = Retrieve { class: class.clone(), resource_type, fixed, code, date };
-        self.made(Kind::Retrieve(Box::new(retrieve)), Type::list(ty.clone()))
+        let whole = retrieve.of_whole_value_set().filter(|_| negated);
+        let made = |one: Retrieve| self.made(Kind::Retrieve(Box::new(one)), Type::list(ty.clone()));
+        match whole.map(made) {
+            Some(whole) => self.operation("Union", vec![made(retrieve), whole], None),
+            None => made(retrieve),
+        }
     }
 
     fn code_filter(&mut self, class: &str, node: &'a Json, codes: &'a Json) -> Option<CodeFilter> {

@@ -1,5 +1,6 @@
 //! Small documents: what is read, and what is refused with its place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -8,8 +9,11 @@ use super::compile;
 use super::json::NESTING_MAX;
 use crate::cql::model::Models;
 use crate::cql::typed::Kind;
+use crate::cql::value::DateTime;
+use crate::cql::{Environment, Session};
 use crate::diagnostic::{SourceFile, render_human};
 use crate::fhir::record::Record;
+use crate::terminology::{ValueSets, read};
 
 /// A library `T` with these defines and includes.
 fn library(defines: &[(&str, Json)], includes: Json) -> Arc<SourceFile> {
@@ -21,6 +25,7 @@ fn library(defines: &[(&str, Json)], includes: Json) -> Arc<SourceFile> {
         "identifier": { "id": "T", "version": "1.0.0" },
         "usings": { "def": [{ "localIdentifier": "FHIR", "uri": "http://hl7.org/fhir", "version": "4.0.1" }] },
         "includes": { "def": includes },
+        "valueSets": { "def": [{ "name": "Drugs", "id": "http://example.org/vs/drugs" }] },
         "statements": { "def": rows },
     } });
     SourceFile::new("t.json", document.to_string())
@@ -181,6 +186,49 @@ fn a_date_of_written_components_is_a_constant() {
         _ => String::new(),
     });
     assert_eq!(bodies.collect::<Vec<_>>(), ["@2012-02T", "DateTime", "Date"]);
+}
+
+/// Definition `A` over these resources.
+fn shown(body: Json, resources: &[Json]) -> String {
+    let (program, found) = compile(&library(&[("A", body)], json!([])), &[], &Models::default());
+    let program = program.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+    let lines: Vec<String> = resources.iter().map(Json::to_string).collect();
+    let (record, _) = Record::read(program.shape(), lines.iter().map(String::as_bytes));
+    let set = r#"{"resourceType":"ValueSet","url":"http://example.org/vs/drugs","status":"active","expansion":{"timestamp":"2024-01-01","contains":[{"system":"s","code":"c"}]}}"#;
+    let mut value_sets = ValueSets::new();
+    value_sets.add(read::value_set(&SourceFile::new("drugs.json", set)).0.expect("a value set"));
+    let zone = jiff::tz::TimeZone::UTC;
+    let now = DateTime::from_timestamp("2026-03-01T06:30:00Z".parse().expect("an instant"), &zone);
+    let environment = Environment { parameters: BTreeMap::new(), now, zone, value_sets: Arc::new(value_sets), units: Arc::default() };
+    let value = Session::new(&program, &environment, &record).evaluate(program.define("T", "A").expect("a define"));
+    crate::cql::show::text(&value.unwrap_or_else(|fault| panic!("{}", fault.message)), &record)
+}
+
+#[test]
+fn what_was_not_done_may_be_said_of_a_whole_value_set() {
+    let not_done = json!([{ "url": "http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-notDoneValueSet", "valueCanonical": "http://example.org/vs/drugs" }]);
+    let drugs = [json!({ "extension": not_done }), json!({ "coding": [{ "system": "s", "code": "c" }] }), json!({ "text": "another" })];
+    let request = |(id, drug): (usize, &Json)| json!({ "resourceType": "MedicationRequest", "id": id.to_string(), "doNotPerform": true, "medicationCodeableConcept": drug });
+    let requests: Vec<Json> = drugs.iter().enumerate().map(request).collect();
+    let count = |profile: &str| {
+        let codes = json!({ "type": "ValueSetRef", "name": "Drugs", "preserve": true });
+        let retrieve = json!({
+            "type": "Retrieve", "dataType": "{http://hl7.org/fhir}MedicationRequest", "codeProperty": "medication", "codeComparator": "in", "codes": codes,
+            "templateId": format!("http://hl7.org/fhir/us/qicore/StructureDefinition/{profile}"),
+        });
+        shown(json!({ "type": "Count", "source": retrieve }), &requests)
+    };
+    assert_eq!(["qicore-medicationrequest", "qicore-medicationnotrequested", "qicore-mednotrequested"].map(count), ["0", "2", "2"]);
+}
+
+/// What the reference translator makes of an interval where another point type is needed: an interval of its parts.
+#[test]
+fn the_parts_of_a_null_interval_make_a_null_interval() {
+    let specifier = json!({ "type": "IntervalTypeSpecifier", "pointType": { "type": "NamedTypeSpecifier", "name": "{urn:hl7-org:elm-types:r1}Date" } });
+    let part = |path: &str| json!({ "type": "Property", "path": path, "source": { "type": "As", "operand": { "type": "Null" }, "asTypeSpecifier": specifier } });
+    let bound = |path: &str| json!({ "type": "ToDateTime", "operand": part(path) });
+    let converted = json!({ "type": "Interval", "low": bound("low"), "lowClosedExpression": part("lowClosed"), "high": bound("high"), "highClosedExpression": part("highClosed") });
+    assert_eq!(shown(converted, &[]), "null");
 }
 
 /// Every place of a document, as a JSON pointer.

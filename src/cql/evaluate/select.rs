@@ -97,7 +97,9 @@ impl<'a> Session<'a> {
         let low_closed = self.truth(&parts.low_closed, frame)?;
         let high = self.expression(&parts.high, frame)?;
         let high_closed = self.truth(&parts.high_closed, frame)?;
-        // `Interval[null, null]` of no known point type has no bounds that it could reach.
+        // `Interval[null, null]` of no known point type has no bounds that it could reach. Where neither flag is known, it is made
+        // of the parts of null: a conversion of null, which is null (CQL, "Implicit Conversions"). cql-execution makes an interval
+        // without bounds of it, which by expected reports it is not: a request whose period is unknown is not active.
         let boundless = expression.ty.point() == Some(&Type::Any) && low.is_null() && high.is_null();
         if boundless || (low_closed.is_none() && high_closed.is_none()) {
             return Ok(Value::Null);
