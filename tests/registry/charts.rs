@@ -93,6 +93,7 @@ async fn another_version_begins_a_chart_of_its_own_unless_it_says_that_it_can_be
     assert!(apart.contains("Version 1.1.0 of the measure from Aug 2024 on: its values are not compared with those of version 1.0.0."), "{apart}");
     assert!(apart.contains("10 months in a row of version 1.1.0 with all their data"), "{apart}");
     assert!(!apart.contains("Shift: "), "{apart}");
+    assert!(apart.contains("text-anchor=\"start\">version 1.1.0</text>"), "after the line: {apart}");
     assert_eq!(["<line class=\"median\"", "<polyline", ">version 1.1.0</text>"].map(|part| apart.matches(part).count()), [2, 2, 1], "{apart}");
 
     let comparable = Defined { comparable: ["1.0.0".to_owned()].into(), ..Defined::default() };

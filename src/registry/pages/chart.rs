@@ -22,6 +22,8 @@ const BOTTOM: f64 = 34.0;
 const CONFIDENCE: f64 = 0.95;
 /// Lines of the value axis, about.
 const TICKS: f64 = 4.0;
+/// Room that the label of a version takes, about.
+const LABEL_WIDTH: f64 = 95.0;
 /// Places that the axis leaves empty where periods are missing, at most.
 const HOLE_PLACES_MAX: usize = 12;
 
@@ -128,12 +130,12 @@ pub struct Median {
 pub struct Turn {
     /// Across.
     pub x: f64,
-    /// Where its label is anchored, by its name in SVG: at the side on which there is more room.
+    /// Where its label is anchored, by its name in SVG: after the line, unless it would be cut there.
     pub anchor: &'static str,
     /// Where its label is, across.
     pub label_x: f64,
-    /// The version.
-    pub version: String,
+    /// The version, with an arrow to it where the label stands before the line.
+    pub label: String,
     /// From when on, and what that means.
     pub text: String,
 }
@@ -318,13 +320,13 @@ fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
         let [before, after] = pair else { return None };
         let (old, version) = (&before.point.version, &after.point.version);
         let x = round(place.x(after.place) - place.step() / 2.0);
-        let is_left = x < WIDTH / 2.0;
+        let fits = x < WIDTH - LABEL_WIDTH;
         let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
         (old != version).then(|| Turn {
             x,
-            anchor: if is_left { "start" } else { "end" },
-            label_x: if is_left { x + 4.0 } else { x - 4.0 },
-            version: version.clone(),
+            anchor: if fits { "start" } else { "end" },
+            label_x: round(if fits { x + 4.0 } else { x - 4.0 }),
+            label: if fits { format!("version {version}") } else { format!("version {version} →") },
             text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
         })
     };
