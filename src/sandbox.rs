@@ -34,6 +34,7 @@ pub mod request;
 mod search;
 pub mod server;
 pub mod truth;
+mod upheaval;
 
 pub use dialect::Dialect;
 pub use fault::Fault;

@@ -123,7 +123,7 @@ pub struct Options {
 /// Settings that most sites never touch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
-    /// Days after which everything is read again, to find what vanished without a word.
+    /// Days after which everything is read again, to find what vanished without a word where the server does not count.
     pub full_every_days: u32,
     /// Patients in one query, where queries go by patient.
     pub patients_per_query: usize,

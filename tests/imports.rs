@@ -396,6 +396,11 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
     assert_eq!((ward.bring(false).unwrap().removed, ward.difference().gone), (0, 0));
     let accepted = ward.bring(true).unwrap();
     assert_eq!((accepted.complete, accepted.removed, ward.stored()), (true, 19, (3, 9)));
+    // Two rows may go from a table of any size; more than that, and more than a fifth, needs a person.
+    for (rows, is_believed, left) in [(7, true, 7), (4, false, 7), (6, true, 6)] {
+        ward.write("lab.csv", text.lines().take(1 + rows).map(|line| format!("{line}\n")).collect::<String>());
+        assert_eq!((ward.bring(false).unwrap().complete, ward.stored()), (is_believed, (3, left)), "{rows} rows");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use watershed::sandbox::server::Options as Serving;
 use watershed::sandbox::{Fault, Scenario, quirk::SERVERS};
-use watershed::source::forecast::Forecast;
+use watershed::source::forecast::{Forecast, Known};
+use watershed::source::pull::next_since;
 use watershed::source::{Mode, SourceError, TypeFilter, ledger, plan};
 
 use crate::bench::{Bench, Pulled};
@@ -186,6 +187,19 @@ async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
         pulled.is_the_truth();
         let taken = pulled.requests.len() - ["/metadata", "/.well-known/", "/token"].map(|part| pulled.count(part)).iter().sum::<usize>();
         figures::say(&format!("{mode:?}: {} requests were foreseen, {taken} were sent", foreseen.requests));
+        assert!(taken as u64 * 10 <= foreseen.requests * 11, "{mode:?}: {foreseen:?}; {:#?}", pulled.requests.iter().map(|seen| &seen.target).collect::<Vec<_>>());
+        assert!(taken as u64 >= foreseen.requests * 9 / 10, "{mode:?}: {foreseen:?}, and {taken} were enough");
+
+        // The same of a night of changes, with what is counted after it.
+        bench.options.tuning.full_every_days = 7;
+        let source = bench.connect().await.unwrap();
+        let known = Known { since: next_since(&source, &plan, &bench.snapshot(), bench.clock.as_ref()).unwrap(), ..known };
+        assert!(known.since.is_some(), "{mode:?}");
+        let foreseen = Forecast::new(&plan, &known, &bench.options).least;
+        let pulled = bench.pull(mode).await;
+        pulled.is_the_truth();
+        assert!(!pulled.outcome.full && pulled.count("_summary=count") > 4, "{mode:?}");
+        let taken = pulled.requests.len() - ["/metadata", "/.well-known/", "/token"].map(|part| pulled.count(part)).iter().sum::<usize>();
         assert!(taken as u64 * 10 <= foreseen.requests * 11, "{mode:?}: {foreseen:?}; {:#?}", pulled.requests.iter().map(|seen| &seen.target).collect::<Vec<_>>());
         assert!(taken as u64 >= foreseen.requests * 9 / 10, "{mode:?}: {foreseen:?}, and {taken} were enough");
     }

@@ -12,6 +12,7 @@ use crate::smart::client::scopes_for;
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
+use crate::source::pull::next_since;
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 use crate::store::runs::Unmapped;
 
@@ -75,10 +76,15 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     // A person waits: what is down now is said now.
     let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
+    known.since = next_since(&source, &plan, &adapter.snapshot, adapter.clock.as_ref()).map_err(failed)?;
     if count {
-        let counts = forecast::count(&source, &plan).await;
-        known.counted = counts.keys().cloned().collect();
-        known.resources.extend(counts);
+        let counts = forecast::count(&source, &plan, known.since).await;
+        if known.since.is_some() {
+            known.changed = counts;
+        } else {
+            known.counted = counts.keys().cloned().collect();
+            known.resources.extend(counts);
+        }
     }
     let options = &source.options;
     let forecast = Forecast::new(&plan, &known, options);
@@ -88,7 +94,7 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
             "source": source.name(), "scopes": scopes, "group": plan.group, "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,
             "imports": imports(adapter),
         })),
-        Format::Human => super::print(&(told(&source.name(), &plan, &scopes, &forecast) + &beside(adapter))),
+        Format::Human => super::print(&(told(&source.name(), &plan, &scopes, &forecast, known.since.is_some()) + &beside(adapter))),
     }
     Ok(Ending::Fine)
 }
@@ -141,7 +147,7 @@ fn files_told(folder: &Path, listing: &Listing, plan: &Plan) -> String {
     )
 }
 
-fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String {
+fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast, is_of_changes: bool) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(["Requests", "Resources", "What is asked"]);
     let number = |number: Option<u64>| number.map_or_else(|| "not known".to_owned(), |number| number.to_string());
@@ -152,7 +158,8 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast) -> String 
     let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
     if forecast.steps.iter().any(|step| step.resources.is_none()) {
-        text.push_str("\nwhat is not known is known after the first pull, or asked for by --count where all patients are pulled");
+        let when = if is_of_changes { "how much has changed is" } else { "what is not known is known after the first pull, or" };
+        text.push_str(&format!("\n{when} asked for by --count where all patients are pulled"));
     }
     if plan.export.is_some() {
         text.push_str("\nan export is polled as often as the server wants, and a type may come in many files");

@@ -42,6 +42,52 @@ struct Shelf {
     by_patient: HashMap<Arc<str>, Vec<usize>>,
 }
 
+impl Version {
+    /// The same under other ids, by which `rename` refers to everything, as a first version of this instant.
+    pub(super) fn renamed(&self, rename: impl Fn(&str) -> String, id: &str, at: Timestamp) -> Version {
+        let content = self.content.as_ref().map(|content| {
+            let own = format!("\"id\":\"{}\"", self.id);
+            let meta = |number: u32, updated: Timestamp| format!("\"versionId\":\"{number}\",\"lastUpdated\":\"{updated}\"");
+            let json = content.json.replacen(&own, &format!("\"id\":\"{id}\""), 1).replacen(&meta(self.number, self.updated), &meta(1, at), 1);
+            let keys = content.keys.iter().map(|key| match &key.value {
+                KeyValue::Reference(target) => SearchKey { value: KeyValue::Reference(rename(target)), ..key.clone() },
+                _ => key.clone(),
+            });
+            Content { json: rename(&json), keys: keys.collect(), body: rename(&content.body) }
+        });
+        let patient = self.patient.as_ref().map(|patient| Arc::from(rename(&format!("Patient/{patient}")).trim_start_matches("Patient/")));
+        Version { kind: self.kind, id: Arc::from(id), number: 1, updated: at, patient, content }
+    }
+
+    /// A next version with another code, if it has this one.
+    pub(super) fn recoded(&self, code: &str, other: &'static str, at: Timestamp) -> Option<Version> {
+        let content = self.content.as_ref()?;
+        let is_it = |key: &&SearchKey| matches!(&key.value, KeyValue::Token { code: own, .. } if key.name == "code" && own == code);
+        content.keys.iter().find(is_it)?;
+        let written = |text: &str| text.replace(&format!("\"code\":\"{code}\""), &format!("\"code\":\"{other}\""));
+        let meta = |number: u32, updated: Timestamp| format!("\"versionId\":\"{number}\",\"lastUpdated\":\"{updated}\"");
+        let number = self.number + 1;
+        let json = written(&content.json).replacen(&meta(self.number, self.updated), &meta(number, at), 1);
+        let keys = content.keys.iter().map(|key| match &key.value {
+            KeyValue::Token { system, code: own } if own == code => SearchKey { value: KeyValue::Token { system: system.clone(), code: other.into() }, ..key.clone() },
+            _ => key.clone(),
+        });
+        let content = Content { json, keys: keys.collect(), body: written(&content.body) };
+        Some(Version { kind: self.kind, id: Arc::clone(&self.id), number, updated: at, patient: self.patient.clone(), content: Some(content) })
+    }
+}
+
+impl Shelf {
+    fn add(&mut self, version: Arc<Version>) {
+        let slot = self.versions.len();
+        self.by_id.insert(Arc::clone(&version.id), slot);
+        if let Some(patient) = &version.patient {
+            self.by_patient.entry(Arc::clone(patient)).or_default().push(slot);
+        }
+        self.versions.push(version);
+    }
+}
+
 /// All resources.
 #[derive(Default)]
 pub(super) struct Chart {
@@ -60,6 +106,18 @@ impl Chart {
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
         self.newest = self.newest.max(now);
         self.newest
+    }
+
+    /// The clock was set: it is `now`, be that earlier than the newest entry.
+    pub(super) fn set_clock(&mut self, now: Timestamp) {
+        self.newest = now;
+    }
+
+    /// Puts something in the place of everything there is, or nothing; of what was there is no trace.
+    pub(super) fn replace(&mut self, with: impl Fn(&Arc<Version>) -> Option<Arc<Version>>) {
+        for shelf in std::mem::take(&mut self.shelves).into_values() {
+            shelf.versions.iter().filter_map(&with).for_each(|version| self.shelves.entry(version.kind).or_default().add(version));
+        }
     }
 
     /// Takes in a resource: new, or a new version if it says something new. `at` is the time of the
@@ -82,14 +140,7 @@ impl Chart {
         let version = Arc::new(Version { kind, id: Arc::clone(&id), number, updated, patient: patient.clone(), content: Some(Content { json, keys, body }) });
         match slot.and_then(|slot| shelf.versions.get_mut(slot)) {
             Some(place) => *place = version,
-            None => {
-                let slot = shelf.versions.len();
-                shelf.versions.push(version);
-                shelf.by_id.insert(id, slot);
-                if let Some(patient) = patient {
-                    shelf.by_patient.entry(patient).or_default().push(slot);
-                }
-            }
+            None => shelf.add(version),
         }
     }
 

@@ -307,7 +307,9 @@ impl Server {
                 reply
             }
         };
-        reply.set(header::DATE, http_date(now));
+        if reply.value(header::DATE).is_none() {
+            reply.set(header::DATE, http_date(now));
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < SEEN_MAX {
             seen.push(Seen::of(sent, reply.status.as_u16()));

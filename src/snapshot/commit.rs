@@ -175,6 +175,28 @@ impl Foreseen<'_> {
         Ok(self.lines(Partition::Common)?.into_values().map(|(_, line)| line).collect())
     }
 
+    /// Calls `each` for the header of every resource.
+    pub fn each_header(&self, mut each: impl FnMut(&Header)) -> Result<(), SnapshotError> {
+        for partition in self.snapshot.partitions().into_iter().chain([Partition::Common]) {
+            let mut headers = self.snapshot.live_headers(partition)?;
+            let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;
+            for gone in change.gone {
+                headers.remove(&(gone.resource_type, gone.id));
+            }
+            if let Some(mut reader) = self.snapshot.sorted_reader(partition, &self.sorted, self.pull)? {
+                let mut ordinal = 0;
+                while let Some((header, _)) = reader.next()? {
+                    if change.written.contains(&ordinal) {
+                        headers.insert((header.resource_type.clone(), header.id.clone()), header);
+                    }
+                    ordinal += 1;
+                }
+            }
+            headers.values().for_each(&mut each);
+        }
+        Ok(())
+    }
+
     fn lines(&self, partition: Partition) -> Result<BTreeMap<ResourceKey, (String, Vec<u8>)>, SnapshotError> {
         let headers = self.snapshot.live_headers(partition)?;
         let change = self.snapshot.change(partition, &self.sorted, self.reconcile, self.pull, &headers)?;

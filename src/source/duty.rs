@@ -90,6 +90,14 @@ pub enum Code {
     Undeleted,
     /// Much less than before.
     Loss,
+    /// The server's clock says an earlier time than it did.
+    Clock,
+    /// More is there than is known, by the server's number.
+    Missed,
+    /// It was deleted, and no change said so.
+    Vanished,
+    /// The server does not say how many there are.
+    Uncounted,
     /// No patient at all.
     NoPatients,
     /// Nothing has a code that the measures ask for.
@@ -161,6 +169,10 @@ impl Code {
             Code::Conflict => (Nobody, "the next pull of everything decides"),
             Code::Undeleted => (EhrTeam, "let searches name as deleted only what the server does not have any more"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
+            Code::Missed => (Nobody, "the next pull reads everything; if it lasts, the EHR team: what searches and exports of changes leave out"),
+            Code::Vanished => (Nobody, "nothing is due; of a server that names deletions less would be read"),
+            Code::Uncounted => (EhrTeam, "let searches be counted (`_summary=count`); until then `watershed pull` finds deletions when everything is read"),
+            Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
             Code::Narrowed => (SiteEngineer, "take the parameters out of `source.parameters`; if the measures need no more than these bring, `watershed pull --accept-loss`"),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
-use super::search::counted;
+use super::search::{counted, instant};
 use super::{Options, Source, SourceError};
 use crate::diagnostic;
 use crate::http::{HttpError, Request};
@@ -31,6 +31,17 @@ pub struct Known {
     pub requests: BTreeMap<String, u64>,
     /// When the last pull of everything began and ended.
     pub last: Option<(Timestamp, Timestamp)>,
+    /// From when the next pull asks for changes; `None`: it reads everything.
+    pub since: Option<Timestamp>,
+    /// Resources of a type that have changed since, where the server was asked.
+    pub changed: BTreeMap<String, u64>,
+}
+
+impl Known {
+    /// How many of a type the next pull brings.
+    fn brings(&self, resource_type: &str) -> Option<u64> {
+        if self.since.is_some() { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
+    }
 }
 
 /// One query or export.
@@ -94,26 +105,31 @@ impl Forecast {
         let queries_of = |patients: Option<&u64>, pages: u64| patients.map_or(pages, |patients| patients.div_ceil(per_query).min(pages));
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
-            let counts: Option<Vec<u64>> = types.iter().map(|name| known.resources.get(*name).copied()).collect();
-            let files = |name: &&str| known.requests.get(*name).copied().unwrap_or_default().max(1);
+            let counts: Option<Vec<u64>> = types.iter().map(|name| known.brings(name)).collect();
+            // Of changes there is a small file, or where there is none a search whether the export is only silent.
+            let files = |name: &&str| if known.since.is_some() { 1 } else { known.requests.get(*name).copied().unwrap_or_default().max(1) };
             // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
             // often it wants to be polled is the server's own matter.
             let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {})", diagnostic::counted(codes.len(), "code"))).collect();
             Step {
-                asked: format!("{}?_type={}{filters}", export.path, types.join(",")),
+                asked: format!("{}?_type={}{filters}{}", export.path, types.join(","), changes(known)),
                 resources: counts.map(|counts| counts.iter().sum()),
                 requests: Some(types.iter().map(files).sum::<u64>() + 4),
                 at_most: false,
             }
         });
         let queries = plan.queries.iter().map(|query| {
-            let resources = known.resources.get(&query.resource_type).copied();
+            let resources = known.brings(&query.resource_type);
             // What the last pull brought it brought of those patients.
-            let at_most = query.later.is_some() && (resources.is_none() || known.counted.contains(&query.resource_type));
+            let at_most = query.later.is_some() && known.since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
             let more = |pages: u64| if at_most { queries_of(known.resources.get("Patient"), pages) } else { 0 };
-            Step { asked: shown(query), resources, requests: resources.map(pages).map(|pages| pages + more(pages)), at_most }
+            // Where it is not known how much has changed, each question is one request.
+            let patients = known.resources.get("Patient").filter(|_| query.by_patient.is_some());
+            let least = known.since.map(|_| patients.map_or(1, |patients| patients.div_ceil(per_query).max(1)));
+            let requests = resources.map(pages).map(|pages| pages + more(pages)).max(least);
+            Step { asked: format!("{}{}", shown(query), changes(known)), resources, requests, at_most }
         });
-        let referenced = plan.referenced.iter().filter_map(|name| {
+        let referenced = plan.referenced.iter().filter(|_| known.since.is_none()).filter_map(|name| {
             let asked = format!("{name} that something refers to");
             Some(Step {
                 asked,
@@ -141,13 +157,16 @@ impl Forecast {
 
 /// The questions of how many the server counts, with which what came is compared.
 fn counts(plan: &Plan, known: &Known) -> Option<Step> {
-    let questions = questions(plan);
+    let mut questions = questions(plan);
+    // After a night of changes only what there is any of.
+    questions.retain(|query| known.since.is_none() || known.resources.get(&query.resource_type).is_none_or(|count| *count > 0));
     let types: Vec<&str> = questions.iter().map(|query| query.name.as_str()).collect();
+    let narrowed = if known.since.is_some() { 0 } else { plan.narrowed.len() };
     let batches = match plan.group.as_str() {
         "" => Some(1),
         _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
     };
-    let requests = batches.map(|batches| batches * (types.len() + plan.narrowed.len()) as u64);
+    let requests = batches.map(|batches| batches * (types.len() + narrowed) as u64);
     (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests, at_most: false })
 }
 
@@ -166,6 +185,11 @@ impl fmt::Display for Forecast {
         }
         self.last_seconds.map_or(Ok(()), |seconds| write!(f, "; the last pull of everything took {}", lasting(seconds)))
     }
+}
+
+/// From when changes are asked for, if only these are.
+fn changes(known: &Known) -> String {
+    known.since.map_or_else(String::new, |since| format!(", changed since {}", since.strftime("%Y-%m-%dT%H:%M:%SZ")))
 }
 
 /// A time as people say it.
@@ -194,15 +218,17 @@ fn shown(query: &Query) -> String {
 }
 
 /// How many resources the server says that each query, or each type of an export, of all patients finds: one request each,
-/// for a number only. A server that gives no number leaves it unknown, and so does a group: its patients are not told apart.
-pub async fn count(source: &Source, plan: &Plan) -> BTreeMap<String, u64> {
+/// for a number only; of what has changed, if `since` says since when. A server that gives no number leaves it unknown, and so does a
+/// group: its patients are not told apart.
+pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     if !plan.group.is_empty() {
         return counts;
     }
     let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
     let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
-    for (resource_type, parameters) in asked {
+    for (resource_type, mut parameters) in asked {
+        parameters.extend(since.map(|since| ("_lastUpdated".to_owned(), format!("ge{}", instant(since)))));
         if let Ok(Some(count)) = count_one(source, resource_type, &parameters, &plan.everywhere).await {
             *counts.entry(resource_type.clone()).or_default() += count;
         }

@@ -344,6 +344,23 @@ pub fn counted(store: &Store, pull: PullId) -> Result<BTreeMap<String, u64>, Sto
     })
 }
 
+/// By how much the server's number of a type was above what is known, where it stayed so after everything was read.
+pub fn kept_difference(store: &Store, source: &str, plan: &str, name: &str) -> Result<Option<i64>, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT expected - received FROM unit JOIN pull ON pull.id = pull_id
+           WHERE name = ?1 AND source = ?2 AND plan = ?3 AND expected IS NOT NULL ORDER BY pull_id DESC LIMIT 1";
+        Ok(connection.query_row(sql, [name, source, plan], |row| row.get(0)).optional()?)
+    })
+}
+
+/// How many resources of a type came and are not stored, for something is wrong with them.
+pub fn not_taken(store: &Store, resource_type: &str) -> Result<u64, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT count(*) FROM quarantine WHERE state <> 'released' AND (resource_type = ?1 OR resource_type IS NULL)";
+        Ok(connection.query_row(sql, [resource_type], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    })
+}
+
 /// What a reading of everything found beside what its queries brought.
 pub struct Standing {
     /// The type.
@@ -367,6 +384,18 @@ pub fn standing(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Resu
         })?;
         let rows: Vec<Standing> = rows.collect::<Result<_, _>>()?;
         Ok(rows.into_iter().filter(|row| codes.contains(&row.why.code)).collect())
+    })
+}
+
+/// Whether the last pull of this source and plan lacks something for one of these reasons.
+pub fn last_lacks(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT code FROM unit WHERE state = 'gap' AND pull_id =
+               (SELECT max(id) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'committed')",
+        )?;
+        let lacking: Vec<Option<String>> = statement.query_map([source, plan], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(lacking.iter().any(|code| codes.contains(&Code::read(code.as_deref()))))
     })
 }
 

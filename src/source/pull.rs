@@ -8,6 +8,7 @@ use super::intake::{Reason, by_content, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
+use super::search::recount;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
@@ -24,6 +25,9 @@ const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
 const STANDING: [Code; 5] = [Code::Counted, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded];
+
+/// What makes the next pull read everything: a night of changes would pass over what this one did not bring, and be called complete.
+const UNTIL_FULL: [Code; 3] = [Code::Clock, Code::Loss, Code::Missed];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -176,6 +180,9 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     } else {
         search::run(pull).await?;
     }
+    if pull.since.is_some() {
+        recount::take(pull).await?;
+    }
     search::hydrate(pull).await?;
     if pull.since.is_none() { census::take(pull).await } else { Ok(()) }
 }
@@ -194,14 +201,27 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
         return Ok(None);
     }
     let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
-    Ok(cursor(source, plan, snapshot)?.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+    // What was asked from an instant that is still to come was asked in vain.
+    let cursor = cursor(source, plan, snapshot)?.filter(|cursor| *cursor <= clock.now());
+    Ok(cursor.and_then(|cursor| cursor.checked_sub(overlap).ok()))
 }
 
-/// Whether it is time to read everything again, or the first time.
+/// From when the next pull will ask for changes; `None`: it reads everything.
+pub fn next_since(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
+    let (name, digest) = (source.name(), plan.digest());
+    let store = snapshot.store();
+    // One of everything that is open is gone on with.
+    let is_of_everything = ledger::is_open(store, &name, &digest)? && !ledger::is_open_for_changes(store, &name, &digest)?;
+    if is_of_everything { Ok(None) } else { incremental_start(source, plan, snapshot, clock) }
+}
+
+/// Whether it is time to read everything again, or the first time, or the last pull could not tell what it lacks.
 fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<bool, SourceError> {
+    let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
-    let last_full = ledger::last_full(snapshot.store(), &source.name(), &plan.digest())?;
-    Ok(last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due))
+    let last_full = ledger::last_full(store, &name, &digest)?;
+    let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
+    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)?)
 }
 
 /// How far everything has been read.
@@ -240,7 +260,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
     let notes = accepted.into_iter().chain(notes_of(&units)).collect();
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
-    let (cursors, mut without_cursor) = cursors(&units, &sound, newest);
+    let (cursors, mut without_cursor) = cursors(&units, &sound, newest, pull.clock.now());
     if prepared.replaced > 0 {
         // What a type lacks now lies before the cursor that it had.
         without_cursor.extend(pull.plan.types.iter().cloned());
@@ -476,8 +496,9 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
 
 /// New cursors for types that came whole (refused resources would otherwise never be asked for again), and the types
 /// that can have none because the server does not date its resources. A cursor is never later than `newest`, the newest
-/// change that any type has shown: what answers may be a copy that lags behind the clock on its wall.
-fn cursors(units: &[Recorded], sound: &BTreeSet<String>, newest: Option<Timestamp>) -> (BTreeMap<String, Timestamp>, BTreeSet<String>) {
+/// change that any type has shown: what answers may be a copy that lags behind the clock on its wall. Nor is it later than our own
+/// `now`: a clock that is ahead will be put right, and what changes then is dated before what it said.
+fn cursors(units: &[Recorded], sound: &BTreeSet<String>, newest: Option<Timestamp>, now: Timestamp) -> (BTreeMap<String, Timestamp>, BTreeSet<String>) {
     let mut cursors: BTreeMap<String, Timestamp> = BTreeMap::new();
     let mut without: BTreeSet<String> = BTreeSet::new();
     for unit in units {
@@ -486,7 +507,7 @@ fn cursors(units: &[Recorded], sound: &BTreeSet<String>, newest: Option<Timestam
                 without.insert(unit.resource_type.clone());
             }
             Some(at) => {
-                let at = newest.map_or(at, |newest| at.min(newest));
+                let at = newest.map_or(at, |newest| at.min(newest)).min(now);
                 let earliest = cursors.entry(unit.resource_type.clone()).or_insert(at);
                 *earliest = at.min(*earliest);
             }

@@ -8,6 +8,7 @@ mod page;
 mod part;
 mod place;
 mod reading;
+pub(super) mod recount;
 mod refer;
 
 use super::SourceError;
@@ -18,11 +19,13 @@ use super::pull::Pull;
 use crate::fhir::compartment::{is_id, reference_target, search_parameters};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
+use part::Span;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use page::{Bundle, Item, code_of, counted, issue_code, issue_shown, worst_issue};
+pub(super) use part::instant;
 pub(super) use reading::next_address;
 pub(super) use refer::{hydrate, wanted_references};
 
@@ -50,6 +53,8 @@ struct Task<'a> {
     since: bool,
     /// The category asked for, where the server demands one.
     category: Option<&'static str>,
+    /// The times of change asked for, beside the changes.
+    span: Span,
 }
 
 impl Task<'_> {
@@ -248,14 +253,14 @@ async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<
 
 fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Vec<Task<'a>> {
     let (Some(members), Some(_)) = (members, &query.by_patient) else {
-        return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true, category: None }];
+        return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true, category: None, span: Span::ALL }];
     };
     // A patient who is new here needs the whole history, whenever it was written.
     let (old, new): (Vec<String>, Vec<String>) = members.iter().cloned().partition(|id| known.contains(id));
     let mut tasks = Vec::new();
     for (patients, since) in [(old, true), (new, false)] {
         for chunk in patients.chunks(pull.source.options.tuning.patients_per_query.clamp(1, 200)) {
-            tasks.push(Task { query, name: named("query", query, chunk), patients: Some(chunk.to_vec()), since, category: None });
+            tasks.push(Task { query, name: named("query", query, chunk), patients: Some(chunk.to_vec()), since, category: None, span: Span::ALL });
         }
     }
     tasks

@@ -6,7 +6,7 @@ use super::row::Outcome;
 use super::table::{Line, Stop, Table, find};
 use crate::snapshot::{Incoming, Rows, Snapshot};
 use crate::source::SourceError;
-use crate::source::account::{VOLUME_MIN, is_fall};
+use crate::source::account::is_fall;
 use crate::source::duty::{Code, Why};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROWS_MAX: u64 = 1_000_000;
 /// Places of rows that a difference names; further ones are counted.
 const PLACES_MAX: usize = 1_000;
+/// So many rows may go without a word, of a table of any size.
+const ROWS_GONE_FREE: u64 = 2;
 const TOO_MANY: &str = "it has more than 1,000,000 rows";
 
 /// Where a row stands.
@@ -54,7 +56,7 @@ pub(super) struct Tally {
 impl Tally {
     /// A table that has suddenly much less in it than is stored is not believed: it is the whole truth of its import, and grows.
     pub fn doubt(&mut self, stored: u64) {
-        let is_little = is_fall(stored, self.rows) && (stored >= VOLUME_MIN || self.rows == 0);
+        let is_little = is_fall(stored, self.rows) && (stored.abs_diff(self.rows) > ROWS_GONE_FREE || self.rows == 0);
         if is_little && self.gap.is_none() {
             let text =
                 format!("{} rows are in it where {stored} are stored; these are kept until a person has looked; if they are gone, `watershed import --accept-loss`", self.rows);

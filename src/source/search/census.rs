@@ -5,6 +5,7 @@ use super::ask::Ask;
 use super::named;
 use super::page::{self, Bundle, counted};
 use super::part::instant;
+use super::recount::kept_name;
 use crate::fhir::compartment::{patient_required, search_parameters};
 use crate::http::HttpError;
 use crate::snapshot::Prepared;
@@ -12,7 +13,7 @@ use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::may_have_code;
-use crate::source::ledger::{self, Recorded};
+use crate::source::ledger::{self, Recorded, Unit};
 use crate::source::plan::{Narrowing, Plan, Query};
 use crate::source::probe::impossible;
 use crate::source::pull::Pull;
@@ -113,7 +114,7 @@ fn bound(pull: &Pull<'_>, units: &[Recorded], resource_type: &str) -> Option<Tim
 }
 
 /// How many there are of what a query finds, of some patients, unchanged since an instant; `None` if the server does not say.
-async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
+pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
     let mut parameters = query.parameters.clone();
     parameters.extend(query.by_patient.clone().zip(patients.map(|patients| patients.join(","))));
     parameters.extend(until.map(|until| ("_lastUpdated".to_owned(), format!("lt{}", instant(until)))));
@@ -267,18 +268,19 @@ async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, pre
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
         let came = came(units, prepared, name);
-        if came < counted
-            && !doubts.iter().any(|doubt| doubt.resource_type == name)
-            && let Some(counted) = confirm(pull, &query, bound(pull, units, name), came, counted).await?
-        {
-            doubts.push(Doubt::new(name, Code::Counted, format!("{came} came where the server itself counts {counted}")));
+        if came < counted && !doubts.iter().any(|doubt| doubt.resource_type == name) {
+            match confirm(pull, &query, bound(pull, units, name), came, counted).await? {
+                Some(counted) => doubts.push(Doubt::new(name, Code::Counted, format!("{came} came where the server itself counts {counted}"))),
+                // Later numbers are held against that.
+                None => pull.record(&Unit { received: came, ..ledger::count_unit(&kept_name(name), name, "what is kept", Some(counted)) })?,
+            }
         }
     }
     Ok(doubts)
 }
 
 /// Asks again, and whether the server means what it says. The number, if more than came is believed to be there.
-async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, came: u64, counted: u64) -> Result<Option<u64>, SourceError> {
+pub(super) async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, came: u64, counted: u64) -> Result<Option<u64>, SourceError> {
     let counted = ask_all(pull, query, until, &[]).await?.unwrap_or(counted);
     if came >= counted {
         return Ok(None);

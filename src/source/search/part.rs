@@ -6,6 +6,48 @@ use std::fmt;
 /// Before it nothing was written to a FHIR server, in seconds since 1970 (the year 2000).
 const EARLIEST: i64 = 946_684_800;
 
+/// A span of times of change, open where it has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Changed at this instant or later.
+    pub from: Option<Timestamp>,
+    /// Changed before this instant.
+    pub until: Option<Timestamp>,
+}
+
+impl Span {
+    /// Every time, and none.
+    pub const ALL: Span = Span { from: None, until: None };
+
+    /// Whether a time of change, in microseconds since 1970, lies in it.
+    pub fn holds(self, updated: Option<i64>) -> bool {
+        let Some(at) = updated else { return self == Span::ALL };
+        self.from.is_none_or(|from| from.as_microsecond() <= at) && self.until.is_none_or(|until| at < until.as_microsecond())
+    }
+
+    /// Those of some sorted times that lie in it.
+    pub fn of(self, times: &[i64]) -> &[i64] {
+        let place = |end: Option<Timestamp>, otherwise| end.map_or(otherwise, |end| times.partition_point(|at| *at < end.as_microsecond()));
+        times.get(place(self.from, 0)..place(self.until, times.len())).unwrap_or_default()
+    }
+
+    /// The older and the newer half of these times, which lie in it; `None` if they are of one second.
+    pub fn halves(self, times: &[i64]) -> Option<[Span; 2]> {
+        let at = |micros: &i64| Timestamp::from_second(micros.div_euclid(1_000_000)).ok();
+        let middle = at(times.get(times.len() / 2)?)?;
+        let first = at(times.first()?)?;
+        let middle = if middle > first { middle } else { times.iter().filter_map(at).find(|at| *at > first)? };
+        Some([Span { until: Some(middle), ..self }, Span { from: Some(middle), ..self }])
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end: Option<Timestamp>| end.map(instant).unwrap_or_default();
+        write!(f, "{}..{}", end(self.from), end(self.until))
+    }
+}
+
 /// A part of a query, or the whole of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
@@ -62,7 +104,7 @@ impl fmt::Display for Part {
 }
 
 /// An instant as every server reads it: whole milliseconds in UTC, with no `+` that an address would turn into a space.
-pub(super) fn instant(at: Timestamp) -> String {
+pub(in crate::source) fn instant(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
@@ -76,6 +118,21 @@ mod tests {
 
     fn part(patients: Option<&[&str]>, from: Option<&str>, until: Option<&str>) -> Part {
         Part { patients: patients.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()), from: from.map(at), until: until.map(at), by_time: true }
+    }
+
+    #[test]
+    fn a_span_holds_its_first_instant_and_is_halved_at_a_whole_second() {
+        let seconds = |times: &[i64]| times.iter().map(|second| second * 1_000_000 + 250_000).collect::<Vec<i64>>();
+        let second = |span: Span| span.until.map_or(0, Timestamp::as_second);
+        let times = seconds(&[10, 20, 30, 40]);
+        let [older, newer] = Span::ALL.halves(&times).unwrap();
+        assert_eq!((second(older), older.of(&times).len(), newer.of(&times).len()), (30, 2, 2));
+        let [oldest, _] = older.halves(older.of(&times)).unwrap();
+        assert_eq!((oldest.to_string().as_str(), oldest.of(&times)), ("..1970-01-01T00:00:20.000Z", &times[..1]));
+        // Most of one second, and all of it.
+        assert_eq!(Span::ALL.halves(&seconds(&[10, 10, 10, 40])).map(|[older, _]| second(older)), Some(40));
+        assert_eq!(Span::ALL.halves(&seconds(&[10, 10])), None);
+        assert_eq!([newer.holds(Some(30_000_000)), older.holds(Some(30_000_000)), newer.holds(None), Span::ALL.holds(None)], [true, false, false, true]);
     }
 
     #[test]

@@ -172,8 +172,8 @@ enum Manner {
 
 /// Reads a task to its end, from where an earlier night left it.
 pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Read, SourceError> {
-    let from = pull.since.filter(|_| task.since && task.query.incremental);
-    let whole = Part { patients: task.patients.clone(), from, until: None, by_time: task.query.incremental };
+    let from = task.span.from.or_else(|| pull.since.filter(|_| task.since && task.query.incremental));
+    let whole = Part { patients: task.patients.clone(), from, until: task.span.until, by_time: task.query.incremental };
     let mut left = Reading::left(pull, task, members)?;
     let mut tries = Tries::default();
     loop {

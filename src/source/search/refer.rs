@@ -46,7 +46,7 @@ pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         for query in &queries {
             let ids: Vec<String> = wanted.iter().filter(|(resource_type, _)| *resource_type == query.resource_type).map(|(_, id)| id.clone()).collect();
             for chunk in ids.chunks(IDS_PER_QUERY) {
-                tasks.push(Task { query, name: named("refer", query, chunk), patients: Some(chunk.to_vec()), since: false, category: None });
+                tasks.push(Task { query, name: named("refer", query, chunk), patients: Some(chunk.to_vec()), since: false, category: None, span: super::Span::ALL });
             }
         }
         tasks.retain(|task| !pull.done.contains(&task.name));

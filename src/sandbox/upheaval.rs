@@ -1,0 +1,55 @@
+//! What befalls a hospital's server between two nights without a word: data that vanish, new ids for everything, codes that change,
+//! a clock that is set.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::Timestamp;
+
+use super::population::Hospital;
+
+impl Hospital {
+    /// Some resources of a type are gone, as if they had never been: no deletion is to be seen.
+    pub fn vanish(&self, resource_type: &str, count: usize) {
+        let left = AtomicUsize::new(count);
+        self.write().chart.replace(|version| {
+            let is_there = version.kind == resource_type && version.content.is_some();
+            let goes = is_there && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            (!goes).then(|| Arc::clone(version))
+        });
+    }
+
+    /// Everything is loaded into another server: the same data, each under a new id.
+    pub fn load_anew(&self, now: Timestamp) {
+        let mut state = self.write();
+        let kinds: Vec<&str> = state.chart.kinds().collect();
+        // In JSON a reference begins after a quotation mark, as a search parameter with its type.
+        let rename = |text: &str| {
+            kinds.iter().fold(text.to_owned(), |text, kind| {
+                let written = text.replace(&format!("\"{kind}/"), &format!("\"{kind}/new-"));
+                written.strip_prefix(&format!("{kind}/")).map_or(written.clone(), |id| format!("{kind}/new-{id}"))
+            })
+        };
+        state.chart.replace(|version| Some(Arc::new(version.renamed(rename, &format!("new-{}", version.id), now))));
+        for (_, _, members) in &mut state.groups {
+            members.iter_mut().for_each(|member| member.insert_str(0, "new-"));
+        }
+    }
+
+    /// Some resources of a type that have a code get another one.
+    pub fn recode(&self, resource_type: &str, count: usize, code: &str, other: &'static str, now: Timestamp) {
+        let left = AtomicUsize::new(count);
+        let mut state = self.write();
+        state.chart.settle(now);
+        state.chart.replace(|version| {
+            let recoded = version.recoded(code, other, now).filter(|_| version.kind == resource_type);
+            let recoded = recoded.filter(|_| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
+            Some(recoded.map_or_else(|| Arc::clone(version), Arc::new))
+        });
+    }
+
+    /// The server's clock is set: what is entered from now on is dated by it, be that before what was entered.
+    pub fn set_clock(&self, now: Timestamp) {
+        self.write().chart.set_clock(now);
+    }
+}

@@ -1,0 +1,439 @@
+//! After a night of changes: what the server counts of each type, beside what is known then. A deletion that nobody announces, a row
+//! that becomes visible late, a code that is not asked for any more and data that got new ids are in no change. Where the numbers
+//! differ, the times of change in which they do are read again, and what does not come is gone.
+
+use super::census::{self, PATIENTS_PER_COUNT, once};
+use super::part::{Span, instant};
+use super::refer::hash_of;
+use super::{Task, run_tasks, tasks_of};
+use crate::diagnostic::counted;
+use crate::snapshot::Header;
+use crate::source::SourceError;
+use crate::source::account::VOLUME_MIN;
+use crate::source::duty::{Code, Why};
+use crate::source::intake::tombstone;
+use crate::source::ledger::{self, Recorded, Unit};
+use crate::source::plan::Query;
+use crate::source::pull::{Pull, foreseeable};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Resources of which one request asks by their ids.
+const IDS_PER_QUERY: usize = 50;
+
+/// A type that is counted, of everybody or of some patients at a time.
+struct Subject {
+    resource_type: String,
+    queries: Vec<Query>,
+    /// Of whom it was asked for; `None`: of all.
+    whom: Option<BTreeSet<String>>,
+    /// When its reading began: what is entered later is the next night's. `None` where the server cannot be asked so.
+    until: Option<Timestamp>,
+}
+
+/// How many are known of each batch of patients: changed before the reading began, and in all.
+struct Known {
+    until: Vec<u64>,
+    all: Vec<u64>,
+}
+
+impl Known {
+    fn sum(&self) -> u64 {
+        self.until.iter().sum()
+    }
+}
+
+/// How many the server counts, by several queries at least and at most.
+#[derive(Clone, Copy)]
+struct Number {
+    least: u64,
+    most: u64,
+}
+
+impl Number {
+    /// Whether these can be so many, of which some are refused here and not stored.
+    fn agrees(self, known: u64, refused: u64) -> bool {
+        self.least <= known.saturating_add(refused) && known <= self.most
+    }
+}
+
+impl Subject {
+    fn batches(&self) -> Vec<Option<Vec<String>>> {
+        let Some(whom) = &self.whom else { return vec![None] };
+        let whom: Vec<&String> = whom.iter().collect();
+        whom.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
+    }
+
+    /// The batch of each patient, where there are batches.
+    fn places(&self) -> HashMap<&str, usize> {
+        self.whom.iter().flatten().enumerate().map(|(number, id)| (id.as_str(), number / PATIENTS_PER_COUNT)).collect()
+    }
+
+    /// The times before the reading began.
+    fn span(&self) -> Span {
+        Span { from: None, until: self.until }
+    }
+
+    /// The times since.
+    fn after(&self) -> Span {
+        Span { from: self.until, until: None }
+    }
+
+    /// How many the server counts; each round asks anew. `None` if it does not say.
+    async fn number(&self, pull: &Pull<'_>, batch: Option<&[String]>, span: Span, round: &str) -> Result<Option<Number>, SourceError> {
+        let mut number = Number { least: 0, most: 0 };
+        for query in &self.queries {
+            let from = span.from.map(|from| format!("ge{}", instant(from)));
+            let more: Vec<(&str, &str)> = from.iter().map(|from| ("_lastUpdated", from.as_str())).collect();
+            let asked = format!("{round} {query:?} {batch:?} {span:?}");
+            let counted = once(pull, &self.resource_type, &asked, census::ask(pull, query, batch, span.until, &more)).await?;
+            let Some(counted) = counted else { return Ok(None) };
+            number = Number { least: number.least.max(counted), most: number.most.saturating_add(counted) };
+        }
+        Ok(Some(number))
+    }
+}
+
+/// Counts what changes were asked of, and reads again what differs.
+pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    look_at_clock(pull)?;
+    let subjects = subjects(pull)?;
+    let mut uncounted = Vec::new();
+    for (subject, known) in subjects.iter().zip(known(pull, &subjects)?) {
+        if known.all.iter().sum::<u64>() == 0 {
+            continue;
+        }
+        match differing(pull, subject, &known, "first").await? {
+            None => uncounted.push((subject, known)),
+            Some(batches) if batches.is_empty() => {}
+            Some(batches) => again(pull, subject, &batches).await?,
+        }
+    }
+    uncounted.into_iter().try_for_each(|(subject, known)| tell_uncounted(pull, subject, &known))
+}
+
+/// Changes from an instant that is still to come by the server's clock were asked for in vain, and may have been in earlier nights.
+fn look_at_clock(pull: &Pull<'_>) -> Result<(), SourceError> {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let latest = units.iter().filter_map(|unit| unit.server_time).max();
+    let (Some(since), Some(now)) = (pull.since, latest.filter(|now| pull.since.is_some_and(|since| *now < since))) else { return Ok(()) };
+    let reason = format!("changes were asked for from {} on, and by the server's clock it is {}", instant(since), instant(now));
+    let why = Some(Why::new(Code::Clock, reason));
+    pull.record(&Unit { name: "clock".to_owned(), resource_type: "*".to_owned(), query: "clock".to_owned(), gap: why, ..Unit::default() })
+}
+
+/// What can be counted: not what is known not to be all, nor what has no ids of its own.
+fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &[Code::Counted])?;
+    let mut by_type: BTreeMap<String, Vec<Query>> = BTreeMap::new();
+    for query in census::questions(pull.plan) {
+        by_type.entry(query.resource_type.clone()).or_default().push(query);
+    }
+    by_type.retain(|name, queries| {
+        let is_whole = !units.iter().any(|unit| unit.gap.is_some() && (unit.resource_type == *name || unit.resource_type == "*"));
+        let is_taken = |query: &Query| query.by_patient.as_ref().is_none_or(|parameter| pull.source.capability.declares(name, parameter) != Some(false));
+        let is_known = !standing.iter().any(|one| one.resource_type == *name && !one.is_accepted);
+        is_whole && is_known && queries.iter().all(is_taken) && !pull.source.options.unstable_ids.contains(name)
+    });
+    Ok(by_type.into_iter().filter_map(|(resource_type, queries)| subject(pull, &units, resource_type, queries)).collect())
+}
+
+fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: Vec<Query>) -> Option<Subject> {
+    let later = pull.later.get(&resource_type).map(|asked| asked.covered.clone());
+    let by_time = pull.source.capability.declares(&resource_type, "_lastUpdated") == Some(true);
+    let is_later = later.is_some();
+    let queries: Vec<Query> = queries
+        .into_iter()
+        .map(|query| Query { by_patient: if is_later { query.later.clone() } else { query.by_patient.clone() }, incremental: by_time, ..query })
+        .collect();
+    let is_of_some = queries.iter().any(|query| query.by_patient.is_some());
+    let whom = later.or_else(|| pull.members.clone()).filter(|_| is_of_some);
+    // Whose it is to be is not known.
+    if is_of_some && whom.is_none() {
+        return None;
+    }
+    let began = units.iter().filter(|unit| by_time && unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min();
+    let until = began.and_then(|began| Timestamp::from_millisecond(began.as_millisecond()).ok());
+    Some(Subject { resource_type, queries, whom, until })
+}
+
+/// Calls `each` for what will be known of some types after this pull: its subject, its batch and its header.
+fn each_known(pull: &Pull<'_>, subjects: &[Subject], mut each: impl FnMut(usize, usize, &Header)) -> Result<(), SourceError> {
+    let (files, reconcile) = foreseeable(pull)?;
+    let foreseen = pull.snapshot.foresee(pull.id, &files, &reconcile)?;
+    let types: HashMap<&str, usize> = subjects.iter().enumerate().map(|(number, subject)| (subject.resource_type.as_str(), number)).collect();
+    let places: Vec<HashMap<&str, usize>> = subjects.iter().map(Subject::places).collect();
+    foreseen.each_header(|header| {
+        let Some(number) = types.get(header.resource_type.as_str()).copied().filter(|_| header.import.is_empty()) else { return };
+        let is_of_all = subjects.get(number).is_some_and(|subject| subject.whom.is_none());
+        let batch = if is_of_all { Some(0) } else { places.get(number).and_then(|places| places.get(header.patient.as_str()).copied()) };
+        if let Some(batch) = batch {
+            each(number, batch, header);
+        }
+    })?;
+    Ok(())
+}
+
+fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceError> {
+    let none = |subject: &Subject| vec![0; subject.batches().len()];
+    let mut known: Vec<Known> = subjects.iter().map(|subject| Known { until: none(subject), all: none(subject) }).collect();
+    let spans: Vec<Span> = subjects.iter().map(Subject::span).collect();
+    each_known(pull, subjects, |number, batch, header| {
+        let Some(known) = known.get_mut(number) else { return };
+        let is_before = spans.get(number).is_some_and(|span| span.holds(header.updated));
+        known.all.get_mut(batch).into_iter().for_each(|all| *all += 1);
+        known.until.get_mut(batch).into_iter().for_each(|until| *until += u64::from(is_before));
+    })?;
+    Ok(known)
+}
+
+fn known_of(pull: &Pull<'_>, subject: &Subject) -> Result<Known, SourceError> {
+    let known = known(pull, std::slice::from_ref(subject))?;
+    Ok(known.into_iter().next().unwrap_or(Known { until: Vec::new(), all: Vec::new() }))
+}
+
+/// The batches of which the server counts others than are known; `None` if it does not count.
+async fn differing(pull: &Pull<'_>, subject: &Subject, known: &Known, round: &str) -> Result<Option<Vec<usize>>, SourceError> {
+    let store = pull.snapshot.store();
+    let batches = subject.batches();
+    let mut numbers = Vec::new();
+    for batch in &batches {
+        let Some(number) = subject.number(pull, batch.as_deref(), subject.span(), round).await? else { return Ok(None) };
+        numbers.push(number);
+    }
+    let theirs: u64 = numbers.iter().map(|number| number.least).sum();
+    let kept = ledger::kept_difference(store, &pull.source.name(), &pull.plan.digest(), &kept_name(&subject.resource_type))?;
+    if kept == Some(difference(theirs, known.sum())) {
+        return Ok(Some(Vec::new()));
+    }
+    let refused = ledger::not_taken(store, &subject.resource_type)?;
+    let mut differing = Vec::new();
+    for (place, (number, batch)) in numbers.iter().zip(&batches).enumerate() {
+        let own = |of: &Vec<u64>| of.get(place).copied().unwrap_or_default();
+        let (before, all) = (own(&known.until), own(&known.all));
+        let is_right = number.agrees(before, refused);
+        if is_right && before == all {
+            continue;
+        }
+        // By what changes meanwhile the number of what was there falls, and that of all there is does not.
+        let of_all = if subject.until.is_some() { subject.number(pull, batch.as_deref(), Span::ALL, round).await? } else { None };
+        let is_less = of_all.is_some_and(|number| number.most < all);
+        if is_less || !is_right && !of_all.is_some_and(|number| number.agrees(all, refused)) {
+            differing.push(place);
+        }
+    }
+    if differing.is_empty() && kept.is_some_and(|kept| kept != 0) {
+        keep(pull, subject, known.sum(), known)?;
+    }
+    Ok(Some(differing))
+}
+
+fn difference(theirs: u64, ours: u64) -> i64 {
+    i64::try_from(i128::from(theirs) - i128::from(ours)).unwrap_or(i64::MAX)
+}
+
+/// Keeps the difference between the numbers, against which later ones are held.
+fn keep(pull: &Pull<'_>, subject: &Subject, theirs: u64, known: &Known) -> Result<(), SourceError> {
+    let name = kept_name(&subject.resource_type);
+    pull.record(&Unit { received: known.sum(), ..ledger::count_unit(&name, &subject.resource_type, "what is kept", Some(theirs)) })
+}
+
+/// Name of the difference between the numbers that a reading of everything left.
+pub(super) fn kept_name(resource_type: &str) -> String {
+    format!("count kept {resource_type}")
+}
+
+/// Reads again what differs, and lets go what is not there any more.
+async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize]) -> Result<(), SourceError> {
+    tracing::info!(pull = pull.id.0, resource_type = %subject.resource_type, "the server counts others than are known: it is read again where that is so");
+    if subject.until.is_some() {
+        // What has changed since is no difference.
+        read(pull, subject, differing, subject.after()).await?;
+    }
+    let mut spans = spans(pull, subject).await?;
+    for span in &spans {
+        read(pull, subject, differing, *span).await?;
+    }
+    if has_gap(pull, subject)? {
+        return Ok(());
+    }
+    let is_whole = spans == [Span::ALL];
+    spans.extend((subject.until.is_some() && !is_whole).then(|| subject.after()));
+    let mut gone = missed(pull, subject, differing, &spans)?;
+    if !is_whole && !gone.is_empty() {
+        // What changed meanwhile is at another time, and there.
+        read_by_id(pull, subject, &gone).await?;
+        gone = missed(pull, subject, differing, &spans)?;
+    }
+    let_go(pull, subject, &gone)?;
+    if has_gap(pull, subject)? { Ok(()) } else { judge(pull, subject).await }
+}
+
+fn has_gap(pull: &Pull<'_>, subject: &Subject) -> Result<bool, SourceError> {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    Ok(units.iter().any(|unit| unit.gap.is_some() && unit.resource_type == subject.resource_type))
+}
+
+/// Where the numbers differ: nowhere any more, at some times of change, or as far as can be told anywhere.
+async fn spans(pull: &Pull<'_>, subject: &Subject) -> Result<Vec<Span>, SourceError> {
+    let (None, Some(_), [_]) = (&subject.whom, subject.until, subject.queries.as_slice()) else { return Ok(vec![Span::ALL]) };
+    let mut times: Vec<i64> = Vec::new();
+    each_known(pull, std::slice::from_ref(subject), |_, _, header| times.extend(header.updated.filter(|_| subject.span().holds(header.updated))))?;
+    times.sort_unstable();
+    let Some(whole) = subject.number(pull, None, subject.span(), "again").await? else { return Ok(vec![Span::ALL]) };
+    let page = u64::from(pull.source.options.page_size.max(1));
+    // As many questions as half of the pages that they may spare.
+    let mut left = whole.most.max(times.len() as u64) / page / 2;
+    let (mut waiting, mut found) = (vec![(subject.span(), whole.most)], Vec::new());
+    while let Some((span, theirs)) = waiting.pop() {
+        let own = span.of(&times);
+        if own.len() as u64 == theirs {
+            continue;
+        }
+        if theirs.max(own.len() as u64) <= page && span != subject.span() {
+            found.push(span);
+            continue;
+        }
+        let Some([older, newer]) = span.halves(own).filter(|_| left > 0) else { return Ok(vec![Span::ALL]) };
+        left -= 1;
+        match subject.number(pull, None, older, "again").await? {
+            Some(number) if number.most <= theirs => waiting.extend([(newer, theirs - number.most), (older, number.most)]),
+            _ => return Ok(vec![Span::ALL]),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads what lies in a span, of the patients of these batches.
+async fn read(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize], span: Span) -> Result<(), SourceError> {
+    let batches = subject.batches();
+    let patients: BTreeSet<String> = differing.iter().filter_map(|place| batches.get(*place)?.clone()).flatten().collect();
+    let members = subject.whom.as_ref().map(|_| &patients);
+    let tasks = subject.queries.iter().flat_map(|query| tasks_of(pull, query, members, &BTreeSet::new()));
+    let tasks: Vec<Task<'_>> = tasks.map(|task| Task { name: format!("again {} {span}", task.name), since: false, span, ..task }).collect();
+    run_tasks(pull, "search", tasks, members).await
+}
+
+/// Asks whether these are still what the queries find.
+async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<String>) -> Result<(), SourceError> {
+    let by_id = |query: &Query| Query { by_patient: Some("_id".to_owned()), incremental: false, ..query.clone() };
+    let queries: Vec<Query> = subject.queries.iter().map(by_id).collect();
+    let ids: Vec<String> = ids.iter().cloned().collect();
+    let task =
+        |query, some: &[String]| Task { query, name: super::named("again by id", query, some), patients: Some(some.to_vec()), since: false, category: None, span: Span::ALL };
+    let tasks = queries.iter().flat_map(|query| ids.chunks(IDS_PER_QUERY).map(move |some| task(query, some))).collect();
+    run_tasks(pull, "search", tasks, None).await
+}
+
+/// What is known, and did not come where it was read again.
+fn missed(pull: &Pull<'_>, subject: &Subject, differing: &[usize], spans: &[Span]) -> Result<BTreeSet<String>, SourceError> {
+    let (files, _) = foreseeable(pull)?;
+    let mut came: HashSet<u64> = HashSet::new();
+    pull.snapshot.staged(pull.id, &files, |header, _| {
+        if header.resource_type == subject.resource_type && !header.removed {
+            came.insert(hash_of(&header.resource_type, &header.id));
+        }
+        Ok(())
+    })?;
+    let mut missed = BTreeSet::new();
+    each_known(pull, std::slice::from_ref(subject), |_, batch, header| {
+        let is_read = differing.contains(&batch) && spans.iter().any(|span| span.holds(header.updated));
+        if is_read && !came.contains(&hash_of(&header.resource_type, &header.id)) {
+            missed.insert(header.id.clone());
+        }
+    })?;
+    Ok(missed)
+}
+
+/// Lets go what is not there any more, unless that is most of what is stored.
+fn let_go(pull: &mut Pull<'_>, subject: &Subject, gone: &BTreeSet<String>) -> Result<(), SourceError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (resource_type, store) = (subject.resource_type.clone(), pull.snapshot.store());
+    let stored = match &subject.whom {
+        Some(whom) => pull.snapshot.count_of(&resource_type, whom)?,
+        None => pull.snapshot.counts()?.get(&resource_type).copied().unwrap_or_default(),
+    };
+    let stay = known_of(pull, subject)?.all.iter().sum::<u64>().saturating_sub(gone.len() as u64);
+    let server_time = ledger::units(store, pull.id)?
+        .iter()
+        .filter(|unit| unit.resource_type == resource_type)
+        .filter_map(|unit| unit.server_time)
+        .min();
+    let unit = Unit { name: format!("again gone {resource_type}"), query: "what vanished".to_owned(), resource_type, server_time, ..Unit::default() };
+    if stored >= VOLUME_MIN && stay.saturating_mul(2) < stored {
+        let reason = format!("{stay} are there where {stored} are stored; these are kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
+        return pull.record(&Unit { gap: Some(Why::new(Code::Loss, reason)), ..unit });
+    }
+    let note = Why::new(Code::Vanished, format!("{} let go that the server does not have any more, and no deletion was named", counted(gone.len() as u64, "resource")));
+    let mut receiving = pull.receive(Unit { note: Some(note), ..unit }, None)?;
+    for id in gone {
+        receiving.take_removal(&tombstone(&subject.resource_type, id))?;
+    }
+    let unit = receiving.finish(None)?;
+    pull.record(&unit)
+}
+
+/// Holds what is known now against the server's number. A number that is wrong after everything was read is the server's own, and is
+/// held against in later nights; more than is known may be missing.
+async fn judge(pull: &Pull<'_>, subject: &Subject) -> Result<(), SourceError> {
+    let known = known_of(pull, subject)?;
+    if differing(pull, subject, &known, "last").await?.is_none_or(|batches| batches.is_empty()) {
+        return Ok(());
+    }
+    let mut theirs = 0;
+    for batch in subject.batches() {
+        theirs += subject.number(pull, batch.as_deref(), subject.span(), "last").await?.map_or(0, |number| number.least);
+    }
+    let resource_type = subject.resource_type.as_str();
+    if theirs > known.sum() {
+        let is_confirmed = match subject.queries.as_slice() {
+            [query] if !pull.later.contains_key(resource_type) => census::confirm(pull, query, subject.until, known.sum(), theirs).await?.is_some(),
+            _ => true,
+        };
+        if is_confirmed {
+            let reason = format!("{} are known where the server counts {theirs}, and reading it again brought no more", known.sum());
+            return pull.record(&lacking(resource_type, Code::Missed, reason));
+        }
+    }
+    tracing::warn!(pull = pull.id.0, resource_type, theirs, known = known.sum(), "the server counts others than it sends; later numbers are held against that");
+    keep(pull, subject, theirs, &known)
+}
+
+fn lacking(resource_type: &str, code: Code, reason: String) -> Unit {
+    let resource_type = resource_type.to_owned();
+    Unit {
+        name: format!("again lacking {resource_type}"),
+        query: "count".to_owned(),
+        resource_type,
+        gap: Some(Why::new(code, reason)),
+        ..Unit::default()
+    }
+}
+
+/// Says of what is not counted that deletions may be overlooked, and until when. So many new ones that they may be the old ones under
+/// other ids are not believed.
+fn tell_uncounted(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<(), SourceError> {
+    let (store, name) = (pull.snapshot.store(), subject.resource_type.as_str());
+    let stored = pull.snapshot.counts()?.get(name).copied().unwrap_or_default();
+    let new = known.all.iter().sum::<u64>().saturating_sub(stored);
+    if stored >= VOLUME_MIN && subject.whom.is_none() && new.saturating_mul(2) > stored {
+        let reason = format!("{new} are new beside {stored}: if the server's data have got new ids, the old ones are counted too until everything is read");
+        return pull.record(&lacking(name, Code::Missed, reason));
+    }
+    let last = ledger::last_full(store, &pull.source.name(), &pull.plan.digest())?;
+    let days = SignedDuration::from_hours(24 * i64::from(pull.source.options.tuning.full_every_days));
+    let next = last
+        .and_then(|last| last.checked_add(days).ok())
+        .map_or_else(String::new, |next| format!(", on {}", next.strftime("%Y-%m-%d")));
+    let reason = format!("the server does not count it: what vanishes from it without a word is stored until everything is read again{next}");
+    let server_time = ledger::units(store, pull.id)?
+        .iter()
+        .filter(|unit| unit.resource_type == name)
+        .filter_map(|unit| unit.server_time)
+        .min();
+    let note = Some(Why::new(Code::Uncounted, reason));
+    pull.record(&Unit { name: format!("again uncounted {name}"), resource_type: name.to_owned(), query: "count".to_owned(), server_time, note, ..Unit::default() })
+}

@@ -1,0 +1,190 @@
+//! What changes at an EHR between two nights and is announced by nobody: the next night is right, or says what it lacks.
+
+use super::bench::{Bench, Pulled};
+use jiff::SignedDuration;
+use watershed::sandbox::Fault;
+use watershed::sandbox::server::Options as Serving;
+use watershed::source::account;
+use watershed::source::duty::Code;
+use watershed::source::{Mode, TypeFilter};
+
+const MODES: [Mode; 2] = [Mode::Search, Mode::Bulk];
+
+/// A night of changes after which everything is as the hospital has it.
+async fn is_right_the_next_night(bench: &Bench, mode: Mode) -> Pulled {
+    let night = bench.pull(mode).await;
+    assert!(!night.outcome.full, "{mode:?}: everything was read");
+    night.is_the_truth();
+    night
+}
+
+#[tokio::test]
+async fn q_77_what_vanishes_between_nights_is_let_go_the_next_night() {
+    for (mode, group, is_later) in [(Mode::Search, "", false), (Mode::Search, "", true), (Mode::Search, "all", false), (Mode::Bulk, "", false), (Mode::Bulk, "all", false)] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.group = group.to_owned();
+        bench.chooser = Some(|_| true);
+        bench.options.page_size = if is_later { 5 } else { 50 };
+        bench.needs.iter_mut().for_each(|need| need.is_later = is_later && need.resource_type == "Observation");
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.vanish("Encounter", 3);
+        bench.hospital.vanish("Observation", 1);
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert_eq!(night.outcome.removed, 4, "{mode:?} `{group}`");
+        assert!(night.outcome.notes.iter().all(|note| note.code == Code::Vanished), "{:?}", night.outcome.notes);
+        let quiet = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((quiet.outcome.removed, quiet.outcome.notes), (0, Vec::new()), "{mode:?} `{group}`");
+    }
+}
+
+#[tokio::test]
+async fn q_77_of_many_only_the_times_are_read_in_which_the_numbers_differ() {
+    for mode in MODES {
+        let mut bench = Bench::of(40, &[], Serving::default()).await;
+        bench.options.page_size = 5;
+        let first = bench.pull(mode).await;
+        let pages = first.outcome.received["Observation"].div_ceil(5);
+        bench.hospital.vanish("Observation", 2);
+        let night = is_right_the_next_night(&bench, mode).await;
+        let asked = night.count("/fhir/Observation") as u64;
+        assert!(night.outcome.removed == 2 && asked * 2 < pages, "{mode:?}: {asked} requests, and all are {pages} pages");
+    }
+}
+
+#[tokio::test]
+async fn q_77_a_night_that_is_killed_while_it_counts_ends_as_one_that_is_not() {
+    let site = async || {
+        let mut bench = Bench::of(40, &[], Serving::default()).await.swift().on_disk();
+        bench.options.page_size = 5;
+        bench.pull(Mode::Search).await.is_the_truth();
+        [("Encounter", 1), ("Observation", 2)].into_iter().for_each(|(name, count)| bench.hospital.vanish(name, count));
+        bench
+    };
+    let (wakes, calm) = site().await.pull_for(Mode::Search, u64::MAX).await;
+    let mut bench = site().await;
+    let mut killed = 0;
+    let pulled = loop {
+        match bench.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 4) / 12 } else { u64::MAX }).await {
+            (_, Some(pulled)) => break pulled,
+            (_, None) => killed += 1,
+        }
+        bench.reopen();
+    };
+    assert!(killed >= 3 && !pulled.outcome.full, "killed {killed} times");
+    pulled.is_the_truth();
+    assert_eq!(pulled.digest, calm.unwrap().digest);
+}
+
+#[tokio::test]
+async fn q_78_a_number_that_is_wrong_is_the_servers_own_and_asks_for_one_reading() {
+    let bench = Bench::new(&["q_78"]).await;
+    bench.pull(Mode::Search).await.is_the_truth();
+    let searches = [is_right_the_next_night(&bench, Mode::Search).await, is_right_the_next_night(&bench, Mode::Search).await].map(|night| night.begun("Condition"));
+    assert!(searches[0] > 1 && searches[1] == 1, "{searches:?}");
+    // What vanishes changes it all the same.
+    bench.hospital.vanish("Condition", 10);
+    is_right_the_next_night(&bench, Mode::Search).await;
+}
+
+#[tokio::test]
+async fn q_77_data_that_get_new_ids_are_not_counted_twice() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        let first = bench.pull(mode).await;
+        first.is_the_truth();
+        bench.hospital.load_anew(bench.clock.now());
+        let night = bench.pull(mode).await;
+        assert!(!night.outcome.full && night.outcome.complete, "{mode:?}: {:?}", night.outcome.gaps);
+        // Places that only places refer to are let go when everything is read.
+        assert!(night.differences.iter().all(|difference| difference.resource_type == "Location"), "{mode:?}: {:?}", night.differences);
+        assert!(night.outcome.removed * 10 > first.outcome.new_versions * 9, "{mode:?}: {} removed", night.outcome.removed);
+    }
+}
+
+#[tokio::test]
+async fn q_77_what_cannot_be_counted_is_said_and_new_ids_of_everything_are_doubted() {
+    let types = ["Condition", "DeviceUseStatement", "Encounter", "Observation", "Procedure"];
+    let refused = types.map(|name| Fault::Status { path: format!("/fhir/{name}"), status: 404, retry_after: None, times: u32::MAX });
+    let bench = Bench::serving(&[], Serving { faults: refused.into(), ..Serving::default() }).await;
+    bench.pull(Mode::Bulk).await.is_the_truth();
+    let quiet = is_right_the_next_night(&bench, Mode::Bulk).await;
+    let told = quiet
+        .outcome
+        .notes
+        .iter()
+        .filter(|note| note.code == Code::Uncounted && note.reason.contains("until everything is read again, on 20"));
+    assert_eq!(told.map(|note| note.resource_type.as_str()).collect::<Vec<_>>(), types);
+
+    bench.hospital.load_anew(bench.clock.now());
+    let night = bench.pull(Mode::Bulk).await;
+    assert!(!night.outcome.full && !night.outcome.complete, "{:?}", night.outcome);
+    assert!(night.outcome.gaps.iter().any(|gap| gap.resource_type == "Encounter" && gap.code == Code::Missed), "{:?}", night.outcome.gaps);
+    let next = bench.pull(Mode::Bulk).await;
+    assert!(next.outcome.full);
+    next.is_the_truth();
+}
+
+#[tokio::test]
+async fn q_77_what_is_recoded_away_from_a_query_is_let_go() {
+    for (mode, spelling) in [(Mode::Search, TypeFilter::Off), (Mode::Bulk, TypeFilter::Encoded)] {
+        let bench = Bench::new(&[]).await.narrowed(spelling);
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.recode("Observation", 2, "1988-5", "another", bench.clock.now());
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert_eq!(night.outcome.removed, 2, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn q_77_a_clock_that_was_ahead_and_is_right_again_hides_no_change() {
+    for mode in MODES {
+        let bench = Bench::new(&["q_77"]).await;
+        for seed in [11, 12] {
+            bench.hospital.amend_at(seed, bench.clock.now() + SignedDuration::from_hours(48));
+            bench.pull(mode).await.is_the_truth();
+        }
+        // It is put right, and the next changes are dated before those.
+        bench.hospital.set_clock(bench.clock.now());
+        bench.hospital.amend_at(13, bench.clock.now());
+        is_right_the_next_night(&bench, mode).await;
+    }
+}
+
+#[tokio::test]
+async fn q_77_what_a_wrong_clock_promised_is_read_again() {
+    // By our own clock it was to come, or by the server's.
+    for (hours, is_full) in [(48, true), (-1, false)] {
+        let bench = Bench::new(&["q_77"]).await;
+        bench.pull(Mode::Search).await.is_the_truth();
+        let promised = bench.clock.now() + SignedDuration::from_hours(hours);
+        bench.store.with(|connection| Ok(connection.execute("UPDATE cursor SET value = ?1", [promised.to_string()])?)).unwrap();
+        let night = bench.pull(Mode::Search).await;
+        assert_eq!((night.outcome.full, night.outcome.complete), (is_full, is_full), "{hours} hours: {:?}", night.outcome.gaps);
+        if !is_full {
+            assert!(night.outcome.gaps.iter().any(|gap| gap.code == Code::Clock), "{:?}", night.outcome.gaps);
+            let next = bench.pull(Mode::Search).await;
+            assert!(next.outcome.full);
+            next.is_the_truth();
+        }
+    }
+}
+
+#[tokio::test]
+async fn q_77_after_a_loss_that_is_doubted_everything_is_read_until_a_person_has_looked() {
+    let mut bench = Bench::serving(&[], Serving::default()).await;
+    bench.options.tuning.full_every_days = 0;
+    bench.pull(Mode::Search).await.is_the_truth();
+    let observations = bench.snapshot().counts().unwrap()["Observation"];
+    bench.hospital.vanish("Observation", observations as usize * 3 / 4);
+    assert!(bench.pull(Mode::Search).await.has_gap("what is stored is kept until a steward has looked"));
+    bench.options.tuning.full_every_days = 7;
+    for _ in 0..2 {
+        let next = bench.pull(Mode::Search).await;
+        assert!(next.outcome.full && next.outcome.gaps.iter().any(|gap| gap.code == Code::Loss), "{:?}", next.outcome);
+        assert!(!bench.store.with(|connection| account::last(connection)).unwrap().unwrap().complete);
+    }
+    bench.options.tuning.accepts_loss = true;
+    bench.pull(Mode::Search).await.is_the_truth();
+    bench.options.tuning.accepts_loss = false;
+    is_right_the_next_night(&bench, Mode::Search).await;
+}
