@@ -231,7 +231,11 @@ const MEANS: &[(&str, &str)] = &[
     ("[Observation] O where @2024-03-03T00:00:00.0 1 day after day of O.effective return O.id.value", "{'o2'}"),
     ("[Observation] O where O.effective 1 day or less before day of @2024-02-11T00:00:00.0 return O.id.value", "{'o1'}"),
     ("[Observation] O where @2024-02-10T10:00:00.0 within 1 hour of O.effective return O.id.value", "{'o1'}"),
-    ("[Observation] O where @2024-02-11T00:00:00.0 after O.effective return O.id.value", "{'o1'}"),
+    // Without a distance it is the point, if it can be one, on either side.
+    ("[Observation] O where @2024-12-31T00:00:00.0 after O.effective return O.id.value", "{'o1'}"),
+    ("[Observation] O where O.effective before @2024-12-31T00:00:00.0 return O.id.value", "{'o1'}"),
+    ("[Observation] O where O.effective same month or after @2024-01-31T00:00:00.0 return O.id.value", "{'o1'}"),
+    ("[Observation] O where O.effective during \"Measurement Period\" return O.id.value", "{'o1', 'o2'}"),
     // FHIRPath's methods.
     ("{ 5, 6, 7 }.where($index > 0)", "{6, 7}"),
     ("{ 5, 6, 7 }.select($this * $index)", "{0, 6, 14}"),

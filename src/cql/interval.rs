@@ -311,19 +311,13 @@ impl Interval {
         }
     }
 
-    /// Whether a point lies within: after an open low bound and before an open high one (19.13 "In"), so that in `day of` the
+    /// Whether a point lies within: after an open low bound and before an open high one (19 "In"), so that in `day of` the
     /// whole day of an open bound lies outside.
     pub fn contains(&self, point: &Value, scale: Scale<'_, '_>) -> Option<bool> {
         let point = Extent::of(point);
         let excludes = |bound: &Value, closed: bool| !closed && !bound.is_null();
-        let begun = match excludes(&self.low, self.low_closed) {
-            true => Extent::of(&self.low).before(&point, scale),
-            false => self.starts_at().not_after(&point, scale),
-        };
-        let lasts = match excludes(&self.high, self.high_closed) {
-            true => point.before(&Extent::of(&self.high), scale),
-            false => point.not_after(&self.ends_at(), scale),
-        };
+        let begun = if excludes(&self.low, self.low_closed) { Extent::of(&self.low).before(&point, scale) } else { self.starts_at().not_after(&point, scale) };
+        let lasts = if excludes(&self.high, self.high_closed) { point.before(&Extent::of(&self.high), scale) } else { point.not_after(&self.ends_at(), scale) };
         both(begun, lasts)
     }
 

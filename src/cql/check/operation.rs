@@ -11,8 +11,9 @@ use crate::diagnostic::{Diagnostic, Span, counted};
 /// What an interval phrase means when its left or right operand is one point.
 const POINT_FORMS: [(&str, &str); 4] = [("IncludedIn", "In"), ("Includes", "Contains"), ("ProperIncludedIn", "ProperIn"), ("ProperIncludes", "ProperContains")];
 
-/// Relations whose left operand may be a choice of point and interval, decided per value.
-const TIMING: [&str; 9] = ["IncludedIn", "ProperIncludedIn", "Before", "After", "SameAs", "SameOrBefore", "SameOrAfter", "Overlaps", "In"];
+/// Relations whose left operand may be a choice of point and interval, decided per value. In the others it is the point, if it
+/// can be one (CQL, "Conversion Precedence": simple types first): an onset that is a period is before nothing.
+const TIMING: [&str; 4] = ["IncludedIn", "ProperIncludedIn", "Overlaps", "In"];
 
 /// The types that `minimum` and `maximum` know.
 const EXTREMES: [Type; 7] = [Type::Integer, Type::Long, Type::Decimal, Type::Quantity, Type::Date, Type::DateTime, Type::Time];
