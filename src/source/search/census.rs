@@ -7,7 +7,7 @@ use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
 use crate::fhir::compartment::{patient_required, search_parameters};
-use crate::http::HttpError;
+use crate::http::{HttpError, Response, passes};
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
@@ -27,6 +27,8 @@ pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
 const DRIFT: u64 = 100;
 /// How a number is asked for, the better way first.
 const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
+/// Times that a number is asked for, where no answer or a failure may pass.
+const ATTEMPTS_MAX: u32 = 3;
 /// Refusals of the way, after which the other one is tried.
 const NOT_UNDERSTOOD: [u16; 3] = [400, 422, 501];
 
@@ -171,7 +173,7 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         if by_post && !may_post {
             return Ok(None);
         }
-        let answer = match ask(by_post)?.send(pull, !habits.lenient.load(Ordering::Relaxed), false).await {
+        let answer = match answered(pull, &ask(by_post)?, !habits.lenient.load(Ordering::Relaxed)).await {
             Ok(answer) => answer,
             Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
             Err(_) => return Ok(None),
@@ -190,6 +192,19 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         habits.uncounted.fetch_max(number + 1, Ordering::Relaxed);
     }
     Ok(None)
+}
+
+/// The answer to a question, which is asked again where it failed for now: a number is worth some seconds, and not a night.
+async fn answered(pull: &Pull<'_>, ask: &Ask, strict: bool) -> Result<Response, HttpError> {
+    for attempt in 1..ATTEMPTS_MAX {
+        match ask.send(pull, strict, false).await {
+            Err(HttpError::Unreachable { .. }) => {}
+            Ok(answer) if passes(answer.status) => {}
+            answered => return answered,
+        }
+        pull.clock.sleep(pull.source.wait(attempt)).await;
+    }
+    ask.send(pull, strict, false).await
 }
 
 /// What a reading of everything brought otherwise than it should have.
@@ -264,19 +279,30 @@ async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError>
 async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
     let mut doubts: Vec<Doubt> = Vec::new();
-    for query in questions(pull.plan) {
+    let questions = questions(pull.plan);
+    for query in &questions {
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
         let came = came(units, prepared, name);
+        // Later numbers are held against one that is wrong.
+        let keep = |counted| pull.record(&Unit { received: came, ..ledger::count_unit(&kept_name(name), name, "what is kept", Some(counted)) });
         if came < counted && !doubts.iter().any(|doubt| doubt.resource_type == name) {
-            match confirm(pull, &query, bound(pull, units, name), came, counted).await? {
+            match confirm(pull, query, bound(pull, units, name), came, counted).await? {
                 Some(counted) => doubts.push(Doubt::new(name, Code::Counted, format!("{came} came where the server itself counts {counted}"))),
-                // Later numbers are held against that.
-                None => pull.record(&Unit { received: came, ..ledger::count_unit(&kept_name(name), name, "what is kept", Some(counted)) })?,
+                None => keep(counted)?,
             }
+        } else if is_far_below(counted, came) && questions.iter().filter(|other| other.resource_type == name).count() == 1 {
+            // What was entered meanwhile is in no number of what was there before.
+            let all = ask_all(pull, query, None, &[]).await?;
+            all.filter(|all| is_far_below(*all, came)).map_or(Ok(()), keep)?;
         }
     }
     Ok(doubts)
+}
+
+/// Whether a number is too small for what came, whatever was entered meanwhile.
+fn is_far_below(counted: u64, came: u64) -> bool {
+    came.saturating_sub(counted).saturating_mul(DRIFT) > came
 }
 
 /// Asks again, and whether the server means what it says. The number, if more than came is believed to be there.

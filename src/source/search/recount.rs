@@ -203,7 +203,7 @@ async fn differing(pull: &Pull<'_>, subject: &Subject, known: &Known, round: &st
         numbers.push(number);
     }
     let theirs: u64 = numbers.iter().map(|number| number.least).sum();
-    let kept = ledger::kept_difference(store, &pull.source.name(), &pull.plan.digest(), &kept_name(&subject.resource_type))?;
+    let kept = ledger::kept_difference(store, &pull.source.name(), &pull.plan.digest(), &kept_name(&subject.resource_type))?.filter(|kept| *kept != 0);
     if kept == Some(difference(theirs, known.sum())) {
         return Ok(Some(Vec::new()));
     }
@@ -223,7 +223,7 @@ async fn differing(pull: &Pull<'_>, subject: &Subject, known: &Known, round: &st
             differing.push(place);
         }
     }
-    if differing.is_empty() && kept.is_some_and(|kept| kept != 0) {
+    if differing.is_empty() && kept.is_some() {
         keep(pull, subject, known.sum(), known)?;
     }
     Ok(Some(differing))
