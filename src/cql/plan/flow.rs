@@ -164,7 +164,7 @@ impl<'a> Analysis<'a> {
         }
         for function in &tree.functions {
             if self.program.roots.contains(&function.library) && function.access != Access::Private {
-                self.from_outside(function);
+                self.call_from_outside(function);
             }
         }
         self.parameters();
@@ -176,12 +176,12 @@ impl<'a> Analysis<'a> {
             self.identify(&flow);
         }
         let functions = &self.program.tree().functions;
-        only.functions.iter().filter_map(|id| functions.get(id.index())).for_each(|function| self.from_outside(function));
+        only.functions.iter().filter_map(|id| functions.get(id.index())).for_each(|function| self.call_from_outside(function));
         self.parameters();
     }
 
     /// A function called from outside with resources of its operand types.
-    fn from_outside(&mut self, function: &'a Function) {
+    fn call_from_outside(&mut self, function: &'a Function) {
         let Some(body) = &function.body else { return };
         let slots = (0u32..).zip(&function.operands).map(|(slot, (_, ty))| (Slot(slot), self.any_of(ty)));
         let mut slots: Slots = slots.collect();
