@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
+mod identity;
 mod invariant;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,7 @@ pub fn check(report: &Value) -> Vec<Finding> {
     schema(report, &mut found);
     invariant::check(report, &mut found);
     arithmetic(report, &mut found);
+    identity::check(report, &mut found);
     found.sort_by(|a, b| (a.weight, a.rule, &a.at).cmp(&(b.weight, b.rule, &b.at)));
     found.truncate(FINDINGS_MAX);
     found

@@ -38,6 +38,34 @@ fn a_good_report_passes() {
 }
 
 #[test]
+fn values_that_are_nearly_one_for_each_member_are_no_strata() {
+    let of = |values: usize, alone: usize, with_sex: bool| {
+        let mut report = good();
+        let stratum = |at: usize| {
+            let (size, value) = (if at < alone { 1 } else { 9 }, json!({ "text": format!("value {at}") }));
+            let populations = json!([population("denominator", size)]);
+            match with_sex {
+                true => {
+                    json!({ "component": [{ "code": { "text": "unit" }, "value": value }, { "code": { "text": "sex" }, "value": { "text": at % 2 } }], "population": populations })
+                }
+                false => json!({ "value": value, "population": populations }),
+            }
+        };
+        report["group"][0]["stratifier"][0]["stratum"] = (0..values).map(stratum).collect();
+        let mut found = Vec::new();
+        report["type"] = json!("summary");
+        identity::check(&report, &mut found);
+        found.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let told = |values, alone| vec![format!("of {values} values {alone} are of one member each: such values tell who the members are")];
+    assert_eq!(of(30, 16, false), told(30, 16));
+    assert_eq!(of(30, 16, true), told(30, 16));
+    for (values, alone) in [(30, 15), (20, 20), (0, 0)] {
+        assert_eq!(of(values, alone, false), Vec::<String>::new(), "{values} {alone}");
+    }
+}
+
+#[test]
 fn each_fault_is_found_by_its_rule() {
     for (pointer, value, rule) in [
         ("/measure", json!("http://n.example/Measure/m"), "deqm-0"),
