@@ -333,7 +333,8 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         Interval::Year => Span::Year,
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
-    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable: definition.comparable_with.iter().cloned().collect() }
+    let goal = definition.chart.as_ref().and_then(|chart| chart.goal?.try_into().ok());
+    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable: definition.comparable_with.iter().cloned().collect(), goal }
 }
 
 fn read(path: &Path) -> Result<String, String> {

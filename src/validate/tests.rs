@@ -124,10 +124,18 @@ fn guards_warn_and_name_who_should_look() {
     let mut report = good();
     report["group"][0]["population"][3]["extension"] = json!([{ "url": "http://watershed.example/fhir/StructureDefinition/cannot-tell",
         "extension": [{ "url": "count", "valueInteger": 1 }] }]);
-    let earlier: Vec<Decimal> = [20, 21, 22].map(Decimal::from).to_vec();
+    let earlier = [20, 21, 22].map(|denominator| json!({ "group": [{ "extension": score_parts(10, denominator) }] }));
+    let earlier: Vec<&Value> = earlier.iter().collect();
     let rules: Vec<_> = plausible(&report, &guards, &earlier).into_iter().map(|finding| (finding.rule, finding.weight)).collect();
     let expected = ["denominator-small", "denominator-jumps", "score-beyond-guard", "too-much-unknown"].map(|rule| (rule, Weight::Warn));
     assert_eq!(rules, expected);
+    assert_eq!(plausible(&report, &guards, &[])[1].message, "the score is 0.75, at least 0.8 is expected");
     report["group"][0]["extension"] = score_parts(0, 0);
-    assert_eq!(plausible(&report, &Guards::default(), &[])[0].rule, "denominator-zero");
+    let text = plausible(&report, &guards, &earlier).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(text.contains("the denominator is 0, at least 10 is expected at `/group/0`; data steward: see whether data of this period arrived"), "{text}");
+    assert!(text.contains("the denominator 0 is -100 % off the median of earlier periods, 21; at most 30 % is expected"), "{text}");
+    let few = [3, 4, 4].map(|denominator| json!({ "group": [{ "extension": score_parts(1, denominator) }] }));
+    let jumps = |found: Vec<Finding>| found.iter().any(|finding| finding.rule == "denominator-jumps");
+    assert!(!jumps(plausible(&report, &guards, &few.iter().collect::<Vec<_>>())), "none after four is chance");
+    assert_eq!(plausible(&report, &Guards::default(), &earlier), [], "no limit is written");
 }
