@@ -142,6 +142,8 @@ pub struct Defined {
     pub logic: Option<String>,
     /// Other versions whose values can be compared with those of this one.
     pub comparable: BTreeSet<String>,
+    /// Months of the patients whom one value counts, where neighbours share most of them.
+    pub lookback_months: Option<u32>,
     /// A score to reach, as reports have it.
     pub goal: Option<Decimal>,
 }

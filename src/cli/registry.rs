@@ -334,7 +334,9 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
     let goal = definition.chart.as_ref().and_then(|chart| chart.goal?.try_into().ok());
-    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable: definition.comparable_with.iter().cloned().collect(), goal }
+    let lookback_months = definition.chart.as_ref().and_then(|chart| chart.lookback_months);
+    let comparable = definition.comparable_with.iter().cloned().collect();
+    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable, goal, lookback_months }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -440,6 +440,10 @@ pub struct Chart {
     /// A goal to draw: a score as reports have it, multiplier applied; of a proportion between 0 and 1.
     #[serde(default)]
     pub goal: Option<f64>,
+    /// Months of the patients whom one value counts, where these are more than its own period: neighbours share most of them, and what
+    /// tells signals from chance takes values for independent.
+    #[serde(default)]
+    pub lookback_months: Option<u32>,
 }
 
 /// Types of charts.

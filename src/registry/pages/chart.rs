@@ -261,6 +261,8 @@ fn missing_between(before: &Point, after: &Point) -> usize {
 struct Phase<'s, 'a> {
     slots: &'s [Slot<'a>],
     run: RunChart,
+    /// Months of the patients whom one value counts, where these are more than its own period.
+    lookback: Option<u32>,
 }
 
 fn phases<'s, 'a>(card: &MeasureCard, slots: &'s [Slot<'a>]) -> Vec<Phase<'s, 'a>> {
@@ -272,7 +274,12 @@ fn phases<'s, 'a>(card: &MeasureCard, slots: &'s [Slot<'a>]) -> Vec<Phase<'s, 'a
                 *place = slot.value;
             }
         }
-        Phase { slots, run: run_chart(&series) }
+        let mut run = run_chart(&series);
+        let lookback = slots.first().and_then(|slot| card.definitions.get(&slot.point.version)?.lookback_months);
+        if lookback.is_some() {
+            run.signals.clear();
+        }
+        Phase { slots, run, lookback }
     };
     slots.chunk_by(|a, b| card.is_comparable(&a.point.version, &b.point.version)).map(phase).collect()
 }
@@ -343,6 +350,11 @@ fn verdict(card: &MeasureCard, phase: &Phase<'_, '_>, has_versions: bool) -> Opt
         return None;
     }
     let span = card.span();
+    if let Some(months) = phase.lookback {
+        return Some(format!(
+            "Each value counts patients of {months} months, so neighbours count mostly the same: rules that tell signals from chance do not hold, and none is applied."
+        ));
+    }
     Some(match phase.run.untold {
         None => "No signal: the variation is what chance gives.".to_owned(),
         Some(Untold::Alike) => {
