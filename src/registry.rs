@@ -132,6 +132,8 @@ pub struct Defined {
     pub stratifiers: BTreeMap<String, bool>,
     /// Digest of its logic, where that is known here.
     pub logic: Option<String>,
+    /// Of those of its value sets that are known here, the digest of their codes.
+    pub value_sets: BTreeMap<String, String>,
     /// Other versions whose values can be compared with those of this one.
     pub comparable: BTreeSet<String>,
 }
