@@ -94,6 +94,8 @@ pub struct MeasureCard {
     pub unit: Unit,
     /// Of several groups, by their ids, those whose score is a plain number.
     pub numbers: BTreeSet<String>,
+    /// Groups whose numerator is a sum of amounts, no count, by their ids; the only one by no name.
+    pub sums: BTreeSet<String>,
     /// By version, what a report is held against; a version without is accepted for its name alone.
     pub definitions: BTreeMap<String, Defined>,
 }
@@ -113,6 +115,11 @@ impl MeasureCard {
     pub fn is_comparable(&self, one: &str, other: &str) -> bool {
         let says = |version: &str, of: &str| self.definitions.get(version).is_some_and(|defined| defined.comparable.contains(of));
         one == other || says(one, other) || says(other, one)
+    }
+
+    /// The newest of some versions: the one that is accepted last.
+    pub fn newest<'a>(&self, versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        versions.max_by_key(|version| self.versions.iter().position(|known| known == version))
     }
 
     /// How the score of a group is shown.

@@ -12,9 +12,9 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
-use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
+use crate::measure::definition::{self, Definition, Group, Improvement, Interval, Population, StratifierKind};
 use crate::measure::logic::Fingerprint;
-use crate::measure::population::Scoring;
+use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 use crate::measure::published;
 use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
@@ -312,6 +312,7 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
             Unit::Rate { per: rate.multiplier, of: of.to_owned() }
         }
     };
+    let name = |group: &Group| if groups.len() == 1 { String::new() } else { group.id.value.clone() };
     MeasureCard {
         id: definition.id.value.clone(),
         url: definition.url.value.clone(),
@@ -321,8 +322,17 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         higher_is_better: Some(definition.improvement == Improvement::Increase),
         unit,
         numbers: groups.iter().filter(is_number).map(|group| group.id.value.clone()).collect(),
+        sums: groups.iter().filter(|group| adds_amounts(definition, group)).map(name).collect(),
         definitions: [(definition.version.value.clone(), defined(definition, &groups))].into(),
     }
+}
+
+/// Whether the numerator of a ratio is made of observed amounts, as days or doses, and not of how many there are.
+fn adds_amounts(definition: &Definition, group: &Group) -> bool {
+    let is_numerator = |id: &str| group.populations.iter().any(|population| population.code == PopulationCode::Numerator && population.id() == id);
+    let adds = |population: &Population| population.code == PopulationCode::MeasureObservation && population.aggregate != Some(Aggregate::Count);
+    let of_numerator = |population: &Population| population.of.as_ref().is_some_and(|of| is_numerator(&of.value));
+    definition.scoring_of(group) == Scoring::Ratio && group.populations.iter().any(|population| adds(population) && of_numerator(population))
 }
 
 /// What a report of this version is held against.
@@ -444,6 +454,22 @@ mod tests {
             assert!(!site.value_sets.is_empty());
             assert_eq!([Some(site.logic) == network.logic, site.value_sets == network.value_sets], [is_same, has_same_codes], "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_ratio_of_amounts_is_none_of_counts() {
+        let amounts = |of: &str, aggregate: &str| {
+            let text = format!(
+                "id: x\nurl: http://n.example/Measure/x\nversion: 1.0.0\nstatus: draft\ntitle: X\ndescription: X.\nsteward: X\nscoring: ratio\nbasis: Encounter\nimprovement: decrease\n\
+                 rate: {{ multiplier: 1000, unit: \"per 1,000 days\" }}\npopulations:\n  - {{ code: initial-population, define: I }}\n  - {{ code: denominator, define: D }}\n  \
+                 - {{ code: numerator, define: N }}\n  - {{ code: measure-observation, define: Days, of: {of}, aggregate: {aggregate} }}\n"
+            );
+            let (definition, found) = definition::parse(&SourceFile::new("measure.yaml", text));
+            card_of(&definition.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)))).sums
+        };
+        assert_eq!(amounts("numerator", "sum"), [String::new()].into());
+        assert_eq!(amounts("numerator", "count"), [].into());
+        assert_eq!(amounts("denominator", "sum"), [].into(), "infections in line days");
     }
 
     #[test]

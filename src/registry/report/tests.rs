@@ -35,6 +35,7 @@ fn card(unit: Unit) -> MeasureCard {
         higher_is_better: Some(true),
         unit,
         numbers: Default::default(),
+        sums: Default::default(),
         definitions: Default::default(),
     }
 }
