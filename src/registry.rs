@@ -96,6 +96,8 @@ pub struct MeasureCard {
     pub unit: Unit,
     /// Of several groups, by their ids, those whose score is a plain number.
     pub numbers: BTreeSet<String>,
+    /// Groups whose numerator is a sum of amounts, no count, by their ids; the only one by no name.
+    pub sums: BTreeSet<String>,
     /// By version, what a report is held against; a version without is accepted for its name alone.
     pub definitions: BTreeMap<String, Defined>,
 }
@@ -123,6 +125,11 @@ impl MeasureCard {
         Some(if self.unit == Unit::Percent { goal * 100.0 } else { goal })
     }
 
+    /// The newest of some versions: the one that is accepted last.
+    pub fn newest<'a>(&self, versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        versions.max_by_key(|version| self.versions.iter().position(|known| known == version))
+    }
+
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
         if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
@@ -140,6 +147,8 @@ pub struct Defined {
     pub stratifiers: BTreeMap<String, bool>,
     /// Digest of its logic, where that is known here.
     pub logic: Option<String>,
+    /// Of those of its value sets that are known here, the digest of their codes.
+    pub value_sets: BTreeMap<String, String>,
     /// Other versions whose values can be compared with those of this one.
     pub comparable: BTreeSet<String>,
     /// Months of the patients whom one value counts, where neighbours share most of them.

@@ -223,6 +223,7 @@ async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &
         higher_is_better: Some(*higher),
         unit: Unit::Percent,
         numbers: Default::default(),
+        sums: Default::default(),
         definitions: Default::default(),
     };
     let options = Options {

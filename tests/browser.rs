@@ -48,6 +48,7 @@ fn infections() -> MeasureCard {
         higher_is_better: Some(false),
         unit: Unit::Rate { per: 1000, of: "central line days".into() },
         numbers: Default::default(),
+        sums: Default::default(),
         definitions: Default::default(),
     }
 }

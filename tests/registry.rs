@@ -59,6 +59,7 @@ pub(crate) fn proportion() -> MeasureCard {
         higher_is_better: Some(true),
         unit: Unit::Percent,
         numbers: Default::default(),
+        sums: Default::default(),
         definitions: Default::default(),
     }
 }

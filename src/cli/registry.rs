@@ -12,9 +12,9 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
-use crate::measure::definition::{self, Definition, Group, Improvement, Interval, StratifierKind};
-use crate::measure::logic;
-use crate::measure::population::Scoring;
+use crate::measure::definition::{self, Definition, Group, Improvement, Interval, Population, StratifierKind};
+use crate::measure::logic::Fingerprint;
+use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 use crate::measure::published;
 use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
@@ -266,13 +266,13 @@ fn cards(path: &Path) -> Result<Vec<MeasureCard>, Vec<Diagnostic>> {
     }
     let (folders, mut findings) = measures::open(path).map_err(|fault| vec![fault])?;
     let mut cards = Vec::new();
+    let value_sets = measures::value_sets(&folders);
     for folder in folders {
         let (definition, found) = published::definition(&folder.files.definition);
-        let logic = logic::of(&folder.files);
-        // A published Measure does not say how long its periods are.
         let card = definition.as_ref().map(card_of).map(|mut card| {
-            card.definitions.values_mut().for_each(|defined| (defined.period, defined.logic) = (None, logic.clone()));
-            card
+            // A published Measure does not say how long its periods are.
+            card.definitions.values_mut().for_each(|defined| defined.period = None);
+            computing(card, Fingerprint::of(&folder.files, &value_sets))
         });
         cards.extend(card);
         findings.extend(found);
@@ -285,11 +285,18 @@ pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
     let path = folder.join("measure.yaml");
     let text = read(&path).map_err(|error| vec![Diagnostic::error(error).help("`measures` names folders that hold a measure.yaml")])?;
     let (definition, findings) = definition::parse(&SourceFile::new(path.display().to_string(), text));
-    let mut card = definition.as_ref().map(card_of).ok_or(findings)?;
+    let card = definition.as_ref().map(card_of).ok_or(findings)?;
     // A network need not hold more of a measure than its definition.
-    let logic = measures::read(folder).ok().and_then(|folder| logic::of(&folder.files));
-    card.definitions.values_mut().for_each(|defined| defined.logic = logic.clone());
-    Ok(card)
+    let held = measures::read(folder).ok();
+    Ok(computing(card, held.and_then(|folder| Fingerprint::of(&folder.files, &measures::value_sets(std::slice::from_ref(&folder))))))
+}
+
+/// The card of a measure of which it is known what it computes, if it is.
+fn computing(mut card: MeasureCard, fingerprint: Option<Fingerprint>) -> MeasureCard {
+    if let (Some(Fingerprint { logic, value_sets }), Some(defined)) = (fingerprint, card.definitions.values_mut().next()) {
+        (defined.logic, defined.value_sets) = (Some(logic), value_sets);
+    }
+    card
 }
 
 /// The registry's view of a measure.
@@ -305,6 +312,7 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
             Unit::Rate { per: rate.multiplier, of: of.to_owned() }
         }
     };
+    let name = |group: &Group| if groups.len() == 1 { String::new() } else { group.id.value.clone() };
     MeasureCard {
         id: definition.id.value.clone(),
         url: definition.url.value.clone(),
@@ -314,8 +322,17 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         higher_is_better: Some(definition.improvement == Improvement::Increase),
         unit,
         numbers: groups.iter().filter(is_number).map(|group| group.id.value.clone()).collect(),
+        sums: groups.iter().filter(|group| adds_amounts(definition, group)).map(name).collect(),
         definitions: [(definition.version.value.clone(), defined(definition, &groups))].into(),
     }
+}
+
+/// Whether the numerator of a ratio is made of observed amounts, as days or doses, and not of how many there are.
+fn adds_amounts(definition: &Definition, group: &Group) -> bool {
+    let is_numerator = |id: &str| group.populations.iter().any(|population| population.code == PopulationCode::Numerator && population.id() == id);
+    let adds = |population: &Population| population.code == PopulationCode::MeasureObservation && population.aggregate != Some(Aggregate::Count);
+    let of_numerator = |population: &Population| population.of.as_ref().is_some_and(|of| is_numerator(&of.value));
+    definition.scoring_of(group) == Scoring::Ratio && group.populations.iter().any(|population| adds(population) && of_numerator(population))
 }
 
 /// What a report of this version is held against.
@@ -333,10 +350,11 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         Interval::Year => Span::Year,
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
-    let goal = definition.chart.as_ref().and_then(|chart| chart.goal?.try_into().ok());
-    let lookback_months = definition.chart.as_ref().and_then(|chart| chart.lookback_months);
+    let chart = definition.chart.as_ref();
+    let goal = chart.and_then(|chart| chart.goal?.try_into().ok());
+    let lookback_months = chart.and_then(|chart| chart.lookback_months);
     let comparable = definition.comparable_with.iter().cloned().collect();
-    Defined { period: Some(period), parameters, stratifiers, logic: None, comparable, goal, lookback_months }
+    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, ..Defined::default() }
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -406,16 +424,55 @@ mod tests {
     use crate::measure::report::Facts;
     use crate::measure::{Choices, Period};
 
-    #[test]
-    fn the_logic_that_a_network_accepts_is_the_one_that_a_site_reports() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission");
-        let (loaded, found) = measures::load(std::slice::from_ref(&folder), &[], &Choices::default());
+    /// What a site computes with the IBD measure, one text of its folder changed, and what the registry accepts of it unchanged.
+    fn site_and_network(file: &str, from: &str, to: &str) -> (Fingerprint, Defined) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission");
+        let mut folder = measures::read(&path).unwrap();
+        let mut texts = std::iter::once(&mut folder.files.definition).chain(&mut folder.files.cql).chain(&mut folder.value_sets);
+        let source = texts.find(|source| source.name.ends_with(file)).unwrap();
+        assert!(source.text.contains(from), "{file} holds no `{from}`");
+        *source = SourceFile::new(source.name.clone(), source.text.replacen(from, to, 1));
+        let (loaded, found) = measures::compile(&[folder], &[], &Choices::default());
         let loaded = loaded.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)));
-        let (measure, facts) = (&loaded.measures[0], Facts::default());
-        let reported = measure.reporter(Period::parse("2026-01").unwrap(), &facts).logic.map(str::to_owned);
-        let card = card(&folder).map_err(|found| diagnostic::render_human(&found, false)).unwrap();
-        assert!(reported.is_some());
-        assert_eq!(card.definitions[&measure.definition.version.value].logic, reported);
+        let facts = Facts::default();
+        let fingerprint = loaded.measures[0].reporter(Period::parse("2026-01").unwrap(), &facts).fingerprint.clone();
+        let card = card(&path).map_err(|found| diagnostic::render_human(&found, false)).unwrap();
+        (fingerprint, card.definitions.into_values().next().unwrap())
+    }
+
+    #[test]
+    fn what_a_network_accepts_is_what_a_site_reports_and_what_moves_a_number_makes_it_another() {
+        for (file, from, to, [is_same, has_same_codes]) in [
+            ("measure.yaml", "title: IBD in remission", "title:   Quiet IBD # for people", [true, true]),
+            ("measure.yaml", "    text: Total colectomy", "    text: Colectomy", [true, true]),
+            ("measure.yaml", "cannot-tell-percent: 50", "cannot-tell-percent: 60", [true, true]),
+            ("measure.yaml", "define: Numerator", "define: Denominator", [false, true]),
+            ("measure.yaml", "reason: unmapped-code", "reason: not-documented", [false, true]),
+            ("measure.yaml", "  - code: denominator-exclusion\n    define: Denominator Exclusion\n    text: Total colectomy before the latest visit\n", "", [false, true]),
+            ("ibd-remission.cql", "define \"Numerator\"", "/* so */ define \"Numerator\"", [true, true]),
+            ("total-colectomy.yaml", "      \"26390003\":", "      \"43075005\": \"Partial colectomy\"\n      \"26390003\":", [true, false]),
+            ("total-colectomy.yaml", "\"Total colectomy\"", "\"All of the colon\"", [true, true]),
+        ] {
+            let (site, network) = site_and_network(file, from, to);
+            assert!(!site.value_sets.is_empty());
+            assert_eq!([Some(site.logic) == network.logic, site.value_sets == network.value_sets], [is_same, has_same_codes], "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_of_amounts_is_none_of_counts() {
+        let amounts = |of: &str, aggregate: &str| {
+            let text = format!(
+                "id: x\nurl: http://n.example/Measure/x\nversion: 1.0.0\nstatus: draft\ntitle: X\ndescription: X.\nsteward: X\nscoring: ratio\nbasis: Encounter\nimprovement: decrease\n\
+                 rate: {{ multiplier: 1000, unit: \"per 1,000 days\" }}\npopulations:\n  - {{ code: initial-population, define: I }}\n  - {{ code: denominator, define: D }}\n  \
+                 - {{ code: numerator, define: N }}\n  - {{ code: measure-observation, define: Days, of: {of}, aggregate: {aggregate} }}\n"
+            );
+            let (definition, found) = definition::parse(&SourceFile::new("measure.yaml", text));
+            card_of(&definition.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)))).sums
+        };
+        assert_eq!(amounts("numerator", "sum"), [String::new()].into());
+        assert_eq!(amounts("numerator", "count"), [].into());
+        assert_eq!(amounts("denominator", "sum"), [].into(), "infections in line days");
     }
 
     #[test]

@@ -170,6 +170,35 @@ pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
 
 /// Compiles folders whose texts have been read.
 pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let (mut shelf, mut found) = shelf(folders, value_sets, choices);
+    let mut sets = shelf.collected();
+    let models = Models::default();
+    let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
+    let (compiled, more) = measure::compile(&files, &sets, choices, &models);
+    // A value set whose file has a fault of its own is not missing as well.
+    let follows = |finding: &Diagnostic| {
+        let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
+        url.is_some_and(|url| shelf.broken.iter().any(|source| source.text.contains(url)))
+    };
+    found.extend(more.into_iter().filter(|finding| !follows(finding)));
+    let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
+    found.extend(same_ids(folders, &measures));
+    let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
+    found.extend(shelf.twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
+    if choices.missing_value_sets == MissingValueSets::Warn {
+        measures.iter().for_each(|measure| add_missing(&mut sets, measure));
+    }
+    let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
+    (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// The value sets that stand beside measures, where nothing is evaluated and nobody is told what is wrong with them.
+pub fn value_sets(folders: &[Folder]) -> ValueSets {
+    shelf(folders, &[], &Choices::default()).0.collected()
+}
+
+/// The value sets beside measures and those that are named.
+fn shelf<'a>(folders: &'a [Folder], value_sets: &'a [Arc<SourceFile>], choices: &Choices) -> (Shelf<'a>, Vec<Diagnostic>) {
     let mut found = Vec::new();
     // A value set seen twice is the same file seen from two measures. Those of nearer folders take the place of those farther
     // away, and those that are named that of all.
@@ -190,25 +219,7 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
         }
         found.extend(more.into_iter().filter(|_| !carried).map(|finding| forgiven(finding, choices)));
     }
-    let mut sets = shelf.collected();
-    let models = Models::default();
-    let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
-    let (compiled, more) = measure::compile(&files, &sets, choices, &models);
-    // A value set whose file has a fault of its own is not missing as well.
-    let follows = |finding: &Diagnostic| {
-        let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
-        url.is_some_and(|url| shelf.broken.iter().any(|source| source.text.contains(url)))
-    };
-    found.extend(more.into_iter().filter(|finding| !follows(finding)));
-    let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
-    found.extend(same_ids(folders, &measures));
-    let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
-    found.extend(shelf.twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
-    if choices.missing_value_sets == MissingValueSets::Warn {
-        measures.iter().for_each(|measure| add_missing(&mut sets, measure));
-    }
-    let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
-    (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+    (shelf, found)
 }
 
 /// What is said of a value set without codes is no error where the caller goes on without them.

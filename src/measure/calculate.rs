@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 
 use super::composite;
 use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
+use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
 use super::report::{Facts, Reporter};
@@ -45,8 +46,8 @@ pub struct Measure {
     pub shown_parameters: BTreeMap<String, String>,
     /// SHA-256 over the texts it was made from, as hex.
     pub digest: String,
-    /// Digest of its logic alone, see [`super::logic`].
-    pub(super) logic: Option<String>,
+    /// What it computes.
+    pub(super) fingerprint: Fingerprint,
     /// Value sets that it uses, or a measure that it is composed of, and that are not whole.
     pub incomplete_sets: BTreeSet<Shortfall>,
     /// The measures that its composites are made of; without the components of theirs.
@@ -201,7 +202,7 @@ impl Measure {
             parameters: &self.shown_parameters,
             period,
             incomplete_sets: &self.incomplete_sets,
-            logic: self.logic.as_deref(),
+            fingerprint: &self.fingerprint,
             facts,
         }
     }

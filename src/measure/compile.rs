@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::calculate::{Binding, GroupBinding, MEASUREMENT_PERIOD, Measure, Part, StratifierBinding};
 use super::composite::resolve::{self, Candidate, Place};
 use super::definition::{self, Definition, Group, Population, StratifierKind, Text};
+use super::logic::Fingerprint;
 use super::population::{PopulationCode, Scoring};
 use super::published;
 use crate::cql::model::Models;
@@ -87,7 +88,7 @@ pub fn compile(all: &[&Files], value_sets: &ValueSets, choices: &Choices, models
 /// One measure without the components of its composite groups.
 fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets: &ValueSets, choices: &Choices, models: &Models, found: &mut Vec<Diagnostic>) -> Option<Measure> {
     let program = program(files, &definition, choices.logic, models, found)?;
-    let logic = super::logic::digest(&program);
+    let fingerprint = Fingerprint::new(&definition, &program, value_sets);
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
     let before = std::mem::take(found);
@@ -114,7 +115,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
         parameters,
         shown_parameters,
         digest: digest(files),
-        logic,
+        fingerprint,
         definition,
         incomplete_sets,
         components: Vec::new(),

@@ -61,6 +61,19 @@ pub enum PopulationCode {
     MeasureObservation,
 }
 
+impl Scoring {
+    /// The code in `http://terminology.hl7.org/CodeSystem/measure-scoring`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Proportion => "proportion",
+            Self::Ratio => "ratio",
+            Self::ContinuousVariable => "continuous-variable",
+            Self::Cohort => "cohort",
+            Self::Composite => "composite",
+        }
+    }
+}
+
 impl PopulationCode {
     /// The code in `http://terminology.hl7.org/CodeSystem/measure-population`.
     pub fn code(self) -> &'static str {

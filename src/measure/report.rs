@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use super::composite::{self, Component, Composite, CompositeScoring};
 use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKind};
+use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Aggregate, GroupShape, Observations, PopulationCode, Scoring, Tallies};
 use super::result::{GroupPartial, Partial, PatientResult, Stratum};
@@ -102,8 +103,8 @@ pub struct Reporter<'a> {
     pub period: Period,
     /// Value sets that are not whole.
     pub incomplete_sets: &'a BTreeSet<Shortfall>,
-    /// Digest of the logic, where the measure has some of its own.
-    pub logic: Option<&'a str>,
+    /// What it computes.
+    pub fingerprint: &'a Fingerprint,
     /// What else the report says.
     pub facts: &'a Facts,
 }
@@ -215,8 +216,10 @@ impl Reporter<'_> {
             extensions.push(own("parameter", vec![part("name", "valueString", parameter.as_str().into()), part("value", "valueString", value.as_str().into())]));
         }
         let lineage = self.facts.lineage.iter().map(|(kind, name, version)| (kind.as_str(), name.as_str(), version.as_str()));
-        let logic = self.logic.map(|digest| ("logic", self.definition.id.value.as_str(), digest));
-        for (kind, name, version) in lineage.chain(logic) {
+        let Fingerprint { logic, value_sets } = self.fingerprint;
+        let logic = ("logic", self.definition.id.value.as_str(), logic.as_str());
+        let value_sets = value_sets.iter().map(|(name, codes)| ("value-set", name.as_str(), codes.as_str()));
+        for (kind, name, version) in lineage.chain([logic]).chain(value_sets) {
             extensions.push(own("lineage", vec![part("kind", "valueCode", kind.into()), part("name", "valueString", name.into()), part("version", "valueString", version.into())]));
         }
         extensions.push(self.completeness(partial));
@@ -417,18 +420,8 @@ fn name_strata(group: &mut Value, stratifiers: usize) {
     }
 }
 
-fn code_of(scoring: Scoring) -> &'static str {
-    match scoring {
-        Scoring::Proportion => "proportion",
-        Scoring::Ratio => "ratio",
-        Scoring::ContinuousVariable => "continuous-variable",
-        Scoring::Cohort => "cohort",
-        Scoring::Composite => "composite",
-    }
-}
-
 fn measure_scoring(scoring: Scoring) -> Value {
-    json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": concept("measure-scoring", code_of(scoring), None) })
+    json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": concept("measure-scoring", scoring.code(), None) })
 }
 
 /// How a composite is scored, and what it is made of.

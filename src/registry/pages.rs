@@ -1,6 +1,6 @@
 //! Pages for people: the arrival board, a page per measure, per site, per report. Rendered here, no script.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 use axum::Router;
@@ -223,7 +223,8 @@ fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
             _ => group.label,
         };
         let (higher_is_better, unit) = (group.higher_is_better.or(card.higher_is_better), card.unit_of(key));
-        Grouped { card: MeasureCard { higher_is_better, unit, ..card.clone() }, label, series }
+        let sums = card.sums.contains(key).then(String::new).into_iter().collect();
+        Grouped { card: MeasureCard { higher_is_better, unit, sums, ..card.clone() }, label, series }
     };
     let mut groups: Vec<Grouped<'a>> = keys.iter().map(|key| grouped(key)).collect();
     let labels: Vec<String> = groups.iter().map(|group| group.label.clone()).collect();
@@ -251,9 +252,11 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let Some(newest) = newest else { return "no reports yet".to_owned() };
     let of_month = |series: &&Series| series.points.iter().rfind(|point| point.period_start.get(..10) == newest.period_start.get(..10)).cloned();
     let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
-    let (counting, rest) = counting(&of_month, &card.unit);
+    let Counting { counting, unknown, rest } = counting(card, &of_month);
     let mut sum = newest.nothing_of();
-    counting.iter().for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    if counting.is_empty() { &unknown } else { &counting }
+        .iter()
+        .for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
     let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
     let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
     let sites = match counting.len() {
@@ -266,6 +269,7 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let text = |value: f64| chart::value_text(card, value);
     let month = chart::period_name(newest);
     match (sum.value(&card.unit), values.first(), values.last()) {
+        (_, None, _) if !unknown.is_empty() => format!("not known in {month}{said}"),
         (_, None, _) => format!("no score in {month}{said}"),
         (Some(value), ..) => format!("{} in {month}, {sites}{said}", text(value)),
         (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{said}", text(*low), text(*high)),
@@ -273,16 +277,40 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     }
 }
 
-/// Of what the sites have of one month, what can be added up; and in words why the rest is not: `2 partial, 1 not in`.
-fn counting<'a>(of_month: &'a [Option<Point>], unit: &Unit) -> (Vec<&'a Point>, Option<String>) {
-    let has_value = |point: &&Point| point.value(unit).is_some();
+/// What the sites have of one month.
+struct Counting<'a> {
+    /// What can be added up: complete, with a number, and of versions that can be compared with the newest of these.
+    counting: Vec<&'a Point>,
+    /// Of which more than half cannot be told.
+    unknown: Vec<&'a Point>,
+    /// Why the rest does not count: `2 partial, 1 on version 1.0.0, 1 not in`.
+    rest: Option<String>,
+}
+
+fn counting<'a>(card: &MeasureCard, of_month: &'a [Option<Point>]) -> Counting<'a> {
+    let has_value = |point: &&Point| point.value(&card.unit).is_some();
     let there = || of_month.iter().flatten();
     let whole: Vec<&Point> = there().filter(|point| point.complete).filter(has_value).collect();
+    let newest = newest(card, whole.iter().copied());
+    let (counting, others): (Vec<&Point>, Vec<&Point>) = whole.into_iter().partition(|point| card.is_comparable(&point.version, newest));
+    let unknown: Vec<&Point> = there().filter(|point| point.is_unknown()).collect();
     let partial = there().filter(|point| !point.complete).filter(has_value).count();
-    let empty = there().filter(|point| !has_value(point)).count();
-    let said = [(partial, "partial"), (empty, "without a number"), (of_month.len() - there().count(), "not in")];
+    let empty = there().filter(|point| !has_value(point)).count() - unknown.len();
+    let mut said = vec![(partial, "partial".to_owned()), (unknown.len(), "not known".to_owned()), (empty, "without a number".to_owned())];
+    let versions: BTreeSet<&str> = others.iter().map(|point| point.version.as_str()).collect();
+    said.extend(
+        versions
+            .iter()
+            .map(|version| (others.iter().filter(|point| point.version == *version).count(), format!("on version {version}"))),
+    );
+    said.push((of_month.len() - there().count(), "not in".to_owned()));
     let said: Vec<String> = said.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-    (whole, (!said.is_empty()).then(|| said.join(", ")))
+    Counting { counting, unknown, rest: (!said.is_empty()).then(|| said.join(", ")) }
+}
+
+/// The newest version of some points; none of none.
+fn newest<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> &'a str {
+    card.newest(points.map(|point| point.version.as_str())).unwrap_or_default()
 }
 
 /// `2026-03-04 02:15 UTC`.
@@ -339,6 +367,8 @@ struct Section {
     direction: &'static str,
     charts: Vec<Chart>,
     strata: Vec<Strata>,
+    /// Of which version the strata are, where there are others; else empty.
+    pooled: String,
 }
 
 /// One section for each group, with the charts of the sites that are shown; all of them on one scale.
@@ -346,16 +376,22 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
     let section = |(place, group): (usize, Grouped<'_>)| {
         let scale = chart::scale(group.series.iter().map(|series| &series.points), &group.card);
         let shown: Vec<(&Series, String)> = group.series.iter().filter_map(|series| Some((*series, name(&series.site)?))).collect();
+        let newest_of_all = newest(card, group.series.iter().filter_map(|series| series.points.last()));
         let drawn = |(series, name): &(&Series, String)| {
             let (id, heading) = match group.label.as_str() {
                 "" => (series.site.clone(), name.clone()),
                 label => (format!("{}-{}", series.site, place + 1), format!("{name}: {label}")),
             };
-            Chart { id, ..chart::chart(&group.card, &series.site, heading, &series.points, scale) }
+            let mut chart = Chart { id, ..chart::chart(&group.card, &series.site, heading, &series.points, scale) };
+            if let Some(last) = series.points.last().filter(|last| last.version != newest_of_all) {
+                chart.latest.push_str(&format!("; version {}", last.version));
+            }
+            chart
         };
         let charts = shown.iter().map(drawn).collect();
-        let strata = strata(&group.card, shown.iter().flat_map(|(series, _)| &series.points));
-        Section { label: group.label, direction: direction(&group.card), charts, strata }
+        let points: Vec<&Point> = shown.iter().flat_map(|(series, _)| &series.points).collect();
+        let (strata, pooled) = strata(&group.card, &points);
+        Section { label: group.label, direction: direction(&group.card), charts, strata, pooled }
     };
     by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
 }
@@ -396,10 +432,16 @@ fn organization(sites: &[Site], site: &str) -> String {
     if namesakes > 1 { format!("{} ({site})", known.organization) } else { known.organization.clone() }
 }
 
-/// Sums by stratum, over every site and month given.
-fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Vec<Strata> {
+/// Sums by stratum, over every site and month given whose version can be compared with the newest of them; and in words what that
+/// leaves out.
+fn strata(card: &MeasureCard, points: &[&Point]) -> (Vec<Strata>, String) {
+    let newest = newest(card, points.iter().copied());
+    let (pooled, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| card.is_comparable(&point.version, newest));
+    let left_out: BTreeSet<&str> = others.iter().map(|point| point.version.as_str()).collect();
+    let left_out = Vec::from_iter(left_out).join(", ");
+    let said = if left_out.is_empty() { left_out } else { format!("of version {newest}: what was reported of {left_out} cannot be compared with it") };
     let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
-    for point in points {
+    for point in pooled {
         for Stratum { stratifier, stratum, numerator, denominator, doubt } in &point.strata {
             let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(|| point.nothing_of());
             sum.add(*numerator, *denominator, doubt.as_ref());
@@ -411,7 +453,7 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
             stratum,
             numerator: chart::count_text(sum.numerator),
             denominator: chart::count_text(sum.denominator),
-            value: sum.value(&card.unit).map_or_else(|| "–".to_owned(), |value| chart::value_text(card, value)),
+            value: chart::score_text(card, &sum),
             interval: chart::interval_text(card, &sum),
             doubt: chart::Told::of(card, &sum),
         };
@@ -424,7 +466,7 @@ fn strata<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> Ve
             _ => tables.push(Strata { name, column: chart::column(&card.unit), rows: vec![row], has_doubt }),
         }
     }
-    tables
+    (tables, said)
 }
 
 #[derive(Template)]

@@ -139,6 +139,7 @@ pub fn read(bytes: &[u8], entry: &Entry, site: &Site, cards: &[MeasureCard], now
     if let Some(defined) = defined {
         parameters(&mut reasons, &report, &entry.key.version, defined);
         logic(&mut reasons, &report, &entry.key.version, defined);
+        value_sets(&mut reasons, &report, &entry.key.version, defined);
         stratifiers(&mut reasons, &report, defined);
     }
     let readings = readings(&report, &mut reasons, card);
@@ -222,21 +223,39 @@ fn parameters(reasons: &mut Vec<String>, report: &Value, version: &str, defined:
     }
 }
 
-/// The logic that a report says it was computed with is that of the accepted version; an older adapter does not say, and CQL cannot be
-/// held against ELM.
-fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
+/// What a report says it was made from: name and version of all that is of one kind.
+fn lineage(report: &Value, kind: &str) -> Vec<(String, String)> {
     let part = |lineage: &Value, name: &str, kind: &str| extension(lineage, name)?.get(kind)?.as_str().map(str::to_owned);
-    let lineage = items(report, "extension").iter().filter(|one| is_named(one, "lineage"));
-    let stated = lineage
-        .filter(|one| part(one, "kind", "valueCode").as_deref() == Some("logic"))
-        .find_map(|one| part(one, "version", "valueString"));
-    let (Some(stated), Some(accepted)) = (stated, &defined.logic) else { return };
+    let of_kind = |one: &&Value| is_named(one, "lineage") && part(one, "kind", "valueCode").as_deref() == Some(kind);
+    let named = |one: &Value| part(one, "name", "valueString").zip(part(one, "version", "valueString"));
+    items(report, "extension").iter().filter(of_kind).filter_map(named).collect()
+}
+
+/// The logic that a report says it was computed with is that of the accepted version; an older adapter does not say or says less, and
+/// CQL cannot be held against ELM.
+fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
+    let (Some((_, stated)), Some(accepted)) = (lineage(report, "logic").into_iter().next(), &defined.logic) else { return };
     let form = |digest: &str| digest.split(':').next().map(str::to_owned);
     if form(&stated) == form(accepted) && stated != *accepted {
-        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(16).collect::<String>());
+        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(23).collect::<String>());
         let stated = shown(&stated);
-        reasons.push(format!("same version, other logic: the CQL is `{stated}…`, that of version {version} is `{accepted}…` here: bring the measure's folder up to date; what is computed otherwise needs a version of its own"));
+        reasons.push(format!(
+            "same version, other logic: CQL and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
+             what is computed otherwise needs a version of its own"
+        ));
     }
+}
+
+/// A value set that is known here too has the codes that it has here.
+fn value_sets(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
+    let other = |(name, stated): &(String, String)| defined.value_sets.get(name).is_some_and(|accepted| accepted != stated);
+    reasons.extend(lineage(report, "value-set").iter().filter(|one| other(one)).map(|(name, _)| {
+        let name = shown(name);
+        format!(
+            "same version, other codes: value set `{name}` is not the one that version {version} has here: bring the `value-sets` folders up to date; \
+             what is counted by other codes needs a version of its own"
+        )
+    }));
 }
 
 /// Only what the accepted definition is stratified by.

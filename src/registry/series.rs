@@ -138,8 +138,12 @@ pub struct Point {
 
 impl Point {
     /// The score as it is shown: percent, or per the measure's factor. A score that is no fraction, as that of a continuous
-    /// variable or a weighted composite, is shown as it was reported. `None` without either, or with a denominator of zero.
+    /// variable or a weighted composite, is shown as it was reported. `None` without either, with a denominator of zero, or where
+    /// it [is not known](Self::is_unknown).
     pub fn value(&self, unit: &Unit) -> Option<f64> {
+        if self.is_unknown() {
+            return None;
+        }
         let (score, factor) = match (self.numerator, self.denominator, unit) {
             (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, 100.0),
             (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, f64::from(*per)),
@@ -150,7 +154,12 @@ impl Point {
         value.is_finite().then_some(value)
     }
 
-    /// Between which values [`Self::value`] lies, if all that cannot be told were known; `None` where nothing is open, or nothing
+    /// Whether more than half of those whom the score is of cannot be told: then it says what is written, not how they are.
+    pub fn is_unknown(&self) -> bool {
+        self.doubt.as_ref().is_some_and(|doubt| doubt.of.is_some_and(|of| doubt.count > of / 2))
+    }
+
+    /// Between which values the score lies, if all that cannot be told were known; `None` where nothing is open, or nothing
     /// bounds it.
     pub fn bounds(&self, unit: &Unit) -> Option<(f64, f64)> {
         self.doubt.as_ref()?.bounds(unit)

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use watershed::feed::{Completeness, Entry, Manifest, PROTOCOL, sha256_hex};
-use watershed::registry::{Defined, MeasureCard};
+use watershed::registry::{Defined, MeasureCard, Unit};
 
 use super::{Feed, Network, deliver, key, measure_report, proportion};
 
@@ -30,12 +30,20 @@ fn feed(site: &str, months: &[Month]) -> Feed {
 fn report(site: &str, (month, version, complete, numerator, denominator): Month) -> (Entry, Vec<u8>) {
     let key = watershed::feed::ReportKey { version: version.into(), ..key(month) };
     let population = |code: &str, count: u32| json!({ "code": { "coding": [{ "code": code }] }, "count": count });
-    let mut group = json!({ "population": [population("initial-population", denominator), population("denominator", denominator), population("numerator", numerator)] });
+    let populations = json!([population("initial-population", denominator), population("denominator", denominator), population("numerator", numerator)]);
+    let stratum = json!({ "value": { "text": "female" }, "population": populations });
+    let mut group = json!({ "population": populations, "stratifier": [{ "code": [{ "text": "sex" }], "stratum": [stratum] }] });
     if denominator > 0 {
         group["measureScore"] = json!({ "value": f64::from(numerator) / f64::from(denominator) });
     }
     let body = measure_report(site, &key, "increase", "proportion", group);
     (Entry { key, sha256: sha256_hex(&body), bytes: body.len() as u64, complete, replaces: None, cause: None }, body)
+}
+
+/// The measure, of which version 1.1.0 says that it can be compared with 1.0.0.
+fn comparable() -> MeasureCard {
+    let defined = Defined { comparable: ["1.0.0".to_owned()].into(), stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
+    MeasureCard { definitions: [("1.1.0".to_owned(), defined)].into(), ..proportion() }
 }
 
 /// The page of a site that sent these months.
@@ -96,9 +104,7 @@ async fn another_version_begins_a_chart_of_its_own_unless_it_says_that_it_can_be
     assert!(apart.contains("text-anchor=\"start\">version 1.1.0</text>"), "after the line: {apart}");
     assert_eq!(["<line class=\"median\"", "<polyline", ">version 1.1.0</text>"].map(|part| apart.matches(part).count()), [2, 2, 1], "{apart}");
 
-    let comparable = Defined { comparable: ["1.0.0".to_owned()].into(), ..Defined::default() };
-    let card = MeasureCard { definitions: [("1.1.0".to_owned(), comparable)].into(), ..proportion() };
-    let together = page(card, &months).await;
+    let together = page(comparable(), &months).await;
     assert!(together.contains("Version 1.1.0 of the measure from Aug 2024 on: it says that it can be compared with version 1.0.0."), "{together}");
     assert!(together.contains("Shift: 7 months in a row above the median"), "{together}");
     assert_eq!(["<line class=\"median\"", "<polyline", ">version 1.1.0</text>"].map(|part| together.matches(part).count()), [1, 1, 1], "{together}");
@@ -130,7 +136,7 @@ async fn the_board_adds_up_what_counts_and_says_the_rest() {
 async fn where_values_look_back_over_months_no_rule_over_runs_is_applied() {
     let shifted = months("20 21 19 20 22 21 40 41 43 42 44 43");
     assert!(page(proportion(), &shifted).await.contains("Shift: 6 months in a row"));
-    let card = MeasureCard { definitions: [("1.1.0".to_owned(), Defined { lookback_months: Some(13), ..Defined::default() })].into(), ..proportion() };
+    let card = MeasureCard { definitions: [("1.0.0".to_owned(), Defined { lookback_months: Some(13), ..Defined::default() })].into(), ..proportion() };
     let with = page(card, &shifted).await;
     assert!(with.contains("Each value counts patients of 13 months") && !with.contains("Shift:"), "{with}");
     let own = watershed::cli::registry::card(std::path::Path::new("mappings/measures/ibd/remission")).unwrap();
@@ -154,4 +160,51 @@ async fn a_goal_is_a_line_with_words_and_within_the_chart() {
     assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"/><text class=\"goal\" x=\"56\" y=\"77.5\" dy=\"-4\">goal 85.0\u{202f}%");
     assert!(with.contains("median 25.0\u{202f}%, goal 85.0\u{202f}%,"), "in the words for who does not see it: {with}");
     assert!(!page(proportion(), &months("20 30 20 30")).await.contains("goal"));
+}
+
+/// The numerator, denominator and value of the only stratum on a page.
+fn stratum(page: &str) -> Vec<&str> {
+    let (_, row) = page.split_once("role=\"rowheader\">female</th>").unwrap_or_else(|| panic!("{page}"));
+    row.split("</td>").take(3).filter_map(|cell| cell.rsplit('>').next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sites_on_versions_that_cannot_be_compared_are_not_added_up() {
+    let left_out = "All sites and months above together, of version 1.1.0: what was reported of 1.0.0 cannot be compared with it. Records";
+    for (card, offer, strata, says_so) in [
+        (proportion(), "40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 on version 1.0.0)", ["40", "100", "40.0\u{202f}%"], true),
+        (comparable(), "50.0\u{202f}% in Feb 2024, 2 sites", ["160", "300", "53.3\u{202f}%"], false),
+    ] {
+        let network = Network::start(vec![card]).await;
+        for (name, months) in [("east", &[(2, "1.0.0", true, 60, 100)][..]), ("west", &[(1, "1.0.0", true, 60, 100), (2, "1.1.0", true, 40, 100)])] {
+            let site = network.join(name, name).await;
+            deliver(&network, &site, &feed(name, months)).await.receipt();
+        }
+        let board = network.get("/").await.text;
+        assert!(board.contains(&format!("<strong>{offer}</strong>")), "{offer} in {board}");
+        let measure = network.get("/measures/remission").await.text;
+        assert_eq!(stratum(&measure), strata, "{measure}");
+        assert_eq!(measure.contains(left_out), says_so, "{measure}");
+        for latest in ["60.0\u{202f}% in Feb 2024 (60 of 100); version 1.0.0</p>", "40.0\u{202f}% in Feb 2024 (40 of 100)</p>"] {
+            assert!(measure.contains(latest), "{latest} in {measure}");
+        }
+        let east = network.get("/measures/remission/sites/east").await.text;
+        assert_eq!(stratum(&east), ["60", "100", "60.0\u{202f}%"], "a site's own: {east}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ratio_of_amounts_has_no_interval_of_counts() {
+    let rate = MeasureCard { unit: Unit::Rate { per: 1000, of: "days".into() }, ..proportion() };
+    let amounts = MeasureCard { sums: [String::new()].into(), ..rate.clone() };
+    for (card, interval) in [(rate, "12.22 – 30.89"), (amounts, "–")] {
+        let network = Network::start(vec![card]).await;
+        let site = network.join("east", "East").await;
+        let population = |code: &str, count: u32| json!({ "code": { "coding": [{ "code": code }] }, "count": count });
+        let group = json!({ "population": [population("denominator", 1000), population("numerator", 20)], "measureScore": { "value": 0.02 } });
+        let feed = Feed::first("east", &[1]).with(vec![measure_report("east", &key(1), "increase", "ratio", group)]);
+        deliver(&network, &site, &feed).await.receipt();
+        let page = network.get("/measures/remission/sites/east").await.text;
+        assert!(page.contains(&format!("data-label=\"95 % interval\">{interval}</td>")) && page.contains(">20.00</td>"), "{interval} in {page}");
+    }
 }

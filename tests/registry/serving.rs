@@ -121,12 +121,11 @@ async fn what_cannot_be_told_stands_beside_every_number() {
         .iter()
         .map(|point| ["value", "low", "high", "cannotTell", "cannotTellOf"].map(|name| point[name].clone()))
         .collect();
-    assert_eq!(points, [[json!(0.0), json!(0.0), json!(100.0), json!(23), json!(23)], [json!(50.0), Value::Null, Value::Null, json!(0), Value::Null]]);
+    assert_eq!(points, [[Value::Null, json!(0.0), json!(100.0), json!(23), json!(23)], [json!(50.0), Value::Null, Value::Null, json!(0), Value::Null]]);
     let csv = network.get("/v1/measures/remission/series?site=north&format=csv").await.text;
     assert!(csv.lines().next().unwrap().ends_with("committed_at,low,high,cannot_tell,cannot_tell_of") && csv.lines().nth(1).unwrap().ends_with(",0,100,23,23"), "{csv}");
     let board = network.get("/").await.text;
-    // 50 to 73 of 123.
-    for words in ["40.7\u{202f}% in Jan 2024, 2 sites (23 of 123 cannot be told: 40.7 – 59.3\u{202f}%)", "complete; 1 report cannot tell of everybody"] {
+    for words in ["50.0\u{202f}% in Jan 2024, 1 of 2 sites (1 not known)", "complete; 1 report cannot tell of everybody"] {
         assert!(board.contains(words), "{words} in {board}");
     }
     assert_eq!(network.get("/v1/sites").await.json()["sites"][0]["lastFeed"]["reportsThatCannotTell"], 1);
@@ -134,6 +133,8 @@ async fn what_cannot_be_told_stands_beside_every_number() {
     let measure = network.get("/measures/remission").await.text;
     for words in [
         open,
+        "data-label=\"Percent\">not known</td><td role=\"cell\" class=\"number quiet\" data-label=\"95 % interval\">–</td>",
+        // 50 to 73 of 123.
         "data-label=\"Cannot be told\">23 of 23</td><td role=\"cell\" class=\"number\" data-label=\"If all were known\">0.0 – 100.0\u{202f}%</td>",
         "data-label=\"Cannot be told\">23 of 123</td><td role=\"cell\" class=\"number\" data-label=\"If all were known\">40.7 – 59.3\u{202f}%</td>",
     ] {
@@ -141,11 +142,9 @@ async fn what_cannot_be_told_stands_beside_every_number() {
     }
     assert_eq!(measure.matches(">Cannot be told</th>").count(), 2, "no such column where nothing is open: {measure}");
     let site = network.get("/measures/remission/sites/north").await.text;
-    assert!(
-        site.contains(&format!("0.0\u{202f}% in Jan 2024 (0 of 23); {open}.")) && site.contains("In 1 of 1 period the hospital’s records cannot tell of everybody"),
-        "{site}"
-    );
+    assert!(site.contains(&format!("not known in Jan 2024; {open}.")) && site.contains("In 1 of 1 period the hospital’s records cannot tell of everybody"), "{site}");
     assert!(site.contains(&format!("<title>Jan 2024: {open}</title>")), "the chart's line: {site}");
+    assert!(!site.contains("<circle"), "nobody knows where its dot would be: {site}");
     let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
     assert!(history.contains(&format!("0 / 23 ({open})")), "{history}");
 }

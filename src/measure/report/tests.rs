@@ -73,6 +73,7 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
     let incomplete_sets = BTreeSet::new();
+    let fingerprint = Fingerprint { logic: "cql+groups:0".into(), value_sets: [("http://v/lines".to_owned(), "1".to_owned())].into() };
     check(
         &Reporter {
             definition: &definition,
@@ -80,7 +81,7 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
             parameters: &parameters,
             period,
             incomplete_sets: &incomplete_sets,
-            logic: Some("cql:0"),
+            fingerprint: &fingerprint,
             facts: &facts(),
         },
         &results,

@@ -381,10 +381,16 @@ fn lacking(slots: &[Slot<'_>]) -> String {
     let is = |count: usize| if count == 1 { "is" } else { "are" };
     let has = |count: usize| if count == 1 { "has" } else { "have" };
     let partial = slots.iter().filter(|slot| !slot.point.complete).count();
-    let empty = slots.iter().filter(|slot| slot.point.complete && slot.value.is_none()).count();
+    let unknown = slots.iter().filter(|slot| slot.point.complete && slot.point.is_unknown()).count();
+    let empty = slots.iter().filter(|slot| slot.point.complete && slot.value.is_none()).count() - unknown;
     let missing: usize = slots.iter().skip(1).map(|slot| slot.missing).sum();
-    let said =
-        [(partial, format!("{partial} {} partial", is(partial))), (empty, format!("{empty} {} no value", has(empty))), (missing, format!("{missing} {} missing", is(missing)))];
+    let unknown_said = format!("{unknown} {} not known", is(unknown));
+    let said = [
+        (partial, format!("{partial} {} partial", is(partial))),
+        (unknown, unknown_said),
+        (empty, format!("{empty} {} no value", has(empty))),
+        (missing, format!("{missing} {} missing", is(missing))),
+    ];
     let said: Vec<String> = said.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
     if said.is_empty() { String::new() } else { format!("; {}", said.join(", ")) }
 }
@@ -471,6 +477,12 @@ pub fn value_text(card: &MeasureCard, value: f64) -> String {
         Unit::Percent => format!("{value:.1}\u{202f}%"),
         Unit::Rate { .. } | Unit::Number => format!("{value:.2}"),
     }
+}
+
+/// The score of a point or a sum, or why there is none.
+pub fn score_text(card: &MeasureCard, point: &Point) -> String {
+    let none = if point.is_unknown() { "not known" } else { "–" };
+    point.value(&card.unit).map_or_else(|| none.to_owned(), |value| value_text(card, value))
 }
 
 fn news(card: &MeasureCard, side: Side) -> &'static str {
@@ -619,6 +631,10 @@ fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
 }
 
 fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
+    // A sum of amounts varies by what each of them is, about which the report says nothing.
+    if point.is_unknown() || card.sums.contains("") {
+        return None;
+    }
     let (above, below) = (point.numerator?.to_u64()?, point.denominator?);
     let (interval, factor) = match card.unit {
         Unit::Percent => (wilson(above, below.to_u64()?, CONFIDENCE)?, 100.0),
@@ -634,11 +650,11 @@ pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
 }
 
 fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
-    let row = |Slot { point, name, value, .. }: &Slot<'_>| Row {
+    let row = |Slot { point, name, .. }: &Slot<'_>| Row {
         period: name.clone(),
         numerator: count_text(point.numerator),
         denominator: count_text(point.denominator),
-        value: value.map_or_else(|| "–".to_owned(), |value| value_text(card, value)),
+        value: score_text(card, point),
         interval: interval_text(card, point),
         doubt: Told::of(card, point),
         data: if point.complete { "complete" } else { "partial" },
@@ -649,11 +665,11 @@ fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
 }
 
 fn latest(card: &MeasureCard, slots: &[Slot<'_>]) -> String {
-    let Some((slot, value)) = slots.iter().rev().find_map(|slot| Some((slot, slot.value?))) else { return "no value yet".to_owned() };
-    let counts = counts(card, slot.point).map_or_else(String::new, |counts| format!(" ({counts})"));
+    let Some(slot) = slots.iter().rfind(|slot| slot.value.is_some() || slot.point.is_unknown()) else { return "no value yet".to_owned() };
+    let counts = counts(card, slot.point).filter(|_| slot.value.is_some()).map_or_else(String::new, |counts| format!(" ({counts})"));
     let partial = if slot.point.complete { "" } else { "; partial data" };
     let doubt = doubt_text(card, slot.point).map_or_else(String::new, |doubt| format!("; {doubt}"));
-    format!("{} in {}{counts}{partial}{doubt}", value_text(card, value), slot.name)
+    format!("{} in {}{counts}{partial}{doubt}", score_text(card, slot.point), slot.name)
 }
 
 fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_, '_>]) -> String {

@@ -35,6 +35,7 @@ fn card(unit: Unit) -> MeasureCard {
         higher_is_better: Some(true),
         unit,
         numbers: Default::default(),
+        sums: Default::default(),
         definitions: Default::default(),
     }
 }
@@ -361,25 +362,37 @@ fn the_score_of_a_continuous_variable_is_a_number() {
 }
 
 #[test]
-fn a_version_has_one_logic() {
+fn a_version_has_one_logic_and_its_value_sets_one_content() {
     let now = "2026-02-03T00:00:00Z".parse().unwrap();
-    let judged = |stated: &str, accepted: Option<&str>| {
+    let judged = |kind: &str, stated: &str, accepted: &str| {
         let part = |url: &str, kind: &str, value: &str| json!({ "url": url, kind: value });
+        let lineage = [part("kind", "valueCode", kind), part("name", "valueString", "http://v/ibd"), part("version", "valueString", stated)];
         let mut report = report();
         let extensions = report.as_object_mut().unwrap().entry("extension").or_insert_with(|| json!([]));
-        extensions.as_array_mut().unwrap().push(
-            json!({ "url": "http://w/lineage", "extension": [part("kind", "valueCode", "logic"), part("name", "valueString", "m"), part("version", "valueString", stated)] }),
-        );
+        extensions.as_array_mut().unwrap().push(json!({ "url": "http://w/lineage", "extension": lineage }));
         let mut card = defined(Some(Span::Month));
-        card.definitions.values_mut().for_each(|defined| defined.logic = accepted.map(str::to_owned));
+        let known = Some(accepted.to_owned()).filter(|accepted| !accepted.is_empty());
+        for defined in card.definitions.values_mut() {
+            match kind {
+                "logic" => defined.logic.clone_from(&known),
+                _ => defined.value_sets.extend(known.clone().map(|codes| ("http://v/ibd".to_owned(), codes))),
+            }
+        }
         read(&serde_json::to_vec(&report).unwrap(), &entry(), &site(), &[card], now)
             .map(drop)
             .map_err(|reasons| reasons.join("; "))
     };
-    assert_eq!(judged("cql:11112222333344445555", Some("cql:11112222333344445555")), Ok(()));
-    assert_eq!(judged("cql:11112222333344445555", None), Ok(()), "only the definition is known here");
-    assert_eq!(judged("elm:11112222333344445555", Some("cql:22222222333344445555")), Ok(()), "one logic in two forms");
-    let refused = "same version, other logic: the CQL is `cql:111122223333…`, that of version 1.0.0 is `cql:222222223333…` here: bring the measure's folder up to date; \
-                   what is computed otherwise needs a version of its own";
-    assert_eq!(judged("cql:11112222333344445555", Some("cql:22222222333344445555")), Err(refused.to_owned()));
+    let [one, other] = ["cql+groups:11112222333344445555", "cql+groups:22222222333344445555"];
+    assert_eq!(judged("logic", one, one), Ok(()));
+    assert_eq!(judged("logic", one, ""), Ok(()), "only the definition is known here");
+    assert_eq!(judged("logic", "elm+groups:11112222333344445555", other), Ok(()), "one logic in two forms");
+    assert_eq!(judged("logic", "cql:11112222333344445555", other), Ok(()), "an older adapter");
+    let refused = "same version, other logic: CQL and definition are `cql+groups:111122223333…`, those of version 1.0.0 are `cql+groups:222222223333…` here: \
+                   bring the measure's folder up to date; what is computed otherwise needs a version of its own";
+    assert_eq!(judged("logic", one, other), Err(refused.to_owned()));
+    assert_eq!(judged("value-set", "1111", "1111"), Ok(()));
+    assert_eq!(judged("value-set", "1111", ""), Ok(()), "the value set is not here");
+    let refused = "same version, other codes: value set `http://v/ibd` is not the one that version 1.0.0 has here: bring the `value-sets` folders up to date; \
+                   what is counted by other codes needs a version of its own";
+    assert_eq!(judged("value-set", "1111", "2222"), Err(refused.to_owned()));
 }
