@@ -136,7 +136,8 @@ async fn the_board_adds_up_what_counts_and_says_the_rest() {
 async fn where_values_look_back_over_months_no_rule_over_runs_is_applied() {
     let shifted = months("20 21 19 20 22 21 40 41 43 42 44 43");
     assert!(page(proportion(), &shifted).await.contains("Shift: 6 months in a row"));
-    let card = MeasureCard { definitions: [("1.0.0".to_owned(), Defined { lookback_months: Some(13), ..Defined::default() })].into(), ..proportion() };
+    let defined = Defined { lookback_months: Some(13), stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
+    let card = MeasureCard { definitions: [("1.0.0".to_owned(), defined)].into(), ..proportion() };
     let with = page(card, &shifted).await;
     assert!(with.contains("Each value counts patients of 13 months") && !with.contains("Shift:"), "{with}");
     let own = watershed::cli::registry::card(std::path::Path::new("mappings/measures/ibd/remission")).unwrap();
