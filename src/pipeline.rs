@@ -25,12 +25,13 @@ use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
-use crate::store::runs::{self, Run, State, Unmapped};
+use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
 
 pub mod evaluation;
 pub mod needs;
+pub mod remarks;
 pub mod schedule;
 
 /// The name of the one destination, as the outbox knows it.
@@ -119,6 +120,8 @@ pub struct Night {
     pub delivered: Delivered,
     /// Reports held back for a person.
     pub held: usize,
+    /// What a person should look at in those that are sent.
+    pub remarks: Vec<ReportFindings>,
     /// What could not be understood, as [`runs::unmapped`] has it.
     pub unmapped: Vec<Unmapped>,
 }
@@ -199,12 +202,17 @@ impl Adapter {
             _ = asked_to_stop.wait_for(|asked| *asked) => return Err(NightError::Stopped),
         };
         let run = self.finish(&run, &delivered)?;
-        let (held, unmapped) = self.store.with(|connection| Ok((runs::held(connection, run.id)?.len(), runs::unmapped(connection, run.id)?)))?;
+        let (held, remarks, unmapped) = self
+            .store
+            .with(|connection| Ok((runs::held(connection, run.id)?.len(), runs::remarks(connection, run.id)?, runs::unmapped(connection, run.id)?)))?;
         for found in unmapped.iter().filter(|found| found.is_of_the_data() && !found.is_absent()) {
             tracing::warn!(run.id, found.element, found.patients, "values cannot be read; reports that ask for them are partial");
         }
+        if !remarks.is_empty() {
+            tracing::warn!(run.id, reports = remarks.len(), "reports were made that a person should look at; `watershed status` lists them");
+        }
         tracing::info!(run.id, run.feed, delivered.delivered, delivered.remaining.waiting, delivered.remaining.rejected, held, "night ends");
-        Ok(Night { run, resumed, delivered, held, unmapped })
+        Ok(Night { run, resumed, delivered, held, remarks, unmapped })
     }
 
     /// The night that is open, or a new one whose "now" and periods are fixed here.
@@ -348,7 +356,7 @@ impl Adapter {
         };
         let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;
         // The outbox keeps real time: it decides when to send. The reports keep the night's.
-        let mut evaluated = runs::Evaluated { patients: sums.patients, lineage, feed: None, held: made.held, unmapped: sums.unmapped() };
+        let mut evaluated = runs::Evaluated { patients: sums.patients, lineage, feed: None, held: made.held, remarks: made.remarks, unmapped: sums.unmapped() };
         let run = self.store.transaction(|transaction| {
             let appended = match outbox::append(transaction, &draft, self.clock.now()) {
                 Ok(appended) => appended,

@@ -14,6 +14,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 
 use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
@@ -122,6 +124,12 @@ impl MeasureCard {
         versions.max_by_key(|version| self.versions.iter().position(|known| known == version))
     }
 
+    /// The goal of its newest version, in the unit that is shown.
+    pub fn goal(&self) -> Option<f64> {
+        let goal = self.definitions.get(self.versions.last()?)?.goal?.to_f64()?;
+        Some(if self.unit == Unit::Percent { goal * 100.0 } else { goal })
+    }
+
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
         if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
@@ -143,6 +151,8 @@ pub struct Defined {
     pub value_sets: BTreeMap<String, String>,
     /// Other versions whose values can be compared with those of this one.
     pub comparable: BTreeSet<String>,
+    /// A score to reach, as reports have it.
+    pub goal: Option<Decimal>,
 }
 
 /// The length of a reporting period.

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("005_recovery", include_str!("store/schema/005_recovery.sql")),
     ("006_covered", include_str!("store/schema/006_covered.sql")),
     ("007_reasons", include_str!("store/schema/007_reasons.sql")),
+    ("008_remarks", include_str!("store/schema/008_remarks.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
+mod identity;
 mod invariant;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,7 @@ pub fn check(report: &Value) -> Vec<Finding> {
     schema(report, &mut found);
     invariant::check(report, &mut found);
     arithmetic(report, &mut found);
+    identity::check(report, &mut found);
     found.sort_by(|a, b| (a.weight, a.rule, &a.at).cmp(&(b.weight, b.rule, &b.at)));
     found.truncate(FINDINGS_MAX);
     found
@@ -234,7 +236,7 @@ fn nested(group: &Value, at: &str, found: &mut Vec<Finding>) {
 pub struct Guards {
     /// Smallest believable denominator.
     pub denominator_min: Option<u64>,
-    /// Largest change against the median of earlier denominators, in percent.
+    /// Largest change against the median of earlier denominators, in percent, where it is more than chance gives.
     pub denominator_change_percent: Option<u32>,
     /// Lowest believable score, multiplier applied.
     pub score_min: Option<Decimal>,
@@ -247,8 +249,8 @@ pub struct Guards {
 /// Earlier denominators fewer than this say nothing about a change.
 const EARLIER_MIN: usize = 3;
 
-/// Compares a report with the measure's guards and with the denominators of earlier periods, oldest first.
-pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Finding> {
+/// Compares a report with the measure's guards and with its reports of earlier periods. A guard that is not set says nothing.
+pub fn plausible(report: &Value, guards: &Guards, earlier: &[&Value]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut warn = |rule, at: &str, message: String, action| {
         found.push(Finding { weight: Weight::Warn, rule, at: at.to_owned(), message, owner: Owner::Steward, action });
@@ -256,31 +258,33 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
     for (index, group) in items(report, "group").iter().enumerate() {
         let at = format!("/group/{index}");
         let own = parts(group);
-        if own.denominator.is_some_and(|denominator| denominator.is_zero()) {
-            warn("denominator-zero", &at, "nobody is in the denominator".to_owned(), "see whether data of this period arrived, and whether codes are mapped");
-        } else if let (Some(denominator), Some(least)) = (own.denominator, guards.denominator_min)
+        if let (Some(denominator), Some(least)) = (own.denominator, guards.denominator_min)
             && denominator < Decimal::from(least)
         {
-            warn("denominator-small", &at, format!("the denominator is {denominator}, at least {least} is expected"), "see whether all units deliver data");
+            let message = format!("the denominator is {denominator}, at least {least} is expected");
+            warn("denominator-small", &at, message, "see whether data of this period arrived from all units, and whether codes are mapped");
         }
-        if let (Some(denominator), Some(limit), Some(median)) = (own.denominator, guards.denominator_change_percent, median(earlier))
-            && !median.is_zero()
+        let before = || earlier.iter().filter_map(|report| parts(items(report, "group").get(index)?).denominator).collect();
+        if let (Some(denominator), Some(limit)) = (own.denominator, guards.denominator_change_percent)
+            && let Some(median) = median(before()).filter(|median| !median.is_zero())
         {
-            let change = (denominator - median) * Decimal::ONE_HUNDRED / median;
-            if change.abs() > Decimal::from(limit) {
+            let difference = denominator - median;
+            let change = difference / median * Decimal::ONE_HUNDRED;
+            // Of few, a percentage says nothing: three standard deviations of a count are what chance gives.
+            if change.abs() > Decimal::from(limit) && difference.abs() > median / difference.abs() * Decimal::from(9) {
                 warn(
                     "denominator-jumps",
                     &at,
-                    format!("the denominator {denominator} is {}% off the earlier median {median}", change.round()),
+                    format!("the denominator {denominator} is {:+} % off the median of earlier periods, {median}; at most {limit} % is expected", change.round()),
                     "compare the number of encounters with the period before; a unit or a code may have changed",
                 );
             }
         }
         if let Some(score) = own.score {
-            let low = guards.score_min.is_some_and(|least| score < least);
-            let high = guards.score_max.is_some_and(|most| score > most);
-            if low || high {
-                warn("score-beyond-guard", &at, format!("the score {score} is beyond what the measure calls believable"), "draw a chart sample before it is shown");
+            let low = guards.score_min.filter(|least| score < *least).map(|least| format!("at least {least}"));
+            let high = guards.score_max.filter(|most| score > *most).map(|most| format!("at most {most}"));
+            if let Some(expected) = low.or(high) {
+                warn("score-beyond-guard", &at, format!("the score is {score}, {expected} is expected"), "look into the records of some patients (`watershed measure explain`)");
             }
         }
         if let Some(limit) = guards.cannot_tell_percent {
@@ -289,7 +293,7 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
                 warn(
                     "too-much-unknown",
                     &at,
-                    format!("for {} the record cannot tell, {}% of the denominator", own.cannot_tell, share.round()),
+                    format!("for {} the record cannot tell, {} % of the denominator; at most {limit} % is expected", own.cannot_tell, share.round()),
                     "see the reasons in the report, then map codes or talk to the clinic",
                 );
             }
@@ -298,11 +302,10 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[Decimal]) -> Vec<Fi
     found
 }
 
-fn median(values: &[Decimal]) -> Option<Decimal> {
-    if values.len() < EARLIER_MIN {
+fn median(mut sorted: Vec<Decimal>) -> Option<Decimal> {
+    if sorted.len() < EARLIER_MIN {
         return None;
     }
-    let mut sorted = values.to_vec();
     sorted.sort();
     let (low, high) = (sorted.get((sorted.len() - 1) / 2)?, sorted.get(sorted.len() / 2)?);
     Some((low + high) / Decimal::TWO)

@@ -79,3 +79,49 @@ fn coverage_over_data_says_what_one_child_cannot_test() {
     assert_eq!(gap("\"Latest Assessment\".answer ~ \"Quiescent\""), Some("true".into()), "the child has mild disease");
     assert_eq!(gap("Colectomy.status.value = 'completed'"), Some("reached".into()), "and had no operation");
 }
+
+const LAB: &str = "library Lab version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+     parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Everybody\": true\n\
+     define \"Labs\": [Observation]\ndefine \"High\": \"Labs\" Lab where (Lab.value as FHIR.Quantity) > 3 'mg'\ndefine \"Any High\": exists \"High\"\n\
+     define \"Told\": Coalesce(exists \"Labs\", (singleton from (flatten {\"Labs\", \"Labs\"})) is null)\ndefine \"Broken\": Message(1, exists \"Labs\", 'strange', 'Error', 'x') > 0\n";
+
+/// What `explain` and `evaluate` say of a patient whose only lab value is below what can be measured.
+fn of_a_comparator(numerator: &str) -> (String, serde_json::Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("lab")).unwrap();
+    let population = |code: &str, define: &str| format!("  - code: {code}\n    define: {define}\n");
+    let populations = population("initial-population", "Everybody") + &population("denominator", "Everybody") + &population("numerator", numerator);
+    let head = "id: lab\nurl: http://watershed.example/fhir/Measure/lab\nversion: 1.0.0\nstatus: draft\ntitle: Lab\ndescription: Lab\nsteward: A test\n";
+    write("lab/measure.yaml", &format!("{head}scoring: proportion\nimprovement: increase\npopulations:\n{populations}"));
+    write("lab/lab.cql", LAB);
+    write(
+        "all.ndjson",
+        r#"{"resourceType":"Patient","id":"p"}
+{"resourceType":"Observation","id":"o","subject":{"reference":"Patient/p"},"status":"final","valueQuantity":{"value":3,"comparator":"<","unit":"mg","system":"http://unitsofmeasure.org","code":"mg"}}
+"#,
+    );
+    let watershed = |arguments: &[&str]| {
+        let all = [arguments, &["--data", "all.ndjson", "--period", "2026-02"]].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder.path()).args(all).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let report: serde_json::Value = serde_json::from_str(&watershed(&["evaluate", "--measure", "lab"])).unwrap();
+    (watershed(&["measure", "explain", "lab", "--patient", "p", "--population", "numerator"]), report["group"][0]["population"][2]["count"].clone())
+}
+
+#[test]
+fn what_ends_no_evaluation_ends_no_explanation() {
+    let (found, count) = of_a_comparator("Any High");
+    assert_eq!(count, 0);
+    let code = "FHIRHelpers.ToQuantity.ComparatorQuantityNotSupported";
+    assert!(found.contains("numerator (group-1): not in\n") && found.matches(&format!("(`{code}` was raised)")).count() == 1, "where it was raised, once: {found}");
+    let (found, count) = of_a_comparator("Broken");
+    assert_eq!(count, 1);
+    assert!(found.contains("numerator (group-1): in\n") && found.contains("(`strange` was raised)"), "{found}");
+    let (found, count) = of_a_comparator("Told");
+    assert_eq!(count, 1);
+    assert!(found.contains("numerator (group-1): in\n") && found.contains("✓ exists \"Labs\""), "{found}");
+    assert!(found.contains("is null = cannot tell: "), "what the evaluation did without is named: {found}");
+}

@@ -139,7 +139,11 @@ const YAML: &[Mistake] = &[
         "§id: ibd-remission\nurl: http://watershed.example/fhir/Measure/ibd-remission\n",
     ),
     ("measure", "  denominator-min: 1", "  denominator-min: §-1"),
-    ("measure", "  type: p", "  type: §pie"),
+    ("measure", "  type: run", "  type: §pie"),
+    ("measure", "  type: run", "  type: §t"),
+    ("measure", "  type: run", "  type: run\n  §rules: ihi-shewhart"),
+    ("measure", "  type: run", "  type: run\n  §goal: 80"),
+    ("measure", "  denominator-min: 1", "  §score-min: 0.9\n  score-max: 0.2"),
     (
         "case",
         "initial-population: 1, denominator: 1, numerator: 1}\n  - period: \"2026-06\"",

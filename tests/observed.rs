@@ -53,7 +53,16 @@ fn a_null_observation_is_not_counted() {
     for (lengths, population, of, median) in [(&["4", "null", "9"][..], 3, 2, Some(6.5)), (&["null"], 1, 0, None)] {
         let folder = laid(lengths);
         let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
-        let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+        let (report, said) = out.split_once('\n').unwrap();
+        let report: Value = serde_json::from_str(report).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+        let nothing = format!(
+            "note: `stay`, 2026-02-01 to 2026-02-28: 1 of {population} in `measure-population` gave no observation (`Hours` is null) and are not in the score; \
+             `watershed measure explain` shows which they are\n"
+        );
+        assert_eq!(said, nothing);
+        let (_, explained) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--period", "2026-02", "--patient", "p"]);
+        let expected = if median.is_some() { "\"Hours\" = 4, 9, Encounter/e1 gave nothing\n" } else { "\"Hours\" = Encounter/e0 gave nothing\n" };
+        assert!((explained + "\n").contains(expected), "{expected}");
         let group = &report["group"][0];
         assert_eq!((code, &group["population"][1]["count"]), (0, &population.into()), "{out}");
         assert_eq!(named(&group["extension"], "score-parts")["extension"][0]["valueDecimal"], of, "{out}");
@@ -238,8 +247,17 @@ fn what_divides_and_describes_names_nobody() {
         let (code, out) = checked(&logic("stay.class", told), &definition);
         assert!(code == 1 && out.contains(&format!("reads `{element}`: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
     }
-    let (code, out) = checked(&logic("First(Patient.name).text + stay.status", "1"), &definition);
-    assert!(code == 1 && out.contains("`Kind` gives") && out.contains("reads `Patient.name`") && out.contains("measure.yaml:21:24"), "{out}");
+    for (kind, element, would) in [
+        ("First(Patient.name).text + stay.status", "Patient.name", "would"),
+        ("First(stay.identifier).value", "Encounter.identifier", "may"),
+        ("'stay ' + stay.id", "Encounter.id", "may"),
+        ("stay.subject.reference", "Encounter.subject.reference", "may"),
+        ("stay.text.status", "Encounter.text", "may"),
+    ] {
+        let (code, out) = checked(&logic(kind, "1"), &definition);
+        let told = format!("reads `{element}`: a report {would} tell who the patients are");
+        assert!(code == i32::from(would == "would") && out.contains("`Kind` gives") && out.contains(&told) && out.contains("measure.yaml:21:24"), "{kind}: {code} {out}");
+    }
     for shared in ["exists Patient.telecom", "AgeInYears()", "if AgeInYears() < 18 then 'child' else 'adult'", "First(Patient.address).postalCode", "year from Patient.birthDate"] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
@@ -282,4 +300,19 @@ fn what_was_observed_is_explained_by_code_and_by_id() {
         let (code, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02", "--population", name]);
         assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = 4, 9"), "{out}");
     }
+}
+
+/// What `evaluate` says on stderr of one stay in January, and of so many a month later: all of 4 hours.
+#[test]
+fn what_is_not_plausible_is_said_with_its_period_and_what_was_expected() {
+    let folder = laid(&["4", "9"]);
+    let limits = "plausibility:\n  denominator-min: 3\n  score-min: 7\n  score-max: 50\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.to_owned() + limits).unwrap();
+    let evaluate = |data: &str| watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", data, "--period", "2026-02", "--out", "reports"]);
+    let (code, said) = evaluate("all.ndjson");
+    let expected = "warning: `stay`, 2026-02-01 to 2026-02-28: the denominator is 2, at least 3 is expected; see whether data of this period arrived from all units, and whether codes are mapped\n\
+         warning: `stay`, 2026-02-01 to 2026-02-28: the score is 6.5, at least 7 is expected; look into the records of some patients (`watershed measure explain`)\n";
+    assert_eq!((code, said.as_str()), (0, expected));
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.to_owned() + &limits.replace("3", "2").replace("7", "6")).unwrap();
+    assert_eq!(evaluate("all.ndjson"), (0, String::new()));
 }

@@ -50,6 +50,28 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
     }
 }
 
+/// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_measure_calls_implausible_is_sent_and_shown() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let (ours, file) = (bed.folder.path().join("mappings"), bed.folder.path().join("site.toml"));
+    let theirs = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings");
+    assert!(std::process::Command::new("cp").arg("-r").args([&theirs, &ours]).status().unwrap().success());
+    let measure = ours.join("measures/ibd/remission/measure.yaml");
+    let limits = std::fs::read_to_string(&measure).unwrap().replace("denominator-min: 1\n", "denominator-min: 100000\n");
+    std::fs::write(&measure, limits).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&theirs.display().to_string(), &ours.display().to_string())).unwrap();
+    let (code, said) = bed.run().await;
+    assert_eq!((code, bed.registry().current.len()), (0, 12), "all are sent: {said}");
+    let status = output(bed.command(&["status"])).await;
+    let status = String::from_utf8(status.stdout).unwrap();
+    for (place, said) in [("run", &said), ("status", &status)] {
+        assert!(said.contains("ibd-remission") && said.matches("at least 100000 is expected").count() >= 4, "{place}: {said}");
+    }
+    assert!(said.contains("look at ibd-remission, 2026-02-01 to 2026-02-28: the denominator is"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn q_38_a_night_goes_on_with_the_last_good_data_and_is_called_partial() {
     let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 40, ..Wanted::default() }).await;

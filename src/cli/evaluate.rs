@@ -16,7 +16,9 @@ use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::pipeline::remarks;
 use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
+use crate::validate::{Finding, Weight};
 
 /// Most threads.
 const THREADS_MAX: usize = 256;
@@ -462,6 +464,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut complete = true;
     for (index, run) in runs.iter().enumerate() {
+        let mut earlier = Vec::new();
         for (place, period) in run.periods().enumerate() {
             let facts = facts(args, run.measure, period, found.completeness(index));
             let reporter = run.measure.reporter(period, &facts);
@@ -475,10 +478,13 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
                     counted(count, "observation")
                 );
             }
+            let summary = reporter.summary(sum);
+            say_remarks(run.measure, period, &remarks::of(run.measure, &reporter, sum, &summary, &earlier));
+            earlier.push(summary.clone());
             let nobody = BTreeMap::new();
             let patients = found.patients.get(index).and_then(|all| all.get(place)).unwrap_or(&nobody);
             let reports: Vec<Value> = match args.report {
-                Kind::Summary => vec![reporter.summary(sum)],
+                Kind::Summary => vec![summary],
                 Kind::SubjectList => vec![reporter.subject_list(sum, patients)],
                 Kind::Individual => patients.iter().map(|(patient, result)| reporter.individual(patient, result)).collect(),
             };
@@ -490,6 +496,15 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
     let _ = stdout.flush();
     args.out.iter().for_each(|folder| say_others(folder, &written));
     Ok(complete)
+}
+
+/// What a person should look at in the reports of a period; they are complete all the same.
+fn say_remarks(measure: &Measure, period: Period, found: &[Finding]) {
+    for finding in found {
+        let word = if finding.weight == Weight::Info { "note" } else { "warning" };
+        let name = &measure.definition.id.value;
+        let _ = writeln!(std::io::stderr(), "{word}: `{name}`, {} to {}: {}", period.start, period.end, remarks::line(finding));
+    }
 }
 
 /// Reports in the folder that are not of this evaluation: left by another, they would be read as if they were.

@@ -18,7 +18,7 @@ use crate::outbox;
 use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
-use crate::store::runs::{self, Held, Run};
+use crate::store::runs::{self, ReportFindings, Run};
 
 /// The site's measures over what was known on a day, from its snapshot, without asking the EHR
 ///
@@ -170,7 +170,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 
-fn say(night: &Run, patients: u64, held: &[Held]) {
+fn say(night: &Run, patients: u64, held: &[ReportFindings]) {
     let data = if night.complete == Some(true) {
         "complete".to_owned()
     } else {
@@ -178,7 +178,7 @@ fn say(night: &Run, patients: u64, held: &[Held]) {
     };
     let pull = night.pull_id.unwrap_or_default();
     for report in held {
-        let Held { measure, version, period_start, period_end, findings } = report;
+        let ReportFindings { measure, version, period_start, period_end, findings } = report;
         let _ = writeln!(std::io::stderr(), "held back: {measure}|{version}, {period_start} to {period_end}: {}", findings.replace('\n', "; "));
     }
     let held = held.len();

@@ -350,8 +350,9 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         Interval::Year => Span::Year,
     };
     let parameters = definition.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.value.value.text())).collect();
+    let goal = definition.chart.as_ref().and_then(|chart| chart.goal?.try_into().ok());
     let comparable = definition.comparable_with.iter().cloned().collect();
-    Defined { period: Some(period), parameters, stratifiers, comparable, ..Defined::default() }
+    Defined { period: Some(period), parameters, stratifiers, comparable, goal, ..Defined::default() }
 }
 
 fn read(path: &Path) -> Result<String, String> {

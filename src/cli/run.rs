@@ -21,10 +21,12 @@ use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
 use crate::snapshot::SnapshotError;
 use crate::source::{Silent, SourceError, TALK};
 use crate::store::StoreError;
-use crate::store::runs::{self, State, Unmapped};
+use crate::store::runs::{self, ReportFindings, State, Unmapped};
 
 /// Elements with unreadable values that are named after a night.
 const UNREADABLE_SHOWN: usize = 10;
+/// Reports that a person should look at, named after a night.
+const REMARKS_SHOWN: usize = 10;
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -117,7 +119,7 @@ fn as_json(night: &Night) -> serde_json::Value {
         "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
-        "reason": night.run.reason,
+        "reason": night.run.reason, "remarks": night.remarks,
         "unreadable": unreadable_as_json(&night.unmapped), "unmapped": night.unmapped.iter().filter(|found| !found.is_of_the_data()).count(),
     })
 }
@@ -154,6 +156,17 @@ fn unmapped_as_text(found: &[Unmapped]) -> String {
     format!("\nunknown to the mapping: {} of the site's codes, answers or units, of up to {} (`watershed status` lists them)", found.len(), counted(most, "patient"))
 }
 
+/// What a person should look at, a line for each report.
+fn remarks_as_text(found: &[ReportFindings]) -> String {
+    let line = |one: &ReportFindings| {
+        let name = one.measure.rsplit('/').next().unwrap_or_default();
+        format!("\nlook at {name}, {} to {}: {}", one.period_start, one.period_end, one.findings.replace('\n', ". "))
+    };
+    let more = found.len().saturating_sub(REMARKS_SHOWN);
+    let more = if more > 0 { format!("\n{} more to look at (`watershed status` lists them)", counted(more, "report")) } else { String::new() };
+    found.iter().take(REMARKS_SHOWN).map(line).collect::<String>() + &more
+}
+
 /// The code of FHIR's that was probably meant by what stands there.
 pub fn meant_as_text(meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |code| format!(" (it is no code of FHIR's; `{code}` is near)"))
@@ -176,9 +189,9 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
-    let (unreadable, unmapped) = (unreadable_as_text(&night.unmapped), unmapped_as_text(&night.unmapped));
+    let (unreadable, unmapped, remarks) = (unreadable_as_text(&night.unmapped), unmapped_as_text(&night.unmapped), remarks_as_text(&night.remarks));
     format!(
-        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unmapped}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unmapped}{remarks}",
         adapter.setup.site,
         counted(night.run.patients, "patient"),
         counted(adapter.setup.measures.len(), "measure"),

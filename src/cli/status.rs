@@ -11,7 +11,7 @@ use crate::outbox::{self, Listed, Remaining};
 use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
-use crate::store::runs::{self, Held, Run, State, Unmapped};
+use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
 
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
@@ -35,7 +35,9 @@ struct Status {
     runs: Vec<Run>,
     account: Option<Account>,
     open: Option<Open>,
-    held: Vec<Held>,
+    held: Vec<ReportFindings>,
+    /// Of those that were sent: what a person should look at.
+    remarks: Vec<ReportFindings>,
     unmapped: Vec<Unmapped>,
     /// Whether only some patients are asked for in full.
     progressive: bool,
@@ -63,6 +65,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
             account: None,
             open: None,
             held: Vec::new(),
+            remarks: Vec::new(),
             unmapped: Vec::new(),
             progressive,
             waiting: Vec::new(),
@@ -73,11 +76,12 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let runs = runs::list(connection, nights.max(1))?;
         let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
+        let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
         let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
         let waiting = outbox::list(connection);
-        Ok((runs, (account::last(connection)?, account::open(connection)?), held, unmapped, waiting))
+        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), unmapped, waiting))
     });
-    let (mut runs, (account, open), held, unmapped, waiting) = read.map_err(super::state_failure)?;
+    let (mut runs, (account, open), (held, remarks), unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
@@ -86,7 +90,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, account, open, held, unmapped, progressive, waiting, quarantined })
+    Ok(Status { site: name, runs, account, open, held, remarks, unmapped, progressive, waiting, quarantined })
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -111,6 +115,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "ledger": status.account,
         "openPull": status.open,
         "held": status.held,
+        "remarks": status.remarks,
         "unmapped": status.unmapped,
         "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
@@ -167,13 +172,8 @@ fn as_text(status: &Status) -> String {
         }
         text.push_str(&format!("\noutbox\n{feeds}\n"));
     }
-    if !status.held.is_empty() {
-        let mut held = super::table(&["held report", "period", "why"]);
-        for report in &status.held {
-            held.add_row([format!("{}|{}", report.measure, report.version), format!("{} to {}", report.period_start, report.period_end), report.findings.clone()]);
-        }
-        text.push_str(&format!("\n{held}\n"));
-    }
+    text.push_str(&reports_as_text(&status.held, ["held report", "period", "why"]));
+    text.push_str(&reports_as_text(&status.remarks, ["report to look at, sent", "period", "what was found"]));
     if !status.unmapped.is_empty() {
         let mut unmapped = super::table(&["not understood", "element", "system", "code", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
@@ -187,6 +187,15 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{of}\n"));
     }
     text
+}
+
+/// A table of what was found of reports; nothing where there are none.
+fn reports_as_text(reports: &[ReportFindings], heads: [&str; 3]) -> String {
+    let mut table = super::table(&heads);
+    for report in reports {
+        table.add_row([format!("{}|{}", report.measure, report.version), format!("{} to {}", report.period_start, report.period_end), report.findings.clone()]);
+    }
+    if reports.is_empty() { String::new() } else { format!("\n{table}\n") }
 }
 
 /// The completeness ledger of the last pull: gaps first, then what came whole.

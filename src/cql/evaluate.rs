@@ -189,6 +189,11 @@ impl<'a> Session<'a> {
         &self.messages
     }
 
+    /// The same; those that are raised from here on are collected anew.
+    pub fn take_messages(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.messages)
+    }
+
     /// Where values stand that were asked for and are none of their type: each counted as absent.
     pub fn unreadable(&self) -> Vec<Place> {
         let place = |(node, meant): (&NodeId, &Option<&'static str>)| Some(Place { meant: *meant, ..self.context.record.place(*node)? });

@@ -416,7 +416,7 @@ pub struct Plausibility {
     /// Smallest denominator that is believable for one site and period.
     #[serde(default)]
     pub denominator_min: Option<u64>,
-    /// Largest change of the denominator against the median of earlier periods, in percent.
+    /// Largest change of the denominator against the median of earlier periods, in percent, where it is more than chance gives.
     #[serde(default)]
     pub denominator_change_percent: Option<u32>,
     /// Lowest believable score, multiplier applied.
@@ -434,13 +434,10 @@ pub struct Plausibility {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Chart {
-    /// `run`, or a control chart by its letter.
+    /// A run chart, with the rules for these.
     #[serde(rename = "type")]
     pub kind: ChartKind,
-    /// Name of the rule set.
-    #[serde(default)]
-    pub rules: Option<String>,
-    /// A goal to draw.
+    /// A goal to draw: a score as reports have it, multiplier applied; of a proportion between 0 and 1.
     #[serde(default)]
     pub goal: Option<f64>,
 }
@@ -451,12 +448,6 @@ pub struct Chart {
 #[allow(missing_docs)]
 pub enum ChartKind {
     Run,
-    P,
-    U,
-    C,
-    G,
-    T,
-    Xmr,
 }
 
 impl Definition {
@@ -578,9 +569,37 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
     if definition.rate.as_ref().is_some_and(|rate| rate.multiplier == 0) {
         found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(key(source, "rate").first("multiplier")));
     }
+    check_limits(source, definition, found);
     let mut data = BTreeMap::new();
     for datum in &definition.supplemental_data {
         unique(source, "supplemental data", &datum.id, &mut data, found);
+    }
+}
+
+/// Limits and goals that no report could be held to.
+fn check_limits(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let Plausibility { score_min, score_max, .. } = definition.plausibility;
+    if let (Some(least), Some(most)) = (score_min, score_max)
+        && least > most
+    {
+        let message = format!("no score is at least {least} and at most {most}");
+        found.push(
+            Diagnostic::error(message)
+                .at(key(source, "plausibility").first("score-min"))
+                .help("`score-min` is the lower of the two"),
+        );
+    }
+    let Some(goal) = definition.chart.as_ref().and_then(|chart| chart.goal) else { return };
+    let place = key(source, "chart").first("goal");
+    if definition.scoring == Scoring::Proportion && !(0.0..=1.0).contains(&goal) {
+        let message = format!("the score of a proportion lies between 0 and 1, and the goal is {goal}");
+        found.push(Diagnostic::error(message).at(place).help(format!("of {goal} % write `goal: {}`", goal / 100.0)));
+    } else if definition.groups.len() > 1 {
+        found.push(
+            Diagnostic::error("a measure of several groups has no one `goal`")
+                .at(place)
+                .help("remove it, or make each group a measure of its own"),
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::calculate::{Binding, Run};
 use super::composite::{self, Component, Composite};
 use super::definition::{self, Group};
-use super::population::{Amount, Membership};
+use super::population::{Amount, Member, Membership};
 use super::result::PatientResult;
 use crate::cql::show;
 use crate::cql::typed::{DefineId, Expression, Form, Kind, LibraryId};
@@ -75,12 +75,13 @@ pub struct Step {
 /// Explains the populations of a measure for one patient and period, or only those of a code or id; `None` when there is no
 /// such period.
 pub fn explain(run: &Run<'_>, record: &Record, period: usize, only: Option<&str>) -> Option<Result<Vec<Proof>, EvaluationError>> {
-    let session = run.session(record, period)?;
+    // As the evaluation has it: what a library raises by `Message` makes one value unknown, and ends nothing.
+    let session = run.session(record, period)?.collecting_messages();
     let result = run.evaluate(record).into_iter().nth(period)?;
     let components = run.of_components(record, period)?;
     Some(result.and_then(|result| {
         let explainer = Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new() };
-        explainer.proofs(run, &result, &components?, only)
+        Ok(explainer.proofs(run, &result, &components?, only))
     }))
 }
 
@@ -93,7 +94,7 @@ struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    fn proofs(mut self, run: &Run<'_>, result: &PatientResult, components: &[PatientResult], only: Option<&str>) -> Result<Vec<Proof>, EvaluationError> {
+    fn proofs(mut self, run: &Run<'_>, result: &PatientResult, components: &[PatientResult], only: Option<&str>) -> Vec<Proof> {
         let mut proofs = Vec::new();
         let asked = |code: &str, id: &str| only.is_none_or(|only| only == code || only == id);
         for (group, (binding, found)) in run.measure.groups.iter().zip(run.measure.bindings.iter().zip(&result.groups)) {
@@ -111,47 +112,66 @@ impl<'a> Explainer<'a> {
                 );
                 continue;
             }
-            for ((population, binding), membership) in group.populations.iter().zip(&binding.populations).zip(&found.memberships) {
+            let slots = binding.shape.slots.iter().zip(&found.memberships);
+            for ((population, binding), (slot, membership)) in group.populations.iter().zip(&binding.populations).zip(slots) {
                 if asked(population.code.code(), population.id()) {
+                    let of = slot.of.and_then(|at| found.memberships.get(at)).map(|of| &of.scored);
                     let step = match binding {
-                        Binding::Define(define) => self.define(*define, 0)?,
-                        Binding::Function(_) => observed(&population.define.value, membership),
+                        Binding::Define(define) => self.define(*define, 0),
+                        Binding::Function(_) => observed(&population.define.value, membership, of),
                     };
                     proofs.push(proof(group, population.id(), population.code.code(), membership, step));
                 }
             }
         }
-        Ok(proofs)
+        proofs
     }
 
-    fn define(&mut self, define: DefineId, depth: usize) -> Result<Step, EvaluationError> {
-        let value = self.session.evaluate(define)?;
-        let seen = !self.seen.insert(define);
-        let Some(row) = self.program.tree().defines.get(define.index()) else { return Ok(self.step(String::new(), None, &value, Vec::new())) };
-        if seen {
-            return Ok(self.step(format!("\"{}\" (above)", row.name), None, &value, Vec::new()));
+    fn define(&mut self, define: DefineId, depth: usize) -> Step {
+        let Some(row) = self.program.tree().defines.get(define.index()) else { return failed(String::new(), None, "there is no such define") };
+        let name = format!("\"{}\"", row.name);
+        let value = match self.session.evaluate(define) {
+            Ok(value) => value,
+            Err(error) => return failed(name, self.place(row.library, &row.body), &error.summary()),
+        };
+        if !self.seen.insert(define) {
+            return self.step(format!("{name} (above)"), None, &value, Vec::new());
         }
-        let because = self.parts(define, &row.body, &value, depth + 1)?;
-        Ok(self.step(format!("\"{}\"", row.name), self.place(row.library, &row.body), &value, because))
+        // Once more, for what the body itself raises: what it refers to has been evaluated.
+        let raised = self.part(define, &row.body).map(|(_, raised)| raised).unwrap_or_default();
+        let because = self.parts(define, &row.body, &value, depth + 1);
+        self.step(name, self.place(row.library, &row.body), &value, because).raising(&raised)
     }
 
     /// A part of a define's body, with what decided it.
-    fn expression(&mut self, define: DefineId, expression: &'a Expression, depth: usize) -> Result<Step, EvaluationError> {
+    fn expression(&mut self, define: DefineId, expression: &'a Expression, depth: usize) -> Step {
         if let Kind::Define(id) = &expression.kind {
             return self.define(*id, depth);
         }
-        let value = self.session.part(define, expression)?;
         let library = self.program.tree().defines.get(define.index()).map(|row| row.library);
-        let because = self.parts(define, expression, &value, depth + 1)?;
         let (what, at) = library.map_or((String::new(), None), |library| (self.source(library, expression), self.place(library, expression)));
-        Ok(self.step(what, at, &value, because))
+        match self.part(define, expression) {
+            Ok((value, raised)) => {
+                let because = self.parts(define, expression, &value, depth + 1);
+                self.step(what, at, &value, because).raising(&raised)
+            }
+            // The evaluation did without it: another operand had decided.
+            Err(error) => failed(what, at, &error.summary()),
+        }
+    }
+
+    /// The value of a part of a define's body, and the codes of what was raised meanwhile.
+    fn part(&mut self, define: DefineId, part: &'a Expression) -> Result<(Value, BTreeSet<String>), EvaluationError> {
+        self.session.take_messages();
+        let value = self.session.part(define, part)?;
+        Ok((value, self.session.take_messages()))
     }
 
     /// What decided an expression's value.
-    fn parts(&mut self, define: DefineId, expression: &'a Expression, value: &Value, depth: usize) -> Result<Vec<Step>, EvaluationError> {
+    fn parts(&mut self, define: DefineId, expression: &'a Expression, value: &Value, depth: usize) -> Vec<Step> {
         self.steps += 1;
         if depth > DEPTH_MAX || self.steps > STEPS_MAX {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let operands: Vec<&'a Expression> = match &expression.kind {
             Kind::And(_) | Kind::Or(_) => flattened(expression),
@@ -169,7 +189,7 @@ impl<'a> Explainer<'a> {
         let mut steps = Vec::new();
         let varying: Vec<&'a Expression> = operands.into_iter().filter(|operand| !self.is_constant(operand)).collect();
         for operand in varying {
-            let step = self.expression(define, operand, depth)?;
+            let step = self.expression(define, operand, depth);
             // A conversion that the author did not write stands at the text of its operand.
             if step.what == own { steps.extend(step.because) } else { steps.push(step) }
         }
@@ -183,7 +203,7 @@ impl<'a> Explainer<'a> {
         if any_decides && steps.iter().any(|step| step.verdict == decided) {
             steps.retain(|step| step.verdict == decided);
         }
-        Ok(steps)
+        steps
     }
 
     /// What is the same for every patient, and the patient itself, explain nothing.
@@ -250,6 +270,27 @@ fn proof(group: &Group, population: &str, code: &'static str, membership: &Membe
     Proof { group: group.id.value.clone(), population, code, verdict, members: membership.members.len(), unknown, step }
 }
 
+/// A step whose value could not be had.
+fn failed(what: String, at: Option<(String, usize)>, reason: &str) -> Step {
+    Step { what, at, value: format!("cannot tell: {reason}"), verdict: Some(Verdict::Unknown), because: Vec::new() }
+}
+
+impl Step {
+    /// With the codes of what the libraries raised by `Message` here, and not in a part that is shown.
+    fn raising(mut self, codes: &BTreeSet<String>) -> Step {
+        let own = codes.iter().filter(|code| !self.because.iter().any(|part| part.raised(code)));
+        let own: Vec<String> = own.map(|code| format!("`{code}`")).collect();
+        if !own.is_empty() {
+            self.value = format!("{} ({} was raised)", self.value, own.join(", "));
+        }
+        self
+    }
+
+    fn raised(&self, code: &str) -> bool {
+        self.value.contains(&format!("`{code}`")) || self.because.iter().any(|part| part.raised(code))
+    }
+}
+
 fn standing(membership: &Membership) -> Verdict {
     match (membership.members.is_empty(), membership.unknown.is_empty()) {
         (false, _) => Verdict::Yes,
@@ -258,11 +299,15 @@ fn standing(membership: &Membership) -> Verdict {
     }
 }
 
-/// What a function of events observed: a number of each that is known.
-fn observed(name: &str, membership: &Membership) -> Step {
-    let numbers: Vec<String> = membership.observed.values().take(NAMED_MAX).map(Amount::shown).collect();
-    let more = if membership.observed.len() > NAMED_MAX { ", …" } else { "" };
-    let value = if numbers.is_empty() { "none".to_owned() } else { format!("{}{more}", numbers.join(", ")) };
+/// What a function of events observed: a number of each that is known, and of which events nothing is.
+fn observed(name: &str, membership: &Membership, of: Option<&BTreeSet<Member>>) -> Step {
+    let known = membership.observed.values().map(Amount::shown);
+    let nothing = of.into_iter().flatten().filter(|member| !membership.observed.contains_key(*member));
+    let nothing = nothing.map(|member| format!("{} gave nothing", clip(member)).trim_start().to_owned());
+    let (shown, count) = (known.clone().take(NAMED_MAX).chain(nothing.clone().take(NAMED_MAX)), known.count() + nothing.count());
+    let shown: Vec<String> = shown.collect();
+    let more = if count > shown.len() { ", …" } else { "" };
+    let value = if shown.is_empty() { "none".to_owned() } else { format!("{}{more}", shown.join(", ")) };
     Step { what: format!("\"{name}\""), at: None, value, verdict: None, because: Vec::new() }
 }
 

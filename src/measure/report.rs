@@ -77,6 +77,19 @@ impl Completeness {
     }
 }
 
+/// Members who are to be observed and of whom nothing was: their observation is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unobserved<'a> {
+    /// The function that observes.
+    pub define: &'a str,
+    /// Id of the population that is observed.
+    pub population: &'a str,
+    /// How many gave nothing.
+    pub nothing: u64,
+    /// Of how many.
+    pub all: u64,
+}
+
 /// Makes the reports of one measure and period.
 #[derive(Clone, Copy, Debug)]
 pub struct Reporter<'a> {
@@ -241,6 +254,20 @@ impl Reporter<'_> {
         let each = groups.flat_map(|(group, found)| group.populations.iter().zip(&found.all.slots));
         each.map(|(population, tally)| (population.define.value.as_str(), tally.observations.strays()))
             .filter(|(_, strays)| *strays > 0)
+    }
+
+    /// Members who are to be observed and of whom nothing was, for each observation that has such.
+    pub fn unobserved<'p>(&'p self, partial: &'p Partial) -> impl Iterator<Item = Unobserved<'p>> {
+        self.groups.iter().zip(&partial.groups).flat_map(|(group, found)| {
+            let each = group.populations.iter().zip(&found.all.slots);
+            each.filter_map(move |(population, tally)| {
+                let of = population.of.as_ref().filter(|_| population.code == PopulationCode::MeasureObservation)?;
+                let place = group.populations.iter().position(|other| other.id() == of.value)?;
+                let all = found.all.slots.get(place)?.scored;
+                let nothing = all.saturating_sub(tally.scored);
+                (nothing > 0).then_some(Unobserved { define: &population.define.value, population: &of.value, nothing, all })
+            })
+        })
     }
 
     fn completeness(&self, partial: &Partial) -> Value {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Adapter, NightError, Setup, Stop, needs};
+use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
@@ -21,7 +21,7 @@ use crate::measure::{self, Setting};
 use crate::outbox;
 use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
-use crate::store::runs::{Held, Run, Unmapped};
+use crate::store::runs::{ReportFindings, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
 
@@ -225,7 +225,9 @@ pub struct Made {
     /// To send.
     pub reports: Vec<outbox::Report>,
     /// Waiting for a person.
-    pub held: Vec<Held>,
+    pub held: Vec<ReportFindings>,
+    /// What a person should look at in those to send.
+    pub remarks: Vec<ReportFindings>,
 }
 
 /// What the night received, for the manifest.
@@ -237,27 +239,37 @@ pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
 /// Writes and checks one report per measure and period.
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
     let facts = facts(setup, run, sums);
-    let mut made = Made { reports: Vec::new(), held: Vec::new() };
+    let mut made = Made { reports: Vec::new(), held: Vec::new(), remarks: Vec::new() };
     let months = months(run)?;
     for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
+        let mut earlier = Vec::new();
         for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
             let reporter = measure.reporter(period, &facts);
             let report = reporter.summary(partial);
             let key = key(&definition.url.value, &definition.version.value, &report)?;
             let reasons = reasons_to_hold(partial, &report);
             if reasons.is_empty() {
+                let lines: Vec<String> = remarks::of(measure, &reporter, partial, &report, &earlier).iter().map(remarks::line).collect();
+                if !lines.is_empty() {
+                    made.remarks.push(of_report(key.clone(), &lines));
+                }
                 let complete = completeness(run, sums).complete && reporter.is_complete(partial);
                 let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
                 made.reports.push(outbox::Report { key, body, complete });
+                earlier.push(report);
             } else {
                 tracing::warn!(report.measure = key.measure, report.period = key.period_start, "a report failed its check and is held");
-                let ReportKey { measure, version, period_start, period_end } = key;
-                made.held.push(Held { measure, version, period_start, period_end, findings: reasons.join("\n") });
+                made.held.push(of_report(key, &reasons));
             }
         }
     }
     Ok(made)
+}
+
+fn of_report(key: ReportKey, findings: &[String]) -> ReportFindings {
+    let ReportKey { measure, version, period_start, period_end } = key;
+    ReportFindings { measure, version, period_start, period_end, findings: findings.join("\n") }
 }
 
 /// Why a report must wait for a person: patients whose evaluation failed, or a blocking finding of its check.

@@ -374,7 +374,7 @@ struct Section {
 /// One section for each group, with the charts of the sites that are shown; all of them on one scale.
 fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<String>) -> Vec<Section> {
     let section = |(place, group): (usize, Grouped<'_>)| {
-        let scale = chart::scale(group.series.iter().map(|series| &series.points), &group.card.unit);
+        let scale = chart::scale(group.series.iter().map(|series| &series.points), &group.card);
         let shown: Vec<(&Series, String)> = group.series.iter().filter_map(|series| Some((*series, name(&series.site)?))).collect();
         let newest_of_all = newest(card, group.series.iter().filter_map(|series| series.points.last()));
         let drawn = |(series, name): &(&Series, String)| {

@@ -109,9 +109,9 @@ impl Run {
     }
 }
 
-/// A report that failed its check.
+/// What was found of one report: why it is held, or what a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Held {
+pub struct ReportFindings {
     /// Canonical URL of the measure.
     pub measure: String,
     /// Its version.
@@ -120,7 +120,7 @@ pub struct Held {
     pub period_start: String,
     /// `period.end` of the report.
     pub period_end: String,
-    /// Why, one finding a line.
+    /// One finding a line.
     pub findings: String,
 }
 
@@ -310,7 +310,9 @@ pub struct Evaluated {
     /// The feed, if there was anything to send.
     pub feed: Option<String>,
     /// Reports that wait for a person.
-    pub held: Vec<Held>,
+    pub held: Vec<ReportFindings>,
+    /// What a person should look at in those that are sent.
+    pub remarks: Vec<ReportFindings>,
     /// What the mapping does not know.
     pub unmapped: Vec<Unmapped>,
 }
@@ -319,9 +321,11 @@ pub struct Evaluated {
 pub fn evaluated(transaction: &Transaction<'_>, id: i64, evaluated: &Evaluated) -> Result<(), StoreError> {
     advance(transaction, id, State::Delivering)?;
     transaction.execute("UPDATE run SET patients = ?2, lineage = ?3, feed = ?4 WHERE id = ?1", params![id, count(evaluated.patients), evaluated.lineage, evaluated.feed])?;
-    let mut insert = transaction.prepare_cached("INSERT INTO run_held VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    for held in &evaluated.held {
-        insert.execute(params![id, held.measure, held.version, held.period_start, held.period_end, held.findings])?;
+    for (table, reports) in [("run_held", &evaluated.held), ("run_remark", &evaluated.remarks)] {
+        let mut insert = transaction.prepare_cached(&format!("INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5, ?6)"))?;
+        for found in reports {
+            insert.execute(params![id, found.measure, found.version, found.period_start, found.period_end, found.findings])?;
+        }
     }
     let mut insert = transaction.prepare_cached("INSERT INTO run_unmapped VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for unmapped in &evaluated.unmapped {
@@ -348,10 +352,20 @@ fn close(transaction: &Transaction<'_>, id: i64, reason: Option<&str>, now: Time
 }
 
 /// The reports that a night held back.
-pub fn held(connection: &Connection, id: i64) -> Result<Vec<Held>, StoreError> {
-    let mut statement = connection.prepare("SELECT measure, version, period_start, period_end, findings FROM run_held WHERE run_id = ?1 ORDER BY measure, period_start")?;
-    let rows =
-        statement.query_map([id], |row| Ok(Held { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)?, findings: row.get(4)? }))?;
+pub fn held(connection: &Connection, id: i64) -> Result<Vec<ReportFindings>, StoreError> {
+    of_reports(connection, "run_held", id)
+}
+
+/// Those that it sent and that a person should look at.
+pub fn remarks(connection: &Connection, id: i64) -> Result<Vec<ReportFindings>, StoreError> {
+    of_reports(connection, "run_remark", id)
+}
+
+fn of_reports(connection: &Connection, table: &str, id: i64) -> Result<Vec<ReportFindings>, StoreError> {
+    let select = format!("SELECT measure, version, period_start, period_end, findings FROM {table} WHERE run_id = ?1 ORDER BY measure, period_start");
+    let mut statement = connection.prepare(&select)?;
+    let rows = statement
+        .query_map([id], |row| Ok(ReportFindings { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)?, findings: row.get(4)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -38,6 +38,34 @@ fn a_good_report_passes() {
 }
 
 #[test]
+fn values_that_are_nearly_one_for_each_member_are_no_strata() {
+    let of = |values: usize, alone: usize, with_sex: bool| {
+        let mut report = good();
+        let stratum = |at: usize| {
+            let (size, value) = (if at < alone { 1 } else { 9 }, json!({ "text": format!("value {at}") }));
+            let populations = json!([population("denominator", size)]);
+            match with_sex {
+                true => {
+                    json!({ "component": [{ "code": { "text": "unit" }, "value": value }, { "code": { "text": "sex" }, "value": { "text": at % 2 } }], "population": populations })
+                }
+                false => json!({ "value": value, "population": populations }),
+            }
+        };
+        report["group"][0]["stratifier"][0]["stratum"] = (0..values).map(stratum).collect();
+        let mut found = Vec::new();
+        report["type"] = json!("summary");
+        identity::check(&report, &mut found);
+        found.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let told = |values, alone| vec![format!("of {values} values {alone} are of one member each: such values tell who the members are")];
+    assert_eq!(of(30, 16, false), told(30, 16));
+    assert_eq!(of(30, 16, true), told(30, 16));
+    for (values, alone) in [(30, 15), (20, 20), (0, 0)] {
+        assert_eq!(of(values, alone, false), Vec::<String>::new(), "{values} {alone}");
+    }
+}
+
+#[test]
 fn each_fault_is_found_by_its_rule() {
     for (pointer, value, rule) in [
         ("/measure", json!("http://n.example/Measure/m"), "deqm-0"),
@@ -96,10 +124,18 @@ fn guards_warn_and_name_who_should_look() {
     let mut report = good();
     report["group"][0]["population"][3]["extension"] = json!([{ "url": "http://watershed.example/fhir/StructureDefinition/cannot-tell",
         "extension": [{ "url": "count", "valueInteger": 1 }] }]);
-    let earlier: Vec<Decimal> = [20, 21, 22].map(Decimal::from).to_vec();
+    let earlier = [20, 21, 22].map(|denominator| json!({ "group": [{ "extension": score_parts(10, denominator) }] }));
+    let earlier: Vec<&Value> = earlier.iter().collect();
     let rules: Vec<_> = plausible(&report, &guards, &earlier).into_iter().map(|finding| (finding.rule, finding.weight)).collect();
     let expected = ["denominator-small", "denominator-jumps", "score-beyond-guard", "too-much-unknown"].map(|rule| (rule, Weight::Warn));
     assert_eq!(rules, expected);
+    assert_eq!(plausible(&report, &guards, &[])[1].message, "the score is 0.75, at least 0.8 is expected");
     report["group"][0]["extension"] = score_parts(0, 0);
-    assert_eq!(plausible(&report, &Guards::default(), &[])[0].rule, "denominator-zero");
+    let text = plausible(&report, &guards, &earlier).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(text.contains("the denominator is 0, at least 10 is expected at `/group/0`; data steward: see whether data of this period arrived"), "{text}");
+    assert!(text.contains("the denominator 0 is -100 % off the median of earlier periods, 21; at most 30 % is expected"), "{text}");
+    let few = [3, 4, 4].map(|denominator| json!({ "group": [{ "extension": score_parts(1, denominator) }] }));
+    let jumps = |found: Vec<Finding>| found.iter().any(|finding| finding.rule == "denominator-jumps");
+    assert!(!jumps(plausible(&report, &guards, &few.iter().collect::<Vec<_>>())), "none after four is chance");
+    assert_eq!(plausible(&report, &Guards::default(), &earlier), [], "no limit is written");
 }

@@ -177,3 +177,22 @@ async fn a_ratio_of_amounts_has_no_interval_of_counts() {
         assert!(page.contains(&format!("data-label=\"95 % interval\">{interval}</td>")) && page.contains(">20.00</td>"), "{interval} in {page}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goal_is_a_line_with_words_and_within_the_chart() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string("mappings/measures/ibd/remission/measure.yaml").unwrap();
+    std::fs::write(folder.path().join("measure.yaml"), text.replace("  type: run", "  type: run\n  goal: 0.85")).unwrap();
+    let defined = watershed::cli::registry::card(folder.path()).unwrap();
+    assert_eq!(defined.goal(), Some(85.0));
+    let goal = defined.definitions.into_values().next().unwrap().goal;
+    let card = MeasureCard { definitions: [("1.1.0".to_owned(), Defined { goal, ..Defined::default() })].into(), ..proportion() };
+    let with = page(card, &months("20 30 20 30")).await;
+    let line = with
+        .split_once("<line class=\"goal\"")
+        .map(|(_, rest)| rest.split_once("</text>").unwrap().0)
+        .unwrap_or_else(|| panic!("{with}"));
+    assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"/><text class=\"goal\" x=\"56\" y=\"77.5\" dy=\"-4\">goal 85.0\u{202f}%");
+    assert!(with.contains("median 25.0\u{202f}%, goal 85.0\u{202f}%,"), "in the words for who does not see it: {with}");
+    assert!(!page(proportion(), &months("20 30 20 30")).await.contains("goal"));
+}

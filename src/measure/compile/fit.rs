@@ -7,33 +7,24 @@ use crate::cql::Only;
 use crate::cql::typed::FunctionId;
 use crate::cql::types::Type;
 use crate::diagnostic::{self, Diagnostic, Location, Span};
-use crate::fhir::record::{Keep, Shape};
+use crate::fhir::compartment::in_compartment;
+use crate::fhir::record::Keep;
 
 /// Classes whose data hold a number or a value to show, beside the primitive ones and the quantities.
 const AMOUNTS: [&str; 2] = ["FHIR.Money", "FHIR.Element"];
 const SHOWN: [&str; 5] = ["FHIR.Coding", "FHIR.CodeableConcept", "FHIR.Period", "FHIR.Money", "FHIR.Element"];
 
 /// Elements that are one person's own. What of an address is read is told by its lines, because an area is shared by many.
-const IDENTIFYING: [&str; 16] = [
-    "Patient.id",
-    "Patient.identifier",
-    "Patient.name",
-    "Patient.telecom",
-    "Patient.photo",
-    "Patient.contact",
-    "Patient.address.line",
-    "Patient.address.text",
-    "RelatedPerson.identifier",
-    "RelatedPerson.name",
-    "RelatedPerson.telecom",
-    "RelatedPerson.photo",
-    "RelatedPerson.address.line",
-    "RelatedPerson.address.text",
-    "Coverage.subscriberId",
-    "Coverage.identifier",
+const IDENTIFYING: [(&str, &[&str]); 3] = [
+    ("Patient", &["id", "identifier", "name", "telecom", "photo", "contact", "address.line", "address.text"]),
+    ("RelatedPerson", &["identifier", "name", "telecom", "photo", "address.line", "address.text"]),
+    ("Coverage", &["subscriberId", "identifier"]),
 ];
+/// Elements that are one event's own, or name its patient.
+const OF_EVENTS: [&str; 9] =
+    ["id", "identifier", "text", "subject.reference", "subject.display", "subject.identifier", "patient.reference", "patient.display", "patient.identifier"];
 /// Days of which the year alone may be told.
-const DAYS: [&str; 2] = ["Patient.birthDate", "Patient.deceasedDateTime"];
+const DAYS: [&str; 2] = ["birthDate", "deceasedDateTime"];
 
 /// What a group counts.
 pub(super) struct Counted<'a> {
@@ -154,22 +145,26 @@ impl Linker<'_> {
     /// A value by which members are divided or counted has to be one that a report can show, and names nobody.
     pub(super) fn shown(&mut self, name: &Text, binding: Binding) -> Option<Binding> {
         let ty = self.type_of(binding).clone();
-        let finding = if !self.can_be_shown(&ty) {
+        if !self.can_be_shown(&ty) {
             let message = format!("`{}` gives {ty}, which no report can show: expected a code, a text, a number, a date or Boolean", name.value);
-            Diagnostic::error(message).help("let it give an element of that, as its `code` or `status`")
-        } else if let Some(element) = self.tells_who(binding, &ty) {
-            let message = format!("`{}` gives {ty} and reads `{element}`: a report would tell who the patients are", name.value);
-            Diagnostic::error(message).help("divide by what many patients share, as a code, an age group or a Boolean")
-        } else {
-            return Some(binding);
-        };
-        self.found.push(finding.at(self.place(name)));
-        None
+            self.found
+                .push(Diagnostic::error(message).at(self.place(name)).help("let it give an element of that, as its `code` or `status`"));
+            return None;
+        }
+        let Some((element, is_plain)) = self.tells_who(binding, &ty) else { return Some(binding) };
+        // An id may be there to find something by, and what is published is not the reader's to change.
+        let is_error = is_plain && !published::is_published(self.source);
+        let (finding, consequence) = if is_error { (Diagnostic::error as fn(String) -> Diagnostic, "would") } else { (Diagnostic::warning as fn(String) -> Diagnostic, "may") };
+        let finding = finding(format!("`{}` gives {ty} and reads `{element}`: a report {consequence} tell who the patients are", name.value));
+        self.found
+            .push(finding.at(self.place(name)).help("divide by what many patients share, as a code, an age group or a Boolean"));
+        (!is_error).then_some(binding)
     }
 
-    /// The element by which what is shown would identify people (45 CFR 164.514(b)(2)), if there is one: what is made of a name
-    /// may be the name. A count, and whether there is one, is nobody's.
-    fn tells_who(&self, binding: Binding, ty: &Type) -> Option<&'static str> {
+    /// The element by which what is shown could identify people (45 CFR 164.514(b)(2)), if there is one, and whether there is hardly
+    /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's. What of a text
+    /// is of a day of birth cannot be told here: `validate` looks at the values.
+    fn tells_who(&self, binding: Binding, ty: &Type) -> Option<(String, bool)> {
         if matches!(ty, Type::Boolean | Type::Integer | Type::Long | Type::Decimal) {
             return None;
         }
@@ -178,8 +173,17 @@ impl Linker<'_> {
             Binding::Function(function) => self.program.shape_of(Only { defines: &[], functions: &[function] }),
         };
         let is_day = matches!(ty, Type::Date | Type::DateTime) || matches!(ty, Type::Class(class) if matches!(self.primitive(class), Some(Type::Date | Type::DateTime)));
-        let days = DAYS.iter().filter(|_| is_day);
-        IDENTIFYING.iter().chain(days).find(|element| reads(&shape, element)).copied()
+        let first = |keep: &Keep, elements: &[&'static str]| elements.iter().copied().find(|element| reads(keep, element));
+        let plain = shape.types.iter().find_map(|(resource_type, keep)| {
+            let (_, elements) = IDENTIFYING.iter().find(|(of, _)| of == resource_type)?;
+            let day = if is_day && resource_type == "Patient" { first(keep, &DAYS) } else { None };
+            Some((format!("{resource_type}.{}", first(keep, elements).or(day)?), true))
+        });
+        let of_events = || {
+            let mut own = shape.types.iter().filter(|(resource_type, _)| in_compartment(resource_type));
+            own.find_map(|(resource_type, keep)| Some((format!("{resource_type}.{}", first(keep, &OF_EVENTS)?), false)))
+        };
+        plain.or_else(of_events)
     }
 
     fn can_be_shown(&self, ty: &Type) -> bool {
@@ -202,13 +206,8 @@ impl Linker<'_> {
     }
 }
 
-/// Whether a shape asks for an element by its name; of what is read as a whole nothing is told.
-fn reads(shape: &Shape, element: &str) -> bool {
-    let mut names = element.split('.');
-    let mut keep = names.next().and_then(|resource_type| shape.types.get(resource_type));
-    let is_named = matches!(keep, Some(Keep::Fields(_)));
-    for name in names {
-        keep = keep.and_then(|keep| keep.field(name));
-    }
-    is_named && keep.is_some()
+/// Whether an element is asked for by its name; of what is read as a whole nothing is told.
+fn reads(keep: &Keep, element: &str) -> bool {
+    let is_named = matches!(keep, Keep::Fields(_));
+    is_named && element.split('.').try_fold(keep, |keep, name| keep.field(name)).is_some()
 }

@@ -45,6 +45,8 @@ pub struct Chart {
     pub months: Vec<(f64, String)>,
     /// The centre line of each phase.
     pub medians: Vec<Median>,
+    /// The goal: down, and in words.
+    pub goal: Option<(f64, String)>,
     /// Where another version of the measure begins.
     pub turns: Vec<Turn>,
     /// Points of the line, one list per unbroken stretch.
@@ -204,10 +206,11 @@ pub struct Scale {
     step: f64,
 }
 
-/// The axis for all of these.
-pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, unit: &Unit) -> Scale {
+/// The axis for all of these, and for the goal.
+pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, card: &MeasureCard) -> Scale {
+    let unit = &card.unit;
     let shown = |point: &Point| point.value(unit).into_iter().chain(point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]));
-    let values: Vec<f64> = series.flatten().flat_map(shown).collect();
+    let values: Vec<f64> = series.flatten().flat_map(shown).chain(card.goal()).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
     let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
@@ -290,6 +293,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         ticks: ticks(card, &place),
         months: months(&slots, &place),
         medians: phases.iter().filter_map(|phase| median(card, phase, &place)).collect(),
+        goal: card.goal().map(|goal| (place.y(goal), format!("goal {}", value_text(card, goal)))),
         turns: turns(card, &slots, &place),
         lines: phases.iter().flat_map(|phase| lines(phase.slots, &place)).collect(),
         dots: dots(card, &slots, &place),
@@ -667,5 +671,6 @@ fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_, '_>]) -> 
         (1, _) => "one signal of special cause".to_owned(),
         (count, _) => format!("{count} signals of special cause"),
     };
-    format!("Run chart of {}, {} to {}{median}, {signals}.", counted(with_value, "value"), first.name, last.name)
+    let goal = card.goal().map_or_else(String::new, |goal| format!(", goal {}", value_text(card, goal)));
+    format!("Run chart of {}, {} to {}{median}{goal}, {signals}.", counted(with_value, "value"), first.name, last.name)
 }

@@ -1,0 +1,48 @@
+//! What a person should look at in a report that is sent all the same: numbers beyond what its measure calls plausible, and
+//! members of whom nothing was observed.
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+use crate::measure::Measure;
+use crate::measure::definition::Plausibility;
+use crate::measure::report::{Reporter, Unobserved};
+use crate::measure::result::Partial;
+use crate::validate::{self, Finding, Guards, Owner, Weight};
+
+/// Of the report of a period, made of these sums, beside those of other periods: what came earlier tells what is usual.
+pub fn of(measure: &Measure, reporter: &Reporter<'_>, sums: &Partial, report: &Value, others: &[Value]) -> Vec<Finding> {
+    let start = |report: &Value| report.pointer("/period/start").and_then(Value::as_str).map(str::to_owned);
+    let earlier: Vec<&Value> = others.iter().filter(|other| start(other) < start(report)).collect();
+    let mut found = validate::plausible(report, &guards(&measure.definition.plausibility), &earlier);
+    found.extend(reporter.unobserved(sums).map(unobserved));
+    found
+}
+
+/// For people, on one line, without where in the report it is.
+pub fn line(finding: &Finding) -> String {
+    format!("{}; {}", finding.message, finding.action)
+}
+
+fn guards(plausibility: &Plausibility) -> Guards {
+    let decimal = |number: f64| Decimal::try_from(number).ok();
+    Guards {
+        denominator_min: plausibility.denominator_min,
+        denominator_change_percent: plausibility.denominator_change_percent,
+        score_min: plausibility.score_min.and_then(decimal),
+        score_max: plausibility.score_max.and_then(decimal),
+        cannot_tell_percent: plausibility.cannot_tell_percent,
+    }
+}
+
+fn unobserved(found: Unobserved<'_>) -> Finding {
+    let Unobserved { define, population, nothing, all } = found;
+    Finding {
+        weight: Weight::Info,
+        rule: "without-observation",
+        at: String::new(),
+        message: format!("{nothing} of {all} in `{population}` gave no observation (`{define}` is null) and are not in the score"),
+        owner: Owner::Steward,
+        action: "`watershed measure explain` shows which they are",
+    }
+}
