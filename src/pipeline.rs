@@ -208,9 +208,6 @@ impl Adapter {
         for found in unmapped.iter().filter(|found| found.is_of_the_data() && !found.is_absent()) {
             tracing::warn!(run.id, found.element, found.patients, "values cannot be read; reports that ask for them are partial");
         }
-        if !remarks.is_empty() {
-            tracing::warn!(run.id, reports = remarks.len(), "reports were made that a person should look at; `watershed status` lists them");
-        }
         tracing::info!(run.id, run.feed, delivered.delivered, delivered.remaining.waiting, delivered.remaining.rejected, held, "night ends");
         Ok(Night { run, resumed, delivered, held, remarks, unmapped })
     }

@@ -288,12 +288,13 @@ pub fn plausible(report: &Value, guards: &Guards, earlier: &[&Value]) -> Vec<Fin
             }
         }
         if let Some(limit) = guards.cannot_tell_percent {
-            let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / own.denominator.unwrap_or_default().max(Decimal::ONE);
+            let denominator = own.denominator.unwrap_or_default();
+            let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / denominator.max(Decimal::ONE);
             if share > Decimal::from(limit) {
                 warn(
                     "too-much-unknown",
                     &at,
-                    format!("for {} the record cannot tell, {} % of the denominator; at most {limit} % is expected", own.cannot_tell, share.round()),
+                    format!("for {} the record cannot tell, and the denominator is {denominator}; at most {limit} % of it is expected", own.cannot_tell),
                     "see the reasons in the report, then map codes or talk to the clinic",
                 );
             }

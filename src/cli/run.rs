@@ -280,6 +280,7 @@ async fn night(adapter: &Adapter, asked: &Asked, stop: &Stop) -> Duration {
                 night = night.run.id,
                 complete = night.run.complete,
                 held = night.held,
+                to_look_at = night.remarks.len(),
                 delivered = night.delivered.delivered,
                 remaining = night.delivered.remaining.in_words(),
                 "night done"
