@@ -125,6 +125,12 @@ impl MeasureCard {
         Some(if self.unit == Unit::Percent { goal * 100.0 } else { goal })
     }
 
+    /// Whether a value of its newest version counts patients of more than its own period, so that no rule over runs is applied.
+    pub fn looks_back(&self) -> bool {
+        let newest = self.versions.last().and_then(|version| self.definitions.get(version));
+        newest.is_some_and(|defined| defined.lookback_months.is_some())
+    }
+
     /// The newest of some versions: the one that is accepted last.
     pub fn newest<'a>(&self, versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         versions.max_by_key(|version| self.versions.iter().position(|known| known == version))

@@ -134,12 +134,17 @@ async fn the_board_adds_up_what_counts_and_says_the_rest() {
 /// Neighbours share patients, so a shift of six proves nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_values_look_back_over_months_no_rule_over_runs_is_applied() {
-    let shifted = months("20 21 19 20 22 21 40 41 43 42 44 43");
-    assert!(page(proportion(), &shifted).await.contains("Shift: 6 months in a row"));
     let defined = Defined { lookback_months: Some(13), stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
-    let card = MeasureCard { definitions: [("1.0.0".to_owned(), defined)].into(), ..proportion() };
-    let with = page(card, &shifted).await;
-    assert!(with.contains("Each value counts patients of 13 months") && !with.contains("Shift:"), "{with}");
+    let looks_back = MeasureCard { definitions: ["1.0.0", "1.1.0"].map(|version| (version.to_owned(), defined.clone())).into(), ..proportion() };
+    for (card, is_applied) in [(proportion(), true), (looks_back, false)] {
+        let network = Network::start(vec![card]).await;
+        let north = network.join("north", "North").await;
+        deliver(&network, &north, &feed("north", &months("20 21 19 20 22 21 40 41 43 42 44 43"))).await.receipt();
+        let page = network.get("/measures/remission").await.text;
+        for (words, is_said) in [("Shift: 6 months in a row", is_applied), ("unlikely by chance", is_applied), ("Each value counts patients of 13 months", !is_applied)] {
+            assert_eq!(page.contains(words), is_said, "{words}: {page}");
+        }
+    }
     let own = watershed::cli::registry::card(std::path::Path::new("mappings/measures/ibd/remission")).unwrap();
     assert_eq!(own.definitions.into_values().next().unwrap().lookback_months, Some(13));
 }
