@@ -11,7 +11,7 @@ use super::definition::{self, Group};
 use super::population::{Amount, Member, Membership};
 use super::result::PatientResult;
 use crate::cql::show;
-use crate::cql::typed::{DefineId, Expression, Form, Kind, LibraryId};
+use crate::cql::typed::{Define, DefineId, Expression, Form, Kind, LibraryId};
 use crate::cql::value::Value;
 use crate::cql::{EvaluationError, Program, Session};
 use crate::diagnostic::counted;
@@ -128,19 +128,21 @@ impl<'a> Explainer<'a> {
     }
 
     fn define(&mut self, define: DefineId, depth: usize) -> Step {
-        let Some(row) = self.program.tree().defines.get(define.index()) else { return failed(String::new(), None, "there is no such define") };
-        let name = format!("\"{}\"", row.name);
+        let Some(Define { name, library, body, .. }) = self.program.tree().defines.get(define.index()) else {
+            return failed(String::new(), None, "there is no such define");
+        };
+        let name = format!("\"{name}\"");
         let value = match self.session.evaluate(define) {
             Ok(value) => value,
-            Err(error) => return failed(name, self.place(row.library, &row.body), &error.summary()),
+            Err(error) => return failed(name, self.place(*library, body), &error.summary()),
         };
         if !self.seen.insert(define) {
             return self.step(format!("{name} (above)"), None, &value, Vec::new());
         }
         // Once more, for what the body itself raises: what it refers to has been evaluated.
-        let raised = self.part(define, &row.body).map(|(_, raised)| raised).unwrap_or_default();
-        let because = self.parts(define, &row.body, &value, depth + 1);
-        self.step(name, self.place(row.library, &row.body), &value, because).raising(&raised)
+        let raised = self.part(define, body).map(|(_, raised)| raised).unwrap_or_default();
+        let because = self.parts(define, body, &value, depth + 1);
+        self.step(name, self.place(*library, body), &value, because).raising(&raised)
     }
 
     /// A part of a define's body, with what decided it.

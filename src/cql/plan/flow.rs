@@ -162,10 +162,9 @@ impl<'a> Analysis<'a> {
                 self.identify(&flow);
             }
         }
-        for function in &tree.functions {
-            if self.program.roots.contains(&function.library) && function.access != Access::Private {
-                self.call_from_outside(function);
-            }
+        let is_public = |Function { library, access, .. }: &&Function| self.program.roots.contains(library) && *access != Access::Private;
+        for function in tree.functions.iter().filter(is_public) {
+            self.call_from_outside(function);
         }
         self.parameters();
     }
