@@ -244,15 +244,15 @@ pub struct Request {
     pub token: Token,
     /// Whether it may be sent again after an attempt whose fate is unknown.
     pub idempotent: bool,
-    /// Whether failed attempts are repeated at all.
-    pub retried: bool,
+    /// Most attempts, where these are fewer than the client's.
+    pub attempts_max: u32,
 }
 
 impl Request {
     /// A request that may carry the token; POST and PATCH count as not repeatable.
     pub fn new(method: Method, url: Url) -> Request {
         let idempotent = method != Method::POST && method != Method::PATCH;
-        Request { method, url, headers: Vec::new(), body: None, token: Token::Allowed, idempotent, retried: true }
+        Request { method, url, headers: Vec::new(), body: None, token: Token::Allowed, idempotent, attempts_max: u32::MAX }
     }
 
     /// Adds a header.
@@ -280,10 +280,15 @@ impl Request {
         self
     }
 
-    /// Is tried once only.
-    pub fn once(mut self) -> Request {
-        self.retried = false;
+    /// Is tried so often at most, however patient the client is.
+    pub fn at_most(mut self, attempts: u32) -> Request {
+        self.attempts_max = attempts;
         self
+    }
+
+    /// Is tried once only.
+    pub fn once(self) -> Request {
+        self.at_most(1)
     }
 }
 
@@ -442,7 +447,7 @@ impl Client {
         };
         let class = retry::classify(outcome, request.idempotent, self.clock.now());
         let retry::Class::Again { after } = class else { return false };
-        if !request.retried || attempt >= self.settings.retry.attempts || self.breaker.is_open() || !self.settings.courtesy.may_repeat() {
+        if attempt >= request.attempts_max.min(self.settings.retry.attempts) || self.breaker.is_open() || !self.settings.courtesy.may_repeat() {
             return false;
         }
         let delay = self.settings.retry.delay(attempt, after);

@@ -170,7 +170,7 @@ impl Code {
             Code::Undeleted => (EhrTeam, "let searches name as deleted only what the server does not have any more"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),
             Code::Missed => (Nobody, "the next pull reads everything; if it lasts, the EHR team: what searches and exports of changes leave out"),
-            Code::Vanished => (Nobody, "nothing is due; of a server that names deletions less would be read"),
+            Code::Vanished => (Nobody, "nothing is due; a server that names its deletions spares the second reading"),
             Code::Uncounted => (EhrTeam, "let searches be counted (`_summary=count`); until then `watershed pull` finds deletions when everything is read"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),

@@ -63,6 +63,11 @@ impl Ask {
 
     /// Sends it. Unknown parameters are to be refused if it is `strict`; failures are sat out if it is `patient`.
     pub async fn send(&self, pull: &Pull<'_>, strict: bool, patient: bool) -> Result<Response, HttpError> {
+        self.send_at_most(pull, strict, if patient { u32::MAX } else { 1 }).await
+    }
+
+    /// Sends it, so often at most where attempts fail.
+    pub async fn send_at_most(&self, pull: &Pull<'_>, strict: bool, attempts: u32) -> Result<Response, HttpError> {
         let method = if self.form.is_some() { Method::POST } else { Method::GET };
         let handling = if strict { "handling=strict" } else { "handling=lenient" };
         let request = Request::new(method, self.url.clone()).header("accept", FHIR_JSON).header("prefer", handling).repeatable();
@@ -70,7 +75,7 @@ impl Ask {
             Some(form) => request.body(FORM, form.clone().into_bytes()),
             None => request,
         };
-        pull.source.client.send(if patient { request } else { request.once() }).await
+        pull.source.client.send(request.at_most(attempts)).await
     }
 }
 

@@ -7,7 +7,7 @@ use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
 use crate::fhir::compartment::{patient_required, search_parameters};
-use crate::http::{HttpError, Response, passes};
+use crate::http::HttpError;
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
@@ -27,7 +27,7 @@ pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
 const DRIFT: u64 = 100;
 /// How a number is asked for, the better way first.
 const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
-/// Times that a number is asked for, where no answer or a failure may pass.
+/// Attempts at a number: it is worth some seconds, and not a night.
 const ATTEMPTS_MAX: u32 = 3;
 /// Refusals of the way, after which the other one is tried.
 const NOT_UNDERSTOOD: [u16; 3] = [400, 422, 501];
@@ -173,7 +173,7 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         if by_post && !may_post {
             return Ok(None);
         }
-        let answer = match answered(pull, &ask(by_post)?, !habits.lenient.load(Ordering::Relaxed)).await {
+        let answer = match ask(by_post)?.send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX).await {
             Ok(answer) => answer,
             Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
             Err(_) => return Ok(None),
@@ -192,19 +192,6 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         habits.uncounted.fetch_max(number + 1, Ordering::Relaxed);
     }
     Ok(None)
-}
-
-/// The answer to a question, which is asked again where it failed for now: a number is worth some seconds, and not a night.
-async fn answered(pull: &Pull<'_>, ask: &Ask, strict: bool) -> Result<Response, HttpError> {
-    for attempt in 1..ATTEMPTS_MAX {
-        match ask.send(pull, strict, false).await {
-            Err(HttpError::Unreachable { .. }) => {}
-            Ok(answer) if passes(answer.status) => {}
-            answered => return answered,
-        }
-        pull.clock.sleep(pull.source.wait(attempt)).await;
-    }
-    ask.send(pull, strict, false).await
 }
 
 /// What a reading of everything brought otherwise than it should have.
