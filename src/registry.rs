@@ -34,6 +34,7 @@ mod query;
 pub mod quota;
 mod receipt;
 mod report;
+mod reread;
 pub mod series;
 mod standing;
 pub mod store;

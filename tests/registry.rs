@@ -22,6 +22,7 @@ mod adapter;
 mod charts;
 mod groups;
 mod kept;
+mod numbers;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};

@@ -1,6 +1,6 @@
 //! Pages for people: the arrival board, a page per measure, per site, per report. Rendered here, no script.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use askama::Template;
 use axum::Router;
@@ -10,14 +10,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
-use super::report::{Reading, Stratum};
+use super::report::Reading;
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
+use strata::Strata;
 
 mod chart;
+mod strata;
 
 /// Reasons shown of one refusal.
 const REASONS_SHOWN: usize = 5;
@@ -254,9 +256,7 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
     let Counting { counting, unknown, rest } = counting(card, &of_month);
     let mut sum = newest.nothing_of();
-    if counting.is_empty() { &unknown } else { &counting }
-        .iter()
-        .for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    if counting.is_empty() { &unknown } else { &counting }.iter().for_each(|point| sum.add(point));
     let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
     let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
     let sites = match counting.len() {
@@ -330,25 +330,6 @@ fn age(at: Timestamp, now: Timestamp) -> String {
     format!("{number} {unit} ago")
 }
 
-/// A stratum over all months.
-struct StratumRow {
-    stratum: String,
-    numerator: String,
-    denominator: String,
-    value: String,
-    interval: String,
-    doubt: chart::Told,
-}
-
-/// A table of strata.
-struct Strata {
-    name: String,
-    column: &'static str,
-    rows: Vec<StratumRow>,
-    /// Whether any row cannot tell of somebody.
-    has_doubt: bool,
-}
-
 #[derive(Template)]
 #[template(path = "measure.html")]
 struct MeasurePage<'a> {
@@ -390,7 +371,7 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
         };
         let charts = shown.iter().map(drawn).collect();
         let points: Vec<&Point> = shown.iter().flat_map(|(series, _)| &series.points).collect();
-        let (strata, pooled) = strata(&group.card, &points);
+        let (strata, pooled) = strata::tables(&group.card, &points);
         Section { label: group.label, direction: direction(&group.card), charts, strata, pooled }
     };
     by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
@@ -430,43 +411,6 @@ fn organization(sites: &[Site], site: &str) -> String {
     let Some(known) = sites.iter().find(|known| known.name == site) else { return site.to_owned() };
     let namesakes = sites.iter().filter(|other| other.organization == known.organization).count();
     if namesakes > 1 { format!("{} ({site})", known.organization) } else { known.organization.clone() }
-}
-
-/// Sums by stratum, over every site and month given whose version can be compared with the newest of them; and in words what that
-/// leaves out.
-fn strata(card: &MeasureCard, points: &[&Point]) -> (Vec<Strata>, String) {
-    let newest = newest(card, points.iter().copied());
-    let (pooled, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| card.is_comparable(&point.version, newest));
-    let left_out: BTreeSet<&str> = others.iter().map(|point| point.version.as_str()).collect();
-    let left_out = Vec::from_iter(left_out).join(", ");
-    let said = if left_out.is_empty() { left_out } else { format!("of version {newest}: what was reported of {left_out} cannot be compared with it") };
-    let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
-    for point in pooled {
-        for Stratum { stratifier, stratum, numerator, denominator, doubt } in &point.strata {
-            let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(|| point.nothing_of());
-            sum.add(*numerator, *denominator, doubt.as_ref());
-        }
-    }
-    let mut tables: Vec<Strata> = Vec::new();
-    for ((name, stratum), sum) in sums {
-        let row = StratumRow {
-            stratum,
-            numerator: chart::count_text(sum.numerator),
-            denominator: chart::count_text(sum.denominator),
-            value: chart::score_text(card, &sum),
-            interval: chart::interval_text(card, &sum),
-            doubt: chart::Told::of(card, &sum),
-        };
-        let has_doubt = sum.doubt.is_some();
-        match tables.last_mut() {
-            Some(table) if table.name == name => {
-                table.has_doubt |= has_doubt;
-                table.rows.push(row);
-            }
-            _ => tables.push(Strata { name, column: chart::column(&card.unit), rows: vec![row], has_doubt }),
-        }
-    }
-    (tables, said)
 }
 
 #[derive(Template)]
@@ -573,7 +517,10 @@ fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
 /// `7 / 10`, with the group's name where there are several, and with what cannot be told.
 fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
     let counts = match (reading.numerator, reading.score) {
-        (None, Some(score)) => format!("score {}", score.normalize()),
+        (None, Some(score)) => {
+            let of = reading.observed.map_or_else(String::new, |observed| format!(" ({})", chart::observed_text(&observed)));
+            format!("score {}{of}", score.normalize())
+        }
         _ => format!("{} / {}", chart::count_text(reading.numerator), chart::count_text(reading.denominator)),
     };
     let label = if reading.group.label.is_empty() { String::new() } else { format!("{}: ", reading.group.label) };

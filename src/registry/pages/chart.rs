@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 
 use crate::diagnostic::counted;
-use crate::registry::report::{Doubt, day};
+use crate::registry::report::{Doubt, Observed, day};
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Span, Unit};
 use crate::statistics::rate::{poisson_rate, wilson};
@@ -33,6 +33,8 @@ pub struct Chart {
     pub id: String,
     /// What the values are, over their column.
     pub column: &'static str,
+    /// What they are made of.
+    pub sides: [&'static str; 2],
     /// Heading.
     pub heading: String,
     /// Where the site's own page is.
@@ -98,7 +100,7 @@ fn bounds_text(card: &MeasureCard, doubt: &Doubt) -> Option<String> {
 }
 
 /// `0.0 – 100.0 %`.
-fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
+pub fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
     match card.unit {
         Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
         Unit::Rate { .. } | Unit::Number => format!("{low:.2} – {high:.2}"),
@@ -180,10 +182,8 @@ pub struct Said {
 pub struct Row {
     /// Month or period.
     pub period: String,
-    /// Numerator.
-    pub numerator: String,
-    /// Denominator.
-    pub denominator: String,
+    /// What the value is made of.
+    pub sides: [String; 2],
     /// Value.
     pub value: String,
     /// Its interval.
@@ -294,6 +294,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
     Chart {
         id: site.to_owned(),
         column: column(&card.unit),
+        sides: sides(&card.unit),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
         summary: summary(card, &slots, &phases),
@@ -471,6 +472,33 @@ pub fn column(unit: &Unit) -> &'static str {
     }
 }
 
+/// What a score is made of: of a fraction both sides, of any other one whom it is of.
+pub fn sides(unit: &Unit) -> [&'static str; 2] {
+    match unit {
+        Unit::Percent | Unit::Rate { .. } => ["Numerator", "Denominator"],
+        Unit::Number => ["Members", "Observed"],
+    }
+}
+
+/// The numbers below these.
+pub fn sides_of(point: &Point) -> [String; 2] {
+    match point.observed {
+        Some(Observed { members, counted }) => [Some(members), counted].map(|count| count_text(count.map(Into::into))),
+        None => [point.numerator, point.denominator].map(count_text),
+    }
+}
+
+/// `12 of 14 observed`, or `14 observed`.
+pub fn observed_text(observed: &Observed) -> String {
+    let Observed { members, counted: found } = observed;
+    let of = count_text(Some((*members).into()));
+    match found {
+        None => counted(*members, "member"),
+        Some(all) if all == members => format!("{of} observed"),
+        Some(some) => format!("{} of {of} observed", count_text(Some((*some).into()))),
+    }
+}
+
 /// A value with its unit.
 pub fn value_text(card: &MeasureCard, value: f64) -> String {
     match card.unit {
@@ -609,8 +637,11 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// `34 of 47`, or `2 in 310 line days`; none for a score that is no fraction.
+/// `34 of 47`, `2 in 310 line days` or `12 of 14 observed`; none for a score of nobody in particular.
 fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
+    if let Some(observed) = &point.observed {
+        return Some(observed_text(observed));
+    }
     let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
     Some(match &card.unit {
         Unit::Percent | Unit::Number => format!("{above} of {below}"),
@@ -652,8 +683,7 @@ pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
 fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
     let row = |Slot { point, name, .. }: &Slot<'_>| Row {
         period: name.clone(),
-        numerator: count_text(point.numerator),
-        denominator: count_text(point.denominator),
+        sides: sides_of(point),
         value: score_text(card, point),
         interval: interval_text(card, point),
         doubt: Told::of(card, point),
