@@ -348,7 +348,7 @@ struct Section {
     direction: &'static str,
     charts: Vec<Chart>,
     strata: Vec<Strata>,
-    /// Of which version the strata are, where there are others; else empty.
+    /// What the strata are of.
     pooled: String,
 }
 
@@ -370,8 +370,7 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
             chart
         };
         let charts = shown.iter().map(drawn).collect();
-        let points: Vec<&Point> = shown.iter().flat_map(|(series, _)| &series.points).collect();
-        let (strata, pooled) = strata::tables(&group.card, &points);
+        let (strata, pooled) = strata::tables(&group.card, &shown.iter().map(|(series, _)| *series).collect::<Vec<_>>());
         Section { label: group.label, direction: direction(&group.card), charts, strata, pooled }
     };
     by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
