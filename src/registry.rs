@@ -120,9 +120,9 @@ impl MeasureCard {
         one == other || says(one, other) || says(other, one)
     }
 
-    /// The goal of its newest version, in the unit that is shown.
-    pub fn goal(&self) -> Option<f64> {
-        let goal = self.definitions.get(self.versions.last()?)?.goal?.to_f64()?;
+    /// The goal of a version, in the unit that is shown.
+    pub fn goal_of(&self, version: &str) -> Option<f64> {
+        let goal = self.definitions.get(version)?.goal?.to_f64()?;
         Some(if self.unit == Unit::Percent { goal * 100.0 } else { goal })
     }
 

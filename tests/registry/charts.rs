@@ -155,17 +155,25 @@ async fn a_goal_is_a_line_with_words_and_within_the_chart() {
     let text = std::fs::read_to_string("mappings/measures/ibd/remission/measure.yaml").unwrap();
     std::fs::write(folder.path().join("measure.yaml"), text.replace("  type: run", "  type: run\n  goal: 0.85")).unwrap();
     let defined = watershed::cli::registry::card(folder.path()).unwrap();
-    assert_eq!(defined.goal(), Some(85.0));
+    assert_eq!(defined.goal_of("1.0.0"), Some(85.0));
     let goal = defined.definitions.into_values().next().unwrap().goal;
-    let card = MeasureCard { definitions: [("1.1.0".to_owned(), Defined { goal, ..Defined::default() })].into(), ..proportion() };
-    let with = page(card, &months("20 30 20 30")).await;
+    let defined = Defined { goal, stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
+    let card = |versions: &[&str]| MeasureCard { definitions: versions.iter().map(|version| (version.to_string(), defined.clone())).collect(), ..proportion() };
+    let with = page(card(&["1.0.0"]), &months("20 30 20 30")).await;
     let line = with
         .split_once("<line class=\"goal\"")
         .map(|(_, rest)| rest.split_once("</text>").unwrap().0)
         .unwrap_or_else(|| panic!("{with}"));
-    assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"/><text class=\"goal\" x=\"56\" y=\"77.5\" dy=\"-4\">goal 85.0\u{202f}%");
+    assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"/><text class=\"goal\" x=\"56\" y=\"77.5\" dy=\"-4\" text-anchor=\"start\">goal 85.0\u{202f}%");
     assert!(with.contains("median 25.0\u{202f}%, goal 85.0\u{202f}%,"), "in the words for who does not see it: {with}");
     assert!(!page(proportion(), &months("20 30 20 30")).await.contains("goal"));
+    // Each value is held against the goal of its own version.
+    let versions: Vec<Month> = (1..=4).map(|month| (month, if month < 3 { "1.0.0" } else { "1.1.0" }, true, 30, 100)).collect();
+    for (with_goal, lines, words) in [(&["1.1.0"][..], vec![" x1=\"225\" x2=\"398\""], true), (&["1.0.0"], vec![" x1=\"52\" x2=\"225\""], false)] {
+        let page = page(card(with_goal), &versions).await;
+        let drawn: Vec<&str> = page.split("<line class=\"goal\"").skip(1).map(|rest| rest.split_once(" y1").unwrap().0).collect();
+        assert_eq!((drawn, page.contains(", goal 85.0")), (lines, words), "{with_goal:?}: {page}");
+    }
 }
 
 /// The numerator, denominator and value of the only stratum on a page.

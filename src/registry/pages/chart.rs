@@ -47,8 +47,8 @@ pub struct Chart {
     pub months: Vec<(f64, String)>,
     /// The centre line of each phase.
     pub medians: Vec<Median>,
-    /// The goal: down, and in words.
-    pub goal: Option<(f64, String)>,
+    /// The goal of each version that has one.
+    pub goals: Vec<Goal>,
     /// Where another version of the measure begins.
     pub turns: Vec<Turn>,
     /// Points of the line, one list per unbroken stretch.
@@ -130,16 +130,34 @@ pub struct Median {
     pub label: String,
 }
 
+/// A goal, over the periods that are held against it.
+pub struct Goal {
+    /// From here,
+    pub from: f64,
+    /// to here across.
+    pub to: f64,
+    /// Down.
+    pub y: f64,
+    /// What it is.
+    pub label: Label,
+}
+
+/// Where a label is, across: after the place that it names, unless it would be cut there.
+pub struct Label {
+    /// Across.
+    pub x: f64,
+    /// Where it is anchored, by its name in SVG.
+    pub anchor: &'static str,
+    /// The words.
+    pub text: String,
+}
+
 /// Where another version of the measure begins.
 pub struct Turn {
     /// Across.
     pub x: f64,
-    /// Where its label is anchored, by its name in SVG: after the line, unless it would be cut there.
-    pub anchor: &'static str,
-    /// Where its label is, across.
-    pub label_x: f64,
     /// The version, with an arrow to it where the label stands before the line.
-    pub label: String,
+    pub label: Label,
     /// From when on, and what that means.
     pub text: String,
 }
@@ -206,11 +224,14 @@ pub struct Scale {
     step: f64,
 }
 
-/// The axis for all of these, and for the goal.
+/// The axis for all of these, and for their goals.
 pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, card: &MeasureCard) -> Scale {
     let unit = &card.unit;
-    let shown = |point: &Point| point.value(unit).into_iter().chain(point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]));
-    let values: Vec<f64> = series.flatten().flat_map(shown).chain(card.goal()).collect();
+    let shown = |point: &Point| {
+        let bounds = point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]);
+        point.value(unit).into_iter().chain(bounds).chain(card.goal_of(&point.version)).collect::<Vec<_>>()
+    };
+    let values: Vec<f64> = series.flatten().flat_map(shown).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
     let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
@@ -301,7 +322,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         ticks: ticks(card, &place),
         months: months(&slots, &place),
         medians: phases.iter().filter_map(|phase| median(card, phase, &place)).collect(),
-        goal: card.goal().map(|goal| (place.y(goal), format!("goal {}", value_text(card, goal)))),
+        goals: slots.chunk_by(|a, b| goal_of(card, a) == goal_of(card, b)).filter_map(|slots| goal(card, slots, &place)).collect(),
         turns: turns(card, &slots, &place),
         lines: phases.iter().flat_map(|phase| lines(phase.slots, &place)).collect(),
         dots: dots(card, &slots, &place),
@@ -322,8 +343,22 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
 
 fn median(card: &MeasureCard, phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
     let (median, first, last) = (phase.run.median?, phase.slots.first()?, phase.slots.last()?);
-    let half = place.step() / 2.0;
-    Some(Median { from: round(place.x(first.place) - half), to: round(place.x(last.place) + half), y: place.y(median), label: value_text(card, median) })
+    let (from, to) = place.across(first.place..last.place + 1);
+    Some(Median { from, to, y: place.y(median), label: value_text(card, median) })
+}
+
+fn goal_of(card: &MeasureCard, slot: &Slot<'_>) -> Option<f64> {
+    card.goal_of(&slot.point.version)
+}
+
+/// The goal of periods that have the same.
+fn goal(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Option<Goal> {
+    let (first, last) = (slots.first()?, slots.last()?);
+    let goal = goal_of(card, first)?;
+    let (from, to) = place.across(first.place..last.place + 1);
+    let fits = from < WIDTH - RIGHT - LABEL_WIDTH;
+    let (x, anchor) = if fits { (from + 4.0, "start") } else { (to - 4.0, "end") };
+    Some(Goal { from, to, y: place.y(goal), label: Label { x: round(x), anchor, text: format!("goal {}", value_text(card, goal)) } })
 }
 
 /// Where another version begins, and whether what follows is compared with what was before.
@@ -334,11 +369,10 @@ fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
         let x = round(place.x(after.place) - place.step() / 2.0);
         let fits = x < WIDTH - LABEL_WIDTH;
         let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
+        let (label_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
         (old != version).then(|| Turn {
             x,
-            anchor: if fits { "start" } else { "end" },
-            label_x: round(if fits { x + 4.0 } else { x - 4.0 }),
-            label: if fits { format!("version {version}") } else { format!("version {version} →") },
+            label: Label { x: round(label_x), anchor, text: format!("version {version}{arrow}") },
             text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
         })
     };
@@ -425,6 +459,10 @@ impl Place {
     }
     fn x(&self, index: usize) -> f64 {
         round(LEFT + self.step() * (index as f64 + 0.5))
+    }
+    /// Where a stretch begins and ends.
+    fn across(&self, stretch: std::ops::Range<usize>) -> (f64, f64) {
+        (round(LEFT + self.step() * stretch.start as f64), round(LEFT + self.step() * stretch.end as f64))
     }
     fn y(&self, value: f64) -> f64 {
         round(HEIGHT - BOTTOM - ((value - self.scale.bottom) / (self.scale.top - self.scale.bottom)).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM))
@@ -713,6 +751,6 @@ fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_, '_>]) -> 
         (1, _) => "one signal of special cause".to_owned(),
         (count, _) => format!("{count} signals of special cause"),
     };
-    let goal = card.goal().map_or_else(String::new, |goal| format!(", goal {}", value_text(card, goal)));
+    let goal = goal_of(card, last).map_or_else(String::new, |goal| format!(", goal {}", value_text(card, goal)));
     format!("Run chart of {}, {} to {}{median}{goal}, {signals}.", counted(with_value, "value"), first.name, last.name)
 }
