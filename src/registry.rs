@@ -20,7 +20,7 @@ use rust_decimal::prelude::ToPrimitive;
 use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
 use crate::lock::Lock;
-use crate::validate::{self, Weight};
+use crate::validate::{self, Guards, Weight};
 use quota::Quota;
 use receipt::ReceiptKey;
 use store::RegistryStore;
@@ -162,6 +162,8 @@ pub struct Defined {
     pub lookback_months: Option<u32>,
     /// A score to reach, as reports have it.
     pub goal: Option<Decimal>,
+    /// What is believable of a site's numbers.
+    pub guards: Guards,
 }
 
 /// The length of a reporting period.

@@ -23,6 +23,7 @@ mod charts;
 mod groups;
 mod kept;
 mod numbers;
+mod remarks;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};

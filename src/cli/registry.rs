@@ -16,6 +16,7 @@ use crate::measure::definition::{self, Definition, Group, Improvement, Interval,
 use crate::measure::logic::Fingerprint;
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 use crate::measure::published;
+use crate::pipeline::remarks;
 use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
@@ -354,7 +355,8 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
     let goal = chart.and_then(|chart| chart.goal?.try_into().ok());
     let lookback_months = chart.and_then(|chart| chart.lookback_months);
     let comparable = definition.comparable_with.iter().cloned().collect();
-    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, ..Defined::default() }
+    let guards = remarks::guards(&definition.plausibility);
+    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, guards, ..Defined::default() }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -100,6 +100,7 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
             "value": point.value(&unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
             "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
+            "remarks": point.remarks,
         });
         if let Some(observed) = point.observed {
             (told["members"], told["observed"]) = (observed.members.into(), observed.counted.into());

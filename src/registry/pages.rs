@@ -92,6 +92,9 @@ struct Place {
     reports: String,
     reasons: Vec<String>,
     more: usize,
+    /// What its latest numbers are beyond, and in how many more measures they are.
+    looks: Vec<String>,
+    looks_more: usize,
 }
 
 /// One measure on the board.
@@ -128,7 +131,8 @@ async fn board(State(registry): State<Registry>) -> Response {
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, &registry.options.measures, now)).collect();
+    let cards = &registry.options.measures;
+    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, cards, looks(&arrival.site, cards, &all), now)).collect();
     let count = |state: &str| places.iter().filter(|place| place.state == state).count();
     let (late, refused, new) = (count("late") + count("never"), count("refused"), count("new"));
     let arrived = count("arrived") + count("partial");
@@ -139,7 +143,23 @@ async fn board(State(registry): State<Registry>) -> Response {
     page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
-fn place(arrival: &Arrival, cards: &[MeasureCard], now: Timestamp) -> Place {
+/// What a person should look at in the newest period that a site has of each measure.
+fn looks(site: &Site, cards: &[MeasureCard], all: &[Vec<Series>]) -> Vec<String> {
+    let mut said = Vec::new();
+    for (card, all) in cards.iter().zip(all) {
+        for group in by_group(card, all) {
+            let own = group.series.iter().filter(|series| series.site == site.name).filter_map(|series| series.points.last());
+            let name = if group.label.is_empty() { card.title.clone() } else { format!("{}: {}", card.title, group.label) };
+            said.extend(
+                own.filter(|point| !point.remarks.is_empty())
+                    .map(|point| format!("{name}, {}: {}", chart::period_name(point), point.remarks.join("; "))),
+            );
+        }
+    }
+    said
+}
+
+fn place(arrival: &Arrival, cards: &[MeasureCard], mut looks: Vec<String>, now: Timestamp) -> Place {
     let (mark, state, word) = match (&arrival.refused, &arrival.last) {
         (Some(_), _) => ("✕", "refused", "Rejected"),
         (None, None) if arrival.late => ("–", "never", "Nothing yet"),
@@ -186,6 +206,8 @@ fn place(arrival: &Arrival, cards: &[MeasureCard], now: Timestamp) -> Place {
         reports: last.map_or_else(String::new, |last| last.reports.to_string()),
         reasons: all.iter().take(REASONS_SHOWN).cloned().collect(),
         more: all.len().saturating_sub(REASONS_SHOWN),
+        looks_more: looks.len().saturating_sub(REASONS_SHOWN),
+        looks: looks.drain(..looks.len().min(REASONS_SHOWN)).collect(),
     }
 }
 

@@ -12,6 +12,7 @@ use rust_decimal::prelude::ToPrimitive;
 use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
+use crate::validate::{Parts, believable};
 
 /// Points of one series.
 const POINTS_MAX: usize = 600;
@@ -136,6 +137,8 @@ pub struct Point {
     pub committed: Timestamp,
     /// Strata, if any.
     pub strata: Vec<Stratum>,
+    /// What is beyond what its measure calls plausible, beside the site's earlier periods: what the hospital is told too.
+    pub remarks: Vec<String>,
 }
 
 impl Point {
@@ -295,6 +298,7 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             score: decimal(row.get(10)?),
             doubt: kept(row.get(11)?),
             observed: kept(row.get(16)?),
+            remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
     })?;
@@ -311,8 +315,24 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
     for (_, series) in &mut all {
         let surplus = series.points.len().saturating_sub(POINTS_MAX);
         series.points.drain(..surplus);
+        remark(card, &mut series.points);
     }
     Ok(all.into_iter().map(|(_, series)| series).collect())
+}
+
+/// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
+/// compared.
+fn remark(card: &MeasureCard, points: &mut [Point]) {
+    let size = |point: &Point| point.denominator.or(point.observed.and_then(|observed| Some(observed.counted?.into())));
+    for place in 0..points.len() {
+        let (before, rest) = points.split_at_mut(place);
+        let Some(point) = rest.first_mut() else { continue };
+        let Some(defined) = card.definitions.get(&point.version) else { continue };
+        let earlier = before.iter().filter(|other| card.is_comparable(&other.version, &point.version)).filter_map(size).collect();
+        let cannot_tell = point.doubt.as_ref().map_or(0, |doubt| doubt.count);
+        let own = Parts { numerator: point.numerator, denominator: size(point), score: point.score, cannot_tell };
+        point.remarks = believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message).collect();
+    }
 }
 
 /// One revision of a report.
@@ -395,6 +415,7 @@ mod tests {
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 

@@ -18,6 +18,8 @@ const LEFT: f64 = 52.0;
 const RIGHT: f64 = 62.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
+/// Periods to look at that are named below a chart.
+const REMARKS_SHOWN: usize = 2;
 /// Confidence of the intervals shown.
 const CONFIDENCE: f64 = 0.95;
 /// Lines of the value axis, about.
@@ -71,6 +73,8 @@ pub struct Chart {
     pub ranges: Vec<(f64, f64, f64, String)>,
     /// In how many periods something cannot be told, in a sentence.
     pub doubt: Option<String>,
+    /// Of the newest periods with a remark: its name and the remark.
+    pub remarks: Vec<String>,
 }
 
 /// What a row of a table says of that which cannot be told; empty when nothing is open.
@@ -170,6 +174,8 @@ pub struct Dot {
     pub y: f64,
     /// Drawn hollow.
     pub partial: bool,
+    /// Marked, as one to look at.
+    pub marked: bool,
     /// Month, numerator, denominator, value.
     pub title: String,
 }
@@ -208,6 +214,8 @@ pub struct Row {
     pub interval: String,
     /// What cannot be told.
     pub doubt: Told,
+    /// What a person should look at.
+    pub remark: String,
     /// `complete` or `partial`.
     pub data: &'static str,
     /// Revision number.
@@ -338,6 +346,7 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         latest: latest(card, &slots),
         ranges: ranges(card, &slots, &place),
         doubt: doubtful_periods(points),
+        remarks: remarks(points),
     }
 }
 
@@ -446,6 +455,16 @@ fn doubtful_periods(points: &[Point]) -> Option<String> {
         (_, false) => "",
     };
     Some(format!("In {} of {} the hospital’s records cannot tell of everybody{place}.", doubtful.len(), counted(points.len(), "period")))
+}
+
+/// `Oct 2026: the denominator is 2, at least 3 is expected`, of the newest periods first.
+fn remarks(points: &[Point]) -> Vec<String> {
+    let found = points.iter().rev().filter(|point| !point.remarks.is_empty());
+    let mut said: Vec<String> = found.map(|point| format!("{}: {}", period_name(point), point.remarks.join("; "))).collect();
+    let more = said.len().saturating_sub(REMARKS_SHOWN);
+    said.truncate(REMARKS_SHOWN);
+    said.extend((more > 0).then(|| format!("{} more in the table", counted(more, "period"))));
+    said
 }
 
 struct Place {
@@ -694,7 +713,8 @@ fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
         let counts = counts(card, point).map_or_else(String::new, |counts| format!("{counts}, "));
         let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!(", {doubt}"));
         let title = format!("{}: {counts}{}{doubt}{partial}, revision {}", slot.name, value_text(card, value), point.revision);
-        Some(Dot { x: place.x(slot.place), y: place.y(value), partial: !point.complete, title })
+        let remark = point.remarks.iter().map(|remark| format!(". Look at this: {remark}")).collect::<String>();
+        Some(Dot { x: place.x(slot.place), y: place.y(value), partial: !point.complete, marked: !remark.is_empty(), title: title + &remark })
     };
     slots.iter().filter_map(dot).collect()
 }
@@ -725,6 +745,7 @@ fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
         value: score_text(card, point),
         interval: interval_text(card, point),
         doubt: Told::of(card, point),
+        remark: point.remarks.join("; "),
         data: if point.complete { "complete" } else { "partial" },
         revision: point.revision,
         history: format!("/measures/{}/sites/{}/{}", encode(&card.id), encode(site), encode(&point.period_start)),
