@@ -18,7 +18,10 @@ async fn a_number_that_is_not_plausible_is_marked_wherever_it_is_shown() {
     let guards = Guards { denominator_change_percent: Some(30), score_min: Some("0.5".parse().unwrap()), ..Guards::default() };
     let network = Network::start(vec![guarded(proportion(), guards)]).await;
     let north = network.join("north", "North").await;
-    let bodies: Vec<Vec<u8>> = (1..).zip([(60, 100), (40, 100), (60, 100), (30, 40)]).map(|(month, (some, all))| body("north", &key(month), some, all)).collect();
+    let bodies: Vec<Vec<u8>> = (1..)
+        .zip([(60, 100), (40, 100), (60, 100), (30, 40)])
+        .map(|(month, (some, all))| body("north", &key(month), some, all))
+        .collect();
     deliver(&network, &north, &Feed::first("north", &[1; 4]).with(bodies)).await.receipt();
 
     let jump = "the denominator 40 is -60 % off the median of earlier periods, 100; at most 30 % is expected";
