@@ -173,7 +173,7 @@ impl RegistryStore {
                 "INSERT INTO site (name, organization, client_id, jwks, jwks_url, added_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![site.name, site.organization, site.client_id, jwks, url, now.as_millisecond()],
             )?;
-            append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id }))?;
+            append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id, "organization": site.organization }))?;
             let query = format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1");
             Ok(transaction.query_row(&query, [&site.name], site_row)?)
         })
@@ -191,8 +191,9 @@ impl RegistryStore {
                 return Err(RegistryError::Configuration(format!("no site `{name}` is registered{}", near.unwrap_or_default())));
             }
             transaction.execute("DELETE FROM token WHERE site = (SELECT id FROM site WHERE name = ?1)", [name])?;
-            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name }))?;
-            Ok(transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?)
+            let site = transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?;
+            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name, "client": site.client_id, "organization": site.organization }))?;
+            Ok(site)
         })
     }
 
