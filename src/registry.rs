@@ -154,6 +154,8 @@ pub struct Defined {
     pub stratifiers: BTreeMap<String, bool>,
     /// Digest of its logic, where that is known here.
     pub logic: Option<String>,
+    /// Of a composite the measures that it is made of, by id or address, and their versions where it names these.
+    pub parts: BTreeSet<(String, Option<String>)>,
     /// Of those of its value sets that are known here, the digest of their codes.
     pub value_sets: BTreeMap<String, String>,
     /// Other versions whose values can be compared with those of this one.

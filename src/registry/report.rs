@@ -255,7 +255,7 @@ fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Def
     let (Some((_, stated)), Some(accepted)) = (lineage(report, "logic").into_iter().next(), &defined.logic) else { return };
     let form = |digest: &str| digest.split(':').next().map(str::to_owned);
     if form(&stated) == form(accepted) && stated != *accepted {
-        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(23).collect::<String>());
+        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(digest.find(':').unwrap_or_default() + 13).collect::<String>());
         let stated = shown(&stated);
         reasons.push(format!(
             "same version, other logic: CQL and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
