@@ -249,6 +249,8 @@ pub struct Guards {
     pub cannot_tell_percent: Option<u32>,
 }
 
+/// Decimal places of a score in words.
+const SCORE_DIGITS: u32 = 4;
 /// Earlier denominators fewer than this say nothing about a change.
 const EARLIER_MIN: usize = 3;
 
@@ -292,7 +294,11 @@ pub fn believable(own: &Parts, guards: &Guards, earlier: Vec<Decimal>) -> Vec<Fi
         let low = guards.score_min.filter(|least| score < *least).map(|least| format!("at least {least}"));
         let high = guards.score_max.filter(|most| score > *most).map(|most| format!("at most {most}"));
         if let Some(expected) = low.or(high) {
-            warn("score-beyond-guard", format!("the score is {score}, {expected} is expected"), "look into the records of some patients (`watershed measure explain`)");
+            warn(
+                "score-beyond-guard",
+                format!("the score is {}, {expected} is expected", score.round_dp(SCORE_DIGITS).normalize()),
+                "look into the records of some patients (`watershed measure explain`)",
+            );
         }
     }
     if let Some(limit) = guards.cannot_tell_percent {

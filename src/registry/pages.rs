@@ -19,6 +19,7 @@ use chart::{Chart, encode};
 use strata::Strata;
 
 mod chart;
+mod label;
 mod strata;
 
 /// Reasons shown of one refusal.
@@ -360,6 +361,7 @@ struct MeasurePage<'a> {
     direction: &'static str,
     unit: String,
     sections: Vec<Section>,
+    has_remarks: bool,
     series: String,
 }
 
@@ -424,7 +426,11 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
     let name = |site: &str| Some(organization(&sites, site));
     let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
-    page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, series })
+    let has_remarks = sections.iter().flat_map(|section| &section.charts).any(|chart| !chart.remarks.is_empty());
+    page(
+        StatusCode::OK,
+        &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, has_remarks, series },
+    )
 }
 
 /// What people call a site; two of one name are told apart.
@@ -505,7 +511,7 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
         Ok(found) => {
             let rows = found.iter().map(|revision| revision_row(card, revision)).collect();
             let back = format!("/measures/{}/sites/{}", encode(&card.id), encode(&site));
-            let period = super::report::day(&period).map_or(period, |day| day.strftime("%B %Y").to_string());
+            let period = found.first().map_or(period.clone(), |revision| chart::name_of(&period, &revision.period_end));
             page(StatusCode::OK, &RevisionsPage { network: &registry.options.network, card, site, back, period, rows })
         }
     }

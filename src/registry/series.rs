@@ -338,6 +338,8 @@ fn remark(card: &MeasureCard, points: &mut [Point]) {
 /// One revision of a report.
 #[derive(Clone, Debug)]
 pub struct Revision {
+    /// Of the period that ends on this day, as reported.
+    pub period_end: String,
     /// 1, 2, 3 …
     pub number: u64,
     /// Version of the measure.
@@ -376,12 +378,13 @@ pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Resu
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
     connection
         .prepare_cached(
-            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id, r.period_end
              FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
              ORDER BY r.period_end, r.number DESC LIMIT ?4",
         )?
         .query_map(params![site, measure, period_start, REVISIONS_MAX as i64], |row| {
             Ok(Revision {
+                period_end: row.get(10)?,
                 number: row.get::<_, i64>(0)?.unsigned_abs(),
                 version: row.get(1)?,
                 sha256: row.get(2)?,

@@ -68,7 +68,7 @@ async fn of_how_many_a_score_is_stands_wherever_it_is_shown() {
     // A median of two medians is none: they lie between.
     let all = network.get("/measures/remission").await.text;
     assert_eq!(cells(&all, "female")[..3], ["657", "656", "12.50 – 16.00"]);
-    assert!(all.contains("<p>Jan 2024, all 2 sites. Scores that are no fractions have no sum: so only the latest month is shown. Records"), "{all}");
+    assert!(all.contains("<p>Jan 2024, 2 sites. Scores that are no fractions have no sum: so only the latest month is shown. Records"), "{all}");
     let history = network.get("/measures/remission/sites/north/2024-01-01").await.text;
     assert!(history.contains("score 13.008333 (12 of 14 observed)"), "{history}");
 }

@@ -2,6 +2,7 @@
 
 use jiff::civil::Date;
 
+use super::label::{self, Label};
 use crate::diagnostic::counted;
 use crate::registry::report::{Doubt, Observed, day};
 use crate::registry::series::Point;
@@ -37,6 +38,8 @@ pub struct Chart {
     pub column: &'static str,
     /// What they are made of.
     pub sides: [&'static str; 2],
+    /// Whether they have an interval.
+    pub has_interval: bool,
     /// Heading.
     pub heading: String,
     /// Where the site's own page is.
@@ -51,6 +54,8 @@ pub struct Chart {
     pub medians: Vec<Median>,
     /// The goal of each version that has one.
     pub goals: Vec<Goal>,
+    /// What stands beside the newest median and goal.
+    pub labels: Vec<Label>,
     /// Where another version of the measure begins.
     pub turns: Vec<Turn>,
     /// Points of the line, one list per unbroken stretch.
@@ -130,8 +135,6 @@ pub struct Median {
     pub to: f64,
     /// Down.
     pub y: f64,
-    /// Its value.
-    pub label: String,
 }
 
 /// A goal, over the periods that are held against it.
@@ -142,17 +145,17 @@ pub struct Goal {
     pub to: f64,
     /// Down.
     pub y: f64,
-    /// What it is.
-    pub label: Label,
+    /// What it is; the newest is named beside the chart.
+    pub words: Option<Words>,
 }
 
-/// Where a label is, across: after the place that it names, unless it would be cut there.
-pub struct Label {
+/// Words in a chart, across: after the place that they name, unless they would be cut there.
+pub struct Words {
     /// Across.
     pub x: f64,
-    /// Where it is anchored, by its name in SVG.
+    /// Where they are anchored, by the name in SVG.
     pub anchor: &'static str,
-    /// The words.
+    /// They themselves.
     pub text: String,
 }
 
@@ -160,8 +163,8 @@ pub struct Label {
 pub struct Turn {
     /// Across.
     pub x: f64,
-    /// The version, with an arrow to it where the label stands before the line.
-    pub label: Label,
+    /// The version, with an arrow to it where they stand before the line.
+    pub words: Words,
     /// From when on, and what that means.
     pub text: String,
 }
@@ -324,12 +327,14 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         id: site.to_owned(),
         column: column(&card.unit),
         sides: sides(&card.unit),
+        has_interval: has_interval(card),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
         summary: summary(card, &slots, &phases),
         ticks: ticks(card, &place),
         months: months(&slots, &place),
-        medians: phases.iter().filter_map(|phase| median(card, phase, &place)).collect(),
+        medians: phases.iter().filter_map(|phase| median(phase, &place)).collect(),
+        labels: labels(card, phases.last(), &slots, &place),
         goals: slots.chunk_by(|a, b| goal_of(card, a) == goal_of(card, b)).filter_map(|slots| goal(card, slots, &place)).collect(),
         turns: turns(card, &slots, &place),
         lines: phases.iter().flat_map(|phase| lines(phase.slots, &place)).collect(),
@@ -350,10 +355,10 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
     }
 }
 
-fn median(card: &MeasureCard, phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
+fn median(phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
     let (median, first, last) = (phase.run.median?, phase.slots.first()?, phase.slots.last()?);
     let (from, to) = place.across(first.place..last.place + 1);
-    Some(Median { from, to, y: place.y(median), label: value_text(card, median) })
+    Some(Median { from, to, y: place.y(median) })
 }
 
 fn goal_of(card: &MeasureCard, slot: &Slot<'_>) -> Option<f64> {
@@ -365,9 +370,16 @@ fn goal(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Option<Goal> {
     let (first, last) = (slots.first()?, slots.last()?);
     let goal = goal_of(card, first)?;
     let (from, to) = place.across(first.place..last.place + 1);
-    let fits = from < WIDTH - RIGHT - LABEL_WIDTH;
-    let (x, anchor) = if fits { (from + 4.0, "start") } else { (to - 4.0, "end") };
-    Some(Goal { from, to, y: place.y(goal), label: Label { x: round(x), anchor, text: format!("goal {}", value_text(card, goal)) } })
+    let is_newest = last.place + 1 == place.count;
+    let (x, anchor) = if to - LABEL_WIDTH < LEFT { (from + 4.0, "start") } else { (to - 4.0, "end") };
+    let words = || Words { x: round(x), anchor, text: format!("goal {}", value_text(card, goal)) };
+    Some(Goal { from, to, y: place.y(goal), words: (!is_newest).then(words) })
+}
+
+/// What stands beside the newest median and goal.
+fn labels(card: &MeasureCard, phase: Option<&Phase<'_, '_>>, slots: &[Slot<'_>], place: &Place) -> Vec<Label> {
+    let at = |value: f64| (place.y(value), value_text(card, value));
+    label::beside(phase.and_then(|phase| phase.run.median).map(at), slots.last().and_then(|slot| goal_of(card, slot)).map(at))
 }
 
 /// Where another version begins, and whether what follows is compared with what was before.
@@ -378,10 +390,10 @@ fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
         let x = round(place.x(after.place) - place.step() / 2.0);
         let fits = x < WIDTH - LABEL_WIDTH;
         let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
-        let (label_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
+        let (words_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
         (old != version).then(|| Turn {
             x,
-            label: Label { x: round(label_x), anchor, text: format!("version {version}{arrow}") },
+            words: Words { x: round(words_x), anchor, text: format!("version {version}{arrow}") },
             text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
         })
     };
@@ -719,9 +731,13 @@ fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
     slots.iter().filter_map(dot).collect()
 }
 
+/// Whether scores have an interval. A sum of amounts varies by what each of them is, about which the report says nothing; so does a mean.
+pub fn has_interval(card: &MeasureCard) -> bool {
+    card.unit != Unit::Number && !card.sums.contains("")
+}
+
 fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
-    // A sum of amounts varies by what each of them is, about which the report says nothing.
-    if point.is_unknown() || card.sums.contains("") {
+    if point.is_unknown() || !has_interval(card) {
         return None;
     }
     let (above, below) = (point.numerator?.to_u64()?, point.denominator?);

@@ -16,6 +16,8 @@ pub struct Strata {
     pub column: &'static str,
     /// What the score is made of.
     pub sides: [&'static str; 2],
+    /// Whether the scores have an interval.
+    pub has_interval: bool,
     /// One for each stratum.
     pub rows: Vec<Row>,
     /// Whether any row cannot tell of somebody.
@@ -90,7 +92,7 @@ fn sites(kept: &[(&str, &Point)], all: usize) -> String {
     let found = kept.iter().map(|(site, _)| *site).collect::<BTreeSet<_>>().len();
     match all {
         1 => String::new(),
-        all if all == found => format!(", all {all} sites"),
+        all if all == found => format!(", {all} sites"),
         all => format!(", {found} of {all} sites"),
     }
 }
@@ -104,7 +106,15 @@ fn rows(card: &MeasureCard, kept: &[(&str, &Point)], periods: &str) -> Vec<Strat
     for ((name, stratum), points) in found {
         if tables.last().is_none_or(|table| table.name != name) {
             let (name, periods) = (name.to_owned(), periods.to_owned());
-            tables.push(Strata { name, periods, column: chart::column(&card.unit), sides: chart::sides(&card.unit), rows: Vec::new(), has_doubt: false });
+            tables.push(Strata {
+                name,
+                periods,
+                column: chart::column(&card.unit),
+                sides: chart::sides(&card.unit),
+                has_interval: chart::has_interval(card),
+                rows: Vec::new(),
+                has_doubt: false,
+            });
         }
         if let Some(table) = tables.last_mut() {
             table.has_doubt |= points.iter().any(|point| point.doubt.is_some());
