@@ -279,10 +279,13 @@ pub fn believable(own: &Parts, guards: &Guards, earlier: Vec<Decimal>) -> Vec<Fi
     if let (Some(denominator), Some(limit)) = (own.denominator, guards.denominator_change_percent)
         && let Some(median) = median(earlier).filter(|median| !median.is_zero())
     {
-        let difference = denominator - median;
-        let change = difference / median * Decimal::ONE_HUNDRED;
+        let difference = denominator.saturating_sub(median);
+        let percent = difference.checked_div(median).and_then(|change| change.checked_mul(Decimal::ONE_HUNDRED));
         // Of few, a percentage says nothing: three standard deviations of a count are what chance gives.
-        if change.abs() > Decimal::from(limit) && difference.abs() > median / difference.abs() * Decimal::from(9) {
+        let chance = median.checked_div(difference.abs()).and_then(|chance| chance.checked_mul(Decimal::from(9)));
+        if let Some(change) = percent.filter(|change| change.abs() > Decimal::from(limit))
+            && chance.is_some_and(|chance| difference.abs() > chance)
+        {
             warn(
                 "denominator-jumps",
                 format!("the denominator {denominator} is {:+} % off the median of earlier periods, {median}; at most {limit} % is expected", change.round()),
@@ -321,7 +324,7 @@ fn median(mut sorted: Vec<Decimal>) -> Option<Decimal> {
     }
     sorted.sort();
     let (low, high) = (sorted.get((sorted.len() - 1) / 2)?, sorted.get(sorted.len() / 2)?);
-    Some((low + high) / Decimal::TWO)
+    Some(low + high.saturating_sub(*low) / Decimal::TWO)
 }
 
 fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {

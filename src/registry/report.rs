@@ -501,6 +501,7 @@ fn observed(group: &Value, kind: Kind) -> Option<Observed> {
     let of_code = |code: &str| items(group, "population").iter().find(|population| code_of(population) == code);
     let count = |code: &str| of_code(code)?.get("count")?.as_u64();
     let scored = of_code("measure-population").and_then(|population| extension(population, "scored-count")?.get("valueInteger")?.as_u64());
+    let scored = scored.filter(|scored| *scored <= COUNT_MAX.unsigned_abs());
     let left = || Some(count("measure-population")?.saturating_sub(count("measure-population-exclusion").unwrap_or_default()));
     Some(Observed { members: scored.or_else(left)?, counted: score_part(group, "denominator").and_then(|counted| counted.to_u64()) })
 }

@@ -145,4 +145,9 @@ fn guards_warn_and_name_who_should_look() {
     let jumps = |found: Vec<Finding>| found.iter().any(|finding| finding.rule == "denominator-jumps");
     assert!(!jumps(plausible(&report, &guards, &few.iter().collect::<Vec<_>>())), "none after four is chance");
     assert_eq!(plausible(&report, &Guards::default(), &earlier), [], "no limit is written");
+    // What anybody may send ends nothing.
+    let least = Decimal::new(1, 28);
+    for (own, before) in [(Decimal::MAX, least), (least, Decimal::MAX), (Decimal::MAX, Decimal::MIN), (Decimal::ZERO, Decimal::ZERO)] {
+        believable(&Parts { denominator: Some(own), ..Parts::default() }, &guards, vec![before; 3]);
+    }
 }
