@@ -261,34 +261,32 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
     }
 }
 
-/// Gives composites the logic of what they are made of. Where some of that is not here, or of several versions that may be meant, their
-/// own alone is known, which says too little to hold a report against it.
+/// Gives composites the logic of what they are made of, and its look back over months. Where some of that is not here, or of several
+/// versions that may be meant, their own logic alone is known, which says too little to hold a report against it.
 fn compose(cards: &mut [MeasureCard]) {
     let known = cards.to_vec();
     for card in cards {
-        let url = card.url.clone();
         for defined in card.definitions.values_mut() {
-            let parts: Option<BTreeMap<String, Fingerprint>> = defined.parts.iter().map(|(name, version)| part(&known, name, version.as_deref())).collect();
-            let (Some(mut parts), Some(logic)) = (parts, defined.logic.clone()) else { continue };
+            let parts: BTreeMap<String, Option<&Defined>> = defined.parts.iter().map(|(name, version)| part(&known, name, version.as_deref())).collect();
+            let longest = parts.values().flatten().filter_map(|part| part.lookback_months).max();
+            defined.lookback_months = defined.lookback_months.max(longest);
             // Of a group of its own it has the logic.
-            parts.retain(|part, _| part.split('|').next() != Some(&url));
-            let own = Fingerprint { logic, value_sets: std::mem::take(&mut defined.value_sets) };
-            let whole = own.with_parts(parts.iter().map(|(name, part)| (name.clone(), part)).collect());
-            (defined.logic, defined.value_sets) = (Some(whole.logic), whole.value_sets);
+            let others = parts.iter().filter(|(name, _)| name.split('|').next() != Some(card.url.as_str()));
+            let fingerprint = |part: &Defined| Some(Fingerprint { logic: part.logic.clone()?, value_sets: part.value_sets.clone() });
+            let others: Option<Vec<(String, Fingerprint)>> = others.map(|(name, part)| Some((name.clone(), fingerprint((*part)?)?))).collect();
+            let (Some(others), Some(own)) = (others, fingerprint(defined)) else { continue };
+            let Fingerprint { logic, value_sets } = own.with_parts(others.iter().map(|(name, part)| (name.clone(), part)).collect());
+            (defined.logic, defined.value_sets) = (Some(logic), value_sets);
         }
     }
 }
 
-/// The measure that a composite names: its canonical URL, and what it computes.
-fn part(known: &[MeasureCard], name: &str, version: Option<&str>) -> Option<(String, Fingerprint)> {
-    let card = known.iter().find(|card| card.id == name || card.url == name)?;
-    let version = match (version, card.versions.as_slice()) {
-        (Some(version), _) => version,
-        (None, [only]) => only,
-        (None, _) => return None,
-    };
-    let defined = card.definitions.get(version)?;
-    Some((format!("{}|{version}", card.url), Fingerprint { logic: defined.logic.clone()?, value_sets: defined.value_sets.clone() }))
+/// The measure that a composite names: its canonical URL, and what it computes, if it is here and no other may be meant.
+fn part<'a>(known: &'a [MeasureCard], name: &str, version: Option<&str>) -> (String, Option<&'a Defined>) {
+    let Some(card) = known.iter().find(|card| card.id == name || card.url == name) else { return (name.to_owned(), None) };
+    let only = card.versions.first().filter(|_| card.versions.len() == 1).map(String::as_str);
+    let version = version.or(only).unwrap_or_default();
+    (format!("{}|{version}", card.url), card.definitions.get(version))
 }
 
 /// The registry's view of what a path holds: a measure folder, or Measures as they are published.
@@ -523,6 +521,7 @@ mod tests {
                 .for_each(|path| merge(&mut known, card(path).map_err(|found| diagnostic::render_human(&found, false)).unwrap()));
             compose(&mut known);
             let defined = known.swap_remove(0).definitions.into_values().next().unwrap();
+            assert_eq!(defined.lookback_months, Some(13), "remission counts patients of 13 months, so the whole does");
             Fingerprint { logic: defined.logic.unwrap(), value_sets: defined.value_sets }
         };
         let same = site("define \"Numerator\"", "/* so */ define \"Numerator\"");
