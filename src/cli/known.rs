@@ -68,7 +68,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
     match context.format {
-        Format::Json => write(&made.reports)?,
+        Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
     say(&night, sums.patients, &made);
@@ -77,17 +77,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 /// The reports, one a line.
-fn write(reports: &[outbox::Report]) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    for report in reports {
-        let written = output.write_all(&report.body).and_then(|()| output.write_all(b"\n"));
-        match written {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
-            written => written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?,
-        }
-    }
-    Ok(())
+fn write(reports: &[outbox::Report]) {
+    let mut output = super::output();
+    let mut lines = reports.iter().map(|report| output.write_all(&report.body).and_then(|()| output.write_all(b"\n")));
+    // Whoever reads may have seen enough.
+    let _ = lines.try_for_each(|written| written);
 }
 
 /// The same for people: a row for each group.

@@ -17,6 +17,7 @@ use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets};
 
+mod birth;
 mod fit;
 
 use fit::Counted;

@@ -227,17 +227,19 @@ fn made(reasons: &mut Vec<String>, report: &Value, now: Timestamp) {
     }
 }
 
-/// The parameters that a report states are those of the accepted definition: with others it is another measure.
+/// The parameters that a report states are those of the accepted definition: with others it is another measure. One that the definition does
+/// not list has the value that its CQL gives it, and is stated by whoever gave it another.
 fn parameters(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
     for stated in items(report, "extension").iter().filter(|one| is_named(one, "parameter")) {
         let text = |name| extension(stated, name).and_then(|part| part.get("valueString")?.as_str().map(str::to_owned)).unwrap_or_default();
         let (name, value) = (text("name"), text("value"));
-        if let Some(expected) = defined.parameters.get(&name)
-            && *expected != value
-        {
-            let (name, value) = (shown(&name), shown(&value));
-            reasons.push(format!("parameter `{name}` is `{value}`, version {version} has `{expected}`: what is measured otherwise needs a version of its own"));
-        }
+        let expected = match defined.parameters.get(&name) {
+            Some(expected) if *expected == value => continue,
+            Some(expected) => format!("has `{expected}`"),
+            None => "leaves it as its CQL has it".to_owned(),
+        };
+        let (name, value) = (shown(&name), shown(&value));
+        reasons.push(format!("parameter `{name}` is `{value}`, version {version} {expected}: what is measured otherwise needs a version of its own"));
     }
 }
 
