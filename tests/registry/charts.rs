@@ -70,6 +70,7 @@ async fn where_nothing_can_be_told_the_page_says_what_is_missing() {
     ] {
         let page = page(proportion(), &months(text)).await;
         assert!(page.contains(&format!("<p class=\"signal none\">{expected}</p>")), "{text}: {page}");
+        assert!(!page.contains("NaN"), "{text}: {page}");
         assert_eq!(page.matches("No signal").count(), usize::from(expected.starts_with("No signal")), "{text}: {page}");
         assert_eq!(page.contains(", no signal of special cause."), expected.starts_with("No signal"), "{text}: {page}");
     }
