@@ -19,6 +19,7 @@ LOINC = "http://loinc.org"
 SNOMED = "http://snomed.info/sct"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 CONDITION = "http://terminology.hl7.org/CodeSystem/condition-category"
+DO_NOT_PERFORM = "http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform"
 CONCERN = "http://hl7.org/fhir/us/core/CodeSystem/condition-category"
 
 # Last segment of a profile's URL: element, then `system|code` alternatives (no system: an element of type code).
@@ -51,6 +52,8 @@ FIXED |= {
     # The modifier turns the meaning round: a request not to do something is no request to do it.
     "qicore-medicationrequest": ("doNotPerform", ["!true"]),
     "qicore-servicerequest": ("doNotPerform", ["!true"]),
+    "qicore-devicenotrequested": ("modifierExtension", [f"{DO_NOT_PERFORM}|true"]),
+    "qicore-devicerequest": ("modifierExtension", [f"{DO_NOT_PERFORM}|!true"]),
     "qicore-observationnotdone": ("status", ["cancelled"]),
     "qicore-observationcancelled": ("status", ["cancelled"]),
     "qicore-tasknotdone": ("status", ["rejected"]),

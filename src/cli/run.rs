@@ -139,6 +139,9 @@ pub fn unreadable_as_text(found: &[Unmapped]) -> String {
     let line = |found: &&Unmapped| {
         let meant = meant_as_text(Some(found.code.as_str()).filter(|code| !code.is_empty()));
         let of = counted(found.patients, "patient");
+        if found.is_absent() && found.element == "Patient" {
+            return format!("\ndata name {of} who did not come: they are not counted, and all reports are partial");
+        }
         if found.is_absent() {
             return format!("\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial", found.element);
         }

@@ -16,6 +16,8 @@ use super::types::Type;
 
 /// Bases above a class; real models have six at most.
 const DEPTH_MAX: usize = 32;
+/// Elements by which QI-Core's profiles say that something was not done, or not asked for.
+const NEGATING: [&str; 3] = ["status", "doNotPerform", "modifierExtension"];
 
 macro_rules! embedded {
     ($($name:ident $version:literal $text:literal),+) => {$(
@@ -95,6 +97,19 @@ fn of_profile(profile: &str) -> Option<(&'static Model, &'static Class)> {
     classes.find(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile))
 }
 
+/// The profiles, of all embedded models, of a FHIR resource by what they say of it: that it was not done or asked for (`negations`), or that it was.
+fn opposites<'a>(instance: &'a str, negations: bool, fhir: &'a Model) -> impl Iterator<Item = Arc<str>> + 'a {
+    let models = EMBEDDED.iter().filter(|(name, ..)| *name != "FHIR").map(|(.., model)| &****model);
+    let of_resource = move |model: &'static Model| model.classes.values().filter(move |class| *model.instance_class(&class.name, fhir) == *instance);
+    let rows = models.flat_map(of_resource).filter_map(|class| class.retrieve.as_ref());
+    rows.filter(move |row| row.is_negation() == negations).map(|row| row.profile.clone())
+}
+
+/// Whether a code must not be there.
+fn is_negated((_, code): &(Arc<str>, Arc<str>)) -> bool {
+    code.starts_with('!')
+}
+
 /// One data model.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -143,6 +158,13 @@ pub struct Retrievable {
     pub code_path: Option<Arc<str>>,
     /// What the profile fixes.
     pub fixed: Vec<Fixed>,
+}
+
+impl Retrievable {
+    /// Whether the profile is of what was not done, or not asked for.
+    fn is_negation(&self) -> bool {
+        self.fixed.iter().any(|fixed| NEGATING.contains(&&*fixed.path) && !fixed.any_of.iter().all(is_negated))
+    }
 }
 
 /// What a profile fixes of one element.
@@ -342,38 +364,37 @@ impl Model {
         of.flatten().next().unwrap_or_else(|| name.into())
     }
 
-    /// What retrieving the class fixes.
+    /// What retrieving the class fixes. Where a profile says that something was not done, or not asked for, those of the same resource that
+    /// say that it was are its rivals, and it is theirs, in whatever version.
     pub fn fixed(&self, class: &str, fhir: &Model) -> Vec<FixedCodes> {
         let instance = self.instance_class(class, fhir);
         let Some(retrieve) = self.class(class).and_then(|class| class.retrieve.as_ref()) else { return Vec::new() };
+        let opposites: Vec<Arc<str>> = if self.derived { opposites(&instance, !retrieve.is_negation(), fhir).collect() } else { Vec::new() };
         let resolve = |Fixed { path, any_of }: &Fixed| {
             let (element, _) = fhir.resolve(&instance, path.trim_end_matches('?'))?;
             let rule = match path.ends_with('?') {
                 true => FixedRule::OneIfPresent,
-                false if any_of.iter().all(|(_, code)| code.starts_with('!')) => FixedRule::None,
+                false if any_of.iter().all(is_negated) => FixedRule::None,
                 false => FixedRule::One,
             };
-            let rivals = self.rivals(retrieve, path, any_of).filter(|rival| self.instance_class(rival, fhir) == instance);
-            let rivals = rivals.filter_map(|rival| Some(self.class(&rival)?.retrieve.as_ref()?.profile.clone())).collect();
+            let rivals = self.other_categories(retrieve, path, any_of).filter(|rival| self.instance_class(&rival.name, fhir) == instance);
+            let rivals = rivals.filter_map(|rival| Some(rival.retrieve.as_ref()?.profile.clone())).chain(opposites.iter().cloned()).collect();
             let any_of = any_of.iter().map(|(system, code)| (system.clone(), code.trim_start_matches('!').into()));
             Some(FixedCodes { path: vec![element], any_of: any_of.collect(), rule, profile: retrieve.profile.clone(), rivals })
         };
-        retrieve.fixed.iter().filter_map(resolve).collect()
+        let mut fixed: Vec<FixedCodes> = retrieve.fixed.iter().filter_map(resolve).collect();
+        if fixed.is_empty() && !opposites.is_empty() {
+            // No code tells them apart, but a claim does.
+            fixed.push(FixedCodes { path: Vec::new(), any_of: Vec::new(), rule: FixedRule::None, profile: retrieve.profile.clone(), rivals: opposites });
+        }
+        fixed
     }
 
-    /// Classes that fix the same element to the opposite - what must and what must not be done - or to another category.
-    fn rivals<'a>(&'a self, own: &'a Retrievable, path: &'a str, any_of: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = Arc<str>> + 'a {
-        let opposite = move |Fixed { path: other, any_of: codes }: &Fixed| {
-            let negated = |code: &Arc<str>| code.starts_with('!');
-            let (first, second) = (any_of.iter().all(|(_, code)| negated(code)), codes.iter().all(|(_, code)| negated(code)));
-            let divides = path.ends_with('?') && !any_of.iter().any(|code| codes.contains(code));
-            &**other == path && (first != second || divides)
-        };
-        let others = self
-            .classes
-            .values()
-            .filter(move |class| class.retrieve.as_ref().is_some_and(|row| row.profile != own.profile && row.fixed.iter().any(opposite)));
-        others.map(|class| class.name.clone())
+    /// Classes that want another category in the same element.
+    fn other_categories<'a>(&'a self, own: &'a Retrievable, path: &'a str, any_of: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = &'a Class> + 'a {
+        let is_other = move |Fixed { path: other, any_of: codes }: &Fixed| path.ends_with('?') && &**other == path && !any_of.iter().any(|code| codes.contains(code));
+        let classes = self.classes.values();
+        classes.filter(move |class| class.retrieve.as_ref().is_some_and(|row| row.profile != own.profile && row.fixed.iter().any(is_other)))
     }
 
     /// The classes that `[…]` may name, without qualifier.

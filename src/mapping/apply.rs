@@ -23,6 +23,8 @@ pub enum Problem {
     UnreadableValue,
     /// A Patient that says another took its place, who is not among the data.
     AbsentReplacement,
+    /// Somebody of whom there are data, but no Patient.
+    AbsentPatient,
 }
 
 /// One thing that could not be understood in a patient's record. Names codes and units, never values.

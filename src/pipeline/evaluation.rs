@@ -11,7 +11,8 @@ use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
-use crate::fhir::record::{Place, Record, Shape};
+use crate::fhir::compartment::patient_required;
+use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Finding, Problem};
 use crate::measure::period::Period;
@@ -38,6 +39,8 @@ pub struct Sums {
     unreadable: u64,
     /// Patients that were merged into others who are not stored.
     unfollowed: u64,
+    /// People of whom there are data, but no Patient: they are not measured.
+    absent: u64,
 }
 
 impl Sums {
@@ -58,6 +61,12 @@ impl Sums {
         self.patients += other.patients;
         self.unreadable += other.unreadable;
         self.unfollowed += other.unfollowed;
+        self.absent += other.absent;
+    }
+
+    /// Patients who did not come, as far as the data tell.
+    fn missing_people(&self) -> u64 {
+        self.unfollowed + self.absent
     }
 
     /// The findings, as they are stored.
@@ -120,13 +129,18 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
             .insert(Finding { problem: Problem::AbsentReplacement, ..unreadable_value("Patient.link") }, sums.unfollowed);
         tracing::warn!(patients = sums.unfollowed, "patients were merged into others who did not come: they are counted themselves, and the reports are partial");
     }
+    if sums.absent > 0 {
+        sums.findings.insert(Finding { problem: Problem::AbsentPatient, ..unreadable_value("Patient") }, sums.absent);
+        tracing::warn!(patients = sums.absent, "data name patients who did not come: they are not counted, and the reports are partial");
+    }
     Ok(sums)
 }
 
 /// What is read of each record.
 fn shape(setup: &Setup) -> Shape {
+    let people = Shape { types: [("Patient".to_owned(), Keep::default())].into(), ..Shape::default() };
     let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
-    needs::shape(shapes.iter(), &setup.mapping)
+    needs::shape(shapes.iter().chain([&people]), &setup.mapping)
 }
 
 /// Who may be counted by a site's measures in some months, by what is known so far.
@@ -184,6 +198,11 @@ impl Work<'_> {
             let lines = own().chain(self.shared.referred_to(own()));
             let bad = record.reread(&self.shape, lines);
             sums.unreadable += bad.len() as u64;
+            if record.patient_id().is_none() {
+                // What merely may belong to somebody, as a Device, is kept when its patient goes.
+                sums.absent += u64::from(record.resource_types().any(patient_required));
+                continue;
+            }
             sums.patients += 1;
             for finding in self.setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
@@ -232,8 +251,8 @@ pub struct Made {
 
 /// What the night received, for the manifest.
 pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
-    let gaps = run.gaps.values().sum::<u64>() + sums.unfollowed;
-    Completeness { complete: run.complete.unwrap_or(false) && sums.unfollowed == 0, gaps, quarantined: run.quarantined }
+    let gaps = run.gaps.values().sum::<u64>() + sums.missing_people();
+    Completeness { complete: run.complete.unwrap_or(false) && sums.missing_people() == 0, gaps, quarantined: run.quarantined }
 }
 
 /// Writes and checks one report per measure and period.
@@ -293,8 +312,8 @@ fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
 fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
     let mut gaps = run.gaps.clone();
-    if sums.unfollowed > 0 {
-        *gaps.entry("Patient".to_owned()).or_default() += sums.unfollowed;
+    if sums.missing_people() > 0 {
+        *gaps.entry("Patient".to_owned()).or_default() += sums.missing_people();
     }
     Facts {
         reporter: setup.site.clone(),

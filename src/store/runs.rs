@@ -127,7 +127,7 @@ pub struct ReportFindings {
 /// A code or unit that the mapping does not know, or a value that is none of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
-    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`, `absent-replacement`.
+    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`, `absent-replacement`, `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -141,8 +141,8 @@ pub struct Unmapped {
 
 /// What [`Unmapped::problem`] says of a value that is none of its type.
 const UNREADABLE: &str = "unreadable-value";
-/// And of Patients whose replacement did not come.
-const ABSENT: &str = "absent-replacement";
+/// And of Patients whose replacement did not come, and of those who did not come themselves.
+const ABSENT: [&str; 2] = ["absent-replacement", "absent-patient"];
 
 impl Unmapped {
     /// Whether no mapping could help: a value that is none of its type, a Patient that did not come.
@@ -150,9 +150,9 @@ impl Unmapped {
         self.problem == UNREADABLE || self.is_absent()
     }
 
-    /// Whether it is of Patients whose replacement did not come.
+    /// Whether it is of Patients who did not come.
     pub fn is_absent(&self) -> bool {
-        self.problem == ABSENT
+        ABSENT.contains(&&*self.problem)
     }
 }
 

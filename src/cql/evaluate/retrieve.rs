@@ -275,11 +275,15 @@ fn coded(record: &Record, resource: NodeId, node: NodeId) -> Option<NodeId> {
     record.get(target, "code").filter(|_| record.resource_type(target) == Some("Medication"))
 }
 
-/// Whether the (system, code) that is looked for is one of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean,
-/// which a profile may fix.
+/// Whether the (system, code) that is looked for is one of a CodeableConcept, a Coding, a `code`, or the truth of a Boolean or of an
+/// extension, which a profile may fix.
 fn any_coding<'r>(record: &'r Record, node: NodeId, is_it: &mut dyn FnMut(Option<&'r str>, &'r str) -> bool) -> bool {
     let text = |node: NodeId, name: &str| record.get(node, name).and_then(|field| record.text(field));
-    let mut of_coding = |node: NodeId| text(node, "code").is_some_and(|code| is_it(text(node, "system"), code));
+    let mut of_coding = |node: NodeId| match (text(node, "code"), record.get(node, "valueBoolean")) {
+        (Some(code), _) => is_it(text(node, "system"), code),
+        (None, Some(truth)) => record.literal(truth).is_some_and(|truth| is_it(text(node, "url"), truth)),
+        (None, None) => false,
+    };
     match record.kind(node) {
         NodeKind::Object => match record.get(node, "coding") {
             Some(list) => record.items(list).any(of_coding),
@@ -292,16 +296,14 @@ fn any_coding<'r>(record: &'r Record, node: NodeId, is_it: &mut dyn FnMut(Option
 
 /// Whether a resource is of a profile: as it claims, if it claims the profile or one that says the opposite; else by its codes.
 fn has_fixed(record: &Record, resource: NodeId, fixed: &FixedCodes) -> bool {
-    if !fixed.rivals.is_empty() {
-        let claims = record.get(resource, "meta").and_then(|meta| record.get(meta, "profile"));
-        let claims = claims.into_iter().flat_map(|list| record.items(list)).filter_map(|claim| record.text(claim));
-        let claims: Vec<&str> = claims.map(|claim| claim.split('|').next().unwrap_or(claim)).collect();
-        if claims.contains(&&*fixed.profile) {
-            return true;
-        }
-        if fixed.rivals.iter().any(|rival| claims.contains(&&**rival)) {
-            return false;
-        }
+    let claims = record.get(resource, "meta").and_then(|meta| record.get(meta, "profile"));
+    let claims = claims.into_iter().flat_map(|list| record.items(list)).filter_map(|claim| record.text(claim));
+    let claims: Vec<&str> = claims.map(|claim| claim.split('|').next().unwrap_or(claim)).collect();
+    if claims.contains(&&*fixed.profile) {
+        return true;
+    }
+    if fixed.rivals.iter().any(|rival| claims.contains(&&**rival)) {
+        return false;
     }
     let nodes = follow(record, resource, &fixed.path);
     let is_one = |system: Option<&str>, code: &str| {
@@ -366,5 +368,40 @@ mod tests {
             let resource = format!(r#"{{"resourceType":"Condition","id":"c","subject":{{"reference":"Patient/p"}}{says}}}"#);
             assert_eq!((&*found("ConditionEncounterDiagnosis", &resource), &*found("ConditionProblemsHealthConcerns", &resource)), (diagnosis, problem), "{resource}");
         }
+    }
+
+    /// A claim decides, as where profiles are trusted; without one what the resource says, as far as a profile fixes it.
+    #[test]
+    fn what_was_not_done_is_told_from_what_was_by_claim_and_else_by_code() {
+        let no = r#","modifierExtension":[{"url":"http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform","valueBoolean":true}]"#;
+        let (not_done, done) = (r#","status":"not-done""#, r#","status":"completed""#);
+        let table = [
+            // Class and its negation; what the resource says, the end of the profile that it claims; found by the one, and by the other.
+            ("DeviceRequest", "DeviceNotRequested", "", "", "1", "0"),
+            ("DeviceRequest", "DeviceNotRequested", no, "", "0", "1"),
+            ("DeviceRequest", "DeviceNotRequested", no, "devicerequest", "1", "0"),
+            ("DeviceRequest", "DeviceNotRequested", "", "devicenotrequested", "0", "1"),
+            ("Procedure", "ProcedureNotDone", not_done, "", "1", "1"),
+            ("Procedure", "ProcedureNotDone", done, "", "1", "0"),
+            ("Procedure", "ProcedureNotDone", not_done, "procedure", "1", "0"),
+            ("Procedure", "ProcedureNotDone", done, "procedurenotdone", "0", "1"),
+            ("Communication", "CommunicationNotDone", not_done, "communicationnotdone", "0", "1"),
+            // The profiles of another version say as much.
+            ("MedicationRequest", "MedicationNotRequested", "", "mednotrequested", "0", "0"),
+        ];
+        for (class, negation, says, claim, positive, negative) in table {
+            let claim =
+                if claim.is_empty() { String::new() } else { format!(r#","meta":{{"profile":["http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-{claim}|6.0.0"]}}"#) };
+            let resource = format!(r#"{{"resourceType":"{class}","id":"c","subject":{{"reference":"Patient/p"}}{claim}{says}}}"#);
+            assert_eq!((&*found(class, &resource), &*found(negation, &resource)), (positive, negative), "{resource}");
+        }
+        let bmi = |claim: &str| {
+            let claim = format!(r#","meta":{{"profile":["http://hl7.org/fhir/us/core/StructureDefinition/{claim}"]}}"#);
+            found(
+                "USCoreBMIProfile",
+                &format!(r#"{{"resourceType":"Observation","id":"o","subject":{{"reference":"Patient/p"}},"category":[{{"coding":[{{"code":"exam"}}]}}]{claim}}}"#),
+            )
+        };
+        assert_eq!((&*bmi("us-core-bmi"), &*bmi("us-core-vital-signs")), ("1", "0"));
     }
 }

@@ -345,20 +345,21 @@ fn divide(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(quotient_of(call.operand(0), call.operand(1), call.context))
 }
 
+/// Not defined of uncertain counts ("Implementing Precision-Based Timing with Uncertainty").
 fn modulo(call: &Call<'_>) -> Result<Value, Fault> {
-    whole_division(call, "mod", &MODULO)
-}
-
-fn truncated_divide(call: &Call<'_>) -> Result<Value, Fault> {
-    whole_division(call, "div", &TRUNCATED_DIVIDE)
-}
-
-/// Not defined of uncertain counts, other than `/` ("Implementing Precision-Based Timing with Uncertainty").
-fn whole_division(call: &Call<'_>, written: &str, operation: &Numeric) -> Result<Value, Fault> {
     if call.operands.iter().any(is_uncertain) {
-        return Err(Fault::new(format!("`{written}` cannot divide a count that is uncertain because of a partial date")));
+        return Err(Fault::new("`mod` cannot divide a count that is uncertain because of a partial date"));
     }
-    Ok(on_aligned(call, operation).unwrap_or_default())
+    Ok(on_aligned(call, &MODULO).unwrap_or_default())
+}
+
+/// As of `/`, the extremes are at the ends of what both numbers can be, unless the divisor can be zero.
+fn truncated_divide(call: &Call<'_>) -> Result<Value, Fault> {
+    let divisor = call.operand(1);
+    if is_uncertain(divisor) && can_be_zero(divisor) {
+        return Ok(Value::Null);
+    }
+    Ok(on_aligned(call, &TRUNCATED_DIVIDE).unwrap_or_default())
 }
 
 fn abs(call: &Call<'_>) -> Result<Value, Fault> {

@@ -503,11 +503,11 @@ impl<'a> Analysis<'a> {
         flow.places.insert(root.clone());
         self.place(&root);
         for fixed in &retrieve.fixed {
-            self.keep_path(&flow, &fixed.path);
-            if !fixed.rivals.is_empty() {
-                let claim = Place { path: vec!["meta".into(), "profile".into()], ..root.clone() };
-                *self.place(&claim) = Keep::All;
+            if !fixed.path.is_empty() {
+                self.keep_path(&flow, &fixed.path);
             }
+            let claim = Place { path: vec!["meta".into(), "profile".into()], ..root.clone() };
+            *self.place(&claim) = Keep::All;
         }
         let mut codes = Codes::Any;
         if let Some(filter) = &retrieve.code {
