@@ -152,6 +152,26 @@ pub enum NightError {
     Broken(String),
 }
 
+impl NightError {
+    /// Whether there is no room on the disk of the data directory.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            NightError::Snapshot(SnapshotError::File { error, .. }) | NightError::Store(StoreError::File { error, .. }) => is_full(error),
+            NightError::Snapshot(SnapshotError::Store(StoreError::Sqlite(error))) | NightError::Store(StoreError::Sqlite(error)) => is_full_database(error),
+            NightError::Outbox(OutboxError::Database(error)) => is_full_database(error),
+            _ => false,
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
+fn is_full_database(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
 impl From<SourceError> for NightError {
     fn from(error: SourceError) -> Self {
         match error {

@@ -208,6 +208,11 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
 /// Whose turn it is when a night did not come to its end.
 pub fn failure(error: NightError) -> Failure {
     let text = error.to_string();
+    if error.is_disk_full() {
+        return Failure::unreachable(text).hint(
+            "the disk is full: make room, or move the data directory (`site.data`) to a larger disk; for a time a pull needs as much room again as the data directory takes. Nothing that was stored is lost, and the next start goes on where this one stopped",
+        );
+    }
     match error {
         NightError::Source(SourceError::Options(_)) | NightError::Snapshot(SnapshotError::WrongKey { .. }) => Failure::configuration(text),
         NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. })) => Failure::rejected(text),
@@ -313,5 +318,34 @@ async fn deliver(adapter: &Adapter, stop: &Stop) {
             }
         }
         _ = stop.wait_for(|asked| *asked) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::OutboxError;
+    use rusqlite::Connection;
+
+    #[test]
+    fn a_full_disk_is_told_as_one_wherever_it_is_met() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full_database = || {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("CREATE TABLE t (a); PRAGMA max_page_count = 3").unwrap();
+            connection.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err()
+        };
+        let file = |error| SnapshotError::File { path: "data/snapshot/1".into(), error };
+        for error in [
+            NightError::from(SourceError::Snapshot(file(full()))),
+            NightError::Snapshot(SnapshotError::Store(StoreError::Sqlite(full_database()))),
+            NightError::Store(StoreError::Sqlite(full_database())),
+            NightError::Outbox(OutboxError::Database(full_database())),
+        ] {
+            let told = failure(error);
+            assert!(told.kind == super::super::Kind::Unreachable && told.hints.iter().any(|hint| hint.starts_with("the disk is full: make room")), "{told:?}");
+        }
+        let denied = failure(NightError::Snapshot(file(std::io::ErrorKind::PermissionDenied.into())));
+        assert_eq!(denied.hints, Vec::<String>::new());
     }
 }

@@ -113,8 +113,14 @@ async fn grant(registry: &Registry, headers: &HeaderMap, body: &[u8]) -> Result<
         store::add_token(transaction, &digest, site.id, SCOPE, expires, now)?;
         Ok::<_, rusqlite::Error>(())
     });
-    stored.await.map_err(|_| unavailable())?;
+    stored.await.map_err(|error| out_of_order(&error))?;
     Ok(json!({ "access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS, "scope": SCOPE }))
+}
+
+/// Where the database refuses.
+fn out_of_order(error: &rusqlite::Error) -> OAuthError {
+    super::feeds::log_failure(error);
+    unavailable()
 }
 
 fn unavailable() -> OAuthError {
@@ -138,7 +144,11 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<BTreeMap<String, String>, OA
 /// The site whose assertion this is, verified against its registered keys, and never seen before.
 async fn client(registry: &Registry, assertion: &str) -> Result<Site, OAuthError> {
     let issuer = claimed_issuer(assertion).ok_or_else(invalid_client)?;
-    let site = registry.store.reading(move |connection| store::site_of_client(connection, &issuer)).await.map_err(|_| unavailable())?;
+    let site = registry
+        .store
+        .reading(move |connection| store::site_of_client(connection, &issuer))
+        .await
+        .map_err(|error| out_of_order(&error))?;
     let site = site.ok_or_else(invalid_client)?;
     let keys = registry.client_keys.of(&site).await.ok_or_else(invalid_client)?;
     let audiences = [format!("{}/token", registry.options.public_url)];
@@ -149,7 +159,7 @@ async fn client(registry: &Registry, assertion: &str) -> Result<Site, OAuthError
         .map_err(|_| invalid_client())?;
     let (issuer, jti, expires) = (verified.client_id, verified.jti, verified.expires);
     let fresh = registry.store.writing(move |transaction| store::use_assertion(transaction, &issuer, &jti, expires, now));
-    if !fresh.await.map_err(|_: rusqlite::Error| unavailable())? {
+    if !fresh.await.map_err(|error: rusqlite::Error| out_of_order(&error))? {
         tracing::warn!(site = site.name, "client assertion refused: used before");
         return Err(invalid_client());
     }

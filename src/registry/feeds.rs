@@ -20,12 +20,19 @@ pub(super) fn refuse(problem: &Problem) -> Response {
     let refusal = match problem {
         Problem::Refused(refusal) => refusal,
         Problem::Database(error) => {
-            tracing::error!(%error, "registry database");
+            log_failure(error);
             &database
         }
     };
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/fhir+json"), (header::CACHE_CONTROL, "no-store")], refusal.outcome().to_string()).into_response()
+}
+
+/// Logs what the database refuses, and what is to be done where that is known.
+pub(super) fn log_failure(error: &rusqlite::Error) {
+    let is_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let what = if is_full { "the disk is full: make room where `data` is; nothing that has a receipt is lost, and sites send again what was refused" } else { "" };
+    tracing::error!(%error, what, "registry database");
 }
 
 fn answer(status: StatusCode, body: Value) -> Response {
@@ -55,7 +62,7 @@ async fn note(registry: &Registry, site: Site, feed: String, problem: Problem) -
         let now = registry.now();
         let noted = registry.store.writing(move |transaction| protocol::note_refusal(transaction, &site, &feed, &refusal, now)).await;
         if let Err(error) = noted {
-            tracing::error!(%error, "registry database");
+            log_failure(&error);
         }
     }
     response

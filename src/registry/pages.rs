@@ -74,7 +74,7 @@ pub(super) async fn not_found(State(registry): State<Registry>) -> Response {
 }
 
 fn unavailable(registry: &Registry, error: &rusqlite::Error) -> Response {
-    tracing::error!(%error, "registry database");
+    super::feeds::log_failure(error);
     message(registry, StatusCode::SERVICE_UNAVAILABLE, "Try again", "The registry cannot answer right now.")
 }
 

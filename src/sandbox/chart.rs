@@ -120,6 +120,11 @@ impl Chart {
         }
     }
 
+    /// Takes in a first version, dated as it is.
+    pub(super) fn add(&mut self, version: Version) {
+        self.shelves.entry(version.kind).or_default().add(Arc::new(version));
+    }
+
     /// Takes in a resource: new, or a new version if it says something new. `at` is the time of the
     /// change; without it the draft's own recording time is taken (when a hospital is made).
     pub(super) fn put(&mut self, draft: Draft, at: Option<Timestamp>) {

@@ -60,7 +60,7 @@ pub enum Fault {
     },
     /// The first `times` requests whose path contains `path` are answered with `status`.
     Status {
-        /// Part of the path, for example `/Observation` or `/token`.
+        /// Part of the path, for example `/Observation` or `/token`; with a blank at its end, the end of the path.
         path: String,
         /// HTTP status, for example 503.
         status: u16,
@@ -179,7 +179,7 @@ struct Refused {
 
 impl Quirk for Refused {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
-        if !request.path.contains(&self.path) {
+        if !format!("{} ", request.path).contains(&self.path) {
             return None;
         }
         self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
+use super::chart::Version;
 use super::population::Hospital;
 
 impl Hospital {
@@ -16,6 +17,21 @@ impl Hospital {
             let is_there = version.kind == resource_type && version.content.is_some();
             let goes = is_there && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             (!goes).then(|| Arc::clone(version))
+        });
+    }
+
+    /// More resources of a type are there, copies of some, that were last updated at an instant long ago.
+    pub fn slip_in(&self, resource_type: &str, count: usize, at: Timestamp) {
+        let mut state = self.write();
+        let all: Vec<Arc<Version>> = state.chart.all(resource_type).filter(|version| version.content.is_some()).take(count).cloned().collect();
+        all.iter().for_each(|version| state.chart.add(version.renamed(str::to_owned, &format!("late-{}", version.id), at)));
+    }
+
+    /// Every resource of a type, to which nothing refers, has a new id, and is no newer for it.
+    pub fn rename(&self, resource_type: &str) {
+        self.write().chart.replace(|version| match version.kind == resource_type {
+            true => Some(Arc::new(version.renamed(str::to_owned, &format!("new-{}", version.id), version.updated))),
+            false => Some(Arc::clone(version)),
         });
     }
 
@@ -45,6 +61,16 @@ impl Hospital {
             let recoded = version.recoded(code, other, now).filter(|_| version.kind == resource_type);
             let recoded = recoded.filter(|_| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
             Some(recoded.map_or_else(|| Arc::clone(version), Arc::new))
+        });
+    }
+
+    /// Some resources of a type get another name, in a version that takes the place of the first one.
+    pub fn relabel(&self, resource_type: &str, count: usize, now: Timestamp) {
+        let left = AtomicUsize::new(count);
+        self.write().chart.replace(|version| {
+            let is_it = version.kind == resource_type && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            let another = || version.renamed(|text| text.replace("\"name\":\"", "\"name\":\"New "), &version.id, now);
+            Some(if is_it { Arc::new(another()) } else { Arc::clone(version) })
         });
     }
 

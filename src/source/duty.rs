@@ -98,6 +98,10 @@ pub enum Code {
     Vanished,
     /// The server does not say how many there are.
     Uncounted,
+    /// It changes without a word so often that it is not read again each time.
+    Restless,
+    /// The Group's list of members cannot be read.
+    Unlisted,
     /// No patient at all.
     NoPatients,
     /// Nothing has a code that the measures ask for.
@@ -172,6 +176,8 @@ impl Code {
             Code::Missed => (Nobody, "the next pull reads everything; if it lasts, the EHR team: what searches and exports of changes leave out"),
             Code::Vanished => (Nobody, "nothing is due; a server that names its deletions spares the second reading"),
             Code::Uncounted => (EhrTeam, "let searches be counted (`_summary=count`); until then `watershed pull` finds deletions when everything is read"),
+            Code::Restless => (EhrTeam, "let what changes have a new `meta.lastUpdated`, and let searches name what was deleted"),
+            Code::Unlisted => (EhrTeam, "let this client read the Group, which names its members"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
+use super::search::refer::turn_of;
+use super::search::sample;
 use super::search::{counted, instant};
 use super::{Options, Source, SourceError};
 use crate::diagnostic;
@@ -138,7 +140,17 @@ impl Forecast {
                 at_most: false,
             })
         });
-        let steps: Vec<Step> = export.chain(queries).chain(referenced).chain(counts(plan, known)).collect();
+        let looked_at = plan.referenced.intersection(&plan.by_id).filter(|_| known.since.is_some()).filter_map(|name| {
+            let requests = turn_of(known.resources.get(name).copied().filter(|stored| *stored > 0)?);
+            Some(Step { asked: format!("{name} that something refers to, looked at again in turn"), resources: Some(0), requests: Some(requests), at_most: false })
+        });
+        let steps: Vec<Step> = export
+            .chain(queries)
+            .chain(referenced)
+            .chain(looked_at)
+            .chain(counts(plan, known))
+            .chain(samples(plan, known))
+            .collect();
         let least = Cost::of(steps.iter().filter(|step| !step.at_most), options.requests_at_once);
         // What is referred to is known after a pull.
         let is_known = plan.export.is_none() && (plan.referenced.is_empty() || known.last.is_some()) && steps.iter().all(|step| step.resources.is_some());
@@ -168,6 +180,21 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
     };
     let requests = batches.map(|batches| batches * (types.len() + narrowed) as u64);
     (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests, at_most: false })
+}
+
+/// The questions of how many the server counts of samples, after a night of changes.
+fn samples(plan: &Plan, known: &Known) -> Option<Step> {
+    let of = |name: &str| known.resources.get(name).copied().unwrap_or_default();
+    let is_one_question = plan.group.is_empty() || of("Patient") <= PATIENTS_PER_COUNT as u64;
+    let questions = questions(plan).into_iter().filter(|_| known.since.is_some() && is_one_question);
+    let drawn = questions.map(|query| (sample::of_type(plan, &query.resource_type, of(&query.resource_type)).into_iter().filter(|drawn| *drawn).count() as u64, query.name));
+    let (requests, names): (Vec<u64>, Vec<String>) = drawn.filter(|(requests, _)| *requests > 0).unzip();
+    (!names.is_empty()).then(|| Step {
+        asked: format!("_summary=count of samples of {}", names.join(", ")),
+        resources: Some(0),
+        requests: Some(requests.iter().sum()),
+        at_most: false,
+    })
 }
 
 impl fmt::Display for Forecast {

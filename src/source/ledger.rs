@@ -441,6 +441,24 @@ pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Times
     })
 }
 
+/// How many pulls of changes ended since everything was last read in full under this plan.
+pub fn pulls_since_full(store: &Store, source: &str, plan: &str) -> Result<u64, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT count(*) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'committed'
+           AND id > (SELECT coalesce(max(id), 0) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed')";
+        Ok(connection.query_row(sql, [source, plan], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    })
+}
+
+/// How many pulls that ended since then have a unit of this name.
+pub fn since_full(store: &Store, source: &str, plan: &str, unit: &str) -> Result<u64, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT count(*) FROM unit JOIN pull ON id = pull_id WHERE name = ?3 AND source = ?1 AND plan = ?2 AND pull.state = 'committed'
+           AND id > (SELECT coalesce(max(id), 0) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed')";
+        Ok(connection.query_row(sql, [source, plan, unit], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    })
+}
+
 /// What the last committed pull of everything brought and took, by type, and how long it lasted.
 pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
     store.with(|connection| {

@@ -99,6 +99,10 @@ pub struct Plan {
     /// Codes that would do, of the types of which the measures ask for some only, few or many, at any element. Not a part of what
     /// is asked.
     pub codes: BTreeMap<String, BTreeSet<String>>,
+    /// Types that the server searches by time of change. Not a part of what is asked.
+    pub by_time: BTreeSet<String>,
+    /// Types that it searches by id. Not a part of what is asked.
+    pub by_id: BTreeSet<String>,
     /// Types of which the configuration asks for a part only.
     pub narrowed: BTreeMap<String, Narrowing>,
     /// The searches in the place of an export that is not to be had, where they are allowed.
@@ -176,6 +180,8 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| is_asked_for(name)).cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     plan.codes = codes_anywhere(needs);
+    let searched_by = |parameter: &str| plan.types.iter().filter(|name| capability.declares(name, parameter) == Some(true)).cloned().collect();
+    (plan.by_time, plan.by_id) = (searched_by("_lastUpdated"), searched_by("_id"));
     if options.tuning.folder.is_some() {
         plan.of_files = true;
         return plan;

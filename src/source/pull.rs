@@ -184,7 +184,7 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         recount::take(pull).await?;
     }
     search::hydrate(pull).await?;
-    if pull.since.is_none() { census::take(pull).await } else { Ok(()) }
+    if pull.since.is_none() { census::take(pull).await } else { search::look_again(pull).await }
 }
 
 /// The instant from which changes suffice, or `None` when everything is to be read.
@@ -419,7 +419,9 @@ pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
 fn read_in_full(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
     let since = pull.since.filter(|_| pull.plan.export.is_some() && pull.plan.group.is_empty());
     let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
-    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    // What was read again by search was asked for whole.
+    let exported = units.iter().filter(|unit| unit.query.starts_with("export"));
+    let files: Vec<String> = exported.filter_map(|unit| unit.file.clone()).collect();
     let mut older: BTreeMap<String, u64> = BTreeMap::new();
     pull.snapshot.staged(pull.id, &files, |header, _| {
         if !header.removed && header.updated.is_some_and(|updated| updated < since) {

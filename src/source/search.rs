@@ -9,7 +9,8 @@ mod part;
 mod place;
 mod reading;
 pub(super) mod recount;
-mod refer;
+pub(super) mod refer;
+pub(super) mod sample;
 
 use super::SourceError;
 use super::duty::{Code, Why};
@@ -27,7 +28,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub(super) use page::{Bundle, Item, code_of, counted, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use reading::next_address;
-pub(super) use refer::{hydrate, wanted_references};
+pub(super) use refer::{hydrate, look_again, wanted_references};
 
 /// Groups within each other.
 const GROUPS_MAX: usize = 1000;

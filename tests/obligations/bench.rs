@@ -72,7 +72,12 @@ impl Bench {
 
     /// A hospital with so many patients.
     pub async fn of(patients: u32, quirks: &[&str], serving: Serving) -> Bench {
-        let hospital = Hospital::generate(Profile::named("lakeside").unwrap(), 7, patients, "2026-02-01".parse().unwrap(), MONTHS);
+        Bench::at("lakeside", patients, quirks, serving).await
+    }
+
+    /// Another hospital.
+    pub async fn at(profile: &str, patients: u32, quirks: &[&str], serving: Serving) -> Bench {
+        let hospital = Hospital::generate(Profile::named(profile).unwrap(), 7, patients, "2026-02-01".parse().unwrap(), MONTHS);
         let key = SigningKey::generate(Algorithm::Es384).unwrap();
         let client = Client::reader("site", serde_json::to_value(key.public_jwks()).unwrap());
         let serving = Serving {
@@ -392,7 +397,8 @@ impl Pulled {
         self.differences.iter().filter(|difference| difference.what != What::Extra).collect()
     }
 
-    fn names(&self, difference: &Difference) -> bool {
+    /// Whether a gap or a line in quarantine names it.
+    pub fn names(&self, difference: &Difference) -> bool {
         let resource_type = difference.resource_type.as_str();
         let gap = self.outcome.gaps.iter().any(|gap| gap.resource_type == resource_type || gap.resource_type == "*");
         gap || self.refused.contains(&Some((resource_type.to_owned(), difference.id.clone())))

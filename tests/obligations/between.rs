@@ -197,3 +197,105 @@ async fn q_77_after_a_loss_that_is_doubted_everything_is_read_until_a_person_has
     bench.options.tuning.accepts_loss = false;
     is_right_the_next_night(&bench, Mode::Search).await;
 }
+
+#[tokio::test]
+async fn q_77_as_many_missed_as_vanished_are_found_within_a_week() {
+    for (mode, group) in [(Mode::Search, ""), (Mode::Bulk, ""), (Mode::Search, "all")] {
+        let mut bench = Bench::new(&[]).await;
+        bench.options.group = group.to_owned();
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.vanish("Observation", 2);
+        bench.hospital.slip_in("Observation", 2, "2026-01-25T12:00:00Z".parse().unwrap());
+        let mut nights = 0;
+        loop {
+            nights += 1;
+            let night = bench.pull(mode).await;
+            assert!(nights < 7 && !night.outcome.full && night.outcome.complete, "{mode:?} `{group}`, night {nights}: {:?}", night.outcome.gaps);
+            if night.outcome.removed > 0 {
+                night.is_the_truth();
+                break;
+            }
+        }
+        let quiet = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((quiet.outcome.removed, quiet.outcome.new_versions), (0, 0), "{mode:?} `{group}`");
+    }
+}
+
+#[tokio::test]
+async fn q_77_new_ids_of_old_times_are_found_the_next_night() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.rename("Observation");
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert!(night.outcome.removed > 50 && night.outcome.removed == night.outcome.new_versions, "{mode:?}: {}", night.outcome.removed);
+    }
+}
+
+#[tokio::test]
+async fn q_79_samples_that_are_not_counted_as_they_are_sent_are_not_asked_for_any_more() {
+    for mode in MODES {
+        let bench = Bench::new(&["q_79"]).await;
+        bench.pull(mode).await.is_the_truth();
+        // Times in the one night, ids in the other.
+        for _ in 0..2 {
+            is_right_the_next_night(&bench, mode).await;
+        }
+        for _ in 0..2 {
+            let night = is_right_the_next_night(&bench, mode).await;
+            assert_eq!((night.begun("Observation"), night.outcome.removed), (1, 0), "{mode:?}: it is asked for changes, or whether there are any");
+        }
+    }
+}
+
+#[tokio::test]
+async fn q_77_a_server_that_changes_without_a_word_each_night_is_not_wholly_read_each_night() {
+    let mut bench = Bench::new(&[]).await;
+    (bench.options.group, bench.options.page_size) = ("all".to_owned(), 5);
+    bench.pull(Mode::Search).await.is_the_truth();
+    for _ in 0..2 {
+        bench.hospital.vanish("Observation", 1);
+        assert_eq!(is_right_the_next_night(&bench, Mode::Search).await.outcome.removed, 1);
+    }
+    // What is little is read as often as it takes.
+    for (name, is_let_go) in [("Observation", false), ("Procedure", true)] {
+        bench.hospital.vanish(name, 1);
+        let night = bench.pull(Mode::Search).await;
+        assert_eq!((night.outcome.full, night.outcome.removed == 1), (false, is_let_go), "{name}");
+        let gaps: Vec<(&str, Code)> = night.outcome.gaps.iter().map(|gap| (gap.resource_type.as_str(), gap.code)).collect();
+        assert_eq!(gaps, [("Observation", Code::Restless)]);
+        assert!(night.has_gap("it was wholly read again 2 times since everything was, and is not until everything is read again, on 20"), "{:?}", night.outcome.gaps);
+        assert!(night.count("/fhir/Observation") < 6, "{} requests", night.count("/fhir/Observation"));
+    }
+    bench.options.tuning.full_every_days = 0;
+    bench.pull(Mode::Search).await.is_the_truth();
+}
+
+#[tokio::test]
+async fn q_46_a_group_whose_members_may_not_be_read_is_told_of() {
+    let refused = Fault::Status { path: "/Group/all ".to_owned(), status: 403, retry_after: None, times: u32::MAX };
+    let mut bench = Bench::serving(&[], Serving { faults: vec![refused], ..Serving::default() }).await;
+    bench.options.group = "all".to_owned();
+    for _ in 0..2 {
+        let night = bench.pull(Mode::Bulk).await;
+        night.is_the_truth();
+        let told: Vec<&str> = night.outcome.notes.iter().filter(|note| note.code == Code::Unlisted).map(|note| note.reason.as_str()).collect();
+        assert!(matches!(told.as_slice(), [one] if one.contains("(status 403): whether all its members came cannot be told") && one.contains("again, on 20")), "{told:?}");
+        assert_eq!(night.count("_summary=count"), 0);
+    }
+}
+
+#[tokio::test]
+async fn q_77_what_is_only_referred_to_is_looked_at_again() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.vanish("Device", 1);
+        bench.hospital.relabel("Location", 2, bench.clock.now());
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((night.outcome.removed, night.outcome.new_versions), (1, 2), "{mode:?}");
+        assert!(night.outcome.notes.iter().all(|note| note.code == Code::Vanished && note.resource_type == "Device"), "{:?}", night.outcome.notes);
+        let quiet = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((quiet.outcome.removed, quiet.outcome.new_versions, quiet.outcome.notes), (0, 0, Vec::new()), "{mode:?}");
+    }
+}

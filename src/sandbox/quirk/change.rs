@@ -1,4 +1,4 @@
-//! Quirks of change, deletion and identity.
+//! Quirks of change, deletion and identity.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use super::super::reply::{Reply, http_date};
+use super::super::reply::{Reply, form, http_date};
 use super::super::request::{Endpoint, Incoming};
 use super::{Quirk, Scenario, Scene};
 
@@ -46,6 +46,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         make: || Box::new(EntryClock),
     },
     Scenario { name: "q_78", says: "counts are estimates: of Conditions a tenth fewer than there are", make: || Box::new(Estimates) },
+    Scenario {
+        name: "q_79",
+        says: "by times of change it counts those of its index, which are five days later than those it writes, and of ids it counts the first only",
+        make: || Box::new(OwnIndex),
+    },
 ];
 
 fn is_type(resource: &Value, name: &str) -> bool {
@@ -226,6 +231,26 @@ impl Quirk for Estimates {
                 page["total"] = (total - total.div_ceil(10)).into();
             });
         }
+    }
+}
+
+///
+struct OwnIndex;
+
+impl Quirk for OwnIndex {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        if request.parameter("_summary").as_deref() != Some("count") {
+            return None;
+        }
+        let earlier = |at: &str| Some(at.parse::<Timestamp>().ok()?.checked_sub(SignedDuration::from_hours(120)).ok()?.to_string());
+        let moved = |value: &str| value.split_at_checked(2).and_then(|(prefix, at)| Some(format!("{prefix}{}", earlier(at)?)));
+        let counted = form(request.query.as_deref().unwrap_or_default().as_bytes()).into_iter().map(|(name, value)| match name.as_str() {
+            "_lastUpdated" => (name, moved(&value).unwrap_or(value)),
+            "_id" => (name, value.split(',').next().unwrap_or_default().to_owned()),
+            _ => (name, value),
+        });
+        request.query = Some(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(counted).finish());
+        None
     }
 }
 

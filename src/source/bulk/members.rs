@@ -5,7 +5,8 @@
 
 use super::{Wanted, fetch};
 use crate::source::SourceError;
-use crate::source::ledger;
+use crate::source::duty::{Code, Why};
+use crate::source::ledger::{self, Unit};
 use crate::source::pull::Pull;
 use crate::source::search;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,12 @@ pub(in crate::source) async fn check(pull: &mut Pull<'_>) -> Result<(), SourceEr
     let members = match search::read_group(pull, &group).await {
         Ok(members) => members,
         Err(SourceError::Nothing { reason }) => {
-            tracing::warn!(pull = pull.id.0, reason, "whether all members came cannot be told");
-            return Ok(());
+            let next = search::recount::next_full(pull)?;
+            let reason = format!(
+                "{reason}: whether all its members came cannot be told, nor is anything counted; what an export of changes leaves out shows when everything is read again{next}"
+            );
+            let note = Some(Why::new(Code::Unlisted, reason));
+            return pull.record(&Unit { name: "members".to_owned(), resource_type: "*".to_owned(), query: "members of the Group".to_owned(), note, ..Unit::default() });
         }
         Err(error) => return Err(error),
     };

@@ -121,7 +121,8 @@ pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[Strin
     parameters.extend(query.by_patient.clone().zip(patients.map(|patients| patients.join(","))));
     parameters.extend(until.map(|until| ("_lastUpdated".to_owned(), format!("lt{}", instant(until)))));
     parameters.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    send(pull, &query.resource_type, &parameters, patients.is_some()).await
+    let names_patients = patients.is_some() && (query.by_patient.as_deref() != Some("_id") || query.resource_type == "Patient");
+    send(pull, &query.resource_type, &parameters, names_patients).await
 }
 
 /// Those of some patients, many at a time, of whom the server does not say that they have nothing of what a query asks for.
@@ -319,7 +320,7 @@ pub(super) async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timest
 }
 
 /// Whether a count heeds a parameter: of what cannot be there is nothing.
-async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> Result<bool, SourceError> {
+pub(super) async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> Result<bool, SourceError> {
     let Some(value) = impossible(&query.resource_type, parameter) else { return Ok(false) };
     let rest = query.parameters.iter().filter(|(name, _)| name != parameter).cloned();
     let parameters: Vec<(String, String)> = rest.chain([(parameter.to_owned(), value.to_owned())]).collect();

@@ -37,7 +37,12 @@ impl Span {
         let middle = at(times.get(times.len() / 2)?)?;
         let first = at(times.first()?)?;
         let middle = if middle > first { middle } else { times.iter().filter_map(at).find(|at| *at > first)? };
-        Some([Span { until: Some(middle), ..self }, Span { from: Some(middle), ..self }])
+        Some(self.split(middle))
+    }
+
+    /// Before an instant, and since.
+    pub fn split(self, at: Timestamp) -> [Span; 2] {
+        [Span { until: Some(at), ..self }, Span { from: Some(at), ..self }]
     }
 }
 

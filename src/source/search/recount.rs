@@ -5,6 +5,7 @@
 use super::census::{self, PATIENTS_PER_COUNT, once};
 use super::part::{Span, instant};
 use super::refer::hash_of;
+use super::sample::{self, Urn, lot};
 use super::{Task, run_tasks, tasks_of};
 use crate::diagnostic::counted;
 use crate::snapshot::Header;
@@ -20,34 +21,60 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Resources of which one request asks by their ids.
 const IDS_PER_QUERY: usize = 50;
+/// Times that the whole of a type is read again before everything is.
+const WHOLE_MAX: u64 = 2;
+/// Pages of a type that may be read as often as it takes.
+const PAGES_LITTLE: u64 = 10;
 
 /// A type that is counted, of everybody or of some patients at a time.
-struct Subject {
-    resource_type: String,
-    queries: Vec<Query>,
+pub(super) struct Subject {
+    pub resource_type: String,
+    pub queries: Vec<Query>,
     /// Of whom it was asked for; `None`: of all.
     whom: Option<BTreeSet<String>>,
     /// When its reading began: what is entered later is the next night's. `None` where the server cannot be asked so.
-    until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// The number of this pull since everything was read.
+    pub night: u64,
 }
 
-/// How many are known of each batch of patients: changed before the reading began, and in all.
-struct Known {
+/// What is known of a type.
+pub(super) struct Known {
+    /// Of each batch of patients how many changed before the reading began.
     until: Vec<u64>,
-    all: Vec<u64>,
+    /// And in all.
+    pub all: Vec<u64>,
+    /// What samples are drawn from.
+    pub urn: Urn,
 }
 
 impl Known {
-    fn sum(&self) -> u64 {
+    fn none(batches: usize) -> Known {
+        Known { until: vec![0; batches], all: vec![0; batches], urn: Urn::default() }
+    }
+
+    /// How many changed before the reading began.
+    pub fn sum(&self) -> u64 {
         self.until.iter().sum()
     }
 }
 
 /// How many the server counts, by several queries at least and at most.
 #[derive(Clone, Copy)]
-struct Number {
-    least: u64,
-    most: u64,
+pub(super) struct Number {
+    pub least: u64,
+    pub most: u64,
+}
+
+/// Where what differs is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Places {
+    /// In the times of change of which the numbers differ.
+    Differing,
+    /// The same, where these differ before an instant and since, and are right together.
+    Around(Timestamp),
+    /// Everywhere.
+    Everywhere,
 }
 
 impl Number {
@@ -58,19 +85,34 @@ impl Number {
 }
 
 impl Subject {
-    fn batches(&self) -> Vec<Option<Vec<String>>> {
-        let Some(whom) = &self.whom else { return vec![None] };
-        let whom: Vec<&String> = whom.iter().collect();
-        whom.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
+    /// The patients in an order of this night: who is counted together with whom changes, so that what is missed of one does not hide
+    /// for long what vanished of another.
+    fn patients(&self) -> Vec<&String> {
+        let mut patients: Vec<&String> = self.whom.iter().flatten().collect();
+        patients.sort_by_cached_key(|id| lot(self.night, id));
+        patients
+    }
+
+    pub fn batches(&self) -> Vec<Option<Vec<String>>> {
+        if self.whom.is_none() {
+            return vec![None];
+        }
+        self.patients().chunks(PATIENTS_PER_COUNT).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
     }
 
     /// The batch of each patient, where there are batches.
     fn places(&self) -> HashMap<&str, usize> {
-        self.whom.iter().flatten().enumerate().map(|(number, id)| (id.as_str(), number / PATIENTS_PER_COUNT)).collect()
+        self.patients().into_iter().enumerate().map(|(number, id)| (id.as_str(), number / PATIENTS_PER_COUNT)).collect()
+    }
+
+    /// The same, asked for by ids.
+    pub fn by_id(&self) -> Subject {
+        let by_id = |query: &Query| Query { by_patient: Some("_id".to_owned()), incremental: false, ..query.clone() };
+        Subject { resource_type: self.resource_type.clone(), queries: self.queries.iter().map(by_id).collect(), whom: None, until: None, night: self.night }
     }
 
     /// The times before the reading began.
-    fn span(&self) -> Span {
+    pub fn span(&self) -> Span {
         Span { from: None, until: self.until }
     }
 
@@ -80,7 +122,7 @@ impl Subject {
     }
 
     /// How many the server counts; each round asks anew. `None` if it does not say.
-    async fn number(&self, pull: &Pull<'_>, batch: Option<&[String]>, span: Span, round: &str) -> Result<Option<Number>, SourceError> {
+    pub async fn number(&self, pull: &Pull<'_>, batch: Option<&[String]>, span: Span, round: &str) -> Result<Option<Number>, SourceError> {
         let mut number = Number { least: 0, most: 0 };
         for query in &self.queries {
             let from = span.from.map(|from| format!("ge{}", instant(from)));
@@ -105,8 +147,8 @@ pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceErr
         }
         match differing(pull, subject, &known, "first").await? {
             None => uncounted.push((subject, known)),
-            Some(batches) if batches.is_empty() => {}
-            Some(batches) => again(pull, subject, &batches).await?,
+            Some(batches) if batches.is_empty() => sample::look(pull, subject, &known).await?,
+            Some(batches) => again(pull, subject, &batches, Places::Differing).await?,
         }
     }
     uncounted.into_iter().try_for_each(|(subject, known)| tell_uncounted(pull, subject, &known))
@@ -136,10 +178,14 @@ fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
         let is_known = !standing.iter().any(|one| one.resource_type == *name && !one.is_accepted);
         is_whole && is_known && queries.iter().all(is_taken) && !pull.source.options.unstable_ids.contains(name)
     });
-    Ok(by_type.into_iter().filter_map(|(resource_type, queries)| subject(pull, &units, resource_type, queries)).collect())
+    let night = ledger::pulls_since_full(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())? + 1;
+    Ok(by_type
+        .into_iter()
+        .filter_map(|(resource_type, queries)| subject(pull, &units, resource_type, queries, night))
+        .collect())
 }
 
-fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: Vec<Query>) -> Option<Subject> {
+fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: Vec<Query>, night: u64) -> Option<Subject> {
     let later = pull.later.get(&resource_type).map(|asked| asked.covered.clone());
     let by_time = pull.source.capability.declares(&resource_type, "_lastUpdated") == Some(true);
     let is_later = later.is_some();
@@ -153,9 +199,9 @@ fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: 
     if is_of_some && whom.is_none() {
         return None;
     }
-    let began = units.iter().filter(|unit| by_time && unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min();
+    let began = began(units, &resource_type).filter(|_| by_time);
     let until = began.and_then(|began| Timestamp::from_millisecond(began.as_millisecond()).ok());
-    Some(Subject { resource_type, queries, whom, until })
+    Some(Subject { resource_type, queries, whom, until, night })
 }
 
 /// Calls `each` for what will be known of some types after this pull: its subject, its batch and its header.
@@ -176,21 +222,20 @@ fn each_known(pull: &Pull<'_>, subjects: &[Subject], mut each: impl FnMut(usize,
 }
 
 fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceError> {
-    let none = |subject: &Subject| vec![0; subject.batches().len()];
-    let mut known: Vec<Known> = subjects.iter().map(|subject| Known { until: none(subject), all: none(subject) }).collect();
-    let spans: Vec<Span> = subjects.iter().map(Subject::span).collect();
+    let mut known: Vec<Known> = subjects.iter().map(|subject| Known::none(subject.batches().len())).collect();
     each_known(pull, subjects, |number, batch, header| {
-        let Some(known) = known.get_mut(number) else { return };
-        let is_before = spans.get(number).is_some_and(|span| span.holds(header.updated));
+        let (Some(known), Some(subject)) = (known.get_mut(number), subjects.get(number)) else { return };
+        let is_before = subject.span().holds(header.updated);
+        known.urn.take(subject.night, &header.id, header.updated, is_before);
         known.all.get_mut(batch).into_iter().for_each(|all| *all += 1);
         known.until.get_mut(batch).into_iter().for_each(|until| *until += u64::from(is_before));
     })?;
     Ok(known)
 }
 
-fn known_of(pull: &Pull<'_>, subject: &Subject) -> Result<Known, SourceError> {
+pub(super) fn known_of(pull: &Pull<'_>, subject: &Subject) -> Result<Known, SourceError> {
     let known = known(pull, std::slice::from_ref(subject))?;
-    Ok(known.into_iter().next().unwrap_or(Known { until: Vec::new(), all: Vec::new() }))
+    Ok(known.into_iter().next().unwrap_or_else(|| Known::none(0)))
 }
 
 /// The batches of which the server counts others than are known; `None` if it does not count.
@@ -245,17 +290,20 @@ pub(super) fn kept_name(resource_type: &str) -> String {
 }
 
 /// Reads again what differs, and lets go what is not there any more.
-async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize]) -> Result<(), SourceError> {
+pub(super) async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize], places: Places) -> Result<(), SourceError> {
     tracing::info!(pull = pull.id.0, resource_type = %subject.resource_type, "the server counts others than are known: it is read again where that is so");
     if subject.until.is_some() {
         // What has changed since is no difference.
         read(pull, subject, differing, subject.after()).await?;
     }
-    let mut spans = spans(pull, subject).await?;
+    let mut spans = spans(pull, subject, places).await?;
+    if spans == [Span::ALL] && !may_read_whole(pull, subject)? {
+        return Ok(());
+    }
     for span in &spans {
         read(pull, subject, differing, *span).await?;
     }
-    if has_gap(pull, subject)? {
+    if has_gap(pull, &subject.resource_type)? {
         return Ok(());
     }
     let is_whole = spans == [Span::ALL];
@@ -267,17 +315,60 @@ async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize]) -> R
         gone = missed(pull, subject, differing, &spans)?;
     }
     let_go(pull, subject, &gone)?;
-    if has_gap(pull, subject)? { Ok(()) } else { judge(pull, subject).await }
+    if has_gap(pull, &subject.resource_type)? { Ok(()) } else { judge(pull, subject).await }
 }
 
-fn has_gap(pull: &Pull<'_>, subject: &Subject) -> Result<bool, SourceError> {
+/// When the reading of a type began, by the server's clock.
+fn began(units: &[Recorded], resource_type: &str) -> Option<Timestamp> {
+    units.iter().filter(|unit| unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min()
+}
+
+/// Whether the whole of a type is read again: a large one only so often between two readings of everything, however much a server
+/// changes without a word. Else a gap says so.
+fn may_read_whole(pull: &Pull<'_>, subject: &Subject) -> Result<bool, SourceError> {
+    let (store, name, digest) = (pull.snapshot.store(), pull.source.name(), pull.plan.digest());
+    let (resource_type, unit) = (subject.resource_type.as_str(), format!("count whole {}", subject.resource_type));
+    let stored = pull.snapshot.counts()?.get(resource_type).copied().unwrap_or_default();
+    if stored <= u64::from(pull.source.options.page_size).saturating_mul(PAGES_LITTLE) {
+        return Ok(true);
+    }
+    let before = ledger::since_full(store, &name, &digest, &unit)?;
+    if before < WHOLE_MAX {
+        pull.record(&ledger::count_unit(&unit, resource_type, "what is wholly read again", Some(1)))?;
+        return Ok(true);
+    }
+    let reason = format!(
+        "the server counts others than are known, after changes without a word; it was wholly read again {} since everything was, and is not until everything is read again{}",
+        if before == 1 { "once".to_owned() } else { format!("{before} times") },
+        next_full(pull)?
+    );
+    // It is asked for from where it was, when its turn comes.
+    let server_time = began(&ledger::units(store, pull.id)?, resource_type);
+    pull.record(&Unit { server_time, ..lacking(resource_type, Code::Restless, reason) })?;
+    Ok(false)
+}
+
+/// When everything will be read again, in words.
+pub(in crate::source) fn next_full(pull: &Pull<'_>) -> Result<String, SourceError> {
+    let last = if pull.since.is_some() { ledger::last_full(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())? } else { Some(pull.begun) };
+    let days = SignedDuration::from_hours(24 * i64::from(pull.source.options.tuning.full_every_days));
+    let next = last.and_then(|last| last.checked_add(days).ok());
+    Ok(next.map_or_else(String::new, |next| format!(", on {}", next.strftime("%Y-%m-%d"))))
+}
+
+pub(super) fn has_gap(pull: &Pull<'_>, resource_type: &str) -> Result<bool, SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
-    Ok(units.iter().any(|unit| unit.gap.is_some() && unit.resource_type == subject.resource_type))
+    Ok(units.iter().any(|unit| unit.gap.is_some() && unit.resource_type == resource_type))
 }
 
 /// Where the numbers differ: nowhere any more, at some times of change, or as far as can be told anywhere.
-async fn spans(pull: &Pull<'_>, subject: &Subject) -> Result<Vec<Span>, SourceError> {
+async fn spans(pull: &Pull<'_>, subject: &Subject, places: Places) -> Result<Vec<Span>, SourceError> {
     let (None, Some(_), [_]) = (&subject.whom, subject.until, subject.queries.as_slice()) else { return Ok(vec![Span::ALL]) };
+    let mut first = match places {
+        Places::Differing => None,
+        Places::Around(at) => Some(subject.span().split(at)),
+        Places::Everywhere => return Ok(vec![Span::ALL]),
+    };
     let mut times: Vec<i64> = Vec::new();
     each_known(pull, std::slice::from_ref(subject), |_, _, header| times.extend(header.updated.filter(|_| subject.span().holds(header.updated))))?;
     times.sort_unstable();
@@ -287,15 +378,15 @@ async fn spans(pull: &Pull<'_>, subject: &Subject) -> Result<Vec<Span>, SourceEr
     let mut left = whole.most.max(times.len() as u64) / page / 2;
     let (mut waiting, mut found) = (vec![(subject.span(), whole.most)], Vec::new());
     while let Some((span, theirs)) = waiting.pop() {
-        let own = span.of(&times);
-        if own.len() as u64 == theirs {
+        let (own, parts) = (span.of(&times), first.take());
+        if own.len() as u64 == theirs && parts.is_none() {
             continue;
         }
         if theirs.max(own.len() as u64) <= page && span != subject.span() {
             found.push(span);
             continue;
         }
-        let Some([older, newer]) = span.halves(own).filter(|_| left > 0) else { return Ok(vec![Span::ALL]) };
+        let Some([older, newer]) = parts.or_else(|| span.halves(own)).filter(|_| left > 0) else { return Ok(vec![Span::ALL]) };
         left -= 1;
         match subject.number(pull, None, older, "again").await? {
             Some(number) if number.most <= theirs => waiting.extend([(newer, theirs - number.most), (older, number.most)]),
@@ -317,8 +408,7 @@ async fn read(pull: &mut Pull<'_>, subject: &Subject, differing: &[usize], span:
 
 /// Asks whether these are still what the queries find.
 async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<String>) -> Result<(), SourceError> {
-    let by_id = |query: &Query| Query { by_patient: Some("_id".to_owned()), incremental: false, ..query.clone() };
-    let queries: Vec<Query> = subject.queries.iter().map(by_id).collect();
+    let Subject { queries, .. } = subject.by_id();
     let ids: Vec<String> = ids.iter().cloned().collect();
     let task =
         |query, some: &[String]| Task { query, name: super::named("again by id", query, some), patients: Some(some.to_vec()), since: false, category: None, span: Span::ALL };
@@ -326,16 +416,22 @@ async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<Strin
     run_tasks(pull, "search", tasks, None).await
 }
 
-/// What is known, and did not come where it was read again.
-fn missed(pull: &Pull<'_>, subject: &Subject, differing: &[usize], spans: &[Span]) -> Result<BTreeSet<String>, SourceError> {
+/// What came of a type.
+pub(super) fn came(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
     let (files, _) = foreseeable(pull)?;
     let mut came: HashSet<u64> = HashSet::new();
     pull.snapshot.staged(pull.id, &files, |header, _| {
-        if header.resource_type == subject.resource_type && !header.removed {
+        if header.resource_type == resource_type && !header.removed {
             came.insert(hash_of(&header.resource_type, &header.id));
         }
         Ok(())
     })?;
+    Ok(came)
+}
+
+/// What is known, and did not come where it was read again.
+fn missed(pull: &Pull<'_>, subject: &Subject, differing: &[usize], spans: &[Span]) -> Result<BTreeSet<String>, SourceError> {
+    let came = came(pull, &subject.resource_type)?;
     let mut missed = BTreeSet::new();
     each_known(pull, std::slice::from_ref(subject), |_, batch, header| {
         let is_read = differing.contains(&batch) && spans.iter().any(|span| span.holds(header.updated));
@@ -357,20 +453,22 @@ fn let_go(pull: &mut Pull<'_>, subject: &Subject, gone: &BTreeSet<String>) -> Re
         None => pull.snapshot.counts()?.get(&resource_type).copied().unwrap_or_default(),
     };
     let stay = known_of(pull, subject)?.all.iter().sum::<u64>().saturating_sub(gone.len() as u64);
-    let server_time = ledger::units(store, pull.id)?
-        .iter()
-        .filter(|unit| unit.resource_type == resource_type)
-        .filter_map(|unit| unit.server_time)
-        .min();
+    let server_time = began(&ledger::units(store, pull.id)?, &resource_type);
     let unit = Unit { name: format!("again gone {resource_type}"), query: "what vanished".to_owned(), resource_type, server_time, ..Unit::default() };
     if stored >= VOLUME_MIN && stay.saturating_mul(2) < stored {
         let reason = format!("{stay} are there where {stored} are stored; these are kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
         return pull.record(&Unit { gap: Some(Why::new(Code::Loss, reason)), ..unit });
     }
+    remove(pull, unit, gone)
+}
+
+/// Lets go what is not there any more, in a unit that says so.
+pub(super) fn remove(pull: &Pull<'_>, unit: Unit, gone: &BTreeSet<String>) -> Result<(), SourceError> {
     let note = Why::new(Code::Vanished, format!("{} let go that the server does not have any more, and no deletion was named", counted(gone.len() as u64, "resource")));
+    let resource_type = unit.resource_type.clone();
     let mut receiving = pull.receive(Unit { note: Some(note), ..unit }, None)?;
     for id in gone {
-        receiving.take_removal(&tombstone(&subject.resource_type, id))?;
+        receiving.take_removal(&tombstone(&resource_type, id))?;
     }
     let unit = receiving.finish(None)?;
     pull.record(&unit)
@@ -423,17 +521,8 @@ fn tell_uncounted(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<(
         let reason = format!("{new} are new beside {stored}: if the server's data have got new ids, the old ones are counted too until everything is read");
         return pull.record(&lacking(name, Code::Missed, reason));
     }
-    let last = ledger::last_full(store, &pull.source.name(), &pull.plan.digest())?;
-    let days = SignedDuration::from_hours(24 * i64::from(pull.source.options.tuning.full_every_days));
-    let next = last
-        .and_then(|last| last.checked_add(days).ok())
-        .map_or_else(String::new, |next| format!(", on {}", next.strftime("%Y-%m-%d")));
-    let reason = format!("the server does not count it: what vanishes from it without a word is stored until everything is read again{next}");
-    let server_time = ledger::units(store, pull.id)?
-        .iter()
-        .filter(|unit| unit.resource_type == name)
-        .filter_map(|unit| unit.server_time)
-        .min();
+    let reason = format!("the server does not count it: what vanishes from it without a word is stored until everything is read again{}", next_full(pull)?);
+    let server_time = began(&ledger::units(store, pull.id)?, name);
     let note = Some(Why::new(Code::Uncounted, reason));
     pull.record(&Unit { name: format!("again uncounted {name}"), resource_type: name.to_owned(), query: "count".to_owned(), server_time, note, ..Unit::default() })
 }

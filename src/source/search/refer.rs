@@ -1,15 +1,16 @@
 //! What others refer to, and what can be had by its id only.
 
-use super::{Task, named, read_group, run_tasks};
+use super::{Task, named, read_group, recount, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use crate::source::SourceError;
+use crate::source::account::VOLUME_MIN;
 use crate::source::duty::{Code, Why};
 use crate::source::intake::tombstone;
-use crate::source::ledger::Unit;
+use crate::source::ledger::{self, Unit};
 use crate::source::plan::Query;
-use crate::source::pull::Pull;
-use std::collections::{BTreeSet, HashSet};
+use crate::source::pull::{Pull, foreseeable};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
 /// References followed to resources of no patient.
@@ -18,6 +19,8 @@ const REFERENCES_MAX: usize = 1_000_000;
 const ROUNDS_MAX: u32 = 8;
 /// Ids in one `_id` query: addresses must stay below 2 kB.
 const IDS_PER_QUERY: usize = 25;
+/// Resources of a type that one night looks at again.
+const LOOKED_AT: usize = 100;
 
 /// Fetches what something staged refers to: resources of no patient, of types that cannot be searched, and those of patients
 /// that an export left out.
@@ -93,6 +96,57 @@ fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(St
         })?;
     }
     Ok(wanted)
+}
+
+/// Questions by which one night looks again at a type of which so many are stored.
+pub(in crate::source) fn turn_of(stored: u64) -> u64 {
+    stored.min(LOOKED_AT as u64).div_ceil(IDS_PER_QUERY as u64)
+}
+
+/// Looks again, in turn, at what is stored because something refers to it: what changes or vanishes of it is in no change that is
+/// asked for, and nobody counts it.
+pub(in crate::source) async fn look_again(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    let types: BTreeSet<&String> = pull.plan.referenced.intersection(&pull.plan.by_id).collect();
+    // What lacks something may be of a server that fails.
+    if ledger::units(pull.snapshot.store(), pull.id)?.iter().any(|unit| unit.gap.is_some()) {
+        return Ok(());
+    }
+    let mut stored: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let (files, reconcile) = foreseeable(pull)?;
+    pull.snapshot.foresee(pull.id, &files, &reconcile)?.each_header(|header| {
+        if header.import.is_empty() && types.contains(&header.resource_type) {
+            stored.entry(header.resource_type.clone()).or_default().insert(header.id.clone());
+        }
+    })?;
+    let night = ledger::pulls_since_full(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())?;
+    for (resource_type, ids) in stored {
+        let ids: Vec<String> = ids.into_iter().collect();
+        let turn = night as usize % ids.len().div_ceil(LOOKED_AT).max(1);
+        let ids = ids.chunks(LOOKED_AT).nth(turn).unwrap_or_default();
+        let query = Query { name: format!("{resource_type} looked at again"), ..reference_query(&resource_type) };
+        let task = |some: &[String]| Task { query: &query, name: named("look", &query, some), patients: Some(some.to_vec()), since: false, category: None, span: super::Span::ALL };
+        run_tasks(pull, "references", ids.chunks(IDS_PER_QUERY).map(task).collect(), None).await?;
+        if recount::has_gap(pull, &resource_type)? {
+            continue;
+        }
+        let came = recount::came(pull, &resource_type)?;
+        let gone: BTreeSet<String> = ids.iter().filter(|id| !came.contains(&hash_of(&resource_type, id))).cloned().collect();
+        let_go(pull, &resource_type, &gone, ids.len())?;
+    }
+    Ok(())
+}
+
+/// Lets go what is not there any more, unless that is most of what was looked at.
+fn let_go(pull: &Pull<'_>, resource_type: &str, gone: &BTreeSet<String>, looked_at: usize) -> Result<(), SourceError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let unit = Unit { name: format!("look gone {resource_type}"), resource_type: resource_type.to_owned(), query: "what vanished".to_owned(), ..Unit::default() };
+    if looked_at as u64 >= VOLUME_MIN && gone.len() * 2 > looked_at {
+        let reason = format!("of {looked_at} that were looked at again {} are not there; all are kept until everything is read", gone.len());
+        return pull.record(&Unit { gap: Some(Why::new(Code::Missed, reason)), ..unit });
+    }
+    recount::remove(pull, unit, gone)
 }
 
 pub(super) fn hash_of(resource_type: &str, id: &str) -> u64 {

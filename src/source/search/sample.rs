@@ -1,0 +1,206 @@
+//! Where the number of a type is right, as many may have vanished as were missed, or all may have got new ids. So a sample is counted
+//! too: what changed before an instant, and some ids, others each night until everything is read again.
+
+use super::census;
+use super::part::Span;
+use super::recount::{self, Known, Places, Subject};
+use crate::source::SourceError;
+use crate::source::ledger;
+use crate::source::plan::{Plan, Query};
+use crate::source::pull::Pull;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
+
+/// Ids of one sample. Of a type of no more, the sample is all of it.
+pub(in crate::source) const IDS: usize = 25;
+const HOUR: i64 = 3_600_000_000;
+
+/// What samples of a type are drawn from: what is known of it, in one pass.
+#[derive(Default)]
+pub(super) struct Urn {
+    /// How many changed in each hour since 1970, of those that changed before the reading began.
+    hours: BTreeMap<i64, u64>,
+    /// The ids that are least by this night's lot.
+    ids: BTreeSet<(u64, String)>,
+}
+
+impl Urn {
+    /// Notes a resource; `is_before`: it changed before the reading began.
+    pub fn take(&mut self, night: u64, id: &str, updated: Option<i64>, is_before: bool) {
+        if let Some(updated) = updated.filter(|_| is_before) {
+            *self.hours.entry(updated.div_euclid(HOUR)).or_default() += 1;
+        }
+        let lot = lot(night, id);
+        if self.ids.len() < IDS || self.ids.last().is_some_and(|(most, _)| lot < *most) {
+            self.ids.insert((lot, id.to_owned()));
+            if self.ids.len() > IDS {
+                self.ids.pop_last();
+            }
+        }
+    }
+
+    /// How many changed before an instant.
+    fn before(&self, at: Timestamp) -> u64 {
+        self.hours.range(..at.as_microsecond().div_euclid(HOUR)).map(|(_, count)| count).sum()
+    }
+
+    /// An instant before which some changed, and some since: every other night when everything was last read, for what was missed
+    /// is mostly younger than that and what vanished mostly older; else the middle of the times, the quarters, the eighths.
+    fn instant(&self, night: u64, last_full: Option<Timestamp>) -> Option<Timestamp> {
+        let all: u64 = self.hours.values().sum();
+        let is_between = |at: &Timestamp| (1..all).contains(&self.before(*at));
+        let at_hour = |hour: i64| Timestamp::from_microsecond(hour.saturating_mul(HOUR)).ok();
+        let full = last_full.and_then(|last| at_hour(last.as_microsecond().div_euclid(HOUR))).filter(is_between);
+        if night % 2 == 1 && full.is_some() {
+            return full;
+        }
+        let number = if full.is_some() { night / 2 } else { night };
+        // 1, 2, 3, 4, … by their binary digits behind the point, the last one first: a half, a quarter, three quarters, an eighth, …
+        let wanted = u64::try_from((u128::from(number.reverse_bits()) * u128::from(all)) >> 64).unwrap_or_default();
+        let mut before = 0;
+        let hours = self.hours.iter().filter_map(|(hour, count)| {
+            let earlier = before;
+            before += count;
+            (earlier > 0).then(|| (earlier.abs_diff(wanted), *hour))
+        });
+        hours.min().and_then(|(_, hour)| at_hour(hour))
+    }
+}
+
+/// What decides whether an id is in the sample of a night.
+pub(super) fn lot(night: u64, id: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (night, id).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// One sample.
+#[derive(Clone, Copy)]
+enum Sample {
+    /// What changed before an instant.
+    Before(Timestamp),
+    /// Some ids.
+    Ids,
+}
+
+impl Sample {
+    /// Name of the unit that says that this server does not count such samples as it sends them.
+    fn name(self, resource_type: &str) -> String {
+        format!("count unlike {} {resource_type}", if matches!(self, Sample::Ids) { "ids" } else { "times" })
+    }
+
+    /// Where what differs is to be looked for.
+    fn places(self) -> Places {
+        match self {
+            Sample::Before(at) => Places::Around(at),
+            Sample::Ids => Places::Everywhere,
+        }
+    }
+
+    /// Whether the server counts of it what is known, as far as it can be asked.
+    async fn agrees(self, pull: &Pull<'_>, subject: &Subject, known: &Known, round: &str) -> Result<bool, SourceError> {
+        let batch = subject.batches().into_iter().next().flatten();
+        match self {
+            Sample::Ids => {
+                let ids: Vec<String> = known.urn.ids.iter().map(|(_, id)| id.clone()).collect();
+                let theirs = subject.by_id().number(pull, Some(&ids), Span::ALL, round).await?;
+                Ok(theirs.is_none_or(|theirs| theirs.most >= ids.len() as u64))
+            }
+            Sample::Before(at) => {
+                let span = Span { from: None, until: Some(at) };
+                let (Some(theirs), Some(all)) = (subject.number(pull, batch.as_deref(), span, round).await?, subject.number(pull, batch.as_deref(), subject.span(), round).await?)
+                else {
+                    return Ok(true);
+                };
+                // What changes meanwhile is not of before any more.
+                let meanwhile = known.sum().saturating_sub(all.least);
+                let refused = ledger::not_taken(pull.snapshot.store(), &subject.resource_type)?;
+                let own = known.urn.before(at);
+                Ok(theirs.least <= own.saturating_add(refused) && own <= theirs.most.saturating_add(meanwhile))
+            }
+        }
+    }
+}
+
+/// Whether samples are counted of a type of so many, asked of all patients at once or of so few as one question takes: by ids, by
+/// times of change.
+pub(in crate::source) fn of_type(plan: &Plan, resource_type: &str, resources: u64) -> [bool; 2] {
+    let is_any = resources > 0;
+    [is_any && plan.by_id.contains(resource_type), is_any && resources > IDS as u64 && plan.by_time.contains(resource_type)]
+}
+
+/// Counts this night's samples of a type whose number is right, and reads again where they differ.
+pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) -> Result<(), SourceError> {
+    let (store, name, digest) = (pull.snapshot.store(), pull.source.name(), pull.plan.digest());
+    let kept = |name: &str, store| ledger::kept_difference(store, &pull.source.name(), &digest, name);
+    // A number that is the server's own is none to draw from.
+    if subject.batches().len() != 1 || kept(&recount::kept_name(&subject.resource_type), store)?.is_some_and(|kept| kept != 0) {
+        return Ok(());
+    }
+    let [by_id, by_time] = of_type(pull.plan, &subject.resource_type, known.all.iter().sum());
+    let last_full = ledger::last_full(store, &name, &digest)?;
+    let instant = known.urn.instant(subject.night, last_full).filter(|_| by_time && subject.until.is_some());
+    for sample in [instant.map(Sample::Before), by_id.then_some(Sample::Ids)].into_iter().flatten() {
+        let unlike = sample.name(&subject.resource_type);
+        if kept(&unlike, pull.snapshot.store())?.is_some() || sample.agrees(pull, subject, known, "first").await? || is_ignored(pull, subject, sample).await? {
+            continue;
+        }
+        recount::again(pull, subject, &[0], sample.places()).await?;
+        let known = recount::known_of(pull, subject)?;
+        if !recount::has_gap(pull, &subject.resource_type)? && !sample.agrees(pull, subject, &known, "last").await? {
+            let resource_type = subject.resource_type.as_str();
+            tracing::warn!(pull = pull.id.0, resource_type, "the server counts some of it otherwise than it sends it: that is not asked any more");
+            pull.record(&ledger::count_unit(&unlike, resource_type, "what is not counted as it is sent", Some(1)))?;
+        }
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// Whether a count heeds the question by times of change.
+async fn is_ignored(pull: &Pull<'_>, subject: &Subject, sample: Sample) -> Result<bool, SourceError> {
+    let queries: &[Query] = if matches!(sample, Sample::Ids) { &[] } else { &subject.queries };
+    for query in queries {
+        if census::ignores(pull, query, "_lastUpdated").await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urn(hours: &[(i64, u64)]) -> Urn {
+        Urn { hours: hours.iter().copied().collect(), ids: BTreeSet::new() }
+    }
+
+    #[test]
+    fn each_night_has_another_instant_and_every_other_one_the_last_reading_of_everything() {
+        let hundred = urn(&(0..100).map(|hour| (hour, 1)).collect::<Vec<_>>());
+        let hours = |urn: &Urn, last_full: i64| {
+            let full = Timestamp::from_second(last_full * 3600 + 7).ok();
+            let hour = |night| urn.instant(night, full).map_or(-1, |at| at.as_second() / 3600);
+            (1..=6).map(hour).collect::<Vec<i64>>()
+        };
+        assert_eq!(hours(&hundred, 90), [90, 50, 90, 25, 90, 75]);
+        assert_eq!(hours(&hundred, 1000), [50, 25, 75, 12, 62, 37], "nothing has changed since");
+        // Most in one hour, and all.
+        assert_eq!(hours(&urn(&[(3, 1), (4, 98), (9, 1)]), 1000), [4, 4, 9, 4, 9, 4]);
+        assert_eq!(hours(&urn(&[(3, 100)]), 1000), [-1; 6]);
+    }
+
+    #[test]
+    fn each_night_has_other_ids_and_few_are_all() {
+        let drawn = |night: u64, count: usize| {
+            let mut urn = Urn::default();
+            (0..count).for_each(|number| urn.take(night, &format!("id-{number}"), None, false));
+            urn.ids.into_iter().map(|(_, id)| id).collect::<BTreeSet<String>>()
+        };
+        assert_eq!([drawn(1, 7).len(), drawn(1, 1000).len()], [7, IDS]);
+        assert_eq!(drawn(1, 1000), drawn(1, 1000));
+        assert!(drawn(1, 1000).intersection(&drawn(2, 1000)).count() < 5);
+    }
+}
