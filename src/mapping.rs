@@ -12,6 +12,7 @@ use serde_saphyr::Spanned;
 
 use crate::cql::Models;
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest, yaml};
+use crate::terminology::systems;
 use crate::terminology::units::Units;
 
 mod apply;
@@ -142,7 +143,7 @@ enum TargetText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetFields {
-    system: Option<String>,
+    system: Option<Spanned<String>>,
     code: Spanned<String>,
     display: Option<String>,
 }
@@ -317,8 +318,16 @@ impl Reader<'_> {
         }
     }
 
+    /// A system that codes are translated to. What a hospital calls its own is its own matter.
+    fn standard_system(&mut self, system: &Spanned<String>) {
+        if let Some(finding) = systems::misspelled(&system.value) {
+            self.findings.push(finding.at(yaml::locate(self.source, system)));
+        }
+    }
+
     fn codes(&mut self, rule: CodesText) -> CodeRule {
         let mut targets = BTreeMap::new();
+        rule.to.iter().for_each(|to| self.standard_system(to));
         for (code, target) in &rule.map {
             if let Some(target) = self.target(target, rule.to.as_ref(), &rule.system) {
                 targets.insert(code.clone(), target);
@@ -378,13 +387,19 @@ impl Reader<'_> {
             TargetText::Code(code) => (None, code, None),
             TargetText::Full(full) => (full.system.clone(), &full.code, full.display.clone()),
         };
-        let Some(system) = system.or_else(|| to.map(|to| to.value.clone())) else {
+        if let Some(system) = &system {
+            self.standard_system(system);
+        }
+        let Some(system) = system.as_ref().or(to).map(|system| system.value.clone()) else {
             self.error(near, format!("code `{}` has no system", code.value), "write `to:` with the standard system for the whole list, or `system:` beside the code");
             return None;
         };
         if code.value.trim().is_empty() {
             self.error(code, "the standard code is empty".to_owned(), "leave the local code out, or name it under `ignore`");
             return None;
+        }
+        if let Some(finding) = systems::padded(&code.value) {
+            self.findings.push(finding.at(yaml::locate(self.source, code)));
         }
         Some(Target { system, code: code.value.clone(), display })
     }
@@ -420,6 +435,7 @@ impl Reader<'_> {
 
     fn answers(&mut self, rule: AnswersText) -> AnswerRule {
         let mut targets = BTreeMap::new();
+        self.standard_system(&rule.to);
         for (text, target) in &rule.map {
             if let Some(target) = self.target(target, Some(&rule.to), &rule.to) {
                 targets.insert(folded(text), target);
