@@ -98,6 +98,11 @@ const CQL: &[Mistake] = &[
     ("cql", "'http://snomed.info/sct'", "§'http://snomed.info/sct/'"),
     ("cql", "'http://watershed.example/fhir/CodeSystem/ibd'", "§'2.16.840.1.113883.6.96'"),
     ("cql", "'394584008' from", "§'394584008 ' from"),
+    (
+        "cql",
+        "define \"Denominator\":\n  \"Initial Population\"",
+        "define \"Denominator\":\n  Sum(\"Visits In Window\" Visit return §duration in days of Visit.period) > 3",
+    ),
     ("cql", "'http://watershed.example/fhir/ValueSet/total-colectomy'", "§http://watershed.example/fhir/ValueSet/total-colectomy"),
     (
         "cql",
