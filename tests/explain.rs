@@ -195,3 +195,23 @@ fn what_was_dropped_is_in_the_proof_for_programs_too() {
     assert_eq!((&dropped["what"], &dropped["verdict"], &dropped["at"]["line"]), (&"Encounter/e1".into(), &"unknown".into(), &8.into()), "{found:#}");
     assert_eq!(dropped["value"], "dropped: `Encounter.period` is not documented");
 }
+
+#[test]
+fn the_items_that_a_list_condition_counted_are_named() {
+    let lab =
+        |id: &str, code: &str| format!(r#"{{"resourceType":"Observation","id":"{id}","status":"final","code":{{"coding":[{{"system":"http://loinc.org","code":"{code}"}}]}}}}"#);
+    let ids: Vec<String> = (1..=3).map(|number| format!("{number}c1b2a3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d")).collect();
+    let labs = [lab(&ids[0], "a"), lab(&ids[1], "a"), lab(&ids[2], "b")];
+    let codes = "define \"A\": [Observation] O where exists (O.code.coding C where C.code.value = 'a')\ndefine \"B\": [Observation] O where exists (O.code.coding C where C.code.value = 'b')\n";
+    let named = |ids: &[String]| ids.iter().map(|id| format!("Observation/{id}")).collect::<Vec<_>>().join(", ");
+    for (condition, counted) in [
+        ("exists (\"A\" union \"B\")", format!("\"A\" union \"B\" = 3: {}", named(&ids))),
+        ("Count(\"A\" X return all X) >= 2", format!("\"A\" X return all X = 2: {}", named(&ids[..2]))),
+        ("First(\"A\" X sort by id.value).status.value = 'final'", format!("First(\"A\" X sort by id.value) = {}", named(&ids[..1]))),
+    ] {
+        let all: Vec<&str> = labs.iter().map(String::as_str).collect();
+        let (found, group) = of_one(&format!("{codes}define \"Asked\": {condition}\n"), &all, "Asked", &[]);
+        assert_eq!(group["population"][2]["count"], 1, "{condition}");
+        assert!(found.contains(&counted), "{counted}\n{found}");
+    }
+}

@@ -282,7 +282,8 @@ impl<'a> Explainer<'a> {
                 let more = if items.len() > NAMED_MAX { ", …" } else { "" };
                 match items.len() {
                     0 => "none".to_owned(),
-                    count => clip(&format!("{count}: {}{more}", named.join(", "))),
+                    // Each is bounded: what was counted is not to be cut off by long ids.
+                    count => format!("{count}: {}{more}", named.join(", ")),
                 }
             }
             other => clip(&show::text(other, record)),
