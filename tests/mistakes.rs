@@ -194,6 +194,8 @@ const YAML: &[Mistake] = &[
     ("case", "    id: v1\n", "    id: §v 1\n"),
     ("case", "  - resourceType: Observation\n", "  - {resourceType: Encounter, id: §v1}\n  - resourceType: Observation\n"),
     ("case", "  - resourceType: Observation\n", "  - §type: Observation\n"),
+    ("measure", "scoring: proportion", "scoring: ratio\nrate: {multiplier: 1000, unit: §per 100 visits}"),
+    ("measure", "scoring: proportion", "scoring: ratio\nrate: {multiplier: 1000, unit: §visits}"),
     ("value-set", "      \"mild\": \"Mild\"", "      §\"quiescent\": \"Mild\""),
     ("value-set", "\"mild\": \"Mild\"", "\"§ mild\": \"Mild\""),
     ("value-set", "system: http://watershed.example/fhir/CodeSystem/ibd", "system: §http://hl7.org/fhir/sid/icd10cm"),
