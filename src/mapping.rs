@@ -143,7 +143,7 @@ enum TargetText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetFields {
-    system: Option<Spanned<String>>,
+    system: Option<String>,
     code: Spanned<String>,
     display: Option<String>,
 }
@@ -320,9 +320,7 @@ impl Reader<'_> {
 
     /// A system that codes are translated to. What a hospital calls its own is its own matter.
     fn standard_system(&mut self, system: &Spanned<String>) {
-        if let Some(finding) = systems::misspelled(&system.value) {
-            self.findings.push(finding.at(yaml::locate(self.source, system)));
-        }
+        self.findings.extend(systems::misspelled(&system.value).map(|finding| finding.at(yaml::locate(self.source, system))));
     }
 
     fn codes(&mut self, rule: CodesText) -> CodeRule {
@@ -387,10 +385,12 @@ impl Reader<'_> {
             TargetText::Code(code) => (None, code, None),
             TargetText::Full(full) => (full.system.clone(), &full.code, full.display.clone()),
         };
-        if let Some(system) = &system {
-            self.standard_system(system);
-        }
-        let Some(system) = system.as_ref().or(to).map(|system| system.value.clone()) else {
+        // Where there are two ways to write an entry, its places are not kept.
+        let source = self.source;
+        let within = |text: &str| yaml::locate(source, near).first(text);
+        let misspelled = system.as_deref().and_then(|system| Some(systems::misspelled(system)?.at(within(system))));
+        self.findings.extend(misspelled);
+        let Some(system) = system.or_else(|| to.map(|to| to.value.clone())) else {
             self.error(near, format!("code `{}` has no system", code.value), "write `to:` with the standard system for the whole list, or `system:` beside the code");
             return None;
         };
@@ -398,9 +398,7 @@ impl Reader<'_> {
             self.error(code, "the standard code is empty".to_owned(), "leave the local code out, or name it under `ignore`");
             return None;
         }
-        if let Some(finding) = systems::padded(&code.value) {
-            self.findings.push(finding.at(yaml::locate(self.source, code)));
-        }
+        self.findings.extend(systems::padded(&code.value).map(|finding| finding.at(within(&format!("\"{}\"", code.value)))));
         Some(Target { system, code: code.value.clone(), display })
     }
 
