@@ -12,6 +12,7 @@ use serde_saphyr::Spanned;
 
 use crate::cql::Models;
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span, nearest, yaml};
+use crate::terminology::systems;
 use crate::terminology::units::Units;
 
 mod apply;
@@ -317,8 +318,14 @@ impl Reader<'_> {
         }
     }
 
+    /// A system that codes are translated to. What a hospital calls its own is its own matter.
+    fn standard_system(&mut self, system: &Spanned<String>) {
+        self.findings.extend(systems::misspelled(&system.value).map(|finding| finding.at(yaml::locate(self.source, system))));
+    }
+
     fn codes(&mut self, rule: CodesText) -> CodeRule {
         let mut targets = BTreeMap::new();
+        rule.to.iter().for_each(|to| self.standard_system(to));
         for (code, target) in &rule.map {
             if let Some(target) = self.target(target, rule.to.as_ref(), &rule.system) {
                 targets.insert(code.clone(), target);
@@ -378,6 +385,11 @@ impl Reader<'_> {
             TargetText::Code(code) => (None, code, None),
             TargetText::Full(full) => (full.system.clone(), &full.code, full.display.clone()),
         };
+        // Where there are two ways to write an entry, its places are not kept.
+        let source = self.source;
+        let within = |text: &str| yaml::locate(source, near).first(text);
+        let misspelled = system.as_deref().and_then(|system| Some(systems::misspelled(system)?.at(within(system))));
+        self.findings.extend(misspelled);
         let Some(system) = system.or_else(|| to.map(|to| to.value.clone())) else {
             self.error(near, format!("code `{}` has no system", code.value), "write `to:` with the standard system for the whole list, or `system:` beside the code");
             return None;
@@ -386,6 +398,7 @@ impl Reader<'_> {
             self.error(code, "the standard code is empty".to_owned(), "leave the local code out, or name it under `ignore`");
             return None;
         }
+        self.findings.extend(systems::padded(&code.value).map(|finding| finding.at(within(&format!("\"{}\"", code.value)))));
         Some(Target { system, code: code.value.clone(), display })
     }
 
@@ -420,6 +433,7 @@ impl Reader<'_> {
 
     fn answers(&mut self, rule: AnswersText) -> AnswerRule {
         let mut targets = BTreeMap::new();
+        self.standard_system(&rule.to);
         for (text, target) in &rule.map {
             if let Some(target) = self.target(target, Some(&rule.to), &rule.to) {
                 targets.insert(folded(text), target);

@@ -5,6 +5,7 @@
 //! measuring with it would silently find nobody.
 
 pub mod read;
+pub mod systems;
 pub mod units;
 
 use std::cmp::Ordering;

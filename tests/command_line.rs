@@ -298,7 +298,7 @@ fn check_has_words_for_values_that_cannot_be() {
                 "`source.type_filter` is `comma`",
                 "it is one of `off`, `encoded`, `escaped`",
                 "`measures.months` is -2",
-                "a whole number, 0 or more",
+                "a whole number, not a negative one",
                 "`Lake Side` is no site name",
                 "lower-case letters, digits and hyphens",
                 "`Group/g1` is no id of a Group",
@@ -749,6 +749,26 @@ fn measures_are_checked_and_tested() {
     }
     let said = say(folder.path(), &["measure", "check", "nowhere"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (3, "", "error: there is no `measure.yaml` at or below `nowhere`\nhelp: name a measure folder\n\n1 error\n"));
+}
+
+#[test]
+fn cql_takes_value_sets_from_files_folders_and_bundles() {
+    let folder = scratch();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let header = "library Sets version '1.0.0'\nvalueset \"A\": 'http://x/a'\nvalueset \"B\": 'http://x/b'\ncodesystem \"S\": 'http://x/s'\n";
+    write("sets.cql", &format!("{header}define \"Is In\": Code 'one' from \"S\" in \"A\" and Code 'two' from \"S\" in \"B\"\n"));
+    std::fs::create_dir_all(folder.path().join("sets/more")).unwrap();
+    write("sets/a.yaml", "url: http://x/a\ncodes:\n  - {system: http://x/s, code: one}\n");
+    let b = r#"{"resourceType":"ValueSet","url":"http://x/b","expansion":{"contains":[{"system":"http://x/s","code":"two"}]}}"#;
+    write("sets/more/b.json", b);
+    write("bundle.json", &format!(r#"{{"resourceType":"Bundle","type":"collection","entry":[{{"resource":{b}}}]}}"#));
+    for sets in [&["sets"][..], &["sets/a.yaml", "sets/more"], &["sets/a.yaml", "bundle.json"]] {
+        let given: Vec<&str> = sets.iter().flat_map(|path| ["--valuesets", path]).collect();
+        let said = say(folder.path(), &[&["cql", "run", "sets.cql"], &given[..]].concat());
+        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "Is In: true\n", ""), "{sets:?}");
+    }
+    let said = say(folder.path(), &["cql", "run", "sets.cql", "--valuesets", "nowhere"]);
+    assert!(said.code == 3 && said.err.contains("nowhere"), "{}", said.err);
 }
 
 #[test]

@@ -10,14 +10,14 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
+use crate::config::measures;
 use crate::cql::typed::{LibraryId, Parameter};
 use crate::cql::types::Type;
 use crate::cql::value::{DateTime, Value};
 use crate::cql::{DefineId, Environment, EvaluationError, Libraries, Models, Program, Session, compile, elm, show};
-use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest, utf8};
+use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest, render_human, utf8};
 use crate::fhir::record::{Record, Shape};
 use crate::terminology::units::Units;
-use crate::terminology::{ValueSets, read};
 
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -74,8 +74,8 @@ struct RunArgs {
     /// One patient's resources: NDJSON, a Bundle or a resource
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// ValueSet JSON or YAML
-    #[arg(long, value_name = "FILE")]
+    /// Value sets: a file, a Bundle, or a folder with all that is below it
+    #[arg(long, value_name = "PATH")]
     valuesets: Vec<PathBuf>,
     /// A parameter's value, written in CQL
     #[arg(long, value_name = "NAME=VALUE")]
@@ -117,7 +117,7 @@ fn evaluate(args: &RunArgs, context: &Context) -> Result<Ending, Failure> {
         Some(file) => record(file)?,
         None => Record::read(&Shape::everything(), std::iter::empty()).0,
     };
-    let environment = environment(args, &program)?;
+    let environment = environment(args, &program, context)?;
     let mut session = Session::new(&program, &environment, &record);
     let mut values: Map<String, Json> = Map::new();
     let mut lines = String::new();
@@ -263,18 +263,15 @@ fn record(path: &Path) -> Result<Record, Failure> {
     }
 }
 
-fn environment(args: &RunArgs, program: &Program) -> Result<Environment, Failure> {
+fn environment(args: &RunArgs, program: &Program, context: &Context) -> Result<Environment, Failure> {
     let zone =
         TimeZone::get(&args.timezone).map_err(|error| Failure::usage(format!("`--timezone {}`: {error}", args.timezone)).hint("write an IANA name such as `America/New_York`"))?;
     let now = DateTime::from_timestamp(jiff::Timestamp::now(), &zone);
-    let mut value_sets = ValueSets::new();
-    for path in &args.valuesets {
-        let (set, findings) = read::value_set(&source(path)?);
-        match set {
-            Some(set) if !has_errors(&findings) => drop(value_sets.add(set)),
-            _ => return Err(Failure::diagnostics(&findings)),
-        }
+    let (value_sets, findings) = measures::named_value_sets(&args.valuesets);
+    if has_errors(&findings) {
+        return Err(Failure::diagnostics(&findings));
     }
+    let _ = write!(std::io::stderr(), "{}", render_human(&findings, context.colour));
     let mut environment = Environment { parameters: BTreeMap::new(), now, zone, value_sets: Arc::new(value_sets), units: Arc::new(Units::new()) };
     for given in &args.parameter {
         let (name, value) = parameter(given, program, &environment)?;

@@ -337,8 +337,7 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         None if groups.iter().all(|group| is_number(&group)) => Unit::Number,
         None => Unit::Percent,
         Some(rate) => {
-            let after_per = rate.unit.trim().trim_start_matches("per ");
-            let of = after_per.trim_start_matches(|c: char| c.is_ascii_digit() || c == ',' || c == ' ');
+            let (_, of) = rate.words();
             Unit::Rate { per: rate.multiplier, of: of.to_owned() }
         }
     };

@@ -234,7 +234,8 @@ impl Found<'_> {
                 (format!("`{key}` is `{shown}`"), format!("it is one of {quoted}{near}"))
             }
             _ if value.is_number() && default.is_some_and(Value::is_number) => {
-                (format!("`{key}` is {shown}"), (if shown.starts_with('-') { "a whole number, 0 or more" } else { "a smaller whole number" }).to_owned())
+                let kind = if shown.starts_with('-') { "not a negative one" } else { "a smaller one" };
+                (format!("`{key}` is {shown}"), format!("a whole number, {kind}; its default is `{}`", default.map(Value::to_string).unwrap_or_default()))
             }
             _ => (format!("`{key}`: {error}"), default.map_or_else(String::new, |default| format!("its default is `{default}`"))),
         };
@@ -434,7 +435,7 @@ mod tests {
         let report = check("[limits]\nmonths = -3\nkind = 'fasst'\nfolders = [1]\n[free]\nx = 3\n", &[]).unwrap_err();
         for expected in [
             "`limits.months` is -3",
-            "a whole number, 0 or more",
+            "a whole number, not a negative one; its default is `24`",
             "`limits.kind` is `fasst`",
             "it is one of `fast`, `slow`; did you mean `fast`?",
             "`limits.folders`: invalid type: number, expected a string",

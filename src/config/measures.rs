@@ -197,6 +197,17 @@ pub fn value_sets(folders: &[Folder]) -> ValueSets {
     shelf(folders, &[], &Choices::default()).0.collected()
 }
 
+/// The value sets of files, folders and Bundles, and what is wrong with them.
+pub fn named_value_sets(paths: &[PathBuf]) -> (ValueSets, Vec<Diagnostic>) {
+    match read_value_sets(paths) {
+        Ok(sources) => {
+            let (mut shelf, found) = shelf(&[], &sources, &Choices::default());
+            (shelf.collected(), found)
+        }
+        Err(fault) => (ValueSets::new(), vec![fault]),
+    }
+}
+
 /// The value sets beside measures and those that are named.
 fn shelf<'a>(folders: &'a [Folder], value_sets: &'a [Arc<SourceFile>], choices: &Choices) -> (Shelf<'a>, Vec<Diagnostic>) {
     let mut found = Vec::new();

@@ -24,6 +24,7 @@ use super::typed::{self, Access, CodeId, CodeSystemId, ConceptId, DefineId, Eval
 use super::types::{PARTS_MAX, Type};
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, has_errors, nearest};
+use crate::terminology::systems;
 
 /// Defines and functions that may be waiting for one another; deeper chains are refused rather than risk the stack.
 const CHAIN_MAX: usize = 400;
@@ -308,6 +309,9 @@ impl<'a> Checker<'a> {
             let number = CodeSystemId(id(self.tree.code_systems.len()));
             let version = system.version.as_ref().map(|version| version.text.clone());
             let name = system.name.text.clone();
+            if let Some(finding) = systems::misspelled(&system.id.text) {
+                self.report(finding.at(self.at(system.id.at)));
+            }
             self.tree.code_systems.push(typed::CodeSystem { library, name, id: system.id.text.clone(), version, access, at });
             self.name(&system.name, Declared::CodeSystem(number));
         }
@@ -338,11 +342,18 @@ impl<'a> Checker<'a> {
                 continue;
             };
             let number = CodeId(id(self.tree.codes.len()));
+            self.padded_code(&code.code);
             let display = code.display.as_ref().map(|display| display.text.clone());
             let (library, access, at) = (self.library, code.access, code.at);
             let name = code.name.text.clone();
             self.tree.codes.push(typed::CodeDefinition { library, name, code: code.code.text.clone(), system, display, access, at });
             self.name(&code.name, Declared::Code(number));
+        }
+    }
+
+    fn padded_code(&mut self, code: &ast::Text) {
+        if let Some(finding) = systems::padded(&code.text) {
+            self.report(finding.at(self.at(code.at)));
         }
     }
 

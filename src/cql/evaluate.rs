@@ -22,6 +22,7 @@ use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
 
 mod cast;
+pub mod dropped;
 pub mod observe;
 mod parts;
 mod property;

@@ -193,10 +193,19 @@ impl Record {
 
     /// Where a node stands; `None` for one that was not read from a line.
     pub fn place(&self, node: NodeId) -> Option<Place> {
-        let next = self.lines.partition_point(|(root, _)| *root <= node);
-        let (root, line) = *self.lines.get(next.checked_sub(1)?)?;
+        let (root, line) = self.line_of(node)?;
         let mut names = vec![self.resource_type(root)?];
         self.trail(root, node, &mut names).then(|| Place { line, element: names.join("."), meant: None })
+    }
+
+    /// The resource that a node is part of.
+    pub fn resource_of(&self, node: NodeId) -> Option<NodeId> {
+        self.line_of(node).map(|(root, _)| root)
+    }
+
+    fn line_of(&self, node: NodeId) -> Option<(NodeId, usize)> {
+        let next = self.lines.partition_point(|(root, _)| *root <= node);
+        self.lines.get(next.checked_sub(1)?).copied()
     }
 
     /// The names on the way from a node to one below it. No resource is deeper than [`DEPTH_MAX`].

@@ -127,6 +127,16 @@ fn every_problem_of_a_mapping_is_reported_with_its_line() {
 }
 
 #[test]
+fn a_standard_system_by_another_name_and_a_code_with_blanks_are_told() {
+    let (mapping, report) = check(&EXAMPLE.replacen("to: http://snomed.info/sct", "to: http://snomed.info/sct/", 1));
+    assert!(mapping.is_some() && report.contains("did you mean `http://snomed.info/sct`?") && report.contains("1 warning"), "{report}");
+    let (mapping, report) = check(&EXAMPLE.replacen("{code: \"394584008\"", "{system: http://snomed.info/sct/, code: \"394584008\"", 1));
+    assert!(mapping.is_some() && report.contains("site.yaml:9:24") && report.contains("1 warning"), "{report}");
+    let (mapping, report) = check("name: x\nversion: 1\ncodes:\n  - system: 2.16.840.1.113883.6.96\n    to: http://loinc.org\n    elements: [Device.type]\n    map: {A: \"1 \"}\n");
+    assert!(mapping.is_none() && report.contains("the code `1 ` has blanks around it") && report.contains("site.yaml:7:14") && report.contains("1 error"), "{report}");
+}
+
+#[test]
 fn an_unknown_key_names_its_line() {
     let report = check("name: x\nversion: \"1\"\ncode: []\n").1;
     assert!(report.contains("site.yaml:3:1") && report.contains("code"), "{report}");

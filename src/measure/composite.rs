@@ -14,9 +14,10 @@
 //! the other way is fulfilled by who is *not* in its numerator ("Improvement Notation"). Where the composite counts patients
 //! and a component events, a patient is in a population of which there is an event ("Measure Basis").
 //!
-//! Score bounds are given for opportunity and linear: there a doubt about one component is a doubt about one case, or about one
-//! part of a share. Of a component that counts other than the composite does, or is a ratio, a doubt is taken as one about
-//! everything.
+//! Score bounds: in opportunity a doubt about one component is a doubt about one case, in linear about one part of a share, in all
+//! or nothing about one of the conditions. Of a component that counts other than the composite does, or is a ratio, a doubt is taken
+//! as one about everything. A weighted score lies between those of its components' bounds; it has none where a component is in doubt
+//! that has none, a ratio or a continuous variable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,12 +123,13 @@ impl Composite {
         codes.retain(|code| self.components.iter().any(have(*code)));
         codes.into_iter().map(|code| (code, None)).collect()
     }
-
-    /// Whether its score has bounds.
-    pub fn has_bounds(&self) -> bool {
-        matches!(self.method, CompositeScoring::Opportunity | CompositeScoring::Linear)
-    }
 }
+
+/// Where one member may stand in a component.
+const FULFILLED: u8 = 1;
+const FAILED: u8 = 2;
+const EXCEPTED: u8 = 4;
+const EXCLUDED: u8 = 8;
 
 /// Where one patient, or the patient's events, stand in one component.
 struct Standing<'a> {
@@ -163,6 +165,24 @@ impl<'a> Standing<'a> {
         let open = found.iter().flat_map(|membership| membership.unknown.keys());
         outlooks.extend(open.map(|member| (if self.component.exists { Member::new() } else { member.clone() }, Outlook::ANY)));
         outlooks
+    }
+
+    /// Where a member may stand in the component: bits of which one is set, or none where nothing is asked of the member.
+    fn stands(&self, member: &Member) -> Vec<u8> {
+        let has = |code| self.component.shape.slots.iter().any(|slot| slot.code == code);
+        let is_in = |code| self.all(code).members.contains(member);
+        let (excludes, excepts) = (has(PopulationCode::DenominatorExclusion), has(PopulationCode::DenominatorException));
+        let outlook = self.outlooks.get(member);
+        let is_open = self.memberships.iter().any(|membership| membership.unknown.contains_key(member));
+        let may_be_out = outlook.map_or(is_open, |outlook| outlook.may_be_out);
+        let may_be = [
+            (FULFILLED, outlook.is_some_and(|outlook| outlook.most == Decimal::ONE)),
+            (FAILED, outlook.is_some_and(|outlook| outlook.least == Decimal::ZERO)),
+            (0, may_be_out),
+            (EXCLUDED, if may_be_out { excludes } else { outlook.is_none() && is_in(PopulationCode::DenominatorExclusion) }),
+            (EXCEPTED, if may_be_out { excepts } else { outlook.is_none() && is_in(PopulationCode::DenominatorException) }),
+        ];
+        may_be.into_iter().filter(|(_, may)| *may).map(|(stand, _)| stand).collect()
     }
 
     /// A population; a ratio's two initial populations together.
@@ -221,7 +241,15 @@ pub fn memberships(shape: &GroupShape, components: &[&[Membership]]) -> Vec<Memb
     match composite.method {
         CompositeScoring::Weighted => components.concat(),
         CompositeScoring::Opportunity => opportunity(shape, &stand()),
-        CompositeScoring::AllOrNothing => population::memberships(shape, &criteria(shape, &stand())),
+        CompositeScoring::AllOrNothing => {
+            let standings = stand();
+            let mut found = population::memberships(shape, &criteria(shape, &standings));
+            let denominator = shape.slots.iter().position(|slot| slot.code == PopulationCode::Denominator);
+            if let Some(own) = denominator.and_then(|at| found.get_mut(at)) {
+                own.outlooks = wholes_to_come(&standings);
+            }
+            found
+        }
         CompositeScoring::Linear => {
             let standings = stand();
             let mut found = population::memberships(shape, &criteria(shape, &standings));
@@ -318,6 +346,27 @@ fn shares(standings: &[Standing<'_>]) -> BTreeMap<Member, Amount> {
     counts.into_iter().filter_map(|(member, counts)| Some((member.clone(), share(counts)?.into()))).collect()
 }
 
+/// Whether each one fulfils everything, whatever the blanks say of each component: every way is tried in which they may stand together.
+fn wholes_to_come(standings: &[Standing<'_>]) -> BTreeMap<Member, Outlook> {
+    let members: BTreeSet<&Member> = standings.iter().flat_map(|standing| standing.outlooks.keys()).collect();
+    let of = |member: &Member| {
+        let ways = standings.iter().fold(BTreeSet::from([0_u8]), |ways, standing| {
+            let stands = standing.stands(member);
+            let stands: &[u8] = if stands.is_empty() { &[0] } else { &stands };
+            ways.iter().flat_map(|way| stands.iter().map(move |stand| way | stand)).collect()
+        });
+        Outlook::of(ways.into_iter().map(|way| {
+            let has = |stand| way & stand != 0;
+            match (has(FULFILLED), has(FAILED)) {
+                _ if has(EXCLUDED) => None,
+                (fulfilled, false) => fulfilled.then_some(true),
+                (_, true) => (!has(EXCEPTED)).then_some(false),
+            }
+        }))
+    };
+    members.into_iter().filter_map(|member| Some((member.clone(), of(member)?))).collect()
+}
+
 /// Between what each one's share lies, whatever the blanks say of each component.
 fn shares_to_come(standings: &[Standing<'_>]) -> BTreeMap<Member, Outlook> {
     let members: BTreeSet<&Member> = standings.iter().flat_map(|standing| standing.outlooks.keys()).collect();
@@ -357,14 +406,46 @@ pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
 
 /// The score of each component of a weighted composite as it counts: multiplied by its rate, turned round where its improvement is.
 pub fn component_scores(composite: &Composite, tallies: &Tallies) -> Vec<Option<Decimal>> {
-    let mut rest = tallies.slots.as_slice();
-    let mut score = |component: &Component| {
-        let (own, more) = rest.split_at(component.shape.slots.len().min(rest.len()));
-        rest = more;
-        let value = population::score(&component.shape, &Tallies { slots: own.to_vec(), ..Tallies::default() }).scaled(component.multiplier)?;
+    let score = |(component, own): (&Component, Tallies)| {
+        let value = population::score(&component.shape, &own).scaled(component.multiplier)?;
         if component.reversed { Decimal::ONE.checked_sub(value) } else { Some(value) }
     };
-    composite.components.iter().map(&mut score).collect()
+    composite.components.iter().zip(of_components(composite, tallies)).map(score).collect()
+}
+
+/// The sums of each component of a weighted composite.
+fn of_components(composite: &Composite, tallies: &Tallies) -> Vec<Tallies> {
+    let mut rest = tallies.slots.as_slice();
+    let mut own = |component: &Component| {
+        let (own, more) = rest.split_at(component.shape.slots.len().min(rest.len()));
+        rest = more;
+        Tallies { slots: own.to_vec(), ..Tallies::default() }
+    };
+    composite.components.iter().map(&mut own).collect()
+}
+
+/// The lowest or highest sum of the scores of a weighted composite's components by weight, with their weights; `None` where one that
+/// has no bounds is in doubt.
+pub(super) fn weighted_extreme(composite: &Composite, tallies: &Tallies, side: Side) -> Option<(Decimal, Decimal)> {
+    let mut parts = Vec::new();
+    let scores = component_scores(composite, tallies);
+    for ((component, own), score) in composite.components.iter().zip(of_components(composite, tallies)).zip(scores) {
+        let part = match population::bounds(&component.shape, &own) {
+            _ if component.weight.is_zero() => continue,
+            Some((low, high)) => {
+                let value = if (side == Side::Lowest) == component.reversed { high } else { low };
+                let value = if component.reversed { Decimal::ONE.checked_sub(value)? } else { value };
+                (value, component.weight, !own.is_of_somebody())
+            }
+            None if own.slots.iter().any(|slot| slot.cannot_tell() > 0) => return None,
+            None => match score {
+                Some(score) => (score, component.weight, false),
+                None => continue,
+            },
+        };
+        parts.push(part);
+    }
+    population::extreme_mean(parts.into_iter(), side)
 }
 
 #[cfg(test)]

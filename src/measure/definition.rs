@@ -175,13 +175,23 @@ impl Interval {
 }
 
 /// Multiplier of a ratio's score, as `1000` per `1,000 central line days`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Rate {
     /// What numerator divided by denominator is multiplied by.
     pub multiplier: u32,
-    /// Unit of the score for people, as `per 1,000 central line days`.
-    pub unit: String,
+    /// Unit of the score for people, as `per 1,000 central line days`: the multiplier and what the denominator counts, in words.
+    pub unit: Text,
+}
+
+impl Rate {
+    /// The number of its unit, and what the denominator counts: `1,000` and `central line days`. Both are empty where the unit is
+    /// written otherwise.
+    pub fn words(&self) -> (&str, &str) {
+        let words = self.unit.value.trim().strip_prefix("per ").unwrap_or_default().trim_start();
+        let of = words.trim_start_matches(|c: char| c.is_ascii_digit() || c == ',');
+        (words.strip_suffix(of).unwrap_or_default(), of.trim())
+    }
 }
 
 /// One choice that the network, not the standard, makes.
@@ -573,11 +583,32 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
     if definition.rate.as_ref().is_some_and(|rate| rate.multiplier == 0) {
         found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(key(source, "rate").first("multiplier")));
     }
+    check_rate(source, definition, found);
     check_limits(source, definition, found);
     let mut data = BTreeMap::new();
     for datum in &definition.supplemental_data {
         unique(source, "supplemental data", &datum.id, &mut data, found);
     }
+}
+
+/// A rate whose words say another number than is multiplied by.
+fn check_rate(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let Some(rate) = &definition.rate else { return };
+    let (number, of) = rate.words();
+    let is_number = if number.is_empty() { rate.multiplier == 1 } else { number.replace(',', "") == rate.multiplier.to_string() };
+    if of.is_empty() || !is_number {
+        let finding = Diagnostic::error(format!("`{}` does not say in words what a multiplier of {} means", rate.unit.value, rate.multiplier));
+        let help = format!("write `per`, the multiplier, and what the denominator counts, as `per {} central line days`: it is shown beside the score", grouped(rate.multiplier));
+        found.push(finding.at(locate(source, &rate.unit)).help(help));
+    }
+}
+
+/// A number as people write it: `1,000`.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let places = digits.len();
+    let comma = |at: usize| if at > 0 && (places - at).is_multiple_of(3) { "," } else { "" };
+    digits.char_indices().map(|(at, digit)| format!("{}{digit}", comma(at))).collect()
 }
 
 /// Limits and goals that no report could be held to.

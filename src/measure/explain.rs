@@ -15,7 +15,7 @@ use crate::cql::typed::{Define, DefineId, Expression, Form, Kind, LibraryId};
 use crate::cql::value::Value;
 use crate::cql::{EvaluationError, Program, Session};
 use crate::diagnostic::counted;
-use crate::fhir::record::Record;
+use crate::fhir::record::{NodeId, Record};
 
 /// Deepest nesting of a proof.
 const DEPTH_MAX: usize = 40;
@@ -202,8 +202,36 @@ impl<'a> Explainer<'a> {
             Kind::Operator { operator, .. } => operator.name == "Union" && decided == Some(Verdict::Yes),
             _ => false,
         };
+        if matches!(expression.kind, Kind::Query(_) | Kind::Call { .. }) {
+            steps.extend(self.dropped(define, expression));
+        }
         if any_decides && steps.iter().any(|step| step.verdict == decided) {
             steps.retain(|step| step.verdict == decided);
+        }
+        steps
+    }
+
+    /// The rows that a query dropped because a condition was null, each with what is not known of it.
+    fn dropped(&mut self, define: DefineId, query: &'a Expression) -> Vec<Step> {
+        let found = self.session.dropped(define, query, NAMED_MAX);
+        self.session.take_messages();
+        let record = self.session.record();
+        let step = |what: String, at, value: String| Step { what, at, value, verdict: Some(Verdict::Unknown), because: Vec::new() };
+        let mut steps = Vec::new();
+        for row in &found.rows {
+            let mut why: Vec<String> = Vec::new();
+            for reason in row.reasons.iter().take(NAMED_MAX) {
+                let is_own = |of: &NodeId| row.values.iter().any(|value| matches!(value, Value::Node(node, _) if record.resource_of(*node) == Some(*of)));
+                let named = reason.of.filter(|of| !is_own(of)).and_then(|of| named(record, of));
+                why.push(reason.text.clone() + &named.map_or_else(String::new, |named| format!(" in {named}")));
+            }
+            let what = row.values.iter().map(|value| self.brief(value)).collect::<Vec<_>>().join(", ");
+            let at = row.reasons.first().and_then(|reason| reason.at.clone());
+            steps.push(step(what, at, format!("dropped: {}", why.join(", "))));
+        }
+        let more = found.count - found.rows.len();
+        if more > 0 {
+            steps.push(step(format!("{more} more"), None, "dropped alike".to_owned()));
         }
         steps
     }
@@ -248,21 +276,24 @@ impl<'a> Explainer<'a> {
     fn brief(&self, value: &Value) -> String {
         let record = self.session.record();
         match value {
-            Value::Node(node, _) => match (record.resource_type(*node), record.resource_id(*node)) {
-                (Some(kind), Some(id)) => format!("{kind}/{id}"),
-                _ => clip(&show::text(value, record)),
-            },
+            Value::Node(node, _) => named(record, *node).unwrap_or_else(|| clip(&show::text(value, record))),
             Value::List(items) => {
                 let named: Vec<String> = items.iter().take(NAMED_MAX).map(|item| self.brief(item)).collect();
                 let more = if items.len() > NAMED_MAX { ", …" } else { "" };
                 match items.len() {
                     0 => "none".to_owned(),
-                    count => clip(&format!("{count}: {}{more}", named.join(", "))),
+                    // Each is bounded: what was counted is not to be cut off by long ids.
+                    count => format!("{count}: {}{more}", named.join(", ")),
                 }
             }
             other => clip(&show::text(other, record)),
         }
     }
+}
+
+/// A resource by type and id.
+fn named(record: &Record, node: NodeId) -> Option<String> {
+    Some(format!("{}/{}", record.resource_type(node)?, record.resource_id(node)?))
 }
 
 fn proof(group: &Group, population: &str, code: &'static str, membership: &Membership, step: Step) -> Proof {

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::composite::{self, Composite};
+use super::composite::{self, Composite, CompositeScoring};
 
 mod observations;
 
@@ -247,7 +247,7 @@ impl Outlook {
     }
 
     /// Of one to whom one of these happens, each of which is 0, 1 or not to count; `None` where none counts.
-    fn of(outcomes: impl Iterator<Item = Option<bool>>) -> Option<Outlook> {
+    pub(super) fn of(outcomes: impl Iterator<Item = Option<bool>>) -> Option<Outlook> {
         let (mut found, mut may_be_out): (Option<(bool, bool)>, bool) = (None, false);
         for outcome in outcomes {
             match (outcome, found) {
@@ -437,6 +437,8 @@ pub struct Tally {
     pub unknown: BTreeMap<String, u64>,
     /// Observations, for observation slots.
     pub observations: Observations,
+    /// How many members have each outlook, beside the population that the score is of.
+    pub outlooks: BTreeMap<Outlook, u64>,
 }
 
 impl Tally {
@@ -452,6 +454,9 @@ impl Tally {
         for (_, amount) in membership.observed.iter().filter(|(member, _)| inside(member)) {
             self.observations.add(amount);
         }
+        for (_, outlook) in membership.outlooks.iter().filter(|(member, _)| inside(member)) {
+            *self.outlooks.entry(*outlook).or_default() += 1;
+        }
     }
 
     fn merge(&mut self, other: &Tally) {
@@ -462,6 +467,9 @@ impl Tally {
             *self.unknown.entry(reason.clone()).or_default() += count;
         }
         self.observations.merge(&other.observations);
+        for (outlook, members) in &other.outlooks {
+            *self.outlooks.entry(*outlook).or_default() += members;
+        }
     }
 
     /// Members for which the record cannot tell, whatever the reason.
@@ -478,8 +486,6 @@ pub struct Tallies {
     /// Members for which the record cannot tell whether they are in some population, or what they come to in the score; each once,
     /// however many these are.
     pub open: u64,
-    /// How many members have each outlook.
-    pub outlooks: BTreeMap<Outlook, u64>,
 }
 
 impl Tallies {
@@ -493,14 +499,26 @@ impl Tallies {
         let inside = |member: &Member| within.is_none_or(|stratum| stratum.contains(member));
         let unknown = memberships.iter().flat_map(|membership| membership.unknown.keys());
         let mut open: BTreeSet<&Member> = unknown.filter(|member| inside(member)).collect();
-        for (member, outlook) in memberships.iter().flat_map(|membership| &membership.outlooks).filter(|(member, _)| inside(member)) {
-            *self.outlooks.entry(*outlook).or_default() += 1;
-            open.extend(outlook.is_open().then_some(member));
-        }
+        let outlooks = memberships.iter().flat_map(|membership| &membership.outlooks);
+        open.extend(outlooks.filter(|(member, outlook)| outlook.is_open() && inside(member)).map(|(member, _)| member));
         self.open += open.len() as u64;
         for (tally, membership) in self.slots.iter_mut().zip(memberships) {
             tally.add(membership, within, &open);
         }
+    }
+
+    /// How many members have each outlook: one population has them, that the score is of.
+    fn outlooks(&self) -> Cow<'_, BTreeMap<Outlook, u64>> {
+        self.slots
+            .iter()
+            .map(|slot| &slot.outlooks)
+            .find(|outlooks| !outlooks.is_empty())
+            .map_or_else(Cow::default, Cow::Borrowed)
+    }
+
+    /// Whether somebody is counted in any case, where the score has bounds.
+    pub(super) fn is_of_somebody(&self) -> bool {
+        self.outlooks().keys().any(|outlook| !outlook.may_be_out)
     }
 
     /// Those of a stratum, with what was observed in the unit of the whole group: numbers beside each other are of one unit.
@@ -518,9 +536,6 @@ impl Tallies {
     /// Adds the sums of another part of the patients.
     pub fn merge(&mut self, other: &Tallies) {
         self.open += other.open;
-        for (outlook, members) in &other.outlooks {
-            *self.outlooks.entry(*outlook).or_default() += members;
-        }
         if self.slots.len() < other.slots.len() {
             self.slots.resize(other.slots.len(), Tally::default());
         }
@@ -603,13 +618,16 @@ fn observed<'t>(shape: &GroupShape, tallies: &'t Tallies, code: PopulationCode) 
 }
 
 /// How far the score could move if every unknown were known: the lowest and the highest value that it can have at all. For a
-/// proportion, and for a composite whose score is a mean of members too; `None` where nobody is counted in any case.
+/// proportion and a composite; `None` where nobody is counted in any case, and for a ratio and a continuous variable: what is not
+/// known of these may be any number.
 pub fn bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(Decimal, Decimal)> {
-    if shape.scoring != Scoring::Proportion && !shape.composite.as_ref().is_some_and(Composite::has_bounds) {
-        return None;
-    }
-    let bound = |side| extreme(&tallies.outlooks, side).and_then(|(sum, count)| divide(sum, count));
-    Some((bound(Side::Lowest)?, bound(Side::Highest)?))
+    let bound = |side| match &shape.composite {
+        Some(composite) if composite.method == CompositeScoring::Weighted => composite::weighted_extreme(composite, tallies, side),
+        None if shape.scoring != Scoring::Proportion => None,
+        _ => extreme(&tallies.outlooks(), side),
+    };
+    let quotient = |side| bound(side).and_then(|(sum, count)| divide(sum, count));
+    Some((quotient(Side::Lowest)?, quotient(Side::Highest)?))
 }
 
 /// Which end of a range.
@@ -621,44 +639,43 @@ pub(super) enum Side {
     Highest,
 }
 
-/// Sum and count of the lowest or highest mean. Of those who may be out whoever moves it that way is in: in their order, until the
-/// next would move it back. Where nobody counts in any case, one alone is the farthest.
+/// Sum and count of the lowest or highest mean of members.
 pub(super) fn extreme(outlooks: &BTreeMap<Outlook, u64>, side: Side) -> Option<(Decimal, Decimal)> {
     let value = |outlook: &Outlook| if side == Side::Lowest { outlook.least } else { outlook.most };
-    let (mut sum, mut count) = (Decimal::ZERO, Decimal::ZERO);
-    let mut add = |value: Decimal, times: u64| {
-        sum = sum.checked_add(value.checked_mul(times.into())?)?;
-        count = count.checked_add(times.into())?;
-        Some((sum, count))
-    };
-    for (outlook, times) in outlooks.iter().filter(|(outlook, _)| !outlook.may_be_out) {
-        add(value(outlook), *times)?;
-    }
-    let mut optional: Vec<(Decimal, u64)> = outlooks.iter().filter(|(outlook, _)| outlook.may_be_out).map(|(outlook, times)| (value(outlook), *times)).collect();
+    extreme_mean(outlooks.iter().map(|(outlook, times)| (value(outlook), Decimal::from(*times), outlook.may_be_out)), side)
+}
+
+/// Sum and weight of the lowest or highest mean of values with their weights. Of those that may be out whichever moves it that way is
+/// in: in their order, until the next would move it back. Where none counts in any case, one alone is the farthest.
+pub(super) fn extreme_mean(values: impl Iterator<Item = (Decimal, Decimal, bool)>, side: Side) -> Option<(Decimal, Decimal)> {
+    let (mut optional, certain): (Vec<_>, Vec<_>) = values.partition(|(.., may_be_out)| *may_be_out);
+    let add = |(sum, weight): (Decimal, Decimal), (value, own): (Decimal, Decimal)| Some((sum.checked_add(value.checked_mul(own)?)?, weight.checked_add(own)?));
+    let mut all = certain.into_iter().try_fold((Decimal::ZERO, Decimal::ZERO), |all, (value, weight, _)| add(all, (value, weight)))?;
     optional.sort_unstable();
     if side == Side::Highest {
         optional.reverse();
     }
-    let (mut sum, mut count) = add(Decimal::ZERO, 0)?;
-    for (value, times) in optional {
-        if count.is_zero() {
+    for (value, weight, _) in optional {
+        let (sum, of) = all;
+        if of.is_zero() {
             return Some((value, Decimal::ONE));
         }
-        let all = value.checked_mul(count)?;
-        let moves = if side == Side::Lowest { all < sum } else { all > sum };
+        let level = value.checked_mul(of)?;
+        let moves = if side == Side::Lowest { level < sum } else { level > sum };
         if !moves {
             break;
         }
-        (sum, count) = add(value, times)?;
+        all = add(all, (value, weight))?;
     }
-    (!count.is_zero()).then_some((sum, count))
+    (!all.1.is_zero()).then_some(all)
 }
 
 /// Of a proportion: the least and the most members of the numerator, both of [`candidates`]. Wider than [`bounds`], and what can be
 /// added to those of others.
 pub fn summable_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(u64, u64)> {
     let is_fraction = score(shape, tallies).numerator.is_some();
-    let certain = |value: Decimal| tallies.outlooks.get(&Outlook::certain(value)).copied().unwrap_or_default();
+    let outlooks = tallies.outlooks();
+    let certain = |value: Decimal| outlooks.get(&Outlook::certain(value)).copied().unwrap_or_default();
     let of = candidates(shape, tallies).filter(|_| is_fraction && bounds(shape, tallies).is_some())?;
     Some((certain(Decimal::ONE), of.checked_sub(certain(Decimal::ZERO))?))
 }

@@ -360,7 +360,7 @@ impl Reporter<'_> {
         let score = population::score(shape, tallies);
         match &self.definition.rate {
             None => Some(amount(score.value?, population::unit(shape, tallies))),
-            Some(rate) => Some(json!({ "value": decimal(score.scaled(rate.multiplier)?), "unit": rate.unit })),
+            Some(rate) => Some(json!({ "value": decimal(score.scaled(rate.multiplier)?), "unit": rate.unit.value })),
         }
     }
 

@@ -519,11 +519,6 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
 
 fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
     let short = |digest: &Option<String>| digest.as_deref().map_or_else(|| "–".to_owned(), |digest| digest.chars().take(12).collect());
-    let cause = match (&revision.cause, &revision.reason) {
-        (_, Some(reason)) => format!("withdrawn: {reason}"),
-        (Some(cause), None) => format!("{cause} changed"),
-        (None, None) => "first report".to_owned(),
-    };
     let counts = match revision.readings.as_slice() {
         [] => reading_text(card, &Reading::default()),
         readings => readings.iter().map(|reading| reading_text(card, reading)).collect::<Vec<_>>().join("; "),
@@ -532,12 +527,23 @@ fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
         number: revision.number,
         committed: stamp(revision.committed),
         counts,
-        cause,
+        cause: cause_text(revision.cause.as_deref(), revision.reason.as_deref()),
         data: if revision.complete { "complete" } else { "partial" },
         version: revision.version.clone(),
         digest: short(&revision.sha256),
         replaces: short(&revision.replaces),
         feed: revision.feed.chars().take(12).collect(),
+    }
+}
+
+/// Why a revision is there.
+fn cause_text(cause: Option<&str>, withdrawn: Option<&str>) -> String {
+    match (cause, withdrawn) {
+        (_, Some(reason)) => format!("withdrawn: {reason}"),
+        (Some("correction"), None) => "several things changed, or corrected by hand".to_owned(),
+        (Some("engine"), None) => "Watershed changed".to_owned(),
+        (Some(one), None) => format!("{one} changed"),
+        (None, None) => "first report".to_owned(),
     }
 }
 
@@ -553,4 +559,23 @@ fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
     let label = if reading.group.label.is_empty() { String::new() } else { format!("{}: ", reading.group.label) };
     let doubt = reading.doubt.as_ref().map_or_else(String::new, |doubt| format!(" ({})", chart::words_of(card, doubt)));
     format!("{label}{counts}{doubt}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cause_text;
+
+    #[test]
+    fn the_cause_of_a_revision_is_a_sentence() {
+        let table = [
+            (None, None, "first report"),
+            (Some("data"), None, "data changed"),
+            (Some("engine"), None, "Watershed changed"),
+            (Some("correction"), None, "several things changed, or corrected by hand"),
+            (None, Some("sent by mistake"), "withdrawn: sent by mistake"),
+        ];
+        for (cause, withdrawn, expected) in table {
+            assert_eq!(cause_text(cause, withdrawn), expected);
+        }
+    }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{CODES_MAX, Coding, ConceptMap, Extent, ValueSet};
+use super::{CODES_MAX, Coding, ConceptMap, Extent, ValueSet, systems};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, yaml};
 
 /// Deepest nesting of an expansion that is followed.
 const DEPTH_MAX: usize = 32;
+/// So many wrong names of one value set are told.
+const MISNAMED_MAX: usize = 20;
 
 /// The short list a person writes.
 #[derive(Deserialize)]
@@ -67,9 +69,36 @@ pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>
         short_list(source)
     };
     match read {
-        Ok(set) => (Some(set), Vec::new()),
+        Ok(set) => {
+            let findings = misnamed(source, &set);
+            (Some(set), findings)
+        }
         Err(finding) => (None, vec![finding]),
     }
+}
+
+/// Systems and codes that no record has, each at its first place in the text.
+fn misnamed(source: &Arc<SourceFile>, set: &ValueSet) -> Vec<Diagnostic> {
+    let mut systems: Vec<&str> = set.members().map(|member| &**member.system).collect();
+    systems.dedup();
+    let systems = systems.into_iter().filter_map(|system| Some((system, systems::misspelled(system)?)));
+    let codes = set.members().filter_map(|member| Some((&**member.code, systems::padded(member.code)?)));
+    systems.chain(codes).take(MISNAMED_MAX).map(|(written, finding)| finding.at(written_at(source, written))).collect()
+}
+
+/// The first place of a whole text, in quotes or bare.
+fn written_at(source: &Arc<SourceFile>, written: &str) -> Location {
+    let is_end = |next: Option<char>| next.is_none_or(|next| next.is_whitespace() || "\"':,{}[]".contains(next));
+    let is_whole = |at: &usize| {
+        let (before, after) = (source.text.get(..*at).unwrap_or_default(), source.text.get(at + written.len()..).unwrap_or_default());
+        let (before, after) = (before.chars().next_back(), after.chars().next());
+        // Only in quotes a text has blanks around it.
+        let is_quoted = before == after && matches!(before, Some('"' | '\''));
+        is_quoted || (written.trim() == written && is_end(before) && is_end(after))
+    };
+    let at = source.text.match_indices(written).map(|(at, _)| at).find(is_whole);
+    let byte = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    at.map_or_else(|| start_of(source), |at| Location::new(source, Span::new(byte(at), byte(at + written.len()))))
 }
 
 fn short_list(source: &Arc<SourceFile>) -> Result<ValueSet, Diagnostic> {

@@ -52,11 +52,11 @@ async fn a_site_that_has_just_joined_is_not_late_before_its_first_night_was_due(
     network.join("north", "North").await;
     let board = async || (network.get("/").await.text, network.get("/v1/sites").await.json()["sites"][0]["late"].clone());
     let (text, late) = board().await;
-    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> new.") && text.contains("Nothing yet"), "{text}");
+    assert!(text.contains("<strong>0 of 1</strong> site in · <strong>1</strong> new.") && text.contains("Nothing yet"), "{text}");
     assert_eq!(late, false);
     network.clock.fetch_add(37 * 3600, Ordering::SeqCst);
     let (text, late) = board().await;
-    assert!(text.contains("<strong>0 of 1</strong> sites in · <strong>1</strong> late.") && text.contains("Nothing yet"), "{text}");
+    assert!(text.contains("<strong>0 of 1</strong> site in · <strong>1</strong> late.") && text.contains("Nothing yet"), "{text}");
     assert_eq!(late, true);
 }
 

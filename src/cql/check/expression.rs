@@ -257,6 +257,7 @@ impl Checker<'_> {
 
     fn selected_code(&mut self, selector: &ast::CodeSelector) -> Option<value::Code> {
         let system = self.code_system(&selector.system)?;
+        self.padded_code(&selector.code);
         let system = &self.tree.code_systems[system.index()];
         Some(value::Code {
             code: selector.code.text.clone(),

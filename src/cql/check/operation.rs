@@ -18,6 +18,9 @@ const TIMING: [&str; 4] = ["IncludedIn", "ProperIncludedIn", "Overlaps", "In"];
 /// The types that `minimum` and `maximum` know.
 const EXTREMES: [Type; 7] = [Type::Integer, Type::Long, Type::Decimal, Type::Quantity, Type::Date, Type::DateTime, Type::Time];
 
+/// Aggregates of which equal items change the result.
+const COUNTING: [&str; 11] = ["Avg", "Count", "GeometricMean", "Median", "Mode", "PopulationStdDev", "PopulationVariance", "Product", "StdDev", "Sum", "Variance"];
+
 /// How authors write an operator, where that is not its ELM name.
 fn symbol(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -245,6 +248,9 @@ impl Checker<'_> {
     pub(super) fn operation(&mut self, name: &str, operands: Vec<Expression>, precision: Option<Precision>, at: Span) -> Expression {
         let operands = if matches!(name, "Max" | "Min") { operands.into_iter().map(|operand| self.in_system_form(operand)).collect() } else { operands };
         let types: Vec<Type> = operands.iter().map(|operand| operand.ty.clone()).collect();
+        if COUNTING.contains(&name) {
+            self.warn_of_equal_items(name, &operands);
+        }
         for name in [Some(name), point_form(name)].into_iter().flatten() {
             let Some(row) = operators::typed(name, &types) else { continue };
             let fit = overload::signature(&self.conversions, &types, row.signatures);
@@ -263,6 +269,19 @@ impl Checker<'_> {
         }
         self.no_overload(name, &types, at);
         self.unknown(at)
+    }
+
+    /// `return` leaves one of equal results, as CQL has it: of two equal amounts a sum has one.
+    fn warn_of_equal_items(&mut self, name: &str, operands: &[Expression]) {
+        let [Expression { kind: Kind::Query(query), at, .. }] = operands else { return };
+        let Some(returning) = query.returning.as_ref().filter(|returning| returning.distinct) else { return };
+        let item = &returning.expression;
+        let before = self.source.text.get(at.start as usize..item.at.start as usize).unwrap_or_default();
+        let is_number = matches!(self.system_form(&item.ty), Type::Integer | Type::Long | Type::Decimal | Type::Quantity);
+        if is_number && !before.trim_end().ends_with("distinct") {
+            let warning = Diagnostic::warning(format!("`return` leaves one of equal numbers, so `{name}` has each of them once")).at(self.at(item.at));
+            self.report(warning.help("write `return all` to keep them all, or `return distinct` to say that once is meant"));
+        }
     }
 
     /// A list of elements of the model, which have no order, as a list of what they convert to.

@@ -21,14 +21,14 @@ pub(super) fn set(frame: &mut Frame, slot: Slot, value: Value) {
 }
 
 /// Rows of a source: the items of a list, one value otherwise, none for null.
-enum Rows {
+pub(super) enum Rows {
     None,
     One(Value),
     Many(Arc<Vec<Value>>),
 }
 
 impl Rows {
-    fn of(value: Value, ty: &Type) -> Rows {
+    pub(super) fn of(value: Value, ty: &Type) -> Rows {
         match value {
             Value::Null => Rows::None,
             Value::List(items) if !matches!(ty, Type::Any) || !items.is_empty() => Rows::Many(items),
@@ -37,7 +37,7 @@ impl Rows {
         }
     }
 
-    fn get(&self, index: usize) -> Option<Value> {
+    pub(super) fn get(&self, index: usize) -> Option<Value> {
         match self {
             Rows::None => None,
             Rows::One(value) => (index == 0).then(|| value.clone()),

@@ -1,14 +1,14 @@
 //! Why a criterion is unknown: the leaves that were null, with their place in the text.
 
-use super::{Outcome, Session};
-use crate::cql::typed::{Comparator, DefineId, Expression, Kind, LibraryId, Query};
+use super::{Frame, Session};
+use crate::cql::typed::{Comparator, DefineId, Element, Expression, FunctionId, Kind, Let, LibraryId, Query};
 use crate::cql::value::Value;
-use crate::diagnostic::Location;
+use crate::fhir::record::{NodeId, NodeKind};
 
 /// Most reasons reported for one define.
 pub const REASONS_MAX: usize = 16;
 /// Deepest descent through defines and operands while looking for reasons.
-const DESCENT_MAX: usize = 64;
+pub(super) const DESCENT_MAX: usize = 64;
 
 /// What kind of gap made a value unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,10 +30,22 @@ pub struct Reason {
     pub kind: ReasonKind,
     /// In words, naming types, elements and value sets; never a patient's value.
     pub text: String,
-    /// The define that has the leaf.
-    pub define: String,
-    /// Where it stands.
-    pub at: Option<Location>,
+    /// The resource that does not say it.
+    pub of: Option<NodeId>,
+    /// Where it stands: library and line.
+    pub at: Option<(String, usize)>,
+}
+
+/// What the expressions of a body see while they are looked into: its variables, and the `let`s around.
+pub(super) struct Scope<'a> {
+    pub(super) frame: Frame,
+    pub(super) lets: Vec<&'a Let>,
+}
+
+impl Scope<'_> {
+    pub(super) fn new(slots: u32) -> Self {
+        Scope { frame: vec![Value::Null; slots as usize], lets: Vec::new() }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -54,22 +66,39 @@ impl<'a> Session<'a> {
     }
 
     fn reasons_of_define(&mut self, define: DefineId, reasons: &mut Vec<Reason>, depth: usize) {
-        let Some(row) = self.program.tree().defines.get(define.index()) else { return };
-        let outer = (self.library, self.within);
-        self.library = row.library;
-        self.within = Some(&row.name);
-        self.descend(&row.body, row.slots, reasons, depth);
-        (self.library, self.within) = outer;
+        self.in_define(define, |session, body, scope| session.descend(body, scope, reasons, depth));
     }
 
-    /// The value of an expression outside of any query, evaluated again: only unknowns pay for their reasons.
-    fn again(&mut self, expression: &'a Expression, slots: u32) -> Outcome {
-        let mut frame = vec![Value::Null; slots as usize];
-        self.expression(expression, &mut frame)
+    /// Looks into the body of a define.
+    pub(super) fn in_define<T>(&mut self, define: DefineId, look: impl FnOnce(&mut Self, &'a Expression, &mut Scope<'a>) -> T) -> Option<T> {
+        let row = self.program.tree().defines.get(define.index())?;
+        let outer = std::mem::replace(&mut self.library, row.library);
+        let found = look(self, &row.body, &mut Scope::new(row.slots));
+        self.library = outer;
+        Some(found)
     }
 
-    fn descend(&mut self, expression: &'a Expression, slots: u32, reasons: &mut Vec<Reason>, depth: usize) {
-        if depth > DESCENT_MAX || reasons.len() >= REASONS_MAX || !matches!(self.again(expression, slots), Ok(Value::Null)) {
+    /// Looks into the body of a function that is called with these operands.
+    pub(super) fn in_call<T>(
+        &mut self,
+        function: FunctionId,
+        operands: &'a [Expression],
+        scope: &mut Scope<'a>,
+        look: impl FnOnce(&mut Self, &'a Expression, &mut Scope<'a>) -> T,
+    ) -> Option<T> {
+        let row = self.program.tree().functions.get(function.index())?;
+        let body = row.body.as_ref()?;
+        let mut frame = self.values(operands, &mut scope.frame).ok()?;
+        frame.resize((row.slots as usize).max(frame.len()), Value::Null);
+        let outer = std::mem::replace(&mut self.library, row.library);
+        let found = look(self, body, &mut Scope { frame, lets: Vec::new() });
+        self.library = outer;
+        Some(found)
+    }
+
+    /// The leaves for which an expression is null, evaluated again: only unknowns pay for their reasons.
+    pub(super) fn descend(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) {
+        if depth > DESCENT_MAX || reasons.len() >= REASONS_MAX || !self.expression(expression, &mut scope.frame).is_ok_and(|value| is_unknown(&value)) {
             return;
         }
         let before = reasons.len();
@@ -85,48 +114,82 @@ impl<'a> Session<'a> {
             Kind::As { operand, .. } => vec![operand],
             Kind::Property { source, .. } => vec![source],
             Kind::Interval(parts) => vec![&parts.low, &parts.high],
-            Kind::Parameter(_) => return self.note(reasons, ReasonKind::NoParameter, expression, "the parameter has no value".to_owned()),
+            Kind::Slot(slot) => scope.lets.iter().filter(|one| one.slot == *slot).map(|one| &one.expression).collect(),
+            Kind::Parameter(_) => return self.note(reasons, ReasonKind::NoParameter, expression, None, "the parameter has no value".to_owned()),
             _ => Vec::new(),
         };
         for child in children {
-            self.descend(child, slots, reasons, depth + 1);
+            self.descend(child, scope, reasons, depth + 1);
         }
-        if reasons.len() > before {
-            return;
-        }
-        if let Kind::Property { source, element } = &expression.kind
-            && !matches!(self.again(source, slots), Ok(Value::Null))
+        if let Kind::Call { function, operands } = &expression.kind
+            && reasons.len() == before
         {
-            return self.note(reasons, ReasonKind::NotDocumented, expression, format!("`{}` is not documented", element.name));
+            self.in_call(*function, operands, scope, |session, body, scope| session.descend(body, scope, reasons, depth + 1));
+            // The author looks where the function is called.
+            let at = self.place(expression);
+            reasons.iter_mut().skip(before).for_each(|reason| reason.at.clone_from(&at));
+        }
+        if reasons.len() == before {
+            self.own_reason(expression, scope, reasons);
+        }
+    }
+
+    /// Why an expression is null whose parts are not.
+    fn own_reason(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>) {
+        if let Kind::Property { source, element } = &expression.kind
+            && let Ok(Value::Node(node, _)) = self.expression(source, &mut scope.frame)
+        {
+            return self.note(reasons, ReasonKind::NotDocumented, expression, Some(node), self.missing(node, element));
         }
         if let Kind::As { operand, target, .. } = &expression.kind
-            && !matches!(self.again(operand, slots), Ok(Value::Null))
+            && let Ok(Value::Node(node, _)) = self.expression(operand, &mut scope.frame)
         {
-            return self.note(reasons, ReasonKind::NotDocumented, expression, format!("what is documented is no `{target}`"));
+            return self.note(reasons, ReasonKind::NotDocumented, expression, Some(node), format!("`{}` is no `{target}`", self.path(node)));
         }
+        let before = reasons.len();
         let mut sources = Vec::new();
         self.empty_sources(expression, self.library, &mut sources, 0);
         for text in sources {
-            self.note(reasons, ReasonKind::NothingFound, expression, text);
+            self.note(reasons, ReasonKind::NothingFound, expression, None, text);
         }
         if reasons.len() > before {
             return;
         }
         match &expression.kind {
             Kind::Property { element, .. } => {
-                self.note(reasons, ReasonKind::NotDocumented, expression, format!("`{}` is not documented", element.name));
+                self.note(reasons, ReasonKind::NotDocumented, expression, None, format!("`{}` is not documented", element.name));
             }
             Kind::Operator { operator, .. } => {
-                self.note(reasons, ReasonKind::CannotTell, expression, format!("`{}` cannot be told from what is known", operator.name));
+                self.note(reasons, ReasonKind::CannotTell, expression, None, format!("`{}` cannot be told from what is known", operator.name));
             }
             Kind::Literal(_) => {}
-            _ => self.note(reasons, ReasonKind::NotDocumented, expression, "no value is documented".to_owned()),
+            _ => self.note(reasons, ReasonKind::NotDocumented, expression, None, "no value is documented".to_owned()),
         }
     }
 
-    fn note(&self, reasons: &mut Vec<Reason>, kind: ReasonKind, expression: &Expression, text: String) {
-        let reason = Reason { kind, text, define: self.within.unwrap_or_default().to_owned(), at: self.program.tree().location(self.library, expression.at) };
-        if reasons.len() < REASONS_MAX && !reasons.iter().any(|own| own.text == reason.text && own.at == reason.at) {
+    /// What is not said of a node: an element that it has not, or its own value.
+    fn missing(&self, node: NodeId, element: &Element) -> String {
+        let is_own_value = element.alternatives.iter().all(|alternative| alternative.field.is_empty());
+        match (is_own_value, self.context.record.kind(node)) {
+            (true, NodeKind::Null) => format!("`{}` is not documented", self.path(node)),
+            (true, _) => format!("`{}` cannot be read", self.path(node)),
+            (false, _) => format!("`{}.{}` is not documented", self.path(node), element.name),
+        }
+    }
+
+    /// The path of a node from its resource, as `Encounter.period`.
+    fn path(&self, node: NodeId) -> String {
+        self.context.record.place(node).map(|place| place.element).unwrap_or_default()
+    }
+
+    fn place(&self, expression: &Expression) -> Option<(String, usize)> {
+        let library = self.program.tree().libraries.get(self.library.index())?;
+        Some((library.name.to_string(), self.program.tree().location(self.library, expression.at)?.line()))
+    }
+
+    fn note(&self, reasons: &mut Vec<Reason>, kind: ReasonKind, expression: &Expression, of: Option<NodeId>, text: String) {
+        let reason = Reason { kind, text, of: of.and_then(|node| self.context.record.resource_of(node)), at: self.place(expression) };
+        if reasons.len() < REASONS_MAX && !reasons.iter().any(|own| own.text == reason.text && own.of == reason.of) {
             reasons.push(reason);
         }
     }
@@ -194,5 +257,14 @@ impl<'a> Session<'a> {
             _ => None,
         };
         name.map_or(" of the codes asked for".to_owned(), |name| format!(" {word} `{name}`"))
+    }
+}
+
+/// Null, or an interval of which an end is: an open end without a value is not known.
+fn is_unknown(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Interval(interval) => (interval.low.is_null() && !interval.low_closed) || (interval.high.is_null() && !interval.high_closed),
+        _ => false,
     }
 }

@@ -243,5 +243,5 @@ fn an_unknown_says_why() {
     assert_eq!(truth(&LINES), (Some(true), vec![]));
     assert_eq!(truth(&[]), (None, vec!["no Observation at all".to_owned()]));
     assert_eq!(truth(&[LINES[2]]), (None, vec!["no Observation with code `A1c`".to_owned()]));
-    assert_eq!(truth(&[LINES[1]]), (None, vec!["what is documented is no `FHIR.Quantity`".to_owned()]));
+    assert_eq!(truth(&[LINES[1]]), (None, vec!["`Observation.valueString` is no `FHIR.Quantity`".to_owned()]));
 }

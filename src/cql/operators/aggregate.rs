@@ -2,6 +2,7 @@
 
 use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::{Decimal, MathematicalOps};
@@ -9,7 +10,7 @@ use rust_decimal::{Decimal, MathematicalOps};
 use super::Context;
 use super::arithmetic::{between_ends, bounded, from_float, product_of, quotient_of, sum_of, to_float};
 use super::comparison::{decimal, extremes, known_order, sort_order};
-use super::list::same;
+use super::list::{Key, keys, same};
 use crate::cql::value::Value;
 
 /// Chapter 21 Aggregate of the specification's reference.
@@ -118,11 +119,21 @@ fn median(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 fn mode(call: &Call<'_>) -> Result<Value, Fault> {
+    let items = known(call);
     let mut counts: Vec<(&Value, usize)> = Vec::new();
-    for item in known(call) {
-        match counts.iter_mut().find(|(seen, _)| same(seen, item, call.context) == Some(true)) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((item, 1)),
+    let mut places: BTreeMap<&Key<'_>, usize> = BTreeMap::new();
+    let keys = keys(&items);
+    for (index, item) in items.iter().enumerate() {
+        let key = keys.as_ref().and_then(|keys| keys.get(index));
+        let seen = match key {
+            Some(key) => places.get(key).copied(),
+            None => counts.iter().position(|(seen, _)| same(seen, item, call.context) == Some(true)),
+        };
+        if let Some((_, count)) = seen.and_then(|at| counts.get_mut(at)) {
+            *count += 1;
+        } else {
+            places.extend(key.map(|key| (key, counts.len())));
+            counts.push((item, 1));
         }
     }
     // Of equally frequent values the first.

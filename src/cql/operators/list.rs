@@ -4,6 +4,8 @@ use super::{Call, Fault, LIST, Nulls, Operator, Signature, T, Timing};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use jiff::tz::TimeZone;
+
 use super::Context;
 use super::comparison::{equal, order};
 use crate::cql::value::{Precision, Value};
@@ -93,24 +95,46 @@ pub(super) fn has_all(outer: &[Value], inner: &[Value], context: &Context<'_>) -
     all
 }
 
-/// A value that is equal to another just when their keys are.
+/// A value that is equal to another of its kind just when their keys are.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'v> {
-    Integer(i32),
-    String(&'v str),
+pub(super) enum Key<'v> {
+    Text(&'v str),
+    Point(Kind, i64),
+    Span(Kind, i64, i64),
 }
 
-/// The keys of a list of only Integers or only Strings, so that long lists need not be compared each with each.
-fn keys<'v>(items: &[&'v Value]) -> Option<Vec<Key<'v>>> {
-    let one_type = items
-        .windows(2)
-        .all(|pair| matches!(pair, [Value::Integer(_), Value::Integer(_)] | [Value::String(_), Value::String(_)]));
+/// The type of a point, how precise it is, and its offset.
+type Kind = (u8, usize, Option<i16>);
+
+fn point(value: &Value) -> Option<(Kind, i64)> {
+    Some(match value {
+        Value::Integer(number) => ((0, 0, None), i64::from(*number)),
+        Value::Long(number) => ((1, 0, None), *number),
+        Value::Date(date) => ((2, date.precision().index(), None), date.low().epoch_days()),
+        Value::DateTime(at) => ((3, at.precision().index(), at.offset()), at.low().epoch_milliseconds(&TimeZone::UTC)),
+        Value::Time(time) => ((4, time.precision().index(), None), time.low().milliseconds()),
+        _ => return None,
+    })
+}
+
+/// The keys of a list of only texts, or of points or closed spans of one kind, so that long lists need not be compared each with each:
+/// `expand` makes days by the thousand.
+pub(super) fn keys<'v>(items: &[&'v Value]) -> Option<Vec<Key<'v>>> {
     let key = |item: &&'v Value| match item {
-        Value::Integer(number) => Some(Key::Integer(*number)),
-        Value::String(text) => Some(Key::String(text)),
-        _ => None,
+        Value::String(text) => Some(Key::Text(text)),
+        Value::Interval(span) if span.low_closed && span.high_closed => {
+            let ((kind, low), (other, high)) = (point(&span.low)?, point(&span.high)?);
+            (kind == other).then_some(Key::Span(kind, low, high))
+        }
+        one => point(one).map(|(kind, at)| Key::Point(kind, at)),
     };
-    if one_type { items.iter().map(key).collect() } else { None }
+    let is_like = |pair: &[Key<'v>]| match pair {
+        [Key::Text(_), Key::Text(_)] => true,
+        [Key::Point(kind, _), Key::Point(other, _)] | [Key::Span(kind, ..), Key::Span(other, ..)] => kind == other,
+        _ => false,
+    };
+    let keys: Vec<Key<'v>> = items.iter().map(key).collect::<Option<_>>()?;
+    keys.windows(2).all(is_like).then_some(keys)
 }
 
 /// The elements of one list, by whether another has them.

@@ -279,7 +279,20 @@ fn set_operations_over_long_lists_compare_by_key() {
             other => panic!("{other:?}"),
         })
     };
-    for list in [numbers as fn(_) -> _, texts] {
+    let first = Date::parse("1900-01-01").unwrap();
+    let day = |number: i32| Value::Date(first.add(number.into(), Precision::Day).unwrap());
+    let days = |range: std::ops::Range<i32>| Value::list(range.map(day).collect());
+    let spans = |range: std::ops::Range<i32>| Value::list(range.map(|number| Value::Interval(Arc::new(Interval::closed(day(number), day(number + 1))))).collect());
+    let month = |number: i32| Value::Date(Date::new(1 + number / 12, Some(1 + number % 12), None).unwrap());
+    let months = |range: std::ops::Range<i32>| Value::list(range.map(|number| Value::Interval(Arc::new(Interval::closed(month(number), month(number))))).collect());
+    assert_eq!(count("Union", &[months(0..60_000), months(30_000..90_000)]), 90_000);
+    for list in [&numbers as &dyn Fn(_) -> _, &texts, &days, &spans] {
+        let twice = |name: &str| {
+            let Value::List(items) = list(0..100_000) else { panic!("a list") };
+            let with_one_more = Value::list(items.iter().chain(items.last()).cloned().collect());
+            with_context(|untyped| untyped.apply(name, vec![with_one_more], None).unwrap())
+        };
+        with_context(|untyped| assert_eq!(comparison::equal(&twice("Mode"), &twice("Last"), &untyped.context), Some(true)));
         assert_eq!(count("Union", &[list(0..100_000), list(50_000..150_000)]), 150_000);
         assert_eq!(count("Intersect", &[list(0..100_000), list(50_000..150_000)]), 50_000);
         assert_eq!(count("Except", &[list(0..100_000), list(50_000..150_000)]), 50_000);

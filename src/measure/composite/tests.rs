@@ -159,8 +159,52 @@ fn a_composite_that_counts_cases_or_shares_has_bounds() {
     assert_eq!(found(CompositeScoring::Linear, &["Td", "TF", "TT"]), (Some((third(2), population::divide(Decimal::new(25, 1), 3.into()).unwrap())), 1, Some(3)));
     // In no denominator for certain: it may lower the average, and may not be there at all.
     assert_eq!(found(CompositeScoring::Linear, &["-d", "TF"]), (Some((Decimal::new(25, 2), half)), 1, Some(2)));
-    for method in [CompositeScoring::AllOrNothing, CompositeScoring::Weighted] {
-        assert_eq!(found(method, &["T?", "TF"]).0, None, "{method:?}");
+    let (none, all) = (Decimal::ZERO, Decimal::ONE);
+    // All or nothing: the first fulfils all or not; the second does not in any case.
+    assert_eq!(found(CompositeScoring::AllOrNothing, &["T?", "TF"]), (Some((none, half)), 1, Some(2)));
+    // Of who fails one nothing is in doubt; who may be meant by the second too stays in, and may be excluded by it.
+    assert_eq!(found(CompositeScoring::AllOrNothing, &["F?", "TT"]), (Some((half, half)), 0, Some(2)));
+    assert_eq!(found(CompositeScoring::AllOrNothing, &["Fd", "TT"]).0, Some((half, all)));
+    assert_eq!(found(CompositeScoring::AllOrNothing, &["x?", "TT"]).0, Some((all, all)));
+    // Weighted: the first component has 2 of 2, the second 0 or 1 of 2.
+    assert_eq!(found(CompositeScoring::Weighted, &["T?", "TF"]).0, Some((half, Decimal::new(75, 2))));
+    // The second has a score only if the patient is meant; it is 0 then.
+    assert_eq!(found(CompositeScoring::Weighted, &["Td"]).0, Some((half, all)));
+}
+
+/// In each way in which blanks can be filled the score lies within the bounds, and the bounds of who is known are the score.
+#[test]
+fn a_score_lies_within_its_bounds_however_the_blanks_are_filled() {
+    const MARKS: [char; 7] = ['T', 'F', 'x', 'e', '?', 'd', '-'];
+    let fillings = |mark: char| match mark {
+        '?' => vec!['T', 'F'],
+        'd' => vec!['F', '-'],
+        known => vec![known],
+    };
+    for method in CompositeScoring::ALL {
+        let reversed = Component { reversed: true, ..proportion(1) };
+        for shape in [composite(method, vec![proportion(3), proportion(1)]), composite(method, vec![proportion(3), reversed])] {
+            let first = MARKS.into_iter().flat_map(|one| MARKS.map(|other| [one, other]));
+            for marks in first.flat_map(|[one, other]| ["TF", "?T", "d-", "eF"].map(|second| [one, other].into_iter().chain(second.chars()).collect::<Vec<char>>())) {
+                let pairs = |marks: &[char]| marks.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>();
+                let value = |marks: &[char]| sum(&shape, pairs(marks).iter().map(String::as_str));
+                let tallies = value(&marks);
+                let found = bounds(&shape, &tallies);
+                let ways = marks.iter().fold(vec![vec![]], |ways: Vec<Vec<char>>, mark| {
+                    let with = |way: &Vec<char>| fillings(*mark).into_iter().map(|filled| way.iter().copied().chain([filled]).collect()).collect::<Vec<_>>();
+                    ways.iter().flat_map(with).collect()
+                });
+                let scores: Vec<Decimal> = ways.iter().filter_map(|way| score(&shape, &value(way)).value).collect();
+                let (low, high) = (scores.iter().min().copied(), scores.iter().max().copied());
+                match found {
+                    Some((least, most)) => assert!(low.is_none_or(|low| least <= low) && high.is_none_or(|high| most >= high), "{method:?} {marks:?}: {found:?} {low:?} {high:?}"),
+                    None => assert_eq!(low, None, "{method:?} {marks:?}"),
+                }
+                if !marks.iter().any(|mark| "?d".contains(*mark)) {
+                    assert_eq!(found, low.zip(high), "{method:?} {marks:?}");
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,178 @@
+//! Rows that a query dropped because a condition was null: which, and what is not known of them.
+//!
+//! To CQL a condition that is null fails, so an empty query looks the same whether its rows did not meet the conditions or
+//! nobody knows whether they do. Whoever explains asks for the difference; evaluation itself takes no note of it.
+
+use super::Session;
+use super::query::{Rows, set};
+use super::reason::{DESCENT_MAX, Reason, Scope};
+use crate::cql::typed::{DefineId, Expression, Kind, Query, Relationship, Source};
+use crate::cql::value::Value;
+
+/// A row that a query dropped though it may meet the conditions.
+#[derive(Debug)]
+pub struct Row {
+    /// What it is made of: one value for each source.
+    pub values: Vec<Value>,
+    /// What is not known.
+    pub reasons: Vec<Reason>,
+}
+
+/// The rows that were dropped.
+#[derive(Debug, Default)]
+pub struct Dropped {
+    /// The first of them.
+    pub rows: Vec<Row>,
+    /// How many there are.
+    pub count: usize,
+    rows_max: usize,
+}
+
+impl<'a> Session<'a> {
+    /// The rows that a query, or the query that a function is, dropped because a condition was null: at most so many of them, and how many.
+    /// The part is one of the define's body that stands outside its queries.
+    pub fn dropped(&mut self, define: DefineId, part: &'a Expression, rows_max: usize) -> Dropped {
+        let mut found = Dropped { rows_max, ..Dropped::default() };
+        self.in_define(define, |session, _, scope| session.dropped_of(part, scope, &mut found, 0));
+        found
+    }
+
+    fn dropped_of(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+        match &expression.kind {
+            _ if depth > DESCENT_MAX => {}
+            Kind::Query(query) => self.dropped_by(query, scope, found, depth),
+            Kind::Call { function, operands } => {
+                self.in_call(*function, operands, scope, |session, body, scope| session.dropped_of(body, scope, found, depth + 1));
+            }
+            Kind::As { operand, .. } => self.dropped_of(operand, scope, found, depth + 1),
+            _ => {}
+        }
+    }
+
+    fn dropped_by(&mut self, query: &'a Query, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+        let sources: Vec<Rows> = query.sources.iter().map(|source| self.source_rows(source, scope)).collect();
+        let lets = scope.lets.len();
+        scope.lets.extend(&query.lets);
+        self.each_row(query, &sources, &mut Vec::new(), scope, found, depth);
+        scope.lets.truncate(lets);
+    }
+
+    fn source_rows(&mut self, source: &'a Source, scope: &mut Scope<'a>) -> Rows {
+        Rows::of(self.expression(&source.expression, &mut scope.frame).unwrap_or_default(), &source.expression.ty)
+    }
+
+    fn each_row(&mut self, query: &'a Query, sources: &[Rows], row: &mut Vec<Value>, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+        let Some((source, rows)) = query.sources.get(row.len()).zip(sources.get(row.len())) else {
+            let mut reasons = Vec::new();
+            if self.meets(query, scope, &mut reasons, depth).is_none() {
+                found.count += 1;
+                if found.rows.len() < found.rows_max {
+                    found.rows.push(Row { values: row.clone(), reasons });
+                }
+            }
+            return;
+        };
+        let mut position = 0;
+        while let Some(value) = rows.get(position) {
+            if let Some(index) = source.index {
+                set(&mut scope.frame, index, Value::Integer(i32::try_from(position).unwrap_or(i32::MAX)));
+            }
+            set(&mut scope.frame, source.slot, value.clone());
+            row.push(value);
+            self.each_row(query, sources, row, scope, found, depth);
+            row.pop();
+            position += 1;
+        }
+    }
+
+    /// Whether the row in the frame meets the conditions of a query; `None` if that is not known, with the reasons.
+    fn meets(&mut self, query: &'a Query, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
+        for variable in &query.lets {
+            let value = self.expression(&variable.expression, &mut scope.frame).unwrap_or_default();
+            set(&mut scope.frame, variable.slot, value);
+        }
+        let mut all = Some(true);
+        for relationship in &query.relationships {
+            let related = self.related(relationship, scope, reasons, depth);
+            // A row is kept that may be `without`.
+            all = both(all, if relationship.without { Some(related != Some(true)) } else { related });
+        }
+        match &query.condition {
+            Some(condition) if all != Some(false) => both(all, self.known(condition, scope, reasons, depth + 1)),
+            _ => all,
+        }
+    }
+
+    fn related(&mut self, relationship: &'a Relationship, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
+        let source = &relationship.source;
+        let rows = self.source_rows(source, scope);
+        if rows.get(0).is_none() {
+            return self.known(&source.expression, scope, reasons, depth + 1);
+        }
+        let (mut position, mut any) = (0, Some(false));
+        while let Some(value) = rows.get(position).filter(|_| any != Some(true)) {
+            set(&mut scope.frame, source.slot, value);
+            any = either(any, self.known(&relationship.such_that, scope, reasons, depth + 1));
+            position += 1;
+        }
+        any
+    }
+
+    /// Whether a truth holds or a list has items, where what was dropped for being null is taken as not known. What ends in an error is
+    /// taken as it is: the evaluation did without it.
+    fn known(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
+        let before = reasons.len();
+        let known = match self.expression(expression, &mut scope.frame) {
+            _ if depth > DESCENT_MAX => Some(false),
+            Ok(Value::Null) => {
+                self.descend(expression, scope, reasons, depth);
+                None
+            }
+            Ok(Value::Boolean(false)) => self.known_of_none(expression, scope, reasons, depth),
+            Ok(Value::List(items)) if items.is_empty() => self.known_of_none(expression, scope, reasons, depth),
+            found => Some(found.is_ok()),
+        };
+        if known.is_some() {
+            reasons.truncate(before);
+        }
+        known
+    }
+
+    /// The same of what is false or empty.
+    fn known_of_none(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
+        match &expression.kind {
+            Kind::And(pair) => {
+                let left = self.known(&pair[0], scope, reasons, depth + 1);
+                if left == Some(false) { left } else { both(left, self.known(&pair[1], scope, reasons, depth + 1)) }
+            }
+            Kind::Or(pair) => self.any_known(&**pair, scope, reasons, depth),
+            Kind::Operator { operator, operands, .. } if ["Exists", "Union", "Flatten", "Distinct"].contains(&operator.name) => self.any_known(operands, scope, reasons, depth),
+            Kind::As { operand, .. } => self.known(operand, scope, reasons, depth + 1),
+            Kind::Define(define) => self.in_define(*define, |session, body, scope| session.known(body, scope, reasons, depth + 1))?,
+            Kind::Call { function, operands } => self.in_call(*function, operands, scope, |session, body, scope| session.known(body, scope, reasons, depth + 1))?,
+            Kind::Query(query) => {
+                let mut found = Dropped { rows_max: 1, ..Dropped::default() };
+                self.dropped_by(query, scope, &mut found, depth + 1);
+                reasons.extend(found.rows.into_iter().flat_map(|row| row.reasons));
+                (found.count == 0).then_some(false)
+            }
+            _ => Some(false),
+        }
+    }
+
+    fn any_known(&mut self, operands: &'a [Expression], scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
+        operands.iter().fold(Some(false), |any, operand| either(any, self.known(operand, scope, reasons, depth + 1)))
+    }
+}
+
+fn both(left: Option<bool>, right: Option<bool>) -> Option<bool> {
+    match (left, right) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    }
+}
+
+fn either(left: Option<bool>, right: Option<bool>) -> Option<bool> {
+    both(left.map(|truth| !truth), right.map(|truth| !truth)).map(|neither| !neither)
+}
