@@ -179,7 +179,9 @@ impl Linker<'_> {
     }
 
     fn not_found(&self, name: &str, version: Option<&str>, at: Location) -> Diagnostic {
-        let versions: Vec<&str> = self.libraries.named(name).filter_map(Text::version).collect();
+        let embedded = Some(&*FHIR_HELPERS).filter(|text| text.answers_to(name));
+        let mut versions: Vec<&str> = self.libraries.named(name).chain(embedded).filter_map(Text::version).collect();
+        versions.dedup();
         let message = match version {
             Some(version) => format!("no library `{name}` of version `{version}`"),
             None => format!("no library `{name}`"),
