@@ -80,7 +80,7 @@ fn bound(scope: &Scope<'_>, expression: &Expression) -> Option<Bound> {
 /// A list is searched by `=`.
 fn among(scope: &Scope<'_>, code: &Expression, codes: &Expression) -> Option<Diagnostic> {
     let is_list = matches!(codes.ty.element(), Some(Type::Code | Type::Concept));
-    let message = "`in` a list compares the version and the display of codes too: where one side has none, it is null, never true";
+    let message = "a list of codes is searched by `=`, which compares the version and the display too: where one side has none, it is null, never true";
     is_list.then(|| scope.warning(code, message.to_owned(), "name a value set, or compare with each by `~`".to_owned()))
 }
 

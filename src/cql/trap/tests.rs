@@ -112,7 +112,7 @@ fn codes_compared_with_their_displays() {
         (
             "define A: [Encounter] E where E.class in { \"Ambulatory\" }",
             &[
-                "E.class: `in` a list compares the version and the display of codes too: where one side has none, it is null, never true; name a value set, or compare with each by `~`",
+                "E.class: a list of codes is searched by `=`, which compares the version and the display too: where one side has none, it is null, never true; name a value set, or compare with each by `~`",
             ],
         ),
         ("define A: [Encounter] E where E.class ~ \"Ambulatory\"", &[]),
