@@ -369,10 +369,9 @@ pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Cov
         match result {
             Ok(result) => {
                 compare(expectation, &result, measure, &mut mismatches);
-                let stratifiers = |group: usize| (0..measure.groups.get(group).map_or(0, |group| group.stratifiers.len())).map(move |place| (group, place));
-                for (group, place) in (0..result.groups.len()).flat_map(stratifiers) {
-                    let found = result.groups.get(group).map(|found| strata_of(found, place)).unwrap_or_default();
-                    coverage.strata.entry((group, place)).or_default().extend(found);
+                for (group, found) in result.groups.iter().enumerate() {
+                    let each = (0..found.strata.len()).map(|place| ((group, place), strata_of(found, place)));
+                    each.for_each(|(key, strata)| coverage.strata.entry(key).or_default().extend(strata));
                 }
             }
             Err(error) => mismatches.push(Mismatch {

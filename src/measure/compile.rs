@@ -254,7 +254,7 @@ fn root(files: &Files, definition: &Definition, found: &mut Vec<Diagnostic>) -> 
 /// What to do about a value set that is not here: in that version, or at all.
 fn missing_help(canonical: &str, known: &ValueSets) -> String {
     let (url, _) = split_canonical(canonical);
-    match (known.versions(url).as_slice(), diagnostic::nearest(url, known.urls().filter(|other| *other != url))) {
+    match (known.versions(url).as_slice(), diagnostic::nearest(url, known.urls()).filter(|near| *near != url)) {
         ([], Some(near)) => format!("did you mean `{near}`?"),
         ([], None) => "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(),
         (versions, _) => format!("it is here in version {}: name that one, or add the one that is meant", versions.join(", ")),
