@@ -82,6 +82,12 @@ fn numbers_beside_quantities_and_units_of_other_kinds() {
 }
 
 #[test]
+fn sums_of_sums_are_not_followed_without_end() {
+    let sums: String = (1..60).map(|number| format!("define S{number}: S{0} + S{0}\n", number - 1)).collect();
+    assert_eq!(told(&format!("define S0: First([Observation] O return O.value as Quantity)\n{sums}")), [""; 0]);
+}
+
+#[test]
 fn texts_that_no_code_of_the_element_is() {
     each(&[
         (

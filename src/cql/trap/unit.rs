@@ -9,6 +9,9 @@ use crate::cql::value::Value;
 use crate::diagnostic::Diagnostic;
 use crate::terminology::units::Units;
 
+/// Deepest nesting of sums and intervals in which a unit is looked for: each sum has two sides, which may be names of others.
+const DEPTH_MAX: u32 = 8;
+
 /// What comes of an operator of two quantities that are not of one kind.
 fn consequence(operator: &str) -> Option<&'static str> {
     Some(match operator {
@@ -107,16 +110,22 @@ fn implicit_cast(expression: &Expression) -> Option<&Expression> {
 }
 
 fn unit(scope: &Scope<'_>, expression: &Expression) -> Option<Unit> {
+    unit_within(scope, expression, DEPTH_MAX)
+}
+
+fn unit_within(scope: &Scope<'_>, expression: &Expression, depth: u32) -> Option<Unit> {
+    let depth = depth.checked_sub(1)?;
+    let unit = |part| unit_within(scope, part, depth);
     let expression = scope.meant(expression);
     match &expression.kind {
         Kind::Literal(Value::Quantity(value)) => Some(Unit { name: value.unit.clone(), is_bare: false }),
-        Kind::Interval(parts) => unit(scope, &parts.low).or_else(|| unit(scope, &parts.high)),
+        Kind::Interval(parts) => unit(&parts.low).or_else(|| unit(&parts.high)),
         // How an interval of numbers becomes one of quantities.
-        Kind::Query(query) if query.singular => unit(scope, &query.returning.as_ref()?.expression),
+        Kind::Query(query) if query.singular => unit(&query.returning.as_ref()?.expression),
         Kind::Operator { operator, operands, .. } => match (operator.name, operands.as_slice()) {
             ("ToQuantity", [number]) if is_number(&number.ty) && !is_alternative(number) => Some(Unit { name: "1".into(), is_bare: true }),
-            ("Negate" | "Abs" | "Start" | "End", [one]) => unit(scope, one),
-            ("Add" | "Subtract", [left, right]) => unit(scope, left).or_else(|| unit(scope, right)),
+            ("Negate" | "Abs" | "Start" | "End", [one]) => unit(one),
+            ("Add" | "Subtract", [left, right]) => unit(left).or_else(|| unit(right)),
             _ => None,
         },
         _ => None,
