@@ -14,6 +14,7 @@ pub mod operators;
 pub mod parser;
 pub mod plan;
 pub mod show;
+mod trap;
 pub mod typed;
 pub mod types;
 pub mod value;

@@ -231,6 +231,14 @@ impl ValueSets {
         }
     }
 
+    /// The versions of the value set of that URL that have codes, oldest first; empty text where one names none.
+    pub fn versions(&self, url: &str) -> Vec<&str> {
+        let held = self.sets.get(url).into_iter().flatten().filter(|(_, set)| !set.is_empty());
+        let mut versions: Vec<&str> = held.map(|(version, _)| &**version).collect();
+        versions.sort_by(|a, b| by_version(Some(a), Some(b)));
+        versions
+    }
+
     /// What is known of a code system.
     pub fn system(&self, url: &str) -> Option<&Arc<CodeSystem>> {
         self.systems.get(url)

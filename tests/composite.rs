@@ -427,7 +427,7 @@ fn the_test_patients_of_a_composite_expect_what_it_comes_to() {
 fn a_composite_is_explained_by_its_components_and_has_no_clauses() {
     let (_held, path) = folder("all-or-nothing", "populations: {initial-population: 1, denominator: 1, numerator: 1}");
     let said = say(&with_components(&["measure", "coverage"], &path));
-    assert_eq!(said.out.lines().next(), Some("Everything for the child: no clauses of its own, over 1 test patients"), "{}", said.err);
+    assert_eq!(said.out.lines().next(), Some("Everything for the child: no clauses of its own, over 1 test patient"), "{}", said.err);
     let data = path.join("child.ndjson");
     std::fs::write(&data, crate::explain::CHILD).unwrap();
     let mut arguments = with_components(&["measure", "explain"], &path);

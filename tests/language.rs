@@ -347,7 +347,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "define function F(): [Encounter]\ncontext Population\ndefine A: F()",
-        "1:22 `A` is in the context Unfiltered, where a retrieve finds the data of all patients; what is evaluated is one patient's data / write `context Patient` above it",
+        "1:22 `A` is in the context Population, where a retrieve finds the data of all patients; what is evaluated is one patient's data / write `context Patient` above it",
     ),
     (
         "context Unfiltered\ndefine A: AgeInYears()",

@@ -35,4 +35,5 @@ mod source;
 mod tidy;
 mod tls;
 mod told;
+mod traps;
 mod ucum;

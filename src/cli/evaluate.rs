@@ -41,7 +41,8 @@ pub struct Args {
     /// NDJSON file, Bulk Data folder, Bundle file, or a folder of either; .gz and .zst too
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     data: Vec<PathBuf>,
-    /// Reporting period, both days included, as `2026-01-01/2026-01-31`; `2026-01` and `2026` are short forms; may be repeated
+    /// Reporting period, both days included, as `2026-01-01/2026-01-31`; `2026-01` and `2026` are short forms; may be repeated;
+    /// a time with an offset is what it is in --timezone
     #[arg(long = "period", required = true, num_args = 1.., value_name = "START/END")]
     periods: Vec<String>,
     /// What to report
@@ -116,11 +117,11 @@ enum Incomplete {
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
-    let periods = periods(&args.periods)?;
     args.date.as_deref().map_or(Ok(()), check_date)?;
     check_reporter(&args.reporter)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
+    let periods = periods(&args.periods, &zone)?;
     let memory = args.memory.as_deref().map_or(Ok(MEMORY_DEFAULT), memory)?;
     if args.threads > THREADS_MAX {
         return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
@@ -205,8 +206,8 @@ fn memory(text: &str) -> Result<u64, Failure> {
     bytes.filter(|bytes| *bytes >= MEMORY_MIN).ok_or_else(wrong)
 }
 
-fn periods(texts: &[String]) -> Result<Vec<Period>, Failure> {
-    texts.iter().map(|text| Period::parse(text).map_err(Failure::usage)).collect()
+fn periods(texts: &[String], zone: &jiff::tz::TimeZone) -> Result<Vec<Period>, Failure> {
+    texts.iter().map(|text| Period::parse_in(text, zone).map_err(Failure::usage)).collect()
 }
 
 fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {

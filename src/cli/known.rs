@@ -154,7 +154,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     let day = at.to_zoned(checked.zone.clone()).date();
     if !asked.is_empty() {
         let over = |text: &String| {
-            let period = Period::parse(text).map_err(Failure::usage)?;
+            let period = Period::parse_in(text, &checked.zone).map_err(Failure::usage)?;
             if period.end >= day { Err(Failure::usage(format!("`--period {text}` was not over on {day}"))) } else { Ok(period.to_string()) }
         };
         return asked.iter().map(over).collect();

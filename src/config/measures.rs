@@ -394,6 +394,7 @@ pub fn test(folder: &Folder, all: &[Folder], zone: &jiff::tz::TimeZone) -> (Opti
         };
         tested.cases.push((case, mismatches));
     }
+    found.extend(tested.coverage.misnamed(measure, &folder.files.definition));
     let failed = crate::diagnostic::has_errors(&found);
     ((!failed).then_some(tested), found)
 }

@@ -66,12 +66,22 @@ impl<'t> Walk<'t> {
     }
 
     fn report(&mut self, what: &str, expression: &Expression, owner: &Define, library: LibraryId) {
-        let message = format!("`{}` is in the context Unfiltered, where {what}; what is evaluated is one patient's data", owner.name);
+        let context = self.written_context(owner);
+        let message = format!("`{}` is in the context {context}, where {what}; what is evaluated is one patient's data", owner.name);
         let fault = Diagnostic::error(message).help("write `context Patient` above it");
         let at = self.tree.location(library, expression.at);
         self.found.push(match at {
             Some(at) => fault.at(at),
             None => fault,
         });
+    }
+
+    /// The context as it is written: `Population` is what CQL called Unfiltered before 1.4.
+    fn written_context(&self, owner: &Define) -> &'static str {
+        let last = |word: &str| {
+            let at = self.tree.location(owner.library, owner.at)?.last_before(word);
+            (at.text() == word).then_some(at.span.start)
+        };
+        if last("context Population") > last("context Unfiltered") { "Population" } else { "Unfiltered" }
     }
 }

@@ -7,6 +7,7 @@ use super::check::check;
 use super::context;
 use super::model::Models;
 use super::parser::parse;
+use super::trap;
 use super::typed::{LibraryId, Tree};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, nearest};
 use crate::terminology::by_version;
@@ -118,6 +119,7 @@ pub fn link(roots: &[Arc<SourceFile>], libraries: &Libraries, models: &Models) -
             let mut linker = Linker { libraries, models, tree: Tree::default(), linked: Vec::new(), open: Vec::new(), diagnostics: Vec::new() };
             let roots: Vec<LibraryId> = roots.iter().map(|root| linker.add(&Text::read(root))).collect();
             linker.diagnostics.extend(context::faults(&linker.tree, &roots));
+            linker.diagnostics.extend(trap::warnings(&linker.tree));
             (linker.tree, roots, linker.diagnostics)
         };
         match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
@@ -177,7 +179,9 @@ impl Linker<'_> {
     }
 
     fn not_found(&self, name: &str, version: Option<&str>, at: Location) -> Diagnostic {
-        let versions: Vec<&str> = self.libraries.named(name).filter_map(Text::version).collect();
+        let embedded = Some(&*FHIR_HELPERS).filter(|text| text.answers_to(name));
+        let mut versions: Vec<&str> = self.libraries.named(name).chain(embedded).filter_map(Text::version).collect();
+        versions.dedup();
         let message = match version {
             Some(version) => format!("no library `{name}` of version `{version}`"),
             None => format!("no library `{name}`"),

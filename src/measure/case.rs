@@ -320,6 +320,8 @@ fn lines(source: &Arc<SourceFile>, resources: &[Node], found: &mut Vec<Diagnosti
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     seen: BTreeMap<String, (bool, bool)>,
+    /// By group and stratifier: the strata in which anybody was.
+    strata: BTreeMap<(usize, usize), BTreeSet<String>>,
     /// What every clause came to.
     pub clauses: Observed,
 }
@@ -329,6 +331,17 @@ impl Coverage {
     pub fn gaps(&self) -> (Vec<&str>, Vec<&str>) {
         let never = |pick: fn(&(bool, bool)) -> bool| self.seen.iter().filter(|(_, seen)| !pick(seen)).map(|(name, _)| name.as_str()).collect();
         (never(|seen| seen.0), never(|seen| seen.1))
+    }
+
+    /// The strata of the cases that `strata` of a stratifier names otherwise, each where the stratifier stands.
+    pub fn misnamed(&self, measure: &Measure, definition: &Arc<SourceFile>) -> Vec<Diagnostic> {
+        let finding = |(place, given): (&(usize, usize), &BTreeSet<String>)| {
+            let stratifier = measure.groups.get(place.0)?.stratifiers.get(place.1)?;
+            let (strangers, absent) = stratifier.misnamed(given)?;
+            let message = format!("stratifier `{}` gives `{}`, which its `strata` do not name, and never `{absent}`, which they name", stratifier.id.value, strangers.join("`, `"));
+            Some(Diagnostic::warning(message).at(locate(definition, &stratifier.id)).help("let `strata` and the CQL say the same"))
+        };
+        self.strata.iter().filter_map(finding).collect()
     }
 
     /// How many of the two ways of each definition were seen, and of how many.
@@ -354,7 +367,13 @@ pub fn run(case: &Case, measure: &Measure, setting: &Setting, coverage: &mut Cov
     }
     for (index, (expectation, result)) in case.expectations.iter().zip(run.evaluate(&record)).enumerate() {
         match result {
-            Ok(result) => compare(expectation, &result, measure, &mut mismatches),
+            Ok(result) => {
+                compare(expectation, &result, measure, &mut mismatches);
+                for (group, found) in result.groups.iter().enumerate() {
+                    let each = (0..found.strata.len()).map(|place| ((group, place), strata_of(found, place)));
+                    each.for_each(|(key, strata)| coverage.strata.entry(key).or_default().extend(strata));
+                }
+            }
             Err(error) => mismatches.push(Mismatch {
                 period: expectation.period,
                 what: error.within.last().cloned().unwrap_or_else(|| "evaluation".into()),

@@ -15,7 +15,7 @@ use crate::cql::value::{Quantity, Value};
 use crate::cql::{self, Libraries, Program, typed};
 use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
-use crate::terminology::{Shortfall, ValueSets};
+use crate::terminology::{Shortfall, ValueSets, split_canonical};
 
 mod birth;
 mod fit;
@@ -254,6 +254,25 @@ fn root(files: &Files, definition: &Definition, found: &mut Vec<Diagnostic>) -> 
     None
 }
 
+/// What to do about a value set that is not here: in that version, or at all.
+fn missing_help(canonical: &str, known: &ValueSets) -> String {
+    let (url, _) = split_canonical(canonical);
+    match (known.versions(url).as_slice(), diagnostic::nearest(url, known.urls()).filter(|near| *near != url)) {
+        ([], Some(near)) => format!("did you mean `{near}`?"),
+        ([], None) => "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(),
+        (versions, _) => format!("it is here in version {}: name that one, or add the one that is meant", versions.join(", ")),
+    }
+}
+
+/// That the newest of several versions is taken where the logic names none.
+fn newest_taken(url: &str, versions: &[&str]) -> Option<Diagnostic> {
+    let (newest, _) = versions.split_last().filter(|(_, older)| !older.is_empty())?;
+    let name = |version: &&str| if version.is_empty() { "none".to_owned() } else { format!("`{version}`") };
+    let all: Vec<String> = versions.iter().map(name).collect();
+    let message = format!("value set `{url}` is here in the versions {}, and no version is named: {} is taken", all.join(", "), name(newest));
+    Some(Diagnostic::warning(message).help(format!("name one, as `version '{newest}'` after the URL, or take the others away")))
+}
+
 struct Linker<'a> {
     source: &'a Arc<SourceFile>,
     definition: &'a Definition,
@@ -270,14 +289,19 @@ impl Linker<'_> {
     fn value_sets(&mut self, known: &ValueSets, missing: MissingValueSets) -> BTreeSet<Shortfall> {
         let tree = self.program.tree();
         let mut short: Vec<(Shortfall, Location)> = Vec::new();
+        let place = |row: &typed::ValueSet| {
+            let source = tree.location(row.library, row.at).map_or_else(|| self.source.clone(), |place| place.source);
+            Location::new(&source, row.at).first(&row.id)
+        };
         for row in &tree.value_sets {
             let found = known.find(&row.id, row.version.as_deref()).filter(|set| !set.is_empty());
             let canonical = || row.version.as_ref().map_or_else(|| row.id.to_string(), |version| format!("{}|{version}", row.id));
             let shortfall = found.map_or_else(|| Some(Shortfall { canonical: canonical(), held: 0, total: None }), |set| set.shortfall());
-            let typed::ValueSet { library, at, .. } = row;
-            let source = tree.location(*library, *at).map_or_else(|| self.source.clone(), |place| place.source);
-            short.extend(shortfall.map(|shortfall| (shortfall, Location::new(&source, row.at).first(&row.id))));
+            short.extend(shortfall.map(|shortfall| (shortfall, place(row))));
         }
+        let unpinned = tree.value_sets.iter().filter(|row| row.version.is_none());
+        let chosen: Vec<Diagnostic> = unpinned.filter_map(|row| Some(newest_taken(&row.id, &known.versions(&row.id))?.at(place(row)))).collect();
+        self.found.extend(chosen);
         for (shortfall, at) in &short {
             let (url, message) = (&shortfall.canonical, shortfall.words());
             let finding = match (shortfall.held, missing) {
@@ -285,8 +309,7 @@ impl Linker<'_> {
                 _ => Diagnostic::warning(message),
             };
             let help = match shortfall.held {
-                0 => diagnostic::nearest(url, known.urls())
-                    .map_or_else(|| "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(), |near| format!("did you mean `{near}`?")),
+                0 => missing_help(url, known),
                 _ => "ask the terminology server for the rest (`$expand` with `offset` and `count`) and keep every page beside this one: pages are joined".to_owned(),
             };
             self.found.push(finding.at(at.clone()).help(help));

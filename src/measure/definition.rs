@@ -733,6 +733,7 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
         }
         check_dependence(source, group, population, found);
     }
+    check_observed(source, scoring, group, found);
     let mut strata = BTreeMap::new();
     for stratifier in &group.stratifiers {
         let place = locate(source, &stratifier.id);
@@ -741,6 +742,28 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
             found.push(Diagnostic::error("a stratifier has either `define` or `components`").at(place));
         } else if stratifier.kind == StratifierKind::Criteria && !stratifier.components.is_empty() {
             found.push(Diagnostic::error("components are values, not criteria").at(place));
+        }
+    }
+}
+
+/// Of a ratio one observation is the numerator, one the denominator: two of one side leave nothing to divide by.
+fn check_observed(source: &Arc<SourceFile>, scoring: Scoring, group: &Group, found: &mut Vec<Diagnostic>) {
+    let mut observed: BTreeMap<&str, Location> = BTreeMap::new();
+    for of in group
+        .populations
+        .iter()
+        .filter(|population| population.aggregate.is_some())
+        .filter_map(|population| population.of.as_ref())
+    {
+        let place = locate(source, of);
+        if let Some(first) = observed.insert(&of.value, place.clone()) {
+            let message = format!("two observations are of `{}`: a {} observes each population once", of.value, word(scoring));
+            found.push(
+                Diagnostic::error(message)
+                    .at(place)
+                    .label(first, "the first one")
+                    .help("let one be `of: numerator` and the other `of: denominator`"),
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Reporting periods: whole calendar days in the site's zone.
 
+use jiff::Timestamp;
 use jiff::ToSpan;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 /// Most periods that one evaluation takes.
 pub const PERIODS_MAX: usize = 1_200;
@@ -39,8 +41,8 @@ impl Period {
         months
     }
 
-    /// Reads `2026-01-01/2026-01-31`, `2026-01`, `2026`, or times of day after the dates, which are
-    /// only accepted where they mean whole days. The error says why it is none, and the nearest that is one.
+    /// Reads `2026-01-01/2026-01-31`, `2026-01`, `2026`, or times of day after the dates, which are only accepted where they mean
+    /// whole days, and without an offset. The error says why it is none, and the nearest that is one.
     ///
     /// ```
     /// use watershed::measure::Period;
@@ -50,10 +52,26 @@ impl Period {
     /// assert_eq!(error, "`2026-01-31/2026-01-01` is not a period: it ends before it starts; did you mean `2026-01`?");
     /// ```
     pub fn parse(text: &str) -> Result<Period, String> {
+        Period::read(text, None)
+    }
+
+    /// The same where the zone of the days is known: an instant with an offset is the time that it is there.
+    ///
+    /// ```
+    /// use watershed::measure::Period;
+    ///
+    /// let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(-5));
+    /// assert_eq!(Period::parse_in("2026-01-01T05:00:00Z/2026-02-01T04:59:59Z", &zone), Period::parse("2026-01"));
+    /// ```
+    pub fn parse_in(text: &str, zone: &TimeZone) -> Result<Period, String> {
+        Period::read(text, Some(zone))
+    }
+
+    fn read(text: &str, zone: Option<&TimeZone>) -> Result<Period, String> {
         let read = match text.split_once('/') {
-            Some((start, end)) => day(start, FIRST_SECOND)
+            Some((start, end)) => day(start, FIRST_SECOND, zone)
                 .map_err(|why| format!("the start is no day{why}"))
-                .and_then(|start| Ok((start, day(end, LAST_SECOND).map_err(|why| format!("the end is no day{why}"))?)))
+                .and_then(|start| Ok((start, day(end, LAST_SECOND, zone).map_err(|why| format!("the end is no day{why}"))?)))
                 .and_then(|(start, end)| Period::new(start, end).ok_or_else(|| "it ends before it starts".to_owned())),
             None => whole(text).ok_or_else(|| alone(text)),
         };
@@ -78,12 +96,30 @@ fn whole(text: &str) -> Option<Period> {
 }
 
 /// A day, or a time of that day that is its very first or last second; the error says why not, if more can be said.
-fn day(text: &str, only_time: &str) -> Result<Date, String> {
+fn day(text: &str, only_time: &str, zone: Option<&TimeZone>) -> Result<Date, String> {
     let (date, time) = text.split_once('T').unwrap_or((text, only_time));
+    if time.contains(['Z', 'z', '+', '-']) {
+        return day_of_instant(text, only_time, zone);
+    }
     match date.parse::<Date>() {
         Ok(day) if time.starts_with(only_time) => Ok(day),
         Ok(_) => Err(format!(": `{time}` is not its {} second", if only_time == FIRST_SECOND { "first" } else { "last" })),
         Err(_) => Err(impossible(date).map(|why| format!(": {why}")).unwrap_or_default()),
+    }
+}
+
+/// The day whose first or last second an instant is in the zone in which days are meant.
+fn day_of_instant(text: &str, only_time: &str, zone: Option<&TimeZone>) -> Result<Date, String> {
+    let instant: Timestamp = text.parse().map_err(|_| format!(": `{text}` is no time"))?;
+    let Some(zone) = zone else { return Err(format!(": `{text}` has an offset, and days are those of the place")) };
+    let local = instant.to_zoned(zone.clone());
+    match local.time().strftime("%H:%M:%S").to_string() == only_time {
+        true => Ok(local.date()),
+        false => {
+            let name = zone.iana_name().map(|name| format!(" in {name}")).unwrap_or_default();
+            let which = if only_time == FIRST_SECOND { "first" } else { "last" };
+            Err(format!(": `{text}` is {}{name}, not the {which} second of a day", local.strftime("%Y-%m-%d %H:%M:%S")))
+        }
     }
 }
 
@@ -163,7 +199,8 @@ mod tests {
             ("2026-01-01/2026-01-31", Ok("2026-01-01/2026-01-31")),
             ("2026-02", Ok("2026-02-01/2026-02-28")),
             ("2024", Ok("2024-01-01/2024-12-31")),
-            ("2025-01-01T00:00:00/2025-12-31T23:59:59.999Z", Ok("2025-01-01/2025-12-31")),
+            ("2025-01-01T00:00:00/2025-12-31T23:59:59.999", Ok("2025-01-01/2025-12-31")),
+            ("2025-01-01T00:00:00Z/2025-12-31", Err("`2025-01-01T00:00:00Z` has an offset, and days are those of the place; did you mean `2025-01-01/2025-12-31`?")),
             ("2026-01-31/2026-01-01", Err("it ends before it starts; did you mean `2026-01`?")),
             ("2026-01-01T12:00/2026-01-31", Err("the start is no day: `12:00` is not its first second; did you mean `2026-01`?")),
             ("2026-13", Err("a year has the months 01 to 12, not 13; did you mean `2026-12`?")),
@@ -190,6 +227,17 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn instants_are_days_of_the_zone_or_refused() {
+        let read = |text: &str, zone: &str| Period::parse_in(text, &TimeZone::get(zone).unwrap()).map(|period| period.to_string());
+        let (utc, offset) = ("2026-01-01T00:00:00Z/2026-01-31T23:59:59Z", "2026-01-01T00:00:00-05:00/2026-01-31T23:59:59.999-05:00");
+        assert_eq!(read(utc, "UTC"), Ok("2026-01-01/2026-01-31".to_owned()));
+        assert_eq!(read(offset, "America/New_York"), Ok("2026-01-01/2026-01-31".to_owned()));
+        assert_eq!(read("2026-01", "America/New_York"), Ok("2026-01-01/2026-01-31".to_owned()));
+        let why = "the start is no day: `2026-01-01T00:00:00Z` is 2025-12-31 19:00:00 in America/New_York, not the first second of a day; did you mean `2026-01`?";
+        assert_eq!(read(utc, "America/New_York"), Err(format!("`{utc}` is not a period: {why}")));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Published {
     pub value_sets: Vec<Arc<SourceFile>>,
 }
 
-/// A Library with its content.
+/// A Library with its content, as far as it is here.
 #[derive(Clone, Debug)]
 struct Library {
     url: String,
@@ -47,6 +47,12 @@ struct Library {
     version: String,
     cql: Option<Arc<SourceFile>>,
     elm: Option<Arc<SourceFile>>,
+}
+
+impl Library {
+    fn has_logic(&self) -> bool {
+        self.cql.is_some() || self.elm.is_some()
+    }
 }
 
 #[derive(Deserialize)]
@@ -132,25 +138,36 @@ fn list<'j>(json: &'j Json, name: &str) -> impl Iterator<Item = &'j Json> {
     json.get(name).and_then(Json::as_array).into_iter().flatten()
 }
 
-/// A Library's content, decoded; a Library without any (an asset collection) holds no logic and is left.
+/// A Library's content, decoded; a Library without any (an asset collection) holds no logic.
 fn library(source: &Arc<SourceFile>, found: &mut Vec<Diagnostic>) -> Option<Library> {
     let json: Json = serde_json::from_str(&source.text).ok()?;
     let name = text(&json, "name").or(text(&json, "id")).unwrap_or_default().to_owned();
     let mut content = |kind: &str, end: &str| {
         let attachment = list(&json, "content").find(|content| text(content, "contentType").is_some_and(|found| found.split(';').next() == Some(kind)))?;
-        let decoded = base64::engine::general_purpose::STANDARD.decode(text(attachment, "data")?.replace(['\n', '\r', ' '], ""));
+        let Some(data) = text(attachment, "data") else {
+            found.extend(text(attachment, "url").map(|url| elsewhere(source, kind, &name, url)));
+            return None;
+        };
+        let decoded = base64::engine::general_purpose::STANDARD.decode(data.replace(['\n', '\r', ' '], ""));
         match decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
             Some(text) => Some(SourceFile::new(format!("{}.{end}", source.name), text)),
             None => {
                 let message = format!("the {kind} content of Library `{name}` is not Base64 of UTF-8 text");
-                found.push(Diagnostic::error(message).at(start(source)));
+                found.push(Diagnostic::error(message).at(start(source).first(data)).help("write the text into `content.data` again, as Base64"));
                 None
             }
         }
     };
     let (cql, elm) = (content(CQL, "cql"), content(ELM, "elm.json"));
-    let is_logic = cql.is_some() || elm.is_some();
-    is_logic.then(|| Library { url: text(&json, "url").unwrap_or_default().to_owned(), version: text(&json, "version").unwrap_or_default().to_owned(), name, cql, elm })
+    Some(Library { url: text(&json, "url").unwrap_or_default().to_owned(), version: text(&json, "version").unwrap_or_default().to_owned(), name, cql, elm })
+}
+
+/// That the content of a Library is somewhere else: no address is followed from here.
+fn elsewhere(source: &Arc<SourceFile>, kind: &str, name: &str, url: &str) -> Diagnostic {
+    let message = format!("the {kind} content of Library `{name}` is not here: it has only `content.url`, which is not followed");
+    Diagnostic::warning(message)
+        .at(start(source).first(url))
+        .help("fetch what is there and write it into `content.data`, as Base64")
 }
 
 /// A Measure with the library it names first, then the rest.
@@ -170,7 +187,7 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
         .iter()
         .filter(named)
         .filter(|library| version.is_empty() || library.version == version)
-        .max_by_key(|library| (library.url == url, &library.version));
+        .max_by_key(|library| (library.url == url, library.has_logic(), &library.version));
     let Some(root) = root else {
         // A canonical with a version means that version and no other (R4, "Canonical URLs"), as an include of CQL does; other
         // engines refuse it too. What is published leaves the version out where any will do.
@@ -181,11 +198,17 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
             found.push(Diagnostic::error(message).at(start(measure).first(canonical)).help(help));
             return None;
         }
-        let near = nearest(url, libraries.iter().map(|library| library.url.as_str())).map(|near| format!("did you mean `{near}`?"));
+        let near = nearest(url, libraries.iter().filter(|library| library.has_logic()).map(|library| library.url.as_str())).map(|near| format!("did you mean `{near}`?"));
         let help = near.unwrap_or_else(|| "give the Library resources too, in the Bundle or beside the Measure".to_owned());
         found.push(Diagnostic::error(format!("there is no Library `{canonical}`, which the Measure names")).at(start(measure)).help(help));
         return None;
     };
+    if !root.has_logic() {
+        let message = format!("Library `{canonical}`, which the Measure names, holds neither CQL nor ELM that can be read");
+        let help = format!("its `content` needs `contentType` {CQL} or {ELM}, and `data`: the text as Base64");
+        found.push(Diagnostic::error(message).at(start(measure).first(canonical)).help(help));
+        return None;
+    }
     let others = || libraries.iter().filter(|library| !std::ptr::eq(*library, root));
     Some(Files {
         definition: measure.clone(),

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::calculate::UNKNOWN;
+use super::definition::Stratifier;
 use super::population::{Member, Membership, Tallies};
+use crate::diagnostic;
 use crate::fhir::record::Place;
 
 /// One measure over one patient and one period.
@@ -53,6 +56,18 @@ impl GroupResult {
         self.strata
             .iter()
             .map(move |strata| strata.iter().map(|(name, inside)| (name, inside.as_ref())).filter(move |(_, inside)| is_touched(*inside)))
+    }
+}
+
+impl Stratifier {
+    /// Strata that its logic gives and `strata` does not name, and one that `strata` names and nobody is in, where there are both:
+    /// one is probably written for the other.
+    pub fn misnamed<'a>(&'a self, given: &'a BTreeSet<String>) -> Option<(Vec<&'a str>, &'a str)> {
+        let is_named = |name: &&String| self.strata.contains_key(*name) || name.split(" / ").all(|part| part == UNKNOWN);
+        let strangers: Vec<&str> = given.iter().filter(|name| !is_named(name)).map(String::as_str).collect();
+        let absent = || self.strata.keys().filter(|name| !given.contains(*name)).map(String::as_str);
+        let near = diagnostic::nearest(strangers.first()?, absent());
+        near.or_else(|| absent().next()).map(|absent| (strangers, absent))
     }
 }
 

@@ -1,13 +1,17 @@
-//! What a person should look at in a report that is sent all the same: numbers beyond what its measure calls plausible, and
-//! members of whom nothing was observed.
+//! What a person should look at in a report that is sent all the same: numbers beyond what its measure calls plausible,
+//! members of whom nothing was observed, and strata under other names than the measure has for them.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde_json::Value;
 
+use crate::diagnostic::counted;
 use crate::measure::Measure;
-use crate::measure::definition::Plausibility;
+use crate::measure::definition::{Plausibility, Stratifier};
+use crate::measure::population::Tallies;
 use crate::measure::report::{Reporter, Unobserved};
-use crate::measure::result::Partial;
+use crate::measure::result::{Partial, Stratum};
 use crate::validate::{self, Finding, Guards, Owner, Weight};
 
 /// Of the report of a period, made of these sums, beside those of other periods: what came earlier tells what is usual.
@@ -16,6 +20,7 @@ pub fn of(measure: &Measure, reporter: &Reporter<'_>, sums: &Partial, report: &V
     let earlier: Vec<&Value> = others.iter().filter(|other| start(other) < start(report)).collect();
     let mut found = validate::plausible(report, &guards(&measure.definition.plausibility), &earlier);
     found.extend(reporter.unobserved(sums).map(unobserved));
+    found.extend(misnamed(reporter, sums));
     found
 }
 
@@ -34,6 +39,26 @@ pub fn guards(plausibility: &Plausibility) -> Guards {
         score_max: plausibility.score_max.and_then(decimal),
         cannot_tell_percent: plausibility.cannot_tell_percent,
     }
+}
+
+/// Strata under other names than the definition has for them.
+fn misnamed(reporter: &Reporter<'_>, sums: &Partial) -> Vec<Finding> {
+    let of_groups = reporter.groups.iter().zip(&sums.groups).flat_map(|(group, found)| group.stratifiers.iter().zip(&found.strata));
+    let finding = |(stratifier, strata): (&Stratifier, &BTreeMap<Stratum, Tallies>)| {
+        let given: BTreeSet<String> = strata.keys().map(|name| name.join(" / ")).collect();
+        // The values stand in the report alone.
+        let (strangers, absent) = stratifier.misnamed(&given)?;
+        let id = &stratifier.id.value;
+        Some(Finding {
+            weight: Weight::Warn,
+            rule: "stratum-without-name",
+            at: String::new(),
+            message: format!("stratifier `{id}` gives {} that its `strata` do not name, and nobody is in `{absent}`, which they name", counted(strangers.len() as u64, "value")),
+            owner: Owner::Steward,
+            action: "let `strata` and the CQL say the same",
+        })
+    };
+    of_groups.filter_map(finding).collect()
 }
 
 fn unobserved(found: Unobserved<'_>) -> Finding {

@@ -150,13 +150,12 @@ impl Point {
             return None;
         }
         let (score, factor) = match (self.numerator, self.denominator, unit) {
-            (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, 100.0),
-            (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, f64::from(*per)),
-            (.., Unit::Percent) => (self.score?, 100.0),
-            (.., Unit::Rate { .. } | Unit::Number) => (self.score?, 1.0),
+            (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, Decimal::ONE_HUNDRED),
+            (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, Decimal::from(*per)),
+            (.., Unit::Percent) => (self.score?, Decimal::ONE_HUNDRED),
+            (.., Unit::Rate { .. } | Unit::Number) => (self.score?, Decimal::ONE),
         };
-        let value = score.to_f64()? * factor;
-        value.is_finite().then_some(value)
+        score.checked_mul(factor)?.to_f64()
     }
 
     /// Whether more than half of those whom the score is of cannot be told: then it says what is written, not how they are.
@@ -452,6 +451,7 @@ mod tests {
         for (numerator, denominator, score, percent, per_thousand) in [
             (Some(3), Some(4), Some("0.75"), Some(75.0), Some(750.0)),
             (Some(3), Some(4), None, Some(75.0), Some(750.0)),
+            (Some(28), Some(100), None, Some(28.0), Some(280.0)),
             (Some(0), Some(0), None, None, None),
             (None, None, Some("0.5"), Some(50.0), Some(0.5)),       // a weighted composite
             (None, Some(12), Some("0.25"), Some(25.0), Some(0.25)), // a continuous variable, a linear composite

@@ -123,7 +123,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let name = args.timezone.as_deref().unwrap_or(if args.data.is_empty() { "America/New_York" } else { "UTC" });
     let zone = jiff::tz::TimeZone::get(name).map_err(|_| Failure::usage(format!("no time zone is named `{name}`")).hint("use an IANA name, as `America/New_York`"))?;
     let found = match &args.period {
-        Some(period) if !args.data.is_empty() => over_data(args, &Period::parse(period).map_err(Failure::usage)?, &zone)?,
+        Some(period) if !args.data.is_empty() => over_data(args, &Period::parse_in(period, &zone).map_err(Failure::usage)?, &zone)?,
         _ => over_cases(args, &zone)?,
     };
     match context.format {
@@ -141,7 +141,7 @@ fn over_cases(args: &Args, zone: &jiff::tz::TimeZone) -> Result<Vec<Found>, Fail
         let (tested, more) = measures::test(folder, &bench.all, zone);
         let (loaded, _) = measures::compile(&measures::together(folder, &bench.all), &value_sets, &Choices::default());
         let (Some(tested), Some(loaded)) = (tested, loaded) else { return Err(Failure::diagnostics(&more)) };
-        let over = format!("{} test patients", tested.cases.len());
+        let over = counted(tested.cases.len(), "test patient");
         found.extend(loaded.measures.first().map(|measure| Found::new(measure, over, &tested.coverage.clauses)));
     }
     Ok(found)

@@ -47,9 +47,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
-    let period = Period::parse(&args.period).map_err(Failure::usage)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
+    let period = Period::parse_in(&args.period, &zone).map_err(Failure::usage)?;
     let missing_value_sets = if args.incomplete_valuesets { MissingValueSets::Warn } else { MissingValueSets::Error };
     let choices = Choices { missing_value_sets, ..Choices::default() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);

@@ -51,13 +51,16 @@ impl Checker<'_> {
                 }
                 None => {
                     let candidates = self.fluent_functions(&name.text);
+                    let told = self.diagnostics.len();
                     let target = self.expression(target);
+                    let is_told = target.ty == Type::Any && self.diagnostics.len() > told;
                     if candidates.is_empty() && is_method(&name.text) {
                         return self.method(target, name, operands, at);
                     }
                     let mut all = vec![target];
                     all.extend(operands.iter().map(|operand| self.expression(operand)));
-                    if self.is_incomplete() && self.fit(&candidates, &all).is_none() {
+                    // Of what is not known itself no function is missing as well.
+                    if (is_told || self.is_incomplete()) && self.fit(&candidates, &all).is_none() {
                         return self.unknown(at);
                     }
                     self.resolved(name, &candidates, all, at)

@@ -56,10 +56,23 @@ impl Checker<'_> {
             Some("write `context Patient` before the first definition".to_owned())
         } else if self.included(name).is_some() {
             Some(format!("`{name}` is an included library: write `{name}.\"…\"`"))
+        } else if let Some(alias) = self.alias_of(name) {
+            Some(format!("the library `{name}` is called `{alias}` here: write `{alias}` in its place"))
         } else {
-            nearest(name, known).map(|near| format!("did you mean `\"{near}\"`?"))
+            let text = || (self.is_in_quotes(at) && !name.contains(' ')).then(|| format!("names stand in double quotes, text in single ones: `'{name}'`"));
+            nearest(name, known).map(|near| format!("did you mean `\"{near}\"`?")).or_else(text)
         };
         self.error_with_help(at, format!("nothing here is named `{name}`"), help);
+    }
+
+    /// By what name a library is included that the text calls by its own.
+    fn alias_of(&self, name: &str) -> Option<&str> {
+        let mut includes = self.ast.includes.iter().filter(|include| include.name.last().is_some_and(|own| *own.text == *name));
+        includes.find_map(|include| include.alias.as_ref()).map(|alias| &*alias.text)
+    }
+
+    fn is_in_quotes(&self, at: Span) -> bool {
+        self.at(at).text().starts_with('"')
     }
 
     /// The expression that refers to a declaration.

@@ -376,11 +376,18 @@ impl Checker<'_> {
         };
         let help = match types {
             [Type::Class(_) | Type::Choice(_)] if name == "Exists" => "`exists` asks about a list; for one value write `is not null`".to_owned(),
+            _ if name == "Not" && self.is_compared(at) => "`not` takes what stands next to it alone: put what it denies into parentheses, as `not (A ~ B)`".to_owned(),
             _ => help,
         };
         let help = self.lacks_helpers(types).unwrap_or(help);
         let written = symbol(name).unwrap_or(name);
         self.error_with_help(at, format!("`{written}` does not go with {}", overload::written(types)), Some(help));
+    }
+
+    /// Whether a comparison follows that, unlike `not`, the author thinks of first.
+    fn is_compared(&self, at: Span) -> bool {
+        let rest = self.source.text.get(at.end as usize..).unwrap_or_default().trim_start();
+        ["~", "=", "!", "<", ">", "in ", "during ", "before ", "after "].iter().any(|sign| rest.starts_with(sign))
     }
 
     fn convert(&mut self, operand: Expression, target: &Type, at: Span) -> Expression {

@@ -1,0 +1,103 @@
+//! Comparisons that are well formed and yet can never be true, or are unknown where nobody expects it.
+//!
+//! CQL converts a number to a quantity, a date to a time and a code to text without a word; what comes of it is null in
+//! every run, which counts as not met. Published libraries have such comparisons, so each is a warning.
+
+mod code;
+#[cfg(test)]
+mod tests;
+mod time;
+mod unit;
+
+use super::typed::{Expression, Kind, LibraryId, Tree};
+use super::types::Type;
+use crate::diagnostic::{Diagnostic, Location};
+
+/// Longest text of an expression that is quoted whole, in characters.
+const QUOTED_MAX: usize = 60;
+/// How many names are followed to what they stand for.
+const NAMES_MAX: usize = 8;
+
+/// What is to be said of the comparisons of all libraries, each once.
+pub(super) fn warnings(tree: &Tree) -> Vec<Diagnostic> {
+    let defines = tree.defines.iter().map(|define| (define.library, &define.body));
+    let functions = tree.functions.iter().filter_map(|function| Some((function.library, function.body.as_ref()?)));
+    let mut found = Vec::new();
+    for (library, body) in defines.chain(functions) {
+        let scope = Scope { tree, library };
+        let mut open = vec![body];
+        while let Some(expression) = open.pop() {
+            for warning in [unit::warning(&scope, expression), code::warning(&scope, expression), time::warning(&scope, expression)] {
+                // One text becomes several expressions where a choice is decided by its alternatives.
+                found.extend(warning.filter(|warning| !found.contains(warning)));
+            }
+            open.extend(expression.children());
+        }
+    }
+    found
+}
+
+/// Where an expression stands.
+struct Scope<'t> {
+    tree: &'t Tree,
+    library: LibraryId,
+}
+
+impl<'t> Scope<'t> {
+    fn at(&self, expression: &Expression) -> Option<Location> {
+        self.tree.location(self.library, expression.at)
+    }
+
+    fn warning(&self, expression: &Expression, message: String, help: String) -> Diagnostic {
+        let warning = Diagnostic::warning(message).help(help);
+        Diagnostic { at: self.at(expression), ..warning }
+    }
+
+    /// What the author wrote there, on one line; the beginning of what is long.
+    fn written(&self, expression: &Expression) -> String {
+        let text = self.at(expression).map(|at| at.text().split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default();
+        match text.char_indices().nth(QUOTED_MAX) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text,
+        }
+    }
+
+    /// What a name or a cast stands for.
+    fn meant<'e>(&self, expression: &'e Expression) -> &'e Expression
+    where
+        't: 'e,
+    {
+        let mut meant = expression;
+        for _ in 0..NAMES_MAX {
+            meant = match &meant.kind {
+                Kind::Define(id) => match self.tree.defines.get(id.index()) {
+                    Some(define) => &define.body,
+                    None => return meant,
+                },
+                Kind::As { operand, .. } => operand,
+                _ => return meant,
+            };
+        }
+        meant
+    }
+}
+
+/// Whether it is one alternative of a choice: that one does not fit, or not well, says nothing of the others.
+fn is_alternative(expression: &Expression) -> bool {
+    match &expression.kind {
+        Kind::As { operand, .. } => matches!(operand.ty, Type::Choice(_)) || is_alternative(operand),
+        Kind::Call { operands, .. } => matches!(operands.as_slice(), [one] if is_alternative(one)),
+        _ => false,
+    }
+}
+
+/// The name of an operator of the tables and its operands, where there are two.
+fn binary(expression: &Expression) -> Option<(&'static str, &Expression, &Expression)> {
+    match &expression.kind {
+        Kind::Operator { operator, operands, .. } => match operands.as_slice() {
+            [left, right] => Some((operator.name, left, right)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
