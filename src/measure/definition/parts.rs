@@ -1,0 +1,166 @@
+//! Whether the groups of a `measure.yaml` hold what their scoring needs, and each part has an id of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Definition, Group, Population, StratifierKind, Text, key, word};
+use crate::diagnostic::yaml::locate;
+use crate::diagnostic::{self, Diagnostic, Location, SourceFile};
+use crate::measure::population::{PopulationCode, Scoring};
+
+/// Most groups, populations of a group, stratifiers of a group and supplemental data of a measure.
+const PARTS_MAX: usize = 64;
+
+/// Says of an id that another part of its kind has it already; `seen` are those before it.
+pub(super) fn unique(source: &Arc<SourceFile>, kind: &str, id: &Text, seen: &mut BTreeMap<String, Location>, found: &mut Vec<Diagnostic>) {
+    let place = locate(source, id);
+    if let Some(first) = seen.insert(id.value.clone(), place.clone()) {
+        found.push(Diagnostic::error(format!("two {kind} have the id `{}`", id.value)).at(place).label(first, "the first one"));
+    }
+}
+
+pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let at = || locate(source, &definition.id);
+    let alone = [("populations", definition.populations.is_empty()), ("stratifiers", definition.stratifiers.is_empty()), ("components", definition.components.is_empty())];
+    if let (Some((name, _)), false) = (alone.iter().find(|(_, absent)| !absent), definition.groups.is_empty()) {
+        let mut places = [key(source, "groups"), key(source, name)];
+        places.sort_by_key(|place| place.span);
+        let [first, second] = places;
+        let message = format!("both `groups` and `{name}` are given: `{}` stands in line {} already", first.text(), first.line());
+        found.push(Diagnostic::error(message).at(second).help(format!("move `{name}` into a group")));
+    }
+    let groups = definition.all_groups();
+    let sizes = groups.iter().flat_map(|group| [group.populations.len(), group.stratifiers.len()]);
+    if groups.len() > PARTS_MAX || sizes.max().unwrap_or(0) > PARTS_MAX || definition.supplemental_data.len() > PARTS_MAX {
+        found.push(Diagnostic::error(format!("more than {PARTS_MAX} groups, populations, stratifiers or supplemental data")).at(at()));
+        return;
+    }
+    let mut ids = BTreeMap::new();
+    for group in &definition.groups {
+        unique(source, "groups", &group.id, &mut ids, found);
+    }
+    for group in &groups {
+        check_group(source, definition, group, found);
+    }
+}
+
+/// What a scoring needs: (code, at least, at most).
+fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
+    use PopulationCode::*;
+    match scoring {
+        Scoring::Proportion => {
+            &[(InitialPopulation, 1, 1), (Denominator, 1, 1), (DenominatorExclusion, 0, 1), (DenominatorException, 0, 1), (Numerator, 1, 1), (NumeratorExclusion, 0, 1)]
+        }
+        Scoring::Ratio => {
+            &[(InitialPopulation, 1, 2), (Denominator, 1, 1), (DenominatorExclusion, 0, 1), (Numerator, 1, 1), (NumeratorExclusion, 0, 1), (MeasureObservation, 0, 2)]
+        }
+        Scoring::ContinuousVariable => &[(InitialPopulation, 1, 1), (MeasurePopulation, 1, 1), (MeasurePopulationExclusion, 0, 1), (MeasureObservation, 1, 1)],
+        Scoring::Cohort => &[(InitialPopulation, 1, 1)],
+        Scoring::Composite => &[],
+    }
+}
+
+fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group, found: &mut Vec<Diagnostic>) {
+    let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
+    let scoring = definition.scoring_of(group);
+    let needed = needs(scoring);
+    for (code, least, most) in needed {
+        let count = group.populations.iter().filter(|population| population.code == *code).count();
+        if count < *least {
+            let help = format!("add it to `populations`: `- code: {}` and its `define`", code.code());
+            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code())).at(at.clone()).help(help));
+        } else if let Some(surplus) = group.populations.iter().filter(|population| population.code == *code).nth(*most) {
+            let place = locate(source, &surplus.define).last_before(code.code());
+            found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(place));
+        }
+    }
+    if scoring != Scoring::Composite && (group.composite_scoring.is_some() || !group.components.is_empty()) {
+        let message = format!("a {} has no `components` and no `composite-scoring`", word(scoring));
+        found.push(Diagnostic::error(message).at(at).help("write `scoring: composite`, or remove them"));
+    }
+    let mut ids = BTreeMap::new();
+    for population in &group.populations {
+        let place = locate(source, &population.define);
+        if !needed.iter().any(|(code, ..)| *code == population.code) {
+            found.push(Diagnostic::error(format!("a {} has no population `{}`", word(scoring), population.code.code())).at(place.clone()));
+        }
+        if let Some(first) = ids.insert(population.id().to_owned(), place.clone()) {
+            found.push(
+                Diagnostic::error(format!("two populations have the id `{}`", population.id()))
+                    .at(place.clone())
+                    .label(first, "the first one")
+                    .help("give each an `id`"),
+            );
+        }
+        check_dependence(source, group, population, found);
+    }
+    check_observed(source, scoring, group, found);
+    let mut strata = BTreeMap::new();
+    for stratifier in &group.stratifiers {
+        let place = locate(source, &stratifier.id);
+        unique(source, "stratifiers", &stratifier.id, &mut strata, found);
+        if stratifier.define.is_some() != stratifier.components.is_empty() {
+            found.push(Diagnostic::error("a stratifier has either `define` or `components`").at(place));
+        } else if stratifier.kind == StratifierKind::Criteria && !stratifier.components.is_empty() {
+            found.push(Diagnostic::error("components are values, not criteria").at(place));
+        }
+    }
+}
+
+/// Of a ratio one observation is the numerator, one the denominator: two of one side leave nothing to divide by.
+fn check_observed(source: &Arc<SourceFile>, scoring: Scoring, group: &Group, found: &mut Vec<Diagnostic>) {
+    let mut observed: BTreeMap<&str, Location> = BTreeMap::new();
+    for of in group
+        .populations
+        .iter()
+        .filter(|population| population.aggregate.is_some())
+        .filter_map(|population| population.of.as_ref())
+    {
+        let place = locate(source, of);
+        if let Some(first) = observed.insert(&of.value, place.clone()) {
+            let message = format!("two observations are of `{}`: a {} observes each population once", of.value, word(scoring));
+            found.push(
+                Diagnostic::error(message)
+                    .at(place)
+                    .label(first, "the first one")
+                    .help("let one be `of: numerator` and the other `of: denominator`"),
+            );
+        }
+    }
+}
+
+fn check_dependence(source: &Arc<SourceFile>, group: &Group, population: &Population, found: &mut Vec<Diagnostic>) {
+    let observation = population.code == PopulationCode::MeasureObservation;
+    let place = locate(source, &population.define);
+    if observation && population.of.is_none() {
+        found.push(Diagnostic::error("an observation needs `of`: the population whose members are observed").at(place.clone()));
+    }
+    if observation != population.aggregate.is_some() {
+        let text = if observation { "an observation needs `aggregate`" } else { "only an observation has an `aggregate`" };
+        found.push(Diagnostic::error(text).at(place.clone()).help("one of sum, count, average, median, minimum, maximum"));
+    }
+    let initial = group.populations.iter().filter(|other| other.code == PopulationCode::InitialPopulation).count();
+    let sided = matches!(population.code, PopulationCode::Denominator | PopulationCode::Numerator);
+    if initial > 1 && sided && population.of.is_none() {
+        found.push(Diagnostic::error(format!("with two initial populations `{}` must say which one it is `of`", population.id())).at(place));
+    }
+    let Some(of) = &population.of else { return };
+    let target = group.populations.iter().find(|other| other.id() == of.value);
+    let allowed = |code: PopulationCode| match population.code {
+        PopulationCode::MeasureObservation => {
+            matches!(code, PopulationCode::Numerator | PopulationCode::Denominator | PopulationCode::MeasurePopulation)
+        }
+        _ => code == PopulationCode::InitialPopulation,
+    };
+    match target {
+        None => {
+            let mut finding = Diagnostic::error(format!("no population has the id `{}`", of.value)).at(locate(source, of));
+            if let Some(near) = diagnostic::nearest(&of.value, group.populations.iter().map(Population::id)) {
+                finding = finding.help(format!("did you mean `{near}`?"));
+            }
+            found.push(finding);
+        }
+        Some(target) if !allowed(target.code) => found.push(Diagnostic::error(format!("`{}` cannot be of `{}`", population.code.code(), of.value)).at(locate(source, of))),
+        Some(_) => {}
+    }
+}
