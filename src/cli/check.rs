@@ -95,7 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         }
         return Err(Failure::configuration(format!("`{}` cannot be used", args.config.display())).hint("nothing starts until every error above is gone"));
     };
-    findings.extend(silently_changed(&site, &checked)?);
+    findings.extend(silently_changed(&site, &checked));
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
@@ -110,14 +110,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-/// That the mapping says something else than in the last night, and calls itself the same.
-fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Result<Option<Diagnostic>, Failure> {
-    let Some(store) = super::state(site)? else { return Ok(None) };
-    let night = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).map_err(super::state_failure)?;
-    let is_silent = night.and_then(|night| night.lineage).is_some_and(|earlier| checked.lineage.has_other_rules_than(&earlier));
+/// That the mapping says something else than in the last night, and calls itself the same. What is wrong with the state itself is
+/// said where it is used.
+fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diagnostic> {
+    let store = super::state(site).ok()??;
+    let earlier = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage?;
     let message = || format!("the rules of the mapping `{}` are not those of the last night", checked.mapping.label());
     let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
-    Ok(is_silent.then(|| Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) }))
+    let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
+    checked.lineage.has_other_rules_than(&earlier).then(finding)
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {

@@ -142,7 +142,8 @@ pub fn unreadable_as_text(found: &[Unmapped]) -> String {
         if found.is_absent() {
             return format!("\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial", found.element);
         }
-        format!("\n`{}` of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
+        let whose = if found.system.is_empty() { String::new() } else { format!(" (observations `{}`)", found.code) };
+        format!("\n`{}`{whose} of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
     };
     let more = found.len().saturating_sub(UNREADABLE_SHOWN);
     let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };

@@ -54,8 +54,8 @@ impl Reader<'_> {
                 break;
             }
         }
-        if columns.is_none() && faults.is_empty() {
-            faults.push(Diagnostic::error(format!("`{}` is empty", name.value)).at(Location::new(&source, Span::default())).help(HEADING));
+        if faults.is_empty() && targets.is_empty() {
+            faults.push(Diagnostic::error(format!("`{}` holds no codes", name.value)).at(Location::new(&source, Span::default())).help(HEADING));
         }
         self.findings.append(&mut faults);
     }

@@ -264,7 +264,8 @@ fn a_table_is_read_as_csv_by_its_heading_and_its_faults_are_told() {
         assert_eq!(of(fine), [""; 0], "{fine:?}");
     }
     for (table, expected) in [
-        ("", "`lines.csv` is empty (lines.csv:1:1); the first line names the columns"),
+        ("", "`lines.csv` holds no codes (lines.csv:1:1); the first line names the columns"),
+        ("local,standard\n", "`lines.csv` holds no codes (lines.csv:1:1); the first line names the columns"),
         ("CVC,52124006\n", "the table has no heading with the columns `local` and `standard` (lines.csv:1:1); the first line names the columns"),
         ("local;standard\nCVC;52124006\n", "the cells of the table are not parted by commas (lines.csv:1:1); save it as CSV with commas"),
         ("local,standard\nCVC,1\nCVC,2\n", "`CVC` leads to `2` here, and to `1` at lines.csv:2 (lines.csv:3:1); a local code means one thing"),
