@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, TableComponent, presets};
@@ -231,7 +232,36 @@ pub fn main() -> ExitCode {
         return end(Err(failure));
     }
     let context = Context { format: arguments.format, colour: std::io::stdout().is_terminal() };
-    end(dispatch(arguments.command, &context))
+    let ending = dispatch(arguments.command, &context);
+    let unwritten = UNWRITTEN.get().map(|reason| Failure::unreachable(format!("stdout: {reason}; what was asked for is not all written")));
+    end(ending.and_then(|ending| unwritten.map_or(Ok(ending), Err)))
+}
+
+/// Why something could not be written to stdout.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// Standard output. That it takes no more, because the disk is full, is what the command ends with; a reader that went away has seen enough.
+pub struct Output(std::io::StdoutLock<'static>);
+
+/// Standard output, for as long as it is held.
+pub fn output() -> Output {
+    Output(std::io::stdout().lock())
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).inspect_err(note_unwritten)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().inspect_err(note_unwritten)
+    }
+}
+
+fn note_unwritten(error: &std::io::Error) {
+    if !matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::Interrupted) {
+        let _ = UNWRITTEN.set(error.to_string());
+    }
 }
 
 /// Hands over to the command's file.
@@ -277,6 +307,8 @@ fn end(ending: Result<Ending, Failure>) -> ExitCode {
 fn start_log(arguments: &Arguments) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
         .map_err(|error| Failure::usage(format!("`--log {}` is not a filter: {error}", arguments.log)).hint("write a level such as `info`, or `watershed::source=debug,info`"))?;
+    // What is wrong with a certificate is told with the address; this says it again, with neither.
+    let filter = "rustls_platform_verifier=off".parse().map_or(filter.clone(), |directive| filter.add_directive(directive));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
         Format::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -287,7 +319,7 @@ fn start_log(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Writes to stdout; a reader that went away is no failure.
 pub fn print(text: &str) {
-    let stdout = &mut std::io::stdout().lock();
+    let stdout = &mut output();
     let _ = stdout.write_all(text.as_bytes());
     if !text.ends_with('\n') {
         let _ = stdout.write_all(b"\n");

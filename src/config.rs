@@ -507,6 +507,12 @@ impl Checker<'_> {
             Ok(url) if url.scheme() == "http" && !plain && !is_loopback(&url) => {
                 self.error(key, format!("`{key}` is plain HTTP to another host"), "use https://, or set `allow_plain_http = true` if that network is private");
             }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                self.error(key, format!("`{key}` carries a user name or password"), "leave it out: access is given by `client_id` and `key_file`");
+            }
+            Ok(url) if key.ends_with(".url") && (url.query().is_some() || url.fragment().is_some()) => {
+                self.error(key, format!("`{key}` has a part after `?` or `#`"), "end it with the path; `search_parameters` are added to searches");
+            }
             Ok(_) => {}
             Err(error) => self.error(key, format!("`{written}` is no address: {error}"), "write it whole, for example `https://registry.example.org`"),
         }
@@ -584,7 +590,7 @@ mod tests {
         let path = folder.path().join("site.toml");
         std::fs::write(
             &path,
-            "[site]\ntime_zone = 'Europe/Pari'\n[source]\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\noff_hours = '8pm-6am'\n\
+            "[site]\ntime_zone = 'Europe/Pari'\n[source]\nurl = 'https://ehr.example.org/fhir?x=1'\ntoken_url = 'https://me:secret@ehr.example.org'\ninternal_origins = ['fhir-internal']\nunstable_ids = ['Devise']\noff_hours = '8pm-6am'\n\
              [source.parameters]\nObservations = ['category=laboratory']\nCondition = []\nProcedure = ['category', '_lastUpdated=gt2030']\n\
              [source.search_parameters]\n_count = '5'\n[measures]\nfolders = ['nowhere']\nmonths = 0\n[schedule]\ncron = 'nightly'\n[registry]\nurl = 'http://registry.example.org'\n",
         )
@@ -594,7 +600,8 @@ mod tests {
         let report = crate::diagnostic::render_human(&findings, false);
         for expected in [
             "`site.id` is required",
-            "`source.url` is required",
+            "`source.url` has a part after `?` or `#`",
+            "`source.token_url` carries a user name or password",
             "no time zone is named `Europe/Pari`",
             "`nowhere` does not exist",
             "`fhir-internal` is no origin",

@@ -31,6 +31,8 @@ const REDIRECTS_MAX: usize = 5;
 const CAUSES_MAX: usize = 16;
 /// Longest URL sent, in bytes.
 const URL_BYTES_MAX: usize = 64 * 1024;
+/// The variables by which an environment names a proxy.
+const PROXY_VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"];
 
 /// Headers that are this client's, or HTTP's, own.
 const OWN_HEADERS: [&str; 14] = [
@@ -124,6 +126,8 @@ pub enum HttpError {
         reason: String,
         /// Attempts made.
         attempts: u32,
+        /// No other attempt will do better: a certificate is not trusted.
+        is_lasting: bool,
     },
     /// A body above its limit.
     #[error("{origin}: body is larger than {limit} bytes")]
@@ -295,6 +299,10 @@ impl Request {
 /// A client for one peer: its token goes to `token_origins` and nowhere else.
 pub struct Client {
     inner: reqwest::Client,
+    /// For this machine itself: no proxy sees what is meant for it.
+    direct: reqwest::Client,
+    /// The variable of the environment that names a proxy, if one does.
+    proxy: Option<&'static str>,
     settings: Settings,
     authorizer: Option<Arc<dyn Authorizer>>,
     token_origins: BTreeSet<Origin>,
@@ -313,8 +321,10 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client that never sends a token.
     pub fn new(settings: Settings) -> Result<Client, HttpError> {
-        let builder = || {
-            reqwest::Client::builder()
+        let builder = |is_direct: bool| {
+            let builder = reqwest::Client::builder();
+            let builder = if is_direct { builder.no_proxy() } else { builder };
+            builder
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)
                 .no_gzip()
@@ -327,12 +337,16 @@ impl Client {
         for pem in &settings.root_certificates {
             own.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?);
         }
-        let beside_the_systems = if own.is_empty() { builder() } else { builder().tls_certs_merge(own.clone()) };
-        // A system without any certificates (a bare container) trusts our own, and nobody else.
-        let inner = beside_the_systems.build().or_else(|_| builder().tls_certs_only(own).build());
-        let inner = inner.map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))?;
+        let build = |is_direct| {
+            let beside_the_systems = if own.is_empty() { builder(is_direct) } else { builder(is_direct).tls_certs_merge(own.clone()) };
+            // A system without any certificates (a bare container) trusts our own, and nobody else.
+            let built = beside_the_systems.build().or_else(|_| builder(is_direct).tls_certs_only(own.clone()).build());
+            built.map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))
+        };
         Ok(Client {
-            inner,
+            inner: build(false)?,
+            direct: build(true)?,
+            proxy: PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())),
             width: Width::new(settings.concurrency.max(1)),
             settings,
             authorizer: None,
@@ -506,7 +520,8 @@ impl Client {
         };
         self.settings.courtesy.admit(&*self.clock).await?;
         let permit = self.width.enter().await.ok_or_else(|| HttpError::Settings("client is closed".to_owned()))?;
-        let mut builder = self.inner.request(request.method.clone(), request.url.clone());
+        let is_here = is_loopback(&request.url);
+        let mut builder = if is_here { &self.direct } else { &self.inner }.request(request.method.clone(), request.url.clone());
         if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
             builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
         }
@@ -522,7 +537,8 @@ impl Client {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let origin = origin_text(&request.url);
-        let answer = builder.send().await.map_err(|error| transport(&origin, &error))?;
+        let proxy = self.proxy.filter(|_| !is_here);
+        let answer = builder.send().await.map_err(|error| transport(&origin, &error, proxy))?;
         Ok((Download::new(answer, request.url.clone(), self.settings.download_bytes_max, permit), token))
     }
 
@@ -566,7 +582,7 @@ pub fn may_be_set(name: &str, value: &str) -> bool {
 
 fn left_alone(url: &Url, after: &LeftAlone) -> HttpError {
     let reason = "nothing but failures for a quarter of an hour and more; it is left alone but for a probe every ten minutes".to_owned();
-    HttpError::Unreachable { origin: origin_text(url), reason, attempts: after.0 }
+    HttpError::Unreachable { origin: origin_text(url), reason, attempts: after.0, is_lasting: false }
 }
 
 fn origin_text(url: &Url) -> String {
@@ -592,44 +608,50 @@ fn is_private(url: &Url) -> bool {
     }
 }
 
-fn transport(origin: &str, error: &reqwest::Error) -> HttpError {
+fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpError {
     // reqwest's own text may hold the address with its query, so only the kind is kept.
-    let reason = if error.is_timeout() {
-        "timed out"
+    let (reason, is_lasting) = if error.is_timeout() {
+        ("timed out", false)
     } else if error.is_connect() {
         connection_fault(error)
     } else if error.is_body() || error.is_decode() {
-        "the answer broke off"
+        ("the answer broke off", false)
+    } else if causes(error).any(|cause| cause.to_string().contains("invalid HTTP version")) {
+        ("what answers there speaks no HTTP; `https` may be meant", false)
     } else {
-        "the connection failed"
+        ("the connection failed", false)
     };
-    HttpError::Unreachable { origin: origin.to_owned(), reason: reason.to_owned(), attempts: 1 }
+    let through = proxy.filter(|_| error.is_connect()).map(|name| format!("; a proxy is between, named by `{name}` in the environment"));
+    HttpError::Unreachable { origin: origin.to_owned(), reason: format!("{reason}{}", through.unwrap_or_default()), attempts: 1, is_lasting }
 }
 
-/// Which of the things that go wrong before the first byte it was.
-fn connection_fault(error: &reqwest::Error) -> &'static str {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    for _ in 0..CAUSES_MAX {
-        let Some(here) = cause else { break };
-        let text = here.to_string();
-        if here.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return "the connection is refused: nothing listens there";
+/// An error and what caused it.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source()).take(CAUSES_MAX)
+}
+
+/// Which of the things that go wrong before the first byte it was, and whether it goes wrong each time.
+fn connection_fault(error: &reqwest::Error) -> (&'static str, bool) {
+    for cause in causes(error) {
+        let text = cause.to_string();
+        if cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return ("the connection is refused: nothing listens there", false);
         }
         if text.contains("certificate expired") || text.contains("Expired") {
-            return "its TLS certificate has expired";
+            return ("its TLS certificate has expired", true);
         }
         if text.contains("not valid for name") || text.contains("NotValidForName") {
-            return "its TLS certificate is another host's";
+            return ("its TLS certificate is another host's", true);
         }
         if text.contains("certificate") {
-            return "its TLS certificate is not trusted (`ca_file` names an authority beside the system's)";
+            return ("its TLS certificate is not trusted (`ca_file` names an authority beside the system's)", true);
         }
         if text.contains("dns error") || text.contains("failed to lookup address") {
-            return "the host's name is not known";
+            return ("the host's name is not known", false);
         }
-        cause = here.source();
     }
-    "cannot connect (not reachable, or no TLS there)"
+    ("cannot connect (not reachable, or no TLS there)", false)
 }
 
 impl HttpError {
@@ -644,7 +666,7 @@ impl HttpError {
     /// The same after so many attempts.
     pub(crate) fn after(self, made: u32) -> HttpError {
         match self {
-            HttpError::Unreachable { origin, reason, attempts } => HttpError::Unreachable { origin, reason, attempts: attempts.max(made) },
+            HttpError::Unreachable { origin, reason, attempts, is_lasting } => HttpError::Unreachable { origin, reason, attempts: attempts.max(made), is_lasting },
             other => other,
         }
     }

@@ -20,7 +20,7 @@ use rust_decimal::prelude::ToPrimitive;
 use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
 use crate::lock::Lock;
-use crate::validate::{self, Weight};
+use crate::validate::{self, Guards, Weight};
 use quota::Quota;
 use receipt::ReceiptKey;
 use store::RegistryStore;
@@ -34,6 +34,7 @@ mod query;
 pub mod quota;
 mod receipt;
 mod report;
+mod reread;
 pub mod series;
 mod standing;
 pub mod store;
@@ -119,9 +120,9 @@ impl MeasureCard {
         one == other || says(one, other) || says(other, one)
     }
 
-    /// The goal of its newest version, in the unit that is shown.
-    pub fn goal(&self) -> Option<f64> {
-        let goal = self.definitions.get(self.versions.last()?)?.goal?.to_f64()?;
+    /// The goal of a version, in the unit that is shown.
+    pub fn goal_of(&self, version: &str) -> Option<f64> {
+        let goal = self.definitions.get(version)?.goal?.to_f64()?;
         Some(if self.unit == Unit::Percent { goal * 100.0 } else { goal })
     }
 
@@ -153,6 +154,8 @@ pub struct Defined {
     pub stratifiers: BTreeMap<String, bool>,
     /// Digest of its logic, where that is known here.
     pub logic: Option<String>,
+    /// Of a composite the measures that it is made of, by id or address, and their versions where it names these.
+    pub parts: BTreeSet<(String, Option<String>)>,
     /// Of those of its value sets that are known here, the digest of their codes.
     pub value_sets: BTreeMap<String, String>,
     /// Other versions whose values can be compared with those of this one.
@@ -161,6 +164,8 @@ pub struct Defined {
     pub lookback_months: Option<u32>,
     /// A score to reach, as reports have it.
     pub goal: Option<Decimal>,
+    /// What is believable of a site's numbers.
+    pub guards: Guards,
 }
 
 /// The length of a reporting period.

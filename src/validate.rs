@@ -144,7 +144,7 @@ pub struct Parts {
     pub denominator: Option<Decimal>,
     /// The score, multiplier applied.
     pub score: Option<Decimal>,
-    /// Members of any population for whom the record could not tell.
+    /// Members for whom the record could not tell whether they are in some population; each once, where the report says so.
     pub cannot_tell: u64,
 }
 
@@ -155,9 +155,12 @@ pub fn parts(group: &Value) -> Parts {
         let parts = items(extension?, "extension");
         decimal(parts.iter().find(|part| part.get("url").and_then(Value::as_str) == Some(name))?.get("valueDecimal")?)
     };
-    let unknown = items(group, "population").iter().flat_map(|population| items(population, "extension"));
-    let unknown = unknown.filter(|one| url_ends(one, "/cannot-tell")).flat_map(|one| items(one, "extension"));
-    let cannot_tell = unknown.filter_map(|part| part.get("valueInteger")?.as_u64()).sum();
+    let told = |of: &Value| {
+        let told = items(of, "extension").iter().find(|one| url_ends(one, "/cannot-tell"))?;
+        let count = |part: &&Value| part.get("url").and_then(Value::as_str) == Some("count");
+        items(told, "extension").iter().find(count)?.get("valueInteger")?.as_u64()
+    };
+    let cannot_tell = told(group).unwrap_or_else(|| items(group, "population").iter().filter_map(told).sum());
     Parts { numerator: side("numerator"), denominator: side("denominator"), score: group.pointer("/measureScore/value").and_then(decimal), cannot_tell }
 }
 
@@ -232,7 +235,7 @@ fn nested(group: &Value, at: &str, found: &mut Vec<Finding>) {
 }
 
 /// What is believable of a measure's reports; percentages are whole numbers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guards {
     /// Smallest believable denominator.
     pub denominator_min: Option<u64>,
@@ -246,58 +249,70 @@ pub struct Guards {
     pub cannot_tell_percent: Option<u32>,
 }
 
+/// Decimal places of a score in words.
+const SCORE_DIGITS: u32 = 4;
 /// Earlier denominators fewer than this say nothing about a change.
 const EARLIER_MIN: usize = 3;
 
 /// Compares a report with the measure's guards and with its reports of earlier periods. A guard that is not set says nothing.
 pub fn plausible(report: &Value, guards: &Guards, earlier: &[&Value]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut warn = |rule, at: &str, message: String, action| {
-        found.push(Finding { weight: Weight::Warn, rule, at: at.to_owned(), message, owner: Owner::Steward, action });
+    let of_group = |(index, group): (usize, &Value)| {
+        let before = earlier.iter().filter_map(|report| parts(items(report, "group").get(index)?).denominator).collect();
+        let found = believable(&parts(group), guards, before);
+        found.into_iter().map(move |finding| Finding { at: format!("/group/{index}"), ..finding })
     };
-    for (index, group) in items(report, "group").iter().enumerate() {
-        let at = format!("/group/{index}");
-        let own = parts(group);
-        if let (Some(denominator), Some(least)) = (own.denominator, guards.denominator_min)
-            && denominator < Decimal::from(least)
+    items(report, "group").iter().enumerate().flat_map(of_group).collect()
+}
+
+/// The same of the numbers of one group, beside its denominators of earlier periods.
+pub fn believable(own: &Parts, guards: &Guards, earlier: Vec<Decimal>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut warn = |rule, message: String, action| {
+        found.push(Finding { weight: Weight::Warn, rule, at: String::new(), message, owner: Owner::Steward, action });
+    };
+    if let (Some(denominator), Some(least)) = (own.denominator, guards.denominator_min)
+        && denominator < Decimal::from(least)
+    {
+        let message = format!("the denominator is {denominator}, at least {least} is expected");
+        warn("denominator-small", message, "see whether data of this period arrived from all units, and whether codes are mapped");
+    }
+    if let (Some(denominator), Some(limit)) = (own.denominator, guards.denominator_change_percent)
+        && let Some(median) = median(earlier).filter(|median| !median.is_zero())
+    {
+        let difference = denominator.saturating_sub(median);
+        let percent = difference.checked_div(median).and_then(|change| change.checked_mul(Decimal::ONE_HUNDRED));
+        // Of few, a percentage says nothing: three standard deviations of a count are what chance gives.
+        let chance = median.checked_div(difference.abs()).and_then(|chance| chance.checked_mul(Decimal::from(9)));
+        if let Some(change) = percent.filter(|change| change.abs() > Decimal::from(limit))
+            && chance.is_some_and(|chance| difference.abs() > chance)
         {
-            let message = format!("the denominator is {denominator}, at least {least} is expected");
-            warn("denominator-small", &at, message, "see whether data of this period arrived from all units, and whether codes are mapped");
+            warn(
+                "denominator-jumps",
+                format!("the denominator {denominator} is {:+} % off the median of earlier periods, {median}; at most {limit} % is expected", change.round()),
+                "compare the number of encounters with the period before; a unit or a code may have changed",
+            );
         }
-        let before = || earlier.iter().filter_map(|report| parts(items(report, "group").get(index)?).denominator).collect();
-        if let (Some(denominator), Some(limit)) = (own.denominator, guards.denominator_change_percent)
-            && let Some(median) = median(before()).filter(|median| !median.is_zero())
-        {
-            let difference = denominator - median;
-            let change = difference / median * Decimal::ONE_HUNDRED;
-            // Of few, a percentage says nothing: three standard deviations of a count are what chance gives.
-            if change.abs() > Decimal::from(limit) && difference.abs() > median / difference.abs() * Decimal::from(9) {
-                warn(
-                    "denominator-jumps",
-                    &at,
-                    format!("the denominator {denominator} is {:+} % off the median of earlier periods, {median}; at most {limit} % is expected", change.round()),
-                    "compare the number of encounters with the period before; a unit or a code may have changed",
-                );
-            }
+    }
+    if let Some(score) = own.score {
+        let low = guards.score_min.filter(|least| score < *least).map(|least| format!("at least {least}"));
+        let high = guards.score_max.filter(|most| score > *most).map(|most| format!("at most {most}"));
+        if let Some(expected) = low.or(high) {
+            warn(
+                "score-beyond-guard",
+                format!("the score is {}, {expected} is expected", score.round_dp(SCORE_DIGITS).normalize()),
+                "look into the records of some patients (`watershed measure explain`)",
+            );
         }
-        if let Some(score) = own.score {
-            let low = guards.score_min.filter(|least| score < *least).map(|least| format!("at least {least}"));
-            let high = guards.score_max.filter(|most| score > *most).map(|most| format!("at most {most}"));
-            if let Some(expected) = low.or(high) {
-                warn("score-beyond-guard", &at, format!("the score is {score}, {expected} is expected"), "look into the records of some patients (`watershed measure explain`)");
-            }
-        }
-        if let Some(limit) = guards.cannot_tell_percent {
-            let denominator = own.denominator.unwrap_or_default();
-            let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / denominator.max(Decimal::ONE);
-            if share > Decimal::from(limit) {
-                warn(
-                    "too-much-unknown",
-                    &at,
-                    format!("for {} the record cannot tell, and the denominator is {denominator}; at most {limit} % of it is expected", own.cannot_tell),
-                    "see the reasons in the report, then map codes or talk to the clinic",
-                );
-            }
+    }
+    if let Some(limit) = guards.cannot_tell_percent {
+        let denominator = own.denominator.unwrap_or_default();
+        let share = Decimal::from(own.cannot_tell) * Decimal::ONE_HUNDRED / denominator.max(Decimal::ONE);
+        if share > Decimal::from(limit) {
+            warn(
+                "too-much-unknown",
+                format!("for {} the record cannot tell, and the denominator is {denominator}; at most {limit} % of it is expected", own.cannot_tell),
+                "see the reasons in the report, then map codes or talk to the clinic",
+            );
         }
     }
     found
@@ -309,7 +324,7 @@ fn median(mut sorted: Vec<Decimal>) -> Option<Decimal> {
     }
     sorted.sort();
     let (low, high) = (sorted.get((sorted.len() - 1) / 2)?, sorted.get(sorted.len() / 2)?);
-    Some((low + high) / Decimal::TWO)
+    Some(low + high.saturating_sub(*low) / Decimal::TWO)
 }
 
 fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {

@@ -483,6 +483,12 @@ fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path().join(&name)).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }
+    for arguments in [&["key", "public", "ES384.pem"][..], &["sandbox", "quirks"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let said = command(folder.path(), arguments).stdout(full).output().unwrap();
+        let told = String::from_utf8(said.stderr).unwrap();
+        assert!(said.status.code() == Some(4) && told.contains("error: stdout: No space left on device"), "{arguments:?}: {told}");
+    }
     let both = say(folder.path(), &["key", "public", "ES384.pem", "RS384.pem", "ES384.pem"]);
     assert_eq!((both.code, both.json()["keys"].as_array().unwrap().len()), (0, 2), "two while one takes the place of the other, each once");
     std::fs::write(folder.path().join("bad.pem"), "no key").unwrap();
@@ -524,7 +530,8 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     let counted = run(&["pull", "--dry-run", "--count", "--format", "json"], &[]).await;
     assert_eq!((counted.code, &patients(&counted)["resources"], counted.json()["forecast"]["most"].is_null()), (0, &24.into(), true), "{}", counted.out);
     assert_eq!(run(&["pull", "--count"], &[]).await.code, 2, "a pull counts what it brings");
-    let pulled = run(&["pull"], &[]).await;
+    // A proxy that the environment names is none for this machine.
+    let pulled = run(&["pull"], &[("http_proxy", "http://127.0.0.1:9"), ("HTTP_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "")]).await;
     assert_eq!(pulled.code, 0, "{}", pulled.err);
     // The next one asks for changes, unless it is time to read everything again.
     let after = run(&["pull", "--dry-run", "--format", "json"], &[]).await;

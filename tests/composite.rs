@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine as _;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
+use watershed::cql::value::DateTime;
+use watershed::fhir::record::{Record, Shape};
+use watershed::measure::{Choices, Period, Setting};
+use watershed::terminology::units::Units;
 use watershed::validate;
 
 const MEASURES: &str = "http://c.example/Measure";
@@ -249,6 +254,26 @@ fn threads_change_nothing() {
 }
 
 /// A measure with a composite of its own groups: groups that differ in scoring say so themselves.
+/// A night gives each measure the periods of its own: months to what a composite of years is made of.
+#[test]
+fn what_it_is_made_of_is_evaluated_over_the_periods_of_the_composite() {
+    let published = Published::new(&[composite("opportunity")]);
+    let (loaded, found) = watershed::config::measures::load(&[published.bundle.clone()], &[], &Choices::default());
+    let loaded = loaded.unwrap_or_else(|| panic!("{found:?}"));
+    let now = DateTime::from_timestamp("2026-11-01T00:00:00Z".parse().unwrap(), &TimeZone::UTC);
+    let setting = Setting { now, zone: TimeZone::UTC, value_sets: loaded.value_sets.clone(), units: Units::new().into() };
+    let periods = |texts: &[&str]| texts.iter().map(|text| Period::parse(text).unwrap()).collect::<Vec<_>>();
+    let over = |id: &str, texts: &[&str]| loaded.measures.iter().find(|measure| measure.definition.id.value == id).unwrap().over(&periods(texts), &setting);
+    let lines = patients();
+    let (record, bad) = Record::read(&Shape::everything(), lines.lines().filter(|line| line.contains("p1")).map(str::as_bytes));
+    assert_eq!(bad, []);
+    let alone = over("opportunity", &["2025", "2026"]).evaluate(&record);
+    for beside in [&["2026-01"][..], &["2025-12", "2026-01"], &["2025", "2026"]] {
+        let all = watershed::measure::evaluate(&[over("single", beside), over("opportunity", &["2025", "2026"])], &record);
+        assert_eq!(format!("{:?}", all[1]), format!("{alone:?}"), "{beside:?}");
+    }
+}
+
 #[test]
 fn a_composite_group_beside_the_groups_it_is_made_of() {
     let own = |id: &str| {

@@ -242,6 +242,12 @@ fn what_divides_and_describes_names_nobody() {
         ("Patient.id", "Patient.id"),
         ("First(Patient.address).line", "Patient.address.line"),
         ("Patient.birthDate", "Patient.birthDate"),
+        ("ToString(Patient.birthDate.value)", "Patient.birthDate"),
+        ("if AgeInYears() < 18 then ToString(Patient.birthDate) else 'adult'", "Patient.birthDate"),
+        ("Combine(({Patient.birthDate}) D return ToString(D.value), ' ')", "Patient.birthDate"),
+        ("(month from Patient.birthDate) * 100 + (day from Patient.birthDate)", "Patient.birthDate"),
+        ("AgeInDaysAt(start of \"Measurement Period\")", "Patient.birthDate"),
+        ("ToString(date from (Patient.deceased as FHIR.dateTime))", "Patient.deceased"),
         ("First([Coverage]).subscriberId", "Coverage.subscriberId"),
     ] {
         let (code, out) = checked(&logic("stay.class", told), &definition);
@@ -258,7 +264,15 @@ fn what_divides_and_describes_names_nobody() {
         let told = format!("reads `{element}`: a report {would} tell who the patients are");
         assert!(code == i32::from(would == "would") && out.contains("`Kind` gives") && out.contains(&told) && out.contains("measure.yaml:21:24"), "{kind}: {code} {out}");
     }
-    for shared in ["exists Patient.telecom", "AgeInYears()", "if AgeInYears() < 18 then 'child' else 'adult'", "First(Patient.address).postalCode", "year from Patient.birthDate"] {
+    for shared in [
+        "exists Patient.telecom",
+        "AgeInYears()",
+        "if AgeInYears() < 18 then 'child' else 'adult'",
+        "First(Patient.address).postalCode",
+        "year from Patient.birthDate",
+        "ToString(AgeInMonths())",
+        "exists ([Encounter] E where E.period starts after Patient.birthDate)",
+    ] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
     }

@@ -107,7 +107,10 @@ async fn what_the_measure_calls_implausible_is_sent_and_shown() {
     assert_eq!((code, bed.registry().current.len()), (0, 12), "all are sent: {said}");
     let status = output(bed.command(&["status"])).await;
     let status = String::from_utf8(status.stdout).unwrap();
-    for (place, said) in [("run", &said), ("status", &status)] {
+    let known = output(bed.command(&["known", "--format", "json"])).await;
+    assert_eq!(known.status.code(), Some(0), "nothing is partial for it");
+    let known = String::from_utf8(known.stderr).unwrap();
+    for (place, said) in [("run", &said), ("status", &status), ("known", &known)] {
         assert!(said.contains("ibd-remission") && said.matches("at least 100000 is expected").count() >= 4, "{place}: {said}");
     }
     assert!(said.contains("look at ibd-remission, 2026-02-01 to 2026-02-28: the denominator is"), "{said}");

@@ -22,6 +22,8 @@ mod adapter;
 mod charts;
 mod groups;
 mod kept;
+mod numbers;
+mod remarks;
 mod serving;
 
 pub(crate) use adapter::{append, draft, send};

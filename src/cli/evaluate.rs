@@ -461,7 +461,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
         std::fs::create_dir_all(folder).map_err(|error| Failure::unreachable(format!("`{}` cannot be made: {error}", folder.display())))?;
     }
     let mut written = BTreeSet::new();
-    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut stdout = std::io::BufWriter::new(super::output());
     let mut complete = true;
     for (index, run) in runs.iter().enumerate() {
         let mut earlier = Vec::new();

@@ -15,6 +15,7 @@ use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::measure::period::Period;
 use crate::outbox;
+use crate::pipeline::evaluation::Made;
 use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
@@ -67,26 +68,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
     match context.format {
-        Format::Json => write(&made.reports)?,
+        Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
-    say(&night, sums.patients, &made.held);
+    say(&night, sums.patients, &made);
     let is_whole = night.complete == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
     Ok(if is_whole { Ending::Fine } else { Ending::Findings })
 }
 
 /// The reports, one a line.
-fn write(reports: &[outbox::Report]) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    for report in reports {
-        let written = output.write_all(&report.body).and_then(|()| output.write_all(b"\n"));
-        match written {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
-            written => written.map_err(|error| Failure::unreachable(format!("stdout: {error}")))?,
-        }
-    }
-    Ok(())
+fn write(reports: &[outbox::Report]) {
+    let mut output = super::output();
+    let mut lines = reports.iter().map(|report| output.write_all(&report.body).and_then(|()| output.write_all(b"\n")));
+    // Whoever reads may have seen enough.
+    let _ = lines.try_for_each(|written| written);
 }
 
 /// The same for people: a row for each group.
@@ -170,17 +165,20 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 
-fn say(night: &Run, patients: u64, held: &[ReportFindings]) {
+fn say(night: &Run, patients: u64, made: &Made) {
     let data = if night.complete == Some(true) {
         "complete".to_owned()
     } else {
         format!("partial ({}, {} in quarantine)", counted(night.gaps.values().sum::<u64>(), "gap"), night.quarantined)
     };
     let pull = night.pull_id.unwrap_or_default();
-    for report in held {
+    for report in &made.held {
         let ReportFindings { measure, version, period_start, period_end, findings } = report;
         let _ = writeln!(std::io::stderr(), "held back: {measure}|{version}, {period_start} to {period_end}: {}", findings.replace('\n', "; "));
     }
-    let held = held.len();
+    for report in &made.remarks {
+        let _ = writeln!(std::io::stderr(), "{}", run::look_at(report));
+    }
+    let held = made.held.len();
     let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(patients, "patient"));
 }

@@ -16,6 +16,7 @@ use crate::measure::definition::{self, Definition, Group, Improvement, Interval,
 use crate::measure::logic::Fingerprint;
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 use crate::measure::published;
+use crate::pipeline::remarks;
 use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
 use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
@@ -216,6 +217,7 @@ fn serve(path: &Path, new_receipt_key: bool, context: &Context) -> Result<Ending
     if !findings.is_empty() {
         return Err(Failure::diagnostics(&findings));
     }
+    compose(&mut accepted);
     let listener = TcpListener::bind(&config.listen)
         .map_err(|error| Failure::unreachable(format!("cannot listen on `{}`: {error}", config.listen)).hint("is another registry running? change `listen`"))?;
     let address = listener.local_addr().map_err(|error| Failure::unreachable(error.to_string()))?;
@@ -257,6 +259,34 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
         }
         None => cards.push(card),
     }
+}
+
+/// Gives composites the logic of what they are made of, and its look back over months. Where some of that is not here, or of several
+/// versions that may be meant, their own logic alone is known, which says too little to hold a report against it.
+fn compose(cards: &mut [MeasureCard]) {
+    let known = cards.to_vec();
+    for card in cards {
+        for defined in card.definitions.values_mut() {
+            let parts: BTreeMap<String, Option<&Defined>> = defined.parts.iter().map(|(name, version)| part(&known, name, version.as_deref())).collect();
+            let longest = parts.values().flatten().filter_map(|part| part.lookback_months).max();
+            defined.lookback_months = defined.lookback_months.max(longest);
+            // Of a group of its own it has the logic.
+            let others = parts.iter().filter(|(name, _)| name.split('|').next() != Some(card.url.as_str()));
+            let fingerprint = |part: &Defined| Some(Fingerprint { logic: part.logic.clone()?, value_sets: part.value_sets.clone() });
+            let others: Option<Vec<(String, Fingerprint)>> = others.map(|(name, part)| Some((name.clone(), fingerprint((*part)?)?))).collect();
+            let (Some(others), Some(own)) = (others, fingerprint(defined)) else { continue };
+            let Fingerprint { logic, value_sets } = own.with_parts(others.iter().map(|(name, part)| (name.clone(), part)).collect());
+            (defined.logic, defined.value_sets) = (Some(logic), value_sets);
+        }
+    }
+}
+
+/// The measure that a composite names: its canonical URL, and what it computes, if it is here and no other may be meant.
+fn part<'a>(known: &'a [MeasureCard], name: &str, version: Option<&str>) -> (String, Option<&'a Defined>) {
+    let Some(card) = known.iter().find(|card| card.id == name || card.url == name) else { return (name.to_owned(), None) };
+    let only = card.versions.first().filter(|_| card.versions.len() == 1).map(String::as_str);
+    let version = version.or(only).unwrap_or_default();
+    (format!("{}|{version}", card.url), card.definitions.get(version))
 }
 
 /// The registry's view of what a path holds: a measure folder, or Measures as they are published.
@@ -354,7 +384,13 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
     let goal = chart.and_then(|chart| chart.goal?.try_into().ok());
     let lookback_months = chart.and_then(|chart| chart.lookback_months);
     let comparable = definition.comparable_with.iter().cloned().collect();
-    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, ..Defined::default() }
+    let parts = groups
+        .iter()
+        .flat_map(|group| &group.components)
+        .map(|part| (part.measure.value.clone(), part.version.as_ref().map(|version| version.value.clone())))
+        .collect();
+    let guards = remarks::guards(&definition.plausibility);
+    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, guards, parts, ..Defined::default() }
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -457,6 +493,45 @@ mod tests {
             assert!(!site.value_sets.is_empty());
             assert_eq!([Some(site.logic) == network.logic, site.value_sets == network.value_sets], [is_same, has_same_codes], "{from} to {to}");
         }
+    }
+
+    const COMPOSITE: &str = "id: whole\nurl: http://n.example/Measure/whole\nversion: 1.0.0\nstatus: draft\ntitle: Whole\ndescription: Whole.\nsteward: X\nscoring: composite\n\
+        composite-scoring: opportunity\nimprovement: increase\ncomponents:\n  - measure: ibd-remission\n  - { measure: perinatal-early-elective-delivery, version: 1.0.0 }\n";
+
+    #[test]
+    fn a_composite_is_another_where_what_it_is_made_of_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("measure.yaml"), COMPOSITE).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
+        let paths = [scratch.path().to_owned(), root.join("ibd/remission"), root.join("perinatal/early-elective-delivery")];
+        let site = |from: &str, to: &str| {
+            let mut folders: Vec<measures::Folder> = paths.iter().map(|path| measures::read(path).unwrap()).collect();
+            for source in folders.iter_mut().flat_map(|folder| folder.files.cql.iter_mut().chain(&mut folder.value_sets)) {
+                *source = SourceFile::new(source.name.clone(), source.text.replacen(from, to, 1));
+            }
+            let (loaded, found) = measures::compile(&folders, &[], &Choices::default());
+            let loaded = loaded.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)));
+            let facts = Facts::default();
+            loaded.measures[0].reporter(Period::parse("2026-01").unwrap(), &facts).fingerprint.clone()
+        };
+        let network = |paths: &[PathBuf]| {
+            let mut known = Vec::new();
+            paths
+                .iter()
+                .for_each(|path| merge(&mut known, card(path).map_err(|found| diagnostic::render_human(&found, false)).unwrap()));
+            compose(&mut known);
+            let defined = known.swap_remove(0).definitions.into_values().next().unwrap();
+            assert_eq!(defined.lookback_months, Some(13), "remission counts patients of 13 months, so the whole does");
+            Fingerprint { logic: defined.logic.unwrap(), value_sets: defined.value_sets }
+        };
+        let same = site("define \"Numerator\"", "/* so */ define \"Numerator\"");
+        assert!(same.logic.starts_with("groups(cql+groups, cql+groups):") && !same.value_sets.is_empty(), "{same:?}");
+        assert_eq!(network(&paths), same);
+        assert_ne!(network(&paths).logic, site(".answer ~ \"Quiescent\"\n", ".answer !~ \"Quiescent\"\n").logic);
+        let other_codes = site("      \"26390003\":", "      \"43075005\": \"Partial colectomy\"\n      \"26390003\":");
+        assert!(other_codes.logic == same.logic && other_codes.value_sets != same.value_sets);
+        // Without one of its parts nothing can be said, and nothing is refused for it.
+        assert!(network(&paths[..2]).logic.starts_with("groups:"));
     }
 
     #[test]

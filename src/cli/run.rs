@@ -159,13 +159,16 @@ fn unmapped_as_text(found: &[Unmapped]) -> String {
 
 /// What a person should look at, a line for each report.
 fn remarks_as_text(found: &[ReportFindings]) -> String {
-    let line = |one: &ReportFindings| {
-        let name = one.measure.rsplit('/').next().unwrap_or_default();
-        format!("\nlook at {name}, {} to {}: {}", one.period_start, one.period_end, one.findings.replace('\n', ". "))
-    };
+    let line = |one: &ReportFindings| format!("\n{}", look_at(one));
     let more = found.len().saturating_sub(REMARKS_SHOWN);
     let more = if more > 0 { format!("\n{} more to look at (`watershed status` lists them)", counted(more, "report")) } else { String::new() };
     found.iter().take(REMARKS_SHOWN).map(line).collect::<String>() + &more
+}
+
+/// What a person should look at in a report.
+pub(super) fn look_at(one: &ReportFindings) -> String {
+    let name = one.measure.rsplit('/').next().unwrap_or_default();
+    format!("look at {name}, {} to {}: {}", one.period_start, one.period_end, one.findings.replace('\n', ". "))
 }
 
 /// The code of FHIR's that was probably meant by what stands there.

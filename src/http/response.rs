@@ -117,7 +117,7 @@ impl Download {
 
     /// The next chunk as transferred; `None` at the proper end. A body shorter than announced is an error.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, HttpError> {
-        let chunk = self.answer.chunk().await.map_err(|error| transport(&origin_text(&self.url), &error))?;
+        let chunk = self.answer.chunk().await.map_err(|error| transport(&origin_text(&self.url), &error, None))?;
         if let Some(chunk) = &chunk {
             self.received = self.received.saturating_add(chunk.len() as u64);
             if self.received > self.limit {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Failed attempts at one request before the log warns of it: one or two happen every night.
 const SILENT_ATTEMPTS: u32 = 3;
+/// Longest wait that nobody wonders about.
+const SILENT_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait a 5xx answer may ask for.
 pub const ASKED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait a 429 answer may ask for; it is honoured in full up to here, because it is a courtesy.
@@ -58,7 +60,7 @@ impl Retry {
         let later: Duration = (attempt + 1..self.attempts).map(|later| self.ceiling(later)).sum();
         let until = now.saturating_add(wait.saturating_add(later)).unwrap_or(now).strftime("%Y-%m-%dT%H:%M:%SZ");
         let seconds = wait.as_secs_f32();
-        if attempt >= SILENT_ATTEMPTS {
+        if attempt >= SILENT_ATTEMPTS || wait > SILENT_WAIT {
             tracing::warn!("{reason}: no good answer yet, trying again in {seconds:.0} s, and until {until} at most");
         } else {
             tracing::debug!("{reason}: no good answer yet, trying again in {seconds:.1} s, and until {until} at most");
@@ -108,7 +110,7 @@ pub(super) fn classify(outcome: Result<Signal, &HttpError>, idempotent: bool, no
                 _ => Class::Final,
             }
         }
-        Err(HttpError::Unreachable { .. } | HttpError::Encoding { .. }) if idempotent => Class::Again { after: None },
+        Err(HttpError::Unreachable { is_lasting: false, .. } | HttpError::Encoding { .. }) if idempotent => Class::Again { after: None },
         Err(_) => Class::Final,
     }
 }

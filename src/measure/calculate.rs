@@ -140,14 +140,14 @@ pub struct Run<'m> {
 /// What a measure found in one patient. An error names the place in the CQL and nothing of the patient.
 pub type Evaluated = Result<PatientResult, EvaluationError>;
 
-/// One patient over all measures, and of each over all periods; the runs are over the same periods in the same setting. What
-/// a composite shares with a measure that is asked for itself is evaluated once.
+/// One patient over all measures, and of each over its own periods, in the same setting. What a composite shares with a measure that is
+/// asked for itself over the same periods is evaluated once.
 pub fn evaluate(runs: &[Run<'_>], record: &Record) -> Vec<Vec<Evaluated>> {
     let mut all: Vec<Vec<Evaluated>> = runs.iter().map(|run| run.own(record)).collect();
     let mut composed = Vec::new();
     for (index, run) in runs.iter().enumerate().filter(|(_, run)| run.measure.bindings.iter().any(GroupBinding::is_composite)) {
         let found = |component: &Run<'_>| {
-            let same = runs.iter().position(|run| run.measure.digest == component.measure.digest);
+            let same = runs.iter().position(|run| run.measure.digest == component.measure.digest && run.periods().eq(component.periods()));
             same.and_then(|at| all.get(at))
                 .map_or_else(|| Cow::Owned(component.own(record)), |found| Cow::Borrowed(found.as_slice()))
         };

@@ -17,6 +17,7 @@ use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets};
 
+mod birth;
 mod fit;
 
 use fit::Counted;
@@ -141,6 +142,8 @@ fn compose(compiled: Vec<Option<Measure>>, places: &[Vec<Vec<Place>>]) -> Vec<Op
         if !digests.is_empty() {
             measure.digest = digest_of(std::iter::once(measure.digest.as_str()).chain(digests));
         }
+        let parts = components.iter().map(|component| (component.definition.canonical(), &component.fingerprint)).collect();
+        measure.fingerprint = measure.fingerprint.with_parts(parts);
         measure.incomplete_sets.extend(components.iter().flat_map(|component| component.incomplete_sets.iter().cloned()));
         measure.components = components;
         Some(measure)

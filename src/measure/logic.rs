@@ -15,8 +15,9 @@ use crate::terminology::ValueSets;
 /// By what two versions of a measure are told apart, made alike at both ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Digest of the program with all that it includes, and of what in the definition moves a number: `cql+groups:…`, `elm+groups:…`, or
-    /// `groups:…` of a composite. The forms of one logic have nothing in common.
+    /// Digest of the program with all that it includes, and of what in the definition moves a number: `cql+groups:…`, `elm+groups:…`. Of a
+    /// composite also of the logic of its parts, whose forms it names: `groups(cql+groups, elm+groups):…`. The forms of one logic have
+    /// nothing in common.
     pub logic: String,
     /// Digest of the codes of each value set, as the logic names it; without those that are missing or known not to be whole.
     pub value_sets: BTreeMap<String, String>,
@@ -41,6 +42,21 @@ impl Fingerprint {
             Some((name, compile::digest_of(set.members().flat_map(|member| [&**member.system, &**member.code]))))
         };
         Fingerprint { logic: format!("{form}:{digest}"), value_sets: tree.value_sets.iter().filter_map(codes).collect() }
+    }
+
+    /// The same of a composite of these measures, by canonical URL with version, each once: what they compute, it computes.
+    pub fn with_parts(self, mut parts: Vec<(String, &Fingerprint)>) -> Fingerprint {
+        if parts.is_empty() {
+            return self;
+        }
+        parts.sort_by(|a, b| a.0.cmp(&b.0));
+        let form = |logic: &str| logic.split(':').next().unwrap_or_default().to_owned();
+        let forms: Vec<String> = parts.iter().map(|(_, part)| form(&part.logic)).collect();
+        let each = parts.iter().flat_map(|(measure, part)| [measure.as_str(), part.logic.as_str()]);
+        let digest = compile::digest_of(std::iter::once(self.logic.as_str()).chain(each));
+        let logic = format!("{}({}):{digest}", form(&self.logic), forms.join(", "));
+        let value_sets = parts.iter().flat_map(|(_, part)| part.value_sets.clone()).chain(self.value_sets).collect();
+        Fingerprint { logic, value_sets }
     }
 
     /// Of a measure that is only known, not evaluated; `None` where its logic is not here or wrong.

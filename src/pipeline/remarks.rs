@@ -24,7 +24,8 @@ pub fn line(finding: &Finding) -> String {
     format!("{}; {}", finding.message, finding.action)
 }
 
-fn guards(plausibility: &Plausibility) -> Guards {
+/// What a measure calls plausible, as reports are held against it.
+pub fn guards(plausibility: &Plausibility) -> Guards {
     let decimal = |number: f64| Decimal::try_from(number).ok();
     Guards {
         denominator_min: plausibility.denominator_min,

@@ -100,7 +100,11 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
             "value": point.value(&unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
             "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
+            "remarks": point.remarks,
         });
+        if let Some(observed) = point.observed {
+            (told["members"], told["observed"]) = (observed.members.into(), observed.counted.into());
+        }
         // The only group of a measure needs no name.
         if !series.group.key.is_empty() {
             told["group"] = series.group.key.as_str().into();
@@ -125,10 +129,12 @@ fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String>
     wrong("format", &wanted.format, &["csv", "json"]).or_else(|| wrong("site", &wanted.site, &sites)).or_else(of_group)
 }
 
-/// One row for each point; where a measure has several groups, with their columns at the end.
+/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; and which of several groups.
 fn csv(card: &MeasureCard, all: &[Series]) -> String {
+    let has_numbers = card.unit == Unit::Number || !card.numbers.is_empty();
     let has_groups = all.iter().any(|series| !series.group.key.is_empty());
     let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of");
+    text.push_str(if has_numbers { ",members,observed" } else { "" });
     text.push_str(if has_groups { ",group,group_label\r\n" } else { "\r\n" });
     for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
@@ -153,6 +159,12 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
             doubt.and_then(|doubt| doubt.of).map_or_else(String::new, |of| of.to_string()),
         ];
         text.push_str(&cells.join(","));
+        if has_numbers {
+            let [members, counted] = [point.observed.map(|observed| observed.members), point.observed.and_then(|observed| observed.counted)];
+            [members, counted]
+                .iter()
+                .for_each(|count| text.push_str(&format!(",{}", count.map_or_else(String::new, |count| count.to_string()))));
+        }
         if has_groups {
             text.push_str(&format!(",{},{}", cell(&series.group.key), cell(&series.group.label)));
         }

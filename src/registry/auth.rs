@@ -192,21 +192,29 @@ impl ClientKeys {
             let _ = at;
             return Some(keys);
         }
-        let mut response = self.client.get(address).send().await.ok()?.error_for_status().ok()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            if body.len() + chunk.len() > JWKS_BYTES_MAX {
-                return None;
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let keys: Jwks = serde_json::from_slice(&body).ok()?;
+        let fetched = self.fetch(address).await;
+        let keys = fetched
+            .inspect_err(|reason| tracing::warn!(site.id = site.name, "the keys of this site cannot be had from {address}, so it is not let in: {reason}"))
+            .ok()?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= JWKS_KEPT_MAX {
             kept.clear();
         }
         kept.insert(address.to_owned(), (Instant::now(), keys.clone()));
         Some(keys)
+    }
+
+    async fn fetch(&self, address: &str) -> Result<Jwks, String> {
+        let said = |error: reqwest::Error| error.without_url().to_string();
+        let mut response = self.client.get(address).send().await.and_then(reqwest::Response::error_for_status).map_err(said)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(said)? {
+            if body.len() + chunk.len() > JWKS_BYTES_MAX {
+                return Err(format!("there are more than {JWKS_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("it is no JWK Set: {error}"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pages for people: the arrival board, a page per measure, per site, per report. Rendered here, no script.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use askama::Template;
 use axum::Router;
@@ -10,14 +10,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
-use super::report::{Reading, Stratum};
+use super::report::Reading;
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
+use strata::Strata;
 
 mod chart;
+mod label;
+mod strata;
 
 /// Reasons shown of one refusal.
 const REASONS_SHOWN: usize = 5;
@@ -90,6 +93,9 @@ struct Place {
     reports: String,
     reasons: Vec<String>,
     more: usize,
+    /// What its latest numbers are beyond, and in how many more measures they are.
+    looks: Vec<String>,
+    looks_more: usize,
 }
 
 /// One measure on the board.
@@ -126,7 +132,8 @@ async fn board(State(registry): State<Registry>) -> Response {
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
-    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, &registry.options.measures, now)).collect();
+    let cards = &registry.options.measures;
+    let mut places: Vec<Place> = arrivals.iter().map(|arrival| place(arrival, cards, looks(&arrival.site, cards, &all), now)).collect();
     let count = |state: &str| places.iter().filter(|place| place.state == state).count();
     let (late, refused, new) = (count("late") + count("never"), count("refused"), count("new"));
     let arrived = count("arrived") + count("partial");
@@ -137,7 +144,23 @@ async fn board(State(registry): State<Registry>) -> Response {
     page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
-fn place(arrival: &Arrival, cards: &[MeasureCard], now: Timestamp) -> Place {
+/// What a person should look at in the newest period that a site has of each measure.
+fn looks(site: &Site, cards: &[MeasureCard], all: &[Vec<Series>]) -> Vec<String> {
+    let mut said = Vec::new();
+    for (card, all) in cards.iter().zip(all) {
+        for group in by_group(card, all) {
+            let own = group.series.iter().filter(|series| series.site == site.name).filter_map(|series| series.points.last());
+            let name = if group.label.is_empty() { card.title.clone() } else { format!("{}: {}", card.title, group.label) };
+            said.extend(
+                own.filter(|point| !point.remarks.is_empty())
+                    .map(|point| format!("{name}, {}: {}", chart::period_name(point), point.remarks.join("; "))),
+            );
+        }
+    }
+    said
+}
+
+fn place(arrival: &Arrival, cards: &[MeasureCard], mut looks: Vec<String>, now: Timestamp) -> Place {
     let (mark, state, word) = match (&arrival.refused, &arrival.last) {
         (Some(_), _) => ("✕", "refused", "Rejected"),
         (None, None) if arrival.late => ("–", "never", "Nothing yet"),
@@ -184,6 +207,8 @@ fn place(arrival: &Arrival, cards: &[MeasureCard], now: Timestamp) -> Place {
         reports: last.map_or_else(String::new, |last| last.reports.to_string()),
         reasons: all.iter().take(REASONS_SHOWN).cloned().collect(),
         more: all.len().saturating_sub(REASONS_SHOWN),
+        looks_more: looks.len().saturating_sub(REASONS_SHOWN),
+        looks: looks.drain(..looks.len().min(REASONS_SHOWN)).collect(),
     }
 }
 
@@ -254,9 +279,7 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
     let Counting { counting, unknown, rest } = counting(card, &of_month);
     let mut sum = newest.nothing_of();
-    if counting.is_empty() { &unknown } else { &counting }
-        .iter()
-        .for_each(|point| sum.add(point.numerator, point.denominator, point.doubt.as_ref()));
+    if counting.is_empty() { &unknown } else { &counting }.iter().for_each(|point| sum.add(point));
     let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
     let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
     let sites = match counting.len() {
@@ -330,25 +353,6 @@ fn age(at: Timestamp, now: Timestamp) -> String {
     format!("{number} {unit} ago")
 }
 
-/// A stratum over all months.
-struct StratumRow {
-    stratum: String,
-    numerator: String,
-    denominator: String,
-    value: String,
-    interval: String,
-    doubt: chart::Told,
-}
-
-/// A table of strata.
-struct Strata {
-    name: String,
-    column: &'static str,
-    rows: Vec<StratumRow>,
-    /// Whether any row cannot tell of somebody.
-    has_doubt: bool,
-}
-
 #[derive(Template)]
 #[template(path = "measure.html")]
 struct MeasurePage<'a> {
@@ -357,6 +361,7 @@ struct MeasurePage<'a> {
     direction: &'static str,
     unit: String,
     sections: Vec<Section>,
+    has_remarks: bool,
     series: String,
 }
 
@@ -367,7 +372,7 @@ struct Section {
     direction: &'static str,
     charts: Vec<Chart>,
     strata: Vec<Strata>,
-    /// Of which version the strata are, where there are others; else empty.
+    /// What the strata are of.
     pooled: String,
 }
 
@@ -389,8 +394,7 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
             chart
         };
         let charts = shown.iter().map(drawn).collect();
-        let points: Vec<&Point> = shown.iter().flat_map(|(series, _)| &series.points).collect();
-        let (strata, pooled) = strata(&group.card, &points);
+        let (strata, pooled) = strata::tables(&group.card, &shown.iter().map(|(series, _)| *series).collect::<Vec<_>>());
         Section { label: group.label, direction: direction(&group.card), charts, strata, pooled }
     };
     by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
@@ -422,7 +426,11 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
     let name = |site: &str| Some(organization(&sites, site));
     let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
-    page(StatusCode::OK, &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, series })
+    let has_remarks = sections.iter().flat_map(|section| &section.charts).any(|chart| !chart.remarks.is_empty());
+    page(
+        StatusCode::OK,
+        &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, has_remarks, series },
+    )
 }
 
 /// What people call a site; two of one name are told apart.
@@ -430,43 +438,6 @@ fn organization(sites: &[Site], site: &str) -> String {
     let Some(known) = sites.iter().find(|known| known.name == site) else { return site.to_owned() };
     let namesakes = sites.iter().filter(|other| other.organization == known.organization).count();
     if namesakes > 1 { format!("{} ({site})", known.organization) } else { known.organization.clone() }
-}
-
-/// Sums by stratum, over every site and month given whose version can be compared with the newest of them; and in words what that
-/// leaves out.
-fn strata(card: &MeasureCard, points: &[&Point]) -> (Vec<Strata>, String) {
-    let newest = newest(card, points.iter().copied());
-    let (pooled, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| card.is_comparable(&point.version, newest));
-    let left_out: BTreeSet<&str> = others.iter().map(|point| point.version.as_str()).collect();
-    let left_out = Vec::from_iter(left_out).join(", ");
-    let said = if left_out.is_empty() { left_out } else { format!("of version {newest}: what was reported of {left_out} cannot be compared with it") };
-    let mut sums: BTreeMap<(String, String), Point> = BTreeMap::new();
-    for point in pooled {
-        for Stratum { stratifier, stratum, numerator, denominator, doubt } in &point.strata {
-            let sum = sums.entry((stratifier.clone(), stratum.clone())).or_insert_with(|| point.nothing_of());
-            sum.add(*numerator, *denominator, doubt.as_ref());
-        }
-    }
-    let mut tables: Vec<Strata> = Vec::new();
-    for ((name, stratum), sum) in sums {
-        let row = StratumRow {
-            stratum,
-            numerator: chart::count_text(sum.numerator),
-            denominator: chart::count_text(sum.denominator),
-            value: chart::score_text(card, &sum),
-            interval: chart::interval_text(card, &sum),
-            doubt: chart::Told::of(card, &sum),
-        };
-        let has_doubt = sum.doubt.is_some();
-        match tables.last_mut() {
-            Some(table) if table.name == name => {
-                table.has_doubt |= has_doubt;
-                table.rows.push(row);
-            }
-            _ => tables.push(Strata { name, column: chart::column(&card.unit), rows: vec![row], has_doubt }),
-        }
-    }
-    (tables, said)
 }
 
 #[derive(Template)]
@@ -540,7 +511,7 @@ async fn revisions(State(registry): State<Registry>, Path((id, site, period)): P
         Ok(found) => {
             let rows = found.iter().map(|revision| revision_row(card, revision)).collect();
             let back = format!("/measures/{}/sites/{}", encode(&card.id), encode(&site));
-            let period = super::report::day(&period).map_or(period, |day| day.strftime("%B %Y").to_string());
+            let period = found.first().map_or(period.clone(), |revision| chart::name_of(&period, &revision.period_end));
             page(StatusCode::OK, &RevisionsPage { network: &registry.options.network, card, site, back, period, rows })
         }
     }
@@ -573,7 +544,10 @@ fn revision_row(card: &MeasureCard, revision: &Revision) -> RevisionRow {
 /// `7 / 10`, with the group's name where there are several, and with what cannot be told.
 fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
     let counts = match (reading.numerator, reading.score) {
-        (None, Some(score)) => format!("score {}", score.normalize()),
+        (None, Some(score)) => {
+            let of = reading.observed.map_or_else(String::new, |observed| format!(" ({})", chart::observed_text(&observed)));
+            format!("score {}{of}", score.normalize())
+        }
         _ => format!("{} / {}", chart::count_text(reading.numerator), chart::count_text(reading.denominator)),
     };
     let label = if reading.group.label.is_empty() { String::new() } else { format!("{}: ", reading.group.label) };

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use jiff::{Span as Days, Timestamp, civil::Date};
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,10 +52,21 @@ pub struct Reading {
     pub denominator: Option<Decimal>,
     /// The score as reported.
     pub score: Option<Decimal>,
+    /// Of whom it is, where it is no fraction.
+    pub observed: Option<Observed>,
     /// What of it cannot be told.
     pub doubt: Option<Doubt>,
     /// The same for each stratum.
     pub strata: Vec<Stratum>,
+}
+
+/// Of whom a score is that is no fraction, as a mean or a median of what was observed of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Observed {
+    /// Members of the measure population, exclusions taken off.
+    pub members: u64,
+    /// Those of them of whom something was observed; none where the report does not say.
+    pub counted: Option<u64>,
 }
 
 /// One stratum of a report.
@@ -70,6 +82,12 @@ pub struct Stratum {
     /// As in [`Reading`].
     #[serde(with = "decimal_text")]
     pub denominator: Option<Decimal>,
+    /// As in [`Reading`].
+    #[serde(default, with = "decimal_text", skip_serializing_if = "Option::is_none")]
+    pub score: Option<Decimal>,
+    /// As in [`Reading`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
     /// As in [`Reading`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
@@ -209,17 +227,19 @@ fn made(reasons: &mut Vec<String>, report: &Value, now: Timestamp) {
     }
 }
 
-/// The parameters that a report states are those of the accepted definition: with others it is another measure.
+/// The parameters that a report states are those of the accepted definition: with others it is another measure. One that the definition does
+/// not list has the value that its CQL gives it, and is stated by whoever gave it another.
 fn parameters(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
     for stated in items(report, "extension").iter().filter(|one| is_named(one, "parameter")) {
         let text = |name| extension(stated, name).and_then(|part| part.get("valueString")?.as_str().map(str::to_owned)).unwrap_or_default();
         let (name, value) = (text("name"), text("value"));
-        if let Some(expected) = defined.parameters.get(&name)
-            && *expected != value
-        {
-            let (name, value) = (shown(&name), shown(&value));
-            reasons.push(format!("parameter `{name}` is `{value}`, version {version} has `{expected}`: what is measured otherwise needs a version of its own"));
-        }
+        let expected = match defined.parameters.get(&name) {
+            Some(expected) if *expected == value => continue,
+            Some(expected) => format!("has `{expected}`"),
+            None => "leaves it as its CQL has it".to_owned(),
+        };
+        let (name, value) = (shown(&name), shown(&value));
+        reasons.push(format!("parameter `{name}` is `{value}`, version {version} {expected}: what is measured otherwise needs a version of its own"));
     }
 }
 
@@ -237,7 +257,7 @@ fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Def
     let (Some((_, stated)), Some(accepted)) = (lineage(report, "logic").into_iter().next(), &defined.logic) else { return };
     let form = |digest: &str| digest.split(':').next().map(str::to_owned);
     if form(&stated) == form(accepted) && stated != *accepted {
-        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(23).collect::<String>());
+        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(digest.find(':').unwrap_or_default() + 13).collect::<String>());
         let stated = shown(&stated);
         reasons.push(format!(
             "same version, other logic: CQL and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
@@ -468,12 +488,24 @@ fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -
             }
             let score = stratum.pointer("/measureScore/value").and_then(decimal);
             let (numerator, denominator) = pair(stratum, score, reasons, kind);
-            let value = stratum_name(stratum);
-            let doubt = doubt(stratum, reasons);
-            strata.push(Stratum { stratifier: name.clone(), stratum: value, numerator, denominator, doubt });
+            let (observed, doubt) = (observed(stratum, kind), doubt(stratum, reasons));
+            strata.push(Stratum { stratifier: name.clone(), stratum: stratum_name(stratum), numerator, denominator, score, observed, doubt });
         }
     }
-    Reading { group, numerator, denominator, score, doubt: doubt(value, reasons), strata }
+    Reading { group, numerator, denominator, score, observed: observed(value, kind), doubt: doubt(value, reasons), strata }
+}
+
+/// Of whom the score of a group or stratum is. Of whom nothing was observed, our own adapters say.
+fn observed(group: &Value, kind: Kind) -> Option<Observed> {
+    if kind != Kind::Number {
+        return None;
+    }
+    let of_code = |code: &str| items(group, "population").iter().find(|population| code_of(population) == code);
+    let count = |code: &str| of_code(code)?.get("count")?.as_u64();
+    let scored = of_code("measure-population").and_then(|population| extension(population, "scored-count")?.get("valueInteger")?.as_u64());
+    let scored = scored.filter(|scored| *scored <= COUNT_MAX.unsigned_abs());
+    let left = || Some(count("measure-population")?.saturating_sub(count("measure-population-exclusion").unwrap_or_default()));
+    Some(Observed { members: scored.or_else(left)?, counted: score_part(group, "denominator").and_then(|counted| counted.to_u64()) })
 }
 
 /// What a group or stratum says that it cannot tell (our own adapters do).

@@ -9,9 +9,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::report::{Doubt, Group, Reading, Stratum};
+use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
+use crate::validate::{Parts, believable};
 
 /// Points of one series.
 const POINTS_MAX: usize = 600;
@@ -122,6 +123,8 @@ pub struct Point {
     pub denominator: Option<Decimal>,
     /// The score as reported.
     pub score: Option<Decimal>,
+    /// Of whom it is, where it is no fraction.
+    pub observed: Option<Observed>,
     /// What of it cannot be told.
     pub doubt: Option<Doubt>,
     /// Whether the data behind it were complete.
@@ -134,6 +137,8 @@ pub struct Point {
     pub committed: Timestamp,
     /// Strata, if any.
     pub strata: Vec<Stratum>,
+    /// What is beyond what its measure calls plausible, beside the site's earlier periods: what the hospital is told too.
+    pub remarks: Vec<String>,
 }
 
 impl Point {
@@ -167,20 +172,37 @@ impl Point {
 
     /// The same without any numbers, to be added to.
     pub fn nothing_of(&self) -> Point {
-        Point { numerator: Some(Decimal::ZERO), denominator: Some(Decimal::ZERO), score: None, doubt: None, strata: Vec::new(), ..self.clone() }
+        Point {
+            numerator: Some(Decimal::ZERO),
+            denominator: Some(Decimal::ZERO),
+            score: None,
+            observed: None,
+            doubt: None,
+            strata: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// One of its strata, as if it were the whole.
+    pub fn stratum(&self, stratum: &Stratum) -> Point {
+        let Stratum { stratifier: _, stratum: _, numerator, denominator, score, observed, doubt } = stratum.clone();
+        Point { numerator, denominator, score, observed, doubt, strata: Vec::new(), ..self.clone() }
     }
 
     /// Adds the counts of another site, period or stratum; what is no fraction has no sum.
-    pub fn add(&mut self, numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) {
+    pub fn add(&mut self, other: &Point) {
         let sum = |a: Option<Decimal>, b: Option<Decimal>| a.zip(b).and_then(|(a, b)| a.checked_add(b));
-        if self.doubt.is_some() || doubt.is_some() {
-            let own = Edges::of(self.numerator, self.denominator, self.doubt.as_ref());
-            let theirs = Edges::of(numerator, denominator, doubt);
-            let count = [self.doubt.as_ref(), doubt].into_iter().flatten().map(|doubt| doubt.count).sum();
+        if self.doubt.is_some() || other.doubt.is_some() {
+            let [own, theirs] = [&*self, other].map(|point| Edges::of(point.numerator, point.denominator, point.doubt.as_ref()));
+            let count = [&self.doubt, &other.doubt].into_iter().flatten().map(|doubt| doubt.count).sum();
             self.doubt = Some(own.zip(theirs).map_or(Doubt { count, ..Doubt::default() }, |(own, theirs)| own.with(&theirs).doubt(count)));
         }
-        self.numerator = sum(self.numerator, numerator);
-        self.denominator = sum(self.denominator, denominator);
+        self.numerator = sum(self.numerator, other.numerator);
+        self.denominator = sum(self.denominator, other.denominator);
+        self.observed = match (self.observed, other.observed) {
+            (Some(own), Some(theirs)) => Some(Observed { members: own.members + theirs.members, counted: own.counted.zip(theirs.counted).map(|(own, theirs)| own + theirs) }),
+            (own, theirs) => own.or(theirs),
+        };
     }
 }
 
@@ -232,7 +254,8 @@ fn decimal(text: Option<String>) -> Option<Decimal> {
     text.and_then(|text| Decimal::from_str(&text).ok())
 }
 
-fn doubt(text: Option<String>) -> Option<Doubt> {
+/// What is kept as JSON.
+fn kept<T: serde::de::DeserializeOwned>(text: Option<String>) -> Option<T> {
     text.and_then(|text| serde_json::from_str(&text).ok())
 }
 
@@ -257,7 +280,7 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place
+             g.key, g.label, g.improvement, g.place, g.observed
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
@@ -273,7 +296,9 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             committed: time(row.get(8)?),
             strata: serde_json::from_str(&row.get::<_, String>(9)?).unwrap_or_default(),
             score: decimal(row.get(10)?),
-            doubt: doubt(row.get(11)?),
+            doubt: kept(row.get(11)?),
+            observed: kept(row.get(16)?),
+            remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
     })?;
@@ -290,13 +315,31 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
     for (_, series) in &mut all {
         let surplus = series.points.len().saturating_sub(POINTS_MAX);
         series.points.drain(..surplus);
+        remark(card, &mut series.points);
     }
     Ok(all.into_iter().map(|(_, series)| series).collect())
+}
+
+/// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
+/// compared.
+fn remark(card: &MeasureCard, points: &mut [Point]) {
+    let size = |point: &Point| point.denominator.or(point.observed.and_then(|observed| Some(observed.counted?.into())));
+    for place in 0..points.len() {
+        let (before, rest) = points.split_at_mut(place);
+        let Some(point) = rest.first_mut() else { continue };
+        let Some(defined) = card.definitions.get(&point.version) else { continue };
+        let earlier = before.iter().filter(|other| card.is_comparable(&other.version, &point.version)).filter_map(size).collect();
+        let cannot_tell = point.doubt.as_ref().map_or(0, |doubt| doubt.count);
+        let own = Parts { numerator: point.numerator, denominator: size(point), score: point.score, cannot_tell };
+        point.remarks = believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message).collect();
+    }
 }
 
 /// One revision of a report.
 #[derive(Clone, Debug)]
 pub struct Revision {
+    /// Of the period that ends on this day, as reported.
+    pub period_end: String,
     /// 1, 2, 3 …
     pub number: u64,
     /// Version of the measure.
@@ -322,11 +365,11 @@ pub struct Revision {
 /// What a revision says, group by group.
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
-        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata FROM reading WHERE revision = ?1 ORDER BY place")?
+        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed FROM reading WHERE revision = ?1 ORDER BY place")?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
-            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, doubt: doubt(row.get(6)?), strata })
+            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata })
         })?
         .collect()
 }
@@ -335,12 +378,13 @@ pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Resu
 pub fn revisions(connection: &Connection, site: &str, measure: &str, period_start: &str) -> rusqlite::Result<Vec<Revision>> {
     connection
         .prepare_cached(
-            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id
+            "SELECT r.number, r.version, r.sha256, r.replaces, r.cause, r.reason, r.complete, r.feed, r.committed_at, r.id, r.period_end
              FROM revision r JOIN site s ON s.id = r.site WHERE s.name = ?1 AND r.measure = ?2 AND r.period_start = ?3
              ORDER BY r.period_end, r.number DESC LIMIT ?4",
         )?
         .query_map(params![site, measure, period_start, REVISIONS_MAX as i64], |row| {
             Ok(Revision {
+                period_end: row.get(10)?,
                 number: row.get::<_, i64>(0)?.unsigned_abs(),
                 version: row.get(1)?,
                 sha256: row.get(2)?,
@@ -367,12 +411,14 @@ mod tests {
             numerator: None,
             denominator: None,
             score: None,
+            observed: None,
             doubt: None,
             complete: true,
             version: String::new(),
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -382,14 +428,20 @@ mod tests {
     fn what_sites_cannot_tell_is_added_up_without_loss() {
         let doubt = Doubt { count: 9, of: Some(10), low: Some(Decimal::new(1, 1)), high: Some(Decimal::ONE), numerators: Some((1, 10)) };
         let mut sum = empty().nothing_of();
-        sum.add(Some(1.into()), Some(1.into()), Some(&doubt));
-        sum.add(Some(10.into()), Some(10.into()), None);
+        let counts = |numerator: Option<u32>, denominator: u32, doubt: Option<&Doubt>| Point {
+            numerator: numerator.map(Decimal::from),
+            denominator: Some(denominator.into()),
+            doubt: doubt.cloned(),
+            ..empty()
+        };
+        sum.add(&counts(Some(1), 1, Some(&doubt)));
+        sum.add(&counts(Some(10), 10, None));
         let (low, high) = sum.bounds(&Unit::Percent).unwrap();
         assert_eq!((format!("{low:.1}"), format!("{high:.1}")), ("55.0".to_owned(), "100.0".to_owned()));
         // Shares of a linear composite have no numerators to add.
         let shares = Doubt { numerators: None, ..doubt };
         let mut sum = empty().nothing_of();
-        sum.add(None, Some(10.into()), Some(&shares));
+        sum.add(&counts(None, 10, Some(&shares)));
         assert_eq!(sum.bounds(&Unit::Percent), None);
         assert_eq!(sum.doubt.map(|doubt| doubt.count), Some(9));
     }

@@ -11,15 +11,23 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::{Value, json};
 
-use super::RegistryError;
+use super::{RegistryError, reread};
 
 /// Connections that answer reads.
 const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 4] =
-    [include_str!("schema/001_registry.sql"), include_str!("schema/002_doubt.sql"), include_str!("schema/003_groups.sql"), include_str!("schema/004_keys.sql")];
+const SCHEMA: [&str; 6] = [
+    include_str!("schema/001_registry.sql"),
+    include_str!("schema/002_doubt.sql"),
+    include_str!("schema/003_groups.sql"),
+    include_str!("schema/004_keys.sql"),
+    include_str!("schema/005_observed.sql"),
+    include_str!("schema/006_kept.sql"),
+];
+/// After so many steps the readings of before are read again.
+const READ_AGAIN_AFTER: usize = 5;
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.
@@ -165,7 +173,7 @@ impl RegistryStore {
                 "INSERT INTO site (name, organization, client_id, jwks, jwks_url, added_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![site.name, site.organization, site.client_id, jwks, url, now.as_millisecond()],
             )?;
-            append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id }))?;
+            append_audit(transaction, now, "operator", "site.add", json!({ "site": site.name, "client": site.client_id, "organization": site.organization }))?;
             let query = format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1");
             Ok(transaction.query_row(&query, [&site.name], site_row)?)
         })
@@ -183,8 +191,9 @@ impl RegistryStore {
                 return Err(RegistryError::Configuration(format!("no site `{name}` is registered{}", near.unwrap_or_default())));
             }
             transaction.execute("DELETE FROM token WHERE site = (SELECT id FROM site WHERE name = ?1)", [name])?;
-            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name }))?;
-            Ok(transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?)
+            let site = transaction.query_row(&format!("SELECT {SITE_COLUMNS} FROM site WHERE name = ?1"), [name], site_row)?;
+            append_audit(transaction, now, "operator", "site.keys", json!({ "site": name, "client": site.client_id, "organization": site.organization }))?;
+            Ok(site)
         })
     }
 
@@ -219,8 +228,11 @@ fn migrate(writer: &mut Connection) -> Result<(), RegistryError> {
     let Some(steps) = SCHEMA.get(taken..) else {
         return Err(RegistryError::Configuration(format!("the registry's database has schema version {version}, this program knows {known}; use the newer program")));
     };
-    for step in steps {
+    for (step, taken) in steps.iter().zip(taken + 1..) {
         transaction.execute_batch(step)?;
+        if taken == READ_AGAIN_AFTER {
+            reread::read_again(&transaction)?;
+        }
     }
     if !steps.is_empty() {
         transaction.pragma_update(None, "user_version", known as i64)?;

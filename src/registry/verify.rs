@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::Value;
 
 use super::report::{self, Reading};
-use super::store::{self, AuditBreak};
+use super::store::{self, AuditBreak, Site};
 use super::{MeasureCard, RegistryError, open_store, receipt, series, sha256_hex, strict_json};
 use crate::feed::{Manifest, ReceiptClaims, ReportKey, feed_id};
 
@@ -235,7 +235,7 @@ impl Check<'_> {
         let is_old = shown.len() == 1 && read.len() > 1 && shown.first().is_some_and(|reading| reading.group.key.is_empty());
         let read = if is_old { read.get(..1).unwrap_or_default() } else { &read };
         let same = |(shown, read): (&Reading, &Reading)| {
-            let numbers = |reading: &Reading| (reading.numerator, reading.denominator, reading.score, reading.doubt.clone());
+            let numbers = |reading: &Reading| (reading.numerator, reading.denominator, reading.score, reading.observed, reading.doubt.clone());
             numbers(shown) == numbers(read) && shown.strata == read.strata && (is_old || shown.group.key == read.group.key)
         };
         let is_same = shown.len() == read.len() && shown.iter().zip(read).all(same);
@@ -275,9 +275,11 @@ impl Check<'_> {
         self.recorded()
     }
 
-    /// The audit chain tells of every commit.
+    /// What the audit chain tells of is here, as it tells of it: every commit and every site.
     fn recorded(&mut self) -> rusqlite::Result<()> {
         let connection = self.connection;
+        let sites = store::sites(connection)?;
+        let mut told = BTreeSet::new();
         let mut statement = connection.prepare("SELECT body FROM audit ORDER BY sequence")?;
         let mut feed = connection
             .prepare("SELECT count(*) FROM feed f JOIN site s ON s.id = f.site WHERE s.name = ?1 AND f.feed = ?2 AND f.manifest_sha256 = ?3 AND f.state = 'committed'")?;
@@ -289,7 +291,27 @@ impl Check<'_> {
             if text("/what") == "feed.commit" && feed.query_row(params![site, id, text("/detail/manifest")], |row| row.get::<_, i64>(0))? == 0 {
                 self.differs(format!("feed `{}` of `{site}`: the audit chain tells of its commit, and it is not here", short(id)));
             }
+            if ["site.add", "site.keys"].contains(&text("/what")) {
+                let name = text("/detail/site");
+                told.insert(name.to_owned());
+                match sites.iter().find(|site| site.name == name) {
+                    None => self.differs(format!("site `{name}`: the audit chain tells of it, and it is not here")),
+                    Some(site) => self.registered(site, &record),
+                }
+            }
         }
+        let untold = sites.iter().filter(|site| !told.contains(&site.name));
+        untold.for_each(|site| self.differs(format!("site `{}`: the audit chain does not tell of it", site.name)));
         Ok(())
+    }
+
+    /// A site is called as a record of it says; older records do not name the organization.
+    fn registered(&mut self, site: &Site, record: &Value) {
+        for (member, what, is) in [("client", "client identifier", &site.client_id), ("organization", "organization", &site.organization)] {
+            let was = record.pointer(&format!("/detail/{member}")).and_then(Value::as_str);
+            if let Some(was) = was.filter(|was| was != is) {
+                self.differs(format!("site `{}`: its {what} is `{is}`, and the audit chain tells of `{was}`", site.name));
+            }
+        }
     }
 }

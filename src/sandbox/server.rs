@@ -37,8 +37,6 @@ const URL_BYTES_MAX: usize = 32 * 1024;
 const RATES_MAX: usize = 10_000;
 /// Requests that are remembered.
 const SEEN_MAX: usize = 50_000;
-/// The second origin, where there is none.
-const NOWHERE: &str = "https://elsewhere.invalid";
 /// Path of the FHIR base.
 pub(super) const BASE_PATH: &str = "/fhir";
 
@@ -147,7 +145,7 @@ pub enum ServeError {
 }
 
 /// Serves the hospital until `shutdown` completes. The FHIR base is `{origin}/fhir`, the token
-/// endpoint `{origin}/token`.
+/// endpoint `{origin}/token`. What it keeps at a second origin, such as an object store, is at another port of the same address.
 ///
 /// # Errors
 /// [`ServeError`] if a client's keys or the certificate are unreadable or the listener fails.
@@ -155,8 +153,11 @@ pub async fn serve(hospital: Hospital, options: Options, listener: tokio::net::T
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let origin = options.public_origin.clone().unwrap_or(format!("{scheme}://{}", listener.local_addr()?));
     let tls = options.tls.clone();
-    let router = router(&Arc::new(Server::new(hospital, options, &origin, NOWHERE)?), Door::Main);
-    Ok(listen::serve(router, listener.into_std()?, tls, shutdown).await?)
+    let second = tokio::net::TcpListener::bind((listener.local_addr()?.ip(), 0)).await?;
+    let server = Arc::new(Server::new(hospital, options, &origin, &format!("{scheme}://{}", second.local_addr()?))?);
+    let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(listen::serve(router(&server, Door::Second), second.into_std()?, tls.clone(), async move { drop(stopped.await) }));
+    Ok(listen::serve(router(&server, Door::Main), listener.into_std()?, tls, shutdown).await?)
 }
 
 /// A hospital served by [`start`]; it stops when this is dropped.

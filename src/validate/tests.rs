@@ -130,6 +130,13 @@ fn guards_warn_and_name_who_should_look() {
     let expected = ["denominator-small", "denominator-jumps", "score-beyond-guard", "too-much-unknown"].map(|rule| (rule, Weight::Warn));
     assert_eq!(rules, expected);
     assert_eq!(plausible(&report, &guards, &[])[1].message, "the score is 0.75, at least 0.8 is expected");
+    let mut of_both = report.clone();
+    of_both["group"][0]["population"][1]["extension"] = report["group"][0]["population"][3]["extension"].clone();
+    assert!(plausible(&of_both, &guards, &[])[2].message.starts_with("for 2 the record cannot tell"));
+    let once =
+        json!({ "url": "http://watershed.example/fhir/StructureDefinition/cannot-tell", "extension": [{ "url": "count", "valueInteger": 1 }, { "url": "of", "valueInteger": 5 }] });
+    of_both["group"][0]["extension"].as_array_mut().unwrap().push(once);
+    assert!(plausible(&of_both, &guards, &[])[2].message.starts_with("for 1 the record cannot tell"), "each member once");
     report["group"][0]["extension"] = score_parts(0, 0);
     let text = plausible(&report, &guards, &earlier).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(text.contains("the denominator is 0, at least 10 is expected at `/group/0`; data steward: see whether data of this period arrived"), "{text}");
@@ -138,4 +145,9 @@ fn guards_warn_and_name_who_should_look() {
     let jumps = |found: Vec<Finding>| found.iter().any(|finding| finding.rule == "denominator-jumps");
     assert!(!jumps(plausible(&report, &guards, &few.iter().collect::<Vec<_>>())), "none after four is chance");
     assert_eq!(plausible(&report, &Guards::default(), &earlier), [], "no limit is written");
+    // What anybody may send ends nothing.
+    let least = Decimal::new(1, 28);
+    for (own, before) in [(Decimal::MAX, least), (least, Decimal::MAX), (Decimal::MAX, Decimal::MIN), (Decimal::ZERO, Decimal::ZERO)] {
+        believable(&Parts { denominator: Some(own), ..Parts::default() }, &guards, vec![before; 3]);
+    }
 }

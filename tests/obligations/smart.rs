@@ -12,7 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use watershed::http::{Client, Clock, HttpError, Settings, SystemClock};
+use watershed::http::{Client, Clock, HttpError, Request, Settings, SystemClock};
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_assertion, verify_client_assertion};
@@ -216,7 +216,7 @@ async fn s_03_old_tls_and_certificates_that_prove_nothing_are_refused() {
     let root = params.self_signed(&authority_key).unwrap().pem();
     let authority = Issuer::new(params, authority_key);
     let mut settings = Settings { root_certificates: vec![root.into_bytes()], ..Settings::default() };
-    settings.retry.attempts = 1;
+    (settings.retry.attempts, settings.retry.first) = (2, Duration::from_millis(1));
     let client = Client::new(settings).unwrap();
     for (served, reason) in [
         (certificate("127.0.0.1", (2020, 2120), Some(&authority)), None),
@@ -228,13 +228,15 @@ async fn s_03_old_tls_and_certificates_that_prove_nothing_are_refused() {
         let answer = client.get(address.parse().unwrap(), "application/json").await;
         match (answer, reason) {
             (Ok(answer), None) => assert_eq!(answer.status, 200),
-            (Err(error @ HttpError::Unreachable { .. }), Some(reason)) => assert!(error.to_string().contains(reason), "{error}"),
+            // No other attempt would do better.
+            (Err(error @ HttpError::Unreachable { attempts: 1, .. }), Some(reason)) => assert!(error.to_string().contains(reason), "{error}"),
             (other, _) => panic!("{other:?}, expected {reason:?}"),
         }
     }
     for version in [1, 2] {
         let (address, heard) = old_tls(version);
-        let error = client.get(address.parse().unwrap(), "application/json").await.unwrap_err();
+        let once = Request::new(reqwest::Method::GET, address.parse().unwrap()).once();
+        let error = client.send(once).await.unwrap_err();
         assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
         let (hello, answer) = heard.join().unwrap();
         assert_eq!(offered(&hello), [[3, 4], [3, 3]], "TLS 1.3 and 1.2, nothing older");

@@ -70,6 +70,7 @@ async fn where_nothing_can_be_told_the_page_says_what_is_missing() {
     ] {
         let page = page(proportion(), &months(text)).await;
         assert!(page.contains(&format!("<p class=\"signal none\">{expected}</p>")), "{text}: {page}");
+        assert!(!page.contains("NaN"), "{text}: {page}");
         assert_eq!(page.matches("No signal").count(), usize::from(expected.starts_with("No signal")), "{text}: {page}");
         assert_eq!(page.contains(", no signal of special cause."), expected.starts_with("No signal"), "{text}: {page}");
     }
@@ -155,17 +156,26 @@ async fn a_goal_is_a_line_with_words_and_within_the_chart() {
     let text = std::fs::read_to_string("mappings/measures/ibd/remission/measure.yaml").unwrap();
     std::fs::write(folder.path().join("measure.yaml"), text.replace("  type: run", "  type: run\n  goal: 0.85")).unwrap();
     let defined = watershed::cli::registry::card(folder.path()).unwrap();
-    assert_eq!(defined.goal(), Some(85.0));
+    assert_eq!(defined.goal_of("1.0.0"), Some(85.0));
     let goal = defined.definitions.into_values().next().unwrap().goal;
-    let card = MeasureCard { definitions: [("1.1.0".to_owned(), Defined { goal, ..Defined::default() })].into(), ..proportion() };
-    let with = page(card, &months("20 30 20 30")).await;
+    let defined = Defined { goal, stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
+    let card = |versions: &[&str]| MeasureCard { definitions: versions.iter().map(|version| (version.to_string(), defined.clone())).collect(), ..proportion() };
+    let with = page(card(&["1.0.0"]), &months("20 30 20 30")).await;
     let line = with
         .split_once("<line class=\"goal\"")
-        .map(|(_, rest)| rest.split_once("</text>").unwrap().0)
+        .map(|(_, rest)| rest.split_once("/>").unwrap().0)
         .unwrap_or_else(|| panic!("{with}"));
-    assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"/><text class=\"goal\" x=\"56\" y=\"77.5\" dy=\"-4\">goal 85.0\u{202f}%");
+    assert_eq!(line, " x1=\"52\" x2=\"398\" y1=\"77.5\" y2=\"77.5\"");
+    assert!(with.contains("y=\"77.5\" dy=\"-3\">goal</text><text class=\"goal\" x=\"402\" y=\"77.5\" dy=\"13\">85.0\u{202f}%</text>"), "{with}");
     assert!(with.contains("median 25.0\u{202f}%, goal 85.0\u{202f}%,"), "in the words for who does not see it: {with}");
     assert!(!page(proportion(), &months("20 30 20 30")).await.contains("goal"));
+    // Each value is held against the goal of its own version.
+    let versions: Vec<Month> = (1..=4).map(|month| (month, if month < 3 { "1.0.0" } else { "1.1.0" }, true, 30, 100)).collect();
+    for (with_goal, lines, words) in [(&["1.1.0"][..], vec![" x1=\"225\" x2=\"398\""], true), (&["1.0.0"], vec![" x1=\"52\" x2=\"225\""], false)] {
+        let page = page(card(with_goal), &versions).await;
+        let drawn: Vec<&str> = page.split("<line class=\"goal\"").skip(1).map(|rest| rest.split_once(" y1").unwrap().0).collect();
+        assert_eq!((drawn, page.contains(", goal 85.0")), (lines, words), "{with_goal:?}: {page}");
+    }
 }
 
 /// The numerator, denominator and value of the only stratum on a page.
@@ -176,7 +186,7 @@ fn stratum(page: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sites_on_versions_that_cannot_be_compared_are_not_added_up() {
-    let left_out = "All sites and months above together, of version 1.1.0: what was reported of 1.0.0 cannot be compared with it. Records";
+    let left_out = "<p>Feb 2024, 1 of 2 sites, of version 1.1.0: what was reported of 1.0.0 cannot be compared with it. Records";
     for (card, offer, strata, says_so) in [
         (proportion(), "40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 on version 1.0.0)", ["40", "100", "40.0\u{202f}%"], true),
         (comparable(), "50.0\u{202f}% in Feb 2024, 2 sites", ["160", "300", "53.3\u{202f}%"], false),
@@ -191,6 +201,7 @@ async fn sites_on_versions_that_cannot_be_compared_are_not_added_up() {
         let measure = network.get("/measures/remission").await.text;
         assert_eq!(stratum(&measure), strata, "{measure}");
         assert_eq!(measure.contains(left_out), says_so, "{measure}");
+        assert_eq!(measure.contains("<p>Jan 2024 to Feb 2024 together, 2 sites. Records"), !says_so, "{measure}");
         for latest in ["60.0\u{202f}% in Feb 2024 (60 of 100); version 1.0.0</p>", "40.0\u{202f}% in Feb 2024 (40 of 100)</p>"] {
             assert!(measure.contains(latest), "{latest} in {measure}");
         }
@@ -203,7 +214,7 @@ async fn sites_on_versions_that_cannot_be_compared_are_not_added_up() {
 async fn a_ratio_of_amounts_has_no_interval_of_counts() {
     let rate = MeasureCard { unit: Unit::Rate { per: 1000, of: "days".into() }, ..proportion() };
     let amounts = MeasureCard { sums: [String::new()].into(), ..rate.clone() };
-    for (card, interval) in [(rate, "12.22 – 30.89"), (amounts, "–")] {
+    for (card, interval) in [(rate, Some("12.22 – 30.89")), (amounts, None)] {
         let network = Network::start(vec![card]).await;
         let site = network.join("east", "East").await;
         let population = |code: &str, count: u32| json!({ "code": { "coding": [{ "code": code }] }, "count": count });
@@ -211,6 +222,43 @@ async fn a_ratio_of_amounts_has_no_interval_of_counts() {
         let feed = Feed::first("east", &[1]).with(vec![measure_report("east", &key(1), "increase", "ratio", group)]);
         deliver(&network, &site, &feed).await.receipt();
         let page = network.get("/measures/remission/sites/east").await.text;
-        assert!(page.contains(&format!("data-label=\"95 % interval\">{interval}</td>")) && page.contains(">20.00</td>"), "{interval} in {page}");
+        let shown = page.split_once("data-label=\"95 % interval\">").map(|(_, rest)| rest.split_once('<').unwrap().0);
+        assert!(shown == interval && page.contains(">20.00</td>"), "{interval:?} in {page}");
+    }
+}
+
+/// The same child is in thirteen months of remission: months are not added up as if it were thirteen children, and the interval is that of
+/// those who are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn strata_count_nobody_twice() {
+    let defined = Defined { lookback_months: Some(13), stratifiers: [("sex".to_owned(), true)].into(), ..Defined::default() };
+    let looks_back = MeasureCard { definitions: [("1.0.0".to_owned(), defined)].into(), ..proportion() };
+    let shared = "Each value counts patients of 13 months, and neighbours share most of them: so only the latest month is shown.";
+    for (card, of_all, of_east, all, east) in [
+        (
+            looks_back,
+            ["110", "200", "55.0\u{202f}%", "48.1 – 61.7\u{202f}%"],
+            ["60", "100", "60.0\u{202f}%", "50.2 – 69.1\u{202f}%"],
+            format!("<p>Feb 2024, 2 of 3 sites, without 1 of partial data. {shared} Records"),
+            format!("<p>Feb 2024. {shared}</p>"),
+        ),
+        (
+            proportion(),
+            ["200", "500", "40.0\u{202f}%", "35.8 – 44.4\u{202f}%"],
+            ["90", "200", "45.0\u{202f}%", "38.3 – 51.9\u{202f}%"],
+            "<p>Jan 2024 to Feb 2024 together, 3 sites, without 2 of partial data. Records".to_owned(),
+            "<p>Jan 2024 to Feb 2024 together, without 1 of partial data.</p>".to_owned(),
+        ),
+    ] {
+        let network = Network::start(vec![card]).await;
+        for (name, text) in [("east", "30 60 ~90"), ("south", "40 ~70"), ("west", "20 50")] {
+            let site = network.join(name, name).await;
+            deliver(&network, &site, &feed(name, &months(text))).await.receipt();
+        }
+        for (path, strata, words) in [("/measures/remission", of_all, all), ("/measures/remission/sites/east", of_east, east)] {
+            let page = network.get(path).await.text;
+            assert_eq!(super::numbers::cells(&page, "female")[..4], strata, "{page}");
+            assert!(page.contains(&words), "{words} in {page}");
+        }
     }
 }

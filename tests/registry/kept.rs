@@ -73,6 +73,12 @@ async fn whatever_was_changed_after_it_was_received_is_named() {
             "UPDATE current SET revision = 1 WHERE period_start = '2024-01-01'",
             vec!["what is shown of `http://n.example/Measure/remission` 2024-01-01/2024-01-31 of `north` is not the newest revision".to_owned()],
         ),
+        ("UPDATE site SET organization = 'Southern'", vec!["site `north`: its organization is `Southern`, and the audit chain tells of `North`".to_owned()]),
+        ("UPDATE site SET client_id = 'mine'", vec!["site `north`: its client identifier is `mine`, and the audit chain tells of `client-north`".to_owned()]),
+        (
+            "INSERT INTO site (name, organization, client_id, jwks, added_at) VALUES ('mine', 'Mine', 'mine', '{}', 0)",
+            vec!["site `mine`: the audit chain does not tell of it".to_owned()],
+        ),
         (
             "DELETE FROM feed WHERE rowid = 2",
             vec![

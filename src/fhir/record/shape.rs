@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Sieve;
 
+/// So many fields are looked through faster than they are searched: a name of another length is not compared at all.
+const FEW_FIELDS: usize = 16;
+
 /// Which parts of an element are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -25,6 +28,7 @@ impl Keep {
     pub fn field(&self, name: &str) -> Option<&Keep> {
         match self {
             Keep::All => Some(self),
+            Keep::Fields(fields) if fields.len() <= FEW_FIELDS => fields.iter().find(|(own, _)| *own == name).map(|(_, keep)| keep),
             Keep::Fields(fields) => fields.get(name),
         }
     }

@@ -2,7 +2,7 @@
 //! can be shown.
 
 use super::super::definition::{self, Text};
-use super::{Binding, Linker, published};
+use super::{Binding, Linker, birth, published};
 use crate::cql::Only;
 use crate::cql::typed::FunctionId;
 use crate::cql::types::Type;
@@ -23,8 +23,6 @@ const IDENTIFYING: [(&str, &[&str]); 3] = [
 /// Elements that are one event's own, or name its patient.
 const OF_EVENTS: [&str; 9] =
     ["id", "identifier", "text", "subject.reference", "subject.display", "subject.identifier", "patient.reference", "patient.display", "patient.identifier"];
-/// Days of which the year alone may be told.
-const DAYS: [&str; 2] = ["birthDate", "deceasedDateTime"];
 
 /// What a group counts.
 pub(super) struct Counted<'a> {
@@ -162,9 +160,12 @@ impl Linker<'_> {
     }
 
     /// The element by which what is shown could identify people (45 CFR 164.514(b)(2)), if there is one, and whether there is hardly
-    /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's. What of a text
-    /// is of a day of birth cannot be told here: `validate` looks at the values.
+    /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's, unless it counts the days
+    /// of a life.
     fn tells_who(&self, binding: Binding, ty: &Type) -> Option<(String, bool)> {
+        if let Some(day) = birth::day_in(self.program, binding) {
+            return Some((format!("Patient.{day}"), true));
+        }
         if matches!(ty, Type::Boolean | Type::Integer | Type::Long | Type::Decimal) {
             return None;
         }
@@ -172,12 +173,10 @@ impl Linker<'_> {
             Binding::Define(define) => self.program.shape_of(Only { defines: &[define], functions: &[] }),
             Binding::Function(function) => self.program.shape_of(Only { defines: &[], functions: &[function] }),
         };
-        let is_day = matches!(ty, Type::Date | Type::DateTime) || matches!(ty, Type::Class(class) if matches!(self.primitive(class), Some(Type::Date | Type::DateTime)));
         let first = |keep: &Keep, elements: &[&'static str]| elements.iter().copied().find(|element| reads(keep, element));
         let plain = shape.types.iter().find_map(|(resource_type, keep)| {
             let (_, elements) = IDENTIFYING.iter().find(|(of, _)| of == resource_type)?;
-            let day = if is_day && resource_type == "Patient" { first(keep, &DAYS) } else { None };
-            Some((format!("{resource_type}.{}", first(keep, elements).or(day)?), true))
+            Some((format!("{resource_type}.{}", first(keep, elements)?), true))
         });
         let of_events = || {
             let mut own = shape.types.iter().filter(|(resource_type, _)| in_compartment(resource_type));

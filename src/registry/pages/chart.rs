@@ -2,8 +2,9 @@
 
 use jiff::civil::Date;
 
+use super::label::{self, Label};
 use crate::diagnostic::counted;
-use crate::registry::report::{Doubt, day};
+use crate::registry::report::{Doubt, Observed, day};
 use crate::registry::series::Point;
 use crate::registry::{MeasureCard, Span, Unit};
 use crate::statistics::rate::{poisson_rate, wilson};
@@ -18,6 +19,8 @@ const LEFT: f64 = 52.0;
 const RIGHT: f64 = 62.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
+/// Periods to look at that are named below a chart.
+const REMARKS_SHOWN: usize = 2;
 /// Confidence of the intervals shown.
 const CONFIDENCE: f64 = 0.95;
 /// Lines of the value axis, about.
@@ -33,6 +36,10 @@ pub struct Chart {
     pub id: String,
     /// What the values are, over their column.
     pub column: &'static str,
+    /// What they are made of.
+    pub sides: [&'static str; 2],
+    /// Whether they have an interval.
+    pub has_interval: bool,
     /// Heading.
     pub heading: String,
     /// Where the site's own page is.
@@ -45,8 +52,10 @@ pub struct Chart {
     pub months: Vec<(f64, String)>,
     /// The centre line of each phase.
     pub medians: Vec<Median>,
-    /// The goal: down, and in words.
-    pub goal: Option<(f64, String)>,
+    /// The goal of each version that has one.
+    pub goals: Vec<Goal>,
+    /// What stands beside the newest median and goal.
+    pub labels: Vec<Label>,
     /// Where another version of the measure begins.
     pub turns: Vec<Turn>,
     /// Points of the line, one list per unbroken stretch.
@@ -69,6 +78,8 @@ pub struct Chart {
     pub ranges: Vec<(f64, f64, f64, String)>,
     /// In how many periods something cannot be told, in a sentence.
     pub doubt: Option<String>,
+    /// Of the newest periods with a remark: its name and the remark.
+    pub remarks: Vec<String>,
 }
 
 /// What a row of a table says of that which cannot be told; empty when nothing is open.
@@ -98,7 +109,7 @@ fn bounds_text(card: &MeasureCard, doubt: &Doubt) -> Option<String> {
 }
 
 /// `0.0 – 100.0 %`.
-fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
+pub fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
     match card.unit {
         Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
         Unit::Rate { .. } | Unit::Number => format!("{low:.2} – {high:.2}"),
@@ -124,20 +135,36 @@ pub struct Median {
     pub to: f64,
     /// Down.
     pub y: f64,
-    /// Its value.
-    pub label: String,
+}
+
+/// A goal, over the periods that are held against it.
+pub struct Goal {
+    /// From here,
+    pub from: f64,
+    /// to here across.
+    pub to: f64,
+    /// Down.
+    pub y: f64,
+    /// What it is; the newest is named beside the chart.
+    pub words: Option<Words>,
+}
+
+/// Words in a chart, across: after the place that they name, unless they would be cut there.
+pub struct Words {
+    /// Across.
+    pub x: f64,
+    /// Where they are anchored, by the name in SVG.
+    pub anchor: &'static str,
+    /// They themselves.
+    pub text: String,
 }
 
 /// Where another version of the measure begins.
 pub struct Turn {
     /// Across.
     pub x: f64,
-    /// Where its label is anchored, by its name in SVG: after the line, unless it would be cut there.
-    pub anchor: &'static str,
-    /// Where its label is, across.
-    pub label_x: f64,
-    /// The version, with an arrow to it where the label stands before the line.
-    pub label: String,
+    /// The version, with an arrow to it where they stand before the line.
+    pub words: Words,
     /// From when on, and what that means.
     pub text: String,
 }
@@ -150,6 +177,8 @@ pub struct Dot {
     pub y: f64,
     /// Drawn hollow.
     pub partial: bool,
+    /// Marked, as one to look at.
+    pub marked: bool,
     /// Month, numerator, denominator, value.
     pub title: String,
 }
@@ -180,16 +209,16 @@ pub struct Said {
 pub struct Row {
     /// Month or period.
     pub period: String,
-    /// Numerator.
-    pub numerator: String,
-    /// Denominator.
-    pub denominator: String,
+    /// What the value is made of.
+    pub sides: [String; 2],
     /// Value.
     pub value: String,
     /// Its interval.
     pub interval: String,
     /// What cannot be told.
     pub doubt: Told,
+    /// What a person should look at.
+    pub remark: String,
     /// `complete` or `partial`.
     pub data: &'static str,
     /// Revision number.
@@ -206,15 +235,18 @@ pub struct Scale {
     step: f64,
 }
 
-/// The axis for all of these, and for the goal.
+/// The axis for all of these, and for their goals.
 pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, card: &MeasureCard) -> Scale {
     let unit = &card.unit;
-    let shown = |point: &Point| point.value(unit).into_iter().chain(point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]));
-    let values: Vec<f64> = series.flatten().flat_map(shown).chain(card.goal()).collect();
+    let shown = |point: &Point| {
+        let bounds = point.bounds(unit).into_iter().flat_map(|(low, high)| [low, high]);
+        point.value(unit).into_iter().chain(bounds).chain(card.goal_of(&point.version)).collect::<Vec<_>>()
+    };
+    let values: Vec<f64> = series.flatten().flat_map(shown).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
     let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
-    let from = if least > most / 2.0 { (least - (most - least) / 2.0).max(0.0) } else { 0.0 };
+    let from = if least > most / 2.0 && least < most { (least - (most - least) / 2.0).max(0.0) } else { 0.0 };
     let raw = ((most - from) / TICKS).max(most / 1000.0);
     let magnitude = 10_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
@@ -294,13 +326,16 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
     Chart {
         id: site.to_owned(),
         column: column(&card.unit),
+        sides: sides(&card.unit),
+        has_interval: has_interval(card),
         heading,
         link: format!("/measures/{}/sites/{}", encode(&card.id), encode(site)),
         summary: summary(card, &slots, &phases),
         ticks: ticks(card, &place),
         months: months(&slots, &place),
-        medians: phases.iter().filter_map(|phase| median(card, phase, &place)).collect(),
-        goal: card.goal().map(|goal| (place.y(goal), format!("goal {}", value_text(card, goal)))),
+        medians: phases.iter().filter_map(|phase| median(phase, &place)).collect(),
+        labels: labels(card, phases.last(), &slots, &place),
+        goals: slots.chunk_by(|a, b| goal_of(card, a) == goal_of(card, b)).filter_map(|slots| goal(card, slots, &place)).collect(),
         turns: turns(card, &slots, &place),
         lines: phases.iter().flat_map(|phase| lines(phase.slots, &place)).collect(),
         dots: dots(card, &slots, &place),
@@ -316,13 +351,35 @@ pub fn chart(card: &MeasureCard, site: &str, heading: String, points: &[Point], 
         latest: latest(card, &slots),
         ranges: ranges(card, &slots, &place),
         doubt: doubtful_periods(points),
+        remarks: remarks(points),
     }
 }
 
-fn median(card: &MeasureCard, phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
+fn median(phase: &Phase<'_, '_>, place: &Place) -> Option<Median> {
     let (median, first, last) = (phase.run.median?, phase.slots.first()?, phase.slots.last()?);
-    let half = place.step() / 2.0;
-    Some(Median { from: round(place.x(first.place) - half), to: round(place.x(last.place) + half), y: place.y(median), label: value_text(card, median) })
+    let (from, to) = place.across(first.place..last.place + 1);
+    Some(Median { from, to, y: place.y(median) })
+}
+
+fn goal_of(card: &MeasureCard, slot: &Slot<'_>) -> Option<f64> {
+    card.goal_of(&slot.point.version)
+}
+
+/// The goal of periods that have the same.
+fn goal(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Option<Goal> {
+    let (first, last) = (slots.first()?, slots.last()?);
+    let goal = goal_of(card, first)?;
+    let (from, to) = place.across(first.place..last.place + 1);
+    let is_newest = last.place + 1 == place.count;
+    let (x, anchor) = if to - LABEL_WIDTH < LEFT { (from + 4.0, "start") } else { (to - 4.0, "end") };
+    let words = || Words { x: round(x), anchor, text: format!("goal {}", value_text(card, goal)) };
+    Some(Goal { from, to, y: place.y(goal), words: (!is_newest).then(words) })
+}
+
+/// What stands beside the newest median and goal.
+fn labels(card: &MeasureCard, phase: Option<&Phase<'_, '_>>, slots: &[Slot<'_>], place: &Place) -> Vec<Label> {
+    let at = |value: f64| (place.y(value), value_text(card, value));
+    label::beside(phase.and_then(|phase| phase.run.median).map(at), slots.last().and_then(|slot| goal_of(card, slot)).map(at))
 }
 
 /// Where another version begins, and whether what follows is compared with what was before.
@@ -333,11 +390,10 @@ fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
         let x = round(place.x(after.place) - place.step() / 2.0);
         let fits = x < WIDTH - LABEL_WIDTH;
         let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
+        let (words_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
         (old != version).then(|| Turn {
             x,
-            anchor: if fits { "start" } else { "end" },
-            label_x: round(if fits { x + 4.0 } else { x - 4.0 }),
-            label: if fits { format!("version {version}") } else { format!("version {version} →") },
+            words: Words { x: round(words_x), anchor, text: format!("version {version}{arrow}") },
             text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
         })
     };
@@ -413,6 +469,16 @@ fn doubtful_periods(points: &[Point]) -> Option<String> {
     Some(format!("In {} of {} the hospital’s records cannot tell of everybody{place}.", doubtful.len(), counted(points.len(), "period")))
 }
 
+/// `Oct 2026: the denominator is 2, at least 3 is expected`, of the newest periods first.
+fn remarks(points: &[Point]) -> Vec<String> {
+    let found = points.iter().rev().filter(|point| !point.remarks.is_empty());
+    let mut said: Vec<String> = found.map(|point| format!("{}: {}", period_name(point), point.remarks.join("; "))).collect();
+    let more = said.len().saturating_sub(REMARKS_SHOWN);
+    said.truncate(REMARKS_SHOWN);
+    said.extend((more > 0).then(|| format!("{} more in the table", counted(more, "period"))));
+    said
+}
+
 struct Place {
     count: usize,
     scale: Scale,
@@ -424,6 +490,10 @@ impl Place {
     }
     fn x(&self, index: usize) -> f64 {
         round(LEFT + self.step() * (index as f64 + 0.5))
+    }
+    /// Where a stretch begins and ends.
+    fn across(&self, stretch: std::ops::Range<usize>) -> (f64, f64) {
+        (round(LEFT + self.step() * stretch.start as f64), round(LEFT + self.step() * stretch.end as f64))
     }
     fn y(&self, value: f64) -> f64 {
         round(HEIGHT - BOTTOM - ((value - self.scale.bottom) / (self.scale.top - self.scale.bottom)).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM))
@@ -468,6 +538,33 @@ pub fn column(unit: &Unit) -> &'static str {
         Unit::Percent => "Percent",
         Unit::Rate { .. } => "Rate",
         Unit::Number => "Value",
+    }
+}
+
+/// What a score is made of: of a fraction both sides, of any other one whom it is of.
+pub fn sides(unit: &Unit) -> [&'static str; 2] {
+    match unit {
+        Unit::Percent | Unit::Rate { .. } => ["Numerator", "Denominator"],
+        Unit::Number => ["Members", "Observed"],
+    }
+}
+
+/// The numbers below these.
+pub fn sides_of(point: &Point) -> [String; 2] {
+    match point.observed {
+        Some(Observed { members, counted }) => [Some(members), counted].map(|count| count_text(count.map(Into::into))),
+        None => [point.numerator, point.denominator].map(count_text),
+    }
+}
+
+/// `12 of 14 observed`, or `14 observed`.
+pub fn observed_text(observed: &Observed) -> String {
+    let Observed { members, counted: found } = observed;
+    let of = count_text(Some((*members).into()));
+    match found {
+        None => counted(*members, "member"),
+        Some(all) if all == members => format!("{of} observed"),
+        Some(some) => format!("{} of {of} observed", count_text(Some((*some).into()))),
     }
 }
 
@@ -609,8 +706,11 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// `34 of 47`, or `2 in 310 line days`; none for a score that is no fraction.
+/// `34 of 47`, `2 in 310 line days` or `12 of 14 observed`; none for a score of nobody in particular.
 fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
+    if let Some(observed) = &point.observed {
+        return Some(observed_text(observed));
+    }
     let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
     Some(match &card.unit {
         Unit::Percent | Unit::Number => format!("{above} of {below}"),
@@ -625,14 +725,19 @@ fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
         let counts = counts(card, point).map_or_else(String::new, |counts| format!("{counts}, "));
         let doubt = doubt_text(card, point).map_or_else(String::new, |doubt| format!(", {doubt}"));
         let title = format!("{}: {counts}{}{doubt}{partial}, revision {}", slot.name, value_text(card, value), point.revision);
-        Some(Dot { x: place.x(slot.place), y: place.y(value), partial: !point.complete, title })
+        let remark = point.remarks.iter().map(|remark| format!(". Look at this: {remark}")).collect::<String>();
+        Some(Dot { x: place.x(slot.place), y: place.y(value), partial: !point.complete, marked: !remark.is_empty(), title: title + &remark })
     };
     slots.iter().filter_map(dot).collect()
 }
 
+/// Whether scores have an interval. A sum of amounts varies by what each of them is, about which the report says nothing; so does a mean.
+pub fn has_interval(card: &MeasureCard) -> bool {
+    card.unit != Unit::Number && !card.sums.contains("")
+}
+
 fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
-    // A sum of amounts varies by what each of them is, about which the report says nothing.
-    if point.is_unknown() || card.sums.contains("") {
+    if point.is_unknown() || !has_interval(card) {
         return None;
     }
     let (above, below) = (point.numerator?.to_u64()?, point.denominator?);
@@ -652,11 +757,11 @@ pub fn interval_text(card: &MeasureCard, point: &Point) -> String {
 fn rows(card: &MeasureCard, site: &str, slots: &[Slot<'_>]) -> Vec<Row> {
     let row = |Slot { point, name, .. }: &Slot<'_>| Row {
         period: name.clone(),
-        numerator: count_text(point.numerator),
-        denominator: count_text(point.denominator),
+        sides: sides_of(point),
         value: score_text(card, point),
         interval: interval_text(card, point),
         doubt: Told::of(card, point),
+        remark: point.remarks.join("; "),
         data: if point.complete { "complete" } else { "partial" },
         revision: point.revision,
         history: format!("/measures/{}/sites/{}/{}", encode(&card.id), encode(site), encode(&point.period_start)),
@@ -683,6 +788,6 @@ fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_, '_>]) -> 
         (1, _) => "one signal of special cause".to_owned(),
         (count, _) => format!("{count} signals of special cause"),
     };
-    let goal = card.goal().map_or_else(String::new, |goal| format!(", goal {}", value_text(card, goal)));
+    let goal = goal_of(card, last).map_or_else(String::new, |goal| format!(", goal {}", value_text(card, goal)));
     format!("Run chart of {}, {} to {}{median}{goal}, {signals}.", counted(with_value, "value"), first.name, last.name)
 }

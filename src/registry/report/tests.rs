@@ -276,8 +276,8 @@ fn against(change: impl Fn(&mut Value)) -> String {
 
 #[test]
 fn a_measure_that_was_changed_needs_a_version_of_its_own() {
-    let stated = |value: &str| {
-        let parts = [("name", "Active Window Months"), ("value", value)].map(|(url, text)| json!({ "url": url, "valueString": text }));
+    let stated = |name: &str, value: &str| {
+        let parts = [("name", name), ("value", value)].map(|(url, text)| json!({ "url": url, "valueString": text }));
         against(|report| {
             report["extension"]
                 .as_array_mut()
@@ -285,8 +285,10 @@ fn a_measure_that_was_changed_needs_a_version_of_its_own() {
                 .push(json!({ "url": "http://w/StructureDefinition/parameter", "extension": parts }))
         })
     };
-    assert_eq!(stated("13"), "");
-    assert_eq!(stated("2"), "parameter `Active Window Months` is `2`, version 1.0.0 has `13`: what is measured otherwise needs a version of its own");
+    let window = "Active Window Months";
+    assert_eq!(stated(window, "13"), "");
+    assert_eq!(stated("Days", "7"), "parameter `Days` is `7`, version 1.0.0 leaves it as its CQL has it: what is measured otherwise needs a version of its own");
+    assert_eq!(stated(window, "2"), "parameter `Active Window Months` is `2`, version 1.0.0 has `13`: what is measured otherwise needs a version of its own");
 }
 
 fn stratum(name: &str, numerator: i64, denominator: i64) -> Value {
