@@ -1,7 +1,7 @@
 //! Findings for the person who can act: where, what was found, what was expected, what to do.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
@@ -18,29 +18,34 @@ const QUOTED_TEXT_MAX: usize = 200;
 const QUOTED_END: usize = 40;
 
 /// A text a user wrote, with the name by which they know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SourceFile {
     /// File name or other title, shown with every finding.
     pub name: String,
     /// The whole text.
     pub text: String,
+    /// Where its lines begin, once that was asked for.
+    lines: OnceLock<Vec<usize>>,
 }
+
+impl PartialEq for SourceFile {
+    fn eq(&self, other: &SourceFile) -> bool {
+        (&self.name, &self.text) == (&other.name, &other.text)
+    }
+}
+
+impl Eq for SourceFile {}
 
 impl SourceFile {
     /// A shared source file.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<SourceFile> {
-        Arc::new(SourceFile { name: name.into(), text: text.into() })
+        Arc::new(SourceFile { name: name.into(), text: text.into(), lines: OnceLock::new() })
     }
 
     /// The byte offset of a 1-based line and column (columns count characters); the end of the line or text when beyond it.
     pub fn offset(&self, line: usize, column: usize) -> usize {
-        let mut start = 0;
-        for _ in 1..line {
-            match self.text.get(start..).and_then(|rest| rest.find('\n')) {
-                Some(end) => start += end + 1,
-                None => return self.text.len(),
-            }
-        }
+        let lines = self.lines.get_or_init(|| std::iter::once(0).chain(self.text.match_indices('\n').map(|(end, _)| end + 1)).collect());
+        let Some(start) = lines.get(line.saturating_sub(1)).copied() else { return self.text.len() };
         let rest = self.text.get(start..).unwrap_or("");
         let line_text = rest.split('\n').next().unwrap_or("");
         let within = line_text.char_indices().nth(column.saturating_sub(1)).map_or(line_text.len(), |(i, _)| i);

@@ -42,6 +42,10 @@ pub const STATE_FILE: &str = "state.sqlite";
 pub const EVERY_TYPE: &str = "*";
 /// Folder of the snapshot in the data directory.
 pub const SNAPSHOT_FOLDER: &str = "snapshot";
+/// Begins the digest of a mapping's rules; earlier ones were of its text.
+pub const RULES: &str = "rules:";
+/// Before the digest of imports, where a lineage names what translates.
+const IMPORTS_OF: &str = " imports:";
 
 /// What a site measures and how it is reached, checked as a whole before anything starts.
 pub struct Setup {
@@ -362,13 +366,19 @@ impl Adapter {
     fn evaluate(&self, run: &Run, stop: &Stop, progress: &dyn Progress) -> Result<Run, NightError> {
         let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
         let made = evaluation::reports(&self.setup, run, &sums)?;
-        let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?;
+        let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?.and_then(|run| run.lineage);
+        if before.as_deref().is_some_and(|earlier| self.setup.lineage.has_other_rules_than(earlier)) {
+            tracing::warn!(
+                mapping = self.setup.lineage.mapping_rules().0,
+                "the mapping's rules are not those of the last night, under the same version: raise it with every change of meaning"
+            );
+        }
         let draft = outbox::Draft {
             destination: DESTINATION.to_owned(),
             site: self.setup.site.clone(),
             reports: made.reports,
             withdrawals: Vec::new(),
-            cause: self.setup.lineage.cause_since(before.and_then(|run| run.lineage).as_deref()),
+            cause: self.setup.lineage.cause_since(before.as_deref()),
             completeness: evaluation::completeness(run, &sums),
         };
         let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;
@@ -417,6 +427,25 @@ impl Lineage {
     /// Whether another one may ask for other data.
     pub fn asks_otherwise_than(&self, other: &Lineage) -> bool {
         (&self.mapping, &self.measures, &self.terminology) != (&other.mapping, &other.measures, &other.terminology)
+    }
+
+    /// A mapping as a lineage names it: its label, a digest of what it says, and one of the imports beside it.
+    pub fn of_mapping(label: &str, rules: &str, imports: Option<&str>) -> String {
+        format!("{label} {rules}{}", imports.map(|digest| format!("{IMPORTS_OF}{digest}")).unwrap_or_default())
+    }
+
+    /// The mapping's label, and the digest of what it says; none where there is no mapping.
+    pub fn mapping_rules(&self) -> (&str, Option<&str>) {
+        let own = self.mapping.split_once(IMPORTS_OF).map_or(self.mapping.as_str(), |(own, _)| own);
+        let (label, rules) = own.rsplit_once(' ').unwrap_or((own, ""));
+        (label, Some(rules).filter(|rules| rules.starts_with(RULES)))
+    }
+
+    /// Whether the mapping says something else than in an earlier lineage (JSON, as stored), under the same version.
+    pub fn has_other_rules_than(&self, earlier: &str) -> bool {
+        let Ok(earlier) = serde_json::from_str::<Lineage>(earlier) else { return false };
+        let ((label, rules), (label_then, rules_then)) = (self.mapping_rules(), earlier.mapping_rules());
+        label == label_then && rules.is_some() && rules_then.is_some() && rules != rules_then
     }
 
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.

@@ -227,7 +227,8 @@ fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once
     let at = |path: &str| folder.path().join(path);
     let sound = say(folder.path(), &["check", "--offline", "--format", "json"]);
     assert_eq!((sound.code, sound.err.as_str()), (0, ""), "{}", sound.out);
-    assert_eq!(sound.json()["findings"].as_array().map(Vec::len), Some(0));
+    // Of what the mapping knows for measures that this site does not have.
+    assert_eq!(sound.json()["findings"].as_array().unwrap().iter().map(|found| found["severity"].as_str().unwrap()).collect::<Vec<_>>(), ["note", "note"]);
     assert_eq!(sound.json()["measures"].as_array().map(Vec::len), Some(2));
 
     let site = at("site.toml");
@@ -274,6 +275,48 @@ fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once
         let start: String = found["message"].as_str().unwrap().chars().take(40).collect();
         assert!(people.out.contains(&start), "{start} is missing in\n{}", people.out);
     }
+}
+
+/// What a mapping leads to is held against what the measures ask for; a file beside it is called what it is.
+#[test]
+fn check_says_which_rules_of_a_mapping_lead_nowhere() {
+    let folder = sound_site();
+    let harbor = folder.path().join("mappings/sites/harbor.yaml");
+    let found = || {
+        let said = say(folder.path(), &["check", "--offline", "--format", "json"]);
+        let line =
+            |found: &Value| format!("{}:{} {}; {}", found["at"]["line"], found["severity"].as_str().unwrap(), found["message"].as_str().unwrap(), found["help"].as_str().unwrap());
+        (said.code, said.json()["findings"].as_array().unwrap().iter().map(line).filter(|line| !line.contains(":note ")).collect::<Vec<_>>())
+    };
+    let sound = std::fs::read_to_string(&harbor).unwrap();
+    assert_eq!(found(), (0, vec![]));
+    spoil(&harbor, "\"1\": quiescent", "\"1\": quiesent");
+    spoil(&harbor, "to: http://snomed.info/sct", "to: snomed");
+    assert_eq!(
+        found(),
+        (
+            1,
+            vec![
+                "21:warning no measure asks for `quiesent` of `http://watershed.example/fhir/CodeSystem/ibd`; did you mean `quiescent`?".to_owned(),
+                "25:warning no measure asks for codes of `snomed`; did you mean `http://snomed.info/sct`?".to_owned()
+            ]
+        )
+    );
+    let lines = "map:\n      CVC: {code: \"52124006\", display: Central venous catheter}\n      PICC: {code: \"52124006\", display: Central venous catheter}\n      PORT: {code: \"52124006\", display: Central venous catheter}";
+    std::fs::write(&harbor, sound.replace(lines, "csv: lines.csv")).unwrap();
+    let table = folder.path().join("mappings/sites/lines.csv");
+    std::fs::create_dir(&table).unwrap();
+    let told = |what: &str| {
+        let said = say(folder.path(), &["check", "--offline"]);
+        assert!(said.code == 3 && said.out.contains(what), "{what}\n{}", said.out);
+    };
+    told("`mappings/sites/lines.csv` is a folder, expected a file");
+    std::fs::remove_dir(&table).unwrap();
+    told("file `lines.csv` cannot be read");
+    std::fs::write(&table, [0xff, 0xfe, b'l', 0]).unwrap();
+    told("`mappings/sites/lines.csv` is UTF-16, expected UTF-8");
+    std::fs::write(&harbor, [0xff, 0xfe, b'l', 0]).unwrap();
+    told("`mappings/sites/harbor.yaml` is UTF-16, expected UTF-8");
 }
 
 #[test]
@@ -360,6 +403,27 @@ fn peers_that_are_down_exit_with_4_and_every_reason() {
     insta::assert_snapshot!(said.shown(folder.path()), @"
     exit 4
     --- stdout
+    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/flowsheet` leads to, as `labor-
+    │ onset` of `http://watershed.example/fhir/CodeSystem/perinatal`
+        ╭─[mappings/sites/harbor.yaml:52:9]
+     51 │   - system: http://harbor.example/fhir/CodeSystem/flowsheet
+     52 │     to: http://watershed.example/fhir/CodeSystem/perinatal
+        ·         ──────────────────────────────────────────────────
+     53 │     elements: [Observation.code]
+        ╰────
+    help: as where a mapping is shared by sites with other measures; else look at the system
+
+    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/lab` leads to, as `11884-4` of
+    │ `http://loinc.org`
+        ╭─[mappings/sites/harbor.yaml:59:9]
+     58 │   - system: http://harbor.example/fhir/CodeSystem/lab
+     59 │     to: http://loinc.org
+        ·         ────────────────
+     60 │     elements: [Observation.code]
+        ╰────
+    help: as where a mapping is shared by sites with other measures; else look at the system
+
+    2 notes
     lakeside: configuration is sound
       mapping harbor|1.0.0
       measure http://watershed.example/fhir/Measure/ibd-remission|1.0.0

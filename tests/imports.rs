@@ -82,6 +82,9 @@ resource:
 fn what_a_declaration_lacks_is_told() {
     let whole = "name: a\nfile: a.csv\ncolumns: {P: patient, D: date}\nkey: [P, D]\nresource: {resourceType: Condition, subject: '{P}', onsetDateTime: '{D}'}\n";
     assert_eq!(told(whole), [""; 0]);
+    for delimiter in ["\"\\t\"", "';'", "'|'"] {
+        assert_eq!(told(&format!("{whole}delimiter: {delimiter}\n")), [""; 0], "{delimiter}");
+    }
     let cases = [
         ("", "", "an import is nothing, expected keys with values"),
         ("name: a\n", "", "the key `name` is missing"),
@@ -371,6 +374,12 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
         ("no heading", vec![("lab.csv", "Smith,2026-01-01,1,\n".into())], "its heading has no column `MRN`"),
         ("UTF-16", vec![("lab.csv", utf_16)], "it is UTF-16"),
         ("open quotation", vec![("lab.csv", format!("{few}0010,2026-01-20,1,\"{}\n", "x".repeat(1 << 21)).into())], "a row is longer than 1 MiB"),
+        ("a quotation mark without end", vec![("lab.csv", text.replace("-26,1,", "-26,1,\"x").into())], "a quotation mark opens in line 27 and is never closed"),
+        (
+            "the same before another",
+            vec![("lab.csv", text.replace("-20,1,", "-20,1,\"x").replace("-22,1,", "-22,1,\"y\"").into())],
+            "a quotation mark opens in line 21, and after the next one, in line 23, text goes on",
+        ),
     ];
     for (case, files, reason) in cases {
         let ward = Ward::new();

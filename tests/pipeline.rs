@@ -50,6 +50,47 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
     }
 }
 
+/// Its rules are in every report; what they change under one version is told, and sent with its cause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapping_that_changes_under_its_version_is_told() {
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 20, ..Wanted::default() }).await;
+    let at = |name: &str| bed.folder.path().join(name);
+    let write = |version: &str, code: &str| {
+        let rule = format!("{{system: http://local, to: http://snomed.info/sct, elements: [Encounter.type], map: {{A: \"{code}\"}}}}");
+        std::fs::write(at("mapping.yaml"), format!("name: ours\nversion: {version}\ncodes:\n  - {rule}\n")).unwrap();
+    };
+    let site = std::fs::read_to_string(at("site.toml")).unwrap();
+    std::fs::write(at("site.toml"), format!("{site}[mapping]\nfile = \"mapping.yaml\"\n")).unwrap();
+    let check = async || {
+        let said = output(bed.command(&["check", "--offline"])).await;
+        (said.status.code().unwrap(), String::from_utf8(said.stdout).unwrap())
+    };
+    let told = "the rules of the mapping `ours|1.0.0` are not those of the last night";
+    write("1.0.0", "394584008");
+    let (code, said) = bed.run().await;
+    assert_eq!((code, check().await.0), (0, 0), "{said}");
+    let known = output(bed.command(&["known", "--format", "json"])).await;
+    assert!(String::from_utf8_lossy(&known.stdout).contains("mapping-rules"));
+    write("1.0.0", "394582007");
+    let (code, said) = check().await;
+    assert!(code == 1 && said.contains(told), "{said}");
+    write("1.0.1", "394582007");
+    assert!(!check().await.1.contains(told));
+    write("1.0.0", "394582007");
+    let (_, said) = bed.run().await;
+    assert!(said.contains("the mapping's rules are not those of the last night"), "{said}");
+    let store = watershed::registry::open_store(&at("registry")).unwrap();
+    let causes: Vec<Option<String>> = store
+        .read(|transaction| {
+            let mut statement = transaction.prepare("SELECT DISTINCT cause FROM revision WHERE number > 1")?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        })
+        .map_err(|error: watershed::registry::RegistryError| error)
+        .unwrap();
+    assert_eq!(causes, [Some("mapping".to_owned())]);
+    assert_eq!(check().await.0, 0, "the last night had these rules");
+}
+
 /// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_measure_calls_implausible_is_sent_and_shown() {

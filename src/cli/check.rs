@@ -17,6 +17,7 @@ use crate::smart::client::below;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
+use crate::store::runs;
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
@@ -94,6 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         }
         return Err(Failure::configuration(format!("`{}` cannot be used", args.config.display())).hint("nothing starts until every error above is gone"));
     };
+    findings.extend(silently_changed(&site, &checked));
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
@@ -106,6 +108,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         None if findings.iter().all(|finding| finding.severity == Severity::Note) => Ok(Ending::Fine),
         None => Ok(Ending::Findings),
     }
+}
+
+/// That the mapping says something else than in the last night, and calls itself the same. What is wrong with the state itself is
+/// said where it is used.
+fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diagnostic> {
+    let store = super::state(site).ok()??;
+    let earlier = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage?;
+    let message = || format!("the rules of the mapping `{}` are not those of the last night", checked.mapping.label());
+    let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
+    let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
+    checked.lineage.has_other_rules_than(&earlier).then(finding)
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {

@@ -129,7 +129,7 @@ pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
     found
         .iter()
         .filter(|found| found.is_of_the_data())
-        .map(|found| json!({ "problem": found.problem, "element": found.element, "patients": found.patients, "meant": Some(&found.code).filter(|code| !code.is_empty()) }))
+        .map(|found| json!({ "problem": found.problem, "element": found.element, "patients": found.patients, "meant": found.meant() }))
         .collect()
 }
 
@@ -137,7 +137,7 @@ pub fn unreadable_as_json(found: &[Unmapped]) -> serde_json::Value {
 pub fn unreadable_as_text(found: &[Unmapped]) -> String {
     let found: Vec<&Unmapped> = found.iter().filter(|found| found.is_of_the_data()).collect();
     let line = |found: &&Unmapped| {
-        let meant = meant_as_text(Some(found.code.as_str()).filter(|code| !code.is_empty()));
+        let meant = meant_as_text(found.meant());
         let of = counted(found.patients, "patient");
         if found.is_absent() && found.element == "Patient" {
             return format!("\ndata name {of} who did not come: they are not counted, and all reports are partial");
@@ -145,7 +145,8 @@ pub fn unreadable_as_text(found: &[Unmapped]) -> String {
         if found.is_absent() {
             return format!("\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial", found.element);
         }
-        format!("\n`{}` of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
+        let whose = if found.system.is_empty() { String::new() } else { format!(" (observations `{}`)", found.code) };
+        format!("\n`{}`{whose} of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)
     };
     let more = found.len().saturating_sub(UNREADABLE_SHOWN);
     let more = if more > 0 { format!("\n{} more elements cannot be read", more) } else { String::new() };

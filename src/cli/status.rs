@@ -177,7 +177,7 @@ fn as_text(status: &Status) -> String {
     if !status.unmapped.is_empty() {
         let mut unmapped = super::table(&["not understood", "element", "system", "code", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
-            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.code.clone(), found.patients.to_string()]);
+            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.patients.to_string()]);
         }
         let shown = status.unmapped.len().min(UNMAPPED_SHOWN);
         text.push_str(&format!("\n{unmapped}\n{shown} of {}", counted(status.unmapped.len(), "finding")));

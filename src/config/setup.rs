@@ -13,7 +13,7 @@ use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
 use crate::measure::{Choices, case};
-use crate::pipeline::{Adapter, Lineage, NightError, SNAPSHOT_FOLDER, STATE_FILE, Setup};
+use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STATE_FILE, Setup, needs};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
 use crate::source::import::{self, Import};
@@ -63,7 +63,9 @@ pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
     let measures = reader.measures(site);
     reader.cases(site);
     reader.data(site);
-    reader.setup(site, measures)
+    let (setup, mut findings) = reader.setup(site, measures);
+    findings.extend(setup.iter().flat_map(|setup| setup.mapping.unasked(&needs::asked(&setup.measures, &setup.value_sets))));
+    (setup, findings)
 }
 
 /// Digest of the codes of all value sets, whatever files they came from.
@@ -199,8 +201,26 @@ fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-fn source_file(path: &Path) -> Result<Arc<SourceFile>, String> {
-    let text = read_text(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+/// A file that a person wrote, in words where it is none.
+fn text(path: &Path) -> Result<String, Diagnostic> {
+    let shown = measures::shown(path);
+    let fault = |error: String| Diagnostic::error(format!("cannot read `{shown}`: {error}"));
+    let found = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?;
+    if found.is_dir() {
+        return Err(Diagnostic::error(format!("`{shown}` is a folder, expected a file")));
+    }
+    if found.len() > TEXT_BYTES_MAX {
+        return Err(fault(format!("{} bytes, at most {TEXT_BYTES_MAX} are read", found.len())));
+    }
+    crate::diagnostic::utf8(&shown, std::fs::read(path).map_err(|error| fault(error.to_string()))?)
+}
+
+/// The same with its name; what is wrong with it as a whole is said of the key that names it.
+fn source_file(path: &Path, key: &str, site: &Loaded<Site>) -> Result<Arc<SourceFile>, Diagnostic> {
+    let text = text(path).map_err(|fault| match (&fault.at, fault.help) {
+        (Some(_), help) => Diagnostic { help, ..fault },
+        (None, help) => Diagnostic { help, ..site.places.error(key, fault.message) },
+    })?;
     Ok(SourceFile::new(measures::shown(path), text))
 }
 
@@ -225,13 +245,13 @@ impl Reader {
         }
         // What a table's texts mean is said by its declaration as by a mapping.
         let declared = source.tuning.imports.iter().map(|import| import.digest.as_str());
-        let mapping_digest = match source.tuning.imports.as_slice() {
-            [] => mapping_digest,
-            _ => sha256_hex(std::iter::once(mapping_digest.as_str()).chain(declared).collect::<Vec<_>>().join("\n").as_bytes()),
+        let declared = match source.tuning.imports.as_slice() {
+            [] => None,
+            _ => Some(sha256_hex(declared.collect::<Vec<_>>().join("\n").as_bytes())),
         };
         let lineage = Lineage {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
-            mapping: format!("{} {mapping_digest}", mapping.label()),
+            mapping: Lineage::of_mapping(&mapping.label(), &mapping_digest, declared.as_deref()),
             measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
             terminology: terminology_digest(&value_sets),
         };
@@ -317,31 +337,31 @@ impl Reader {
         if written.is_empty() || !path.exists() {
             return (Mapping::none(), String::new());
         }
-        let source = match source_file(&path) {
+        let source = match source_file(&path, "mapping.file", site) {
             Ok(source) => source,
-            Err(error) => {
-                self.findings.push(site.places.error("mapping.file", error));
+            Err(fault) => {
+                self.findings.push(fault);
                 return (Mapping::none(), String::new());
             }
         };
         let beside = path.parent().unwrap_or(Path::new("."));
-        let named = Mapping::files_named(&source.text);
-        let files: BTreeMap<String, String> = named.into_iter().filter_map(|name| Some((name.clone(), read_text(&beside.join(&name)).ok()?))).collect();
-        let mut digests = vec![sha256_hex(source.text.as_bytes())];
-        digests.extend(files.values().map(|text| sha256_hex(text.as_bytes())));
+        let named = Mapping::files_named(&source).into_iter().filter(|name| beside.join(name).exists());
+        let files: BTreeMap<String, Result<String, Diagnostic>> = named.map(|name| (name.clone(), text(&beside.join(&name)))).collect();
         let (mapping, findings) = Mapping::parse(&source, &files);
         self.findings.extend(findings);
-        (mapping.unwrap_or_else(Mapping::none), sha256_hex(digests.join("\n").as_bytes()))
+        let mapping = mapping.unwrap_or_else(Mapping::none);
+        let digest = format!("{RULES}{}", sha256_hex(mapping.content().as_bytes()));
+        (mapping, digest)
     }
 
     /// The imports, each by a name of its own.
     fn imports(&mut self, site: &Loaded<Site>, zone: &TimeZone) -> Vec<Import> {
         let mut imports: Vec<Import> = Vec::new();
         for path in site.value.imports.files.iter().map(|written| site.path(written)).filter(|path| path.exists()) {
-            let source = match source_file(&path) {
+            let source = match source_file(&path, "imports.files", site) {
                 Ok(source) => source,
-                Err(error) => {
-                    self.findings.push(site.places.error("imports.files", error));
+                Err(fault) => {
+                    self.findings.push(fault);
                     continue;
                 }
             };

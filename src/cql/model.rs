@@ -451,6 +451,17 @@ impl Model {
         Some((Element { name: name.into(), alternatives, list }, element.ty.clone()))
     }
 
+    /// The members that JSON can have of a class: name, type of one item, whether it is a list.
+    pub fn fields(&self, class: &str) -> Vec<(Arc<str>, Type, bool)> {
+        let elements = self.element_names(class).filter_map(|name| self.resolve(class, name));
+        elements
+            .flat_map(|(element, _)| {
+                let is_list = element.list;
+                element.alternatives.into_iter().map(move |one| (one.field, one.ty, is_list))
+            })
+            .collect()
+    }
+
     /// All classes as evaluation needs them.
     pub fn typed_classes<'a>(&'a self, fhir: &'a Model) -> impl Iterator<Item = typed::Class> + 'a {
         self.classes.values().map(move |class| typed::Class {

@@ -387,6 +387,11 @@ impl Record {
                 array
             }
         };
+        self.append_item_coding(codings, system, code, display);
+    }
+
+    /// Appends a Coding to an array of them.
+    pub fn append_item_coding(&mut self, codings: NodeId, system: &str, code: &str, display: Option<&str>) {
         let coding = self.push(Content::Object { first: NONE });
         for (name, text) in [("system", Some(system)), ("code", Some(code)), ("display", display)] {
             if let Some(text) = text {

@@ -1,13 +1,23 @@
 //! Tests of site mappings.
 
 use super::*;
+use crate::diagnostic;
 use crate::fhir::record::{Record, Shape};
 
+const LINES: &str = "local,standard,display\nCVC,52124006,\"Central line, tunnelled\"\nPICC,52124006\n";
+
 fn check(text: &str) -> (Option<Mapping>, String) {
-    let source = SourceFile::new("site.yaml", text);
-    let files = BTreeMap::from([("lines.csv".to_owned(), "local,standard,display\nCVC,52124006,Central line\nPICC,52124006\n".to_owned())]);
-    let (mapping, findings) = Mapping::parse(&source, &files);
+    let (mapping, findings) = parse(text, LINES);
     (mapping, diagnostic::render_human(&findings, false))
+}
+
+fn parse(text: &str, lines: &str) -> (Option<Mapping>, Vec<Diagnostic>) {
+    Mapping::parse(&SourceFile::new("site.yaml", text), &BTreeMap::from([("lines.csv".to_owned(), Ok(lines.to_owned()))]))
+}
+
+/// Findings in a line each: severity, message, place; what to do.
+fn told(findings: &[Diagnostic]) -> Vec<String> {
+    findings.iter().map(|finding| format!("{finding}; {}", finding.help.as_deref().unwrap_or_default())).collect()
 }
 
 const EXAMPLE: &str = r#"
@@ -72,6 +82,8 @@ fn an_unknown_code_is_a_finding_and_an_ignored_one_is_not() {
 fn codes_come_from_a_file_and_others_can_be_ignored() {
     let of = |code: &str| apply(&format!(r#"{{"resourceType":"Device","id":"d","type":{{"coding":[{{"system":"http://local/lines","code":"{code}"}}]}}}}"#));
     assert_eq!(codes_at(&of("PICC").0, "Device", "type").len(), 2);
+    let mapping = check(EXAMPLE).0.unwrap();
+    assert_eq!(mapping.codes[1].targets["CVC"].display.as_deref(), Some("Central line, tunnelled"));
     assert_eq!(of("PIV").1, []);
 }
 
@@ -117,7 +129,7 @@ fn every_problem_of_a_mapping_is_reported_with_its_line() {
         "FHIR R4 has no resource type `Encouter`",
         "did you mean `Encounter`?",
         "`Device` has no element `typ`",
-        "did you mean `type`?",
+        "did you mean `Device.type`?",
         "code `1` has no system",
         "file `none.csv` cannot be read",
         "`days_of_rain` is no UCUM unit",
@@ -148,4 +160,248 @@ fn the_translations_widen_queries() {
     let of = |to: &str| mapping.translations().filter(|one| one.to_code == to).map(|one| one.code.to_owned()).collect::<Vec<_>>();
     assert_eq!(of("52124006"), ["CVC", "PICC"]);
     assert!(mapping.paths().contains(&("Device".to_owned(), vec!["type".to_owned()])));
+}
+
+/// A mapping with one rule of codes.
+fn codes_at_element(element: &str) -> String {
+    format!("name: a\nversion: '1'\ncodes:\n  - {{system: http://l, to: http://s, elements: [{element}], map: {{A: b}}}}\n")
+}
+
+#[test]
+fn a_path_is_checked_to_its_end_and_the_nearest_right_one_is_named() {
+    for fine in ["Observation.code", "Observation.category", "Encounter.class", "Encounter.participant.type", "Patient.extension.extension.valueCoding", "Encounter.meta.tag"] {
+        assert_eq!(told(&parse(&codes_at_element(fine), LINES).1), [""; 0], "{fine}");
+    }
+    for (wrong, expected) in [
+        ("Observation.code.coding", "`Observation.code.coding` is within `Observation.code`, which is CodeableConcept (site.yaml:4:66); did you mean `Observation.code`?"),
+        (
+            "Observation.code.nonsense.x",
+            "`Observation.code.nonsense.x` is within `Observation.code`, which is CodeableConcept (site.yaml:4:66); did you mean `Observation.code`?",
+        ),
+        ("Observation.value", "`Observation` has no element `value` (site.yaml:4:61); did you mean `Observation.valueCodeableConcept`?"),
+        (
+            "Observation.valueQuantity",
+            "`Observation.valueQuantity` is Quantity, in which no code of a hospital stands (site.yaml:4:61); did you mean `Observation.valueCodeableConcept`?",
+        ),
+        ("Observation.codeFoo", "`Observation` has no element `codeFoo` (site.yaml:4:61); did you mean `Observation.code`?"),
+        ("Device.status", "`Device.status` is FHIRDeviceStatus, in which no code of a hospital stands (site.yaml:4:56); did you mean `Device.statusReason`?"),
+        (
+            "Encounter.status",
+            "`Encounter.status` is EncounterStatus, in which no code of a hospital stands (site.yaml:4:59); codes stand in `Encounter.class`, `Encounter.type`, `Encounter.serviceType`, `Encounter.priority`, `Encounter.reasonCode`",
+        ),
+        ("Encounter.participant.tipe", "`Encounter.Participant` has no element `tipe` (site.yaml:4:71); did you mean `Encounter.participant.type`?"),
+    ] {
+        assert_eq!(told(&parse(&codes_at_element(wrong), LINES).1), [format!("error: {expected}")], "{wrong}");
+    }
+}
+
+#[test]
+fn a_coding_is_translated_in_its_place_and_several_gain_one() {
+    let rule = |element: &str| format!("  - {{system: http://l, to: http://s, elements: [{element}], map: {{A: b}}}}\n");
+    let text = format!("name: a\nversion: '1'\ncodes:\n{}{}", rule("Encounter.class"), rule("Encounter.meta.tag"));
+    let mapping = parse(&text, LINES).0.unwrap();
+    let resource = r#"{"resourceType":"Encounter","id":"e","meta":{"tag":[{"system":"http://l","code":"A"}]},"class":{"system":"http://l","code":"A","display":"Ambulant"}}"#;
+    let (mut record, _) = Record::read(&Shape::everything(), [resource.as_bytes()].into_iter());
+    for _ in 0..2 {
+        assert_eq!(mapping.apply(&mut record), []);
+        let encounter = record.resources("Encounter")[0];
+        let text = |node, name| record.get(node, name).and_then(|node| record.text(node)).unwrap_or_default().to_owned();
+        let class = record.get(encounter, "class").unwrap();
+        assert_eq!(["system", "code", "display"].map(|name| text(class, name)), ["http://s", "b", "b"]);
+        let tags = record.get(record.get(encounter, "meta").unwrap(), "tag").unwrap();
+        let tags: Vec<String> = record.items(tags).map(|tag| format!("{}#{}", text(tag, "system"), text(tag, "code"))).collect();
+        assert_eq!(tags, ["http://l#A", "http://s#b"]);
+    }
+    let (mut record, _) = Record::read(&Shape::everything(), [resource.replace("\"A\",\"display", "\"B\",\"display").as_bytes()].into_iter());
+    let found = mapping.apply(&mut record);
+    assert_eq!((found.len(), found[0].problem, found[0].element.as_str(), found[0].code.as_str()), (1, Problem::UnmappedCode, "Encounter.class", "B"));
+}
+
+#[test]
+fn what_no_measure_asks_for_is_told_with_what_was_meant() {
+    let mut asked = Asked::default();
+    [("http://loinc.org", "718-7"), ("http://loinc.org", "2345-7"), ("http://net/pga", "quiescent"), ("http://net/pga", "mild")]
+        .iter()
+        .for_each(|(system, code)| asked.insert(system, code));
+    let of = |to: &str, map: &str| {
+        let text = format!("name: a\nversion: '1'\ncodes:\n  - system: http://l\n    to: {to}\n    elements: [Observation.code]\n    map: {map}\n");
+        let (mapping, findings) = parse(&text, LINES);
+        assert_eq!(told(&findings), [""; 0], "{text}");
+        told(&mapping.unwrap().unasked(&asked))
+    };
+    assert_eq!(of("http://loinc.org", "{HB: 718-7, X: 4544-3}"), [""; 0], "a mapping may know more than the measures of today");
+    assert_eq!(
+        of("http://loinc.com", "{HB: 718-7, GLU: 2345-7}"),
+        ["warning: no measure asks for codes of `http://loinc.com` (site.yaml:5:9); did you mean `http://loinc.org`?"]
+    );
+    assert_eq!(of("LOINC", "{HB: 718-7}"), ["warning: no measure asks for codes of `LOINC` (site.yaml:5:9); did you mean `http://loinc.org`?"]);
+    assert_eq!(of("http://loinc.org", "{HB: 718-8}"), ["warning: no measure asks for `718-8` of `http://loinc.org` (site.yaml:7:15); did you mean `718-7`?"]);
+    assert_eq!(
+        of("http://loinc.org", "{718-7: HB}"),
+        ["warning: no measure asks for `HB` of `http://loinc.org` (site.yaml:7:18); it is `718-7` that they ask for: do local and standard code stand in each other's place?"]
+    );
+    assert_eq!(of("http://net/pga", "{1: quiescnt}"), ["warning: no measure asks for `quiescnt` of `http://net/pga` (site.yaml:7:14); did you mean `quiescent`?"]);
+    let idle = of("http://elsewhere/x", "{1: q}");
+    assert!(
+        idle.len() == 1 && idle[0].starts_with("note: no measure of this site asks for what `http://l` leads to, as `q` of `http://elsewhere/x` (site.yaml:5:9)"),
+        "{idle:?}"
+    );
+}
+
+#[test]
+fn keys_that_are_patterns_or_numbers_are_told() {
+    let of = |map: &str| told(&parse(&codes_at_element("Observation.code").replace("{A: b}", map), LINES).1);
+    assert_eq!(of("{1: b, '01': b, 10: b}"), [""; 0]);
+    assert_eq!(
+        of("{'H.*': b}"),
+        ["warning: `H.*` looks like a pattern, and codes are compared as they stand (site.yaml:4:75); write each code, or name a table of them as `csv:`"]
+    );
+    for key in ["01", "1.0"] {
+        assert_eq!(of(&format!("{{{key}: b}}")), [format!("warning: `{key}` is a number to YAML, of which another may be written alike (site.yaml:4:74); quote it: `\"{key}\"`")]);
+    }
+    assert_eq!(of("{A: 12}"), ["error: expected a code, found `12` (site.yaml:4:77); quote it: `\"12\"`"]);
+    assert_eq!(
+        of("{A: http://loinc.org|718-7}")[0],
+        "error: `http://loinc.org|718-7` is no code alone: its system stands in it (site.yaml:4:77); write `718-7`, and `http://loinc.org` as `to:` or `system:`"
+    );
+    assert!(of("{A: {cod: b}}")[0].starts_with("error: a code has no `cod` (site.yaml:4:78); did you mean `code`?"), "{:?}", of("{A: {cod: b}}"));
+}
+
+#[test]
+fn a_table_is_read_as_csv_by_its_heading_and_its_faults_are_told() {
+    let of = |table: &str| told(&parse(EXAMPLE, table).1);
+    for fine in ["\u{feff}Local code,Standard code\nA,1\n", "display,standard,local\rA b,1,A\r", "local,standard\r\nA,1\r\n\r\nA,1\r\n"] {
+        assert_eq!(of(fine), [""; 0], "{fine:?}");
+    }
+    for (table, expected) in [
+        ("", "`lines.csv` holds no codes (lines.csv:1:1); the first line names the columns"),
+        ("local,standard\n", "`lines.csv` holds no codes (lines.csv:1:1); the first line names the columns"),
+        ("CVC,52124006\n", "the table has no heading with the columns `local` and `standard` (lines.csv:1:1); the first line names the columns"),
+        ("local;standard\nCVC;52124006\n", "the cells of the table are not parted by commas (lines.csv:1:1); save it as CSV with commas"),
+        ("local,standard\nCVC,1\nCVC,2\n", "`CVC` leads to `2` here, and to `1` at lines.csv:2 (lines.csv:3:1); a local code means one thing"),
+        ("local,standard\n\nCVC,\n", "expected a local code and a standard code (lines.csv:3:1)"),
+        ("local,standard\nCVC,1,Line, central\n", "4 cells where the heading has 2 (lines.csv:2:1); a cell with a comma in it goes in quotation marks"),
+        ("local,standard\nCVC,\"1\nPICC,2\n", "a cell goes on over the end of its line: a quotation mark is not closed (lines.csv:2:1)"),
+        ("local,standard\nCVC,http://snomed.info/sct|1\n", "`http://snomed.info/sct|1` is no code alone: its system stands in it (lines.csv:2:1); write `1`"),
+    ] {
+        let found = of(table);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("error: {expected}")), "{table:?}: {found:?}");
+    }
+    let unreadable = BTreeMap::from([("lines.csv".to_owned(), Err(diagnostic::utf8("lines.csv", b"local,standard\nM\xe4,1\n".to_vec()).unwrap_err()))]);
+    let found = told(&Mapping::parse(&SourceFile::new("site.yaml", EXAMPLE), &unreadable).1);
+    assert_eq!(found, ["error: a byte that is no UTF-8 (0xE4) stands here (lines.csv:2:2); save the file as UTF-8: it is Latin-1, Windows-1252 or the like"]);
+}
+
+#[test]
+fn what_leads_to_two_things_is_refused() {
+    let observation = "observation: {system: http://l, code: X}";
+    let of = |rules: &str| told(&parse(&format!("name: a\nversion: '1'\n{rules}"), LINES).1);
+    let codes = |map: &str| format!("  - {{system: http://l, to: http://s, elements: [Observation.code], map: {map}}}\n");
+    let two = "what a hospital writes means one thing of a system: leave one of the two out";
+    assert_eq!(of(&format!("codes:\n{}{}", codes("{A: b, C: d}"), codes("{A: c}"))), [format!("error: `A` leads to `c` here, and to `b` in line 4 (site.yaml:5:77); {two}")]);
+    assert_eq!(of(&format!("codes:\n{}{}", codes("{A: b}"), codes("{A: {system: http://other, code: c}}"))), [""; 0], "two systems, two codes");
+    let answers = |map: &str| format!("  - {{{observation}, to: http://s, map: {map}}}\n");
+    assert_eq!(of(&format!("answers:\n{}", answers("{Inaktiv: q, inaktiv: m}"))), [format!("error: `inaktiv` leads to `m` here, and to `q` in line 4 (site.yaml:4:89); {two}")]);
+    assert_eq!(
+        of(&format!("answers:\n{}{}", answers("{Inaktiv: q}"), answers("{INAKTIV: m}"))),
+        [format!("error: `inaktiv` leads to `m` here, and to `q` in line 4 (site.yaml:5:77); {two}")]
+    );
+    let units = |from: &str, to: &str| format!("  - {{{observation}, from: {from}, to: {to}}}\n");
+    assert_eq!(of(&format!("units:\n{}{}", units("g/L", "g/dL"), units("mg/dL", "g/dL"))), [""; 0]);
+    assert_eq!(
+        of(&format!("units:\n{}{}", units("g/L", "g/dL"), units("mg/dL", "g/L"))),
+        ["error: the unit of `X` becomes `g/L` here, and `g/dL` in an earlier rule (site.yaml:5:65); an observation is converted to one unit, from as many as it comes in"]
+    );
+}
+
+#[test]
+fn a_mass_becomes_an_amount_of_substance_by_a_factor() {
+    let rule = |more: &str| format!("name: a\nversion: '1'\nunits:\n  - {{observation: {{system: http://l, code: GLU}}, from: mg/dL, to: mmol/L{more}}}\n");
+    let found = told(&parse(&rule(""), LINES).1);
+    assert!(
+        found[0].starts_with("error: `mg/dL` cannot be converted to `mmol/L` (site.yaml:4:67); ") && found[0].contains("molar mass") && found[0].contains("write `factor:`"),
+        "{found:?}"
+    );
+    assert_eq!(
+        told(&parse(&rule(", factor: 0"), LINES).1),
+        ["error: `factor` is not above 0 (site.yaml:4:67); write how many of the unit at `to` one of the unit at `from` is"]
+    );
+    let mapping = parse(&rule(", factor: 0.0555"), LINES).0.unwrap();
+    let (mut record, _) =
+        Record::read(&Shape::everything(), [observation("http://l", "GLU", r#""valueQuantity":{"value":150,"unit":"mg/dL","code":"mg/dL"}"#).as_bytes()].into_iter());
+    assert_eq!(mapping.apply(&mut record), []);
+    let quantity = record.get(record.resources("Observation")[0], "valueQuantity").unwrap();
+    assert_eq!(record.get(quantity, "value").and_then(|node| record.number(node)), Some("8.325".parse().unwrap()));
+}
+
+fn observation(system: &str, code: &str, value: &str) -> String {
+    format!(r#"{{"resourceType":"Observation","id":"o","code":{{"coding":[{{"system":"{system}","code":"{code}"}}]}},{value}}}"#)
+}
+
+const ANSWERS: &str = r#"
+name: a
+version: 1.0.0
+codes:
+  - {system: http://local/pga, to: http://standard/ibd, elements: [Observation.valueCodeableConcept], map: {"1": quiescent, "2": mild}}
+answers:
+  - {observation: {system: http://local/sde, code: PGA}, to: http://standard/ibd, map: {Inaktiv: quiescent, "1": quiescent}}
+  - {observation: {system: http://local/sde, code: PGA}, to: http://standard/ibd, map: {Mild: mild}}
+units:
+  - {observation: {system: http://local/lab, code: HB}, from: g/L, to: g/dL}
+  - {observation: {system: http://local/lab, code: HB}, from: mg/dL, to: g/dL}
+"#;
+
+/// The problems of an observation's value, with their elements, and its codings of the standard.
+fn answered(code: &str, value: &str) -> (Vec<String>, Vec<String>) {
+    let mapping = parse(ANSWERS, LINES).0.unwrap();
+    let system = if code == "HB" { "http://local/lab" } else { "http://local/sde" };
+    let (mut record, bad) = Record::read(&Shape::everything(), [observation(system, code, value).as_bytes()].into_iter());
+    assert!(bad.is_empty());
+    let findings = mapping.apply(&mut record);
+    assert_eq!(mapping.apply(&mut record), findings, "applying twice changes nothing");
+    let is_there = record.get(record.resources("Observation")[0], "valueCodeableConcept").is_some();
+    let codes = if is_there { codes_at(&record, "Observation", "valueCodeableConcept") } else { Vec::new() };
+    let standard = codes.into_iter().filter_map(|code| Some(code.strip_prefix("http://standard/ibd#")?.to_owned()));
+    (findings.iter().map(|finding| format!("{:?} {}", finding.problem, finding.element)).collect(), standard.collect())
+}
+
+#[test]
+fn answers_as_texts_and_numbers_are_understood_or_told() {
+    let of = |value: &str| answered("PGA", value);
+    let nothing: Vec<String> = Vec::new();
+    assert_eq!(of(r#""valueString":" inaktiv ""#), (nothing.clone(), vec!["quiescent".to_owned()]));
+    assert_eq!(of(r#""valueInteger":1"#), (nothing.clone(), vec!["quiescent".to_owned()]));
+    assert_eq!(of(r#""valueCodeableConcept":{"text":"Mild"}"#), (nothing.clone(), vec!["mild".to_owned()]), "two rules are one");
+    assert_eq!(of(r#""valueString":"etwas""#), (vec!["UnmappedAnswer Observation.valueString".to_owned()], nothing.clone()));
+    assert_eq!(of(r#""valueInteger":7"#), (vec!["UnmappedAnswer Observation.valueInteger".to_owned()], nothing.clone()));
+    let both = |code: &str, text: &str| of(&format!(r#""valueCodeableConcept":{{"coding":[{{"system":"http://local/pga","code":"{code}"}}],"text":"{text}"}}"#));
+    assert_eq!(both("1", "etwas anderes"), (nothing.clone(), vec!["quiescent".to_owned()]), "understood by its code");
+    assert_eq!(both("1", "Inaktiv"), (nothing.clone(), vec!["quiescent".to_owned()]));
+    assert_eq!(both("2", "Inaktiv"), (vec!["DisagreeingAnswer Observation.valueCodeableConcept.text".to_owned()], vec!["mild".to_owned()]), "the code counts");
+    assert_eq!(both("9", "Inaktiv"), (vec!["UnmappedCode Observation.valueCodeableConcept".to_owned()], vec!["quiescent".to_owned()]));
+}
+
+#[test]
+fn a_lab_may_come_in_several_units_and_a_text_in_place_of_a_quantity_is_told() {
+    let of = |value: &str| answered("HB", value).0;
+    for (value, unit) in [("130", "g/L"), ("13000", "mg/dL"), ("13", "g/dL")] {
+        assert_eq!(of(&format!(r#""valueQuantity":{{"value":{value},"code":"{unit}"}}"#)), [""; 0], "{unit}");
+    }
+    assert_eq!(of(r#""valueQuantity":{"value":8,"code":"mmol/L"}"#), ["UnexpectedUnit Observation.valueQuantity"]);
+    assert_eq!(of(r#""valueString":"130 g/L""#), ["UnexpectedValue Observation.valueString"]);
+}
+
+#[test]
+fn the_content_is_what_rules_say_and_not_how_they_are_written() {
+    let of = |text: &str| parse(text, LINES).0.unwrap().content();
+    let first = of(EXAMPLE);
+    assert_eq!(
+        first,
+        of(&EXAMPLE
+            .replace("name: example", "# Of ours.\nname: other")
+            .replace("{Inactive: quiescent, Mild: mild}", "{Mild: mild, inactive: quiescent}"))
+    );
+    for (from, to) in [("mild}", "severe}"), ("to: wk", "to: mo"), ("[CARD]", "[]"), ("Encounter.serviceType", "Encounter.type"), ("others: ignore", "others: report")] {
+        assert_ne!(first, of(&EXAMPLE.replace(from, to)), "{from}");
+    }
 }

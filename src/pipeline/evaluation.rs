@@ -311,6 +311,8 @@ fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
 
 fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
+    let (_, rules) = setup.lineage.mapping_rules();
+    let rules = rules.map(|rules| ("mapping-rules".to_owned(), name.to_owned(), rules.to_owned()));
     let mut gaps = run.gaps.clone();
     if sums.missing_people() > 0 {
         *gaps.entry("Patient".to_owned()).or_default() += sums.missing_people();
@@ -321,11 +323,14 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
         date: run.started_at.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
         software: ("Watershed".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         zone: setup.zone_name.clone(),
-        lineage: vec![
+        lineage: [
             ("mapping".to_owned(), name.to_owned(), version.to_owned()),
             ("race-ethnicity".to_owned(), "policy".to_owned(), setup.mapping.race_ethnicity_policy().to_owned()),
             ("terminology".to_owned(), "value-sets".to_owned(), setup.lineage.terminology.clone()),
-        ],
+        ]
+        .into_iter()
+        .chain(rules)
+        .collect(),
         completeness: report::Completeness { gaps, quarantined: run.quarantined + sums.unreadable, ..report::Completeness::default() },
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cql::typed::CodeSystemId;
 use crate::cql::{Codes, Requirement};
 use crate::fhir::record::{Keep, Shape};
-use crate::mapping::Mapping;
+use crate::mapping::{Asked, Mapping};
 use crate::measure::Measure;
 use crate::source::Need;
 use crate::terminology::ValueSets;
@@ -58,6 +59,33 @@ pub fn codes<'a>(measure: &'a Measure, value_sets: &ValueSets, mapping: &Mapping
         .iter()
         .map(|requirement| (requirement, tokens(requirement, value_sets, &local)))
         .collect()
+}
+
+/// Every code that the measures name, be it by a retrieve or to compare with: those that a mapping may lead to.
+pub fn asked(measures: &[Measure], value_sets: &ValueSets) -> Asked {
+    let (mut asked, mut open) = (Asked::default(), BTreeSet::new());
+    for tree in measures.iter().map(|measure| measure.program().tree()) {
+        let of = |id: &CodeSystemId| tree.code_systems.get(id.0 as usize).map(|system| &*system.id);
+        for row in &tree.codes {
+            of(&row.system).into_iter().for_each(|system| asked.insert(system, &row.code));
+        }
+        for set in tree.value_sets.iter().filter_map(|row| value_sets.find(&row.id, row.version.as_deref())) {
+            for member in set.members() {
+                asked.insert(member.system, member.code);
+                // Of one that is not whole anything of its systems may be meant.
+                open.extend(set.shortfall().map(|_| member.system.to_string()));
+            }
+        }
+        let named: BTreeSet<&str> = tree.codes.iter().filter_map(|row| of(&row.system)).collect();
+        open.extend(tree.code_systems.iter().filter(|system| !named.contains(&*system.id)).map(|system| system.id.to_string()));
+    }
+    for requirement in measures.iter().flat_map(|measure| measure.program().requirements()) {
+        if let Codes::Direct(codes) = &requirement.codes {
+            codes.iter().for_each(|(system, code)| asked.insert(system, code));
+        }
+    }
+    open.iter().for_each(|system| asked.open(system));
+    asked
 }
 
 /// Standard code, as `system|code`, to the local ones that mean it.

@@ -127,7 +127,8 @@ pub struct ReportFindings {
 /// A code or unit that the mapping does not know, or a value that is none of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
-    /// What it is: `unmapped-code`, `unmapped-answer`, `unexpected-unit`, `unreadable-value`, `absent-replacement`, `absent-patient`.
+    /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `unexpected-unit`, `unexpected-value`, `unreadable-value`,
+    /// `absent-replacement`, `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -148,6 +149,16 @@ impl Unmapped {
     /// Whether no mapping could help: a value that is none of its type, a Patient that did not come.
     pub fn is_of_the_data(&self) -> bool {
         self.problem == UNREADABLE || self.is_absent()
+    }
+
+    /// The code of FHIR's that is near to one that FHIR does not have; a code with a system is that of an observation.
+    pub fn meant(&self) -> Option<&str> {
+        Some(self.code.as_str()).filter(|code| !code.is_empty() && self.system.is_empty())
+    }
+
+    /// The code for people: in quotes where its ends cannot be seen.
+    pub fn shown_code(&self) -> String {
+        if self.code.trim() == self.code { self.code.clone() } else { format!("{:?}", self.code) }
     }
 
     /// Whether it is of Patients who did not come.

@@ -161,7 +161,12 @@ impl<'a> Session<'a> {
     }
 
     fn any_known(&mut self, operands: &'a [Expression], scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
-        operands.iter().fold(Some(false), |any, operand| either(any, self.known(operand, scope, reasons, depth + 1)))
+        // Each is asked, for its reasons.
+        let mut any = Some(false);
+        for operand in operands {
+            any = either(any, self.known(operand, scope, reasons, depth + 1));
+        }
+        any
     }
 }
 

@@ -45,7 +45,7 @@ fn no_code(scope: &Scope<'_>, bound: &Bound, text: &Expression, operator: &str) 
     let Kind::Literal(Value::String(value)) = &scope.meant(text).kind else { return None };
     let is_loose = operator.ends_with("Equivalent");
     let is_code = |code: &&str| if is_loose { code.eq_ignore_ascii_case(value.trim()) } else { **code == **value };
-    if bound.codes.iter().any(|code| is_code(code)) {
+    if bound.codes.iter().any(is_code) {
         return None;
     }
     let consequence = match operator {

@@ -105,7 +105,11 @@ fn pattern(reader: &mut Reader<'_>, written: &Node, file: &str) {
 }
 
 fn delimiter(reader: &mut Reader<'_>, written: &Node) -> Option<u8> {
-    let text = reader.text(written, "`delimiter`").or(if let Content::Text(text) = &written.value { Some(text) } else { None })?;
+    let text = match &written.value {
+        // A tab is blank, and meant.
+        Content::Text(text) => text,
+        _ => reader.text(written, "`delimiter`")?,
+    };
     match text {
         "," | ";" | "|" | "\t" => text.bytes().next(),
         _ => {

@@ -142,7 +142,7 @@ impl Table {
             io::ErrorKind::FileTooLarge => self.stop("a row is longer than 1 MiB, as where a quotation mark has no end"),
             _ => self.stop(format!("it cannot be read: {error}")),
         };
-        let tap = Tap::open(&self.path).map_err(|error| cannot(&error))?;
+        let tap = Tap::open(&self.path, import.delimiter).map_err(|error| cannot(&error))?;
         let mut reader = csv::ReaderBuilder::new().delimiter(import.delimiter).flexible(true).has_headers(false).from_reader(tap);
         let mut record = ByteRecord::new();
         let mut heading: Option<Heading> = None;
@@ -157,6 +157,12 @@ impl Table {
                     return Err(if let csv::ErrorKind::Io(error) = error.into_kind() { cannot(&error) } else { self.stop(text) });
                 }
             }
+            let end = reader.position().byte();
+            let tap = reader.get_mut();
+            let last_line = tap.line_of(end);
+            if let Some(fault) = tap.quotes.fault(last_line) {
+                return Err(self.stop(fault));
+            }
             let Some(heading) = &heading else {
                 heading = Some(Heading::read(&record, import).map_err(|text| self.stop(text))?);
                 continue;
@@ -165,8 +171,7 @@ impl Table {
                 continue;
             }
             is_short = record.len() < heading.count;
-            let end = reader.position().byte();
-            let number = reader.get_mut().line_of(end).saturating_sub(inner_lines(&record));
+            let number = last_line.saturating_sub(inner_lines(&record));
             each(Line { number, cells: heading.cells(&record, import), raw: raw(&record, import.delimiter) }).map_err(Stop::Taker)?;
         }
         let tap = reader.into_inner();
@@ -257,11 +262,13 @@ struct Tap {
     /// and does not count alike what `\n` and `\r\n` end.
     passed: u64,
     ahead: VecDeque<u64>,
+    quotes: Quotes,
 }
 
 impl Tap {
-    fn open(path: &Path) -> io::Result<Tap> {
-        Ok(Tap { file: File::open(path)?, context: row::begin(), left: ROW_BYTES_MAX, last: b'\n', read: 0, passed: 0, ahead: VecDeque::new() })
+    fn open(path: &Path, delimiter: u8) -> io::Result<Tap> {
+        let quotes = Quotes::new(delimiter);
+        Ok(Tap { file: File::open(path)?, context: row::begin(), left: ROW_BYTES_MAX, last: b'\n', read: 0, passed: 0, ahead: VecDeque::new(), quotes })
     }
 
     /// The line in which a row ends, of which this is the first byte after its own end of line.
@@ -280,12 +287,85 @@ impl Read for Tap {
         let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else { return Err(io::ErrorKind::FileTooLarge.into()) };
         let count = self.file.read(buffer)?;
         let read = buffer.get(..count).unwrap_or_default();
+        self.quotes.follow(read);
         self.context.update(read);
         self.left -= count;
         self.ahead.extend(memchr::memchr_iter(b'\n', read).map(|at| self.read + at as u64));
         self.read += count as u64;
         self.last = read.last().copied().unwrap_or(self.last);
         Ok(count)
+    }
+}
+
+/// Where a table's quotation marks open and close. One without its end takes all rows after it into a cell, and a reader of CSV
+/// does not say so.
+struct Quotes {
+    delimiter: u8,
+    state: Quote,
+    line: u64,
+    /// Where the last one opened, and whether a line ended since.
+    opened: u64,
+    is_over_lines: bool,
+    /// Where one opened after whose end text goes on, lines later, and where that is.
+    broken: Option<(u64, u64)>,
+    is_at_end: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Quote {
+    /// At the beginning of a cell.
+    Before,
+    /// In a cell without.
+    Outside,
+    Inside,
+    /// After one within a cell, which is its end or the first half of two.
+    After,
+}
+
+impl Quotes {
+    fn new(delimiter: u8) -> Quotes {
+        Quotes { delimiter, state: Quote::Before, line: 1, opened: 0, is_over_lines: false, broken: None, is_at_end: false }
+    }
+
+    /// Goes on with what was read; nothing is the end of the file.
+    fn follow(&mut self, read: &[u8]) {
+        self.is_at_end = read.is_empty();
+        for byte in read {
+            self.state = match (self.state, byte) {
+                (Quote::Before, b'"') => {
+                    (self.opened, self.is_over_lines) = (self.line, false);
+                    Quote::Inside
+                }
+                (Quote::After, b'"') => Quote::Inside,
+                (Quote::Inside, b'"') => Quote::After,
+                (Quote::Inside, byte) => {
+                    self.is_over_lines |= matches!(byte, b'\n' | b'\r');
+                    Quote::Inside
+                }
+                (_, b'\n' | b'\r') => Quote::Before,
+                (_, byte) if *byte == self.delimiter => Quote::Before,
+                (Quote::After, b' ') => Quote::After,
+                (Quote::After, _) if self.is_over_lines => {
+                    self.broken.get_or_insert((self.opened, self.line));
+                    Quote::Outside
+                }
+                (Quote::Before, b'\xef' | b'\xbb' | b'\xbf') if self.line == 1 => Quote::Before,
+                _ => Quote::Outside,
+            };
+            self.line += u64::from(*byte == b'\n');
+        }
+    }
+
+    /// Why a row that ends in this line is not to be believed.
+    fn fault(&self, line: u64) -> Option<String> {
+        let help = "close it; a quotation mark within a cell is written twice";
+        match self.broken {
+            Some((opened, ends)) if opened <= line => Some(format!("a quotation mark opens in line {opened}, and after the next one, in line {ends}, text goes on: {help}")),
+            None if self.is_at_end && self.state == Quote::Inside && self.opened <= line => {
+                Some(format!("a quotation mark opens in line {} and is never closed, which takes all rows after it into one cell: {help}", self.opened))
+            }
+            _ => None,
+        }
     }
 }
 

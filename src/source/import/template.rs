@@ -161,13 +161,13 @@ impl<'r, 'a> Weaver<'r, 'a> {
     }
 
     fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Node)], class: &str, depth: usize) -> Part {
-        let fields = fields(&self.model, class);
+        let fields = self.model.fields(class);
         let mut members = Vec::new();
         for (key, written) in entries {
-            let Some((_, ty, is_list)) = fields.iter().find(|(name, ..)| *name == key.value) else {
+            let Some((_, ty, is_list)) = fields.iter().find(|(name, ..)| **name == *key.value) else {
                 let at = self.reader.place(key);
                 let short = class.strip_prefix("FHIR.").unwrap_or(class);
-                let near = nearest(&key.value, fields.iter().map(|(name, ..)| name.as_str()));
+                let near = nearest(&key.value, fields.iter().map(|(name, ..)| &**name));
                 let help = near.map_or_else(|| "the elements of a type are listed in FHIR R4".to_owned(), |name| format!("did you mean `{name}`?"));
                 self.reader.error(at, format!("`{short}` has no element `{}`", key.value), &help);
                 continue;
@@ -353,15 +353,4 @@ fn fitting(class: &str, primitive: Option<&Type>) -> &'static str {
         (_, None) if Models::default().fhir().is_a(class, "FHIR.Quantity") => "`quantity`",
         (_, None) => "none: write its elements as keys",
     }
-}
-
-/// The members that JSON can have of a class: name, type, whether it is a list.
-fn fields(model: &Model, class: &str) -> Vec<(String, Type, bool)> {
-    let elements = model.element_names(class).filter_map(|name| model.resolve(class, name));
-    elements
-        .flat_map(|(element, _)| {
-            let is_list = element.list;
-            element.alternatives.into_iter().map(move |one| (one.field.to_string(), one.ty, is_list)).collect::<Vec<_>>()
-        })
-        .collect()
 }
