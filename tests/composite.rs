@@ -258,7 +258,7 @@ fn threads_change_nothing() {
 #[test]
 fn what_it_is_made_of_is_evaluated_over_the_periods_of_the_composite() {
     let published = Published::new(&[composite("opportunity")]);
-    let (loaded, found) = watershed::config::measures::load(&[published.bundle.clone()], &[], &Choices::default());
+    let (loaded, found) = watershed::config::measures::load(std::slice::from_ref(&published.bundle), &[], &Choices::default());
     let loaded = loaded.unwrap_or_else(|| panic!("{found:?}"));
     let now = DateTime::from_timestamp("2026-11-01T00:00:00Z".parse().unwrap(), &TimeZone::UTC);
     let setting = Setting { now, zone: TimeZone::UTC, value_sets: loaded.value_sets.clone(), units: Units::new().into() };

@@ -66,7 +66,7 @@ impl Element {
             let help = did_you_mean(near, "resource types are written as in `Encounter`");
             return Err(Wrong { part: (0, resource_type.len()), message: format!("FHIR R4 has no resource type `{resource_type}`"), help });
         };
-        let holds = Walk { fhir, class: class.name.clone(), at: resource_type.len() }.to_end(written)?;
+        let holds = Walk { fhir, class: class.name.clone(), at: resource_type.len() }.followed_to_end(written)?;
         Ok(Element { resource_type: resource_type.to_owned(), path: path.into_iter().map(str::to_owned).collect(), holds })
     }
 }
@@ -81,7 +81,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn to_end(mut self, written: &str) -> Result<Holds, Wrong> {
+    fn followed_to_end(mut self, written: &str) -> Result<Holds, Wrong> {
         while let Some(name) = written.get(self.at..).and_then(|rest| rest.strip_prefix('.')) {
             let name = name.split('.').next().unwrap_or_default();
             let so_far = written.get(..self.at).unwrap_or_default();
