@@ -77,9 +77,9 @@ impl<'t> Walk<'t> {
     }
 
     /// The context as it is written: `Population` is what CQL called Unfiltered before 1.4.
-    fn written_context(&self, owner: &Define) -> &'static str {
+    fn written_context(&self, Define { library, at, .. }: &Define) -> &'static str {
         let last = |word: &str| {
-            let at = self.tree.location(owner.library, owner.at)?.last_before(word);
+            let at = self.tree.location(*library, *at)?.last_before(word);
             (at.text() == word).then_some(at.span.start)
         };
         if last("context Population") > last("context Unfiltered") { "Population" } else { "Unfiltered" }

@@ -9,7 +9,7 @@ mod tests;
 mod time;
 mod unit;
 
-use super::typed::{Expression, Kind, LibraryId, Tree};
+use super::typed::{Define, Expression, Function, Kind, LibraryId, Tree};
 use super::types::Type;
 use crate::diagnostic::{Diagnostic, Location};
 
@@ -20,11 +20,11 @@ const NAMES_MAX: usize = 8;
 
 /// What is to be said of the comparisons of all libraries, each once.
 pub(super) fn warnings(tree: &Tree) -> Vec<Diagnostic> {
-    let defines = tree.defines.iter().map(|define| (define.library, &define.body));
-    let functions = tree.functions.iter().filter_map(|function| Some((function.library, function.body.as_ref()?)));
+    let defines = tree.defines.iter().map(|Define { library, body, .. }| (*library, body));
+    let functions = tree.functions.iter().filter_map(|Function { library, body, .. }| Some((*library, body.as_ref()?)));
     let mut found = Vec::new();
-    for (library, body) in defines.chain(functions) {
-        let scope = Scope { tree, library };
+    for (home, body) in defines.chain(functions) {
+        let scope = Scope { tree, home };
         let mut open = vec![body];
         while let Some(expression) = open.pop() {
             for warning in [unit::warning(&scope, expression), code::warning(&scope, expression), time::warning(&scope, expression)] {
@@ -40,12 +40,12 @@ pub(super) fn warnings(tree: &Tree) -> Vec<Diagnostic> {
 /// Where an expression stands.
 struct Scope<'t> {
     tree: &'t Tree,
-    library: LibraryId,
+    home: LibraryId,
 }
 
 impl<'t> Scope<'t> {
     fn at(&self, expression: &Expression) -> Option<Location> {
-        self.tree.location(self.library, expression.at)
+        self.tree.location(self.home, expression.at)
     }
 
     fn warning(&self, expression: &Expression, message: String, help: String) -> Diagnostic {

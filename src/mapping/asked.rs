@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CodeRule, Mapping, Target};
 use crate::diagnostic::{Diagnostic, nearest};
+use crate::terminology;
 
 /// The codes that measures ask for, by system; no codes where all of a system may be meant.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +84,9 @@ impl Mapping {
         for (local, target) in targets.iter().filter(|(_, target)| !self.is_wanted(target, asked)) {
             let Target { system, code, .. } = target;
             if !asked.0.contains_key(system) {
-                let near = asked.near_system(system).filter(|_| systems.insert(system.clone()));
+                // What is said of a misspelt name already is not said twice.
+                let is_new = terminology::systems::misspelled(system).is_none() && systems.insert(system.clone());
+                let near = asked.near_system(system).filter(|_| is_new);
                 findings.extend(near.map(|near| {
                     Diagnostic::warning(format!("no measure asks for codes of `{system}`"))
                         .help(format!("did you mean `{near}`?"))

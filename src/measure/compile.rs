@@ -289,9 +289,9 @@ impl Linker<'_> {
     fn value_sets(&mut self, known: &ValueSets, missing: MissingValueSets) -> BTreeSet<Shortfall> {
         let tree = self.program.tree();
         let mut short: Vec<(Shortfall, Location)> = Vec::new();
-        let place = |row: &typed::ValueSet| {
-            let source = tree.location(row.library, row.at).map_or_else(|| self.source.clone(), |place| place.source);
-            Location::new(&source, row.at).first(&row.id)
+        let place = |typed::ValueSet { library, at, id, .. }: &typed::ValueSet| {
+            let source = tree.location(*library, *at).map_or_else(|| self.source.clone(), |place| place.source);
+            Location::new(&source, *at).first(id)
         };
         for row in &tree.value_sets {
             let found = known.find(&row.id, row.version.as_deref()).filter(|set| !set.is_empty());

@@ -1,7 +1,7 @@
 //! Why a criterion is unknown: the leaves that were null, with their place in the text.
 
 use super::{Frame, Session};
-use crate::cql::typed::{Comparator, DefineId, Element, Expression, FunctionId, Kind, Let, LibraryId, Query};
+use crate::cql::typed::{Comparator, Define, DefineId, Element, Expression, Function, FunctionId, Kind, Let, LibraryId, Query};
 use crate::cql::value::Value;
 use crate::fhir::record::{NodeId, NodeKind};
 
@@ -71,11 +71,8 @@ impl<'a> Session<'a> {
 
     /// Looks into the body of a define.
     pub(super) fn in_define<T>(&mut self, define: DefineId, look: impl FnOnce(&mut Self, &'a Expression, &mut Scope<'a>) -> T) -> Option<T> {
-        let row = self.program.tree().defines.get(define.index())?;
-        let outer = std::mem::replace(&mut self.library, row.library);
-        let found = look(self, &row.body, &mut Scope::new(row.slots));
-        self.library = outer;
-        Some(found)
+        let Define { library, body, slots, .. } = self.program.tree().defines.get(define.index())?;
+        Some(self.at_home(*library, |session| look(session, body, &mut Scope::new(*slots))))
     }
 
     /// Looks into the body of a function that is called with these operands.
@@ -86,14 +83,23 @@ impl<'a> Session<'a> {
         scope: &mut Scope<'a>,
         look: impl FnOnce(&mut Self, &'a Expression, &mut Scope<'a>) -> T,
     ) -> Option<T> {
-        let row = self.program.tree().functions.get(function.index())?;
-        let body = row.body.as_ref()?;
+        let Function { library, body, slots, .. } = self.program.tree().functions.get(function.index())?;
+        let body = body.as_ref()?;
         let mut frame = self.values(operands, &mut scope.frame).ok()?;
-        frame.resize((row.slots as usize).max(frame.len()), Value::Null);
-        let outer = std::mem::replace(&mut self.library, row.library);
-        let found = look(self, body, &mut Scope { frame, lets: Vec::new() });
-        self.library = outer;
-        Some(found)
+        frame.resize((*slots as usize).max(frame.len()), Value::Null);
+        Some(self.at_home(*library, |session| look(session, body, &mut Scope { frame, lets: Vec::new() })))
+    }
+
+    /// In the library that what is looked at belongs to.
+    fn at_home<T>(&mut self, home: LibraryId, look: impl FnOnce(&mut Self) -> T) -> T {
+        let place = |session: &mut Self, home| {
+            let Session { library, .. } = session;
+            std::mem::replace(library, home)
+        };
+        let outer = place(self, home);
+        let found = look(self);
+        place(self, outer);
+        found
     }
 
     /// The leaves for which an expression is null, evaluated again: only unknowns pay for their reasons.
@@ -183,8 +189,9 @@ impl<'a> Session<'a> {
     }
 
     fn place(&self, expression: &Expression) -> Option<(String, usize)> {
-        let library = self.program.tree().libraries.get(self.library.index())?;
-        Some((library.name.to_string(), self.program.tree().location(self.library, expression.at)?.line()))
+        let Session { program, library, .. } = self;
+        let (name, tree) = (&program.tree().libraries.get(library.index())?.name, program.tree());
+        Some((name.to_string(), tree.location(*library, expression.at)?.line()))
     }
 
     fn note(&self, reasons: &mut Vec<Reason>, kind: ReasonKind, expression: &Expression, of: Option<NodeId>, text: String) {

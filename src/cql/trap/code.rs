@@ -1,7 +1,7 @@
 //! Texts that no code of an element is, and codes compared by more than their system and code.
 
 use super::{Scope, binary};
-use crate::cql::typed::{Expression, Kind};
+use crate::cql::typed::{Expression, Function, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
 use crate::diagnostic::Diagnostic;
@@ -66,8 +66,8 @@ fn bound(scope: &Scope<'_>, expression: &Expression) -> Option<Bound> {
     let element = match &expression.kind {
         Kind::Property { source, element } if &*element.name == "value" => source,
         Kind::Call { function, operands } => {
-            let library = scope.tree.functions.get(function.index()).and_then(|function| scope.tree.libraries.get(function.library.index()));
-            library.filter(|library| library.name.rsplit('.').next() == Some(HELPERS))?;
+            let Function { library, .. } = scope.tree.functions.get(function.index())?;
+            scope.tree.libraries.get(library.index()).filter(|own| own.name.rsplit('.').next() == Some(HELPERS))?;
             operands.first()?
         }
         _ => return None,
