@@ -29,6 +29,8 @@ struct Subject {
     whom: Option<BTreeSet<String>>,
     /// When its reading began: what is entered later is the next night's. `None` where the server cannot be asked so.
     until: Option<Timestamp>,
+    /// Patients of whom one question asks.
+    at_once: usize,
 }
 
 /// How many are known of each batch of patients: changed before the reading began, and in all.
@@ -61,12 +63,12 @@ impl Subject {
     fn batches(&self) -> Vec<Option<Vec<String>>> {
         let Some(whom) = &self.whom else { return vec![None] };
         let whom: Vec<&String> = whom.iter().collect();
-        whom.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
+        whom.chunks(self.at_once).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
     }
 
     /// The batch of each patient, where there are batches.
     fn places(&self) -> HashMap<&str, usize> {
-        self.whom.iter().flatten().enumerate().map(|(number, id)| (id.as_str(), number / PATIENTS_PER_COUNT)).collect()
+        self.whom.iter().flatten().enumerate().map(|(number, id)| (id.as_str(), number / self.at_once)).collect()
     }
 
     /// The times before the reading began.
@@ -155,7 +157,9 @@ fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: 
     }
     let began = units.iter().filter(|unit| by_time && unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min();
     let until = began.and_then(|began| Timestamp::from_millisecond(began.as_millisecond()).ok());
-    Some(Subject { resource_type, queries, whom, until })
+    let by = queries.iter().find_map(|query| query.by_patient.as_ref());
+    let at_once = pull.habits.lists.at_once(&resource_type, by, PATIENTS_PER_COUNT);
+    Some(Subject { resource_type, queries, whom, until, at_once })
 }
 
 /// Calls `each` for what will be known of some types after this pull: its subject, its batch and its header.
