@@ -93,7 +93,7 @@ pub struct Options {
     pub type_filter: TypeFilter,
     /// By search, what decides about nobody's place in an initial population is asked for of those only who may be in one.
     pub progressive: bool,
-    /// Origins by which the server calls itself in links, behind its proxy.
+    /// Origins by which the server calls itself in links, behind its proxy; with a path, that of its base there.
     pub internal_origins: Vec<String>,
     /// Types whose resources get a new id with every request; their content tells them apart.
     pub unstable_ids: BTreeSet<String>,

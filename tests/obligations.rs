@@ -1,6 +1,7 @@
 //! What the specifications and real servers ask of the client, row by row: a test named after each row
 //! (`s_05_…`, `b_04_…`, `r_02_…`, `q_17_…`), and the table of them in `docs/obligations.md`.
 
+mod answers;
 #[allow(dead_code, reason = "whole pulls, in `profiles.rs`, use the rest")]
 pub mod bench;
 mod between;

@@ -16,6 +16,9 @@ const SAID_CHARS_MAX: usize = 200;
 /// From this length on a word that a server says may be a secret.
 const SECRET_CHARS_MIN: usize = 20;
 
+/// What some servers put before a text, and JSON must not have (RFC 8259 section 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// An answer whose body is held in memory.
 #[derive(Clone)]
 pub struct Response {
@@ -142,6 +145,7 @@ impl Download {
             Some("gzip" | "x-gzip") => inflate(&raw, limit, &origin)?,
             Some(_) => return Err(HttpError::Encoding { origin }),
         };
+        let body = if body.starts_with(BYTE_ORDER_MARK) { body.get(BYTE_ORDER_MARK.len()..).unwrap_or_default().to_vec() } else { body };
         Ok(Response { status: self.status(), body, headers: self.answer.headers().clone(), url: self.url })
     }
 

@@ -1,7 +1,7 @@
 //! What a FHIR server says it can do: `/metadata` and its SMART configuration, read with distrust.
 
 use super::SourceError;
-use super::probe::{Fact, Found, SERVER};
+use super::probe::{Fact, Found, LIST, SERVER};
 use crate::http::{Client, Request};
 use crate::smart::client::{SmartConfiguration, below, discover};
 use jiff::Timestamp;
@@ -40,6 +40,10 @@ pub struct Capability {
     pub answered_at: Option<Timestamp>,
     /// Parameters of types that a probe found not to work, whatever is declared, and what becomes of them.
     pub unreliable: BTreeMap<(String, String), Found>,
+    /// A probe found that searches by POST are answered with nothing.
+    pub no_post: bool,
+    /// Parameters of types of which a probe found that a list of values is not heeded.
+    pub lists_unreliable: BTreeSet<(String, String)>,
 }
 
 impl Capability {
@@ -60,6 +64,11 @@ impl Capability {
         self.unreliable.get(&(resource_type.to_owned(), parameter.to_owned())).copied()
     }
 
+    /// Whether a probe found that a list of values of a parameter is not heeded.
+    pub fn is_list_unreliable(&self, resource_type: &str, parameter: &str) -> bool {
+        self.lists_unreliable.contains(&(resource_type.to_owned(), parameter.to_owned()))
+    }
+
     /// Why a search does not use a parameter, for people.
     pub fn why_not(&self, resource_type: &str, parameter: &str) -> String {
         match self.found(resource_type, parameter) {
@@ -75,6 +84,12 @@ impl Capability {
         let known = of_parameters.filter(fails).filter(|fact| self.declares(&fact.about, &fact.what) == fact.declared);
         let known: Vec<_> = known.map(|fact| ((fact.about.clone(), fact.what.clone()), fact.found)).collect();
         self.unreliable.extend(known);
+        let lists = facts
+            .iter()
+            .filter(|fact| fact.found == Found::Wrong)
+            .filter_map(|fact| Some((fact.about.clone(), fact.what.strip_suffix(LIST)?.to_owned())));
+        self.lists_unreliable.extend(lists);
+        self.no_post |= facts.iter().any(|fact| fact.about == SERVER && fact.what == "search by POST" && fact.found == Found::Wrong);
     }
 
     /// Reads a CapabilityStatement.

@@ -56,6 +56,8 @@ pub enum Code {
     TokenOrigin,
     /// Searched by category only, and it may have others than those asked for.
     Categories,
+    /// Searched of named patients only.
+    OfPatients,
     /// So many came as when a result is cut.
     Cut,
     /// Fewer came than the same answer announced.
@@ -156,6 +158,7 @@ impl Code {
             Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
             Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
             Code::Categories => (SiteEngineer, "name this hospital's categories in `source.parameters`"),
+            Code::OfPatients => (SiteEngineer, "name a Group in `source.group`, of whose members it is asked for"),
             Code::Cut => (EhrTeam, "raise the number of results that a search may have"),
             Code::Announced => (EhrTeam, "say why fewer come than are announced"),
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),

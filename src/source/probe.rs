@@ -1,7 +1,7 @@
 //! What a server really does, beside what it declares: found by a few small requests, and kept as a file that people review.
 //!
 //! Each request asks for a number, for one resource, or for what cannot exist; one asks for a page of the usual size. No patient
-//! is named, and nothing of a patient is kept. An export is asked for in a format that nobody has, so that none begins.
+//! is named in an address, and nothing of a patient is kept. An export is asked for in a format that nobody has, so that none begins.
 
 mod finding;
 mod kept;
@@ -10,7 +10,7 @@ use super::capability::Capability;
 use super::plan::Plan;
 use super::search::{Bundle, Item, counted, issue_shown, next_address};
 use super::{Mode, Source};
-use crate::fhir::compartment::search_parameters;
+use crate::fhir::compartment::{patient_of, search_parameters};
 use crate::http::{Request, Response};
 use crate::smart::client::below;
 use reqwest::Method;
@@ -42,9 +42,16 @@ pub const FILE: &str = "capability.json";
 const NOTHING: &str = "watershed-probe";
 /// A time of which nothing can be yet.
 const NEVER: &str = "ge2999-01-01T00:00:00.000Z";
+/// A time since which everything is.
+const EVER: &str = "ge1900-01-01";
 /// A day of which nothing can be yet.
 const NEVER_DAY: &str = "ge2999-01-01";
 const FHIR_JSON: &str = "application/fhir+json";
+
+/// What the name of a parameter is followed by, where the fact is about a list of its values.
+pub const LIST: &str = " list";
+/// Values of a list that nothing has, before one that something has: some servers heed the first ten only.
+const LIST_VALUES: usize = 24;
 
 /// The server as a whole, among the types that facts are about.
 pub const SERVER: &str = "server";
@@ -224,6 +231,9 @@ impl Probing<'_> {
         for parameter in self.parameters_of(name) {
             self.about_parameter(name, &base, &parameter, has_data).await;
         }
+        if let Some(json) = matches(name, &page).first() {
+            self.about_lists(name, &base, json).await;
+        }
         has_data.then(|| Seen { resource_type: name.to_owned(), base, has_next, count: count.unwrap_or(if has_next { 2 } else { 1 }) })
     }
 
@@ -260,7 +270,41 @@ impl Probing<'_> {
                 (true, _) => (Found::Untold, "there is nothing of this type".to_owned()),
             },
         };
+        let (found, detail) = if parameter == "_lastUpdated" && found == Found::Works { self.about_times(name, &rest).await } else { (found, detail) };
         self.note(name, parameter, declared, found, detail);
+    }
+
+    /// A list of values of which the last one is that of a resource which came must find it, where this value alone does. The
+    /// values stand in no address, and are not kept.
+    async fn about_lists(&mut self, name: &str, base: &[(String, String)], json: &str) {
+        let declared = |parameter: &str| self.source.capability.declares(name, parameter) == Some(true);
+        let by_patient = search_parameters(name).iter().copied().find(|parameter| declared(parameter));
+        let by_code = Some("code").filter(|parameter| declared(parameter));
+        for parameter in by_patient.into_iter().chain(by_code) {
+            let Some(value) = value_of(name, parameter, json) else { continue };
+            let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
+            let nothing = impossible(name, parameter).unwrap_or(NOTHING);
+            let list = (1..=LIST_VALUES).map(|number| format!("{nothing}-{number}")).chain([value.clone()]).collect::<Vec<_>>().join(",");
+            let mut finds = async |value: &str| {
+                let answer = searched(self.ask(name, &rest, &[(parameter, value), ("_count", "1")], How::Post).await);
+                answer.ok().map(|(_, page)| !matches(name, &page).is_empty())
+            };
+            let (found, detail) = match finds(&list).await {
+                Some(true) => (Found::Works, ""),
+                _ if finds(&value).await == Some(true) => (Found::Wrong, "what each of its values finds, a list of them does not"),
+                _ => continue,
+            };
+            self.note(name, &format!("{parameter}{LIST}"), None, found, detail);
+        }
+    }
+
+    /// Whether a time of change finds what has changed since, which is everything.
+    async fn about_times(&mut self, name: &str, base: &[(String, String)]) -> (Found, String) {
+        match searched(self.ask(name, base, &[("_lastUpdated", EVER), ("_count", "1")], How::Strict).await) {
+            Ok((_, page)) if matches(name, &page).is_empty() => (Found::Wrong, "of what has changed since 1900 it finds nothing, and there is something".to_owned()),
+            Ok(_) => (Found::Works, String::new()),
+            Err(refusal) => refusal,
+        }
     }
 
     /// Whether a second page can be had, where there must be one. Gives whether there is a link to it.
@@ -298,6 +342,7 @@ impl Probing<'_> {
         self.note(SERVER, "a parameter that does not exist", None, found, detail);
 
         let (found, detail) = match searched(self.ask(name, base, &[("_count", "1")], How::Post).await) {
+            Ok((_, page)) if matches(name, &page).is_empty() => (Found::Wrong, "it finds nothing, where the same search by GET does".to_owned()),
             Ok(_) => (Found::Works, String::new()),
             Err(refusal) => refusal,
         };
@@ -401,6 +446,17 @@ fn status_of(answer: Option<&Response>) -> String {
 /// The resources that a page says were searched for, as they came.
 fn matches<'a>(name: &'a str, page: &'a Bundle) -> Vec<&'a str> {
     page.items(name).filter_map(|item| if let Item::Match(json) = item { Some(json) } else { None }).collect()
+}
+
+/// The value of a parameter that finds a resource.
+fn value_of(name: &str, parameter: &str, json: &str) -> Option<String> {
+    if parameter != "code" {
+        return patient_of(name, json.as_bytes());
+    }
+    let resource: serde_json::Value = serde_json::from_str(json).ok()?;
+    let coding = resource.pointer("/code/coding/0")?;
+    let text = |element: &str| coding.get(element)?.as_str();
+    Some(format!("{}|{}", text("system")?, text("code")?))
 }
 
 /// Whether a server says that it did not use a parameter: its own link leaves it out, or an outcome stands among the entries.

@@ -134,7 +134,7 @@ impl Job<'_> {
             full: opened.full,
             done: ledger::done(store, opened.id)?,
             members: None,
-            habits: search::Habits::default(),
+            habits: search::Habits::of(&source.capability),
             chooser,
             later: BTreeMap::new(),
             imported: None,

@@ -4,6 +4,7 @@ mod ask;
 pub(super) mod census;
 mod deleted;
 pub(super) mod later;
+mod lists;
 mod page;
 mod part;
 mod place;
@@ -13,6 +14,7 @@ pub(super) mod refer;
 pub(super) mod sample;
 
 use super::SourceError;
+use super::capability::Capability;
 use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
@@ -22,12 +24,12 @@ use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use part::Span;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+pub(super) use ask::next_address;
 pub(super) use page::{Bundle, Item, code_of, counted, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
-pub(super) use reading::next_address;
 pub(super) use refer::{hydrate, look_again, wanted_references};
 
 /// Groups within each other.
@@ -101,6 +103,10 @@ pub(super) struct Habits {
     members: OnceLock<BTreeSet<String>>,
     /// What searches name as deleted.
     named: deleted::Named,
+    /// Resources on a page, above which the server refuses it; 0: not known.
+    page_max: AtomicU32,
+    /// Lists of values.
+    lists: lists::Lists,
     types: Mutex<TypeHabits>,
 }
 
@@ -117,6 +123,11 @@ struct TypeHabits {
 }
 
 impl Habits {
+    /// What a check has found out.
+    pub fn of(capability: &Capability) -> Habits {
+        Habits { no_post: AtomicBool::new(capability.no_post), ..Habits::default() }
+    }
+
     fn types<T>(&self, of: impl FnOnce(&mut TypeHabits) -> T) -> T {
         of(&mut self.types.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -357,8 +368,14 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if let Some(reason) = refused {
         return pull.record(&pull.receive(task.unit(), None)?.finish(Some(reason))?);
     }
+    if let Some(codes) = codes_to_ask_singly(pull, task.query).await? {
+        return fetch_by_code(pull, &task, &codes, members).await;
+    }
+    if let (Some(patients), true) = (&task.patients, task.names_patients()) {
+        lists::try_out(pull, task.query, patients).await?;
+    }
     let read = reading::read(pull, &task, members).await?;
-    let Some(refusal) = read.refused else { return pull.record(&read.unit) };
+    let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
         return fetch_by_category(pull, &task, members).await;
@@ -368,6 +385,51 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         return pull.record(&refer::read_each(pull, &task, members).await?);
     }
     pull.record(&read.unit)
+}
+
+/// Records what came, and before it what a list of ids did not bring, read one by one.
+async fn record_with_missing(pull: &Pull<'_>, task: &Task<'_>, read: reading::Read, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
+    let (lists, resource_type) = (&pull.habits.lists, &task.query.resource_type);
+    let missing = Task { name: format!("{} one by one", task.name), patients: Some(read.missing), ..task.clone() };
+    let number = missing.patients.as_ref().map_or(0, Vec::len) as u64;
+    // Of patients a trial tells, and their ids stand in no address.
+    let is_told = task.names_patients() && !lists.is_silent();
+    let is_list = task.patients.as_ref().is_some_and(|ids| ids.len() > 1);
+    if number > 0 && is_list && !is_told && lists.is_doubted(resource_type) && !pull.done.contains(&missing.name) {
+        let unit = refer::read_each(pull, &missing, members).await?;
+        // Those of whom nothing at all was found may have been asked for in a body that nobody reads.
+        if unit.received > 0 && task.names_patients() {
+            pull.habits.no_post.store(true, Ordering::Relaxed);
+        } else {
+            lists.note_read(resource_type, number, unit.received);
+        }
+        pull.record(&unit)?;
+    }
+    pull.record(&read.unit)
+}
+
+/// The codes of a query that asks for several, where the server does not heed a list of them.
+async fn codes_to_ask_singly(pull: &Pull<'_>, query: &Query) -> Result<Option<Vec<String>>, SourceError> {
+    let codes = query.parameters.iter().find(|(name, value)| name == "code" && value.contains(','));
+    let Some(codes) = codes.map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<String>>()) else { return Ok(None) };
+    lists::try_out(pull, &Query { by_patient: Some("code".to_owned()), ..query.clone() }, &codes).await?;
+    Ok(pull.habits.lists.is_singly(&query.resource_type, "code").then_some(codes))
+}
+
+/// Fetches a task code by code.
+async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
+    for (number, code) in codes.iter().enumerate() {
+        let mut query = task.query.clone();
+        query.parameters.iter_mut().filter(|(name, _)| name == "code").for_each(|(_, value)| value.clone_from(code));
+        let part = Task { query: &query, name: format!("{} code {number}", task.name), ..task.clone() };
+        if !pull.done.contains(&part.name) {
+            if let Some(patients) = &part.patients {
+                lists::try_out(pull, &query, patients).await?;
+            }
+            pull.record(&reading::read(pull, &part, members).await?.unit)?;
+        }
+    }
+    pull.record(&pull.receive(task.unit(), members)?.finish(None)?)
 }
 
 fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
@@ -380,7 +442,12 @@ async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BT
     for category in categories(&task.query.resource_type).unwrap_or_default() {
         let part = Task { category: Some(category), name: format!("{} category {category}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            pull.record(&reading::read(pull, &part, members).await?.unit)?;
+            let read = reading::read(pull, &part, members).await?;
+            if read.refused.is_some_and(|refusal| refusal.needs_category) && task.patients.is_none() {
+                let reason = "the server searches it neither without a parameter nor by category; if it wants a patient, name a Group in `source.group`";
+                return pull.record(&pull.receive(task.unit(), None)?.finish(Some(Why::new(Code::OfPatients, reason)))?);
+            }
+            pull.record(&read.unit)?;
         }
     }
     let rest = Task { name: format!("{} other categories", task.name), ..task.clone() };

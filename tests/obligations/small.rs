@@ -27,7 +27,7 @@ impl Heard {
 pub struct Said {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// JSON with status 200.
@@ -36,7 +36,7 @@ pub fn json(value: serde_json::Value) -> Said {
 }
 
 pub fn said(status: u16, content_type: &str, body: &str) -> Said {
-    Said { status, headers: vec![("content-type", content_type.to_owned())], body: body.to_owned() }
+    Said { status, headers: vec![("content-type", content_type.to_owned())], body: body.as_bytes().to_vec() }
 }
 
 /// A running server; it ends with the test's runtime.

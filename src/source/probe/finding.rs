@@ -1,6 +1,6 @@
 //! What the facts about a server mean, and who must do what about them. Pure.
 
-use super::{Fact, Found, SERVER};
+use super::{Fact, Found, LIST, SERVER};
 use crate::source::duty::Who;
 use crate::source::{Mode, Options};
 use serde::Serialize;
@@ -49,6 +49,10 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         (parameter, Found::Refused) if fact.declared == Some(true) => {
             Some((Who::EhrTeam, format!("`{parameter}` is declared and refused ({detail}): allow it, or declare it no longer")))
         }
+        (list, Found::Wrong) if list.ends_with(LIST) => {
+            let parameter = list.trim_end_matches(LIST);
+            Some((Who::EhrTeam, format!("a list of values of `{parameter}` is not heeded: {detail}; each is asked for by itself, which takes many more requests")))
+        }
         (parameter, Found::Wrong) => Some((Who::EhrTeam, format!("a search of {about} with `{parameter}` is answered wrongly: {detail}"))),
         _ => None,
     }
@@ -62,10 +66,12 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             let says = format!("patients are not searched for ({detail}): name a Group in `source.group`, whose members are read one by one");
             options.group.is_empty().then_some((Who::SiteEngineer, says))
         }
-        Found::Refused if detail.contains("required") => Some((
-            Who::SiteEngineer,
-            format!("the server searches it with further parameters only ({detail}); name them in `source.parameters`, for example {about} = [\"category=…\"]"),
-        )),
+        Found::Refused if detail.contains("required") => {
+            let of_patients = if options.group.is_empty() { "; if it wants a patient, name a Group in `source.group`, of whose members it is then asked for" } else { "" };
+            let says =
+                format!("the server searches it with further parameters only ({detail}); name them in `source.parameters`, for example {about} = [\"category=…\"]{of_patients}");
+            Some((Who::SiteEngineer, says))
+        }
         Found::Refused => Some((Who::EhrTeam, format!("searches are refused ({detail}): let this client read and search it, scope `system/{about}.rs`"))),
         Found::Absent if fact.declared == Some(true) => Some((Who::EhrTeam, format!("it is declared, and searches for it are not answered ({detail})"))),
         Found::Absent => Some((Who::Network, format!("the server does not serve it ({detail}); what measures ask of it stays unknown at this site"))),
@@ -80,7 +86,10 @@ fn of_server(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         ("a parameter that does not exist", Found::Ignored) => {
             Some((Who::SiteEngineer, "a misspelt parameter brings everything, without a word: check `source.parameters` and `source.search_parameters` by hand".to_owned()))
         }
-        ("search by POST", Found::Refused | Found::Absent) if !options.group.is_empty() => {
+        ("page size", Found::Refused) => {
+            Some((Who::SiteEngineer, format!("a page of {} is refused ({detail}); nights ask for smaller ones: lower `source.page_size`", options.page_size)))
+        }
+        ("search by POST", Found::Refused | Found::Absent | Found::Wrong) if !options.group.is_empty() => {
             Some((Who::EhrTeam, format!("searches by POST do not work ({detail}), so that patients' ids stand in addresses, and in the logs of whatever is on the way")))
         }
         ("_total=accurate", Found::Wrong) => Some((Who::EhrTeam, format!("`_total`: {detail}; it is not used"))),

@@ -1,9 +1,12 @@
-//! How a search is sent: by GET, or by POST where an address would hold patients or be too long.
+//! How a search is sent: by GET, or by POST where an address would hold patients or be too long; and where its next page is.
 
 use super::Task;
+use super::page::Bundle;
 use super::part::{Part, instant};
-use crate::http::{HttpError, Request, Response};
+use crate::http::{HttpError, Origin, Request, Response};
 use crate::smart::client::below;
+use crate::source::Source;
+use crate::source::duty::{Code, Why};
 use crate::source::pull::Pull;
 use reqwest::Method;
 use url::Url;
@@ -80,13 +83,52 @@ impl Ask {
 }
 
 /// The parameters of a part of a task, without the size of its pages.
-pub(super) fn parameters(task: &Task<'_>, part: &Part) -> Vec<(String, String)> {
+pub(super) fn parameters(pull: &Pull<'_>, task: &Task<'_>, part: &Part) -> Vec<(String, String)> {
     let mut parameters = task.query.parameters.clone();
     parameters.extend(task.category.map(|category| ("category".to_owned(), category.to_owned())));
     if let (Some(parameter), Some(patients)) = (&task.query.by_patient, &part.patients) {
-        parameters.push((parameter.clone(), patients.join(",")));
+        parameters.push((parameter.clone(), pull.habits.lists.joined(&task.query.resource_type, parameter, patients)));
     }
     let bounds = [("ge", part.from), ("lt", part.until)];
     parameters.extend(bounds.into_iter().filter_map(|(prefix, at)| Some(("_lastUpdated".to_owned(), format!("{prefix}{}", instant(at?))))));
     parameters
+}
+
+/// The address of the next page. It is the server's to make; ours is only to see whose it is.
+pub(in crate::source) fn next_address(source: &Source, from: &Url, bundle: &Bundle) -> Result<Option<Url>, Why> {
+    let Some(address) = bundle.link("next") else { return Ok(None) };
+    let Ok(mut url) = from.join(address) else {
+        return Err(Why::new(Code::Paging, "the server's link to the next page is not an address"));
+    };
+    let (home, away) = (Origin::of(&source.base), Origin::of(&url));
+    if home != away {
+        let inner = source.options.internal_origins.iter().filter_map(|written| Url::parse(written).ok());
+        // The one that says the most of where the server's base is.
+        let inner = inner
+            .filter(|inner| Origin::of(inner) == away && path_below(&url, inner).is_some())
+            .max_by_key(|inner| inner.path().len());
+        let shown = away.as_ref().map_or_else(|| "an address that is not http".to_owned(), ToString::to_string);
+        if !inner.is_some_and(|inner| move_to(&mut url, &inner, &source.base)) {
+            let reason = format!(
+                "the server's next page is at another origin, {shown}, where our token must not go; if that is the same server behind its proxy, name it in `source.internal_origins`"
+            );
+            return Err(Why::new(Code::InternalOrigin, reason));
+        }
+    }
+    Ok(Some(url))
+}
+
+/// The rest of an address's path below the base of a server.
+fn path_below(url: &Url, base: &Url) -> Option<String> {
+    let rest = url.path().strip_prefix(base.path().trim_end_matches('/'))?;
+    (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+}
+
+/// Gives an address the scheme, host and port of another, and its base, where that has a path at the inner server; the rest of the
+/// path and the query stay as they are.
+fn move_to(url: &mut Url, inner: &Url, home: &Url) -> bool {
+    if let Some(rest) = path_below(url, inner).filter(|_| inner.path() != "/") {
+        url.set_path(&format!("{}{rest}", home.path().trim_end_matches('/')));
+    }
+    url.set_scheme(home.scheme()).is_ok() && url.set_host(home.host_str()).is_ok() && url.set_port(home.port()).is_ok()
 }

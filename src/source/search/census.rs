@@ -105,7 +105,8 @@ fn batches(pull: &Pull<'_>, query: &Query) -> Vec<Option<Vec<String>>> {
     }
     let of_some = pull.later.get(&query.resource_type).map(|asked| &asked.covered);
     let members: Vec<String> = of_some.or(pull.members.as_ref()).into_iter().flatten().cloned().collect();
-    members.chunks(PATIENTS_PER_COUNT).map(|some| Some(some.to_vec())).collect()
+    let at_once = pull.habits.lists.at_once(&query.resource_type, query.by_patient.as_ref(), PATIENTS_PER_COUNT);
+    members.chunks(at_once).map(|some| Some(some.to_vec())).collect()
 }
 
 /// When the reading of a type began: what was there by then and has not changed since must have come, whatever was entered
@@ -117,8 +118,13 @@ fn bound(pull: &Pull<'_>, units: &[Recorded], resource_type: &str) -> Option<Tim
 
 /// How many there are of what a query finds, of some patients, unchanged since an instant; `None` if the server does not say.
 pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
+    let lists = &pull.habits.lists;
+    if lists.is_singly(&query.resource_type, "code") && query.parameters.iter().any(|(name, value)| name == "code" && value.contains(',')) {
+        return Ok(None);
+    }
     let mut parameters = query.parameters.clone();
-    parameters.extend(query.by_patient.clone().zip(patients.map(|patients| patients.join(","))));
+    let joined = |parameter: &String| patients.map(|patients| lists.joined(&query.resource_type, parameter, patients));
+    parameters.extend(query.by_patient.clone().zip(query.by_patient.as_ref().and_then(joined)));
     parameters.extend(until.map(|until| ("_lastUpdated".to_owned(), format!("lt{}", instant(until)))));
     parameters.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let names_patients = patients.is_some() && (query.by_patient.as_deref() != Some("_id") || query.resource_type == "Patient");
@@ -131,7 +137,7 @@ pub(super) async fn who_has_any(pull: &Pull<'_>, query: &Query, patients: &BTree
     let more: Vec<(&str, &str)> = since.iter().map(|since| ("_lastUpdated", since.as_str())).collect();
     let all: Vec<String> = patients.iter().cloned().collect();
     let mut found = BTreeSet::new();
-    for some in all.chunks(PATIENTS_PER_COUNT) {
+    for some in all.chunks(pull.habits.lists.at_once(&query.resource_type, query.by_patient.as_ref(), PATIENTS_PER_COUNT)) {
         if ask(pull, query, Some(some), None, &more).await? != Some(0) {
             found.extend(some.iter().cloned());
         }

@@ -11,6 +11,9 @@ use url::Url;
 /// Longest code of an issue that is shown.
 const CODE_BYTES_MAX: usize = 40;
 
+/// Codes of issues (FHIR's `issue-type`) that say that something was left out.
+const LEFT_OUT: [&str; 4] = ["incomplete", "throttled", "timeout", "too-costly"];
+
 /// A page.
 #[derive(Deserialize)]
 pub(in crate::source) struct Bundle {
@@ -202,11 +205,16 @@ pub(in crate::source) fn issue_shown(body: &[u8]) -> String {
     issue_code(body).map(|code| format!(" ({code})")).unwrap_or_default()
 }
 
-/// An error or fatal issue makes the page incomplete; warnings and information do not.
+/// An error or fatal issue makes the page incomplete, and so does one, however severe, that says that something was left out;
+/// other warnings and information do not.
 pub(crate) fn worst_issue(json: &str) -> Option<Why> {
     let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
-    let bad = issues(&outcome).any(|issue| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal")));
-    bad.then(|| Why::new(Code::Reported, format!("the server reports an error{}", issue_shown(json.as_bytes()))))
+    let is_error = |issue: &&serde_json::Value| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal"));
+    let is_less = |issue: &&serde_json::Value| code_of(issue).is_some_and(|code| LEFT_OUT.contains(&code));
+    let words = |says: &str, issue| format!("{says}{}", code_of(issue).map(|code| format!(" ({code})")).unwrap_or_default());
+    let error = issues(&outcome).find(is_error).map(|issue| words("the server reports an error", issue));
+    let text = error.or_else(|| issues(&outcome).find(is_less).map(|issue| words("the server reports that not all may have come", issue)));
+    text.map(|text| Why::new(Code::Reported, text))
 }
 
 /// Whether the server warns that what its pages hold has shifted under us, as LinuxForHealth does.

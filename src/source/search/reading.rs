@@ -1,20 +1,20 @@
 //! Reading a query to its end, whatever its pages do. What is cut, shifts or breaks is read again, or in parts; what stays
 //! doubtful is a gap with its reason.
 
-use super::ask::{Ask, parameters};
+use super::ask::{Ask, next_address, parameters};
 use super::deleted::{self, Deletions, Kept};
 use super::page::{self, Bundle, Item};
-use super::part::Part;
+use super::part::{Part, Span};
 use super::place::{self, Left, Pages, PartRow, Place, Shift, Sums, Tries};
 use super::{Refusal, Task};
 use crate::diagnostic::counted;
-use crate::http::{HttpError, Origin, Response};
+use crate::http::{HttpError, Response};
+use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
-use crate::source::{Source, SourceError};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ const PASSES_MAX: u32 = 4;
 const REMEMBERED_MAX: usize = 1_000_000;
 /// A result of exactly so many, or a multiple, may have been cut: the server is asked how many there are.
 const ROUND: u64 = 50;
-/// The same, so likely cut that it is not believed when the server does not say how many there are and parts cannot be read.
+/// The same, so likely cut that it is not believed, whatever the server says how many there are, until parts were read.
 const VERY_ROUND: u64 = 1_000;
 /// Reasons of parts that are shown.
 const REASONS_MAX: usize = 5;
@@ -47,6 +47,8 @@ pub(super) struct Read {
     pub unit: Unit,
     /// Why the server would not search at all.
     pub refused: Option<Refusal>,
+    /// Ids that were asked for at whatever time of change, and did not come.
+    pub missing: Vec<String>,
 }
 
 /// Why a part could not be read to its end.
@@ -199,7 +201,7 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Doubt(came)) if !is_divisible(&reading) => return reading.finish(cut_at(came), None),
             Err(Trouble::Doubt(came)) => {
-                let reason = Why::new(Code::Cut, format!("exactly {came} came, and the server does not say how many there are"));
+                let reason = Why::new(Code::Cut, format!("exactly {came} came, and no number shows that this is all"));
                 return in_parts(reading, &whole, reason, false).await;
             }
             Err(Trouble::Shifted(reason)) => return in_parts(reading, &whole, reason, true).await,
@@ -396,7 +398,15 @@ impl<'a> Reading<'a> {
     fn finish(mut self, gap: Option<Why>, refused: Option<Refusal>) -> Result<Read, SourceError> {
         self.receiving.unit.name.clone_from(&self.task.name);
         self.receiving.unit.note = self.kept.note();
-        Ok(Read { unit: self.receiving.finish(gap.or_else(|| self.kept.gap()))?, refused })
+        let missing = if gap.is_none() { self.missing() } else { Vec::new() };
+        Ok(Read { unit: self.receiving.finish(gap.or_else(|| self.kept.gap()))?, refused, missing })
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let Task { query, patients, since, span, .. } = self.task;
+        let is_of_all_times = *span == Span::ALL && !(*since && query.incremental && self.pull.since.is_some());
+        let asked = patients.iter().flatten().filter(|_| self.task.is_by_id() && is_of_all_times && query.parameters.is_empty());
+        asked.filter(|id| !self.all.seen.contains(&Tally::key(&query.resource_type, id))).cloned().collect()
     }
 
     /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
@@ -485,7 +495,7 @@ impl<'a> Reading<'a> {
         walk.addresses.insert(short(&first.digest()));
         let bundle = read_page(&answer)?;
         let deletions = deleted::look(self.pull, &bundle, &self.task.query.resource_type).await?;
-        let sent = parameters(self.task, part);
+        let sent = parameters(self.pull, self.task, part);
         walk.total = bundle.total();
         walk.ignored = bundle.ignored(&answer.url, sent.iter().map(|(name, _)| name.as_str()));
         if !walk.ignored.is_empty() && self.pull.habits.types(|types| types.ignoring.insert(self.task.query.name.clone())) {
@@ -519,6 +529,12 @@ impl<'a> Reading<'a> {
             self.take_page(&bundle, &deletions, part, walk)?;
             self.is_taken_up = false;
             *next = next_page(self.pull, &answer.url, &bundle)?;
+            // An estimate, until the last page has the number.
+            if next.is_none() && walk.total.is_some() && bundle.total() == Some(walk.tally.distinct) {
+                let unit = &mut self.receiving.unit;
+                unit.expected = if unit.expected == walk.total { bundle.total() } else { unit.expected };
+                walk.total = bundle.total();
+            }
             if next.is_some() && self.pages >= self.pull.source.options.tuning.pages_per_place.max(1) {
                 self.keep(part, Some((walk, next.as_ref())))?;
             }
@@ -528,7 +544,7 @@ impl<'a> Reading<'a> {
 
     /// The search for a part.
     fn ask(&self, part: &Part, by_post: bool) -> Result<Ask, HttpError> {
-        let mut parameters = parameters(self.task, part);
+        let mut parameters = parameters(self.pull, self.task, part);
         parameters.push(("_count".to_owned(), self.page_size().to_string()));
         Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)
     }
@@ -536,6 +552,11 @@ impl<'a> Reading<'a> {
     /// The first page, asked for as this server takes it.
     async fn first_page(&self, part: &Part) -> Result<(Ask, Response), Trouble> {
         let habits = &self.pull.habits;
+        if part.patients.as_ref().is_some_and(|some| some.len() > 1)
+            && self.task.query.by_patient.as_ref().is_some_and(|own| habits.lists.is_singly(&self.task.query.resource_type, own))
+        {
+            return Err(Trouble::Divide(Why::new(Code::Answer, "the server does not heed lists of values")));
+        }
         let may_post = !habits.no_post.load(Ordering::Relaxed);
         let (mut by_post, mut post_refused) = (may_post && (self.task.names_patients() || self.ask(part, false)?.is_long()), false);
         let mut strict = !habits.lenient.load(Ordering::Relaxed);
@@ -553,6 +574,11 @@ impl<'a> Reading<'a> {
                 }
                 403 | 404 | 405 | 415 | 501 if by_post => (by_post, post_refused) = (false, true),
                 414 | 431 if !by_post && may_post && !post_refused => by_post = true,
+                400 | 422 if names_count(&answer) && self.wide_page.is_none() && self.page_size() > 1 => {
+                    let half = self.page_size() / 2;
+                    tracing::warn!(page_size = half, "the server refuses larger pages: lower `source.page_size`");
+                    habits.page_max.store(half, Ordering::Relaxed);
+                }
                 400 | 422 if strict && page::issue_code(&answer.body).as_deref() != Some("required") => strict = false,
                 _ => return Err(refused(&answer)),
             }
@@ -580,7 +606,9 @@ impl<'a> Reading<'a> {
     }
 
     fn page_size(&self) -> u32 {
-        self.wide_page.unwrap_or_else(|| self.pull.source.options.page_size.max(1))
+        let most = self.pull.habits.page_max.load(Ordering::Relaxed);
+        let usual = self.pull.source.options.page_size.max(1);
+        self.wide_page.unwrap_or(if most == 0 { usual } else { usual.min(most) })
     }
 
     /// Takes a page's entries.
@@ -668,8 +696,11 @@ impl<'a> Reading<'a> {
         match walk.total {
             Some(total) if came < total && looks_cut => Err(Trouble::Divide(announced(total))),
             Some(total) if came < total => Err(Trouble::Short(announced(total))),
+            // Some cut the number as they cut the result.
+            Some(total) if came == total && is_very_round(came) => Err(Trouble::Doubt(came)),
             None if looks_cut => match self.count(part).await? {
                 Some(total) if came < total => Err(Trouble::Divide(Why::new(Code::Announced, format!("the server has {total} and sent {came}")))),
+                Some(total) if came == total && is_very_round(came) => Err(Trouble::Doubt(came)),
                 None => Err(Trouble::Doubt(came)),
                 _ => Ok(()),
             },
@@ -679,7 +710,7 @@ impl<'a> Reading<'a> {
 
     /// How many match, by a request that asks for nothing else; `None` if the server does not say.
     async fn count(&self, part: &Part) -> Result<Option<u64>, Trouble> {
-        let mut parameters = parameters(self.task, part);
+        let mut parameters = parameters(self.pull, self.task, part);
         parameters.push(("_summary".to_owned(), "count".to_owned()));
         let by_post = self.task.names_patients() && !self.pull.habits.no_post.load(Ordering::Relaxed);
         let ask = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?;
@@ -701,6 +732,11 @@ fn piece_prefix(task: &Task<'_>) -> String {
     format!("{}, piece ", task.name)
 }
 
+/// Whether a refusal is about the size of a page.
+fn names_count(answer: &Response) -> bool {
+    memchr::memmem::find(&answer.body, b"_count").is_some()
+}
+
 /// What a refusal of a first page means for the search.
 fn refused(answer: &Response) -> Trouble {
     let reason = answered(answer);
@@ -717,8 +753,12 @@ fn refused(answer: &Response) -> Trouble {
 
 /// The reason of a gap where a very round number came that nothing explains.
 fn cut_at(came: u64) -> Option<Why> {
-    let reason = format!("exactly {came} came, as when a server cuts a result; it does not say how many there are, and cannot be asked in parts");
-    came.is_multiple_of(VERY_ROUND).then(|| Why::new(Code::Cut, reason))
+    let reason = format!("exactly {came} came, as when a server cuts a result; no number of it shows that this is all, and it cannot be asked in parts");
+    is_very_round(came).then(|| Why::new(Code::Cut, reason))
+}
+
+fn is_very_round(came: u64) -> bool {
+    came > 0 && came.is_multiple_of(VERY_ROUND)
 }
 
 fn answered(answer: &Response) -> Why {
@@ -726,35 +766,14 @@ fn answered(answer: &Response) -> Why {
 }
 
 fn read_page(answer: &Response) -> Result<Bundle, Trouble> {
+    let is_damaged = |body: &[u8]| std::str::from_utf8(body).is_err() && serde_json::from_str::<serde::de::IgnoredAny>(&String::from_utf8_lossy(body)).is_ok();
+    if is_damaged(&answer.body) {
+        return Err(Trouble::Divide(Why::new(Code::Answer, "a resource on the page is not in UTF-8")));
+    }
     Bundle::read(&answer.body).ok_or_else(|| Trouble::Again(Why::new(Code::Answer, format!("the answer is not a Bundle{}", page::issue_shown(&answer.body)))))
 }
 
 fn next_page(pull: &Pull<'_>, from: &Url, bundle: &Bundle) -> Result<Option<Ask>, Trouble> {
     let next = next_address(pull.source, from, bundle).map_err(Trouble::Gap)?;
     Ok(next.map(|url| Ask { url, form: None }))
-}
-
-/// The address of the next page. It is the server's to make; ours is only to see whose it is.
-pub(in crate::source) fn next_address(source: &Source, from: &Url, bundle: &Bundle) -> Result<Option<Url>, Why> {
-    let Some(address) = bundle.link("next") else { return Ok(None) };
-    let Ok(mut url) = from.join(address) else {
-        return Err(Why::new(Code::Paging, "the server's link to the next page is not an address"));
-    };
-    let (home, away) = (Origin::of(&source.base), Origin::of(&url));
-    if home != away {
-        let known = source.options.internal_origins.iter().filter_map(|written| Origin::of(&Url::parse(written).ok()?));
-        let shown = away.as_ref().map_or_else(|| "an address that is not http".to_owned(), ToString::to_string);
-        if !known.map(Some).any(|own| own == away) || !move_to(&mut url, &source.base) {
-            let reason = format!(
-                "the server's next page is at another origin, {shown}, where our token must not go; if that is the same server behind its proxy, name it in `source.internal_origins`"
-            );
-            return Err(Why::new(Code::InternalOrigin, reason));
-        }
-    }
-    Ok(Some(url))
-}
-
-/// Gives an address the scheme, host and port of another; path and query stay as they are.
-fn move_to(url: &mut Url, home: &Url) -> bool {
-    url.set_scheme(home.scheme()).is_ok() && url.set_host(home.host_str()).is_ok() && url.set_port(home.port()).is_ok()
 }

@@ -36,6 +36,8 @@ pub(super) struct Subject {
     pub until: Option<Timestamp>,
     /// The number of this pull since everything was read.
     pub night: u64,
+    /// Patients of whom one question asks.
+    at_once: usize,
 }
 
 /// What is known of a type.
@@ -97,18 +99,19 @@ impl Subject {
         if self.whom.is_none() {
             return vec![None];
         }
-        self.patients().chunks(PATIENTS_PER_COUNT).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
+        self.patients().chunks(self.at_once).map(|some| Some(some.iter().map(|id| (*id).clone()).collect())).collect()
     }
 
     /// The batch of each patient, where there are batches.
     fn places(&self) -> HashMap<&str, usize> {
-        self.patients().into_iter().enumerate().map(|(number, id)| (id.as_str(), number / PATIENTS_PER_COUNT)).collect()
+        self.patients().into_iter().enumerate().map(|(number, id)| (id.as_str(), number / self.at_once)).collect()
     }
 
     /// The same, asked for by ids.
     pub fn by_id(&self) -> Subject {
         let by_id = |query: &Query| Query { by_patient: Some("_id".to_owned()), incremental: false, ..query.clone() };
-        Subject { resource_type: self.resource_type.clone(), queries: self.queries.iter().map(by_id).collect(), whom: None, until: None, night: self.night }
+        let queries = self.queries.iter().map(by_id).collect();
+        Subject { resource_type: self.resource_type.clone(), queries, whom: None, until: None, ..*self }
     }
 
     /// The times before the reading began.
@@ -201,7 +204,9 @@ fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: 
     }
     let began = began(units, &resource_type).filter(|_| by_time);
     let until = began.and_then(|began| Timestamp::from_millisecond(began.as_millisecond()).ok());
-    Some(Subject { resource_type, queries, whom, until, night })
+    let by = queries.iter().find_map(|query| query.by_patient.as_ref());
+    let at_once = pull.habits.lists.at_once(&resource_type, by, PATIENTS_PER_COUNT);
+    Some(Subject { resource_type, queries, whom, until, night, at_once })
 }
 
 /// Calls `each` for what will be known of some types after this pull: its subject, its batch and its header.

@@ -1,0 +1,209 @@
+//! Lists of values (`patient=a,b`): some servers take one literally, heed its first values only, or know a patient by `Patient/a`
+//! alone, and answer with too little and no word. One is tried before it is relied upon; what fails is asked for singly.
+
+use super::ask::Ask;
+use super::census::once;
+use super::page::{Bundle, Item, counted};
+use crate::http::{HttpError, Response};
+use crate::source::SourceError;
+use crate::source::plan::Query;
+use crate::source::pull::Pull;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+/// Values that are asked for one by one to find one that something has.
+const VALUES_TRIED: usize = 3;
+/// Stands for a number that is not said, of something that is there.
+const SOME: u64 = 1 << 40;
+/// Lists of which nothing could be told, after which the next ones are believed.
+const TRIALS_MAX: u32 = 3;
+/// Ids that a list did not bring and that are not there either, after which lists of a type are believed.
+const ABSENT_MAX: u64 = 20;
+
+/// A parameter of a type.
+type Key = (String, String);
+
+/// What is known of lists.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// Trials of each parameter; held while one is made.
+    trials: tokio::sync::Mutex<BTreeMap<Key, Trials>>,
+    known: std::sync::Mutex<Known>,
+}
+
+/// How a parameter was tried.
+#[derive(Default)]
+struct Trials {
+    /// Those that told nothing.
+    vain: u32,
+    /// The longest list that was tried.
+    longest: usize,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Parameters whose values are asked for singly.
+    singly: BTreeSet<Key>,
+    /// Parameters that want the type in front of an id.
+    typed: BTreeSet<Key>,
+    /// A trial has found something.
+    is_answered: bool,
+    /// Ids of each type that a list did not bring and that are not there.
+    absent: BTreeMap<String, u64>,
+}
+
+/// What a trial found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Together,
+    Singly,
+}
+
+impl Lists {
+    fn known<T>(&self, of: impl FnOnce(&mut Known) -> T) -> T {
+        of(&mut self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Whether the values of a parameter are asked for singly.
+    pub fn is_singly(&self, resource_type: &str, parameter: &str) -> bool {
+        self.known(|known| known.singly.contains(&(resource_type.to_owned(), parameter.to_owned())))
+    }
+
+    /// Values as one, spelled as the server knows them.
+    pub fn joined(&self, resource_type: &str, parameter: &str, values: &[String]) -> String {
+        let is_typed = self.known(|known| known.typed.contains(&(resource_type.to_owned(), parameter.to_owned())));
+        if is_typed { typed(values).join(",") } else { values.join(",") }
+    }
+
+    /// Whether ids that a list did not bring are read: of a list that was never found to leave something out they are not there.
+    pub fn is_doubted(&self, resource_type: &str) -> bool {
+        self.known(|known| known.absent.get(resource_type).copied().unwrap_or_default() < ABSENT_MAX)
+    }
+
+    /// Whether no trial has found anything.
+    pub fn is_silent(&self) -> bool {
+        self.known(|known| !known.is_answered)
+    }
+
+    /// How many values a question may name.
+    pub fn at_once(&self, resource_type: &str, parameter: Option<&String>, usual: usize) -> usize {
+        if parameter.is_some_and(|parameter| self.is_singly(resource_type, parameter)) { 1 } else { usual }
+    }
+
+    /// Notes what became of ids that a list did not bring.
+    pub fn note_read(&self, resource_type: &str, asked: u64, came: u64) {
+        self.known(|known| match came {
+            0 => *known.absent.entry(resource_type.to_owned()).or_default() += asked,
+            _ => drop(known.singly.insert((resource_type.to_owned(), "_id".to_owned()))),
+        });
+    }
+}
+
+fn typed(values: &[String]) -> Vec<String> {
+    values.iter().map(|value| if value.contains('/') { value.clone() } else { format!("Patient/{value}") }).collect()
+}
+
+/// Tries a query's parameter with a list of its values, unless it was told before.
+pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<(), SourceError> {
+    let Some(parameter) = &query.by_patient else { return Ok(()) };
+    let key: Key = (query.resource_type.clone(), parameter.clone());
+    let lists = &pull.habits.lists;
+    if pull.source.capability.is_list_unreliable(&key.0, &key.1) {
+        lists.known(|known| known.singly.insert(key.clone()));
+    }
+    let mut trials = lists.trials.lock().await;
+    let made = trials.entry(key.clone()).or_default();
+    // Of a single value nothing is learnt.
+    if made.longest >= values.len() || made.vain >= TRIALS_MAX || values.len() < 2 {
+        return Ok(());
+    }
+    // Codes are tried apart.
+    let parameters = query.parameters.iter().filter(|(name, _)| name != "code").cloned().collect();
+    let alone = Query { parameters, ..query.clone() };
+    let mut spellings = vec![values.to_vec()];
+    spellings.extend((!matches!(parameter.as_str(), "_id" | "code")).then(|| typed(values)));
+    for (is_typed, spelled) in spellings.iter().enumerate().map(|(number, spelled)| (number == 1, spelled)) {
+        let Some(way) = trial(pull, &alone, spelled).await? else { continue };
+        made.longest = values.len();
+        lists.known(|known| {
+            known.is_answered = true;
+            known.typed.extend(is_typed.then(|| key.clone()));
+            known.singly.extend((way == Way::Singly).then(|| key.clone()));
+        });
+        if way == Way::Singly {
+            tracing::warn!(resource_type = %key.0, parameter, "the server does not heed lists of values; each is asked for by itself");
+        }
+        return Ok(());
+    }
+    made.vain += 1;
+    Ok(())
+}
+
+/// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
+async fn trial(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<Way>, SourceError> {
+    let Some(all) = number(pull, query, values).await? else { return Ok(None) };
+    if all == 0 {
+        for value in values.iter().rev().take(VALUES_TRIED) {
+            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| own > 0) {
+                return Ok(Some(Way::Singly));
+            }
+        }
+        return Ok(None);
+    }
+    let (first, second) = values.split_at(values.len() / 2);
+    let (Some(first), Some(second)) = (number(pull, query, first).await?, number(pull, query, second).await?) else { return Ok(Some(Way::Together)) };
+    // What is entered meanwhile, or has several of the values, is no sign of a list that is not heeded.
+    let is_cut = all < SOME && second > 0 && all < first.saturating_add(second) && (all <= first || all <= second);
+    Ok(Some(if is_cut { Way::Singly } else { Way::Together }))
+}
+
+/// How many have one of these values, asked once in a pull, however many nights that takes; [`SOME`] where no number is said, and
+/// `None` where the search is not answered.
+async fn number(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<u64>, SourceError> {
+    let Some(parameter) = &query.by_patient else { return Ok(None) };
+    let mut parameters = query.parameters.clone();
+    parameters.push((parameter.clone(), values.join(",")));
+    let asked = format!("list {} {parameters:?}", query.resource_type);
+    once(pull, &query.resource_type, &asked, ask(pull, &query.resource_type, &parameters)).await
+}
+
+async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)]) -> Result<Option<u64>, SourceError> {
+    for way in [("_summary", "count"), ("_count", "1")] {
+        let asked: Vec<(String, String)> = parameters.iter().cloned().chain([(way.0.to_owned(), way.1.to_owned())]).collect();
+        let Some(answer) = send_somehow(pull, &asked, resource_type).await? else { return Ok(None) };
+        let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { continue };
+        if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
+            return Ok(None);
+        }
+        if way.0 == "_count" {
+            return Ok(Some(if page.items(resource_type).any(|item| matches!(item, Item::Match(_))) { SOME } else { 0 }));
+        }
+        if let Some(number) = counted(&answer) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// Patients stand in an address only where searches by POST do not work.
+async fn send_somehow(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str) -> Result<Option<Response>, SourceError> {
+    let no_post = &pull.habits.no_post;
+    if !no_post.load(Ordering::Relaxed) {
+        let answer = send(pull, parameters, resource_type, true).await?;
+        if !answer.as_ref().is_some_and(|answer| matches!(answer.status, 403 | 404 | 405 | 415 | 501)) {
+            return Ok(answer);
+        }
+    }
+    let answer = send(pull, parameters, resource_type, false).await?;
+    no_post.fetch_or(answer.as_ref().is_some_and(Response::is_success), Ordering::Relaxed);
+    Ok(answer)
+}
+
+/// The answer, if there is one.
+async fn send(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, by_post: bool) -> Result<Option<Response>, SourceError> {
+    match Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, false).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,399 @@
+//! Servers whose answers can be believed, and are wrong: each is a small one with one flaw. A pull has everything nevertheless, or
+//! says what it lacks.
+
+use super::small::{Heard, Said, Small, json, said};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use watershed::http::SystemClock;
+use watershed::snapshot::{Key, Snapshot};
+use watershed::source::probe::{Fact, Found, SERVER, findings, probe};
+use watershed::source::{Mode, Need, Options, PullOutcome, Silent, Source, plan, pull_for};
+use watershed::store::Store;
+
+/// What a server does otherwise than it should.
+#[derive(Clone, Copy, Default)]
+struct Flaw {
+    /// Values of a list that are heeded: 0 all, 1 none of a list.
+    heeded: usize,
+    /// Patients are known by `Patient/` and their id only.
+    typed: bool,
+    /// The body of a search by POST is dropped: nothing is found.
+    posts_nothing: bool,
+    /// Result, total and count end here.
+    cut: usize,
+    /// A warning of this code stands beside the data, of which a third is left out.
+    warns: &'static str,
+    /// A time of change finds nothing.
+    no_times: bool,
+    /// The total is too high, but on the last page.
+    estimates: bool,
+    /// A note of one resource is in Latin-1.
+    latin: bool,
+    /// A larger page is refused.
+    page_max: usize,
+    /// Everything begins with a byte order mark.
+    marked: bool,
+    /// A search must name a patient.
+    of_patients: bool,
+    /// Links are those of the server behind its proxy.
+    inner: bool,
+    /// Further observations of one patient.
+    more: usize,
+}
+
+const PATIENTS: usize = 30;
+
+/// Each patient with an encounter at the one location and two observations of different codes.
+fn truth(more: usize) -> Vec<Value> {
+    let mut all = vec![json!({"resourceType": "Location", "id": "ward"})];
+    for number in 0..PATIENTS {
+        let subject = json!({"reference": format!("Patient/p{number}")});
+        let observation = |code: &str| json!({"resourceType": "Observation", "id": format!("{code}{number}"), "status": "final", "subject": subject, "code": {"coding": [{"system": "urn:x", "code": code}]}});
+        all.push(json!({"resourceType": "Patient", "id": format!("p{number}")}));
+        all.push(
+            json!({"resourceType": "Encounter", "id": format!("e{number}"), "status": "finished", "subject": subject, "location": [{"location": {"reference": "Location/ward"}}]}),
+        );
+        all.extend([observation("a"), observation("b")]);
+    }
+    all.extend((0..more).map(|number| json!({"resourceType": "Observation", "id": format!("m{number}"), "status": "final", "subject": {"reference": "Patient/p0"}})));
+    for (second, resource) in all.iter_mut().enumerate() {
+        resource["meta"] = json!({"versionId": "1", "lastUpdated": format!("2026-01-{:02}T10:00:{:02}.000Z", second / 60 + 1, second % 60)});
+    }
+    all
+}
+
+fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
+    let target = heard.target.strip_prefix("/outer").unwrap_or(&heard.target);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut said = match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["metadata"] => {
+            let one =
+                |name: &str, own: &[&str]| json!({"type": name, "searchParam": own.iter().chain(&["_id", "_lastUpdated"]).map(|name| json!({"name": name})).collect::<Vec<_>>()});
+            let types = json!([one("Patient", &[]), one("Location", &[]), one("Group", &[]), one("Encounter", &["patient"]), one("Observation", &["patient", "code"])]);
+            json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types}]}))
+        }
+        ["Group", "g"] => {
+            let members: Vec<Value> = (0..PATIENTS).map(|number| json!({"entity": {"reference": format!("Patient/p{number}")}})).collect();
+            json(json!({"resourceType": "Group", "id": "g", "member": members}))
+        }
+        [name, "_search"] => {
+            if flaw.posts_nothing {
+                json(json!({"resourceType": "Bundle", "type": "searchset", "total": 0}))
+            } else {
+                search(flaw, name, &heard.body, origin)
+            }
+        }
+        [name] if name.starts_with(char::is_uppercase) => search(flaw, name, query, origin),
+        [name, id] => match truth(flaw.more).iter().find(|resource| resource["resourceType"] == *name && resource["id"] == *id) {
+            Some(resource) => json(resource.clone()),
+            None => said(404, "application/json", "{}"),
+        },
+        _ => said(404, "application/json", "{}"),
+    };
+    if flaw.marked {
+        said.body.splice(0..0, *b"\xEF\xBB\xBF");
+    }
+    said
+}
+
+fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
+    let asked: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let value = |own: &str| asked.iter().find(|(name, _)| name == own).map(|(_, value)| value.as_str());
+    let number = |own: &str| value(own).and_then(|value| value.parse::<usize>().ok());
+    let refuse = |code: &str, words: &str| {
+        said(400, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code, "diagnostics": words}]}).to_string())
+    };
+    if flaw.page_max > 0 && number("_count").is_some_and(|count| count > flaw.page_max) {
+        return refuse("value", "_count is too large");
+    }
+    if flaw.of_patients && name != "Location" && value("patient").is_none() && value("_id").is_none() {
+        return refuse("required", "a patient");
+    }
+    let mut found: Vec<Value> = truth(flaw.more)
+        .into_iter()
+        .filter(|resource| resource["resourceType"] == name && asked.iter().all(|(own, value)| has(flaw, resource, own, value)))
+        .collect();
+    if flaw.cut > 0 {
+        found.truncate(flaw.cut);
+    }
+    let total = found.len();
+    if value("_summary") == Some("count") {
+        return json(json!({"resourceType": "Bundle", "type": "searchset", "total": total}));
+    }
+    if !flaw.warns.is_empty() && name == "Observation" {
+        found.truncate(total * 2 / 3);
+    }
+    let (offset, count) = (number("_offset").unwrap_or(0), number("_count").unwrap_or(20));
+    let page: Vec<Value> = found
+        .iter()
+        .skip(offset)
+        .take(count)
+        .map(|resource| json!({"resource": resource, "search": {"mode": "match"}}))
+        .collect();
+    let is_last = offset + count >= found.len();
+    let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
+    if !flaw.warns.is_empty() {
+        bundle["total"] = json!(found.len());
+        let outcome = json!({"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": flaw.warns}]}, "search": {"mode": "outcome"}});
+        bundle["entry"].as_array_mut().unwrap().push(outcome);
+    }
+    if !is_last {
+        let mut rest = url::form_urlencoded::Serializer::new(String::new());
+        rest.extend_pairs(asked.iter().filter(|(name, _)| name != "_offset"))
+            .append_pair("_offset", &(offset + count).to_string());
+        let base = if flaw.inner { "http://inner:8080/deep/fhir" } else { origin };
+        bundle["link"] = json!([{"relation": "next", "url": format!("{base}/{name}?{}", rest.finish())}]);
+    }
+    let mut said = json(bundle);
+    if flaw.latin {
+        let body = String::from_utf8(said.body).unwrap().replace("\"id\":\"a7\"", "\"id\":\"a7\",\"note\":[{\"text\":\"caf%\"}]");
+        said.body = body.bytes().map(|byte| if byte == b'%' { 0xE9 } else { byte }).collect();
+    }
+    said
+}
+
+/// Whether a resource has what a parameter asks for.
+fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) -> bool {
+    let list: Vec<&str> = match (flaw.heeded, value.split(',').count()) {
+        (0, _) => value.split(',').collect(),
+        (1, 2..) => vec![value],
+        (heeded, _) => value.split(',').take(heeded).collect(),
+    };
+    let text = |pointer: &str| resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    match parameter {
+        "_id" => list.contains(&text("/id")),
+        "patient" => list
+            .iter()
+            .any(|one| text("/subject/reference") == if flaw.typed { (*one).to_owned() } else { format!("Patient/{one}") }),
+        "code" => list.contains(&format!("urn:x|{}", text("/code/coding/0/code")).as_str()),
+        "_lastUpdated" if flaw.no_times => false,
+        "_lastUpdated" => match value.split_at(2) {
+            ("ge", at) => text("/meta/lastUpdated") >= at,
+            ("lt", at) => text("/meta/lastUpdated") < at,
+            other => panic!("{other:?}"),
+        },
+        _ => true,
+    }
+}
+
+struct Site {
+    server: Small,
+    options: Options,
+    needs: Vec<Need>,
+    folder: tempfile::TempDir,
+    store: Arc<Store>,
+    key: Key,
+}
+
+impl Site {
+    async fn of(flaw: Flaw, group: &str) -> Site {
+        let server = Small::start(move |heard, origin| answer(flaw, heard, origin)).await;
+        let mut options = Options { url: server.origin.clone(), mode: Mode::Search, group: group.to_owned(), page_size: 40, ..Options::default() };
+        options.tuning.retry_first_ms = 1;
+        let needs = ["Patient", "Encounter", "Observation", "Location"].map(Need::all).into();
+        Site {
+            server,
+            options,
+            needs,
+            folder: tempfile::tempdir().unwrap(),
+            store: Arc::new(Store::open_in_memory().unwrap()),
+            key: Key::generate().unwrap(),
+        }
+    }
+
+    async fn connect(&self) -> Source {
+        let types: BTreeSet<String> = self.needs.iter().map(|need| need.resource_type.clone()).collect();
+        Source::connect(&self.options, None, &types, Arc::new(SystemClock)).await.unwrap()
+    }
+
+    async fn check(&self) -> Vec<Fact> {
+        let source = self.connect().await;
+        probe(&source, &plan(&self.needs, &source.capability, &self.options)).await
+    }
+
+    /// What a pull came to, and how many there are of each type then.
+    async fn pull(&self, facts: &[Fact]) -> (PullOutcome, BTreeMap<String, u64>) {
+        let mut source = self.connect().await;
+        source.capability.learn(facts);
+        let plan = plan(&self.needs, &source.capability, &self.options);
+        let snapshot = Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap();
+        let outcome = pull_for(None, &source, &plan, &snapshot, &SystemClock, &Silent).await.unwrap();
+        (outcome, snapshot.counts().unwrap())
+    }
+}
+
+fn found(facts: &[Fact], about: &str, what: &str) -> Found {
+    facts
+        .iter()
+        .find(|fact| fact.about == about && fact.what == what)
+        .unwrap_or_else(|| panic!("nothing of {about} {what} in {facts:#?}"))
+        .found
+}
+
+fn all() -> BTreeMap<String, u64> {
+    let patients = PATIENTS as u64;
+    [("Encounter", patients), ("Location", 1), ("Observation", 2 * patients), ("Patient", patients)]
+        .map(|(name, number)| (name.to_owned(), number))
+        .into()
+}
+
+fn reasons(outcome: &PullOutcome) -> String {
+    outcome.gaps.iter().map(|gap| format!("{}: {}\n", gap.resource_type, gap.reason)).collect()
+}
+
+#[tokio::test]
+async fn lists_that_are_taken_literally_cut_or_want_the_type_are_found_out_and_nothing_is_lost() {
+    let flaws = [
+        Flaw::default(),
+        Flaw { heeded: 1, ..Flaw::default() },
+        Flaw { heeded: 10, ..Flaw::default() },
+        Flaw { typed: true, ..Flaw::default() },
+        Flaw { heeded: 1, typed: true, ..Flaw::default() },
+    ];
+    for (number, flaw) in flaws.into_iter().enumerate() {
+        for group in ["g", ""] {
+            let mut site = Site::of(flaw, group).await;
+            site.needs
+                .iter_mut()
+                .filter(|need| need.resource_type == "Observation")
+                .for_each(|need| need.codes = ["urn:x|a", "urn:x|b"].map(str::to_owned).into());
+            for facts in [Vec::new(), site.check().await] {
+                let asked = site.server.heard().len();
+                let (outcome, counts) = site.pull(&facts).await;
+                assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{number} `{group}`");
+                assert!(flaw.heeded > 0 || flaw.typed || site.server.heard().len() - asked < 40, "an honest server is asked {} times", site.server.heard().len() - asked);
+                // The next one begins anew.
+                site.store = Arc::new(Store::open_in_memory().unwrap());
+                site.folder = tempfile::tempdir().unwrap();
+            }
+            assert!(
+                site.server
+                    .heard()
+                    .iter()
+                    .all(|heard| heard.target.contains("_offset=") || !heard.target.contains("patient=p") && !heard.target.contains("patient=P") && !heard.target.contains("_id=p")),
+                "a patient stands in an address"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_night_after_knows_of_lists_too() {
+    for heeded in [1, 10] {
+        let site = Site::of(Flaw { heeded, ..Flaw::default() }, "g").await;
+        site.pull(&[]).await;
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((outcome.full, outcome.removed, reasons(&outcome).as_str(), counts), (false, 0, "", all()), "{heeded}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_finds_lists_that_are_not_heeded_and_names_nobody_in_an_address() {
+    let site = Site::of(Flaw { heeded: 10, ..Flaw::default() }, "g").await;
+    let facts = site.check().await;
+    for (about, what) in [("Patient", "_id list"), ("Observation", "patient list"), ("Observation", "code list"), ("Encounter", "patient list")] {
+        assert_eq!(found(&facts, about, what), Found::Wrong, "{about} {what}");
+    }
+    assert!(
+        findings(&facts, &site.options)
+            .iter()
+            .any(|one| one.about == "Encounter" && one.says.starts_with("a list of values of `patient` is not heeded"))
+    );
+    let honest = Site::of(Flaw::default(), "g").await.check().await;
+    assert_eq!((found(&honest, "Patient", "_id list"), found(&honest, "Observation", "patient list")), (Found::Works, Found::Works));
+}
+
+#[tokio::test]
+async fn a_search_by_post_that_is_answered_with_nothing_is_not_believed() {
+    let site = Site::of(Flaw { posts_nothing: true, ..Flaw::default() }, "g").await;
+    let facts = site.check().await;
+    assert_eq!(found(&facts, SERVER, "search by POST"), Found::Wrong);
+    assert!(findings(&facts, &site.options).iter().any(|one| one.says.starts_with("searches by POST do not work")));
+    for facts in [&facts[..], &[]] {
+        let site = Site::of(Flaw { posts_nothing: true, ..Flaw::default() }, "g").await;
+        let (outcome, counts) = site.pull(facts).await;
+        assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_cut_with_its_number_at_a_very_round_one_is_read_in_parts() {
+    let mut site = Site::of(Flaw { cut: 1_000, more: 1_300, ..Flaw::default() }, "").await;
+    site.options.page_size = 500;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", 1_360));
+}
+
+#[tokio::test]
+async fn a_warning_that_not_all_may_have_come_is_a_gap() {
+    for warns in ["incomplete", "timeout", "throttled", "too-costly"] {
+        let (outcome, _) = Site::of(Flaw { warns, ..Flaw::default() }, "").await.pull(&[]).await;
+        assert!(reasons(&outcome).contains(&format!("Observation: the server reports that not all may have come ({warns})")), "{}", reasons(&outcome));
+    }
+}
+
+#[tokio::test]
+async fn times_of_change_that_find_nothing_are_not_relied_upon() {
+    let site = Site::of(Flaw { no_times: true, ..Flaw::default() }, "").await;
+    let facts = site.check().await;
+    assert_eq!(found(&facts, "Observation", "_lastUpdated"), Found::Wrong);
+    site.pull(&facts).await;
+    let (night, counts) = site.pull(&facts).await;
+    assert_eq!((night.full, counts), (true, all()), "everything is read each night");
+}
+
+#[tokio::test]
+async fn a_total_that_is_an_estimate_until_the_last_page_is_believed_there() {
+    let mut site = Site::of(Flaw { estimates: true, ..Flaw::default() }, "").await;
+    site.options.page_size = 7;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+    assert_eq!(site.server.count("/Observation?_count="), 1 + 60_usize.div_ceil(7) - 1, "it is read once");
+}
+
+#[tokio::test]
+async fn one_bad_byte_loses_one_resource() {
+    let mut site = Site::of(Flaw { latin: true, ..Flaw::default() }, "").await;
+    site.options.page_size = 20;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!(counts["Observation"], 2 * PATIENTS as u64 - 1);
+    assert!(reasons(&outcome).contains("not in UTF-8") && outcome.gaps.len() == 1, "{}", reasons(&outcome));
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_for_the_server_is_halved() {
+    let mut site = Site::of(Flaw { page_max: 12, ..Flaw::default() }, "").await;
+    site.options.page_size = 50;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+    assert!(site.server.heard().iter().filter(|heard| heard.target.contains("_count=50")).count() <= 3);
+    let said = findings(&site.check().await, &site.options);
+    assert!(said.iter().any(|one| one.says.contains("lower `source.page_size`")), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_an_answer() {
+    let (outcome, counts) = Site::of(Flaw { marked: true, ..Flaw::default() }, "").await.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+}
+
+#[tokio::test]
+async fn who_must_be_asked_of_patients_is_not_said_to_want_a_category() {
+    let site = Site::of(Flaw { of_patients: true, ..Flaw::default() }, "").await;
+    let said = findings(&site.check().await, &site.options);
+    assert!(said.iter().any(|one| one.about == "Observation" && one.says.contains("name a Group in `source.group`")), "{said:?}");
+    let site = Site::of(Flaw { of_patients: true, ..Flaw::default() }, "g").await;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+}
+
+#[tokio::test]
+async fn the_path_of_a_server_behind_its_proxy_is_mapped_too() {
+    let mut site = Site::of(Flaw { inner: true, ..Flaw::default() }, "").await;
+    site.options.url = format!("{}/outer", site.server.origin);
+    site.options.page_size = 20;
+    site.options.internal_origins = vec!["http://inner:8080/deep/fhir".to_owned()];
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+}
