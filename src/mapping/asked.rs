@@ -57,7 +57,8 @@ impl Mapping {
         for rule in self.codes.iter().filter(|rule| rule.elements.iter().any(|element| element.resource_type != "Patient")) {
             let slips = self.slips(&rule.targets, asked, Some(rule));
             let is_idle = slips.is_empty() && !rule.targets.is_empty() && rule.targets.values().all(|target| !self.is_wanted(target, asked));
-            if let Some(first) = rule.targets.values().next().filter(|_| is_idle) {
+            let unspoken = |target: &&Target| is_idle && terminology::systems::misspelled(&target.system).is_none();
+            if let Some(first) = rule.targets.values().next().filter(unspoken) {
                 let message = format!("no measure of this site asks for what `{}` leads to, as `{}` of `{}`", rule.system, first.code, first.system);
                 findings.push(
                     Diagnostic::note(message)
