@@ -43,6 +43,8 @@ async fn q_72_a_patient_with_a_hundred_thousand_resources_fits_into_memory() {
             "output": [{"type": "Patient", "url": format!("{origin}/patient")}, {"type": "Observation", "url": format!("{origin}/observations")}]})),
         "/patient" => said(200, "application/fhir+ndjson", r#"{"resourceType":"Patient","id":"p","birthDate":"2012-05-01"}"#),
         "/observations" => said(200, "application/fhir+ndjson", &assessments(resources)),
+        // No stay is there, whether it is searched for or read.
+        read if read.starts_with("/Encounter/e") => said(404, "application/fhir+json", r#"{"resourceType":"OperationOutcome"}"#),
         _ => json(json!({"resourceType": "Bundle", "type": "searchset"})),
     })
     .await;
