@@ -621,7 +621,9 @@ fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpE
     } else {
         ("the connection failed", false)
     };
-    let through = proxy.filter(|_| error.is_connect()).map(|name| format!("; a proxy is between, named by `{name}` in the environment"));
+    let through = proxy
+        .filter(|_| error.is_connect())
+        .map(|name| format!("; the environment names a proxy (`{name}`), which may be at fault"));
     HttpError::Unreachable { origin: origin.to_owned(), reason: format!("{reason}{}", through.unwrap_or_default()), attempts: 1, is_lasting }
 }
 
