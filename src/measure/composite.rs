@@ -241,25 +241,19 @@ pub fn memberships(shape: &GroupShape, components: &[&[Membership]]) -> Vec<Memb
     match composite.method {
         CompositeScoring::Weighted => components.concat(),
         CompositeScoring::Opportunity => opportunity(shape, &stand()),
-        CompositeScoring::AllOrNothing => {
-            let standings = stand();
-            let mut found = population::memberships(shape, &criteria(shape, &standings));
-            let denominator = shape.slots.iter().position(|slot| slot.code == PopulationCode::Denominator);
-            if let Some(own) = denominator.and_then(|at| found.get_mut(at)) {
-                own.outlooks = wholes_to_come(&standings);
-            }
-            found
-        }
-        CompositeScoring::Linear => {
-            let standings = stand();
-            let mut found = population::memberships(shape, &criteria(shape, &standings));
-            let observation = shape.slots.iter().position(|slot| slot.code == PopulationCode::MeasureObservation);
-            if let Some(own) = observation.and_then(|at| found.get_mut(at)) {
-                own.outlooks = shares_to_come(&standings);
-            }
-            found
-        }
+        CompositeScoring::AllOrNothing => with_outlooks(shape, &stand(), PopulationCode::Denominator, wholes_to_come),
+        CompositeScoring::Linear => with_outlooks(shape, &stand(), PopulationCode::MeasureObservation, shares_to_come),
     }
+}
+
+/// What the components say, and in the population that the score is of, between what each one's part of it lies.
+fn with_outlooks(shape: &GroupShape, standings: &[Standing<'_>], of: PopulationCode, to_come: fn(&[Standing<'_>]) -> BTreeMap<Member, Outlook>) -> Vec<Membership> {
+    let mut found = population::memberships(shape, &criteria(shape, standings));
+    let scored = shape.slots.iter().position(|slot| slot.code == of);
+    if let Some(own) = scored.and_then(|at| found.get_mut(at)) {
+        own.outlooks = to_come(standings);
+    }
+    found
 }
 
 /// The cases of all components, each member named by its component.
