@@ -113,8 +113,9 @@ pub struct Record {
     nodes: Vec<Node>,
     texts: String,
     names: Vec<Box<str>>,
-    /// Which of them is likely to be met next.
-    next_name: usize,
+    /// After each of them, the one that was met next the last time.
+    next_names: Vec<u32>,
+    last_name: usize,
     /// Of the names after the first few.
     name_index: HashMap<Box<str>, u32>,
     by_type: BTreeMap<String, Vec<NodeId>>,
@@ -180,6 +181,7 @@ impl Record {
         self.codes.get_mut().clear();
         if self.names.len() > NAMES_KEPT_MAX {
             self.names.clear();
+            self.next_names.clear();
             self.name_index.clear();
         }
         read::read(self, shape, lines)
@@ -504,25 +506,29 @@ impl Record {
 
     #[inline]
     fn intern(&mut self, name: &str) -> u32 {
+        // Resources of a kind have their fields in one order.
+        let next = self.next_names.get(self.last_name).copied().unwrap_or(NONE);
+        let found = if self.names.get(next as usize).is_some_and(|known| **known == *name) { next } else { self.search_name(name) };
+        self.last_name = found as usize;
+        found
+    }
+
+    fn search_name(&mut self, name: &str) -> u32 {
         let number = |at: usize| u32::try_from(at).unwrap_or(NONE);
-        // Resources of a kind have their fields in one order: the name is often the one after the last.
-        if self.names.get(self.next_name).is_some_and(|known| **known == *name) {
-            self.next_name += 1;
-            return number(self.next_name - 1);
+        let known = self.names.iter().take(FIRST_NAMES).position(|known| **known == *name).map(number);
+        let found = known.or_else(|| self.name_index.get(name).copied()).unwrap_or_else(|| {
+            let index = number(self.names.len());
+            self.names.push(name.into());
+            self.next_names.push(NONE);
+            if self.names.len() > FIRST_NAMES {
+                self.name_index.insert(name.into(), index);
+            }
+            index
+        });
+        if let Some(next) = self.next_names.get_mut(self.last_name) {
+            *next = found;
         }
-        if let Some(found) = self.names.iter().take(FIRST_NAMES).position(|known| **known == *name) {
-            self.next_name = found + 1;
-            return number(found);
-        }
-        if let Some(found) = self.name_index.get(name) {
-            return *found;
-        }
-        let index = number(self.names.len());
-        self.names.push(name.into());
-        if self.names.len() > FIRST_NAMES {
-            self.name_index.insert(name.into(), index);
-        }
-        index
+        found
     }
 
     /// Lists a resource under its type and id, in order.

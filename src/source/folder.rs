@@ -158,18 +158,22 @@ struct Gathered {
     share: Share,
     parts: BTreeMap<usize, Part>,
     size: u64,
-    /// `None` when there were too many to keep.
-    passed_over: Option<Vec<Key>>,
+    /// Of each part; `None` when there were too many to keep.
+    passed_over: Option<Vec<Vec<Key>>>,
+    passed_over_size: usize,
     faults: BTreeMap<usize, FolderError>,
 }
 
 /// Those keys that are among the kept ones. Most are not, which a bit for each hash of a kept one tells without a look at the
 /// set, whose places lie far apart in memory.
-fn among(keys: Vec<Key>, kept: &FxHashSet<Key>) -> FxHashSet<Key> {
+fn among(keys: Vec<Vec<Key>>, kept: &FxHashSet<Key>) -> FxHashSet<Key> {
     let place = |key: Key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS_LOG)) as usize;
     let mut bits = vec![0_u64; 1 << (BITS_LOG - 6)];
     kept.iter().for_each(|key| bits[place(*key) >> 6] |= 1 << (place(*key) & 63));
-    keys.into_iter().filter(|key| bits[place(*key) >> 6] & (1 << (place(*key) & 63)) != 0 && kept.contains(key)).collect()
+    keys.into_iter()
+        .flatten()
+        .filter(|key| bits[place(*key) >> 6] & (1 << (place(*key) & 63)) != 0 && kept.contains(key))
+        .collect()
 }
 
 impl Passes<'_> {
@@ -222,14 +226,14 @@ impl Passes<'_> {
 
     fn run(&self, tasks: &[Task<'_>], share: Share, versions: Option<&FxHashSet<Key>>) -> Result<Gathered, FolderError> {
         let next = AtomicUsize::new(0);
-        let gathered = Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), faults: BTreeMap::new() });
+        let gathered = Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), passed_over_size: 0, faults: BTreeMap::new() });
         let lock = || gathered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = tasks.get(index) else { return };
                 let share = lock().share.clone();
-                let part = task.read(Scan::new(task.file.display().to_string(), self.shape, share.clone(), versions));
+                let part = task.read(Scan::new(task.file.display().to_string(), task.bytes.map(|(start, end)| end - start), self.shape, share.clone(), versions));
                 lock().add(index, part, &share, self.memory);
             }
         };
@@ -255,14 +259,10 @@ impl Gathered {
                 return;
             }
         };
-        let new = std::mem::take(&mut part.passed_over);
         if let Some(keys) = &mut self.passed_over {
-            if keys.is_empty() {
-                *keys = new
-            } else {
-                keys.extend(new)
-            }
-            if (keys.len() * size_of::<Key>()) as u64 > memory / 4 {
+            self.passed_over_size += size_of_val(&*part.passed_over);
+            keys.push(std::mem::take(&mut part.passed_over));
+            if self.passed_over_size as u64 > memory / 4 {
                 self.passed_over = None;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -17,7 +18,7 @@ use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refus
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
-/// Room for the first lines that are kept, so that it is not moved each time it doubles.
+/// Room for the lines that are kept of a compressed file, at first.
 const FIRST_TEXT_BYTES: usize = 64 << 10;
 /// Stands for the patient of a resource of no patient.
 const NOBODY: u32 = u32::MAX;
@@ -32,7 +33,9 @@ const UNFOLLOWED: &str = "it says that another Patient took its place (`link`, `
 #[derive(Debug, Default)]
 pub struct Dataset {
     parts: Vec<Part>,
-    patients: BTreeMap<String, Vec<Place>>,
+    /// By id, with their run of `places`.
+    patients: Vec<(String, Range<usize>)>,
+    places: Vec<Place>,
     shared: Vec<Place>,
     merged: Arc<Merged>,
     /// What could not be read, in the order of the files; not all of it where there is much.
@@ -91,6 +94,7 @@ impl Dataset {
         let mut met = 0;
         let mut file = String::new();
         let mut files: BTreeMap<String, Holding> = BTreeMap::new();
+        let mut found = Vec::new();
         for (index, part) in (0..).zip(&mut data.parts) {
             if part.file != file {
                 file.clone_from(&part.file);
@@ -112,30 +116,60 @@ impl Dataset {
             data.bad.extend(part.bad.drain(..).take(room).map(|bad| Bad { line: bad.line + met, ..bad }));
             part.rows.iter_mut().for_each(|row| row.number += met);
             met += part.lines;
-            let mut places: Vec<Vec<Place>> = vec![Vec::new(); part.patients.len()];
-            for (row, at) in (0..).zip(&part.rows) {
-                places.get_mut(at.patient as usize).unwrap_or(&mut data.shared).push((index, row));
-            }
-            for (patient, places) in std::mem::take(&mut part.patients).into_iter().zip(places) {
-                data.patients.entry(patient).or_default().extend(places);
+            let mut rows: Vec<(u32, Place)> = (0..).zip(&part.rows).map(|(row, at)| (at.patient, (index, row))).collect();
+            rows.sort_unstable();
+            for of_one in rows.chunk_by(|one, next| one.0 == next.0) {
+                let places = of_one.iter().map(|(_, place)| *place);
+                match of_one.first().and_then(|(patient, _)| part.patients.get_mut(*patient as usize)) {
+                    Some(patient) => {
+                        let start = data.places.len();
+                        data.places.extend(places);
+                        found.push((std::mem::take(patient), start..data.places.len()));
+                    }
+                    None => data.shared.extend(places),
+                }
             }
         }
         data.signs.finish(&files, &|_| true);
-        data.join_merged();
+        data.join_merged(&mut found);
+        data.join_patients(found);
         data
     }
 
     /// Gives what is written of those who were merged into others to these; their own Patients are nobody's any more.
-    fn join_merged(&mut self) {
+    fn join_merged(&mut self, found: &mut Vec<(String, Range<usize>)>) {
         let merged = self.merged.clone();
-        for (id, survivor) in merged.moved() {
-            let mut places = self.patients.remove(id).unwrap_or_default();
-            places.retain(|place| glance::identity(self.line(*place)).is_none_or(|(name, _)| name != "Patient"));
-            if !places.is_empty() {
-                let all = self.patients.entry(survivor.to_owned()).or_default();
-                all.extend(places);
-                all.sort_unstable();
+        if merged.moved().next().is_none() {
+            return;
+        }
+        found.retain_mut(|(id, run)| {
+            let survivor = merged.survivor(id);
+            if survivor == id {
+                return true;
             }
+            let of_patient = |place: &Place| glance::identity(self.line(*place)).is_some_and(|(name, _)| name == "Patient");
+            let others: Vec<Place> = self.places.get(run.clone()).unwrap_or_default().iter().filter(|place| !of_patient(place)).copied().collect();
+            *run = self.places.len()..self.places.len() + others.len();
+            self.places.extend(&others);
+            *id = survivor.to_owned();
+            !others.is_empty()
+        });
+    }
+
+    /// One run of places for each patient, in the order of the files. Most files are in the order of their patients, so that sorting
+    /// costs less than a tree.
+    fn join_patients(&mut self, mut found: Vec<(String, Range<usize>)>) {
+        found.sort_by(|(one, _), (next, _)| one.cmp(next));
+        let places = std::mem::take(&mut self.places);
+        self.places.reserve_exact(places.len());
+        for runs in found.chunk_by_mut(|(one, _), (next, _)| one == next) {
+            let from = self.places.len();
+            runs.iter().for_each(|(_, run)| self.places.extend_from_slice(places.get(run.clone()).unwrap_or_default()));
+            if runs.len() > 1 {
+                self.places.get_mut(from..).unwrap_or_default().sort_unstable();
+            }
+            let id = runs.first_mut().map(|(id, _)| std::mem::take(id));
+            self.patients.extend(id.map(|id| (id, from..self.places.len())));
         }
     }
 
@@ -146,13 +180,18 @@ impl Dataset {
 
     /// The patients, by id.
     pub fn patients(&self) -> impl Iterator<Item = Patient<'_>> {
-        self.patients.iter().map(|(id, places)| Patient { id, data: self, places })
+        self.patients.iter().map(|patient| self.with_places(patient))
     }
 
     /// The patient of that id, or whom it was merged into.
     pub fn patient(&self, id: &str) -> Option<Patient<'_>> {
-        let (id, places) = self.patients.get_key_value(self.merged.survivor(id))?;
-        Some(Patient { id, data: self, places })
+        let id = self.merged.survivor(id);
+        let at = self.patients.binary_search_by(|(own, _)| own.as_str().cmp(id)).ok()?;
+        self.patients.get(at).map(|patient| self.with_places(patient))
+    }
+
+    fn with_places<'d>(&'d self, (id, run): &'d (String, Range<usize>)) -> Patient<'d> {
+        Patient { id, data: self, places: self.places.get(run.clone()).unwrap_or_default() }
     }
 
     /// Resources of no patient: Location, Medication, ….
@@ -270,6 +309,8 @@ pub(super) fn merged<'p>(parts: impl Iterator<Item = &'p Part> + Clone) -> Merge
 pub(super) struct Part {
     file: String,
     text: Vec<u8>,
+    /// Bytes that it may come to: memory that is not written to costs nothing, and moving it each time it doubles does.
+    room: usize,
     rows: Vec<Row>,
     patients: Vec<String>,
     /// Whose Patients it holds, and whom its resources name, those of no use included.
@@ -350,7 +391,7 @@ impl Part {
         // Lines are far shorter than 4 GiB: what reads them has limits.
         let row = Row { patient, orphan, length: line.len() as u32, start: self.text.len(), number };
         if self.rows.is_empty() {
-            self.text.reserve(FIRST_TEXT_BYTES);
+            self.text.reserve(self.room);
         }
         self.text.extend_from_slice(line);
         self.rows.push(row);
@@ -452,7 +493,9 @@ fn named(last: &mut LastElement, name: &Arc<str>, line: &[u8]) -> Option<String>
 }
 
 impl<'s> Scan<'s> {
-    pub(super) fn new(file: String, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
+    /// Of a file, of which `bytes` are read, as far as that is known.
+    pub(super) fn new(file: String, bytes: Option<u64>, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
+        let room = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(FIRST_TEXT_BYTES);
         Scan {
             kinds: Kinds::new(shape),
             outlook: Outlook::default(),
@@ -462,7 +505,7 @@ impl<'s> Scan<'s> {
             element: None,
             met: None,
             depth: 0,
-            part: Part { file, ..Part::default() },
+            part: Part { file, room, ..Part::default() },
         }
     }
 
@@ -631,6 +674,12 @@ impl<'s> Scan<'s> {
     }
 
     fn number_of(&mut self, patient: &str) -> u32 {
+        // Most lines are of the patient of the line before.
+        if let Some(number) = self.part.rows.last().map(|row| row.patient)
+            && self.part.patients.get(number as usize).is_some_and(|last| last == patient)
+        {
+            return number;
+        }
         if let Some(number) = self.numbers.get(patient) {
             return *number;
         }
