@@ -233,6 +233,13 @@ const MEANS: &[(&str, &str)] = &[
     ("[Observation] O where @2024-03-03T00:00:00.0 1 day after day of O.effective return O.id.value", "{'o2'}"),
     ("[Observation] O where O.effective 1 day or less before day of @2024-02-11T00:00:00.0 return O.id.value", "{'o1'}"),
     ("[Observation] O where @2024-02-10T10:00:00.0 within 1 hour of O.effective return O.id.value", "{'o1'}"),
+    // What equals a closed bound is within, whatever is known of the other one.
+    ("@2024-03-01T10:00:00.0 in Interval[@2024-03-01T10:00:00.0, @2024-03-01T]", "true"),
+    ("@2024-03-01T11:00:00.0 in Interval[@2024-03-01T10:00:00.0, @2024-03-01T]", "null"),
+    // Written so, all of the type; of data of which neither end is known, nothing.
+    ("@2024-03-01 in Interval[null as Date, null as Date]", "true"),
+    ("[Condition] C return all Interval[start of (C.abatement as FHIR.Period), end of (C.abatement as FHIR.Period)] starts before @2024-01-01T00:00:00.0", "{null}"),
+    ("[Condition] C return all Interval[start of (C.abatement as FHIR.Period), @2024-01-01T00:00:00.0] starts before @2024-01-01T00:00:00.0", "{true}"),
     // Without a distance it is the point, if it can be one, on either side.
     ("[Observation] O where @2024-12-31T00:00:00.0 after O.effective return O.id.value", "{'o1'}"),
     ("[Observation] O where O.effective before @2024-12-31T00:00:00.0 return O.id.value", "{'o1'}"),

@@ -312,8 +312,12 @@ impl Interval {
     }
 
     /// Whether a point lies within: after an open low bound and before an open high one (19 "In"), so that in `day of` the
-    /// whole day of an open bound lies outside.
+    /// whole day of an open bound lies outside. A point that equals a closed bound lies within, whatever is known of the other.
     pub fn contains(&self, point: &Value, scale: Scale<'_, '_>) -> Option<bool> {
+        let is_bound = |bound: &Value, closed| closed && comparison::order(bound, point, scale.precision, scale.context) == Some(Ordering::Equal);
+        if is_bound(&self.low, self.low_closed) || is_bound(&self.high, self.high_closed) {
+            return Some(true);
+        }
         let point = Extent::of(point);
         let excludes = |bound: &Value, closed: bool| !closed && !bound.is_null();
         let begun = if excludes(&self.low, self.low_closed) { Extent::of(&self.low).before(&point, scale) } else { self.starts_at().not_after(&point, scale) };

@@ -383,11 +383,28 @@ impl Model {
             Some(FixedCodes { path: vec![element], any_of: any_of.collect(), rule, profile: retrieve.profile.clone(), rivals })
         };
         let mut fixed: Vec<FixedCodes> = retrieve.fixed.iter().filter_map(resolve).collect();
-        if fixed.is_empty() && !opposites.is_empty() {
+        if fixed.is_empty() {
             // No code tells them apart, but a claim does.
-            fixed.push(FixedCodes { path: Vec::new(), any_of: Vec::new(), rule: FixedRule::None, profile: retrieve.profile.clone(), rivals: opposites });
+            let rivals: Vec<Arc<str>> = opposites.into_iter().chain(self.siblings(class, &instance, fhir)).collect();
+            let claims = FixedCodes { path: Vec::new(), any_of: Vec::new(), rule: FixedRule::None, profile: retrieve.profile.clone(), rivals };
+            fixed.extend((!claims.rivals.is_empty()).then_some(claims));
         }
         fixed
+    }
+
+    /// The profiles of the model's other views of a FHIR resource, which neither are the class nor what it is: what claims to be a simple
+    /// observation is no clinical result. A class that has the resource's own name is every such resource, whatever it claims.
+    fn siblings(&self, class: &str, instance: &str, fhir: &Model) -> Vec<Arc<str>> {
+        let is_whole = |name: &str| name.rsplit('.').next() == instance.rsplit('.').next();
+        if !self.derived || is_whole(class) {
+            return Vec::new();
+        }
+        let others = self
+            .classes
+            .values()
+            .filter(|other| !is_whole(&other.name) && !self.is_a(&other.name, class) && !self.is_a(class, &other.name));
+        let rows = others.filter(|other| *self.instance_class(&other.name, fhir) == *instance).filter_map(|other| other.retrieve.as_ref());
+        rows.map(|row| row.profile.clone()).collect()
     }
 
     /// Classes that want another category in the same element.

@@ -404,4 +404,22 @@ mod tests {
         };
         assert_eq!((&*bmi("us-core-bmi"), &*bmi("us-core-vital-signs")), ("1", "0"));
     }
+
+    /// Simple observations, clinical results and assessments have no code that tells them apart.
+    #[test]
+    fn an_observation_that_claims_to_be_of_one_kind_is_of_no_other() {
+        let observed = |claim: &str| {
+            let claim = if claim.is_empty() { String::new() } else { format!(r#","meta":{{"profile":["http://hl7.org/fhir/us/{claim}"]}}"#) };
+            let resource = format!(r#"{{"resourceType":"Observation","id":"o","subject":{{"reference":"Patient/p"}},"status":"final"{claim}}}"#);
+            ["SimpleObservation", "ObservationClinicalResult", "LaboratoryResultObservation"]
+                .map(|class| found(class, &resource))
+                .join(" ")
+        };
+        assert_eq!(observed(""), "1 1 1", "nothing is said");
+        assert_eq!(observed("qicore/StructureDefinition/qicore-simple-observation"), "1 0 0");
+        assert_eq!(observed("qicore/StructureDefinition/qicore-observation-lab|6.0.0"), "0 0 1");
+        assert_eq!(observed("core/StructureDefinition/us-core-smokingstatus"), "0 0 0");
+        assert_eq!(observed("qicore/StructureDefinition/qicore-observation"), "1 1 1", "any observation, as QI-Core 4 calls it");
+        assert_eq!(observed("core/StructureDefinition/us-core-simple-observation"), "1 1 1", "no profile of the model");
+    }
 }

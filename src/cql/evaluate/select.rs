@@ -100,7 +100,11 @@ impl<'a> Session<'a> {
         // `Interval[null, null]` of no known point type has no bounds that it could reach. Where neither flag is known, it is made
         // of the parts of null: a conversion of null, which is null (CQL, "Implicit Conversions"). cql-execution makes an interval
         // without bounds of it, which by expected reports it is not: a request whose period is unknown is not active.
-        let boundless = expression.ty.point() == Some(&Type::Any) && low.is_null() && high.is_null();
+        // Nor does a period say anything of which neither end is known: a condition without onset and abatement, for example. Written with
+        // two nulls of a type, it is all of the type (CQL, "Interval": the ends of the type's range); of data, the reference engine makes
+        // null of it, and cql-execution nothing that a comparison could tell.
+        let is_written = written_null(&parts.low) && written_null(&parts.high);
+        let boundless = low.is_null() && high.is_null() && (expression.ty.point() == Some(&Type::Any) || !is_written);
         if boundless || (low_closed.is_none() && high_closed.is_none()) {
             return Ok(Value::Null);
         }
@@ -119,5 +123,14 @@ impl<'a> Session<'a> {
             return Ok(Value::Null);
         }
         Ok(Value::Interval(Arc::new(interval)))
+    }
+}
+
+/// `null`, or `null as Integer`.
+fn written_null(expression: &Expression) -> bool {
+    match &expression.kind {
+        Kind::Literal(value) => value.is_null(),
+        Kind::As { operand, .. } => written_null(operand),
+        _ => false,
     }
 }
