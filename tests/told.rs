@@ -281,6 +281,38 @@ fn elements_of_the_wrong_shape_make_reports_partial_and_are_named() {
     assert!(code == 1 && err.len() == 1 && err[0].contains("`Encounter.class` of 1 patient cannot be read"), "{err:?}");
 }
 
+/// A resource is one patient's, whatever an older version of it says; the ids of test patients, each numbered anew, are told of.
+#[test]
+fn a_resource_counts_for_the_patient_whom_its_newest_version_names_and_that_is_told() {
+    let person = |id: &str| PATIENT.replace("p1", id) + "\n";
+    let visit = |patient: &str, meta: &str| VISIT.replace("p1", patient).replace("\"e1\"", &format!("\"e1\"{meta}")) + "\n";
+    let at = |time: &str| format!(",\"meta\":{{\"lastUpdated\":\"{time}\"}}");
+    let (older, newer) = (visit("p1", &at("2026-01-02T01:00:00+02:00")), visit("p2", &at("2026-01-02T00:00:00Z")));
+    let counts = |lines: &[&String], more: &str| {
+        let scratch = tempfile::tempdir().unwrap();
+        measure(scratch.path(), "exists [Encounter]");
+        let data = scratch.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("people.ndjson"), person("p1") + &person("p2")).unwrap();
+        lines.iter().enumerate().for_each(|(at, line)| std::fs::write(data.join(format!("{at}.ndjson")), line).unwrap());
+        std::fs::write(data.join("deleted.json"), format!(r#"{{"resourceType":"Bundle","entry":[{more}]}}"#)).unwrap();
+        let (code, out, err) = evaluate(scratch.path(), &[]);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        (code, report["group"][0]["population"][0]["count"].as_u64().unwrap(), err)
+    };
+    let moved = "note: older versions of 1 Encounter resource name another patient: the newest counts, for the patient it names\n";
+    assert_eq!(counts(&[&newer, &older], ""), (0, 1, moved.to_owned()));
+    assert_eq!(counts(&[&older, &newer], ""), (0, 1, moved.to_owned()));
+    let unclear = "warning: under 1 Encounter id several patients have a resource, and neither `meta.versionId` nor `meta.lastUpdated` says which is the newest: \
+         each counts for the patient it names\n";
+    assert_eq!(counts(&[&visit("p1", ""), &visit("p2", "")], ""), (0, 2, unclear.to_owned()));
+    // What is said to be deleted is looked for as little as ever, and the reports are partial.
+    let deleted = r#"{"request":{"method":"DELETE","url":"Encounter/e1"}}"#;
+    let (code, count, err) = counts(&[&older, &newer], deleted);
+    assert!((code, count) == (1, 1) && err.starts_with(moved) && err.contains("resource was deleted, of type Encounter"), "{err}");
+    assert_eq!(counts(&[&newer], deleted).1, 1);
+}
+
 /// Of two contents of one id it is said that nobody knows which one counts, unless a version or a time tells.
 #[test]
 fn two_contents_of_one_id_are_told_and_a_number_of_a_version_decides() {

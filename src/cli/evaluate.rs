@@ -145,6 +145,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
         if pass == 0 {
             found.bad = Told { lines: data.bad.clone(), count: data.bad_count };
             found.files(&data.signs);
+            say_patients_that_differ(&data);
             if !data.signs.types.is_empty() {
                 found.absent_types = loaded.measures.iter().map(|measure| absent_types(measure, &data.signs)).collect();
                 say_absent_types(&loaded, &found.absent_types);
@@ -172,6 +173,22 @@ fn say_absent_types(loaded: &Loaded, absent: &[BTreeSet<String>]) {
     for (name, measures) in askers {
         let ask = if measures.len() == 1 { "asks" } else { "ask" };
         let _ = writeln!(std::io::stderr(), "note: the data have no {name}, which {} {ask} for: is a file missing?", measures.join(", "));
+    }
+}
+
+/// Tells of resources that name one patient and then another: a few were put right, many may mean that ids are no ids.
+fn say_patients_that_differ(data: &Dataset) {
+    let stderr = &mut std::io::stderr().lock();
+    for (name, count) in &data.moved {
+        let older = counted(*count, &format!("{name} resource"));
+        let _ = writeln!(stderr, "note: older versions of {older} name another patient: the newest counts, for the patient it names");
+    }
+    for (name, count) in &data.unclear {
+        let _ = writeln!(
+            stderr,
+            "warning: under {} several patients have a resource, and neither `meta.versionId` nor `meta.lastUpdated` says which is the newest: each counts for the patient it names",
+            counted(*count, &format!("{name} id"))
+        );
     }
 }
 

@@ -20,7 +20,7 @@ pub mod sieve;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use read::content;
+pub(crate) use read::{State, content, state};
 pub use shape::{Keep, Shape};
 pub use sieve::{Outlook, Sieve};
 

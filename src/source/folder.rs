@@ -26,7 +26,7 @@ mod series;
 mod whole;
 
 pub use dataset::{Bad, Dataset, Patient, Share};
-use dataset::{Part, Scan};
+use dataset::{Part, Scan, Wanted};
 use listing::LOG;
 pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
@@ -47,8 +47,6 @@ const SHARES_MAX: u64 = 4_096;
 const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
 const BUFFER: usize = 1 << 18;
-/// Bits that tell most keys apart from kept ones, as a power of two: 64 KiB, which a processor keeps at hand.
-const BITS_LOG: u32 = 19;
 
 /// Why a data set cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -164,18 +162,6 @@ struct Gathered {
     faults: BTreeMap<usize, FolderError>,
 }
 
-/// Those keys that are among the kept ones. Most are not, which a bit for each hash of a kept one tells without a look at the
-/// set, whose places lie far apart in memory.
-fn among(keys: Vec<Vec<Key>>, kept: &FxHashSet<Key>) -> FxHashSet<Key> {
-    let place = |key: Key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS_LOG)) as usize;
-    let mut bits = vec![0_u64; 1 << (BITS_LOG - 6)];
-    kept.iter().for_each(|key| bits[place(*key) >> 6] |= 1 << (place(*key) & 63));
-    keys.into_iter()
-        .flatten()
-        .filter(|key| bits[place(*key) >> 6] & (1 << (place(*key) & 63)) != 0 && kept.contains(key))
-        .collect()
-}
-
 impl Passes<'_> {
     /// Reads a share, or so much of it as fits: the share that was read is returned too.
     fn pass(&self, share: Share) -> Result<(Dataset, Share), FolderError> {
@@ -190,23 +176,35 @@ impl Passes<'_> {
             }
         }
         let (share, mut parts) = (gathered.share, gathered.parts);
-        let kept: FxHashSet<Key> = parts.values().flat_map(|part| part.kept.iter().copied()).collect();
-        let versions = match gathered.passed_over {
-            Some(passed_over) => among(passed_over, &kept),
-            None => kept,
-        };
-        if !versions.is_empty() {
-            let others = self.run(&tasks, share.clone(), Some(&versions))?;
-            let after = tasks.len();
-            parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
-        }
-        let data = Dataset::join(parts.into_values().collect(), &share);
+        let contested = self.add_versions(&tasks, &share, gathered.passed_over, &mut parts)?;
+        let data = Dataset::join(parts.into_values().collect(), &share, &contested);
         match data.bad.first() {
             Some(bad) if data.resources == 0 => {
                 let reason = format!("no line of it is a FHIR resource (line {}: {}); NDJSON or JSON of FHIR R4 is expected", bad.line, bad.reason);
                 Err(fault(Path::new(&bad.file), reason))
             }
             _ => Ok((data, share)),
+        }
+    }
+
+    /// Reads what else there is of what was kept: versions that were passed over, and, where several patients have a resource, what
+    /// those of other shares have of it. Returns which these are.
+    fn add_versions(&self, tasks: &[Task<'_>], share: &Share, passed_over: Option<Vec<Vec<Key>>>, parts: &mut BTreeMap<usize, Part>) -> Result<FxHashSet<Key>, FolderError> {
+        let mut wanted = Wanted::of(parts.values(), passed_over);
+        let mut contested = wanted.contested.clone();
+        loop {
+            if share.count == 1 {
+                wanted.contested.clear();
+            }
+            if wanted.is_empty() {
+                return Ok(contested);
+            }
+            let others = self.run(tasks, share.clone(), Some(&wanted))?;
+            let after = parts.last_key_value().map_or(0, |(last, _)| last + 1);
+            parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
+            let found = Wanted::of(parts.values(), Some(Vec::new())).contested;
+            wanted = Wanted { contested: found.difference(&contested).copied().collect(), ..Wanted::default() };
+            contested = found;
         }
     }
 
@@ -224,7 +222,7 @@ impl Passes<'_> {
         Ok(tasks)
     }
 
-    fn run(&self, tasks: &[Task<'_>], share: Share, versions: Option<&FxHashSet<Key>>) -> Result<Gathered, FolderError> {
+    fn run(&self, tasks: &[Task<'_>], share: Share, wanted: Option<&Wanted>) -> Result<Gathered, FolderError> {
         let next = AtomicUsize::new(0);
         let gathered = Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), passed_over_size: 0, faults: BTreeMap::new() });
         let lock = || gathered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -233,8 +231,9 @@ impl Passes<'_> {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = tasks.get(index) else { return };
                 let share = lock().share.clone();
-                let part = task.read(Scan::new(task.file.display().to_string(), task.bytes.map(|(start, end)| end - start), self.shape, share.clone(), versions));
-                lock().add(index, part, &share, self.memory);
+                let part = task.read(Scan::new(task.file.display().to_string(), task.bytes.map(|(start, end)| end - start), self.shape, share.clone(), wanted));
+                // The little that is read again is kept whatever it takes: by then the share is settled.
+                lock().add(index, part, &share, if wanted.is_some() { u64::MAX } else { self.memory });
             }
         };
         std::thread::scope(|scope| {

@@ -22,14 +22,26 @@ impl Found<'_> {
         record.resource_id(self.root).unwrap_or_default()
     }
 
-    /// Which state of the resource it is: the number of its version, where that is one; when it was last changed: an instant, which
-    /// servers write in zones and to fractions of their own; what is none is compared as text.
-    fn state<'r>(&self, record: &'r Record) -> (Option<u64>, Option<jiff::Timestamp>, &'r str) {
+    fn state<'r>(&self, record: &'r Record) -> State<&'r str> {
         let meta = record.get(self.root, "meta");
         let text = |name| meta.and_then(|meta| record.text(record.get(meta, name)?)).unwrap_or_default();
         let updated = text("lastUpdated");
         (text("versionId").parse().ok(), updated.parse().ok(), updated)
     }
+}
+
+/// Which state of a resource it is: the number of its version, where that is one; when it was last changed: an instant, which
+/// servers write in zones and to fractions of their own; what is none is compared as text. The newest is the greatest.
+pub(crate) type State<T> = (Option<u64>, Option<jiff::Timestamp>, T);
+
+/// Which state of its resource a line is; `None` of a line that cannot be read.
+pub(crate) fn state(line: &[u8]) -> Option<State<String>> {
+    let (resource_type, _) = glance::identity(line)?;
+    let shape = Shape { types: [(resource_type, Keep::default())].into(), ..Shape::default() };
+    let mut record = Record::default();
+    let Ok(Line::Resource(found)) = read_line(&mut record, &mut Kinds::new(&shape), line, false) else { return None };
+    let (version, updated, text) = found.state(&record);
+    Some((version, updated, text.to_owned()))
 }
 
 pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {

@@ -15,6 +15,10 @@ use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
 use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
+use owner::Claim;
+pub(super) use owner::Wanted;
+
+mod owner;
 
 /// Most bad lines that are kept with their place; all are counted.
 const BAD_KEPT_MAX: usize = 10_000;
@@ -46,6 +50,10 @@ pub struct Dataset {
     pub resources: u64,
     /// What the files tell of their being whole.
     pub signs: Signs,
+    /// By type: resources that a newer version gave to another patient, all patients' of the data.
+    pub moved: BTreeMap<String, u64>,
+    /// By type: ids under which several patients have a resource, none of them told to be the newest; all patients' of the data.
+    pub unclear: BTreeMap<String, u64>,
 }
 
 /// A line or resource that could not be read.
@@ -86,10 +94,11 @@ impl<'d> Patient<'d> {
 }
 
 impl Dataset {
-    /// Joins parts in the order of the files.
-    pub(super) fn join(mut parts: Vec<Part>, share: &Share) -> Dataset {
+    /// Joins parts in the order of the files; several patients may have the resources that are contested.
+    pub(super) fn join(mut parts: Vec<Part>, share: &Share, contested: &FxHashSet<Key>) -> Dataset {
+        let (moved, unclear) = owner::settle(&mut parts, contested, &share.merged);
         parts.chunk_by_mut(|one, next| one.file == next.file).for_each(|parts| give_to_the_only_patient(parts, share));
-        let mut data = Dataset { parts, merged: share.merged.clone(), ..Dataset::default() };
+        let mut data = Dataset { parts, merged: share.merged.clone(), moved, unclear, ..Dataset::default() };
         let mut told = BTreeSet::new();
         let mut met = 0;
         let mut file = String::new();
@@ -121,6 +130,7 @@ impl Dataset {
             for of_one in rows.chunk_by(|one, next| one.0 == next.0) {
                 let places = of_one.iter().map(|(_, place)| *place);
                 match of_one.first().and_then(|(patient, _)| part.patients.get_mut(*patient as usize)) {
+                    Some(patient) if !share.holds(patient) => {}
                     Some(patient) => {
                         let start = data.places.len();
                         data.places.extend(places);
@@ -327,8 +337,8 @@ pub(super) struct Part {
     signs: Signs,
     /// Lines met, blank ones included.
     pub(super) lines: u64,
-    /// Of the types of which lines are passed over: what was kept, and what was not.
-    pub(super) kept: Vec<Key>,
+    /// Whom what was kept names, of all shares; and, of the types of which lines are passed over, what was not kept.
+    claims: Vec<Claim>,
     pub(super) passed_over: Vec<Key>,
 }
 
@@ -405,8 +415,35 @@ impl Part {
     }
 
     fn shrink(&mut self) {
+        self.claims.shrink_to_fit();
         self.text.shrink_to_fit();
         self.rows.shrink_to_fit();
+    }
+}
+
+/// A line that matters, and whose lines are kept at that.
+#[derive(Clone, Copy)]
+struct Found<'l> {
+    line: &'l [u8],
+    number: u64,
+    /// None of a Patient, who is nobody else's, and of what has no id.
+    key: Option<Key>,
+    whom: Whom,
+}
+
+/// Patients whose lines are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Those of the share.
+    Share,
+    /// All but those.
+    Others,
+    All,
+}
+
+impl Found<'_> {
+    fn claim(&self, patient: Option<&str>) -> Option<Claim> {
+        self.key.map(|key| Claim::new(key, patient))
     }
 }
 
@@ -415,8 +452,8 @@ pub(super) struct Scan<'s> {
     kinds: Kinds<'s>,
     outlook: Outlook<'s>,
     share: Share,
-    /// Only other versions of these resources, among what is passed over otherwise.
-    versions: Option<&'s FxHashSet<Key>>,
+    /// Only what a first reading left out of these.
+    wanted: Option<&'s Wanted>,
     numbers: FxHashMap<String, u32>,
     element: LastElement,
     /// The type of the last line.
@@ -494,13 +531,13 @@ fn named(last: &mut LastElement, name: &Arc<str>, line: &[u8]) -> Option<String>
 
 impl<'s> Scan<'s> {
     /// Of a file, of which `bytes` are read, as far as that is known.
-    pub(super) fn new(file: String, bytes: Option<u64>, shape: &'s Shape, share: Share, versions: Option<&'s FxHashSet<Key>>) -> Scan<'s> {
+    pub(super) fn new(file: String, bytes: Option<u64>, shape: &'s Shape, share: Share, wanted: Option<&'s Wanted>) -> Scan<'s> {
         let room = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(FIRST_TEXT_BYTES);
         Scan {
             kinds: Kinds::new(shape),
             outlook: Outlook::default(),
             share,
-            versions,
+            wanted,
             numbers: FxHashMap::default(),
             element: None,
             met: None,
@@ -510,9 +547,9 @@ impl<'s> Scan<'s> {
     }
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
-        if self.versions.is_some() {
-            let Part { kept, passed_over, file, text, rows, patients, .. } = self.part;
-            self.part = Part { kept, passed_over, file, text, rows, patients, ..Part::default() };
+        if self.wanted.is_some() {
+            let Part { claims, file, text, rows, patients, .. } = self.part;
+            self.part = Part { claims, file, text, rows, patients, ..Part::default() };
         }
         self.part.lines = lines;
         self.part.shrink();
@@ -620,16 +657,16 @@ impl<'s> Scan<'s> {
                 None => kind.may_matter(line),
             };
         let known = if kind.is_sieved() && !matters { kind.key(line) } else { None };
-        match (self.versions, known) {
-            (Some(wanted), Some(key)) if wanted.contains(&key) => {}
-            (Some(_), _) => return,
+        let key = |id: Option<&str>| id.filter(|_| !is_patient).map(|id| kind.key_of(id.as_bytes()));
+        let whom = match (self.wanted, known) {
+            (None, None) => Whom::Share,
             (None, Some(key)) => return self.part.passed_over.push(key),
-            (None, None) => {}
-        }
+            (Some(wanted), Some(key)) if wanted.versions.contains(&key) => Whom::All,
+            (Some(wanted), None) if !wanted.contested.is_empty() && key(kind.id(line).as_deref()).is_some_and(|key| wanted.contested.contains(&key)) => Whom::Others,
+            (Some(_), _) => return,
+        };
         let id = kind.id(line);
-        if let (true, true, Some(id)) = (kind.is_sieved(), self.versions.is_none(), &id) {
-            self.part.kept.push(kind.key_of(id.as_bytes()));
-        }
+        let found = Found { line, number, key: key(id.as_deref()), whom };
         if let (true, Some(id)) = (is_patient, &id) {
             self.part.whose.meet(id);
             self.part.people.push(hash(id));
@@ -641,19 +678,20 @@ impl<'s> Scan<'s> {
         let name = kind.name.clone();
         let element = element_of(&mut self.element, &name);
         match element.filter(|_| has_id).and_then(|element| element.patient(line)) {
-            Some(patient) => self.keep_for(&patient, line, number),
-            None => self.keep(&name, line, number),
+            Some(patient) => self.keep_for(&patient, found),
+            None => self.keep(&name, found),
         }
     }
 
     /// What the quick look did not tell is asked of the whole head.
-    fn keep(&mut self, resource_type: &str, line: &[u8], number: u64) {
+    fn keep(&mut self, resource_type: &str, found: Found<'_>) {
+        let Found { line, number, whom, .. } = found;
         let Some(head) = Head::read(line) else { return self.set_aside(number, NO_OBJECT) };
         if Head::text(head.id).is_none_or(|id| !is_id(&id)) {
             return self.set_aside(number, "no id, or one that FHIR does not allow");
         }
         match head.patient(resource_type) {
-            Some(patient) => self.keep_for(&patient, line, number),
+            Some(patient) => self.keep_for(&patient, found),
             None if !head.names_nobody(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
             None => {
                 let orphan = match patient_required(resource_type) {
@@ -661,15 +699,20 @@ impl<'s> Scan<'s> {
                     true => Orphan::Required,
                     false => Orphan::Optional,
                 };
-                self.part.push(NOBODY, orphan, line, number);
+                self.part.claims.extend(found.claim(None));
+                // What is nobody's is kept with every share.
+                if whom != Whom::Others {
+                    self.part.push(NOBODY, orphan, line, number);
+                }
             }
         }
     }
 
-    fn keep_for(&mut self, patient: &str, line: &[u8], number: u64) {
-        if self.share.holds(patient) {
+    fn keep_for(&mut self, patient: &str, found: Found<'_>) {
+        self.part.claims.extend(found.claim(Some(patient)));
+        if found.whom == Whom::All || self.share.holds(patient) == (found.whom == Whom::Share) {
             let patient = self.number_of(patient);
-            self.part.push(patient, Orphan::No, line, number);
+            self.part.push(patient, Orphan::No, found.line, found.number);
         }
     }
 
