@@ -72,6 +72,10 @@ fn elm_has_the_traps_of_its_cql() {
             "define A: [Encounter] E where start of E.period in \"March\"",
             "`\"March\"` has no time of day: of a time on its first or last day the answer is null, which counts as not met (library Trial, `A`); write `during day of`".to_owned(),
         ),
+        (
+            "define A: Patient.birthDate + 5",
+            "a number without a unit of time is added to a Date: the result is null (library Trial, `A`); write the unit, as `+ 5 days`".to_owned(),
+        ),
     ] {
         assert_eq!(told_of_elm(definition), [expected], "{definition}");
     }
