@@ -6,6 +6,7 @@ mod context;
 pub mod date_time;
 pub mod elm;
 pub mod evaluate;
+pub mod given;
 pub mod interval;
 pub mod lexer;
 pub mod libraries;

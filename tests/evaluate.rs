@@ -316,7 +316,8 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     assert!(err.lines().count() == 21 && err.ends_with("warning: 10 more patients are named and not there\n"), "{err}");
 }
 
-/// An end that nobody can read is not "until today", a start not "since ever", and text not a number; the report says so.
+/// An end that nobody can read, or that is before the start, is not "until today", a start not "since ever", and text neither a number
+/// nor a Boolean; the report says so.
 #[test]
 fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -327,7 +328,7 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
     let lines = [
         person("a", "true"),
         visit("a", r#""start":"2026-02-10T08:00:00Z""#),
-        weight("\"12.5\""), // there is but one way to read it
+        weight("\"12.5\""),
         weight("\"abc\""),
         person("b", "\"true\""),
         visit("b", r#""start":"2025-01-28 18:12","end":"2025-02-01""#),
@@ -335,12 +336,15 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
         visit("c", r#""start":"2025-01-28","end":"01/02/2025""#),
         person("d", "true"),
         visit("d", r#""start":"2025-01-28 18:12""#),
+        person("e", "true"),
+        visit("e", r#""start":"2026-02-10T08:00:00Z","end":"2026-02-09""#),
     ];
     let logic = "define \"Initial Population\": Patient.active and exists ([Encounter] Stay where Stay.period overlaps \"Measurement Period\")\n\
                  and not exists ([Observation] Weight where (Weight.value as FHIR.Quantity) > 50 'kg')\n";
     lay(folder.path(), "", logic, &lines.iter().map(String::as_str).collect::<Vec<_>>());
     let (code, err, report) = evaluated(folder.path(), &[]);
-    let expected = [("Encounter.period.end", 1, 8), ("Encounter.period.start", 2, 6), ("Observation.valueQuantity.value", 1, 4), ("Patient.active", 1, 7)];
+    let expected =
+        [("Encounter.period", 1, 12), ("Encounter.period.end", 1, 8), ("Encounter.period.start", 2, 6), ("Observation.valueQuantity.value", 1, 3), ("Patient.active", 2, 5)];
     let said = expected.map(|(element, patients, line)| {
         let patients = if patients == 1 { "1 patient".to_owned() } else { format!("{patients} patients") };
         format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; what it says is not known, and reports that ask for it are partial")
@@ -357,7 +361,7 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
     }
     let (_, _, own) = evaluated(folder.path(), &["--report", "individual"]);
     assert_eq!(own["subject"]["reference"], "Patient/a");
-    assert_eq!((&completeness_of(&own)[0]["valueCode"], &completeness_of(&own)[2..]), (&serde_json::json!("partial"), &told[2..3]), "of this patient");
+    assert_eq!((&completeness_of(&own)[0]["valueCode"], &completeness_of(&own)[2..]), (&serde_json::json!("partial"), &told[3..4]), "of this patient");
 }
 
 /// Codes that an expansion does not hold find nobody: said before and in the report. Its pages are one set.

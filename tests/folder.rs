@@ -88,13 +88,36 @@ async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_par
     let (_, said) = say(&["status"]).await;
     assert!(said.contains("unreadable-value") && said.contains("Encounter.period.start") && said.contains("of patients who may be in an initial population"), "{said}");
     let (code, said) = say(&["known"]).await;
-    assert!(code == 1 && said.contains("partial") && said.contains("initial-population"), "{said}");
+    assert!(code == 1 && ["partial", "initial-population", "unreadable-value", "1 of 1 finding"].iter().all(|part| said.contains(part)), "{said}");
 
     let other = text.replace("\"status\":\"finished\"", "\"status\":\"Finished\"");
     assert_ne!(other, text);
     std::fs::write(&file, other).unwrap();
     let (code, said) = say(&["pull"]).await;
     assert!(code == 1 && said.contains("`Encounter.status` of 10 patients cannot be read (it is no code of FHIR's; `finished` is near)"), "{said}");
+}
+
+/// A number that neither a unit rule nor a measure can read is one finding, by its observation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_unit_rule_cannot_read_is_told_once() {
+    let bed = Bed::make(Wanted { limit: u64::MAX, patients: 40, of_files: true, ..Wanted::default() }).await;
+    let at = |name: &str| bed.folder.path().join(name);
+    let text = std::fs::read_to_string(at("drop/Observation.ndjson")).unwrap();
+    let spoilt = |line: &str| match line.split_once("\"value\":").filter(|_| line.contains("\"11884-4\"") && line.contains("\"code\":\"d\"")) {
+        Some((before, after)) => format!("{before}\"value\":\"n/a\"{}\n", after.trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == '.')),
+        None => format!("{line}\n"),
+    };
+    let other: String = text.lines().map(spoilt).collect();
+    assert!(other.contains("\"n/a\""), "there are estimates in days");
+    std::fs::write(at("drop/Observation.ndjson"), other).unwrap();
+    let rule = "{observation: {system: http://loinc.org, code: 11884-4}, from: d, to: wk}";
+    std::fs::write(at("mapping.yaml"), format!("name: ours\nversion: 1.0.0\nunits:\n  - {rule}\n")).unwrap();
+    let site = std::fs::read_to_string(at("site.toml")).unwrap();
+    std::fs::write(at("site.toml"), format!("{site}[mapping]\nfile = \"mapping.yaml\"\n")).unwrap();
+    bed.run().await;
+    let status = output(bed.command(&["status"])).await;
+    let told = String::from_utf8(status.stdout).unwrap();
+    assert!(told.matches("unreadable-value").count() == 1 && told.contains("11884-4"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use serde_json::Value;
 use watershed::config::measures;
 use watershed::fhir::record::Record;
 use watershed::measure::report::Facts;
+use watershed::measure::result::{GroupResult, PatientResult};
 use watershed::measure::{Choices, Logic, MissingValueSets, Period};
 use watershed::source::folder;
 
@@ -103,7 +105,7 @@ fn run(folder: &Path, logic: Logic) -> Tally {
                 Ok(result) => {
                     let facts = Facts::default();
                     let reporter = measure.reporter(period, &facts);
-                    compare(expected, &reporter.individual("p", result))
+                    compare(expected, &reporter.individual("p", result), result)
                 }
                 Err(error) => format!("error: {error} at {:?} in {:?}", error.at.as_ref().map(|at| (at.source.name.clone(), at.line())), error.within),
             };
@@ -139,7 +141,7 @@ fn code(population: &Value) -> String {
 /// Differences of the populations, then of strata where the expected report carries them. Of the strata of a criterion only
 /// those for whom it holds are compared: as `false` the publications give, for every population, one minus that, which
 /// puts patients into exclusions they are not in.
-fn compare(expected: &Value, found: &Value) -> String {
+fn compare(expected: &Value, found: &Value, result: &PatientResult) -> String {
     let none = Vec::new();
     let mut text = String::new();
     let groups = |report: &Value| report["group"].as_array().cloned().unwrap_or_default();
@@ -150,6 +152,8 @@ fn compare(expected: &Value, found: &Value) -> String {
             .and_then(|id| groups(found).into_iter().find(|group| group["id"] == id))
             .unwrap_or_else(|| own.clone());
         populations(&format!("group {}", index + 1), wanted, &own, &mut text);
+        let place = groups(found).iter().position(|group| *group == own).unwrap_or(index);
+        observations(&format!("group {}", index + 1), wanted, &result.groups[place], &mut text);
         for stratifier in wanted["stratifier"].as_array().unwrap_or(&none) {
             for stratum in stratifier["stratum"].as_array().unwrap_or(&none) {
                 let value = &stratum["value"]["text"];
@@ -168,11 +172,9 @@ fn compare(expected: &Value, found: &Value) -> String {
 
 fn populations(what: &str, wanted: &Value, own: &Value, text: &mut String) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut observed: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for population in wanted["population"].as_array().unwrap() {
         let code = code(population);
         if code.ends_with("observation") {
-            observed.entry("observations").or_default().0 += population["count"].as_f64().unwrap_or(0.0);
             continue;
         }
         let place = seen.entry(code.clone()).or_default();
@@ -182,6 +184,22 @@ fn populations(what: &str, wanted: &Value, own: &Value, text: &mut String) {
         if expected != found {
             let _ = write!(text, "{what} {code}: expected {expected}, found {found}; ");
         }
+    }
+}
+
+/// Each observation of each member, where the expected report names any.
+fn observations(what: &str, wanted: &Value, own: &GroupResult, text: &mut String) {
+    let of_report = wanted["population"].as_array().unwrap().iter().filter(|population| code(population) == "measure-observation");
+    let mut expected: Vec<Decimal> = of_report.filter_map(|population| population["count"].to_string().parse().ok()).collect();
+    let mut found: Vec<Decimal> = own
+        .memberships
+        .iter()
+        .flat_map(|membership| membership.observed.values().map(|amount| amount.value.normalize()))
+        .collect();
+    expected.sort();
+    found.sort();
+    if !expected.is_empty() && expected != found {
+        let _ = write!(text, "{what} observations: expected {expected:?}, found {found:?}; ");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::config::measures;
 use crate::cql::typed::{LibraryId, Parameter};
 use crate::cql::types::Type;
 use crate::cql::value::{DateTime, Value};
-use crate::cql::{DefineId, Environment, EvaluationError, Libraries, Models, Program, Session, compile, elm, show};
+use crate::cql::{DefineId, Environment, EvaluationError, Libraries, Models, Program, Session, compile, elm, given, show};
 use crate::diagnostic::{Diagnostic, SourceFile, counted, has_errors, nearest, render_human, utf8};
 use crate::fhir::record::{Record, Shape};
 use crate::terminology::units::Units;
@@ -38,7 +38,7 @@ enum What {
         /// CQL files
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// Folders with libraries to include, beside the files' own and mappings/libraries
+        /// Folders with libraries to include, beside the files' own and `libraries` there or above
         #[arg(long, value_name = "DIR")]
         library: Vec<PathBuf>,
         /// A list of one and its item convert into each other, as FHIRPath reads collections
@@ -51,7 +51,7 @@ enum What {
     Elm {
         /// A CQL file
         file: PathBuf,
-        /// Folders with libraries to include, beside the file's own and mappings/libraries
+        /// Folders with libraries to include, beside the file's own and `libraries` there or above
         #[arg(long, value_name = "DIR")]
         library: Vec<PathBuf>,
         /// A list of one and its item convert into each other, as FHIRPath reads collections
@@ -65,7 +65,7 @@ enum What {
 struct RunArgs {
     /// A CQL file
     file: PathBuf,
-    /// Folders with libraries to include, beside the file's own and mappings/libraries
+    /// Folders with libraries to include, beside the file's own and `libraries` there or above
     #[arg(long, value_name = "DIR")]
     library: Vec<PathBuf>,
     /// A list of one and its item convert into each other, as FHIRPath reads collections
@@ -213,22 +213,18 @@ fn source(path: &Path) -> Result<Arc<SourceFile>, Failure> {
     Ok(SourceFile::new(path.display().to_string(), read_text(path)?))
 }
 
-/// The libraries beside the files, in the given folders and in the project's.
+/// The libraries beside the files, in the given folders, in folders `libraries` there or above as for a measure, and in the project's.
 fn libraries(files: &[PathBuf], folders: &[PathBuf], fhirpath_lists: bool) -> Result<Libraries, Failure> {
-    let beside = files
-        .iter()
-        .filter_map(|file| file.parent())
-        .map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
-    let project = Some(PathBuf::from(LIBRARIES_FOLDER)).filter(|folder| folder.is_dir());
+    let own = |parent: &Path| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() };
+    let beside: Vec<PathBuf> = files.iter().filter_map(|file| file.parent()).map(own).collect();
+    let shared = beside.iter().flat_map(|folder| measures::library_folders(folder));
+    let project = std::path::absolute(LIBRARIES_FOLDER).into_iter().filter(|folder| folder.is_dir());
     let mut seen = BTreeSet::new();
-    let all: Vec<PathBuf> = beside.chain(folders.iter().cloned()).chain(project.clone()).filter(|folder| seen.insert(folder.clone())).collect();
-    let remedy = match project.is_some() {
-        true => "put its `.cql` file beside this one or into mappings/libraries, or name its folder with --library",
-        false => "put its `.cql` file beside this one, or name its folder with --library",
-    };
+    let all = beside.iter().chain(folders).cloned().chain(shared).chain(project).filter(|folder| seen.insert(folder.clone()));
+    let remedy = "put its `.cql` file beside this one or into a folder `libraries` there or above it, or name its folder with --library";
     let libraries = Libraries::default().with_remedy(remedy);
     let mut libraries = if fhirpath_lists { libraries.with_singletons() } else { libraries };
-    for folder in all {
+    for folder in all.collect::<Vec<_>>() {
         let entries = std::fs::read_dir(&folder).map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", folder.display())))?;
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort();
@@ -298,12 +294,14 @@ fn parameter(given: &str, program: &Program, environment: &Environment) -> Resul
     let Some(define) = plain.define("P", "Value").filter(|_| plain.defines("P").len() == 1 && plain.parameters().is_empty()) else {
         return Err(Failure::usage(format!("`--parameter {given}` is not one CQL expression")));
     };
-    // A function that returns the declared type converts to it, as a declared default would be.
+    // A function that returns the declared type converts to it, as a declared default would be. That a number alone becomes a
+    // quantity of unit `1` is seldom meant, and every comparison with it null.
+    let found = plain.define_type(define);
+    let is_bare = *expected == Type::Quantity && *found != Type::Quantity;
     let (typed, _) = value_of(&format!("define function \"Value\"() returns {expected}"));
-    let Some((typed, function)) = typed.as_ref().and_then(|typed| Some((typed, typed.functions("P").first()?.0))) else {
-        let found = plain.define_type(define);
+    let Some((typed, function)) = typed.as_ref().filter(|_| !is_bare).and_then(|typed| Some((typed, typed.functions("P").first()?.0))) else {
         let message = format!("`--parameter {given}`: this is `{found}`, but the parameter `{name}` is declared as `{expected}`");
-        return Err(Failure::usage(message));
+        return Err(Failure::usage(message).hint(given::help(expected)));
     };
     let (record, _) = Record::read(&Shape::everything(), std::iter::empty());
     let value = Session::new(typed, environment, &record).call(function, Vec::new());

@@ -175,18 +175,22 @@ fn as_text(status: &Status) -> String {
     text.push_str(&reports_as_text(&status.held, ["held report", "period", "why"]));
     text.push_str(&reports_as_text(&status.remarks, ["report to look at, sent", "period", "what was found"]));
     if !status.unmapped.is_empty() {
-        let mut unmapped = super::table(&["not understood", "element", "system", "code", "patients"]);
-        for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
-            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.patients.to_string()]);
-        }
-        let shown = status.unmapped.len().min(UNMAPPED_SHOWN);
-        text.push_str(&format!("\n{unmapped}\n{shown} of {}", counted(status.unmapped.len(), "finding")));
+        text.push_str(&format!("\n{}", not_understood(&status.unmapped)));
         // What is not asked for is not counted.
         let of =
             if status.progressive { ", of patients who may be in an initial population: of others not all is asked for (`source.progressive = false` asks for all)" } else { "" };
         text.push_str(&format!("{of}\n"));
     }
     text
+}
+
+/// A table of what neither the mapping nor the measures understood, and of how many findings it is.
+pub(super) fn not_understood(found: &[Unmapped]) -> String {
+    let mut table = super::table(&["not understood", "element", "system", "code", "patients"]);
+    for found in found.iter().take(UNMAPPED_SHOWN) {
+        table.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.patients.to_string()]);
+    }
+    format!("{table}\n{} of {}", found.len().min(UNMAPPED_SHOWN), counted(found.len(), "finding"))
 }
 
 /// A table of what was found of reports; nothing where there are none.

@@ -38,6 +38,11 @@ impl Places {
         }
     }
 
+    /// Whether the key was written, and is not left to its default.
+    pub fn is_written(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// An error about a key, at its place.
     pub fn error(&self, key: &str, message: impl Into<String>) -> Diagnostic {
         let finding = Diagnostic::error(message);

@@ -22,7 +22,9 @@ use crate::terminology::{self, ValueSet, ValueSets};
 /// How many folders above a measure are searched for `libraries/` and `value-sets/`.
 pub const LEVELS_MAX: usize = 4;
 /// Folders of a measure that are read.
-const READ: [&str; 3] = ["cases", "libraries", "value-sets"];
+const READ: [&str; 3] = ["cases", LIBRARIES, "value-sets"];
+/// Where the libraries are that a measure shares with others.
+const LIBRARIES: &str = "libraries";
 /// Most files of one folder that are read.
 const FILES_MAX: usize = 10_000;
 /// Largest text file that is read.
@@ -64,15 +66,23 @@ pub fn read(path: &Path) -> Result<Folder, Diagnostic> {
     let cql = texts(&folder, &["cql"])?;
     let mut libraries = Vec::new();
     let mut value_sets = Vec::new();
-    let mut level = Some(std::path::absolute(&folder).unwrap_or(folder.clone()));
-    for _ in 0..=LEVELS_MAX {
-        let Some(here) = level else { break };
-        libraries.extend(texts(&here.join("libraries"), &["cql"])?);
+    for here in levels(&folder) {
+        libraries.extend(texts(&here.join(LIBRARIES), &["cql"])?);
         value_sets.extend(texts(&here.join("value-sets"), &["yaml", "yml", "json"])?);
-        level = here.parent().map(Path::to_owned);
     }
     let cases = texts(&folder.join("cases"), &["yaml", "yml"])?;
     Ok(Folder { files: Files { definition, cql, libraries, elm: Vec::new() }, value_sets, cases })
+}
+
+/// A folder and those above it that may hold what it uses, the nearest first.
+fn levels(folder: &Path) -> Vec<PathBuf> {
+    let whole = std::path::absolute(folder).unwrap_or(folder.to_owned());
+    whole.ancestors().take(LEVELS_MAX + 1).map(Path::to_owned).collect()
+}
+
+/// The folders of libraries that what stands in `folder` may include, the nearest first.
+pub fn library_folders(folder: &Path) -> Vec<PathBuf> {
+    levels(folder).into_iter().map(|level| level.join(LIBRARIES)).filter(|path| path.is_dir()).collect()
 }
 
 /// Reads what a path holds: a measure folder, or published resources.

@@ -25,6 +25,7 @@ use super::context;
 use super::libraries::includes_itself;
 use super::model::Models;
 use super::plan::Program;
+use super::trap;
 use super::typed::{LibraryId, Tree};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, has_errors, nearest};
 use crate::terminology::by_version;
@@ -51,6 +52,7 @@ fn on_deep_stack(root: &Arc<SourceFile>, libraries: &[Arc<SourceFile>], models: 
                 linker.add(&root)
             });
             linker.diagnostics.extend(context::faults(&linker.tree, root.as_slice()));
+            linker.diagnostics.extend(trap::warnings(&linker.tree));
             (linker.tree, root, linker.diagnostics)
         };
         match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {

@@ -61,7 +61,7 @@ pub enum Codes {
 /// guessed: a day and a month in the wrong order would read just as well. What cannot be read is not known, so the element counts
 /// as absent, and the evaluation notes it, by which reports are partial. That is not enough where an absent element
 /// has a meaning of its own: a Period without an end goes on until today, one without a start since ever. Who wrote an end that
-/// nobody can read did not say so. Hence of a Period or Range with such a bound nothing is known.
+/// nobody can read, or that is before the start, did not say so. Hence of a Period or Range with such a bound nothing is known.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Vital {
     /// Nothing: it may be of any kind.
@@ -77,7 +77,7 @@ pub(super) enum Vital {
     /// Fields, but not those of a CodeableConcept, which later versions of FHIR have in the place of some Codings.
     Coding,
     /// Fields, and among them its bounds: what lies at these, of this type.
-    Bounds(&'static [&'static [&'static str]], Type),
+    Bounds([&'static [&'static str]; 2], Type),
 }
 
 impl Vital {
@@ -85,8 +85,8 @@ impl Vital {
         match (&*class.name, &class.primitive) {
             (_, Some(ty @ (Type::Boolean | Type::Integer | Type::Long | Type::Decimal | Type::Date | Type::DateTime | Type::Time))) => Vital::Scalar(ty.clone()),
             (name, Some(_)) => required::codes(name).map_or(Vital::Text, Vital::Code),
-            ("FHIR.Period", _) => Vital::Bounds(&[&["start"], &["end"]], Type::DateTime),
-            ("FHIR.Range", _) => Vital::Bounds(&[&["low", "value"], &["high", "value"]], Type::Decimal),
+            ("FHIR.Period", _) => Vital::Bounds([&["start"], &["end"]], Type::DateTime),
+            ("FHIR.Range", _) => Vital::Bounds([&["low", "value"], &["high", "value"]], Type::Decimal),
             ("FHIR.Coding", _) => Vital::Coding,
             // What is any of its subclasses may be a scalar.
             ("FHIR.Element" | "FHIR.Resource" | "FHIR.DomainResource", _) => Vital::Nothing,

@@ -8,8 +8,9 @@ mod code;
 mod tests;
 mod time;
 mod unit;
+mod words;
 
-use super::typed::{Define, Expression, Function, Kind, LibraryId, Tree};
+use super::typed::{Define, Expression, Form, Function, Kind, Library, LibraryId, Tree};
 use super::types::Type;
 use crate::diagnostic::{Diagnostic, Location};
 
@@ -20,11 +21,11 @@ const NAMES_MAX: usize = 8;
 
 /// What is to be said of the comparisons of all libraries, each once.
 pub(super) fn warnings(tree: &Tree) -> Vec<Diagnostic> {
-    let defines = tree.defines.iter().map(|Define { library, body, .. }| (*library, body));
-    let functions = tree.functions.iter().filter_map(|Function { library, body, .. }| Some((*library, body.as_ref()?)));
+    let defines = tree.defines.iter().map(|Define { library, name, body, .. }| (*library, &**name, body));
+    let functions = tree.functions.iter().filter_map(|Function { library, name, body, .. }| Some((*library, &**name, body.as_ref()?)));
     let mut found = Vec::new();
-    for (home, body) in defines.chain(functions) {
-        let scope = Scope { tree, home };
+    for (home, within, body) in defines.chain(functions) {
+        let scope = Scope { tree, home, within };
         let mut open = vec![body];
         while let Some(expression) = open.pop() {
             for warning in [unit::warning(&scope, expression), code::warning(&scope, expression), time::warning(&scope, expression)] {
@@ -41,6 +42,8 @@ pub(super) fn warnings(tree: &Tree) -> Vec<Diagnostic> {
 struct Scope<'t> {
     tree: &'t Tree,
     home: LibraryId,
+    /// The definition.
+    within: &'t str,
 }
 
 impl<'t> Scope<'t> {
@@ -49,13 +52,23 @@ impl<'t> Scope<'t> {
     }
 
     fn warning(&self, expression: &Expression, message: String, help: String) -> Diagnostic {
-        let warning = Diagnostic::warning(message).help(help);
+        // Nobody finds a node of ELM by its place.
+        let place = self.elm().map_or_else(String::new, |library| format!(" (library {}, `{}`)", library.name, self.within));
+        let warning = Diagnostic::warning(message + &place).help(help);
         Diagnostic { at: self.at(expression), ..warning }
+    }
+
+    /// The library, where it is ELM.
+    fn elm(&self) -> Option<&'t Library> {
+        self.tree.libraries.get(self.home.index()).filter(|library| library.form == Form::Elm)
     }
 
     /// What the author wrote there, on one line; the beginning of what is long.
     fn written(&self, expression: &Expression) -> String {
-        let text = self.at(expression).map(|at| at.text().split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default();
+        let text = match self.elm() {
+            Some(_) => words::of(self.tree, expression),
+            None => self.at(expression).map(|at| at.text().split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default(),
+        };
         match text.char_indices().nth(QUOTED_MAX) {
             Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
             None => text,

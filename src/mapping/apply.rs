@@ -221,8 +221,7 @@ fn convert_unit(rules: &[&UnitRule], units: &Units, record: &mut Record, observa
         return None;
     }
     let written = record.get(quantity, "value");
-    // Some servers write numbers as texts: there is but one way to read them.
-    let value = written.and_then(|node| Some((node, record.number(node).or_else(|| record.text(node)?.parse().ok())?)));
+    let value = written.and_then(|node| Some((node, record.number(node)?)));
     if written.is_some() && value.is_none() {
         return Some((Problem::UnreadableValue, "Observation.valueQuantity.value"));
     }

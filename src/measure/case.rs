@@ -23,7 +23,7 @@ use crate::cql::model::Models;
 use crate::cql::typed::Parameter;
 use crate::cql::types::Type;
 use crate::cql::value::Value;
-use crate::cql::{DefineId, Program};
+use crate::cql::{DefineId, Program, given};
 use crate::diagnostic::yaml::node::{self, Content, Named, Node};
 use crate::diagnostic::yaml::{self, locate};
 use crate::diagnostic::{Diagnostic, Location, SourceFile};
@@ -191,7 +191,7 @@ fn parameters(source: &Arc<SourceFile>, measure: &Measure, written: &Named<Node>
         };
         match known.iter().find(|parameter| *parameter.name == name.value) {
             None => found.push(compile::unknown_parameter(&name.value, known.iter().map(|parameter| &*parameter.name)).at(locate(source, name))),
-            Some(parameter) if compile::literal(&text, &parameter.ty).is_none() => found.push(compile::no_literal(&name.value, &text, &parameter.ty).at(node::at(source, node))),
+            Some(parameter) if given::value(&text, &parameter.ty).is_none() => found.push(compile::no_value(&name.value, &text, &parameter.ty).at(node::at(source, node))),
             Some(_) => drop(parameters.insert(name.value.clone(), text)),
         }
     }

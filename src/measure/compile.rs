@@ -11,8 +11,8 @@ use super::population::{PopulationCode, Scoring};
 use super::published;
 use crate::cql::model::Models;
 use crate::cql::types::Type;
-use crate::cql::value::{Quantity, Value};
-use crate::cql::{self, Libraries, Program, typed};
+use crate::cql::value::Value;
+use crate::cql::{self, Libraries, Program, given, typed};
 use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets, split_canonical};
@@ -337,12 +337,12 @@ impl Linker<'_> {
                 self.found.push(Diagnostic { at: at.map(|at| at.last_before(&name)), ..finding });
                 continue;
             };
-            match literal(&text, ty) {
+            match given::value(&text, ty) {
                 Some(value) => {
                     values.insert(name.clone(), value);
                     shown.insert(name, text);
                 }
-                None => self.found.push(Diagnostic { at: at.map(|at| at.first(&text)), ..no_literal(&name, &text, ty) }),
+                None => self.found.push(Diagnostic { at: at.map(|at| at.first(&text)), ..no_value(&name, &text, ty) }),
             }
         }
         if !self.program.roots().is_empty() && !names.iter().any(|(name, _)| name == MEASUREMENT_PERIOD) {
@@ -517,38 +517,6 @@ impl Linker<'_> {
 }
 
 /// What is said of a text that is no value of a parameter's type.
-pub(super) fn no_literal(name: &str, text: &str, ty: &Type) -> Diagnostic {
-    Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).help(format!("write it as in CQL: {}", example(ty)))
-}
-
-/// A value of a type, as an author writes it.
-fn example(ty: &Type) -> &'static str {
-    match ty {
-        Type::Boolean => "`true` or `false`",
-        Type::Integer | Type::Long => "`21`",
-        Type::Decimal => "`0.5`",
-        Type::Date => "`2025-01-31`",
-        Type::DateTime => "`2025-01-31T10:30:00.0`",
-        Type::Quantity => "`13 'mo'`",
-        _ => "a text",
-    }
-}
-
-/// A parameter's value from its text, by its type.
-pub(super) fn literal(text: &str, ty: &Type) -> Option<Value> {
-    match ty {
-        Type::Boolean => text.parse().ok().map(Value::Boolean),
-        Type::Integer => text.parse().ok().map(Value::Integer),
-        Type::Long => text.parse().ok().map(Value::Long),
-        Type::Decimal => text.parse().ok().map(Value::Decimal),
-        Type::String => Some(Value::string(text)),
-        Type::Date => crate::cql::date_time::Date::parse(text).map(Value::Date),
-        Type::DateTime => crate::cql::date_time::DateTime::parse_fhir(text).map(Value::DateTime),
-        Type::Quantity => {
-            let (number, unit) = text.split_once(' ').unwrap_or((text, "1"));
-            let unit = unit.trim_matches('\'');
-            Some(Value::Quantity(Arc::new(Quantity { value: number.parse().ok()?, unit: Arc::from(unit) })))
-        }
-        _ => None,
-    }
+pub(super) fn no_value(name: &str, text: &str, ty: &Type) -> Diagnostic {
+    Diagnostic::error(format!("`{text}` is no {ty}, the type of the parameter `{name}`")).help(given::help(ty))
 }

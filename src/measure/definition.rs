@@ -405,6 +405,12 @@ pub struct Component {
     pub id: Text,
     /// CQL definition or function of one event.
     pub define: Text,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Names of its known values for people.
+    #[serde(default)]
+    pub strata: BTreeMap<String, String>,
 }
 
 /// A fact counted over the initial population.

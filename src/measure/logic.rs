@@ -95,7 +95,7 @@ fn stratifier(stratifier: &Stratifier) -> Value {
         StratifierKind::ByType => "by-type",
     };
     // The components name a stratum in their order.
-    let components: Vec<Value> = components.iter().map(|Component { id, define }| json!([id.value, define.value])).collect();
+    let components: Vec<Value> = components.iter().map(|Component { id, define, text: _, strata: _ }| json!([id.value, define.value])).collect();
     json!([id.value, written(define), kind, components, policy])
 }
 

@@ -407,7 +407,8 @@ impl Reader<'_> {
             .enumerate()
             .filter_map(|(index, json)| {
                 let id = text(json, "id").map_or_else(|| format!("component-{}", index + 1), str::to_owned);
-                Some(super::definition::Component { id: unwritten(&id), define: expression(json)? })
+                let named = json.pointer("/code/text").and_then(Json::as_str).or_else(|| text(json, "description")).map(str::to_owned);
+                Some(super::definition::Component { id: unwritten(&id), define: expression(json)?, text: named, strata: Default::default() })
             })
             .collect();
         let id = text(json, "id").map_or_else(|| format!("stratifier-{}", index + 1), str::to_owned);

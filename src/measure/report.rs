@@ -9,6 +9,7 @@
 //! with `score-bounds` where it is a proportion. The aggregate of a measure observation is a `measurereport-countQuantity`
 //! on its population, which then has no `count` (deqm-8), with `cqf-criteriaReference` naming the observed population. A
 //! summary has no subject, no evaluated or contained resource and nothing that identifies a patient.
+//! The supplemental data that a summary counts are in an individual report Observations that it contains.
 //!
 //! `status` is always `complete`: in FHIR R4 it says that the report is made and ready for use. Whether the *data* were complete is
 //! what `completeness` says, whose `status` is `complete` or `partial`.
@@ -22,7 +23,7 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
 use super::composite::{self, Component, Composite, CompositeScoring};
-use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKind};
+use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKind, Supplement};
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Aggregate, GroupShape, Observations, PopulationCode, Scoring, Tallies};
@@ -128,7 +129,14 @@ impl Reporter<'_> {
         let mut partial = Partial::default();
         partial.add(result);
         let mut report = self.head("indv-measurereport-deqm", "individual", self.id(patient));
+        let (contained, references) = self.supplements(patient, result);
+        if !contained.is_empty() {
+            report.insert("contained".into(), Value::Array(contained));
+        }
         self.extend(&mut report, &partial, false);
+        if let Some(extensions) = report.get_mut("extension").and_then(Value::as_array_mut) {
+            extensions.extend(references);
+        }
         report.insert("status".into(), "complete".into());
         report.insert("type".into(), "individual".into());
         self.middle(&mut report, Some(patient));
@@ -138,6 +146,26 @@ impl Reporter<'_> {
         }
         report.insert("group".into(), Value::Array(groups));
         Value::Object(report)
+    }
+
+    /// The supplemental data of a patient in a population, each an Observation, and the references to them.
+    fn supplements(&self, patient: &str, result: &PatientResult) -> (Vec<Value>, Vec<Value>) {
+        let each = self.definition.supplemental_data.iter().zip(&result.supplements).filter(|_| result.is_in_population());
+        let one = |(index, (supplement, value)): (usize, (&Supplement, &Option<String>))| {
+            let id = format!("supplement-{}", index + 1);
+            let (name, shown) = (&supplement.id.value, supplement.text.as_ref().unwrap_or(&supplement.id.value));
+            let mut observation = json!({
+                "resourceType": "Observation", "id": id, "status": "final", "code": { "text": shown }, "subject": { "reference": format!("Patient/{patient}") },
+            });
+            match value {
+                Some(value) => observation["valueString"] = value.as_str().into(),
+                None => observation["dataAbsentReason"] = concept("data-absent-reason", "unknown", None),
+            }
+            let criterion = json!([{ "url": format!("{HL7}/cqf-criteriaReference"), "valueString": name }]);
+            let reference = json!({ "url": format!("{HL7}/measurereport-supplementalData"), "valueReference": { "extension": criterion, "reference": format!("#{id}") } });
+            (observation, reference)
+        };
+        each.enumerate().map(one).unzip()
     }
 
     /// The numbers, and per population the list of its patients (those in an initial population).
@@ -370,7 +398,7 @@ impl Reporter<'_> {
         if let Some(policy) = &stratifier.policy {
             value.insert("extension".into(), json!([{ "url": format!("{OWN}/stratification-policy"), "valueString": policy }]));
         }
-        if stratifier.components.is_empty() {
+        if stratifier.components.is_empty() || stratifier.text.is_some() {
             value.insert("code".into(), json!([{ "text": stratifier.text.as_ref().unwrap_or(&stratifier.id.value) }]));
         }
         let each = strata.into_iter().flatten();
@@ -390,16 +418,15 @@ impl Reporter<'_> {
         }
         if stratifier.components.is_empty() {
             let own_name = name.first().map_or("", String::as_str);
-            let shown = stratifier.strata.get(own_name).map_or(own_name, String::as_str);
             let concept = match stratifier.kind {
-                StratifierKind::Value | StratifierKind::ByType => json!({ "coding": [{ "code": own_name, "display": shown }], "text": shown }),
-                StratifierKind::Criteria => json!({ "text": shown }),
+                StratifierKind::Value | StratifierKind::ByType => named(own_name, &stratifier.strata),
+                StratifierKind::Criteria => json!({ "text": stratifier.strata.get(own_name).map_or(own_name, String::as_str) }),
             };
             value.insert("value".into(), concept);
         } else {
             let components = stratifier.components.iter().zip(name);
             let components: Vec<Value> = components
-                .map(|(component, text)| json!({ "code": { "text": component.id.value }, "value": { "text": text } }))
+                .map(|(component, value)| json!({ "code": { "text": component.text.as_ref().unwrap_or(&component.id.value) }, "value": named(value, &component.strata) }))
                 .collect();
             value.insert("component".into(), Value::Array(components));
         }
@@ -409,6 +436,12 @@ impl Reporter<'_> {
         }
         Value::Object(value)
     }
+}
+
+/// A value of a stratum, with what people call it.
+fn named(value: &str, names: &BTreeMap<String, String>) -> Value {
+    let shown = names.get(value).map_or(value, String::as_str);
+    json!({ "coding": [{ "code": value, "display": shown }], "text": shown })
 }
 
 /// An individual report keeps only the strata the patient is in; a stratifier without one is left without.

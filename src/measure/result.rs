@@ -41,6 +41,11 @@ impl PatientResult {
     pub fn is_counted(&self) -> bool {
         !self.groups.iter().all(GroupResult::is_empty)
     }
+
+    /// Whether the patient is in any population of any group.
+    pub fn is_in_population(&self) -> bool {
+        self.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()))
+    }
 }
 
 impl GroupResult {
@@ -112,9 +117,9 @@ impl Partial {
         for element in elements {
             *self.unreadable.entry(element.to_owned()).or_default() += 1;
         }
-        let counted = result.groups.iter().any(|group| group.memberships.iter().any(|one| !one.members.is_empty()));
+        let is_in_population = result.is_in_population();
         for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
-            if counted {
+            if is_in_population {
                 *own.entry(value.clone().unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
             }
         }

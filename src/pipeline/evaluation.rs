@@ -204,11 +204,11 @@ impl Work<'_> {
                 continue;
             }
             sums.patients += 1;
-            for finding in self.setup.mapping.apply(&mut record) {
-                *sums.findings.entry(finding).or_default() += 1;
-            }
+            let mapped = self.setup.mapping.apply(&mut record);
             let results = measure::evaluate(&self.measures, &record);
-            for finding in unreadable(&results) {
+            // What the mapping could not read either is told by its rule, with the observation.
+            let is_told = |found: &Finding| mapped.iter().any(|told| told.problem == found.problem && told.element == found.element);
+            for finding in unreadable(&results).into_iter().filter(|found| !is_told(found)).chain(mapped.iter().cloned()) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             for (results, partials) in results.iter().zip(&mut sums.partials) {

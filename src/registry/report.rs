@@ -313,12 +313,16 @@ fn stratifier_name(stratifier: &Value) -> String {
     }
 }
 
-/// What people call a stratum: its value, or the values of its components.
+/// What people call a stratum: its value, or its components, each by name and value.
 fn stratum_name(stratum: &Value) -> String {
-    let components = items(stratum, "component").iter().filter_map(|component| component.get("value"));
+    let component = |component: &Value| {
+        let value = component.get("value").map(first_text)?;
+        let name = component.get("code").map(first_text).filter(|name| !name.is_empty());
+        Some(name.map_or_else(|| value.clone(), |name| format!("{name}: {value}")))
+    };
     match stratum.get("value") {
         Some(value) => first_text(value),
-        None => components.map(first_text).collect::<Vec<_>>().join(", "),
+        None => items(stratum, "component").iter().filter_map(component).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -57,16 +57,18 @@ fn generated_data_are_evaluated_and_what_is_no_data_is_refused() {
     }
 }
 
+/// A `measure.yaml` of that scoring, and the rest of it.
+fn plain(scoring: &str, rest: &str) -> String {
+    let head = "id: seen\nurl: http://watershed.example/fhir/Measure/seen\nversion: 1.0.0\nstatus: draft\ntitle: Seen\ndescription: Seen at one place\nsteward: A test\n";
+    format!("{head}scoring: {scoring}\nimprovement: increase\n{rest}")
+}
+
 #[test]
 fn a_record_is_what_the_patient_refers_to_and_a_fault_within_is_told_by_line() {
     let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     std::fs::create_dir(folder.path().join("seen")).unwrap();
-    write(
-        "seen/measure.yaml",
-        "id: seen\nurl: http://watershed.example/fhir/Measure/seen\nversion: 1.0.0\nstatus: draft\ntitle: Seen\ndescription: Seen at one place\nsteward: A test\n\
-         scoring: cohort\nimprovement: increase\npopulations:\n  - code: initial-population\n    define: Initial Population\n",
-    );
+    write("seen/measure.yaml", &plain("cohort", "populations:\n  - code: initial-population\n    define: Initial Population\n"));
     write(
         "seen/seen.cql",
         "library Seen version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
@@ -136,6 +138,59 @@ fn cql_takes_value_sets_from_files_folders_and_bundles() {
     assert!(said.code == 3 && said.err.contains("nowhere"), "{}", said.err);
 }
 
+/// What a parameter's value is, its declared type says; what is none is told with an example of that type.
+#[test]
+fn parameters_are_given_by_their_declared_types() {
+    let folder = scratch();
+    let types = "parameter Dose System.Quantity\nparameter Ages Interval<Integer>\nparameter At System.Time\nparameter Span Interval<System.DateTime>\nparameter Lab Quantity\n";
+    let defines = "parameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\ndefine \"Given\": Dose > 3 'mg' and 20 in Ages and hour from At = 8\n";
+    let text = format!("library Given\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1'\n{types}{defines}");
+    std::fs::write(folder.path().join("given.cql"), text).unwrap();
+    std::fs::write(folder.path().join("measure.yaml"), plain("cohort", "populations:\n  - code: initial-population\n    define: Given\n")).unwrap();
+    std::fs::write(folder.path().join("data.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p1\"}\n").unwrap();
+    let evaluate = |given: &[&str]| {
+        let arguments = ["evaluate", "--measure", ".", "--data", "data.ndjson", "--period", "2026-02"];
+        say(folder.path(), &[&arguments[..], &given.iter().flat_map(|one| ["--parameter", one]).collect::<Vec<_>>()].concat())
+    };
+    let run = |given: &[&str]| say(folder.path(), &[&["cql", "run", "given.cql"][..], &given.iter().flat_map(|one| ["--parameter", one]).collect::<Vec<_>>()].concat());
+    let sound = ["Dose=5 'mg'", "Ages=Interval[18, 64]", "At=@T08:30"];
+    assert_eq!(run(&sound).out, "Given: true\n");
+    assert_eq!(evaluate(&sound).json().pointer("/group/0/population/0/count"), Some(&Value::from(1)), "{}", evaluate(&sound).err);
+    for (given, named, help) in [
+        ("Dose=5", "Quantity", "write it as in CQL: `13 'mo'`, or `13 '1'` for what has no unit"),
+        ("Ages=18", "Interval<Integer>", "write it as in CQL: `Interval[18, 64]`"),
+        ("Span=2026", "Interval<DateTime>", "write it as in CQL: `Interval[@2025-01-01T00:00:00.000, @2025-12-31T23:59:59.999]`"),
+        ("At=8", "Time", "write it as in CQL: `@T08:30`"),
+        ("Lab=5 'mg'", "FHIR.Quantity", "no value of `FHIR.Quantity` can be given: declare the parameter with a type of CQL's own, as `System.Quantity`"),
+    ] {
+        for said in [run(&[given]), evaluate(&[given])] {
+            let told = said.err.replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(matches!(said.code, 2 | 3) && told.contains(&format!("`{named}`")) | told.contains(&format!("is no {named},")) && told.contains(help), "{given}: {}", said.err);
+        }
+    }
+}
+
+/// `cql` finds what a library includes where `measure check` does: in folders `libraries` beside it and above.
+#[test]
+fn cql_includes_what_a_measure_includes() {
+    let folder = scratch();
+    let deep = folder.path().join("measures/one/two");
+    std::fs::create_dir_all(&deep).unwrap();
+    for (place, number) in [("libraries", 1), ("measures/libraries", 2)] {
+        std::fs::create_dir_all(folder.path().join(place)).unwrap();
+        let text = format!("library Common version '1.0.0'\ndefine \"Number\": {number}\n");
+        std::fs::write(folder.path().join(place).join("Common-1.0.0.cql"), text).unwrap();
+    }
+    std::fs::write(deep.join("own.cql"), "library Own version '1.0.0'\ninclude Common version '1.0.0'\ndefine \"Twice\": Common.\"Number\" * 2\n").unwrap();
+    let say = |words: &[&str]| say(folder.path(), words);
+    assert_eq!(say(&["cql", "check", "measures/one/two/own.cql"]).out, "1 file is well formed\n");
+    assert_eq!(say(&["cql", "run", "measures/one/two/own.cql"]).out, "Twice: 4\n", "the nearest counts");
+    assert!(say(&["cql", "elm", "measures/one/two/own.cql"]).out.contains("\"Common\""));
+    std::fs::write(deep.join("own.cql"), "library Own\ninclude Nowhere\n").unwrap();
+    let help = "put its `.cql` file beside this one or into a folder `libraries` there or above it, or name its folder with --library";
+    assert!(say(&["cql", "check", "measures/one/two/own.cql"]).out.split_whitespace().collect::<Vec<_>>().join(" ").contains(help));
+}
+
 #[test]
 fn cql_is_checked_and_run() {
     let folder = scratch();
@@ -149,8 +204,8 @@ fn cql_is_checked_and_run() {
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "{\"Twice\":42}\n", ""));
     for (given, told) in [
         ("Limt=21", "nothing here has a parameter `Limt`\n  help: did you mean `Limit`?\n"),
-        ("Limit='21'", "`--parameter Limit='21'`: this is `String`, but the parameter `Limit` is declared as `Integer`\n"),
-        ("Good.Limit=1.5", "`--parameter Good.Limit=1.5`: this is `Decimal`, but the parameter `Good.Limit` is declared as `Integer`\n"),
+        ("Limit='21'", "`--parameter Limit='21'`: this is `String`, but the parameter `Limit` is declared as `Integer`\n  help: write it as in CQL: `21`\n"),
+        ("Good.Limit=1.5", "`--parameter Good.Limit=1.5`: this is `Decimal`, but the parameter `Good.Limit` is declared as `Integer`\n  help: write it as in CQL: `21`\n"),
         ("Limit=1 define More: 2", "`--parameter Limit=1 define More: 2` is not one CQL expression\n"),
         ("Limit", "`--parameter Limit` has no `=`\n  help: write `--parameter 'Age Limit Years=21'`\n"),
     ] {

@@ -8,6 +8,25 @@ use watershed::sandbox::Fault;
 use super::{Said, command, say, sound_site, spoil};
 use crate::bed::{Bed, Wanted, output};
 
+/// What is left out or written otherwise than most do is read all the same, and `check` says how.
+#[test]
+fn check_says_which_zone_is_assumed_and_how_six_fields_of_cron_are_read() {
+    let folder = sound_site();
+    let told = |said: &Said| {
+        let findings = said.json()["findings"].as_array().unwrap().clone();
+        let messages = findings.iter().map(|found| found["message"].as_str().unwrap().to_owned());
+        messages.filter(|message| message.contains("time_zone") || message.contains("fields")).collect::<Vec<_>>()
+    };
+    let check = || say(folder.path(), &["check", "--offline", "--format", "json"]);
+    assert_eq!((check().code, told(&check())), (0, Vec::<String>::new()));
+    spoil(&folder.path().join("site.toml"), "time_zone = \"America/New_York\"\n", "");
+    let said = check();
+    assert_eq!((said.code, told(&said)), (0, vec!["`site.time_zone` is not written: days, months and nights are meant in UTC".to_owned()]));
+    spoil(&folder.path().join("site.toml"), "[registry]", "[schedule]\ncron = \"0 30 1 * * *\"\n[registry]");
+    let said = check();
+    assert_eq!((said.code, told(&said)[1].as_str()), (1, "`0 30 1 * * *` has six fields: the first is seconds, the next minutes"));
+}
+
 #[test]
 fn check_finds_every_mistake_of_configuration_mapping_measures_and_cases_at_once() {
     let folder = sound_site();

@@ -155,9 +155,6 @@ impl Checker<'_> {
 
     /// A binary form: logic, terminology membership, timing phrases, then the table.
     fn binary(&mut self, name: &str, left: Expression, right: Expression, precision: Option<Precision>, at: Span) -> Expression {
-        if matches!(name, "Add" | "Subtract") {
-            self.warn_of_lacking_unit(&left.ty, &right, name, at);
-        }
         match name {
             "And" | "Or" | "Implies" => self.logic(name, [left, right], at),
             "ConcatenateNull" => {
@@ -174,17 +171,6 @@ impl Checker<'_> {
             "In" if right.ty.element() == Some(&left.ty) => self.operation(name, vec![left, right], precision, at),
             _ if TIMING.contains(&name) && matches!(left.ty, Type::Choice(_)) => self.timing_choice(name, left, right, precision, at),
             _ => self.operation(name, vec![left, right], precision, at),
-        }
-    }
-
-    /// A bare number converts to a Quantity of no unit of time: added to a date it gives null in every run. Published
-    /// libraries have that, so it is no error.
-    fn warn_of_lacking_unit(&mut self, to: &Type, number: &Expression, name: &str, at: Span) {
-        let to = self.system_form(to);
-        if is_time(&to) && matches!(self.system_form(&number.ty), Type::Integer | Type::Long | Type::Decimal) {
-            let (sign, what) = if name == "Add" { ("+", "added to") } else { ("-", "subtracted from") };
-            let warning = Diagnostic::warning(format!("a number without a unit of time is {what} a {to}: the result is null")).at(self.at(at));
-            self.report(warning.help(format!("write the unit, as `{sign} 5 days`")));
         }
     }
 

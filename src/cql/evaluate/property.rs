@@ -1,10 +1,12 @@
 //! Elements of nodes, tuples, instances and the structured System types.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use super::{Outcome, Session};
+use crate::cql::operators::comparison;
 use crate::cql::plan::Vital;
 use crate::cql::typed::{Alternative, Element, Expression};
 use crate::cql::types::Type;
@@ -129,12 +131,14 @@ impl<'a> Session<'a> {
             },
             Vital::Fields => (kind == NodeKind::Object, None),
             Vital::Coding => (kind == NodeKind::Object && record.get(node, "coding").is_none(), None),
-            // Both are looked at, so that both are told.
             Vital::Bounds(bounds, ty) if kind == NodeKind::Object => {
-                return bounds.iter().fold(true, |readable, path| {
-                    let bound = path.iter().try_fold(node, |node, name| record.get(node, name));
-                    bound.is_none_or(|bound| is_value(bound, ty)) && readable
-                });
+                let bound = |path: &[&str]| path.iter().try_fold(node, |node, name| record.get(node, name)).filter(|bound| record.kind(*bound) != NodeKind::Null);
+                // Both are looked at, so that both are told.
+                let values = bounds.map(|path| bound(path).map(|bound| self.primitive(bound, ty)));
+                if values.iter().flatten().any(Value::is_null) {
+                    return false;
+                }
+                (!self.is_inverted(&values), None)
             }
             Vital::Bounds(..) => (false, None),
         };
@@ -144,6 +148,14 @@ impl<'a> Session<'a> {
             self.note_unreadable(node, meant);
         }
         is_readable
+    }
+
+    /// Whether a period ends before it begins, which FHIR forbids (`per-1`). Two numbers of a Range may be in different units.
+    fn is_inverted(&self, bounds: &[Option<Value>; 2]) -> bool {
+        match bounds {
+            [Some(start @ Value::DateTime(_)), Some(end)] => comparison::order(start, end, None, &self.context) == Some(Ordering::Greater),
+            _ => false,
+        }
     }
 
     /// Notes that a value stands here that was asked for and means nothing, and what was probably meant.
@@ -161,14 +173,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A number or a Boolean may stand in a text: there is but one way to read it.
+/// What is written: FHIR has numbers and Booleans as JSON has them, not in texts.
 fn scalar(record: &Record, node: NodeId, ty: &Type, zone: &TimeZone) -> Value {
     let text = record.literal(node);
+    let digits = || text.filter(|_| record.kind(node) == NodeKind::Number);
     let value = match ty {
-        Type::Boolean => text.and_then(|text| text.parse().ok()).map(Value::Boolean),
-        Type::Integer => text.and_then(|text| text.parse().ok()).map(Value::Integer),
-        Type::Long => text.and_then(|text| text.parse().ok()).map(Value::Long),
-        Type::Decimal => record.number(node).or_else(|| text.and_then(|text| text.parse().ok())).map(Value::Decimal),
+        Type::Boolean => record.boolean(node).map(Value::Boolean),
+        Type::Integer => digits().and_then(|text| text.parse().ok()).map(Value::Integer),
+        Type::Long => digits().and_then(|text| text.parse().ok()).map(Value::Long),
+        Type::Decimal => record.number(node).map(Value::Decimal),
         Type::Date => text.and_then(Date::parse_fhir).map(Value::Date),
         Type::DateTime => text.and_then(DateTime::parse_fhir).map(|at| Value::DateTime(at.of_utc_in(zone))),
         Type::Time => text.and_then(Time::parse).map(Value::Time),

@@ -311,7 +311,7 @@ impl<'a> Analysis<'a> {
     fn believe(&mut self, place: &Place, ty: Option<&Type>) {
         let Some(class) = ty.and_then(|ty| if let Type::Class(class) = ty { self.program.class_id(class) } else { None }) else { return };
         let bounds = match self.program.vital(class) {
-            Vital::Bounds(bounds, _) => *bounds,
+            Vital::Bounds(bounds, _) => bounds,
             Vital::Coding => {
                 self.odd.insert(place.below("coding"));
                 return;

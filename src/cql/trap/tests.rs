@@ -1,10 +1,11 @@
 //! Each trap with what is said of it, and beside it what is right and of which nothing is said.
 
-use crate::cql::{Libraries, Models, compile};
-use crate::diagnostic::SourceFile;
+use crate::cql::typed::LibraryId;
+use crate::cql::{Libraries, Models, Program, compile, elm};
+use crate::diagnostic::{Diagnostic, SourceFile};
 
-/// What is said of a definition: the text that each warning points to, its message and help.
-fn told(definition: &str) -> Vec<String> {
+/// A library with a definition, compiled, and what is said of it.
+fn trial(definition: &str) -> (Program, Vec<Diagnostic>) {
     let text = format!(
         "library Trial version '1.0.0'\n\
          using FHIR version '4.0.1'\n\
@@ -20,18 +21,65 @@ fn told(definition: &str) -> Vec<String> {
          {definition}\n"
     );
     let (program, found) = compile(&[SourceFile::new("trial.cql", text)], &Libraries::default(), &Models::default());
-    assert!(program.is_some(), "{found:?}");
-    let words = |finding: &crate::diagnostic::Diagnostic| {
+    (program.unwrap_or_else(|| panic!("{found:?}")), found)
+}
+
+/// What is said of a definition: the text that each warning points to, its message and help.
+fn told(definition: &str) -> Vec<String> {
+    let words = |finding: &Diagnostic| {
         let at = finding.at.as_ref().map_or("", |at| at.text());
         format!("{at}: {}; {}", finding.message, finding.help.as_deref().unwrap_or_default())
     };
-    found.iter().map(words).collect()
+    trial(definition).1.iter().map(words).collect()
 }
 
 fn each(rows: &[(&str, &[&str])]) {
     for (definition, expected) in rows {
         assert_eq!(told(definition), *expected, "{definition}");
     }
+}
+
+/// What is said of the same in ELM: message and help, for a node's text is no CQL.
+fn told_of_elm(definition: &str) -> Vec<String> {
+    let (program, _) = trial(definition);
+    let tree = program.tree();
+    let document = |library: LibraryId| SourceFile::new("trial.json", elm::write(tree, library).0.to_string());
+    let (root, others): (Vec<_>, Vec<_>) = (0u32..).zip(&tree.libraries).map(|(index, _)| LibraryId(index)).partition(|library| program.roots().contains(library));
+    let others: Vec<_> = others.into_iter().map(document).collect();
+    let (again, found) = elm::compile(&document(root[0]), &others, &Models::default());
+    assert!(again.is_some(), "{found:?}");
+    found.iter().map(|finding| format!("{}; {}", finding.message, finding.help.as_deref().unwrap_or_default())).collect()
+}
+
+#[test]
+fn elm_has_the_traps_of_its_cql() {
+    for (definition, expected) in [
+        (
+            "define A: [Encounter] E where \"Minutes\"(E) <= 60 'min'",
+            format!("`Minutes(…)` is a number and `60 'min'` is in 'min': {NULL} (library Trial, `A`); write `60` without a unit"),
+        ),
+        (
+            "define A: [Observation] O where (O.value as Quantity) > 140",
+            format!(
+                "`140` is a number without a unit: beside a quantity that has one, {NULL} (library Trial, `A`); write its unit, as `140 'mm[Hg]'`; of quantities that have none, `140 '1'`"
+            ),
+        ),
+        (
+            "define A: [Encounter] E where E.status = 'Finished'",
+            "`Finished` is no code of EncounterStatus: nothing has it, so this is never true (library Trial, `A`); did you mean `'finished'`?".to_owned(),
+        ),
+        (
+            "define A: [Encounter] E where start of E.period in \"March\"",
+            "`\"March\"` has no time of day: of a time on its first or last day the answer is null, which counts as not met (library Trial, `A`); write `during day of`".to_owned(),
+        ),
+        (
+            "define A: Patient.birthDate + 5",
+            "a number without a unit of time is added to a Date: the result is null (library Trial, `A`); write the unit, as `+ 5 days`".to_owned(),
+        ),
+    ] {
+        assert_eq!(told_of_elm(definition), [expected], "{definition}");
+    }
+    assert_eq!(told_of_elm("define A: [Observation] O where (O.value as Quantity) > 140 'mm[Hg]'"), [""; 0]);
 }
 
 const NULL: &str = "the comparison is null, never true or false";

@@ -42,12 +42,27 @@ pub(super) fn warning(scope: &Scope<'_>, expression: &Expression) -> Option<Diag
     }
     let (name, left, right) = binary(expression)?;
     let consequence = consequence(name)?;
+    if matches!(left.ty, Type::Date | Type::DateTime | Type::Time) {
+        return no_time(scope, expression, name, left, right);
+    }
     let is_quantity = |ty: &Type| ty.point().unwrap_or(ty) == &Type::Quantity;
     if !is_quantity(&left.ty) || !is_quantity(&right.ty) {
         return of_choice(scope, left, right).or_else(|| of_choice(scope, right, left));
     }
     let equivalent = name.ends_with("Equivalent");
     pair(scope, left, right, consequence).filter(|_| !equivalent || !alike_loosely(scope, left, right))
+}
+
+/// A bare number converts to a Quantity of no unit of time: added to a date it gives null in every run.
+fn no_time(scope: &Scope<'_>, expression: &Expression, name: &str, time: &Expression, number: &Expression) -> Option<Diagnostic> {
+    let (sign, what) = match name {
+        "Add" => ("+", "added to"),
+        "Subtract" => ("-", "subtracted from"),
+        _ => return None,
+    };
+    unit(scope, number).filter(|unit| unit.is_bare)?;
+    let message = format!("a number without a unit of time is {what} a {}: the result is null", time.ty);
+    Some(scope.warning(expression, message, format!("write the unit, as `{sign} 5 days`")))
 }
 
 fn pair(scope: &Scope<'_>, left: &Expression, right: &Expression, consequence: &str) -> Option<Diagnostic> {

@@ -29,8 +29,10 @@ populations:
   - {code: measure-observation, id: events, of: numerator, aggregate: sum, define: Events}
 stratifiers:
   - {id: race, define: Race, strata: {2106-3: White}}
+  - {id: race-and-ward, components: [{id: race, define: Race, text: Race, strata: {2106-3: White}}, {id: ward, define: Ward}]}
 supplemental-data:
-  - {id: sex, define: Sex}
+  - {id: sex, define: Sex, text: Administrative sex}
+  - {id: payer, define: Payer}
 ";
 
 fn facts() -> Facts {
@@ -57,10 +59,10 @@ fn rated(definition: &Definition, groups: &[Group], race: &str, stay: &str, days
     } else {
         criteria.unknown[2].insert(stay.to_owned(), "unmapped-code".into());
     }
-    let strata = vec![BTreeMap::from([(vec![race.to_owned()], None)])];
+    let strata = vec![BTreeMap::from([(vec![race.to_owned()], None)]), BTreeMap::from([(vec![race.to_owned(), "7b".to_owned()], None)])];
     PatientResult {
         groups: vec![GroupResult { memberships: memberships(&shape, &criteria), strata }],
-        supplements: vec![Some("female".into())],
+        supplements: vec![Some("female".into()), None],
         ..PatientResult::default()
     }
 }
@@ -108,6 +110,9 @@ fn a_summary_has_the_rate_its_parts_and_nobody_in_it() {
         assert_eq!(strata[0]["value"], json!({ "coding": [{ "code": "2106-3", "display": "White" }], "text": "White" }));
         assert_eq!(strata[0]["measureScore"]["value"], json!(2));
         assert_eq!(strata[1]["value"]["text"], "unknown");
+        let named = |code: &str, display: &str| json!({ "coding": [{ "code": code, "display": display }], "text": display });
+        let components = json!([{ "code": { "text": "Race" }, "value": named("2106-3", "White") }, { "code": { "text": "ward" }, "value": named("7b", "7b") }]);
+        assert_eq!(group["stratifier"][1]["stratum"][0]["component"], components);
         assert_eq!(report["id"], "rate-north-20260101-20260131");
         assert_eq!(report["measure"], "http://watershed.example/fhir/Measure/rate|2.1.0");
         let text = report.to_string();
@@ -148,6 +153,26 @@ fn individual_and_subject_list_name_the_patients() {
         assert_eq!(individual["subject"]["reference"], "Patient/p1");
         assert_ne!(individual["id"], reporter.individual("p2", &results[0])["id"]);
         assert!(!individual["id"].as_str().unwrap().contains("p1"));
+        let observation = |number: u8, name: &str| json!({ "resourceType": "Observation", "id": format!("supplement-{number}"), "status": "final", "code": { "text": name }, "subject": { "reference": "Patient/p1" } });
+        let [mut sex, mut payer] = [observation(1, "Administrative sex"), observation(2, "payer")];
+        sex["valueString"] = "female".into();
+        payer["dataAbsentReason"] = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown" }] });
+        assert_eq!(individual["contained"], json!([sex, payer]));
+        let reference = json!({ "extension": [{ "url": format!("{HL7}/cqf-criteriaReference"), "valueString": "sex" }], "reference": "#supplement-1" });
+        let all: Vec<&Value> = individual["extension"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["url"] == format!("{HL7}/measurereport-supplementalData"))
+            .collect();
+        assert_eq!((all.len(), &all[0]["valueReference"]), (2, &reference));
+        assert!(
+            reporter
+                .individual("p3", &PatientResult { supplements: vec![None, None], ..PatientResult::default() })
+                .get("contained")
+                .is_none(),
+            "in no population"
+        );
         let mut partial = Partial::default();
         results.iter().for_each(|result| partial.add(result));
         let subjects = BTreeMap::from([("p1".to_owned(), results[0].clone()), ("p2".to_owned(), results[1].clone())]);

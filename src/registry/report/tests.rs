@@ -314,14 +314,14 @@ fn strata_are_parts_of_their_group_and_each_is_there_once() {
 }
 
 #[test]
-fn a_stratifier_of_several_components_is_named_by_them() {
+fn a_stratifier_of_several_components_is_named_by_them_and_so_are_its_strata() {
     let component = |name: &str, value: &str| json!({ "code": { "text": name }, "value": { "text": value } });
     let of = |language: &str, sex: &str| json!({ "component": [component("language", language), component("sex", sex)], "population": [population("denominator", 5), population("numerator", 3)] });
     let mut report = report();
     report["group"][0]["stratifier"] = json!([{ "id": "language-sex", "stratum": [of("en", "f"), of("en", "m")] }]);
     let strata = judge(&report).unwrap().strata;
     let names: Vec<(&str, &str)> = strata.iter().map(|stratum| (stratum.stratifier.as_str(), stratum.stratum.as_str())).collect();
-    assert_eq!(names, [("language and sex", "en, f"), ("language and sex", "en, m")]);
+    assert_eq!(names, [("language and sex", "language: en, sex: f"), ("language and sex", "language: en, sex: m")]);
 }
 
 #[test]
