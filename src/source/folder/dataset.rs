@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, patient_required, reference_target};
 use crate::fhir::merged::{Links, Merged};
+use crate::fhir::modifier;
 use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
@@ -582,6 +583,9 @@ impl<'s> Scan<'s> {
             (Some(_), _) => return,
             (None, Some(key)) => return self.part.passed_over.push(key),
             (None, None) => {}
+        }
+        if modifier::turns_round(line) {
+            return self.set_aside(number, modifier::REASON);
         }
         let id = kind.id(line);
         if let (true, true, Some(id)) = (kind.is_sieved(), self.versions.is_none(), &id) {
