@@ -81,7 +81,7 @@ impl From<StoreError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
+            error if error.ends_all() => Trouble::Fatal(error.into()),
             other => Trouble::Gap(other.into()),
         }
     }

@@ -223,6 +223,7 @@ impl From<HttpError> for Why {
         let code = match error {
             HttpError::Unreachable { .. } => Code::Unreachable,
             HttpError::Token(_) | HttpError::Unauthorized { .. } => Code::Forbidden,
+            HttpError::NoTokenNow(_) => Code::Failing,
             _ => Code::Answer,
         };
         Why::new(code, error.to_string())

@@ -331,6 +331,15 @@ async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {
     assert!(said.code == 5 && said.err.contains("with `status 400` without a word why"), "a stranger is told what it was told: {}", said.err);
 }
 
+/// It is tried again, and nobody has to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_endpoint_that_fails_for_now_is_unreachable() {
+    let busy = Fault::Status { path: "/token".to_owned(), status: 503, retry_after: Some(0), times: u32::MAX };
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 12, faults: vec![busy], ..Wanted::default() }).await;
+    let said = Said::of(output(bed.command(&["check"])).await);
+    assert!(said.code == 4 && said.out.contains("no access token: the token endpoint answers 503"), "{} {}{}", said.code, said.out, said.err);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;

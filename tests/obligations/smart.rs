@@ -334,6 +334,16 @@ async fn s_07_each_attempt_has_an_assertion_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_token_endpoint_that_fails_for_now_has_refused_nobody() {
+    for status in [429, 503] {
+        let busy = Fault::Status { path: "/token".to_owned(), status, retry_after: Some(0), times: u32::MAX };
+        let bench = Bench::serving(&[], Serving { faults: vec![busy], ..Serving::default() }).await;
+        let SourceError::Http(error) = bench.try_pull(Mode::Search).await.unwrap_err() else { panic!() };
+        assert_eq!((error.to_string(), error.is_refusal()), (format!("no access token: the token endpoint answers {status}"), false));
+    }
+}
+
+#[tokio::test]
 async fn a_moody_authorization_server_that_is_also_out_of_reach_at_times_gives_a_token_in_the_end() {
     let moods = Mutex::new([200, 400, 400, 503, 400, 400, 503, 400, 400, 200].into_iter());
     let server = Small::start(move |_, _| match moods.lock().unwrap().next().unwrap() {

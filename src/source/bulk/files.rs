@@ -207,7 +207,7 @@ impl From<SourceError> for Broken {
 impl From<HttpError> for Broken {
     fn from(error: HttpError) -> Broken {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Broken::Fatal(error.into()),
+            error if error.ends_all() => Broken::Fatal(error.into()),
             // What the client has tried again and again is not tried again and again.
             HttpError::Unreachable { attempts: 2.., .. } | HttpError::TooLarge { .. } | HttpError::Refused { .. } => Broken::Final(error.into()),
             other => Broken::Again(other.into()),

@@ -7,7 +7,6 @@ use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
 use crate::fhir::compartment::{patient_required, search_parameters};
-use crate::http::HttpError;
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
@@ -182,7 +181,7 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         }
         let answer = match ask(by_post)?.send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX).await {
             Ok(answer) => answer,
-            Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
+            Err(error) if error.ends_all() => return Err(error.into()),
             Err(_) => return Ok(None),
         };
         if NOT_UNDERSTOOD.contains(&answer.status) {
@@ -264,7 +263,7 @@ async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError>
     let by_post = patients.is_some() && !pull.habits.no_post.load(Ordering::Relaxed);
     match Ask::first(pull, &parameters, &query.resource_type, by_post)?.send(pull, false, false).await {
         Ok(answer) => Ok(page::issue_code(&answer.body).as_deref() == Some("required")),
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(error) if error.ends_all() => Err(error.into()),
         Err(_) => Ok(false),
     }
 }

@@ -4,7 +4,7 @@
 use super::ask::Ask;
 use super::census::once;
 use super::page::{Bundle, Item, counted};
-use crate::http::{HttpError, Response};
+use crate::http::Response;
 use crate::source::SourceError;
 use crate::source::plan::Query;
 use crate::source::pull::Pull;
@@ -203,7 +203,7 @@ async fn send_somehow(pull: &Pull<'_>, parameters: &[(String, String)], resource
 async fn send(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, by_post: bool) -> Result<Option<Response>, SourceError> {
     match Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, false).await {
         Ok(answer) => Ok(Some(answer)),
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(error) if error.ends_all() => Err(error.into()),
         Err(_) => Ok(None),
     }
 }
