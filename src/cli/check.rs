@@ -225,7 +225,7 @@ async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> 
             return Err(failure.hint("`source.group` is the id of a Group there, as the EHR team gave it; empty: every patient"));
         }
         _ => lines.push(format!(
-            "Group/{id} may not be read (status {status}): whether it is there is seen when it is exported, and whom an export leaves out is not seen; EHR team: let this client read it"
+            "Group/{id} may not be read (status {status}): whether it is there is seen when it is exported, and whom an export leaves out is not seen; EHR team: let this client read it, scope `system/Group.rs` or `.read`"
         )),
     }
     Ok(())

@@ -504,6 +504,26 @@ async fn s_11_scopes_are_written_as_the_server_says_or_the_other_way_once() {
     }
 }
 
+#[tokio::test]
+async fn the_group_whose_patients_are_taken_is_among_the_scopes() {
+    let asked = async |group: &str, version: &'static str| {
+        let server = Small::start(move |heard, origin| match heard.target.as_str() {
+            "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"})),
+            "/token" => json(json!({"access_token": "t", "token_type": "bearer", "scope": heard.field("scope").unwrap()})),
+            _ => json(json!({"token_endpoint": format!("{origin}/token"), "capabilities": [version]})),
+        })
+        .await;
+        let options = Options { url: server.origin.clone(), client_id: "site".to_owned(), group: group.to_owned(), ..Options::default() };
+        let source = Source::connect(&options, Some(&key()), &types(&["Condition"]), Arc::new(SystemClock)).await.unwrap();
+        let sent = server.heard().iter().find_map(|heard| heard.field("scope")).unwrap();
+        assert_eq!(source.scopes(&types(&["Condition", "Patient"])), sent, "what is shown is what is asked for");
+        sent
+    };
+    assert_eq!(asked("g", "permission-v2").await, "system/Condition.rs system/Group.rs system/Patient.rs");
+    assert_eq!(asked("g", "permission-v1").await, "system/Condition.read system/Group.read system/Patient.read");
+    assert_eq!(asked("", "permission-v2").await, "system/Condition.rs system/Patient.rs");
+}
+
 /// Where a hostile server leads its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trap {
