@@ -331,6 +331,18 @@ async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {
     assert!(said.code == 5 && said.err.contains("with `status 400` without a word why"), "a stranger is told what it was told: {}", said.err);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_pull_that_takes_several_nights_is_under_way() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let mut pull = bed.command(&["pull"]);
+    pull.env("WATERSHED__SOURCE__REQUESTS_PER_NIGHT", "50").env("WATERSHED__SOURCE__PAGE_SIZE", "5");
+    let said = Said::of(output(pull).await);
+    assert_eq!(said.code, 4, "{}", said.err);
+    let status = Said::of(output(bed.command(&["status"])).await).out;
+    assert!(status.starts_with("lakeside: the first pull is under way\n") && !status.contains("no night yet"), "{status}");
+    assert!(status.contains("a pull that began 20") && status.contains("is not finished and goes on: "), "{status}");
+}
+
 /// It is tried again, and nobody has to be asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_endpoint_that_fails_for_now_is_unreachable() {
