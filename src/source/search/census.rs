@@ -1,11 +1,11 @@
 //! What the server counts of each type, beside what came of it: an export or a search that leaves something out says nothing
 //! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
 
-use super::ask::Ask;
-use super::named;
+use super::ask::{Ask, try_post};
 use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
+use super::{lists, named};
 use crate::fhir::compartment::{patient_required, search_parameters};
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
@@ -66,9 +66,13 @@ pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
 /// Asks how many there are of what was read in full, each question once.
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    try_post(pull, pull.members.iter().flatten()).await?;
     let open: Vec<Query> = questions(pull.plan).into_iter().filter(|query| is_open(pull, &units, query)).collect();
     for query in &open {
         let until = bound(pull, &units, &query.resource_type);
+        if let Some(Some(some)) = batches(pull, query).first() {
+            lists::heeded(pull, query, some).await?;
+        }
         for patients in batches(pull, query) {
             let name = patients.as_ref().map_or_else(|| format!("count {}", query.name), |ids| named("count", query, ids));
             if pull.done.contains(&name) {
