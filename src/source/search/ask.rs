@@ -91,7 +91,8 @@ impl Ask {
 pub(super) async fn try_post(pull: &Pull<'_>, patients: impl IntoIterator<Item = &String>) -> Result<(), SourceError> {
     let habits = &pull.habits;
     let tried = habits.post_tried.get_or_try_init(|| async {
-        if habits.no_post.load(Ordering::Relaxed) {
+        // Who does not heed ids finds everybody in any way.
+        if habits.no_post.load(Ordering::Relaxed) || pull.source.capability.found("Patient", "_id").is_some() {
             return Ok(());
         }
         // Of one who is stored it is known that there is something to be found.
