@@ -176,11 +176,11 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
         }
         break;
     }
-    tell_off(pull, subject, &off)
+    tell_unsampled(pull, subject, &off)
 }
 
 /// Says of a type whose number is right, and of which no samples can be counted, what may be overlooked and until when.
-fn tell_off(pull: &Pull<'_>, subject: &Subject, off: &[&str]) -> Result<(), SourceError> {
+fn tell_unsampled(pull: &Pull<'_>, subject: &Subject, off: &[&str]) -> Result<(), SourceError> {
     if off.is_empty() {
         return Ok(());
     }
