@@ -2,6 +2,7 @@
 
 pub mod compartment;
 pub mod merged;
+pub mod modifier;
 pub mod ndjson;
 pub mod record;
 pub mod required;

@@ -160,6 +160,9 @@ pub enum HttpError {
     /// No token could be had.
     #[error("no access token: {0}")]
     Token(String),
+    /// No token can be had for now: the token endpoint says that it fails, or is asked too often.
+    #[error("no access token: {0}")]
+    NoTokenNow(String),
     /// The requests that a night may take are spent; the next night goes on.
     #[error("{0}")]
     NotNow(String),
@@ -657,6 +660,16 @@ fn connection_fault(error: &reqwest::Error) -> (&'static str, bool) {
 }
 
 impl HttpError {
+    /// Whether the peer would not have us: trying again does not help.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, HttpError::Token(_) | HttpError::Unauthorized { .. })
+    }
+
+    /// Whether no other request would fare better for now.
+    pub(crate) fn ends_all(&self) -> bool {
+        self.is_refusal() || matches!(self, HttpError::NoTokenNow(_) | HttpError::NotNow(_))
+    }
+
     /// What happened, without how often it was tried.
     pub(crate) fn cause(&self) -> String {
         match self {

@@ -172,8 +172,10 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
+/// SQLite says it otherwise where it finds no room for the memory that its processes share, which is a file.
 fn is_full_database(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    let is_of_shared_memory = error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    is_of_shared_memory || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 impl From<SourceError> for NightError {

@@ -18,7 +18,7 @@ pub mod search;
 
 use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
-use crate::smart::client::{TokenClient, TokenSettings, apart, scopes_for};
+use crate::smart::client::{SmartConfiguration, TokenClient, TokenSettings, apart, scopes_for};
 use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
@@ -401,6 +401,11 @@ impl Source {
         Ok(Source { options: options.clone(), base, origins, client, capability, tokens, clocks_apart, retry })
     }
 
+    /// The scopes that this client asks for to read these types, as the server writes them.
+    pub fn scopes(&self, types: &BTreeSet<String>) -> String {
+        scopes(&self.options, types, &self.capability.smart.clone().unwrap_or_default()).swap_remove(0)
+    }
+
     /// A folder of files, which is asked for nothing.
     fn of_files(options: &Options, folder: &Path) -> Result<Source, SourceError> {
         let named = std::path::absolute(folder).ok().and_then(|folder| Url::from_directory_path(folder).ok());
@@ -500,6 +505,12 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
     Ok(settings)
 }
 
+/// The scopes to ask for, in one writing or the other: the types that are read, and the Group whose patients are.
+fn scopes(options: &Options, types: &BTreeSet<String>, configuration: &SmartConfiguration) -> Vec<String> {
+    let group = (!options.group.is_empty()).then(|| "Group".to_owned());
+    if options.scopes.is_empty() { scopes_for(&types.iter().cloned().chain(group).collect(), configuration) } else { vec![options.scopes.join(" ")] }
+}
+
 fn token_client(
     options: &Options,
     key: Option<&SigningKey>,
@@ -513,11 +524,7 @@ fn token_client(
     let endpoint = if options.token_url.is_empty() { configuration.token_endpoint.clone() } else { Url::parse(&options.token_url).ok() };
     let endpoint =
         endpoint.ok_or_else(|| SourceError::Options("the server names no token endpoint; set `source.token_url`, or clear `source.client_id` if it needs none".to_owned()))?;
-    let mut asked = types.clone();
-    if !options.group.is_empty() {
-        asked.insert("Group".to_owned());
-    }
-    let scopes = if options.scopes.is_empty() { scopes_for(&asked, &configuration) } else { vec![options.scopes.join(" ")] };
+    let scopes = scopes(options, types, &configuration);
     let http = Client::new(settings)?.with_clock(Arc::clone(&clock));
     let settings = TokenSettings {
         endpoint,

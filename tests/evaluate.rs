@@ -316,6 +316,29 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     assert!(err.lines().count() == 21 && err.ends_with("warning: 10 more patients are named and not there\n"), "{err}");
 }
 
+/// A night quarantines the same: whoever does not understand a modifier must not use what it stands in.
+#[test]
+fn what_a_modifier_may_turn_round_is_left_out_and_counted() {
+    const BORN: &str = r#"{"resourceType":"Patient","id":"p2","birthDate":"2011-01-01"}"#;
+    let visit = |modifier: &str| format!(r#"{{"resourceType":"Encounter","id":"e","subject":{{"reference":"Patient/p2"}}{modifier}}}"#);
+    let not_to_be_done = "http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform";
+    for (modifier, is_left_out) in [
+        (r#","modifierExtension" : [{"url":"https://vendor.example/refuted","valueBoolean":true}]"#.to_owned(), true),
+        (r#","hospitalization":{"modifierExtension":[{"url":"https://vendor.example/refuted"}]}"#.to_owned(), true),
+        (format!(r#","hospitalization":{{"modifierExtension":[{{"url":"{not_to_be_done}","valueBoolean":true}}]}}"#), true),
+        // The models of measures tell what was not done.
+        (format!(r#","modifierExtension":[{{"url":"{not_to_be_done}","valueBoolean":true}}]"#), false),
+        (format!(r#","modifierExtension":[{{"url":"{not_to_be_done}","valueBoolean":false}}]"#), false),
+        (r#","text":{"div":"\"modifierExtension\":[{}]"}"#.to_owned(), false),
+    ] {
+        let (code, err, completeness) = told(&[BORN, &visit(&modifier)]);
+        let expected = ["", "warning: all.ndjson:2: a modifier that is not known here; set aside\n"][usize::from(is_left_out)];
+        assert_eq!((code, err.as_str()), (i32::from(is_left_out), expected), "{modifier}");
+        let quarantined = completeness.as_array().unwrap().iter().find(|extension| extension["url"] == "quarantined");
+        assert_eq!(quarantined.is_some_and(|extension| extension["valueInteger"] == 1), is_left_out, "{completeness}");
+    }
+}
+
 /// An end that nobody can read, or that is before the start, is not "until today", a start not "since ever", and text neither a number
 /// nor a Boolean; the report says so.
 #[test]

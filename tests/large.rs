@@ -11,7 +11,7 @@ use watershed::smart::assertion::{Algorithm, SigningKey};
 use watershed::source::Mode;
 
 use crate::bench::Bench;
-use crate::small::{Said, Small, json, said};
+use crate::small::{Heard, Said, Small, json, said};
 
 /// The clock of the night.
 const AS_OF: &str = "2026-03-02T06:30:00Z";
@@ -61,6 +61,87 @@ async fn q_72_a_patient_with_a_hundred_thousand_resources_fits_into_memory() {
     night.args(["run", "--once", "--as-of", AS_OF, "--format", "json"]).current_dir(folder.path());
     let (peak, said) = peak_memory(night).await;
     assert!(said.contains("\"patients\":1") && said.contains("\"complete\":true"), "{said}");
+    assert!((10_000..512 * 1024).contains(&peak), "{} MiB", peak / 1024);
+}
+
+/// Observations of each patient.
+const OBSERVATIONS: usize = 3;
+
+/// A search of a server with so many patients.
+fn searched(patients: usize, heard: &Heard, origin: &str) -> Said {
+    let (path, query) = heard.target.split_once('?').unwrap_or((&heard.target, ""));
+    let form = if heard.method == "POST" { &heard.body } else { query };
+    let field = |own: &str| url::form_urlencoded::parse(form.as_bytes()).find(|(name, _)| name == own).map(|(_, value)| value.into_owned());
+    let number = |own: &str| field(own).and_then(|value| value.parse::<usize>().ok());
+    let name = path.trim_start_matches('/').trim_end_matches("/_search");
+    let each = match name {
+        "metadata" => {
+            let types = ["Patient", "Encounter", "Observation", "Condition"].map(|name| json!({"type": name, "searchParam": [{"name": "_lastUpdated"}, {"name": "patient"}]}));
+            return json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types}]}));
+        }
+        "Patient" | "Encounter" => 1,
+        "Observation" => OBSERVATIONS,
+        _ => 0,
+    };
+    let total = patients * each;
+    if field("_summary").as_deref() == Some("count") {
+        return json(json!({"resourceType": "Bundle", "type": "searchset", "total": total}));
+    }
+    let (offset, count) = (number("_offset").unwrap_or(0), number("_count").unwrap_or(100));
+    let entries: Vec<String> = (offset..total.min(offset + count))
+        .map(|place| format!("{{\"resource\":{}}}", resource(name, place / each, place % each)))
+        .collect();
+    let next = if offset + count < total { format!("{{\"relation\":\"next\",\"url\":\"{origin}{path}?_count={count}&_offset={}\"}}", offset + count) } else { String::new() };
+    said(
+        200,
+        "application/fhir+json",
+        &format!("{{\"resourceType\":\"Bundle\",\"type\":\"searchset\",\"total\":{total},\"link\":[{next}],\"entry\":[{}]}}", entries.join(",")),
+    )
+}
+
+fn resource(name: &str, patient: usize, number: usize) -> String {
+    let meta = format!(
+        "\"id\":\"{}{patient}-{number}\",\"meta\":{{\"versionId\":\"1\",\"lastUpdated\":\"2026-01-{:02}T10:{:02}:{:02}.000Z\"}}",
+        &name[..1].to_lowercase(),
+        1 + patient % 28,
+        patient / 28 % 60,
+        number
+    );
+    let subject = format!("\"subject\":{{\"reference\":\"Patient/p{patient}-0\"}}");
+    match name {
+        "Patient" => format!("{{\"resourceType\":\"Patient\",{meta},\"birthDate\":\"2012-05-01\"}}"),
+        "Encounter" => format!("{{\"resourceType\":\"Encounter\",{meta},\"status\":\"finished\",{subject},\"period\":{{\"start\":\"2026-02-01T10:00:00Z\"}}}}"),
+        _ => format!(
+            "{{\"resourceType\":\"Observation\",{meta},\"status\":\"final\",{subject},\"code\":{{\"coding\":[{{\"system\":\"http://watershed.example/fhir/CodeSystem/ibd\",\"code\":\"pga\"}}]}},\"effectiveDateTime\":\"2026-02-01T10:00:00Z\"}}"
+        ),
+    }
+}
+
+/// The most memory of a first night by search of so many patients, in KiB.
+async fn peak_by_search(patients: usize) -> u64 {
+    let server = Small::start(move |heard, origin| searched(patients, heard, origin)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let measure = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission").display().to_string();
+    let site = format!(
+        "[site]\nid = \"lakeside\"\n[source]\nurl = \"{}\"\nmode = \"search\"\nprogressive = false\n[measures]\nfolders = [\"{measure}\"]\nmonths = 4\n\
+         [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n",
+        server.origin
+    );
+    std::fs::write(folder.path().join("site.toml"), site).unwrap();
+    std::fs::write(folder.path().join("key.pem"), SigningKey::generate(Algorithm::Es384).unwrap().to_pem()).unwrap();
+    let mut night = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"));
+    night.args(["run", "--once", "--as-of", AS_OF, "--format", "json"]).current_dir(folder.path());
+    let (peak, said) = peak_memory(night).await;
+    assert!(said.contains(&format!("\"patients\":{patients}")) && said.contains("\"complete\":true"), "{said}");
+    peak
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_patients_fit_into_memory_by_search() {
+    // No round numbers: of these a pull doubts that they are all.
+    let patients = if crate::all() { 100_013 } else { 1_013 };
+    let peak = peak_by_search(patients).await;
+    crate::figures::say(&format!("memory of a first night by search: {} MiB with {patients} patients of {} resources each", peak / 1024, 2 + OBSERVATIONS));
     assert!((10_000..512 * 1024).contains(&peak), "{} MiB", peak / 1024);
 }
 

@@ -17,7 +17,7 @@ mod quirk_content;
 mod quirk_export;
 mod quirk_search;
 mod search;
-mod small;
+pub(crate) mod small;
 mod smart;
 
 use std::collections::BTreeMap;

@@ -72,6 +72,31 @@ fn segments(bed: &Bed, end: &str) -> Vec<std::path::PathBuf> {
     found
 }
 
+/// A file system of a few pages, in a name space of its own, which needs no right of root's where the machine allows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_as_one_and_what_to_do() {
+    let bed = bed().await;
+    let data = bed.folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // Room for nothing, for an empty state, and for a part of what comes.
+    for size in ["16k", "256k", "512k"] {
+        let mut command = std::process::Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size={size} tmpfs data || exit 99; exec \"$0\" \"$@\"");
+        command.args(["-Urm", "sh", "-c", &script, env!("CARGO_BIN_EXE_watershed")]).args(NIGHT).current_dir(bed.folder.path());
+        let said = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+        let Some(output) = said
+            .ok()
+            .filter(|output| output.status.code() != Some(99) && !String::from_utf8_lossy(&output.stderr).starts_with("unshare:"))
+        else {
+            return crate::figures::say("skipped: this machine gives nobody but root a file system of his own, so no disk is full");
+        };
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{size}: {err}");
+        assert!(err.contains("help: the disk is full: make room, or move the data directory"), "{size}: {err}");
+    }
+    assert_eq!(say(&bed, &NIGHT).await.code, 0, "with room, it ends");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_that_lost_its_data_directory_goes_on_from_what_the_registry_holds() {
     let bed = bed().await;

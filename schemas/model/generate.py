@@ -19,7 +19,10 @@ LOINC = "http://loinc.org"
 SNOMED = "http://snomed.info/sct"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 CONDITION = "http://terminology.hl7.org/CodeSystem/condition-category"
-DO_NOT_PERFORM = "http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform"
+DO_NOT_PERFORM = [
+    "http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform",
+    "http://hl7.org/fhir/5.0/StructureDefinition/extension-DeviceRequest.doNotPerform",
+]
 CONCERN = "http://hl7.org/fhir/us/core/CodeSystem/condition-category"
 
 # Last segment of a profile's URL: element, then `system|code` alternatives (no system: an element of type code).
@@ -52,8 +55,10 @@ FIXED |= {
     # The modifier turns the meaning round: a request not to do something is no request to do it.
     "qicore-medicationrequest": ("doNotPerform", ["!true"]),
     "qicore-servicerequest": ("doNotPerform", ["!true"]),
-    "qicore-devicenotrequested": ("modifierExtension", [f"{DO_NOT_PERFORM}|true"]),
-    "qicore-devicerequest": ("modifierExtension", [f"{DO_NOT_PERFORM}|!true"]),
+    "qicore-devicenotrequested": ("modifierExtension", [f"{url}|true" for url in DO_NOT_PERFORM]),
+    "qicore-devicerequest": ("modifierExtension", [f"{url}|!true" for url in DO_NOT_PERFORM]),
+    # In FHIR R4 itself a request for a device has no element that says so.
+    "DeviceRequest": ("modifierExtension", [f"{url}|!true" for url in DO_NOT_PERFORM]),
     "qicore-observationnotdone": ("status", ["cancelled"]),
     "qicore-observationcancelled": ("status", ["cancelled"]),
     "qicore-tasknotdone": ("status", ["rejected"]),
@@ -128,7 +133,7 @@ class Writer:
         if info.get("retrievable") == "true":
             profile = info.get("identifier")
             line += f" retrieve {profile} {info.get('primaryCodePath', '-')}"
-            path, codes = FIXED.get(profile.rsplit("/", 1)[-1], (None, [])) if self.derived else (None, [])
+            path, codes = FIXED.get(profile.rsplit("/", 1)[-1], (None, []))
             if path:
                 line += f" fixed {path} {','.join(codes)}"
             if profile.rsplit("/", 1)[-1] in VITAL_SIGNS and self.derived:

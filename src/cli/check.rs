@@ -11,7 +11,7 @@ use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::feed::Accepted;
-use crate::http::{Clock, HttpError, Request, SystemClock};
+use crate::http::{Clock, Request, SystemClock};
 use crate::pipeline::{Setup, needs};
 use crate::smart::client::below;
 use crate::source::capability::Capability;
@@ -219,7 +219,8 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             let text = error.to_string();
             let failure = match error {
                 SourceError::Options(_) => Failure::configuration(text),
-                SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. }) => Failure::rejected(text),
+                SourceError::Scopes { .. } => Failure::rejected(text),
+                SourceError::Http(error) if error.is_refusal() => Failure::rejected(text),
                 _ => Failure::unreachable(text),
             };
             Answer::failed(peer, failure)
@@ -244,7 +245,7 @@ async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> 
             return Err(failure.hint("`source.group` is the id of a Group there, as the EHR team gave it; empty: every patient"));
         }
         _ => lines.push(format!(
-            "Group/{id} may not be read (status {status}): whether it is there is seen when it is exported, and whom an export leaves out is not seen; EHR team: let this client read it"
+            "Group/{id} may not be read (status {status}): whether it is there is seen when it is exported, and whom an export leaves out is not seen; EHR team: let this client read it, scope `system/Group.rs` or `.read`"
         )),
     }
     Ok(())

@@ -8,7 +8,6 @@ use super::{Context, Ending, Failure, Format, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::pipeline::{Adapter, NightError};
-use crate::smart::client::scopes_for;
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
@@ -88,7 +87,7 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     }
     let options = &source.options;
     let forecast = Forecast::new(&plan, &known, options);
-    let scopes = scopes_for(&plan.types, &source.capability.smart.clone().unwrap_or_default()).swap_remove(0);
+    let scopes = source.scopes(&plan.types);
     match context.format {
         Format::Json => super::print_json(&json!({
             "source": source.name(), "scopes": scopes, "group": plan.group, "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,

@@ -14,7 +14,7 @@ use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded, setup};
 use crate::destination::registry::Delivered;
 use crate::diagnostic::counted;
-use crate::http::{HttpError, SystemClock};
+use crate::http::SystemClock;
 use crate::outbox::Remaining;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
@@ -216,7 +216,8 @@ pub fn failure(error: NightError) -> Failure {
     }
     match error {
         NightError::Source(SourceError::Options(_)) | NightError::Snapshot(SnapshotError::WrongKey { .. }) => Failure::configuration(text),
-        NightError::Source(SourceError::Scopes { .. } | SourceError::Http(HttpError::Token(_) | HttpError::Unauthorized { .. })) => Failure::rejected(text),
+        NightError::Source(SourceError::Scopes { .. }) => Failure::rejected(text),
+        NightError::Source(SourceError::Http(error)) if error.is_refusal() => Failure::rejected(text),
         NightError::Source(_) | NightError::Snapshot(_) | NightError::Outbox(_) | NightError::Stopped => Failure::unreachable(text),
         NightError::Store(error) => super::state_failure(error),
         NightError::Broken(_) => Failure::bug(text),

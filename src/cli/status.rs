@@ -124,7 +124,7 @@ fn as_json(status: &Status) -> serde_json::Value {
 }
 
 fn as_text(status: &Status) -> String {
-    if status.runs.is_empty() && status.account.is_none() && status.waiting.is_empty() {
+    if status.runs.is_empty() && status.account.is_none() && status.open.is_none() && status.waiting.is_empty() {
         return format!("{}: no night yet; `watershed run --once` runs one", status.site);
     }
     let mut nights = super::table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
@@ -146,6 +146,7 @@ fn as_text(status: &Status) -> String {
         ]);
     }
     let mut text = match status.runs.is_empty() {
+        true if status.account.is_none() && status.open.is_some() => format!("{}: the first pull is under way\n", status.site),
         true => format!("{}: no night yet\n", status.site),
         false => format!("{}\n{nights}\n", status.site),
     };

@@ -92,8 +92,7 @@ impl Models {
 
 /// The class that a profile is, by its canonical URL, in the newest model that knows it.
 fn of_profile(profile: &str) -> Option<(&'static Model, &'static Class)> {
-    let models = EMBEDDED.iter().rev().filter(|(name, ..)| *name != "FHIR");
-    let mut classes = models.flat_map(|(.., model)| model.classes.values().map(|class| (&****model, class)));
+    let mut classes = EMBEDDED.iter().rev().flat_map(|(.., model)| model.classes.values().map(|class| (&****model, class)));
     classes.find(|(_, class)| class.retrieve.as_ref().is_some_and(|row| &*row.profile == profile))
 }
 

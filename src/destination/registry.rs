@@ -302,10 +302,7 @@ async fn ask(registry: &Registry, request: Request) -> Result<Response, Failed> 
 }
 
 fn refused(error: HttpError) -> Failed {
-    match error {
-        HttpError::Token(_) | HttpError::Unauthorized { .. } => Failed::Refused(error.to_string()),
-        _ => Failed::Again(error.to_string()),
-    }
+    if error.is_refusal() { Failed::Refused(error.to_string()) } else { Failed::Again(error.to_string()) }
 }
 
 /// The one table of what an answer means for the feed.

@@ -288,7 +288,7 @@ impl TokenClient {
             200..=299 => self.accept(&answer, now),
             status if status == 429 || passes(status) => {
                 let after = answer.header("retry-after").and_then(|value| retry_after(value, now)).map(|wait| wait.min(ASKED_WAIT_MAX));
-                Err(Failure::Again { error: HttpError::Token(format!("the token endpoint answers {}", answer.status)), after })
+                Err(Failure::Again { error: HttpError::NoTokenNow(format!("the token endpoint answers {}", answer.status)), after })
             }
             _ => Err(self.refused(&answer, &key, now)),
         }

@@ -81,7 +81,7 @@ impl From<StoreError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
+            error if error.ends_all() => Trouble::Fatal(error.into()),
             other => Trouble::Gap(other.into()),
         }
     }
@@ -372,7 +372,7 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
         let word = answer
             .as_ref()
             .map_or(Word::Unclear, |answer| Word::read(answer.status, answer.header("x-export-status"), issue_code(&answer.body).as_deref()));
-        let part = answer.as_ref().and_then(|answer| part(answer, &word));
+        let part = answer.as_ref().and_then(|answer| part(pull, answer, &word));
         if word != Word::Unclear {
             failures = 0;
         }
@@ -425,10 +425,10 @@ async fn poll(pull: &Pull<'_>, job: &mut Job) -> Result<Manifest, Trouble> {
 
 /// The part of the manifest that an answer carries: the whole of one that is ready, and of one that is not only what
 /// already has a further part, since it then stays as it is.
-fn part(answer: &Response, word: &Word) -> Option<Result<Page, String>> {
+fn part(pull: &Pull<'_>, answer: &Response, word: &Word) -> Option<Result<Page, String>> {
     match word {
-        Word::Ready => Some(Page::read(&answer.body, &answer.url)),
-        Word::NotYet => Page::read(&answer.body, &answer.url).ok().filter(|page| page.next.is_some()).map(Ok),
+        Word::Ready => Some(Page::read(&answer.body, &answer.url, &pull.source.base)),
+        Word::NotYet => Page::read(&answer.body, &answer.url, &pull.source.base).ok().filter(|page| page.next.is_some()).map(Ok),
         _ => None,
     }
 }

@@ -100,6 +100,8 @@ pub enum Code {
     Vanished,
     /// The server does not say how many there are.
     Uncounted,
+    /// No samples of it can be counted.
+    Unsampled,
     /// It changes without a word so often that it is not read again each time.
     Restless,
     /// The Group's list of members cannot be read.
@@ -179,6 +181,7 @@ impl Code {
             Code::Missed => (Nobody, "the next pull reads everything; if it lasts, the EHR team: what searches and exports of changes leave out"),
             Code::Vanished => (Nobody, "nothing is due; a server that names its deletions spares the second reading"),
             Code::Uncounted => (EhrTeam, "let searches be counted (`_summary=count`); until then `watershed pull` finds deletions when everything is read"),
+            Code::Unsampled => (EhrTeam, "let searches by `_id` and `_lastUpdated` find, and count, what has these"),
             Code::Restless => (EhrTeam, "let what changes have a new `meta.lastUpdated`, and let searches name what was deleted"),
             Code::Unlisted => (EhrTeam, "let this client read the Group, which names its members"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
@@ -223,6 +226,7 @@ impl From<HttpError> for Why {
         let code = match error {
             HttpError::Unreachable { .. } => Code::Unreachable,
             HttpError::Token(_) | HttpError::Unauthorized { .. } => Code::Forbidden,
+            HttpError::NoTokenNow(_) => Code::Failing,
             _ => Code::Answer,
         };
         Why::new(code, error.to_string())

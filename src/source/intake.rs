@@ -1,6 +1,7 @@
 //! The gate: each received resource is accepted with what must be known of it, or refused with a reason.
 
 use crate::fhir::compartment::{Head, is_id, patient_required};
+use crate::fhir::modifier;
 use crate::fhir::ndjson::LINE_BYTES_MAX;
 use crate::snapshot::{Header, Incoming};
 use aws_lc_rs::digest;
@@ -10,13 +11,6 @@ use std::collections::BTreeSet;
 
 /// Deepest nesting of objects and arrays; real resources stay below 20.
 const DEPTH_MAX: usize = 64;
-
-/// A modifier extension's name and the beginning of its list. In a text the quotation marks would be escaped.
-const MODIFIER: &[u8] = br#""modifierExtension":["#;
-
-/// Modifiers that say of something that it is not to be done: in QI-Core 4.1.1 and 6.0.0, and as FHIR R5 has it in R4.
-const KNOWN_MODIFIERS: [&str; 2] =
-    ["http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform", "http://hl7.org/fhir/5.0/StructureDefinition/extension-DeviceRequest.doNotPerform"];
 
 /// Why a resource was refused; the text is stored and shown, and holds nothing of the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +50,7 @@ impl Reason {
             Reason::NoPatient => "no reference to a patient",
             Reason::NoResource => "an entry without a resource",
             Reason::NotDeletion => "not a Bundle of deletions by type and id",
-            Reason::Modified => "a modifier that is not known here",
+            Reason::Modified => modifier::REASON,
         }
     }
 }
@@ -83,8 +77,7 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     if !types.contains(&resource_type) {
         return refuse(Reason::Unrequested);
     }
-    // FHIR R4 section 2.4.1: who does not understand a modifier extension must not use the element that has it.
-    if memchr::memmem::find(&compact, MODIFIER).is_some() && !turns_nothing_round(&compact) {
+    if modifier::turns_round(&compact) {
         return refuse(Reason::Modified);
     }
     let patient = head.patient(&resource_type);
@@ -106,26 +99,6 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
         resource_type,
     };
     Ok(Incoming { header, json: compact })
-}
-
-/// Whether each modifier extension of a resource is known here, and false: what it would say does not hold.
-fn turns_nothing_round(json: &[u8]) -> bool {
-    let Ok(resource) = serde_json::from_slice::<serde_json::Value>(json) else { return false };
-    let mut waiting = vec![&resource];
-    while let Some(value) = waiting.pop() {
-        let modifiers = value.get("modifierExtension").and_then(|modifiers| modifiers.as_array());
-        let is_known = |url: &serde_json::Value| url.as_str().is_some_and(|url| KNOWN_MODIFIERS.contains(&url));
-        let is_harmless = |modifier: &serde_json::Value| modifier.get("url").is_some_and(is_known) && modifier.get("valueBoolean") == Some(&serde_json::Value::Bool(false));
-        if !modifiers.into_iter().flatten().all(is_harmless) {
-            return false;
-        }
-        match value {
-            serde_json::Value::Array(items) => waiting.extend(items),
-            serde_json::Value::Object(members) => waiting.extend(members.values()),
-            _ => {}
-        }
-    }
-    true
 }
 
 /// Names a resource by its content, where the server makes up an id at each request: what stays equal stays the same
@@ -230,7 +203,7 @@ mod tests {
             ),
             (
                 r#"{"resourceType":"Patient","id":"a","modifierExtension":[{"url":"http://hl7.org/fhir/us/qicore/StructureDefinition/qicore-doNotPerform","valueBoolean":true}]}"#,
-                Some(Reason::Modified),
+                None,
             ),
             (r#"{"resourceType":"Patient","id":"a","modifierExtension":[{"url":"x:y","valueBoolean":false}]}"#, Some(Reason::Modified)),
             (r#"{"resourceType":"Patient","id":"a","contact":[{"modifierExtension" : [{"url":"x:y"}]}]}"#, Some(Reason::Modified)),

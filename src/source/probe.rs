@@ -7,7 +7,8 @@ mod finding;
 mod kept;
 
 use super::capability::Capability;
-use super::plan::Plan;
+use super::plan::{Plan, Query};
+use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, counted, issue_shown, next_address};
 use super::{Mode, Source};
 use crate::fhir::compartment::{patient_of, search_parameters};
@@ -50,8 +51,8 @@ const FHIR_JSON: &str = "application/fhir+json";
 
 /// What the name of a parameter is followed by, where the fact is about a list of its values.
 pub const LIST: &str = " list";
-/// Values of a list that nothing has, before one that something has: some servers heed the first ten only.
-const LIST_VALUES: usize = 24;
+/// Values of a list at least, of which only the last one is anything's: some servers heed the first ten only.
+const LIST_VALUES: usize = 25;
 
 /// The server as a whole, among the types that facts are about.
 pub const SERVER: &str = "server";
@@ -274,8 +275,14 @@ impl Probing<'_> {
         self.note(name, parameter, declared, found, detail);
     }
 
-    /// A list of values of which the last one is that of a resource which came must find it, where this value alone does. The
-    /// values stand in no address, and are not kept.
+    /// Whether a search finds anything; `None` if it is not answered.
+    async fn finds(&mut self, name: &str, base: &[(String, String)], with: (&str, &str), how: How) -> Option<bool> {
+        let answer = searched(self.ask(name, base, &[with, ("_count", "1")], how).await);
+        answer.ok().map(|(_, page)| !matches(name, &page).is_empty())
+    }
+
+    /// A list of as many values as a pull asks for at once, of which the last one is that of a resource which came, must find it, where
+    /// this value alone does. The values stand in no address, and are not kept.
     async fn about_lists(&mut self, name: &str, base: &[(String, String)], json: &str) {
         let declared = |parameter: &str| self.source.capability.declares(name, parameter) == Some(true);
         let by_patient = search_parameters(name).iter().copied().find(|parameter| declared(parameter));
@@ -284,17 +291,37 @@ impl Probing<'_> {
             let Some(value) = value_of(name, parameter, json) else { continue };
             let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
             let nothing = impossible(name, parameter).unwrap_or(NOTHING);
-            let list = (1..=LIST_VALUES).map(|number| format!("{nothing}-{number}")).chain([value.clone()]).collect::<Vec<_>>().join(",");
-            let mut finds = async |value: &str| {
-                let answer = searched(self.ask(name, &rest, &[(parameter, value), ("_count", "1")], How::Post).await);
-                answer.ok().map(|(_, page)| !matches(name, &page).is_empty())
-            };
-            let (found, detail) = match finds(&list).await {
-                Some(true) => (Found::Works, ""),
-                _ if finds(&value).await == Some(true) => (Found::Wrong, "what each of its values finds, a list of them does not"),
-                _ => continue,
+            let list = |values: usize| (1..values).map(|number| format!("{nothing}-{number}")).chain([value.clone()]).collect::<Vec<_>>().join(",");
+            let [usual, most] = self.list_lengths(name, parameter);
+            let (found, detail) = if self.finds(name, &rest, (parameter, &list(most)), How::Post).await == Some(true) {
+                (Found::Works, String::new())
+            } else if most > usual && self.finds(name, &rest, (parameter, &list(usual)), How::Post).await == Some(true) {
+                (Found::Works, format!("with {usual} values, and not with {most}"))
+            } else if self.finds(name, &rest, (parameter, &value), How::Post).await == Some(true) {
+                (Found::Wrong, "what each of its values finds, a list of them does not".to_owned())
+            } else {
+                continue;
             };
             self.note(name, &format!("{parameter}{LIST}"), None, found, detail);
+        }
+    }
+
+    /// How many values of a parameter a search names, and a count at most.
+    fn list_lengths(&self, name: &str, parameter: &str) -> [usize; 2] {
+        let of_search = self.source.options.tuning.patients_per_query.max(LIST_VALUES);
+        match parameter {
+            "code" => {
+                [self.plan
+                    .queries
+                    .iter()
+                    .filter(|query| query.resource_type == name)
+                    .map(codes_of)
+                    .max()
+                    .unwrap_or_default()
+                    .max(LIST_VALUES); 2]
+            }
+            _ if self.plan.group.is_empty() => [of_search; 2],
+            _ => [of_search, of_search.max(PATIENTS_PER_COUNT)],
         }
     }
 
@@ -343,6 +370,9 @@ impl Probing<'_> {
 
         let (found, detail) = match searched(self.ask(name, base, &[("_count", "1")], How::Post).await) {
             Ok((_, page)) if matches(name, &page).is_empty() => (Found::Wrong, "it finds nothing, where the same search by GET does".to_owned()),
+            Ok(_) if self.finds(name, base, ("_id", NOTHING), How::Post).await == Some(true) && self.finds(name, base, ("_id", NOTHING), How::Strict).await == Some(false) => {
+                (Found::Wrong, "it finds everything, whatever is asked, as where what is posted does not arrive".to_owned())
+            }
             Ok(_) => (Found::Works, String::new()),
             Err(refusal) => refusal,
         };
@@ -457,6 +487,11 @@ fn value_of(name: &str, parameter: &str, json: &str) -> Option<String> {
     let coding = resource.pointer("/code/coding/0")?;
     let text = |element: &str| coding.get(element)?.as_str();
     Some(format!("{}|{}", text("system")?, text("code")?))
+}
+
+/// How many codes a query asks for.
+fn codes_of(query: &Query) -> usize {
+    query.parameters.iter().filter(|(name, _)| name == "code").map(|(_, codes)| codes.split(',').count()).sum()
 }
 
 /// Whether a server says that it did not use a parameter: its own link leaves it out, or an outcome stands among the entries.

@@ -95,6 +95,10 @@ struct Refusal {
 pub(super) struct Habits {
     /// Searches by POST do not work.
     no_post: AtomicBool,
+    /// Whether they do was tried.
+    post_tried: tokio::sync::OnceCell<()>,
+    /// Files of exports are meant from the base, where the manifest names them relatively.
+    files_from_base: AtomicBool,
     /// Strict handling is refused.
     lenient: AtomicBool,
     /// Ways to ask for a number that bring none.
@@ -126,6 +130,11 @@ impl Habits {
     /// What a check has found out.
     pub fn of(capability: &Capability) -> Habits {
         Habits { no_post: AtomicBool::new(capability.no_post), ..Habits::default() }
+    }
+
+    /// Whether relative addresses of files were found to be meant from the base.
+    pub fn files_from_base(&self) -> &AtomicBool {
+        &self.files_from_base
     }
 
     fn types<T>(&self, of: impl FnOnce(&mut TypeHabits) -> T) -> T {
@@ -372,6 +381,7 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         return fetch_by_code(pull, &task, &codes, members).await;
     }
     if let (Some(patients), true) = (&task.patients, task.names_patients()) {
+        ask::try_post(pull, patients).await?;
         lists::try_out(pull, task.query, patients).await?;
     }
     let read = reading::read(pull, &task, members).await?;
@@ -416,11 +426,16 @@ async fn codes_to_ask_singly(pull: &Pull<'_>, query: &Query) -> Result<Option<Ve
     Ok(pull.habits.lists.is_singly(&query.resource_type, "code").then_some(codes))
 }
 
+/// A query of one of its codes only.
+fn of_code(query: &Query, number: usize, code: &str) -> Query {
+    let one = |(name, value): &(String, String)| (name.clone(), if name == "code" { code.to_owned() } else { value.clone() });
+    Query { name: format!("{} code {number}", query.name), parameters: query.parameters.iter().map(one).collect(), ..query.clone() }
+}
+
 /// Fetches a task code by code.
 async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
     for (number, code) in codes.iter().enumerate() {
-        let mut query = task.query.clone();
-        query.parameters.iter_mut().filter(|(name, _)| name == "code").for_each(|(_, value)| value.clone_from(code));
+        let query = Query { name: task.query.name.clone(), ..of_code(task.query, number, code) };
         let part = Task { query: &query, name: format!("{} code {number}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
             if let Some(patients) = &part.patients {
@@ -429,7 +444,9 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
             pull.record(&reading::read(pull, &part, members).await?.unit)?;
         }
     }
-    pull.record(&pull.receive(task.unit(), members)?.finish(None)?)
+    // It was asked for from when the first of them was.
+    let server_time = recount::began(&super::ledger::units(pull.snapshot.store(), pull.id)?, &task.query.resource_type);
+    pull.record(&pull.receive(Unit { server_time, ..task.unit() }, members)?.finish(None)?)
 }
 
 fn categories(resource_type: &str) -> Option<&'static [&'static str]> {

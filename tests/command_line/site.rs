@@ -351,6 +351,27 @@ async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_pull_that_takes_several_nights_is_under_way() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let mut pull = bed.command(&["pull"]);
+    pull.env("WATERSHED__SOURCE__REQUESTS_PER_NIGHT", "50").env("WATERSHED__SOURCE__PAGE_SIZE", "5");
+    let said = Said::of(output(pull).await);
+    assert_eq!(said.code, 4, "{}", said.err);
+    let status = Said::of(output(bed.command(&["status"])).await).out;
+    assert!(status.starts_with("lakeside: the first pull is under way\n") && !status.contains("no night yet"), "{status}");
+    assert!(status.contains("a pull that began 20") && status.contains("is not finished and goes on: "), "{status}");
+}
+
+/// It is tried again, and nobody has to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_endpoint_that_fails_for_now_is_unreachable() {
+    let busy = Fault::Status { path: "/token".to_owned(), status: 503, retry_after: Some(0), times: u32::MAX };
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 12, faults: vec![busy], ..Wanted::default() }).await;
+    let said = Said::of(output(bed.command(&["check"])).await);
+    assert!(said.code == 4 && said.out.contains("no access token: the token endpoint answers 503"), "{} {}{}", said.code, said.out, said.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;
     let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);

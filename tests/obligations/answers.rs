@@ -4,9 +4,10 @@
 use super::small::{Heard, Said, Small, json, said};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use watershed::http::SystemClock;
 use watershed::snapshot::{Key, Snapshot};
+use watershed::source::duty::Code;
 use watershed::source::probe::{Fact, Found, SERVER, findings, probe};
 use watershed::source::{Mode, Need, Options, PullOutcome, Silent, Source, plan, pull_for};
 use watershed::store::Store;
@@ -40,12 +41,22 @@ struct Flaw {
     inner: bool,
     /// Further observations of one patient.
     more: usize,
+    /// The body of a search by POST is dropped: everything is found.
+    posts_all: bool,
+    /// Observations that are gone.
+    gone: usize,
+    /// An observation of the last patient was amended.
+    amended: bool,
+    /// Patients who are not in the Group, of the last ones.
+    away: usize,
+    /// Where files of an export are, below the base.
+    files: &'static str,
 }
 
 const PATIENTS: usize = 30;
 
 /// Each patient with an encounter at the one location and two observations of different codes.
-fn truth(more: usize) -> Vec<Value> {
+fn truth(flaw: Flaw) -> Vec<Value> {
     let mut all = vec![json!({"resourceType": "Location", "id": "ward"})];
     for number in 0..PATIENTS {
         let subject = json!({"reference": format!("Patient/p{number}")});
@@ -56,10 +67,14 @@ fn truth(more: usize) -> Vec<Value> {
         );
         all.extend([observation("a"), observation("b")]);
     }
-    all.extend((0..more).map(|number| json!({"resourceType": "Observation", "id": format!("m{number}"), "status": "final", "subject": {"reference": "Patient/p0"}})));
+    all.extend((0..flaw.more).map(|number| json!({"resourceType": "Observation", "id": format!("m{number}"), "status": "final", "subject": {"reference": "Patient/p0"}})));
     for (second, resource) in all.iter_mut().enumerate() {
         resource["meta"] = json!({"versionId": "1", "lastUpdated": format!("2026-01-{:02}T10:00:{:02}.000Z", second / 60 + 1, second % 60)});
     }
+    if let Some(last) = all.iter_mut().rev().find(|resource| flaw.amended && resource["id"] == "b29") {
+        last["meta"] = json!({"versionId": "2", "lastUpdated": "2026-01-20T10:00:00.000Z"});
+    }
+    all.retain(|resource| (0..flaw.gone).all(|number| resource["id"] != format!("b{number}")));
     all
 }
 
@@ -74,18 +89,31 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
             json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types}]}))
         }
         ["Group", "g"] => {
-            let members: Vec<Value> = (0..PATIENTS).map(|number| json!({"entity": {"reference": format!("Patient/p{number}")}})).collect();
+            let members: Vec<Value> = (0..PATIENTS - flaw.away).map(|number| json!({"entity": {"reference": format!("Patient/p{number}")}})).collect();
             json(json!({"resourceType": "Group", "id": "g", "member": members}))
         }
         [name, "_search"] => {
             if flaw.posts_nothing {
                 json(json!({"resourceType": "Bundle", "type": "searchset", "total": 0}))
             } else {
-                search(flaw, name, &heard.body, origin)
+                search(flaw, name, if flaw.posts_all { "" } else { &heard.body }, origin)
             }
         }
         [name] if name.starts_with(char::is_uppercase) => search(flaw, name, query, origin),
-        [name, id] => match truth(flaw.more).iter().find(|resource| resource["resourceType"] == *name && resource["id"] == *id) {
+        ["Patient", "$export"] => Said { headers: vec![("content-location", format!("{origin}/outer/jobs/1"))], ..said(202, "application/json", "") },
+        ["jobs", "1"] if heard.method == "GET" => {
+            let files = ["Patient", "Encounter", "Observation"].map(|name| json!({"type": name, "url": format!("{}{name}", flaw.files)}));
+            json(json!({"transactionTime": "2999-01-01T00:00:00Z", "requiresAccessToken": false, "output": files}))
+        }
+        ["files", name] => {
+            let lines: String = truth(flaw)
+                .iter()
+                .filter(|resource| resource["resourceType"] == *name)
+                .map(|resource| format!("{resource}\n"))
+                .collect();
+            said(200, "application/fhir+ndjson", &lines)
+        }
+        [name, id] => match truth(flaw).iter().find(|resource| resource["resourceType"] == *name && resource["id"] == *id) {
             Some(resource) => json(resource.clone()),
             None => said(404, "application/json", "{}"),
         },
@@ -110,7 +138,7 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     if flaw.of_patients && name != "Location" && value("patient").is_none() && value("_id").is_none() {
         return refuse("required", "a patient");
     }
-    let mut found: Vec<Value> = truth(flaw.more)
+    let mut found: Vec<Value> = truth(flaw)
         .into_iter()
         .filter(|resource| resource["resourceType"] == name && asked.iter().all(|(own, value)| has(flaw, resource, own, value)))
         .collect();
@@ -179,6 +207,8 @@ fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) -> bool {
 
 struct Site {
     server: Small,
+    /// What the server does from now on.
+    flaw: Arc<Mutex<Flaw>>,
     options: Options,
     needs: Vec<Need>,
     folder: tempfile::TempDir,
@@ -188,12 +218,15 @@ struct Site {
 
 impl Site {
     async fn of(flaw: Flaw, group: &str) -> Site {
-        let server = Small::start(move |heard, origin| answer(flaw, heard, origin)).await;
+        let flaw = Arc::new(Mutex::new(flaw));
+        let shared = Arc::clone(&flaw);
+        let server = Small::start(move |heard, origin| answer(*shared.lock().unwrap(), heard, origin)).await;
         let mut options = Options { url: server.origin.clone(), mode: Mode::Search, group: group.to_owned(), page_size: 40, ..Options::default() };
         options.tuning.retry_first_ms = 1;
         let needs = ["Patient", "Encounter", "Observation", "Location"].map(Need::all).into();
         Site {
             server,
+            flaw,
             options,
             needs,
             folder: tempfile::tempdir().unwrap(),
@@ -210,6 +243,25 @@ impl Site {
     async fn check(&self) -> Vec<Fact> {
         let source = self.connect().await;
         probe(&source, &plan(&self.needs, &source.capability, &self.options)).await
+    }
+
+    fn becomes(&self, change: impl FnOnce(&mut Flaw)) {
+        change(&mut self.flaw.lock().unwrap());
+    }
+
+    /// Measures ask for these codes of Observation.
+    fn asks_for_codes(&mut self, codes: &[String]) {
+        let observations = self.needs.iter_mut().find(|need| need.resource_type == "Observation").unwrap();
+        observations.codes = codes.iter().map(|code| format!("urn:x|{code}")).collect();
+    }
+
+    /// The latest version of an observation that is stored.
+    fn version(&self, id: &str) -> Option<String> {
+        let snapshot = Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap();
+        let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
+        let resources = patients.flat_map(|patient| patient.lines).map(|line| serde_json::from_slice::<Value>(&line).unwrap());
+        let own = resources.filter(|resource| resource["id"] == id).last()?;
+        Some(own["meta"]["versionId"].as_str()?.to_owned())
     }
 
     /// What a pull came to, and how many there are of each type then.
@@ -280,7 +332,7 @@ async fn lists_that_are_taken_literally_cut_or_want_the_type_are_found_out_and_n
 
 #[tokio::test]
 async fn the_night_after_knows_of_lists_too() {
-    for heeded in [1, 10] {
+    for heeded in [1, 10, 27] {
         let site = Site::of(Flaw { heeded, ..Flaw::default() }, "g").await;
         site.pull(&[]).await;
         let (outcome, counts) = site.pull(&[]).await;
@@ -396,4 +448,92 @@ async fn the_path_of_a_server_behind_its_proxy_is_mapped_too() {
     site.options.internal_origins = vec!["http://inner:8080/deep/fhir".to_owned()];
     let (outcome, counts) = site.pull(&[]).await;
     assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+}
+
+#[tokio::test]
+async fn where_lists_of_codes_are_not_heeded_few_are_counted_each_and_of_many_it_is_said() {
+    let few = ["a", "b"].map(str::to_owned).to_vec();
+    let many = few.iter().cloned().chain((0..12).map(|number| format!("0-{number}"))).collect::<Vec<_>>();
+    for (codes, is_counted) in [(few, true), (many, false)] {
+        let mut site = Site::of(Flaw { heeded: 1, ..Flaw::default() }, "").await;
+        site.asks_for_codes(&codes);
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+        site.becomes(|flaw| flaw.gone = 2);
+        let (night, counts) = site.pull(&[]).await;
+        // Nor does it heed a list of ids, by which samples are counted.
+        let told: Vec<&str> = night.notes.iter().filter(|note| note.code != Code::Unsampled).map(|note| note.reason.as_str()).collect();
+        assert_eq!((night.full, night.removed, reasons(&night).as_str()), (false, if is_counted { 2 } else { 0 }, ""), "{told:?}");
+        assert_eq!(counts["Observation"], 2 * PATIENTS as u64 - night.removed);
+        let words = if is_counted { "2 resources let go" } else { "the server heeds no list of codes, and these are too many to count each: what vanishes" };
+        assert!(matches!(told.as_slice(), [one] if one.starts_with(words) && one.contains("again, on 20") != is_counted), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_dropped_on_the_way_is_noticed_in_the_first_night_and_in_every_other() {
+    let site = Site::of(Flaw { posts_all: true, ..Flaw::default() }, "g").await;
+    assert_eq!(found(&site.check().await, SERVER, "search by POST"), Found::Wrong);
+    for night in [1, 2] {
+        let before = site.server.heard().len();
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((outcome.full, reasons(&outcome).as_str(), counts), (night == 1, "", all()));
+        assert_eq!(site.server.heard().iter().skip(before).filter(|heard| heard.method == "POST").count(), 2, "night {night}: the number that shows it, and one page");
+    }
+    // A proxy may begin to in any night.
+    for change in [|flaw: &mut Flaw| flaw.posts_all = true, |flaw: &mut Flaw| flaw.posts_nothing = true] {
+        let site = Site::of(Flaw::default(), "g").await;
+        site.pull(&[]).await;
+        site.becomes(change);
+        site.becomes(|flaw| flaw.amended = true);
+        let (night, counts) = site.pull(&[]).await;
+        assert_eq!((night.full, reasons(&night).as_str(), counts, site.version("b29").as_deref()), (false, "", all(), Some("2")));
+    }
+}
+
+/// A Group that names some of its members in some nights only: what was written of them meanwhile is not missed.
+#[tokio::test]
+async fn members_who_are_away_for_a_night_come_back_whole() {
+    // So many are away that it is believed, and so many that it is not.
+    for away in [5, 20] {
+        for change in [|_: &mut Flaw| {}, |flaw: &mut Flaw| flaw.posts_all = true, |flaw: &mut Flaw| flaw.posts_nothing = true] {
+            let site = Site::of(Flaw::default(), "g").await;
+            site.becomes(change);
+            site.pull(&[]).await;
+            site.becomes(|flaw| (flaw.away, flaw.amended) = (away, true));
+            let (night, _) = site.pull(&[]).await;
+            assert_eq!((night.complete, site.version("b29").as_deref()), if away == 5 { (true, None) } else { (false, Some("1")) }, "{}", reasons(&night));
+            site.becomes(|flaw| flaw.away = 0);
+            let (night, counts) = site.pull(&[]).await;
+            assert_eq!((reasons(&night).as_str(), counts, site.version("b29").as_deref()), ("", all(), Some("2")), "{away}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_long_for_a_count_is_counted_in_shorter_ones() {
+    // A search names 25 patients, and a count all of them.
+    let site = Site::of(Flaw { heeded: 27, ..Flaw::default() }, "g").await;
+    let facts = site.check().await;
+    let fact = facts.iter().find(|fact| fact.about == "Observation" && fact.what == "patient list").unwrap();
+    assert_eq!((fact.found, fact.detail.as_str()), (Found::Works, "with 25 values, and not with 500"));
+    for gone in [0, 1, 2] {
+        site.becomes(|flaw| flaw.gone = gone);
+        let (night, counts) = site.pull(&[]).await;
+        assert_eq!((night.full, night.removed, reasons(&night).as_str()), (gone == 0, u64::from(gone > 0), ""), "{gone}");
+        assert_eq!(counts["Observation"], (2 * PATIENTS - gone) as u64);
+        assert!(night.notes.iter().all(|note| note.reason.starts_with("1 resource let go")), "{:?}", night.notes);
+    }
+}
+
+#[tokio::test]
+async fn relative_addresses_of_files_count_from_the_manifest_and_where_nothing_is_there_from_the_base() {
+    for (files, lost) in [("../files/", 0), ("/outer/files/", 0), ("files/", 1)] {
+        let mut site = Site::of(Flaw { files, ..Flaw::default() }, "").await;
+        site.options.url = format!("{}/outer", site.server.origin);
+        (site.options.mode, site.options.requests_at_once) = (Mode::Bulk, 1);
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{files}");
+        assert_eq!(site.server.count("/jobs/files/"), lost, "{files}: it is remembered");
+    }
 }

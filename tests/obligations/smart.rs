@@ -334,6 +334,16 @@ async fn s_07_each_attempt_has_an_assertion_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_token_endpoint_that_fails_for_now_has_refused_nobody() {
+    for status in [429, 503] {
+        let busy = Fault::Status { path: "/token".to_owned(), status, retry_after: Some(0), times: u32::MAX };
+        let bench = Bench::serving(&[], Serving { faults: vec![busy], ..Serving::default() }).await;
+        let SourceError::Http(error) = bench.try_pull(Mode::Search).await.unwrap_err() else { panic!() };
+        assert_eq!((error.to_string(), error.is_refusal()), (format!("no access token: the token endpoint answers {status}"), false));
+    }
+}
+
+#[tokio::test]
 async fn a_moody_authorization_server_that_is_also_out_of_reach_at_times_gives_a_token_in_the_end() {
     let moods = Mutex::new([200, 400, 400, 503, 400, 400, 503, 400, 400, 200].into_iter());
     let server = Small::start(move |_, _| match moods.lock().unwrap().next().unwrap() {
@@ -492,6 +502,26 @@ async fn s_11_scopes_are_written_as_the_server_says_or_the_other_way_once() {
             assert_eq!(server.count("/token"), first + 1, "what works is remembered");
         }
     }
+}
+
+#[tokio::test]
+async fn the_group_whose_patients_are_taken_is_among_the_scopes() {
+    let asked = async |group: &str, version: &'static str| {
+        let server = Small::start(move |heard, origin| match heard.target.as_str() {
+            "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"})),
+            "/token" => json(json!({"access_token": "t", "token_type": "bearer", "scope": heard.field("scope").unwrap()})),
+            _ => json(json!({"token_endpoint": format!("{origin}/token"), "capabilities": [version]})),
+        })
+        .await;
+        let options = Options { url: server.origin.clone(), client_id: "site".to_owned(), group: group.to_owned(), ..Options::default() };
+        let source = Source::connect(&options, Some(&key()), &types(&["Condition"]), Arc::new(SystemClock)).await.unwrap();
+        let sent = server.heard().iter().find_map(|heard| heard.field("scope")).unwrap();
+        assert_eq!(source.scopes(&types(&["Condition", "Patient"])), sent, "what is shown is what is asked for");
+        sent
+    };
+    assert_eq!(asked("g", "permission-v2").await, "system/Condition.rs system/Group.rs system/Patient.rs");
+    assert_eq!(asked("g", "permission-v1").await, "system/Condition.read system/Group.read system/Patient.read");
+    assert_eq!(asked("", "permission-v2").await, "system/Condition.rs system/Patient.rs");
 }
 
 /// Where a hostile server leads its clients.

@@ -15,6 +15,8 @@ use watershed::outbox::{self, Cause, Draft, Remaining, Report, State};
 use watershed::smart::assertion::SigningKey;
 use watershed::store::Store;
 
+use crate::obligations::small::{Small, json, said};
+
 use super::{Adapter, Feed, Network, body, key, proportion};
 
 /// The test's clock, for the adapter.
@@ -29,9 +31,14 @@ impl Clock for Turned {
 impl Network {
     /// The registry as the real adapter of a site sees it.
     pub(crate) fn peer(&self, adapter: &Adapter) -> Registry {
+        self.peer_at(&self.base(), adapter)
+    }
+
+    /// A registry at another place.
+    fn peer_at(&self, base: &str, adapter: &Adapter) -> Registry {
         let key = SigningKey::from_pem(adapter.key.to_pem()).unwrap();
         let settings = Settings { retry: Retry { attempts: 1, ..Retry::default() }, ..Settings::default() };
-        let base = Url::parse(&self.base()).unwrap();
+        let base = Url::parse(base).unwrap();
         Registry::connect(base, format!("client-{}", adapter.name), key, &settings, Arc::new(Turned(self.clock.clone()))).unwrap()
     }
 }
@@ -159,6 +166,27 @@ async fn a_registry_that_is_down_costs_a_wait_and_nothing_else() {
     network.clock.fetch_add(60, Ordering::SeqCst);
     assert_eq!(send(&network, &north, &store).await.delivered, 2, "both nights, in order");
     assert_eq!(network.points().await[0]["revision"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_fails_for_now_is_a_registry_that_is_down_and_no_refusal() {
+    let network = Network::start(vec![proportion()]).await;
+    let north = network.join("north", "North").await;
+    let state = tempfile::tempdir().unwrap();
+    let store = open(state.path());
+    append(&store, &night("north", &[60]), network.now());
+    for (status, refused) in [(503, 0), (429, 0), (401, 1)] {
+        let busy = Small::start(move |heard, origin| match heard.target.as_str() {
+            "/token" => said(status, "application/json", "{}"),
+            _ => json(serde_json::json!({"token_endpoint": format!("{origin}/token")})),
+        })
+        .await;
+        let peer = network.peer_at(&busy.origin, &north);
+        network.clock.fetch_add(3600, Ordering::SeqCst);
+        let now = network.now();
+        let done = deliver_due(&peer, &store, &move || now).await.unwrap();
+        assert_eq!((done.refused, done.remaining.waiting), (refused, 1), "{status}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,7 @@ async fn refresh(pull: &Pull<'_>, job: &Job, manifest: &mut Manifest) -> Result<
             404 | 410 => return Err(Trouble::Lost("the server lost the files of an export")),
             _ => return Ok(false),
         }
-        let Ok(page) = Page::read(&answer.body, &answer.url) else { return Ok(false) };
+        let Ok(page) = Page::read(&answer.body, &answer.url, &pull.source.base) else { return Ok(false) };
         fresh.add(page.manifest).map_err(broken)?;
         next = page.next;
     }
@@ -177,9 +177,9 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
 
 /// Fetches one file. Gives the server's complaint, or what is wrong with the number of its resources.
 async fn fetch_file(pull: &Pull<'_>, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
-    let address = Url::parse(&file.url).map_err(|_| Broken::Final(Why::new(Code::File, "a file has no address")))?;
     let before = receiving.unit.received;
-    let complaint = download(pull, &address, file, receiving).await?;
+    let (address, answer) = open_at(pull, file).await?;
+    let complaint = download(pull, &address, answer, file, receiving).await?;
     Ok(complaint.or_else(|| miscounted(file, receiving.unit.received - before)))
 }
 
@@ -207,12 +207,38 @@ impl From<SourceError> for Broken {
 impl From<HttpError> for Broken {
     fn from(error: HttpError) -> Broken {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Broken::Fatal(error.into()),
+            error if error.ends_all() => Broken::Fatal(error.into()),
             // What the client has tried again and again is not tried again and again.
             HttpError::Unreachable { attempts: 2.., .. } | HttpError::TooLarge { .. } | HttpError::Refused { .. } => Broken::Final(error.into()),
             other => Broken::Again(other.into()),
         }
     }
+}
+
+/// Asks for a file where it is, or, if nothing is there, where its relative address leads from the base; what helps is remembered.
+async fn open_at(pull: &Pull<'_>, file: &File) -> Result<(Url, Download), Broken> {
+    let address = Url::parse(&file.url).map_err(|_| Broken::Final(Why::new(Code::File, "a file has no address")))?;
+    let other = file
+        .from_base
+        .as_deref()
+        .and_then(|other| Url::parse(other).ok())
+        .filter(|other| Origin::of(other) == Origin::of(&address));
+    let Some(other) = other else { return Ok((address.clone(), open_file(pull, &address, file.token).await?)) };
+    let from_base = pull.habits.files_from_base();
+    let is_from_base = from_base.load(Ordering::Relaxed);
+    let (first, second) = if is_from_base { (other, address) } else { (address, other) };
+    let answer = open_file(pull, &first, file.token).await?;
+    if answer.status() != 404 {
+        return Ok((first, answer));
+    }
+    // It takes the place of a request until it is let go.
+    drop(answer);
+    let found = open_file(pull, &second, file.token).await?;
+    if !(200..300).contains(&found.status()) {
+        return Err(Broken::Expired(404));
+    }
+    from_base.store(!is_from_base, Ordering::Relaxed);
+    Ok((second, found))
 }
 
 /// Asks for a file. A presigned address is its own permission, whatever the manifest says; where the EHR itself refuses the
@@ -242,8 +268,7 @@ fn is_presigned(address: &Url) -> bool {
 }
 
 /// Streams one file into its stage. Gives the server's complaint, for a file of messages.
-async fn download(pull: &Pull<'_>, address: &Url, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
-    let mut answer = open_file(pull, address, file.token).await?;
+async fn download(pull: &Pull<'_>, address: &Url, mut answer: Download, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
     let is_own = pull.source.is_own(address);
     match answer.status() {
         200..=299 => {}

@@ -1,6 +1,7 @@
 //! What a server says of an export: its status, and the manifest of its files, read with distrust. Pure.
 
 use crate::http::retry_after;
+use crate::smart::client::below;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +34,9 @@ pub(super) struct File {
     /// The type it is said to hold; `*` when that is no type's name.
     pub resource_type: String,
     pub url: String,
+    /// Where it is if a relative address is meant from the server's base, and not from the manifest's own, as RFC 3986 has it.
+    #[serde(default)]
+    pub from_base: Option<String>,
     pub count: Option<u64>,
     /// The manifest wants the token for it.
     pub token: bool,
@@ -55,7 +59,7 @@ pub(super) struct Page {
 impl Page {
     /// Reads a page; addresses are relative to its own. What may be absent may be absent, and what is not known is passed
     /// over; but a list that cannot be read is refused, because what it names would be missing without a word.
-    pub fn read(body: &[u8], at: &Url) -> Result<Page, String> {
+    pub fn read(body: &[u8], at: &Url, base: &Url) -> Result<Page, String> {
         let page: Value = serde_json::from_slice(body).map_err(|_| "the manifest is not JSON".to_owned())?;
         let Some(page) = page.as_object() else { return Err("the manifest is not a JSON object".to_owned()) };
         let time = page.get("transactionTime").and_then(Value::as_str);
@@ -79,7 +83,7 @@ impl Page {
             for item in list(name)? {
                 manifest
                     .files
-                    .push(File::read(item, kind, token, at).ok_or_else(|| format!("the manifest names a file without an address in `{name}`"))?);
+                    .push(File::read(item, kind, token, [at, base]).ok_or_else(|| format!("the manifest names a file without an address in `{name}`"))?);
             }
         }
         if manifest.files.len() > FILES_MAX {
@@ -97,12 +101,14 @@ impl Page {
 }
 
 impl File {
-    fn read(item: &Value, kind: Kind, token: bool, at: &Url) -> Option<File> {
-        let url = item.get("url").and_then(Value::as_str).filter(|url| !url.trim().is_empty())?;
+    fn read(item: &Value, kind: Kind, token: bool, [at, base]: [&Url; 2]) -> Option<File> {
+        let written = item.get("url").and_then(Value::as_str).filter(|url| !url.trim().is_empty())?;
         let name = item.get("type").and_then(Value::as_str).unwrap_or_default();
         let is_name = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
         let count = item.get("count").and_then(|count| count.as_u64().or_else(|| count.as_str()?.trim().parse().ok()));
-        Some(File { kind, resource_type: if is_name { name } else { "*" }.to_owned(), url: at.join(url).ok()?.into(), count, token })
+        let url: String = at.join(written).ok()?.into();
+        let from_base = below(base, written.trim()).ok().map(String::from).filter(|other| Url::parse(written).is_err() && *other != url);
+        Some(File { kind, resource_type: if is_name { name } else { "*" }.to_owned(), url, from_base, count, token })
     }
 }
 
@@ -207,14 +213,21 @@ mod tests {
     use super::*;
 
     fn read(page: &str) -> Result<Page, String> {
-        Page::read(page.as_bytes(), &"https://ehr.example/fhir/status/7".parse().unwrap())
+        Page::read(page.as_bytes(), &"https://ehr.example/fhir/status/7".parse().unwrap(), &"https://ehr.example/fhir".parse().unwrap())
     }
 
     #[test]
     fn b_09_a_manifest_is_read_whatever_is_absent_or_extra_and_refused_with_what_is_wrong() {
         let whole = r#"{"transactionTime":"2026-01-02T03:04:05Z","request":"x","requiresAccessToken":false,"output":[{"type":"Patient","url":"https://f.example/1","count":3}],"error":[]}"#;
         let page = read(whole).unwrap();
-        let file = File { kind: Kind::Output, resource_type: "Patient".to_owned(), url: "https://f.example/1".to_owned(), count: Some(3), token: false };
+        let file = File {
+            kind: Kind::Output,
+            resource_type: "Patient".to_owned(),
+            url: "https://f.example/1".to_owned(),
+            from_base: None,
+            count: Some(3),
+            token: false,
+        };
         assert_eq!(page, Page { manifest: Manifest { transaction_time: "2026-01-02T03:04:05Z".to_owned(), files: vec![file] }, next: None });
         let with = |members: &str| format!(r#"{{"transactionTime":"2026-01-02T03:04:05Z","output":[{{"type":"Patient","url":"1"}}]{members}}}"#);
         // What is absent, null, extra or written as text where nothing is lost by it.
@@ -228,7 +241,9 @@ mod tests {
             let page = read(&with(members)).unwrap();
             assert_eq!((page.manifest.files.len(), page.next), (1, None), "{members}");
             let file = &page.manifest.files[0];
-            assert_eq!((file.url.as_str(), file.count, file.token), ("https://ehr.example/fhir/status/1", None, true), "{members}");
+            let addresses = (file.url.as_str(), file.from_base.as_deref());
+            assert_eq!(addresses, ("https://ehr.example/fhir/status/1", Some("https://ehr.example/fhir/1")), "{members}");
+            assert_eq!((file.count, file.token), (None, true), "{members}");
         }
         for (value, token) in [("true", true), ("false", false), (r#""true""#, true), (r#""False""#, false), ("0", true), ("{}", true)] {
             assert_eq!(read(&with(&format!(r#","requiresAccessToken":{value}"#))).unwrap().manifest.files[0].token, token, "{value}");

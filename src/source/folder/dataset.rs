@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, patient_required, reference_target};
 use crate::fhir::merged::{Links, Merged};
+use crate::fhir::modifier;
 use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 
@@ -665,6 +666,9 @@ impl<'s> Scan<'s> {
             (Some(wanted), None) if !wanted.contested.is_empty() && key(kind.id(line).as_deref()).is_some_and(|key| wanted.contested.contains(&key)) => Whom::Others,
             (Some(_), _) => return,
         };
+        if modifier::turns_round(line) {
+            return self.set_aside(number, modifier::REASON);
+        }
         let id = kind.id(line);
         let found = Found { line, number, key: key(id.as_deref()), whom };
         if let (true, Some(id)) = (is_patient, &id) {

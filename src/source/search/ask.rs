@@ -1,14 +1,18 @@
 //! How a search is sent: by GET, or by POST where an address would hold patients or be too long; and where its next page is.
 
 use super::Task;
-use super::page::Bundle;
+use super::census::once;
+use super::page::{Bundle, Item, counted};
 use super::part::{Part, instant};
 use crate::http::{HttpError, Origin, Request, Response};
 use crate::smart::client::below;
-use crate::source::Source;
 use crate::source::duty::{Code, Why};
+use crate::source::probe::impossible;
 use crate::source::pull::Pull;
+use crate::source::{Source, SourceError};
 use reqwest::Method;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use url::Url;
 
 /// Longest address that every server and proxy on the way takes.
@@ -79,6 +83,70 @@ impl Ask {
             None => request,
         };
         pull.source.client.send(request.at_most(attempts)).await
+    }
+}
+
+/// Finds out, once in a pull, whether the body of a search by POST arrives: one that asks for a patient by id finds that one alone. What
+/// drops it on the way answers with everybody, or with nobody.
+pub(super) async fn try_post(pull: &Pull<'_>, patients: impl IntoIterator<Item = &String>) -> Result<(), SourceError> {
+    let habits = &pull.habits;
+    let tried = habits.post_tried.get_or_try_init(|| async {
+        // Who does not heed ids finds everybody in any way.
+        if habits.no_post.load(Ordering::Relaxed) || pull.source.capability.found("Patient", "_id").is_some() {
+            return Ok(());
+        }
+        // Of one who is stored it is known that there is something to be found.
+        let stored: BTreeSet<String> = if pull.since.is_some() { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
+        let mut patients = patients.into_iter().peekable();
+        let first = patients.peek().copied();
+        let known = patients.find(|id| stored.contains(*id));
+        let Some(patient) = known.or(first) else { return Ok(()) };
+        let is_lost = once(pull, "Patient", "whether what is posted arrives", is_lost(pull, patient, known.is_some())).await? == Some(1);
+        if is_lost {
+            tracing::warn!(pull = pull.id.0, "what is posted does not arrive: patients' ids stand in addresses");
+        }
+        habits.no_post.fetch_or(is_lost, Ordering::Relaxed);
+        Ok(())
+    });
+    tried.await.copied()
+}
+
+/// 1 if it is lost.
+async fn is_lost(pull: &Pull<'_>, patient: &str, is_known: bool) -> Result<Option<u64>, SourceError> {
+    let is_lost = match found(pull, patient, true).await? {
+        None | Some(1) => false,
+        Some(0) if is_known => {
+            let own = below(&pull.source.base, &format!("Patient/{patient}"))?;
+            answered(pull.source.client.get(own, FHIR_JSON).await)?.is_some_and(|answer| answer.is_success())
+        }
+        Some(0) => false,
+        // Or the server does not heed ids.
+        Some(_) => found(pull, impossible("Patient", "_id").unwrap_or_default(), false).await? == Some(0),
+    };
+    Ok(Some(u64::from(is_lost)))
+}
+
+/// How many patients a search by an id finds, of more than one at least two; `None` where it is not answered.
+async fn found(pull: &Pull<'_>, id: &str, by_post: bool) -> Result<Option<u64>, SourceError> {
+    for way in [("_summary", "count"), ("_count", "2")] {
+        let parameters = [("_id", id), way].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let answer = answered(Ask::first(pull, &parameters, "Patient", by_post)?.send(pull, false, false).await)?;
+        let Some(answer) = answer.filter(Response::is_success) else { continue };
+        let page = Bundle::read(&answer.body);
+        let number = if way.0 == "_count" { page.map(|page| page.items("Patient").filter(|item| matches!(item, Item::Match(_))).count() as u64) } else { counted(&answer) };
+        if number.is_some() {
+            return Ok(number);
+        }
+    }
+    Ok(None)
+}
+
+/// An answer, if there is one.
+pub(super) fn answered(answer: Result<Response, HttpError>) -> Result<Option<Response>, SourceError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.ends_all() => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

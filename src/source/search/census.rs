@@ -1,13 +1,12 @@
 //! What the server counts of each type, beside what came of it: an export or a search that leaves something out says nothing
 //! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
 
-use super::ask::Ask;
-use super::named;
+use super::ask::{Ask, try_post};
 use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
+use super::{lists, named};
 use crate::fhir::compartment::{patient_required, search_parameters};
-use crate::http::HttpError;
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
@@ -67,9 +66,13 @@ pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
 /// Asks how many there are of what was read in full, each question once.
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    try_post(pull, pull.members.iter().flatten()).await?;
     let open: Vec<Query> = questions(pull.plan).into_iter().filter(|query| is_open(pull, &units, query)).collect();
     for query in &open {
         let until = bound(pull, &units, &query.resource_type);
+        if let Some(Some(some)) = batches(pull, query).first() {
+            lists::heeded(pull, query, some).await?;
+        }
         for patients in batches(pull, query) {
             let name = patients.as_ref().map_or_else(|| format!("count {}", query.name), |ids| named("count", query, ids));
             if pull.done.contains(&name) {
@@ -182,7 +185,7 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
         }
         let answer = match ask(by_post)?.send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX).await {
             Ok(answer) => answer,
-            Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => return Err(error.into()),
+            Err(error) if error.ends_all() => return Err(error.into()),
             Err(_) => return Ok(None),
         };
         if NOT_UNDERSTOOD.contains(&answer.status) {
@@ -264,7 +267,7 @@ async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError>
     let by_post = patients.is_some() && !pull.habits.no_post.load(Ordering::Relaxed);
     match Ask::first(pull, &parameters, &query.resource_type, by_post)?.send(pull, false, false).await {
         Ok(answer) => Ok(page::issue_code(&answer.body).as_deref() == Some("required")),
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(error) if error.ends_all() => Err(error.into()),
         Err(_) => Ok(false),
     }
 }

@@ -6,7 +6,6 @@ use super::page::{Bundle, Item, id_of};
 use super::refer::hash_of;
 use crate::diagnostic::counted;
 use crate::fhir::compartment::is_id;
-use crate::http::HttpError;
 use crate::smart::client::below;
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
@@ -109,7 +108,7 @@ async fn is_served(pull: &Pull<'_>, resource_type: &str, id: &str) -> Result<Opt
 async fn ask(pull: &Pull<'_>, resource_type: &str, id: &str) -> Result<Option<u64>, SourceError> {
     let is_it = |body: &[u8]| std::str::from_utf8(body).ok().and_then(id_of).is_some_and(|own| own == id);
     match pull.source.client.get(below(&pull.source.base, &format!("{resource_type}/{id}"))?, FHIR_JSON).await {
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(error) if error.ends_all() => Err(error.into()),
         Err(_) => Ok(None),
         Ok(answer) if matches!(answer.status, 404 | 410) => Ok(Some(0)),
         Ok(answer) => Ok((answer.is_success() && is_it(&answer.body)).then_some(1)),

@@ -1,10 +1,10 @@
 //! Lists of values (`patient=a,b`): some servers take one literally, heed its first values only, or know a patient by `Patient/a`
 //! alone, and answer with too little and no word. One is tried before it is relied upon; what fails is asked for singly.
 
-use super::ask::Ask;
+use super::ask::{Ask, answered};
 use super::census::once;
 use super::page::{Bundle, Item, counted};
-use crate::http::{HttpError, Response};
+use crate::http::Response;
 use crate::source::SourceError;
 use crate::source::plan::Query;
 use crate::source::pull::Pull;
@@ -44,6 +44,8 @@ struct Trials {
 struct Known {
     /// Parameters whose values are asked for singly.
     singly: BTreeSet<Key>,
+    /// The longest lists that are heeded, where longer ones are not.
+    at_most: BTreeMap<Key, usize>,
     /// Parameters that want the type in front of an id.
     typed: BTreeSet<Key>,
     /// A trial has found something.
@@ -87,7 +89,9 @@ impl Lists {
 
     /// How many values a question may name.
     pub fn at_once(&self, resource_type: &str, parameter: Option<&String>, usual: usize) -> usize {
-        if parameter.is_some_and(|parameter| self.is_singly(resource_type, parameter)) { 1 } else { usual }
+        let Some(parameter) = parameter else { return usual };
+        let key = (resource_type.to_owned(), parameter.clone());
+        self.known(|known| if known.singly.contains(&key) { 1 } else { known.at_most.get(&key).map_or(usual, |most| usual.min(*most)) })
     }
 
     /// Notes what became of ids that a list did not bring.
@@ -113,8 +117,9 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     }
     let mut trials = lists.trials.lock().await;
     let made = trials.entry(key.clone()).or_default();
+    let is_known = lists.known(|known| known.singly.contains(&key) || known.at_most.contains_key(&key));
     // Of a single value nothing is learnt.
-    if made.longest >= values.len() || made.vain >= TRIALS_MAX || values.len() < 2 {
+    if is_known || made.longest >= values.len() || made.vain >= TRIALS_MAX || values.len() < 2 {
         return Ok(());
     }
     // Codes are tried apart.
@@ -124,19 +129,31 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     spellings.extend((!matches!(parameter.as_str(), "_id" | "code")).then(|| typed(values)));
     for (is_typed, spelled) in spellings.iter().enumerate().map(|(number, spelled)| (number == 1, spelled)) {
         let Some(way) = trial(pull, &alone, spelled).await? else { continue };
-        made.longest = values.len();
+        let heeded = std::mem::replace(&mut made.longest, values.len());
         lists.known(|known| {
             known.is_answered = true;
             known.typed.extend(is_typed.then(|| key.clone()));
-            known.singly.extend((way == Way::Singly).then(|| key.clone()));
+            match way {
+                Way::Together => {}
+                Way::Singly if heeded > 1 => drop(known.at_most.insert(key.clone(), heeded)),
+                Way::Singly => drop(known.singly.insert(key.clone())),
+            }
         });
         if way == Way::Singly {
-            tracing::warn!(resource_type = %key.0, parameter, "the server does not heed lists of values; each is asked for by itself");
+            tracing::warn!(resource_type = %key.0, parameter, heeded, values = values.len(), "the server does not heed lists of so many values: shorter ones are asked for, or each by itself");
         }
         return Ok(());
     }
     made.vain += 1;
     Ok(())
+}
+
+/// Tries a query's parameter with as many values as a search names, and with all of these. Gives how many a question may name.
+pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<usize, SourceError> {
+    for length in [pull.source.options.tuning.patients_per_query, values.len()] {
+        try_out(pull, query, values.get(..length).unwrap_or(values)).await?;
+    }
+    Ok(pull.habits.lists.at_once(&query.resource_type, query.by_patient.as_ref(), values.len()))
 }
 
 /// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
@@ -201,9 +218,5 @@ async fn send_somehow(pull: &Pull<'_>, parameters: &[(String, String)], resource
 
 /// The answer, if there is one.
 async fn send(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, by_post: bool) -> Result<Option<Response>, SourceError> {
-    match Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, false).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
-        Err(_) => Ok(None),
-    }
+    answered(Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, false).await)
 }

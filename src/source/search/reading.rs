@@ -86,7 +86,7 @@ impl From<SourceError> for Trouble {
 impl From<HttpError> for Trouble {
     fn from(error: HttpError) -> Trouble {
         match error {
-            HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_) => Trouble::Fatal(error.into()),
+            error if error.ends_all() => Trouble::Fatal(error.into()),
             HttpError::TooLarge { .. } => Trouble::Divide(error.into()),
             other => Trouble::Gap(other.into()),
         }

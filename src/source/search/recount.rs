@@ -2,7 +2,9 @@
 //! that becomes visible late, a code that is not asked for any more and data that got new ids are in no change. Where the numbers
 //! differ, the times of change in which they do are read again, and what does not come is gone.
 
+use super::ask::try_post;
 use super::census::{self, PATIENTS_PER_COUNT, once};
+use super::lists;
 use super::part::{Span, instant};
 use super::refer::hash_of;
 use super::sample::{self, Urn, lot};
@@ -21,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Resources of which one request asks by their ids.
 const IDS_PER_QUERY: usize = 50;
+/// Codes of a type that are counted each by itself.
+const CODES_MAX: usize = 12;
 /// Times that the whole of a type is read again before everything is.
 const WHOLE_MAX: u64 = 2;
 /// Pages of a type that may be read as often as it takes.
@@ -142,19 +146,35 @@ impl Subject {
 /// Counts what changes were asked of, and reads again what differs.
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     look_at_clock(pull)?;
-    let subjects = subjects(pull)?;
+    let subjects = subjects(pull).await?;
+    try_post(pull, subjects.iter().flat_map(|subject| subject.whom.iter().flatten())).await?;
     let mut uncounted = Vec::new();
-    for (subject, known) in subjects.iter().zip(known(pull, &subjects)?) {
+    let known = known(pull, &subjects)?;
+    for (mut subject, mut known) in subjects.into_iter().zip(known) {
         if known.all.iter().sum::<u64>() == 0 {
             continue;
         }
-        match differing(pull, subject, &known, "first").await? {
+        let mut found = differing(pull, &subject, &known, "first").await?;
+        if let Some(at_once) = heeded(pull, &subject, found.as_deref().unwrap_or_default()).await? {
+            subject.at_once = at_once;
+            known = known_of(pull, &subject)?;
+            found = differing(pull, &subject, &known, "first").await?;
+        }
+        match found {
             None => uncounted.push((subject, known)),
-            Some(batches) if batches.is_empty() => sample::look(pull, subject, &known).await?,
-            Some(batches) => again(pull, subject, &batches, Places::Differing).await?,
+            Some(batches) if batches.is_empty() => sample::look(pull, &subject, &known).await?,
+            Some(batches) => again(pull, &subject, &batches, Places::Differing).await?,
         }
     }
-    uncounted.into_iter().try_for_each(|(subject, known)| tell_uncounted(pull, subject, &known))
+    uncounted.into_iter().try_for_each(|(subject, known)| tell_uncounted(pull, &subject, &known))
+}
+
+/// Of how many patients the server can be asked at once, where that turns out to be fewer than it was.
+async fn heeded(pull: &Pull<'_>, subject: &Subject, differing: &[usize]) -> Result<Option<usize>, SourceError> {
+    let batch = differing.first().and_then(|place| subject.batches().get(*place).cloned().flatten());
+    let (Some(batch), Some(query)) = (batch, subject.queries.iter().find(|query| query.by_patient.is_some())) else { return Ok(None) };
+    let at_once = lists::heeded(pull, query, &batch).await?;
+    Ok((at_once < batch.len()).then_some(at_once))
 }
 
 /// Changes from an instant that is still to come by the server's clock were asked for in vain, and may have been in earlier nights.
@@ -168,12 +188,12 @@ fn look_at_clock(pull: &Pull<'_>) -> Result<(), SourceError> {
 }
 
 /// What can be counted: not what is known not to be all, nor what has no ids of its own.
-fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
+async fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &[Code::Counted])?;
     let mut by_type: BTreeMap<String, Vec<Query>> = BTreeMap::new();
     for query in census::questions(pull.plan) {
-        by_type.entry(query.resource_type.clone()).or_default().push(query);
+        by_type.entry(query.resource_type.clone()).or_default().extend(by_code(pull, query).await?);
     }
     by_type.retain(|name, queries| {
         let is_whole = !units.iter().any(|unit| unit.gap.is_some() && (unit.resource_type == *name || unit.resource_type == "*"));
@@ -186,6 +206,14 @@ fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
         .into_iter()
         .filter_map(|(resource_type, queries)| subject(pull, &units, resource_type, queries, night))
         .collect())
+}
+
+/// A question for each code of a query where the server heeds no list of them, and they are few. What has several of the codes is
+/// counted with each.
+async fn by_code(pull: &Pull<'_>, query: Query) -> Result<Vec<Query>, SourceError> {
+    let codes = super::codes_to_ask_singly(pull, &query).await?.filter(|codes| codes.len() <= CODES_MAX);
+    let Some(codes) = codes else { return Ok(vec![query]) };
+    Ok(codes.iter().enumerate().map(|(number, code)| super::of_code(&query, number, code)).collect())
 }
 
 fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: Vec<Query>, night: u64) -> Option<Subject> {
@@ -324,7 +352,7 @@ pub(super) async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[u
 }
 
 /// When the reading of a type began, by the server's clock.
-fn began(units: &[Recorded], resource_type: &str) -> Option<Timestamp> {
+pub(super) fn began(units: &[Recorded], resource_type: &str) -> Option<Timestamp> {
     units.iter().filter(|unit| unit.resource_type == resource_type).filter_map(|unit| unit.server_time).min()
 }
 
@@ -519,15 +547,30 @@ fn lacking(resource_type: &str, code: Code, reason: String) -> Unit {
 /// Says of what is not counted that deletions may be overlooked, and until when. So many new ones that they may be the old ones under
 /// other ids are not believed.
 fn tell_uncounted(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<(), SourceError> {
-    let (store, name) = (pull.snapshot.store(), subject.resource_type.as_str());
+    let name = subject.resource_type.as_str();
     let stored = pull.snapshot.counts()?.get(name).copied().unwrap_or_default();
     let new = known.all.iter().sum::<u64>().saturating_sub(stored);
     if stored >= VOLUME_MIN && subject.whom.is_none() && new.saturating_mul(2) > stored {
         let reason = format!("{new} are new beside {stored}: if the server's data have got new ids, the old ones are counted too until everything is read");
         return pull.record(&lacking(name, Code::Missed, reason));
     }
-    let reason = format!("the server does not count it: what vanishes from it without a word is stored until everything is read again{}", next_full(pull)?);
-    let server_time = began(&ledger::units(store, pull.id)?, name);
-    let note = Some(Why::new(Code::Uncounted, reason));
-    pull.record(&Unit { name: format!("again uncounted {name}"), resource_type: name.to_owned(), query: "count".to_owned(), server_time, note, ..Unit::default() })
+    let has_list = subject.queries.iter().any(|query| query.parameters.iter().any(|(name, value)| name == "code" && value.contains(',')));
+    let is_singly = has_list && pull.habits.lists.is_singly(name, "code");
+    let why = if is_singly { "the server heeds no list of codes, and these are too many to count each" } else { "the server does not count it" };
+    let reason = format!("{why}: what vanishes from it without a word is stored until everything is read again{}", next_full(pull)?);
+    tell(pull, subject, "uncounted", Why::new(Code::Uncounted, reason))
+}
+
+/// Notes what is to be known of a type that is not wrong. Changes of it are asked for from where they were.
+pub(super) fn tell(pull: &Pull<'_>, subject: &Subject, what: &str, why: Why) -> Result<(), SourceError> {
+    let name = subject.resource_type.as_str();
+    let server_time = began(&ledger::units(pull.snapshot.store(), pull.id)?, name);
+    pull.record(&Unit {
+        name: format!("again {what} {name}"),
+        resource_type: name.to_owned(),
+        query: "count".to_owned(),
+        server_time,
+        note: Some(why),
+        ..Unit::default()
+    })
 }

@@ -5,6 +5,7 @@ use super::census;
 use super::part::Span;
 use super::recount::{self, Known, Places, Subject};
 use crate::source::SourceError;
+use crate::source::duty::{Code, Why};
 use crate::source::ledger;
 use crate::source::plan::{Plan, Query};
 use crate::source::pull::Pull;
@@ -15,6 +16,8 @@ use std::hash::{Hash as _, Hasher as _};
 /// Ids of one sample. Of a type of no more, the sample is all of it.
 pub(in crate::source) const IDS: usize = 25;
 const HOUR: i64 = 3_600_000_000;
+const BY_IDS: &str = "ids";
+const BY_TIMES: &str = "times of change";
 
 /// What samples of a type are drawn from: what is known of it, in one pass.
 #[derive(Default)]
@@ -90,6 +93,11 @@ impl Sample {
         format!("count unlike {} {resource_type}", if matches!(self, Sample::Ids) { "ids" } else { "times" })
     }
 
+    /// By what it is counted, in words.
+    fn words(self) -> &'static str {
+        if matches!(self, Sample::Ids) { BY_IDS } else { BY_TIMES }
+    }
+
     /// Where what differs is to be looked for.
     fn places(self) -> Places {
         match self {
@@ -138,12 +146,24 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
     if subject.batches().len() != 1 || kept(&recount::kept_name(&subject.resource_type), store)?.is_some_and(|kept| kept != 0) {
         return Ok(());
     }
-    let [by_id, by_time] = of_type(pull.plan, &subject.resource_type, known.all.iter().sum());
+    let resources = known.all.iter().sum();
+    let [by_id, by_time] = of_type(pull.plan, &subject.resource_type, resources);
+    let mut off: Vec<&str> = Vec::new();
+    off.extend((!by_id).then_some(BY_IDS));
+    off.extend((resources > IDS as u64 && (!by_time || subject.until.is_none())).then_some(BY_TIMES));
     let last_full = ledger::last_full(store, &name, &digest)?;
     let instant = known.urn.instant(subject.night, last_full).filter(|_| by_time && subject.until.is_some());
     for sample in [instant.map(Sample::Before), by_id.then_some(Sample::Ids)].into_iter().flatten() {
         let unlike = sample.name(&subject.resource_type);
-        if kept(&unlike, pull.snapshot.store())?.is_some() || sample.agrees(pull, subject, known, "first").await? || is_ignored(pull, subject, sample).await? {
+        if kept(&unlike, pull.snapshot.store())?.is_some() {
+            off.push(sample.words());
+            continue;
+        }
+        if sample.agrees(pull, subject, known, "first").await? {
+            continue;
+        }
+        if is_ignored(pull, subject, sample).await? {
+            off.push(sample.words());
             continue;
         }
         recount::again(pull, subject, &[0], sample.places()).await?;
@@ -152,10 +172,24 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
             let resource_type = subject.resource_type.as_str();
             tracing::warn!(pull = pull.id.0, resource_type, "the server counts some of it otherwise than it sends it: that is not asked any more");
             pull.record(&ledger::count_unit(&unlike, resource_type, "what is not counted as it is sent", Some(1)))?;
+            off.push(sample.words());
         }
+        break;
+    }
+    tell_unsampled(pull, subject, &off)
+}
+
+/// Says of a type whose number is right, and of which no samples can be counted, what may be overlooked and until when.
+fn tell_unsampled(pull: &Pull<'_>, subject: &Subject, off: &[&str]) -> Result<(), SourceError> {
+    if off.is_empty() {
         return Ok(());
     }
-    Ok(())
+    let reason = format!(
+        "its number is right, and no samples of it can be counted by {}: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again{}",
+        off.join(" and "),
+        recount::next_full(pull)?
+    );
+    recount::tell(pull, subject, "unsampled", Why::new(Code::Unsampled, reason))
 }
 
 /// Whether a count heeds the question by times of change.
