@@ -49,6 +49,7 @@ async fn measures(State(registry): State<Registry>) -> Json<Value> {
         let unit = match &card.unit {
             Unit::Percent => json!({ "kind": "percent" }),
             Unit::Number => json!({ "kind": "number" }),
+            Unit::Rate { of, .. } if of.is_empty() => json!({ "kind": "ratio" }),
             Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
         };
         json!({
@@ -131,7 +132,7 @@ fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String>
 
 /// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; and which of several groups.
 fn csv(card: &MeasureCard, all: &[Series]) -> String {
-    let has_numbers = card.unit == Unit::Number || !card.numbers.is_empty();
+    let has_numbers = std::iter::once(&card.unit).chain(card.units.values()).any(|unit| *unit == Unit::Number);
     let has_groups = all.iter().any(|series| !series.group.key.is_empty());
     let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of");
     text.push_str(if has_numbers { ",members,observed" } else { "" });
