@@ -69,6 +69,10 @@ async fn composites_of_parts_that_cannot_be_compared_are_not_added_up() {
         send(&network, "west", "composite", &[of("1.0.0", 50), of("1.1.0", 40)]).await;
         let board = network.get("/").await.text;
         assert!(board.contains(&format!("<strong>{offer}</strong>")), "{offer} in {board}");
+        let made_of = "http://n.example/Measure/sickle|1.1.0";
+        assert_eq!(network.points().await[3]["madeOf"], json!([made_of]));
+        let csv = network.get("/v1/measures/remission/series?format=csv").await.text;
+        assert!(csv.lines().next().unwrap().ends_with(",cannot_tell_of,made_of") && csv.lines().nth(4).unwrap().ends_with(&format!(",{made_of}")), "{csv}");
         let west = network.get("/measures/remission/sites/west").await.text;
         assert!(west.contains(&format!("Version 1.0.0 (of sickle 1.1.0) of the measure from Feb 2024 on: {turn}.")), "{west}");
     }
@@ -103,6 +107,25 @@ async fn a_stratum_of_which_more_than_half_cannot_be_told_is_not_known() {
     send(&network, "north", "proportion", &months).await;
     let page = network.get("/measures/remission").await.text;
     assert_eq!(super::numbers::cells(&page, "female")[..6], ["1", "21", "not known", "–", "20 of 21", "4.8 – 100.0\u{202f}%"], "{page}");
+}
+
+/// The network holds no site to the length of a published measure's periods: the page goes by what was reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_names_the_periods_that_were_reported() {
+    let mut card = proportion();
+    card.definitions = [("1.0.0", None), ("1.1.0", None)]
+        .map(|(version, period)| (version.to_owned(), Defined { period, ..Defined::default() }))
+        .into();
+    let network = Network::start(vec![card]).await;
+    let site = network.join("north", "north").await;
+    let year = watershed::feed::ReportKey { period_start: "2024-01-01".into(), period_end: "2024-12-31".into(), ..key(1) };
+    let mut feed = Feed::first("north", &[1]).with(vec![measure_report("north", &year, "increase", "proportion", some(3, 4, &[]))]);
+    feed.manifest.reports[0].key = year;
+    assert_eq!(deliver(&network, &site, &feed).await.status, 200);
+    for path in ["/measures/remission", "/measures/remission/sites/north"] {
+        let page = network.get(path).await.text;
+        assert!(page.contains("shown in percent, by year") && page.contains("75.0\u{202f}% in 2024"), "{page}");
+    }
 }
 
 /// Observed by expected: no share of anything.
