@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, SourceFile, nearest};
 use crate::fhir::compartment::is_id;
+use crate::measure::definition::Interval;
 
 pub mod layers;
 pub mod measures;
@@ -98,13 +99,15 @@ pub struct Measures {
     pub value_sets: Vec<String>,
     /// How many complete months are reported each night.
     pub months: u32,
+    /// Of published measures, by their ids, how long their periods are, where that is not their `effectivePeriod`.
+    pub periods: BTreeMap<String, Interval>,
     /// Threads that evaluate; 0: one per core.
     pub threads: u32,
 }
 
 impl Default for Measures {
     fn default() -> Self {
-        Measures { folders: Vec::new(), value_sets: Vec::new(), months: 24, threads: 0 }
+        Measures { folders: Vec::new(), value_sets: Vec::new(), months: 24, periods: BTreeMap::new(), threads: 0 }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::lock::Lock;
 use crate::validate::{self, Guards, Weight};
 use quota::Quota;
 use receipt::ReceiptKey;
+use series::Point;
 use store::RegistryStore;
 
 pub mod api;
@@ -95,10 +96,12 @@ pub struct MeasureCard {
     pub higher_is_better: Option<bool>,
     /// How the score is shown.
     pub unit: Unit,
-    /// Of several groups, by their ids, those whose score is a plain number.
-    pub numbers: BTreeSet<String>,
+    /// Of several groups, by their ids, how the scores of those are shown that are of another kind.
+    pub units: BTreeMap<String, Unit>,
     /// Groups whose numerator is a sum of amounts, no count, by their ids; the only one by no name.
     pub sums: BTreeSet<String>,
+    /// Of a composite the measures that it is made of, as far as they are accepted here.
+    pub parts: Vec<MeasureCard>,
     /// By version, what a report is held against; a version without is accepted for its name alone.
     pub definitions: BTreeMap<String, Defined>,
 }
@@ -115,9 +118,20 @@ impl MeasureCard {
     }
 
     /// Whether values of two versions can stand in one series: one of them says so of the other.
-    pub fn is_comparable(&self, one: &str, other: &str) -> bool {
+    fn has_comparable(&self, one: &str, other: &str) -> bool {
         let says = |version: &str, of: &str| self.definitions.get(version).is_some_and(|defined| defined.comparable.contains(of));
         one == other || says(one, other) || says(other, one)
+    }
+
+    /// Whether two values can stand in one series, or be added: their versions can, and of a composite those of all that it is made of.
+    pub fn is_comparable(&self, one: &Point, other: &Point) -> bool {
+        let part = |url: &str| std::iter::once(self).chain(&self.parts).find(|part| part.url == url);
+        let same = |own: &str| {
+            let (url, version) = own.split_once('|').unwrap_or((own, ""));
+            let mut others = other.made_of.iter().filter_map(|other| other.split_once('|')).filter(|(other, _)| *other == url);
+            others.all(|(_, other)| part(url).map_or(version == other, |card| card.has_comparable(version, other)))
+        };
+        self.has_comparable(&one.version, &other.version) && one.made_of.iter().all(|own| same(own))
     }
 
     /// The goal of a version, in the unit that is shown.
@@ -132,14 +146,19 @@ impl MeasureCard {
         newest.is_some_and(|defined| defined.lookback_months.is_some())
     }
 
-    /// The newest of some versions: the one that is accepted last.
-    pub fn newest<'a>(&self, versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-        versions.max_by_key(|version| self.versions.iter().position(|known| known == version))
+    /// The one of the newest version: that is accepted last; of a composite of the newest parts.
+    pub fn newest<'a>(&self, points: impl Iterator<Item = &'a Point>) -> Option<&'a Point> {
+        let age = |card: &MeasureCard, version: &str| card.versions.iter().position(|known| known == version);
+        let of_part = |part: &MeasureCard, point: &Point| {
+            let versions = point.made_of.iter().filter_map(|own| own.split_once('|'));
+            versions.filter(|(url, _)| *url == part.url).map(|(_, version)| age(part, version)).max()
+        };
+        points.max_by_key(|point| (age(self, &point.version), self.parts.iter().map(|part| of_part(part, point)).collect::<Vec<_>>()))
     }
 
     /// How the score of a group is shown.
     pub fn unit_of(&self, group: &str) -> Unit {
-        if self.numbers.contains(group) { Unit::Number } else { self.unit.clone() }
+        self.units.get(group).unwrap_or(&self.unit).clone()
     }
 }
 
@@ -209,7 +228,7 @@ pub enum Unit {
     Percent,
     /// A score that is no fraction of anything, as that of a continuous variable: shown as it was reported.
     Number,
-    /// A ratio times a factor, e.g. 1000 and `central line days`.
+    /// A ratio times a factor, e.g. 1000 and `central line days`; 1 and nothing where the measure states no rate.
     Rate {
         /// The factor.
         per: u32,

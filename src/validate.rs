@@ -170,6 +170,8 @@ fn arithmetic(report: &Value, found: &mut Vec<Finding>) {
         let at = format!("/group/{index}");
         let whole = parts(group);
         within(&whole, proportion, &at, found);
+        let is_composite = scoring(report, group) == Some("composite");
+        weighted(group, is_composite, &at, found);
         nested(group, &at, found);
         for (place, stratifier) in items(group, "stratifier").iter().enumerate() {
             let mut sums = [Decimal::ZERO; 2];
@@ -177,6 +179,7 @@ fn arithmetic(report: &Value, found: &mut Vec<Finding>) {
                 let own = parts(stratum);
                 let at = format!("{at}/stratifier/{place}/stratum/{number}");
                 within(&own, proportion, &at, found);
+                weighted(stratum, is_composite, &at, found);
                 nested(stratum, &at, found);
                 sums[0] += own.numerator.unwrap_or_default();
                 sums[1] += own.denominator.unwrap_or_default();
@@ -208,6 +211,29 @@ fn within(own: &Parts, proportion: bool, at: &str, found: &mut Vec<Finding>) {
     if numerator.is_sign_negative() || denominator.is_sign_negative() {
         found.push(block("no-negative-count", at, format!("numerator {numerator}, denominator {denominator}")));
     }
+}
+
+/// A composite's score is shown in percent, so it lies between 0 and 1; a weighted one that does not is made of scores that do not. (A
+/// stratum does not name them.)
+fn weighted(group: &Value, is_composite: bool, at: &str, found: &mut Vec<Finding>) {
+    let beyond = |score: &Decimal| !(Decimal::ZERO..=Decimal::ONE).contains(score);
+    let Some(score) = parts(group).score.filter(|score| is_composite && beyond(score)) else { return };
+    let made_of = items(group, "extension")
+        .iter()
+        .find(|one| url_ends(one, "/composite"))
+        .map_or(&[][..], |composite| items(composite, "extension"));
+    let own = |component: &Value| {
+        let part = |name: &str| items(component, "extension").iter().find(|part| url_ends(part, name));
+        let score = decimal(part("score")?.get("valueDecimal")?).filter(beyond)?;
+        Some(format!("`{}` has {}", part("measure")?.get("valueString")?.as_str()?, score.normalize()))
+    };
+    let components = made_of.iter().filter_map(own).collect::<Vec<_>>().join(", ");
+    let why = if components.is_empty() { String::new() } else { format!(": {components}") };
+    found.push(Finding {
+        owner: Owner::Author,
+        action: "make the composite of proportions only; the report is held until then, those of other measures are sent",
+        ..block("composite-between-0-and-1", at, format!("the score of the composite is {}, expected between 0 and 1{why}", score.normalize()))
+    });
 }
 
 /// No population may be larger than the one it is taken from.

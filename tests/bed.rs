@@ -222,7 +222,8 @@ async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &
         plain_language: (*id).into(),
         higher_is_better: Some(*higher),
         unit: Unit::Percent,
-        numbers: Default::default(),
+        units: Default::default(),
+        parts: Default::default(),
         sums: Default::default(),
         definitions: Default::default(),
     };

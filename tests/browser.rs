@@ -47,7 +47,8 @@ fn infections() -> MeasureCard {
         plain_language: "Infections of the blood that came in through a central line, for every 1,000 days that a child had such a line. Each one can be prevented.".into(),
         higher_is_better: Some(false),
         unit: Unit::Rate { per: 1000, of: "central line days".into() },
-        numbers: Default::default(),
+        units: Default::default(),
+        parts: Default::default(),
         sums: Default::default(),
         definitions: Default::default(),
     }

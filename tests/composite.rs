@@ -31,6 +31,7 @@ define \"B Done\": exists ([Observation] O where O.code.text.value = 'b-done')
 define \"Visits\": [Encounter] E where E.status.value = 'finished'
 define \"Visits Done\": \"Visits\" E where E.priority.text.value = 'done'
 define \"Sex\": Patient.gender.value
+define \"Days\": 3
 ";
 
 fn concept(code: &str) -> Value {
@@ -227,7 +228,7 @@ fn patients_have_reports_of_their_own_and_lists() {
         "0.666666666667 0.5 0 1 null 1",
         "0 0 null 1 null 1",
         "0.666666666667 0.5 0 1 null 1",
-        "0.75 0.333333333333 0 1 null 0.5", // each patient's a, b and visits by weight
+        "0.75 null null null null null", // p1's a, b and visits by weight; nobody else is meant by all three
     ];
     assert_eq!(scores, expected);
     let lists = published.reports(&["--report", "subject-list"]);
@@ -343,6 +344,45 @@ fn what_is_wrong_with_a_published_composite_is_said_with_what_to_do() {
     insta::assert_snapshot!(cases.map(|(method, of)| refused(method, &of)).join("\n\n"));
 }
 
+/// A ratio of days observed: 3 of everybody in whom `b` was done by 3 of everybody.
+fn observed() -> Value {
+    let mut ratio = group("days", "boolean", &[("initial-population", "Everyone"), ("denominator", "Everyone"), ("numerator", "B Done")]);
+    ratio["extension"][1] = extension("cqfm-scoring", ("valueCodeableConcept", concept("ratio")));
+    for of in ["denominator", "numerator"] {
+        let extensions = [extension("cqfm-criteriaReference", ("valueString", of.into())), extension("cqfm-aggregateMethod", ("valueCode", "sum".into()))];
+        let observation = json!({ "id": format!("{of}-days"), "code": concept("measure-observation"), "extension": extensions, "criteria": { "expression": "Days" } });
+        ratio["population"].as_array_mut().unwrap().push(observation);
+    }
+    for (population, id) in ratio["population"].as_array_mut().unwrap().iter_mut().zip(["initial-population", "denominator", "numerator"]) {
+        population["id"] = id.into();
+    }
+    measure("observed", json!({ "library": ["http://c.example/Library/Care|1.0.0"], "group": [ratio] }))
+}
+
+#[test]
+fn a_composite_is_made_of_scores_that_mean_something_together() {
+    let all = [("single", None, 1.0), ("observed", None, 1.0)];
+    for (method, expected) in [
+        ("weighted", "`http://c.example/Measure/observed` is a ratio, and `http://c.example/Measure/single` is a proportion: an average of their scores means nothing"),
+        (
+            "all-or-nothing",
+            "`http://c.example/Measure/observed` is a ratio of what is observed of its members: who is in its numerator, as `all-or-nothing` asks, has fulfilled nothing",
+        ),
+        ("opportunity", "is a ratio of what is observed of its members"),
+        ("linear", "is a ratio of what is observed of its members"),
+    ] {
+        let whole = measure("whole", json!({ "scoring": concept("composite"), "compositeScoring": concept(method), "relatedArtifact": components(&all, method) }));
+        let published = Published::new(&[observed(), whole]);
+        let said = say(&["measure", "check", published.bundle.to_str().unwrap()]);
+        assert_eq!((said.code, said.out.replace("\n│ ", " ").contains(expected)), (Some(1), true), "{method}: {}{}", said.out, said.err);
+    }
+    let published = Published::new(&[observed()]);
+    assert_eq!(
+        numbers(&of(&published.reports(&[]), "observed")[0]["group"][0]),
+        "initial-population 6, denominator 6, numerator 2, measure-observation -, measure-observation - = 0.333333333333"
+    );
+}
+
 /// The network's own measures, composed by a steward.
 pub(crate) const WHOLE: &str = "\
 id: whole-child
@@ -396,7 +436,6 @@ fn the_test_patients_of_a_composite_expect_what_it_comes_to() {
         ("opportunity", "populations: {initial-population: 1, denominator: 1, numerator: 1}\n    score: 1"),
         ("all-or-nothing", "populations: {initial-population: 1, denominator: 1, numerator: 1}"),
         ("linear", "populations: {initial-population: 1, measure-population: 1}\n    score: 1.0"),
-        ("weighted", "score: 1"),
     ] {
         let (_held, path) = folder(method, expected);
         let said = say(&with_components(&["measure", "check"], &path));
@@ -406,6 +445,7 @@ fn the_test_patients_of_a_composite_expect_what_it_comes_to() {
         let told: Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!(told[0]["cases"].as_array().map(Vec::len), Some(1));
     }
+    // She is not meant by the one component, so the weighted average of both is not known.
     let (_held, path) = folder("weighted", "score: 0.25");
     let said = say(&with_components(&["measure", "test"], &path));
     let row = said
@@ -418,7 +458,7 @@ fn the_test_patients_of_a_composite_expect_what_it_comes_to() {
         .take(3)
         .collect::<Vec<_>>()
         .join(" ");
-    assert_eq!((said.code, row.as_str()), (Some(1), "1 0.25 score"));
+    assert_eq!((said.code, row.as_str()), (Some(1), "none 0.25 score"));
     let said = say(&["measure", "test", path.to_str().unwrap()]);
     assert_eq!((said.code, said.err.contains("there is no measure `ibd-remission`")), (Some(3), true), "{}", said.err);
 }

@@ -27,6 +27,7 @@ mod obligations;
 mod observed;
 mod operators;
 mod pipeline;
+mod publication;
 mod recovery;
 mod registry;
 mod sandbox;

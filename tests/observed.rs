@@ -212,17 +212,16 @@ fn what_divides_and_describes_is_shown_as_its_code() {
     let folder = laid(&["4"]);
     let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: kind, define: Kind}\nsupplemental-data:\n  - {id: spoken, define: Spoken}\n  - {id: both, define: Both}\n";
     std::fs::write(folder.path().join("stay/measure.yaml"), &definition).unwrap();
-    let logic = "define \"Spoken\": First(Patient.communication C return C.language)\ndefine \"Both\": Tuple { spoken: \"Spoken\", lived: First(Patient.address).period }\n\
+    let logic = "define \"Spoken\": First(Patient.communication C return C.language)\ndefine \"Both\": Tuple { spoken: \"Spoken\", lived: Interval[2020, null] }\n\
                  define function \"Kind\"(stay Encounter): stay.class\n";
     std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + logic).unwrap();
-    let patient =
-        r#"{"resourceType":"Patient","id":"p","communication":[{"language":{"coding":[{"system":"urn:ietf:bcp:47","code":"es"}]}}],"address":[{"period":{"start":"2020-01-01"}}]}"#;
+    let patient = r#"{"resourceType":"Patient","id":"p","communication":[{"language":{"coding":[{"system":"urn:ietf:bcp:47","code":"es"}]}}]}"#;
     let stay = r#"{"resourceType":"Encounter","id":"e","subject":{"reference":"Patient/p"},"class":{"code":"AMB"},"length":{"value":4}}"#;
     std::fs::write(folder.path().join("all.ndjson"), format!("{patient}\n{stay}\n")).unwrap();
     let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
     let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
     assert_eq!((code, &report["group"][0]["stratifier"][0]["stratum"][0]["value"]["text"]), (0, &"AMB".into()), "{out}");
-    for value in [r#""valueString":"es""#, r#""valueString":"lived=[2020-01-01,];spoken=es""#] {
+    for value in [r#""valueString":"es""#, r#""valueString":"lived=[2020,];spoken=es""#] {
         assert!(out.contains(value), "{value}: {out}");
     }
     for (kind, ty) in [("stay.location", "List<FHIR.Encounter.Location>"), ("stay", "FHIR.Encounter"), ("stay.subject", "FHIR.Reference")] {
@@ -249,9 +248,23 @@ fn what_divides_and_describes_names_nobody() {
         ("AgeInDaysAt(start of \"Measurement Period\")", "Patient.birthDate"),
         ("ToString(date from (Patient.deceased as FHIR.dateTime))", "Patient.deceased"),
         ("First([Coverage]).subscriberId", "Coverage.subscriberId"),
+        // Of where somebody lives all that is smaller than a state.
+        ("First(Patient.address).postalCode", "Address.postalCode"),
+        ("Substring(First(Patient.address).postalCode.value, 0, 3)", "Address.postalCode"),
+        ("ToInteger(First(Patient.address).postalCode.value)", "Address.postalCode"),
+        ("First(Patient.address).city", "Address.city"),
+        ("First(Patient.address).district.value", "Address.district"),
+        ("First(Patient.address).period", "Address.period"),
+        ("ToInteger(First(Patient.identifier).value.value)", "Patient.identifier"),
+        // Of when something was, all but the year.
+        ("First([Encounter]).period", "the day of an event"),
+        ("start of First([Encounter] E return E.period)", "the day of an event"),
+        ("ToString(date from start of First([Encounter] E return E.period))", "ToString(day)"),
+        ("First([Device]).serialNumber", "Device.serialNumber"),
     ] {
         let (code, out) = checked(&logic("stay.class", told), &definition);
-        assert!(code == 1 && out.contains(&format!("reads `{element}`: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
+        let element = if element.contains('.') || element.contains('(') { format!("`{element}`") } else { element.to_owned() };
+        assert!(code == 1 && out.contains(&format!("reads {element}: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
     }
     for (kind, element, would) in [
         ("First(Patient.name).text + stay.status", "Patient.name", "would"),
@@ -268,7 +281,10 @@ fn what_divides_and_describes_names_nobody() {
         "exists Patient.telecom",
         "AgeInYears()",
         "if AgeInYears() < 18 then 'child' else 'adult'",
-        "First(Patient.address).postalCode",
+        "First(Patient.address).state",
+        "First(Patient.address).country",
+        "if First(Patient.address).postalCode.value in { '02115', '02116' } then 'near' else 'far'",
+        "year from start of First([Encounter] E return E.period)",
         "year from Patient.birthDate",
         "ToString(AgeInMonths())",
         "exists ([Encounter] E where E.period starts after Patient.birthDate)",

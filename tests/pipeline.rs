@@ -252,12 +252,12 @@ async fn each_group_of_a_composite_is_a_series_beside_those_it_is_made_of() {
         assert_eq!((number(whole, "numerator"), number(whole, "denominator")), (Some(fulfilled), Some(cases)));
     }
     for ((whole, remission), early) in weighted.iter().zip(&remission).zip(&early) {
-        // Of a month without deliveries remission alone has a score.
-        let remission = remission["value"].as_f64().unwrap();
-        let expected = early["value"].as_f64().map_or(remission, |early| (remission + 100.0 - early) / 2.0);
-        assert!((whole["value"].as_f64().unwrap() - expected).abs() < 1e-6, "{whole} instead of {expected}");
+        // Of a month without deliveries remission alone has a score, and the whole has none.
+        let expected = early["value"].as_f64().map(|early| (remission["value"].as_f64().unwrap() + 100.0 - early) / 2.0);
+        let is_near = |(found, expected): (f64, f64)| (found - expected).abs() < 1e-6;
+        assert!(whole["value"].as_f64().zip(expected).map_or(whole["value"].is_null() && expected.is_none(), is_near), "{whole} instead of {expected:?}");
         assert_eq!((&whole["numerator"], &whole["denominator"]), (&serde_json::Value::Null, &serde_json::Value::Null));
     }
     let page = read("/measures/whole-child").await;
-    assert!(page.matches("Run chart of 4 values").count() == 2 && page.contains("<h2>By weighted</h2>"), "{page}");
+    assert!(page.matches("Run chart of ").count() == 2 && page.contains("<h2>By weighted</h2>"), "{page}");
 }

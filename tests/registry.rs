@@ -25,6 +25,7 @@ mod kept;
 mod numbers;
 mod remarks;
 mod serving;
+mod together;
 
 pub(crate) use adapter::{append, draft, send};
 
@@ -60,7 +61,8 @@ pub(crate) fn proportion() -> MeasureCard {
         plain_language: "How many of the children have a quiet disease.".into(),
         higher_is_better: Some(true),
         unit: Unit::Percent,
-        numbers: Default::default(),
+        units: Default::default(),
+        parts: Default::default(),
         sums: Default::default(),
         definitions: Default::default(),
     }

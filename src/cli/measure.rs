@@ -110,6 +110,10 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
         for source in &folder.cases {
             found.extend(crate::measure::case::parse(source, measure).1);
         }
+        if let Err(message) = measure::published::interval(&folder.files.definition) {
+            let at = Location::new(&folder.files.definition, Span::default()).first("\"effectivePeriod\"");
+            found.push(Diagnostic::note(message).at(at).help(measure::published::SAY_PERIODS));
+        }
         if folder.cases.is_empty() && !measure::published::is_published(&folder.files.definition) {
             let at = Location::new(&folder.files.definition, Span::default());
             found.push(Diagnostic::note(format!("`{}` has no test patients", measure.definition.id.value)).at(at).help(NO_CASES));

@@ -266,6 +266,8 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
 fn compose(cards: &mut [MeasureCard]) {
     let known = cards.to_vec();
     for card in cards {
+        let is_part = |other: &&MeasureCard| card.definitions.values().flat_map(|defined| &defined.parts).any(|(name, _)| *name == other.id || *name == other.url);
+        card.parts = known.iter().filter(|other| other.url != card.url).filter(is_part).cloned().collect();
         for defined in card.definitions.values_mut() {
             let parts: BTreeMap<String, Option<&Defined>> = defined.parts.iter().map(|(name, version)| part(&known, name, version.as_deref())).collect();
             let longest = parts.values().flatten().filter_map(|part| part.lookback_months).max();
@@ -332,15 +334,14 @@ fn computing(mut card: MeasureCard, fingerprint: Option<Fingerprint>) -> Measure
 /// The registry's view of a measure.
 pub fn card_of(definition: &Definition) -> MeasureCard {
     let groups = definition.all_groups();
-    let is_number = |group: &&Group| definition.scoring_of(group) == Scoring::ContinuousVariable;
-    let unit = match &definition.rate {
-        None if groups.iter().all(|group| is_number(&group)) => Unit::Number,
-        None => Unit::Percent,
-        Some(rate) => {
-            let (_, of) = rate.words();
-            Unit::Rate { per: rate.multiplier, of: of.to_owned() }
-        }
+    let unit_of = |group: &Group| match (definition.scoring_of(group), &definition.rate) {
+        (Scoring::ContinuousVariable, _) => Unit::Number,
+        (_, Some(rate)) => Unit::Rate { per: rate.multiplier, of: rate.words().1.to_owned() },
+        (Scoring::Ratio, None) => Unit::Rate { per: 1, of: String::new() },
+        _ => Unit::Percent,
     };
+    let units: BTreeMap<String, Unit> = groups.iter().map(|group| (group.id.value.clone(), unit_of(group))).collect();
+    let unit = groups.iter().map(unit_of).find(|unit| *unit != Unit::Number).unwrap_or(Unit::Number);
     let name = |group: &Group| if groups.len() == 1 { String::new() } else { group.id.value.clone() };
     MeasureCard {
         id: definition.id.value.clone(),
@@ -348,9 +349,14 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         versions: vec![definition.version.value.clone()],
         title: definition.title.clone(),
         plain_language: definition.description.split_whitespace().collect::<Vec<_>>().join(" "),
-        higher_is_better: Some(definition.improvement == Improvement::Increase),
+        higher_is_better: match definition.improvement {
+            Improvement::Increase => Some(true),
+            Improvement::Decrease => Some(false),
+            Improvement::NotTold => None,
+        },
+        units: units.into_iter().filter(|(_, own)| *own != unit).collect(),
         unit,
-        numbers: groups.iter().filter(is_number).map(|group| group.id.value.clone()).collect(),
+        parts: Vec::new(),
         sums: groups.iter().filter(|group| adds_amounts(definition, group)).map(name).collect(),
         definitions: [(definition.version.value.clone(), defined(definition, &groups))].into(),
     }
@@ -535,18 +541,20 @@ mod tests {
 
     #[test]
     fn a_ratio_of_amounts_is_none_of_counts() {
-        let amounts = |of: &str, aggregate: &str| {
+        let card = |of: &str, aggregate: &str, rate: &str| {
             let text = format!(
                 "id: x\nurl: http://n.example/Measure/x\nversion: 1.0.0\nstatus: draft\ntitle: X\ndescription: X.\nsteward: X\nscoring: ratio\nbasis: Encounter\nimprovement: decrease\n\
-                 rate: {{ multiplier: 1000, unit: \"per 1,000 days\" }}\npopulations:\n  - {{ code: initial-population, define: I }}\n  - {{ code: denominator, define: D }}\n  \
+                 {rate}populations:\n  - {{ code: initial-population, define: I }}\n  - {{ code: denominator, define: D }}\n  \
                  - {{ code: numerator, define: N }}\n  - {{ code: measure-observation, define: Days, of: {of}, aggregate: {aggregate} }}\n"
             );
             let (definition, found) = definition::parse(&SourceFile::new("measure.yaml", text));
-            card_of(&definition.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false)))).sums
+            card_of(&definition.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false))))
         };
+        let amounts = |of: &str, aggregate: &str| card(of, aggregate, "rate: { multiplier: 1000, unit: \"per 1,000 days\" }\n").sums;
         assert_eq!(amounts("numerator", "sum"), [String::new()].into());
         assert_eq!(amounts("numerator", "count"), [].into());
         assert_eq!(amounts("denominator", "sum"), [].into(), "infections in line days");
+        assert_eq!(card("numerator", "sum", "").unit, Unit::Rate { per: 1, of: String::new() }, "observed by expected is no percentage");
     }
 
     #[test]

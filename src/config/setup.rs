@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 
 use super::{Loaded, Site, measures};
 use crate::destination::registry::Registry;
-use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors};
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors, nearest};
 use crate::feed::sha256_hex;
 use crate::http::{Clock, Origin, Settings};
 use crate::mapping::Mapping;
-use crate::measure::{Choices, case};
+use crate::measure::{Choices, case, published};
 use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STATE_FILE, Setup, needs};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
@@ -320,7 +320,8 @@ impl Reader {
         let options = &site.value.measures;
         let (loaded, findings) = measures::load(&paths(&options.folders), &paths(&options.value_sets), &Choices::default());
         self.findings.extend(findings);
-        let loaded = loaded.unwrap_or_default();
+        let mut loaded = loaded.unwrap_or_default();
+        self.periods(&paths(&options.folders), &mut loaded, site);
         for (index, measure) in loaded.measures.iter().enumerate() {
             let url = &measure.definition.url.value;
             if loaded.measures.iter().take(index).any(|earlier| earlier.definition.url.value == *url) {
@@ -329,6 +330,43 @@ impl Reader {
             }
         }
         loaded
+    }
+
+    /// How long the periods of published measures are: as the site says, else as they say by their `effectivePeriod`, else months.
+    fn periods(&mut self, paths: &[PathBuf], loaded: &mut measures::Loaded, site: &Loaded<Site>) {
+        let said = &site.value.measures.periods;
+        let (folders, _) = measures::open_all(paths);
+        let is_published = |folder: &measures::Folder| published::is_published(&folder.files.definition);
+        for (folder, measure) in folders.iter().zip(&mut loaded.measures).filter(|(folder, _)| is_published(folder)) {
+            let id = measure.definition.id.value.clone();
+            let own = published::interval(&folder.files.definition);
+            let why = match (said.get(&id), &own) {
+                (Some(_), _) => "as `measures.periods` says",
+                (None, Ok(Some(_))) => "as its `effectivePeriod` says",
+                (None, Ok(None)) => "as it has no `effectivePeriod`",
+                (None, Err(message)) => {
+                    self.findings.push(site.places.error("measures.folders", message.clone()).help(published::SAY_PERIODS));
+                    continue;
+                }
+            };
+            measure.definition.period = said.get(&id).copied().or(own.ok().flatten()).unwrap_or_default();
+            self.findings
+                .push(Diagnostic::note(format!("measure `{id}` is reported by the {}, {why}", measure.definition.period.word())));
+        }
+        let published: Vec<&str> = loaded
+            .measures
+            .iter()
+            .zip(&folders)
+            .filter(|(_, folder)| is_published(folder))
+            .map(|(measure, _)| measure.definition.id.value.as_str())
+            .collect();
+        for id in said.keys().filter(|id| !loaded.measures.is_empty() && !published.contains(&id.as_str())) {
+            let finding = site.places.error("measures.periods", format!("no published measure here has the id `{id}`"));
+            self.findings.push(match nearest(id, published.iter().copied()) {
+                Some(near) => finding.help(format!("did you mean `{near}`?")),
+                None => finding.help("a `measure.yaml` says its `period` itself"),
+            });
+        }
     }
 
     fn mapping(&mut self, site: &Loaded<Site>) -> (Mapping, String) {

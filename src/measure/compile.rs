@@ -17,8 +17,8 @@ use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span};
 use crate::terminology::{Shortfall, ValueSets, split_canonical};
 
-mod birth;
 mod fit;
+mod identity;
 
 use fit::Counted;
 
@@ -273,6 +273,14 @@ fn newest_taken(url: &str, versions: &[&str]) -> Option<Diagnostic> {
     Some(Diagnostic::warning(message).help(format!("name one, as `version '{newest}'` after the URL, or take the others away")))
 }
 
+/// Where a definition has a text: in JSON the first place where it stands as one.
+pub(super) fn written_at(source: &Arc<SourceFile>, text: &Text) -> Location {
+    if published::is_published(source) {
+        return Location::new(source, Span::default()).first(&format!("\"{}", text.value));
+    }
+    locate(source, text)
+}
+
 struct Linker<'a> {
     source: &'a Arc<SourceFile>,
     definition: &'a Definition,
@@ -458,7 +466,7 @@ impl Linker<'_> {
 
     fn unknown_name(&mut self, name: &Text, functions: bool) {
         let kind = if functions { "definition or function" } else { "definition" };
-        let mut finding = Diagnostic::error(format!("library `{}` has no {kind} `{}`", self.root, name.value)).at(locate(self.source, name));
+        let mut finding = Diagnostic::error(format!("library `{}` has no {kind} `{}`", self.root, name.value)).at(self.place(name));
         let tree = self.program.tree();
         let defines = self.program.defines(self.root).into_iter().map(|(_, name)| name);
         let functions = tree.functions.iter().filter(|_| functions).map(|row| &*row.name);
@@ -492,7 +500,7 @@ impl Linker<'_> {
         };
         if !fits {
             let message = format!("`{}` gives {ty}, a measure that counts `{basis}` expects {expected}", name.value);
-            let finding = Diagnostic::error(message).at(locate(self.source, name)).help("change the definition, or the `basis` of the measure");
+            let finding = Diagnostic::error(message).at(self.place(name)).help("change the definition, or the `basis` of the measure");
             self.mismatched.push((finding, ty));
         }
     }

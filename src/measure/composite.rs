@@ -8,7 +8,9 @@
 //!   numerator of every component in whose denominator they are. So an exclusion from one component excludes from the whole.
 //! - *Linear*: a continuous variable, the average of each one's share of fulfilled components.
 //!
-//! *Weighted* goes by the component: the average of the component scores by weight, of those components that have one.
+//! *Weighted* goes by the component: the average of the component scores by weight. Where a component has no score the guide says
+//! nothing, and the composite has none either: an average of the others would be another composite's, and months of both stand beside
+//! each other.
 //!
 //! A denominator is meant here without exclusions and exceptions, a numerator within it. A component whose improvement is
 //! the other way is fulfilled by who is *not* in its numerator ("Improvement Notation"). Where the composite counts patients
@@ -16,8 +18,8 @@
 //!
 //! Score bounds: in opportunity a doubt about one component is a doubt about one case, in linear about one part of a share, in all
 //! or nothing about one of the conditions. Of a component that counts other than the composite does, or is a ratio, a doubt is taken
-//! as one about everything. A weighted score lies between those of its components' bounds; it has none where a component is in doubt
-//! that has none, a ratio or a continuous variable.
+//! as one about everything. A weighted score lies between those of its components' bounds, if it has one; there are none where
+//! a component is in doubt that has none, a ratio or a continuous variable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -388,12 +390,9 @@ pub fn score(shape: &GroupShape, tallies: &Tallies) -> Score {
             Score { denominator: of(Aggregate::Count), value: of(Aggregate::Average), ..Score::default() }
         }
         CompositeScoring::Weighted => {
-            let mut sums = (Decimal::ZERO, Decimal::ZERO);
-            for (component, score) in composite.components.iter().zip(component_scores(composite, tallies)) {
-                let Some(part) = score.and_then(|score| score.checked_mul(component.weight)) else { continue };
-                sums = (sums.0.saturating_add(part), sums.1.saturating_add(component.weight));
-            }
-            Score { value: population::divide(sums.0, sums.1), ..Score::default() }
+            let parts = composite.components.iter().zip(component_scores(composite, tallies));
+            let whole = weighed(parts.filter(|(component, _)| !component.weight.is_zero()).map(|(component, score)| Some((score?, component.weight))));
+            Score { value: whole.and_then(|(sum, weight)| population::divide(sum, weight)), ..Score::default() }
         }
     }
 }
@@ -418,28 +417,31 @@ fn of_components(composite: &Composite, tallies: &Tallies) -> Vec<Tallies> {
     composite.components.iter().map(&mut own).collect()
 }
 
-/// The lowest or highest sum of the scores of a weighted composite's components by weight, with their weights; `None` where one that
-/// has no bounds is in doubt.
+/// The sum of scores by weight, and of the weights; `None` where one has no score: an average of the others is the score of another composite.
+fn weighed(mut parts: impl Iterator<Item = Option<(Decimal, Decimal)>>) -> Option<(Decimal, Decimal)> {
+    parts.try_fold((Decimal::ZERO, Decimal::ZERO), |(sum, weights), part| {
+        let (score, weight) = part?;
+        Some((sum.checked_add(score.checked_mul(weight)?)?, weights.checked_add(weight)?))
+    })
+}
+
+/// The lowest or highest sum of the scores of a weighted composite's components by weight, with their weights; `None` where one has no
+/// score whatever turns out, or is in doubt and has no bounds.
 pub(super) fn weighted_extreme(composite: &Composite, tallies: &Tallies, side: Side) -> Option<(Decimal, Decimal)> {
-    let mut parts = Vec::new();
     let scores = component_scores(composite, tallies);
-    for ((component, own), score) in composite.components.iter().zip(of_components(composite, tallies)).zip(scores) {
-        let part = match population::bounds(&component.shape, &own) {
-            _ if component.weight.is_zero() => continue,
+    let parts = composite.components.iter().zip(of_components(composite, tallies)).zip(scores);
+    let part = |((component, own), score): ((&Component, Tallies), Option<Decimal>)| {
+        let value = match population::bounds(&component.shape, &own) {
             Some((low, high)) => {
                 let value = if (side == Side::Lowest) == component.reversed { high } else { low };
-                let value = if component.reversed { Decimal::ONE.checked_sub(value)? } else { value };
-                (value, component.weight, !own.is_of_somebody())
+                if component.reversed { Decimal::ONE.checked_sub(value)? } else { value }
             }
             None if own.slots.iter().any(|slot| slot.cannot_tell() > 0) => return None,
-            None => match score {
-                Some(score) => (score, component.weight, false),
-                None => continue,
-            },
+            None => score?,
         };
-        parts.push(part);
-    }
-    population::extreme_mean(parts.into_iter(), side)
+        Some((value, component.weight))
+    };
+    weighed(parts.filter(|((component, _), _)| !component.weight.is_zero()).map(part))
 }
 
 #[cfg(test)]

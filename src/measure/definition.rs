@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::ToSpan;
-use serde::Deserialize;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use super::Period;
@@ -121,20 +122,25 @@ pub enum Status {
 pub enum Improvement {
     Increase,
     Decrease,
+    /// A published Measure need not say it.
+    #[serde(skip)]
+    NotTold,
 }
 
 impl Improvement {
-    /// The code in `http://terminology.hl7.org/CodeSystem/measure-improvement-notation`.
+    /// The code in `http://terminology.hl7.org/CodeSystem/measure-improvement-notation`; of what is not told the one of FHIR's
+    /// data-absent-reason.
     pub fn code(self) -> &'static str {
         match self {
             Improvement::Increase => "increase",
             Improvement::Decrease => "decrease",
+            Improvement::NotTold => "unknown",
         }
     }
 }
 
 /// The length of a reporting period.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum Interval {
@@ -145,6 +151,27 @@ pub enum Interval {
 }
 
 impl Interval {
+    /// Of a month, quarter or year of the calendar.
+    pub fn of(first: Date, last: Date) -> Option<Interval> {
+        let is_whole = first.day() == 1 && last == last.last_of_month();
+        let months = (i32::from(last.year()) - i32::from(first.year())) * 12 + i32::from(last.month()) - i32::from(first.month()) + 1;
+        match (months, first.month()) {
+            (1, _) if is_whole => Some(Interval::Month),
+            (3, 1 | 4 | 7 | 10) if is_whole => Some(Interval::Quarter),
+            (12, 1) if is_whole => Some(Interval::Year),
+            _ => None,
+        }
+    }
+
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Interval::Month => "month",
+            Interval::Quarter => "quarter",
+            Interval::Year => "year",
+        }
+    }
+
     /// The periods of the calendar and of this length that hold one of some months and are over when the last of them is, oldest first.
     ///
     /// ```

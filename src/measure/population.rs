@@ -516,11 +516,6 @@ impl Tallies {
             .map_or_else(Cow::default, Cow::Borrowed)
     }
 
-    /// Whether somebody is counted in any case, where the score has bounds.
-    pub(super) fn is_of_somebody(&self) -> bool {
-        self.outlooks().keys().any(|outlook| !outlook.may_be_out)
-    }
-
     /// Those of a stratum, with what was observed in the unit of the whole group: numbers beside each other are of one unit.
     pub fn in_units_of<'t>(&'t self, whole: &Tallies) -> Cow<'t, Tallies> {
         if !whole.slots.iter().any(|slot| slot.observations.are_mixed()) {
@@ -670,14 +665,16 @@ pub(super) fn extreme_mean(values: impl Iterator<Item = (Decimal, Decimal, bool)
     (!all.1.is_zero()).then_some(all)
 }
 
-/// Of a proportion: the least and the most members of the numerator, both of [`candidates`]. Wider than [`bounds`], and what can be
-/// added to those of others.
-pub fn summable_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<(u64, u64)> {
+/// Of a proportion: numerator and denominator at its lowest and at its highest, of which those of others can be added to each. Who may
+/// be out counts where it moves the score that way: at its lowest in the denominator alone, at its highest in both or in neither.
+pub fn summable_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<[(u64, u64); 2]> {
     let is_fraction = score(shape, tallies).numerator.is_some();
+    bounds(shape, tallies).filter(|_| is_fraction)?;
     let outlooks = tallies.outlooks();
-    let certain = |value: Decimal| outlooks.get(&Outlook::certain(value)).copied().unwrap_or_default();
-    let of = candidates(shape, tallies).filter(|_| is_fraction && bounds(shape, tallies).is_some())?;
-    Some((certain(Decimal::ONE), of.checked_sub(certain(Decimal::ZERO))?))
+    let count = |counts: fn(&Outlook) -> bool| outlooks.iter().filter(|(outlook, _)| counts(outlook)).map(|(_, times)| times).sum::<u64>();
+    let (always_in, never_in) = (count(|one| one.least == Decimal::ONE && !one.may_be_out), count(|one| one.most == Decimal::ZERO && !one.may_be_out));
+    let (may_fail, may_fulfil) = (count(|one| one.least == Decimal::ZERO), count(|one| one.most == Decimal::ONE));
+    Some([(always_in, always_in + may_fail), (may_fulfil, may_fulfil + never_in)])
 }
 
 /// Of how many members the score is, or may be: those that it counts, and those for which the record cannot tell. None for a

@@ -3,12 +3,14 @@
 //! The Measure becomes the same [`Definition`] that `measure.yaml` gives. Extensions are those of the Quality Measure
 //! guide (cqfmeasures): scoring, population basis and improvement of a group, aggregate method and criteria reference of
 //! an observation, component and composite scoring of a composite group, group and weight of a component; on the Measure
-//! itself where a group has none. A composite Measure without a composite group is one.
+//! itself where a group has none. A composite Measure without a composite group is one. Its `effectivePeriod` says how long its reporting
+//! periods are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
+use jiff::civil::Date;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -107,8 +109,24 @@ pub fn collect(sources: &[Arc<SourceFile>]) -> (Published, Vec<Diagnostic>) {
             }
         }
     }
+    found.extend(contradictions(&libraries));
     let measures = measures.iter().filter_map(|measure| files(measure, &libraries, &mut found)).collect();
     (Published { measures, value_sets }, found)
+}
+
+/// Libraries of one url and version with other logic each: which of them is meant, nothing says. Layout is no logic.
+fn contradictions<'a>(libraries: &'a [Library]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (index, library) in libraries.iter().enumerate().filter(|(_, library)| !library.url.is_empty()) {
+        let namesake = |other: &&Library| (&other.url, &other.version) == (&library.url, &library.version);
+        let both = |other: &'a Library| library.cql.as_ref().zip(other.cql.as_ref()).or_else(|| library.elm.as_ref().zip(other.elm.as_ref()));
+        let differ = |(own, other): &(&Arc<SourceFile>, &Arc<SourceFile>)| !own.text.split_whitespace().eq(other.text.split_whitespace());
+        let Some((own, first)) = libraries.iter().take(index).filter(namesake).filter_map(both).find(differ) else { continue };
+        let message = format!("Library `{}|{}` is here twice with different logic", library.url, library.version);
+        let finding = Diagnostic::error(message).at(start(own)).label(start(first), "the other one");
+        found.push(finding.help("take one of them away, or give them the versions that they are"));
+    }
+    found
 }
 
 fn head_of(text: &str) -> Option<Head<'_>> {
@@ -231,20 +249,54 @@ pub fn definition(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnost
         Ok(json) => json,
         Err(fault) => return (None, vec![crate::diagnostic::from_json(source, &fault)]),
     };
-    let mut reader = Reader { source, found: Vec::new() };
+    let mut reader = Reader { source, place: String::new(), found: Vec::new() };
     let definition = reader.measure(&json);
     let usable = !crate::diagnostic::has_errors(&reader.found);
     (definition.filter(|_| usable), reader.found)
 }
 
+/// What to do where a Measure does not say how long its reporting periods are.
+pub const SAY_PERIODS: &str = "say it in the site.toml: under `[measures.periods]` the measure's id and `\"year\"`, `\"quarter\"` or `\"month\"`";
+
+/// The length of a published Measure's reporting periods: that of its `effectivePeriod`, if it has one; or why that is none.
+pub fn interval(source: &SourceFile) -> Result<Option<Interval>, String> {
+    serde_json::from_str(source.text.trim_start_matches('\u{feff}')).map_or(Ok(None), |json: Json| interval_of(&json))
+}
+
+fn interval_of(json: &Json) -> Result<Option<Interval>, String> {
+    let Some(effective) = json.get("effectivePeriod") else { return Ok(None) };
+    let [first, last] = ["start", "end"].map(|name| text(effective, name).unwrap_or_default());
+    let day = |text: &str, month: &str| format!("{text}{month}").parse::<Date>().ok();
+    let (start, end) = match (first.len(), last.len()) {
+        (4, 4) => (day(first, "-01-01"), day(last, "-12-31")),
+        (7, 7) => (day(first, "-01"), day(last, "-01").map(Date::last_of_month)),
+        _ => (day(first.get(..10).unwrap_or_default(), ""), day(last.get(..10).unwrap_or_default(), "")),
+    };
+    let found = start.zip(end).and_then(|(start, end)| Interval::of(start, end));
+    let id = text(json, "id").unwrap_or_default();
+    let why = || format!("the `effectivePeriod` of measure `{id}` is {first} to {last}, no year, quarter or month of the calendar: how long its reporting periods are is not said");
+    found.map(Some).ok_or_else(why)
+}
+
 struct Reader<'a> {
     source: &'a Arc<SourceFile>,
+    /// The element in hand, as FHIRPath.
+    place: String,
     found: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
     fn error(&mut self, message: impl Into<String>) {
-        self.found.push(Diagnostic::error(message).at(start(self.source)));
+        self.say(Diagnostic::error(message));
+    }
+
+    /// Where something is: a text that is quoted, if it is one of the Measure's, and the path of its element.
+    fn say(&mut self, mut finding: Diagnostic) {
+        let quoted = finding.message.split('`').nth(1).map(|text| format!("\"{text}\"")).unwrap_or_default();
+        if !self.place.is_empty() {
+            finding.message = format!("`{}`: {}", self.place, finding.message);
+        }
+        self.found.push(finding.at(start(self.source).first(&quoted)));
     }
 
     fn measure(&mut self, json: &Json) -> Option<Definition> {
@@ -253,6 +305,15 @@ impl Reader<'_> {
         let mut groups: Vec<Group> = list(json, "group").enumerate().filter_map(|(index, group)| self.group(json, group, index)).collect();
         if own == Some(COMPOSITE) && !groups.iter().any(|group| group.scoring == Some(Scoring::Composite)) {
             groups.extend(self.group(json, &Json::Null, groups.len()));
+        }
+        self.place.clear();
+        let mut ids = BTreeSet::new();
+        for twin in groups.iter().filter(|group| !ids.insert(group.id.value.as_str())) {
+            self.found.push(
+                Diagnostic::error(format!("two groups have the id `{}`: their series could not be told apart", twin.id.value))
+                    .at(start(self.source).first(&format!("\"{}\"", twin.id.value)))
+                    .help("give each `group.id` a text of its own"),
+            );
         }
         if groups.is_empty() {
             self.error("the Measure has no `group`: nothing would be counted");
@@ -264,7 +325,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let improvement = improvement(json).or_else(|| list(json, "group").find_map(improvement)).unwrap_or(Improvement::Increase);
+        let improvement = improvement(json).or_else(|| list(json, "group").find_map(improvement)).unwrap_or(Improvement::NotTold);
+        self.ignored(json);
         Some(Definition {
             id: unwritten(id),
             url: unwritten(text(json, "url").unwrap_or(id)),
@@ -281,7 +343,7 @@ impl Reader<'_> {
             scoring,
             basis: unwritten(&basis(json).unwrap_or_else(|| super::definition::PATIENT.to_owned())),
             improvement,
-            period: Interval::default(),
+            period: interval_of(json).ok().flatten().unwrap_or_default(),
             library: None,
             rate: None,
             parameters: Default::default(),
@@ -295,6 +357,15 @@ impl Reader<'_> {
             chart: None,
             comparable_with: Vec::new(),
         })
+    }
+
+    /// What would change how a score is shown, and is not read.
+    fn ignored(&mut self, json: &Json) {
+        let is_there = |name: &&str| std::iter::once(json).chain(list(json, "group")).any(|of| extension(of, name).is_some());
+        for name in ["cqfm-scoringUnit", "cqfm-scoringPrecision"].into_iter().filter(is_there) {
+            let message = format!("`{name}` is not read: the score of a ratio is given as its numerator by its denominator");
+            self.found.push(Diagnostic::warning(message).at(start(self.source).first(name)));
+        }
     }
 
     fn scoring(&mut self, code: &str) -> Option<Scoring> {
@@ -348,10 +419,19 @@ impl Reader<'_> {
     }
 
     fn group(&mut self, measure: &Json, json: &Json, index: usize) -> Option<Group> {
-        let scoring = scoring_code(json).or_else(|| scoring_code(measure)).and_then(|code| self.scoring(code));
+        // A composite Measure may be without a group.
+        let place = if json.is_null() { String::new() } else { format!("Measure.group[{index}]") };
+        let own = scoring_code(json);
+        self.place = if own.is_some() { place.clone() } else { String::new() };
+        let scoring = own.or_else(|| scoring_code(measure)).and_then(|code| self.scoring(code));
         let id = text(json, "id").map_or_else(|| format!("group-{}", index + 1), str::to_owned);
-        let mut populations: Vec<Population> = list(json, "population").filter_map(|population| self.population(population)).collect();
+        let mut populations = Vec::new();
+        for (index, population) in list(json, "population").enumerate() {
+            self.place = format!("{place}.population[{index}]");
+            populations.extend(self.population(population));
+        }
         link(&mut populations);
+        self.place = place;
         let stratifiers = list(json, "stratifier").enumerate().filter_map(|(index, json)| self.stratifier(&id, index, json)).collect();
         let is_composite = scoring == Some(Scoring::Composite);
         let (composite_scoring, components) = if is_composite { self.composite(measure, json) } else { (None, Vec::new()) };
@@ -360,7 +440,7 @@ impl Reader<'_> {
             id: unwritten(&id),
             scoring,
             basis: basis(json).or_else(|| basis(measure)).map(|basis| unwritten(&basis)),
-            improvement: improvement(json),
+            improvement: Some(improvement(json).or_else(|| improvement(measure)).unwrap_or(Improvement::NotTold)),
             populations,
             stratifiers,
             composite_scoring,
@@ -414,7 +494,7 @@ impl Reader<'_> {
         let id = text(json, "id").map_or_else(|| format!("stratifier-{}", index + 1), str::to_owned);
         if define.is_none() && components.is_empty() {
             let message = format!("stratifier `{id}` of group `{group}` has no `criteria.expression`; it is left out");
-            self.found.push(Diagnostic::warning(message).at(start(self.source)));
+            self.say(Diagnostic::warning(message));
             return None;
         }
         Some(Stratifier {
@@ -477,5 +557,9 @@ fn basis(json: &Json) -> Option<String> {
 fn improvement(json: &Json) -> Option<Improvement> {
     let own = json.get("improvementNotation").and_then(coding);
     let code = own.or_else(|| extension(json, "cqfm-improvementNotation").and_then(|extension| extension.get("valueCodeableConcept")).and_then(coding))?;
-    Some(if code == "decrease" { Improvement::Decrease } else { Improvement::Increase })
+    match code {
+        "increase" => Some(Improvement::Increase),
+        "decrease" => Some(Improvement::Decrease),
+        _ => None,
+    }
 }

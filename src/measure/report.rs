@@ -339,7 +339,7 @@ impl Reporter<'_> {
         report.insert("reporter".into(), reporter);
         report.insert("period".into(), json!({ "start": self.period.start.to_string(), "end": self.period.end.to_string() }));
         if let Some((_, improvement)) = self.same_for_all() {
-            report.insert("improvementNotation".into(), concept("measure-improvement-notation", improvement.code(), None));
+            report.insert("improvementNotation".into(), notation(improvement));
         }
     }
 
@@ -354,8 +354,8 @@ impl Reporter<'_> {
         value.insert("id".into(), group.id.value.as_str().into());
         let mut extensions = Vec::new();
         if self.same_for_all().is_none() {
-            let improvement = concept("measure-improvement-notation", self.definition.improvement_of(group).code(), None);
             extensions.push(measure_scoring(self.definition.scoring_of(group)));
+            let improvement = notation(self.definition.improvement_of(group));
             extensions.push(json!({ "url": format!("{DEQM}/extension-groupImprovementNotation"), "valueCodeableConcept": improvement }));
         }
         extensions.extend(score_parts(&shape, &partial.all));
@@ -457,6 +457,14 @@ fn measure_scoring(scoring: Scoring) -> Value {
     json!({ "url": format!("{DEQM}/extension-measureScoring"), "valueCodeableConcept": concept("measure-scoring", scoring.code(), None) })
 }
 
+/// Which direction is better. Every report must have it (deqm-2), so one of a Measure that does not say it says that.
+fn notation(improvement: Improvement) -> Value {
+    match improvement {
+        Improvement::NotTold => json!({ "extension": [{ "url": format!("{HL7}/data-absent-reason"), "valueCode": improvement.code() }] }),
+        told => concept("measure-improvement-notation", told.code(), None),
+    }
+}
+
 /// How a composite is scored, and what it is made of.
 fn made_of(composite: &Composite, tallies: &Tallies) -> Value {
     let mut scores = match composite.method {
@@ -549,14 +557,15 @@ fn score_parts(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     (!parts.is_empty()).then(|| own("score-parts", parts))
 }
 
-/// Between which values the score lies. Of a proportion in doubt also the least and the most members of the numerator, of so many as
-/// `cannot-tell` says: what a network adds up.
+/// Between which values the score lies. Of a proportion in doubt also numerator and denominator at either end: what a network adds up.
 fn score_bounds(shape: &GroupShape, tallies: &Tallies) -> Option<Value> {
     let (low, high) = population::bounds(shape, tallies)?;
     let mut parts = vec![part("low", "valueDecimal", decimal(low)), part("high", "valueDecimal", decimal(high))];
-    if let Some((least, most)) = population::summable_bounds(shape, tallies).filter(|_| tallies.open > 0) {
-        parts.extend([part("least", "valueInteger", least.into()), part("most", "valueInteger", most.into())]);
-    }
+    let ends = population::summable_bounds(shape, tallies).filter(|_| tallies.open > 0);
+    parts.extend(["low-parts", "high-parts"].into_iter().zip(ends.into_iter().flatten()).map(|(end, (numerator, denominator))| {
+        let sides = [part("numerator", "valueInteger", numerator.into()), part("denominator", "valueInteger", denominator.into())];
+        json!({ "url": end, "extension": sides })
+    }));
     Some(own("score-bounds", parts))
 }
 

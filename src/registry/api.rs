@@ -49,6 +49,7 @@ async fn measures(State(registry): State<Registry>) -> Json<Value> {
         let unit = match &card.unit {
             Unit::Percent => json!({ "kind": "percent" }),
             Unit::Number => json!({ "kind": "number" }),
+            Unit::Rate { of, .. } if of.is_empty() => json!({ "kind": "ratio" }),
             Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
         };
         json!({
@@ -105,6 +106,9 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         if let Some(observed) = point.observed {
             (told["members"], told["observed"]) = (observed.members.into(), observed.counted.into());
         }
+        if !point.made_of.is_empty() {
+            told["madeOf"] = point.made_of.iter().map(String::as_str).collect();
+        }
         // The only group of a measure needs no name.
         if !series.group.key.is_empty() {
             told["group"] = series.group.key.as_str().into();
@@ -129,13 +133,16 @@ fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String>
     wrong("format", &wanted.format, &["csv", "json"]).or_else(|| wrong("site", &wanted.site, &sites)).or_else(of_group)
 }
 
-/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; and which of several groups.
+/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; which of several groups; and
+/// what a composite is made of.
 fn csv(card: &MeasureCard, all: &[Series]) -> String {
-    let has_numbers = card.unit == Unit::Number || !card.numbers.is_empty();
+    let has_numbers = std::iter::once(&card.unit).chain(card.units.values()).any(|unit| *unit == Unit::Number);
     let has_groups = all.iter().any(|series| !series.group.key.is_empty());
     let mut text = String::from("site,measure,version,period_start,period_end,numerator,denominator,value,complete,revision,committed_at,low,high,cannot_tell,cannot_tell_of");
     text.push_str(if has_numbers { ",members,observed" } else { "" });
-    text.push_str(if has_groups { ",group,group_label\r\n" } else { "\r\n" });
+    let has_parts = all.iter().flat_map(|series| &series.points).any(|point| !point.made_of.is_empty());
+    text.push_str(if has_groups { ",group,group_label" } else { "" });
+    text.push_str(if has_parts { ",made_of\r\n" } else { "\r\n" });
     for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
         let unit = card.unit_of(&series.group.key);
@@ -167,6 +174,9 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
         }
         if has_groups {
             text.push_str(&format!(",{},{}", cell(&series.group.key), cell(&series.group.label)));
+        }
+        if has_parts {
+            text.push_str(&format!(",{}", cell(&point.made_of.iter().map(String::as_str).collect::<Vec<_>>().join(" "))));
         }
         text.push_str("\r\n");
     }

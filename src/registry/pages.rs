@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
-use super::report::Reading;
+use super::report::{Reading, day};
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
-use super::{MeasureCard, Registry, Unit};
+use super::{MeasureCard, Registry, Span, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
 use strata::Strata;
@@ -116,7 +116,7 @@ struct Board<'a> {
     late: usize,
     refused: usize,
     new: usize,
-    late_after: u32,
+    late_after: String,
     offers: Vec<Offer>,
     now: String,
 }
@@ -140,7 +140,7 @@ async fn board(State(registry): State<Registry>) -> Response {
     places.sort_by_key(|place| ["refused", "late", "never", "new", "partial", "arrived"].iter().position(|state| *state == place.state));
     let offers = registry.options.measures.iter().zip(&all).map(|(card, all)| offer(card, all)).collect();
     let options = &registry.options;
-    let late_after = options.late_after_hours;
+    let late_after = counted(options.late_after_hours, "hour");
     page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
@@ -216,7 +216,7 @@ fn direction(card: &MeasureCard) -> &'static str {
     match card.higher_is_better {
         Some(true) => "higher is better",
         Some(false) => "lower is better",
-        None => "neither higher nor lower is better as such",
+        None => "which direction is better is not told",
     }
 }
 
@@ -278,8 +278,10 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     let of_month = |series: &&Series| series.points.iter().rfind(|point| point.period_start.get(..10) == newest.period_start.get(..10)).cloned();
     let of_month: Vec<Option<Point>> = all.iter().map(of_month).collect();
     let Counting { counting, unknown, rest } = counting(card, &of_month);
+    // A minority's number is not the network's.
+    let is_known = !counting.is_empty() && counting.len() * 2 >= all.len();
     let mut sum = newest.nothing_of();
-    if counting.is_empty() { &unknown } else { &counting }.iter().for_each(|point| sum.add(point));
+    counting.iter().chain(unknown.iter().filter(|_| !is_known)).for_each(|point| sum.add(point));
     let said: Vec<String> = rest.into_iter().chain(chart::doubt_text(card, &sum)).collect();
     let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
     let sites = match counting.len() {
@@ -291,13 +293,16 @@ fn latest(card: &MeasureCard, all: &[&Series]) -> String {
     values.sort_by(f64::total_cmp);
     let text = |value: f64| chart::value_text(card, value);
     let month = chart::period_name(newest);
-    match (sum.value(&card.unit), values.first(), values.last()) {
-        (_, None, _) if !unknown.is_empty() => format!("not known in {month}{said}"),
-        (_, None, _) => format!("no score in {month}{said}"),
-        (Some(value), ..) => format!("{} in {month}, {sites}{said}", text(value)),
-        (None, Some(low), Some(high)) if low < high => format!("{} to {} in {month}, {sites}{said}", text(*low), text(*high)),
-        (None, Some(value), _) => format!("{} in {month}, {sites}{said}", text(*value)),
-    }
+    let value = match (sum.value(&card.unit), values.first(), values.last()) {
+        (_, None, _) if unknown.is_empty() => return format!("no score in {month}{said}"),
+        (_, None, _) => return format!("not known in {month}{said}"),
+        _ if !is_known => return format!("not known in {month}, {sites}{said}"),
+        (Some(value), ..) => text(value),
+        (None, Some(low), Some(high)) if low < high => format!("{} to {}", text(*low), text(*high)),
+        (None, Some(value), _) => text(*value),
+    };
+    let counts = chart::counts(card, &sum).map_or_else(String::new, |counts| format!(" ({counts})"));
+    format!("{value}{counts} in {month}, {sites}{said}")
 }
 
 /// What the sites have of one month.
@@ -314,26 +319,21 @@ fn counting<'a>(card: &MeasureCard, of_month: &'a [Option<Point>]) -> Counting<'
     let has_value = |point: &&Point| point.value(&card.unit).is_some();
     let there = || of_month.iter().flatten();
     let whole: Vec<&Point> = there().filter(|point| point.complete).filter(has_value).collect();
-    let newest = newest(card, whole.iter().copied());
-    let (counting, others): (Vec<&Point>, Vec<&Point>) = whole.into_iter().partition(|point| card.is_comparable(&point.version, newest));
+    let newest = card.newest(whole.iter().copied());
+    let (counting, others): (Vec<&Point>, Vec<&Point>) = whole.into_iter().partition(|point| newest.is_some_and(|newest| card.is_comparable(point, newest)));
     let unknown: Vec<&Point> = there().filter(|point| point.is_unknown()).collect();
     let partial = there().filter(|point| !point.complete).filter(has_value).count();
     let empty = there().filter(|point| !has_value(point)).count() - unknown.len();
     let mut said = vec![(partial, "partial".to_owned()), (unknown.len(), "not known".to_owned()), (empty, "without a number".to_owned())];
-    let versions: BTreeSet<&str> = others.iter().map(|point| point.version.as_str()).collect();
+    let versions: BTreeSet<String> = others.iter().map(|point| point.version_text()).collect();
     said.extend(
         versions
             .iter()
-            .map(|version| (others.iter().filter(|point| point.version == *version).count(), format!("on version {version}"))),
+            .map(|version| (others.iter().filter(|point| point.version_text() == *version).count(), format!("on version {version}"))),
     );
     said.push((of_month.len() - there().count(), "not in".to_owned()));
     let said: Vec<String> = said.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     Counting { counting, unknown, rest: (!said.is_empty()).then(|| said.join(", ")) }
-}
-
-/// The newest version of some points; none of none.
-fn newest<'a>(card: &MeasureCard, points: impl Iterator<Item = &'a Point>) -> &'a str {
-    card.newest(points.map(|point| point.version.as_str())).unwrap_or_default()
 }
 
 /// `2026-03-04 02:15 UTC`.
@@ -381,15 +381,19 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
     let section = |(place, group): (usize, Grouped<'_>)| {
         let scale = chart::scale(group.series.iter().map(|series| &series.points), &group.card);
         let shown: Vec<(&Series, String)> = group.series.iter().filter_map(|series| Some((*series, name(&series.site)?))).collect();
-        let newest_of_all = newest(card, group.series.iter().filter_map(|series| series.points.last()));
+        let newest_of_all = card.newest(group.series.iter().filter_map(|series| series.points.last()));
         let drawn = |(series, name): &(&Series, String)| {
             let (id, heading) = match group.label.as_str() {
                 "" => (series.site.clone(), name.clone()),
                 label => (format!("{}-{}", series.site, place + 1), format!("{name}: {label}")),
             };
             let mut chart = Chart { id, ..chart::chart(&group.card, &series.site, heading, &series.points, scale) };
-            if let Some(last) = series.points.last().filter(|last| last.version != newest_of_all) {
-                chart.latest.push_str(&format!("; version {}", last.version));
+            if let Some(last) = series
+                .points
+                .last()
+                .filter(|last| newest_of_all.is_some_and(|newest| (&newest.version, &newest.made_of) != (&last.version, &last.made_of)))
+            {
+                chart.latest.push_str(&format!("; version {}", last.version_text()));
             }
             chart
         };
@@ -404,9 +408,19 @@ fn unit_text(unit: &Unit) -> String {
     match unit {
         Unit::Percent => "in percent".to_owned(),
         Unit::Number => "as a number".to_owned(),
+        Unit::Rate { of, .. } if of.is_empty() => "as a ratio".to_owned(),
         Unit::Rate { per, of } if *per == 1 => format!("per {of}"),
         Unit::Rate { per, of } => format!("per {} {of}", chart::count_text(Some((*per).into()))),
     }
+}
+
+/// The same with the length of the periods that were reported last, where a published measure does not hold a site to one.
+fn as_reported(card: &MeasureCard, all: &[Series]) -> MeasureCard {
+    let mut card = card.clone();
+    let newest = all.iter().filter_map(|series| series.points.last()).max_by(|a, b| a.period_end.cmp(&b.period_end));
+    let span = newest.and_then(|point| Span::of(day(&point.period_start)?, day(&point.period_end)?));
+    card.definitions.values_mut().for_each(|defined| defined.period = defined.period.or(span));
+    card
 }
 
 fn card<'a>(registry: &'a Registry, id: &str) -> Option<&'a MeasureCard> {
@@ -423,6 +437,7 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Re
         Ok(read) => read,
         Err(error) => return unavailable(&registry, &error),
     };
+    let card = &as_reported(card, &all);
     let name = |site: &str| Some(organization(&sites, site));
     let sections = sections(card, &all, name);
     let series = format!("/v1/measures/{}/series", encode(&card.id));
@@ -466,6 +481,7 @@ async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, 
     if sites.iter().all(|known| known.name != site) {
         return not_found(State(registry)).await;
     }
+    let card = &as_reported(card, &all);
     let organization = organization(&sites, &site);
     let sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
     if sections.is_empty() {

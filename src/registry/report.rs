@@ -24,6 +24,9 @@ const STRATA_MAX: usize = 1_000;
 /// Characters of a stratum's name that are kept.
 const NAME_CHARS_MAX: usize = 100;
 
+/// Characters of an address that are kept.
+const URL_CHARS_MAX: usize = 1_024;
+
 /// Years since the end of a period that anybody still reports.
 const PERIOD_YEARS_MAX: i16 = 50;
 
@@ -58,6 +61,8 @@ pub struct Reading {
     pub doubt: Option<Doubt>,
     /// The same for each stratum.
     pub strata: Vec<Stratum>,
+    /// Of a composite what it is made of, by canonical URL with version.
+    pub made_of: BTreeSet<String>,
 }
 
 /// Of whom a score is that is no fraction, as a mean or a median of what was observed of them.
@@ -106,7 +111,10 @@ pub struct Doubt {
     /// The score if all that is open went for it.
     #[serde(with = "decimal_text")]
     pub high: Option<Decimal>,
-    /// The least and the most members of the numerator, of so many: wider than the bounds, which cannot be added.
+    /// Numerator and denominator at either bound, which can be added to those of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<[(u64, u64); 2]>,
+    /// Of an older adapter the least and the most members of the numerator, of so many: wider than the bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerators: Option<(u64, u64)>,
 }
@@ -496,7 +504,15 @@ fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -
             strata.push(Stratum { stratifier: name.clone(), stratum: stratum_name(stratum), numerator, denominator, score, observed, doubt });
         }
     }
-    Reading { group, numerator, denominator, score, observed: observed(value, kind), doubt: doubt(value, reasons), strata }
+    Reading { group, numerator, denominator, score, observed: observed(value, kind), doubt: doubt(value, reasons), strata, made_of: made_of(value) }
+}
+
+/// The measures of which a composite says that it is made (our own adapters do).
+fn made_of(group: &Value) -> BTreeSet<String> {
+    let composite = extension(group, "composite").unwrap_or_default();
+    let components = items(&composite, "extension").iter().filter(|part| is_named(part, "component"));
+    let plain = |url: &str| url.chars().take(URL_CHARS_MAX).filter(|c| !c.is_control()).collect();
+    components.filter_map(|component| Some(plain(extension(component, "measure")?.get("valueString")?.as_str()?))).collect()
 }
 
 /// Of whom the score of a group or stratum is. Of whom nothing was observed, our own adapters say.
@@ -519,11 +535,20 @@ fn doubt(group: &Value, reasons: &mut Vec<String>) -> Option<Doubt> {
     let bounds = extension(group, "score-bounds").unwrap_or_default();
     let bound = |name| decimal(extension(&bounds, name)?.get("valueDecimal")?);
     let sum = |name| extension(&bounds, name)?.get("valueInteger")?.as_u64();
-    let doubt = Doubt { count: whole("count")?, of: whole("of"), low: bound("low"), high: bound("high"), numerators: sum("least").zip(sum("most")) };
-    if let (Some((least, most)), Some(of)) = (doubt.numerators, doubt.of)
-        && (least > most || most > of)
-    {
+    let end = |name| {
+        let end = extension(&bounds, name)?;
+        let side = |name| extension(&end, name)?.get("valueInteger")?.as_u64();
+        side("numerator").zip(side("denominator"))
+    };
+    let (numerators, ends) = (sum("least").zip(sum("most")), end("low-parts").zip(end("high-parts")).map(|(low, high)| [low, high]));
+    let doubt = Doubt { count: whole("count")?, of: whole("of"), low: bound("low"), high: bound("high"), ends, numerators };
+    let of = doubt.of.unwrap_or(COUNT_MAX.unsigned_abs());
+    if let Some((least, most)) = numerators.filter(|(least, most)| least > most || *most > of) {
         reasons.push(format!("{least} to {most} in the numerator, of {of}, cannot be"));
+    }
+    let is_possible = |(numerator, denominator): &(u64, u64)| numerator <= denominator && *denominator <= of;
+    if let Some((numerator, denominator)) = ends.into_iter().flatten().find(|end| !is_possible(end)) {
+        reasons.push(format!("{numerator} of {denominator} at a bound of the score, of {of} in all, cannot be"));
     }
     if doubt.of.is_some_and(|of| of < doubt.count) {
         reasons.push(format!("{} cannot be told, of {}", doubt.count, doubt.of.unwrap_or_default()));
@@ -585,7 +610,7 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, kind: 
             reasons.push(format!("numerator {} is greater than denominator {below}", scored.max(above)));
         }
     }
-    if is_proportion && numerator.is_none() && score.is_some_and(|score| !(Decimal::ZERO..=Decimal::ONE).contains(&score)) {
+    if kind == Kind::Proportion && numerator.is_none() && score.is_some_and(|score| !(Decimal::ZERO..=Decimal::ONE).contains(&score)) {
         reasons.push(format!("score {} is not between 0 and 1, as what is shown in percent has to be", score.unwrap_or_default()));
     }
     if [numerator, denominator].into_iter().flatten().any(|number| number < Decimal::ZERO) {

@@ -1,7 +1,7 @@
 //! What the registry can say of its sites and measures: the arrival board, series, revisions, strata.
 //! Everything reads `current`, so only committed revisions are ever seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -131,6 +131,8 @@ pub struct Point {
     pub complete: bool,
     /// Version of the measure.
     pub version: String,
+    /// Of a composite what it is made of, by canonical URL with version.
+    pub made_of: BTreeSet<String>,
     /// 1, 2, 3 …
     pub revision: u64,
     /// When this revision was committed.
@@ -158,6 +160,15 @@ impl Point {
         score.checked_mul(factor)?.to_f64()
     }
 
+    /// `1.0.0`; of a composite with the names and versions of what it is made of.
+    pub fn version_text(&self) -> String {
+        let name = |canonical: &String| canonical.rsplit('/').next().unwrap_or_default().replacen('|', " ", 1);
+        match self.made_of.iter().map(name).collect::<Vec<_>>().join(", ") {
+            parts if parts.is_empty() => self.version.clone(),
+            parts => format!("{} (of {parts})", self.version),
+        }
+    }
+
     /// Whether more than half of those whom the score is of cannot be told: then it says what is written, not how they are.
     pub fn is_unknown(&self) -> bool {
         self.doubt.as_ref().is_some_and(|doubt| doubt.of.is_some_and(|of| doubt.count > of / 2))
@@ -167,6 +178,11 @@ impl Point {
     /// bounds it.
     pub fn bounds(&self, unit: &Unit) -> Option<(f64, f64)> {
         self.doubt.as_ref()?.bounds(unit)
+    }
+
+    /// Of how many it is; none where nobody says.
+    fn size(&self) -> Option<Decimal> {
+        self.denominator.or(self.observed.and_then(|observed| Some(observed.counted?.into())))
     }
 
     /// The same without any numbers, to be added to.
@@ -191,10 +207,12 @@ impl Point {
     /// Adds the counts of another site, period or stratum; what is no fraction has no sum.
     pub fn add(&mut self, other: &Point) {
         let sum = |a: Option<Decimal>, b: Option<Decimal>| a.zip(b).and_then(|(a, b)| a.checked_add(b));
-        if self.doubt.is_some() || other.doubt.is_some() {
-            let [own, theirs] = [&*self, other].map(|point| Edges::of(point.numerator, point.denominator, point.doubt.as_ref()));
-            let count = [&self.doubt, &other.doubt].into_iter().flatten().map(|doubt| doubt.count).sum();
-            self.doubt = Some(own.zip(theirs).map_or(Doubt { count, ..Doubt::default() }, |(own, theirs)| own.with(&theirs).doubt(count)));
+        let both = [&*self, other];
+        if both.iter().any(|point| point.doubt.is_some()) {
+            let count = both.iter().filter_map(|point| point.doubt.as_ref()).map(|doubt| doubt.count).sum();
+            let of = both.iter().map(|point| point.doubt.as_ref().map_or_else(|| point.size()?.to_u64(), |doubt| doubt.of)).sum();
+            let [own, theirs] = both.map(Ends::of);
+            self.doubt = Some(own.zip(theirs).map_or(Doubt { count, of, ..Doubt::default() }, |(own, theirs)| own.with(&theirs).doubt(count, of)));
         }
         self.numerator = sum(self.numerator, other.numerator);
         self.denominator = sum(self.denominator, other.denominator);
@@ -218,34 +236,44 @@ impl Doubt {
     }
 }
 
-/// The numerators at both bounds of a proportion, and their denominator: what can be added.
-struct Edges {
-    low: Decimal,
-    high: Decimal,
-    of: Decimal,
-}
+/// Numerator and denominator of a proportion at its lowest and at its highest: what can be added.
+struct Ends([(Decimal, Decimal); 2]);
 
-impl Edges {
-    fn of(numerator: Option<Decimal>, denominator: Option<Decimal>, doubt: Option<&Doubt>) -> Option<Edges> {
-        let Some(doubt) = doubt else { return Some(Edges { low: numerator?, high: numerator?, of: denominator? }) };
+impl Ends {
+    fn of(point: &Point) -> Option<Ends> {
+        let Some(doubt) = &point.doubt else { return Some(Ends([(point.numerator?, point.denominator?); 2])) };
+        if let Some(ends) = doubt.ends {
+            return Some(Ends(ends.map(|(numerator, denominator)| (numerator.into(), denominator.into()))));
+        }
         let of = Decimal::from(doubt.of?);
         if let Some((least, most)) = doubt.numerators {
-            return Some(Edges { low: least.into(), high: most.into(), of });
+            return Some(Ends([(least.into(), of), (most.into(), of)]));
         }
         // A mean of shares has no numerator to add, and an older adapter's bounds are fractions of just so many.
-        numerator?;
-        let at = |bound: Option<Decimal>| Some(bound?.checked_mul(of)?.round());
+        point.numerator?;
+        let at = |bound: Option<Decimal>| Some((bound?.checked_mul(of)?.round(), of));
         // Without bounds there is only how many of how many.
-        Some(Edges { low: at(doubt.low)?, high: at(doubt.high)?, of })
+        Some(Ends([at(doubt.low)?, at(doubt.high)?]))
     }
 
-    fn with(&self, other: &Edges) -> Edges {
-        Edges { low: self.low + other.low, high: self.high + other.high, of: self.of + other.of }
+    fn with(&self, other: &Ends) -> Ends {
+        let [low, high] = [0, 1].map(|end| (self.0[end].0 + other.0[end].0, self.0[end].1 + other.0[end].1));
+        Ends([low, high])
     }
 
-    fn doubt(&self, count: u64) -> Doubt {
-        let numerators = self.low.to_u64().zip(self.high.to_u64());
-        Doubt { count, of: self.of.to_u64(), low: self.low.checked_div(self.of), high: self.high.checked_div(self.of), numerators }
+    fn doubt(&self, count: u64, of: Option<u64>) -> Doubt {
+        let [low, high] = self.0;
+        // Where nobody counts at an end, all who may are fulfilled at the lower, and none of them at the upper: one of them is the farthest.
+        let at = |(numerator, denominator): (Decimal, Decimal), alone: Decimal| numerator.checked_div(denominator).or((of > Some(0)).then_some(alone));
+        let whole = |(numerator, denominator): (Decimal, Decimal)| numerator.to_u64().zip(denominator.to_u64());
+        Doubt {
+            count,
+            of,
+            low: at(low, Decimal::ONE),
+            high: at(high, Decimal::ZERO),
+            ends: whole(low).zip(whole(high)).map(|(low, high)| [low, high]),
+            numerators: None,
+        }
     }
 }
 
@@ -279,7 +307,7 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place, g.observed
+             g.key, g.label, g.improvement, g.place, g.observed, g.made_of
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
@@ -297,6 +325,7 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             score: decimal(row.get(10)?),
             doubt: kept(row.get(11)?),
             observed: kept(row.get(16)?),
+            made_of: kept(row.get(17)?).unwrap_or_default(),
             remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
@@ -322,14 +351,13 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
 /// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
 /// compared.
 fn remark(card: &MeasureCard, points: &mut [Point]) {
-    let size = |point: &Point| point.denominator.or(point.observed.and_then(|observed| Some(observed.counted?.into())));
     for place in 0..points.len() {
         let (before, rest) = points.split_at_mut(place);
         let Some(point) = rest.first_mut() else { continue };
         let Some(defined) = card.definitions.get(&point.version) else { continue };
-        let earlier = before.iter().filter(|other| card.is_comparable(&other.version, &point.version)).filter_map(size).collect();
+        let earlier = before.iter().filter(|other| card.is_comparable(other, point)).filter_map(Point::size).collect();
         let cannot_tell = point.doubt.as_ref().map_or(0, |doubt| doubt.count);
-        let own = Parts { numerator: point.numerator, denominator: size(point), score: point.score, cannot_tell };
+        let own = Parts { numerator: point.numerator, denominator: point.size(), score: point.score, cannot_tell };
         point.remarks = believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message).collect();
     }
 }
@@ -364,11 +392,12 @@ pub struct Revision {
 /// What a revision says, group by group.
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
-        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed FROM reading WHERE revision = ?1 ORDER BY place")?
+        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of FROM reading WHERE revision = ?1 ORDER BY place")?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
-            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata })
+            let made_of = kept(row.get(9)?).unwrap_or_default();
+            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
         })?
         .collect()
 }
@@ -414,6 +443,7 @@ mod tests {
             doubt: None,
             complete: true,
             version: String::new(),
+            made_of: BTreeSet::new(),
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),
@@ -425,7 +455,7 @@ mod tests {
     /// The other has 10 of 10. Together it is 11 of 20 to 11 of 11, and never as narrow as the bounds of each, added by their width.
     #[test]
     fn what_sites_cannot_tell_is_added_up_without_loss() {
-        let doubt = Doubt { count: 9, of: Some(10), low: Some(Decimal::new(1, 1)), high: Some(Decimal::ONE), numerators: Some((1, 10)) };
+        let doubt = Doubt { count: 9, of: Some(10), low: Some(Decimal::new(1, 1)), high: Some(Decimal::ONE), numerators: Some((1, 10)), ends: None };
         let mut sum = empty().nothing_of();
         let counts = |numerator: Option<u32>, denominator: u32, doubt: Option<&Doubt>| Point {
             numerator: numerator.map(Decimal::from),

@@ -18,16 +18,18 @@ const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 8] = [
     include_str!("schema/001_registry.sql"),
     include_str!("schema/002_doubt.sql"),
     include_str!("schema/003_groups.sql"),
     include_str!("schema/004_keys.sql"),
     include_str!("schema/005_observed.sql"),
     include_str!("schema/006_kept.sql"),
+    include_str!("schema/007_made_of.sql"),
+    include_str!("schema/008_kept.sql"),
 ];
 /// After so many steps the readings of before are read again.
-const READ_AGAIN_AFTER: usize = 5;
+const READ_AGAIN_AFTER: usize = 7;
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.

@@ -104,6 +104,23 @@ fn each_fault_is_found_by_its_rule() {
     }
 }
 
+/// What cannot be shown in percent is held where it is made, and names what made it so.
+#[test]
+fn a_composite_beyond_1_is_held_and_names_its_component() {
+    let of = |score: f64, of_rates: f64| {
+        let mut report = good();
+        report["extension"][0]["valueCodeableConcept"]["coding"][0]["code"] = "composite".into();
+        let component = |name: &str, score: f64| json!({ "url": "component", "extension": [{ "url": "measure", "valueString": name }, { "url": "score", "valueDecimal": score }] });
+        let made_of = json!([component("http://n.example/Measure/share|1.0.0", 0.5), component("http://n.example/Measure/rate|1.0.0", of_rates)]);
+        report["group"] =
+            json!([{ "extension": [{ "url": "http://watershed.example/fhir/StructureDefinition/composite", "extension": made_of }], "measureScore": { "value": score } }]);
+        check(&report).into_iter().map(|finding| (finding.weight, finding.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(0.75, 1.0), []);
+    let message = "the score of the composite is 2.3, expected between 0 and 1: `http://n.example/Measure/rate|1.0.0` has 4.1";
+    assert_eq!(of(2.3, 4.1), [(Weight::Block, message.to_owned())]);
+}
+
 #[test]
 fn a_scoring_on_root_and_groups_is_one_too_many() {
     let mut report = good();

@@ -120,10 +120,10 @@ async fn the_board_adds_up_what_counts_and_says_the_rest() {
     };
     for (name, february, expected) in [
         ("partial", Some((2, "1.0.0", false, 10, 100)), "no score in Feb 2024 (1 partial)"),
-        ("east", Some((2, "1.0.0", true, 60, 100)), "60.0\u{202f}% in Feb 2024, 1 of 2 sites (1 partial)"),
-        ("empty", Some((2, "1.0.0", true, 0, 0)), "60.0\u{202f}% in Feb 2024, 1 of 3 sites (1 partial, 1 without a number)"),
-        ("west", Some((2, "1.0.0", true, 40, 100)), "50.0\u{202f}% in Feb 2024, 2 of 4 sites (1 partial, 1 without a number)"),
-        ("late", None, "50.0\u{202f}% in Feb 2024, 2 of 5 sites (1 partial, 1 without a number, 1 not in)"),
+        ("east", Some((2, "1.0.0", true, 60, 100)), "60.0\u{202f}% (60 of 100) in Feb 2024, 1 of 2 sites (1 partial)"),
+        ("empty", Some((2, "1.0.0", true, 0, 0)), "not known in Feb 2024, 1 of 3 sites (1 partial, 1 without a number)"),
+        ("west", Some((2, "1.0.0", true, 40, 100)), "50.0\u{202f}% (100 of 200) in Feb 2024, 2 of 4 sites (1 partial, 1 without a number)"),
+        ("late", None, "not known in Feb 2024, 2 of 5 sites (1 partial, 1 without a number, 1 not in)"),
     ] {
         let site = network.join(name, name).await;
         let months: Vec<Month> = [(1, "1.0.0", true, 50, 100)].into_iter().chain(february).collect();
@@ -188,8 +188,8 @@ fn stratum(page: &str) -> Vec<&str> {
 async fn sites_on_versions_that_cannot_be_compared_are_not_added_up() {
     let left_out = "<p>Feb 2024, 1 of 2 sites, of version 1.1.0: what was reported of 1.0.0 cannot be compared with it. Records";
     for (card, offer, strata, says_so) in [
-        (proportion(), "40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 on version 1.0.0)", ["40", "100", "40.0\u{202f}%"], true),
-        (comparable(), "50.0\u{202f}% in Feb 2024, 2 sites", ["160", "300", "53.3\u{202f}%"], false),
+        (proportion(), "40.0\u{202f}% (40 of 100) in Feb 2024, 1 of 2 sites (1 on version 1.0.0)", ["40", "100", "40.0\u{202f}%"], true),
+        (comparable(), "50.0\u{202f}% (100 of 200) in Feb 2024, 2 sites", ["160", "300", "53.3\u{202f}%"], false),
     ] {
         let network = Network::start(vec![card]).await;
         for (name, months) in [("east", &[(2, "1.0.0", true, 60, 100)][..]), ("west", &[(1, "1.0.0", true, 60, 100), (2, "1.1.0", true, 40, 100)])] {

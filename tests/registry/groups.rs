@@ -50,7 +50,9 @@ async fn several_groups_are_several_series_wherever_they_are_shown() {
 
     let board = network.get("/").await.text;
     assert!(
-        board.contains("Treatment begun: 70.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in); Treatment kept: 40.0\u{202f}% in Feb 2024, 1 of 2 sites (1 not in)"),
+        board.contains(
+            "Treatment begun: 70.0\u{202f}% (70 of 100) in Feb 2024, 1 of 2 sites (1 not in); Treatment kept: 40.0\u{202f}% (40 of 100) in Feb 2024, 1 of 2 sites (1 not in)"
+        ),
         "{board}"
     );
     let measure = network.get("/measures/remission").await.text;

@@ -91,6 +91,7 @@ async fn of_how_many_is_there_also_of_what_was_held_before() {
         "DROP TRIGGER reading_is_never_changed;
          UPDATE reading SET strata = (SELECT json_group_array(json_remove(value, '$.score', '$.observed')) FROM json_each(strata));
          ALTER TABLE reading DROP COLUMN observed;
+         ALTER TABLE reading DROP COLUMN made_of;
          CREATE TRIGGER reading_is_never_changed BEFORE UPDATE ON reading BEGIN SELECT raise(ABORT, 'a reading is never changed'); END;
          PRAGMA user_version = 4;",
     )

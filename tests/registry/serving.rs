@@ -125,7 +125,7 @@ async fn what_cannot_be_told_stands_beside_every_number() {
     let csv = network.get("/v1/measures/remission/series?site=north&format=csv").await.text;
     assert!(csv.lines().next().unwrap().ends_with("committed_at,low,high,cannot_tell,cannot_tell_of") && csv.lines().nth(1).unwrap().ends_with(",0,100,23,23"), "{csv}");
     let board = network.get("/").await.text;
-    for words in ["50.0\u{202f}% in Jan 2024, 1 of 2 sites (1 not known)", "complete; 1 report cannot tell of everybody"] {
+    for words in ["50.0\u{202f}% (50 of 100) in Jan 2024, 1 of 2 sites (1 not known)", "complete; 1 report cannot tell of everybody"] {
         assert!(board.contains(words), "{words} in {board}");
     }
     assert_eq!(network.get("/v1/sites").await.json()["sites"][0]["lastFeed"]["reportsThatCannotTell"], 1);

@@ -2,11 +2,11 @@
 //! can be shown.
 
 use super::super::definition::{self, Text};
-use super::{Binding, Linker, birth, published};
+use super::{Binding, Linker, identity, published};
 use crate::cql::Only;
-use crate::cql::typed::FunctionId;
+use crate::cql::typed::{DefineId, FunctionId, Kind};
 use crate::cql::types::Type;
-use crate::diagnostic::{self, Diagnostic, Location, Span};
+use crate::diagnostic::{self, Diagnostic, Location};
 use crate::fhir::compartment::in_compartment;
 use crate::fhir::record::Keep;
 
@@ -14,15 +14,25 @@ use crate::fhir::record::Keep;
 const AMOUNTS: [&str; 2] = ["FHIR.Money", "FHIR.Element"];
 const SHOWN: [&str; 5] = ["FHIR.Coding", "FHIR.CodeableConcept", "FHIR.Period", "FHIR.Money", "FHIR.Element"];
 
-/// Elements that are one person's own. What of an address is read is told by its lines, because an area is shared by many.
-const IDENTIFYING: [(&str, &[&str]); 3] = [
+/// Elements that are one person's own (45 CFR 164.514(b)(2)): whoever reads them for a value to show has hardly another use of them. What
+/// is smaller than a state may also be read to tell areas apart, so of that it counts what comes into the value: [`identity`].
+const IDENTIFYING: [(&str, &[&str]); 4] = [
     ("Patient", &["id", "identifier", "name", "telecom", "photo", "contact", "address.line", "address.text"]),
-    ("RelatedPerson", &["identifier", "name", "telecom", "photo", "address.line", "address.text"]),
+    (
+        "RelatedPerson",
+        &["identifier", "name", "telecom", "photo", "birthDate", "address.line", "address.text", "address.city", "address.district", "address.postalCode"],
+    ),
     ("Coverage", &["subscriberId", "identifier"]),
+    ("Device", &["identifier", "udiCarrier", "distinctIdentifier", "serialNumber", "url"]),
 ];
 /// Elements that are one event's own, or name its patient.
 const OF_EVENTS: [&str; 9] =
     ["id", "identifier", "text", "subject.reference", "subject.display", "subject.identifier", "patient.reference", "patient.display", "patient.identifier"];
+
+/// A day that is no Patient's own element, and yet somebody's.
+const DAY_OF_AN_EVENT: &str = "the day of an event";
+/// Classes that hold days and times.
+const DAYS: [&str; 4] = ["FHIR.date", "FHIR.dateTime", "FHIR.instant", "FHIR.Period"];
 
 /// What a group counts.
 pub(super) struct Counted<'a> {
@@ -149,22 +159,44 @@ impl Linker<'_> {
                 .push(Diagnostic::error(message).at(self.place(name)).help("let it give an element of that, as its `code` or `status`"));
             return None;
         }
+        if matches!(binding, Binding::Define(define) if self.is_always_null(define)) {
+            let finding = Diagnostic::warning(format!("`{}` is always null: everybody is `unknown` by it", name.value));
+            self.found.push(finding.at(self.place(name)).help("let it give what is to be told apart"));
+        }
         let Some((element, is_plain)) = self.tells_who(binding, &ty) else { return Some(binding) };
         // An id may be there to find something by, and what is published is not the reader's to change.
         let is_error = is_plain && !published::is_published(self.source);
         let (finding, consequence) = if is_error { (Diagnostic::error as fn(String) -> Diagnostic, "would") } else { (Diagnostic::warning as fn(String) -> Diagnostic, "may") };
-        let finding = finding(format!("`{}` gives {ty} and reads `{element}`: a report {consequence} tell who the patients are", name.value));
+        let finding = finding(format!("`{}` gives {ty} and reads {element}: a report {consequence} tell who the patients are", name.value));
         self.found
             .push(finding.at(self.place(name)).help("divide by what many patients share, as a code, an age group or a Boolean"));
         (!is_error).then_some(binding)
+    }
+
+    /// Whether a definition is nothing but null, under whatever names.
+    fn is_always_null(&self, define: DefineId) -> bool {
+        let mut body = self.program.tree().defines.get(define.index()).map(|define| &define.body);
+        // No chain of names is longer than there are names.
+        for _ in &self.program.tree().defines {
+            body = match body.map(|body| &body.kind) {
+                Some(Kind::Literal(value)) => return value.is_null(),
+                Some(Kind::As { operand, .. }) => Some(operand),
+                Some(Kind::Define(other)) => self.program.tree().defines.get(other.index()).map(|define| &define.body),
+                _ => return false,
+            };
+        }
+        false
     }
 
     /// The element by which what is shown could identify people (45 CFR 164.514(b)(2)), if there is one, and whether there is hardly
     /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's, unless it counts the days
     /// of a life.
     fn tells_who(&self, binding: Binding, ty: &Type) -> Option<(String, bool)> {
-        if let Some(day) = birth::day_in(self.program, binding) {
-            return Some((format!("Patient.{day}"), true));
+        if let Some(element) = identity::told_by(self.program, binding) {
+            return Some((format!("`{element}`"), true));
+        }
+        if is_day(ty) {
+            return Some((DAY_OF_AN_EVENT.to_owned(), true));
         }
         if matches!(ty, Type::Boolean | Type::Integer | Type::Long | Type::Decimal) {
             return None;
@@ -176,11 +208,11 @@ impl Linker<'_> {
         let first = |keep: &Keep, elements: &[&'static str]| elements.iter().copied().find(|element| reads(keep, element));
         let plain = shape.types.iter().find_map(|(resource_type, keep)| {
             let (_, elements) = IDENTIFYING.iter().find(|(of, _)| of == resource_type)?;
-            Some((format!("{resource_type}.{}", first(keep, elements)?), true))
+            Some((format!("`{resource_type}.{}`", first(keep, elements)?), true))
         });
         let of_events = || {
             let mut own = shape.types.iter().filter(|(resource_type, _)| in_compartment(resource_type));
-            own.find_map(|(resource_type, keep)| Some((format!("{resource_type}.{}", first(keep, &OF_EVENTS)?), false)))
+            own.find_map(|(resource_type, keep)| Some((format!("`{resource_type}.{}`", first(keep, &OF_EVENTS)?), false)))
         };
         plain.or_else(of_events)
     }
@@ -196,12 +228,20 @@ impl Linker<'_> {
         }
     }
 
-    /// Where the definition names it: in JSON the first place where it stands as a text.
-    fn place(&self, name: &Text) -> Location {
-        if published::is_published(self.source) {
-            return Location::new(self.source, Span::default()).first(&format!("\"{}\"", name.value));
-        }
-        diagnostic::yaml::locate(self.source, name)
+    pub(super) fn place(&self, name: &Text) -> Location {
+        super::written_at(self.source, name)
+    }
+}
+
+/// Whether a value may hold a day or a time: of what happened to somebody no more than the year is everybody's.
+fn is_day(ty: &Type) -> bool {
+    match ty {
+        Type::Date | Type::DateTime => true,
+        Type::List(inner) | Type::Interval(inner) => is_day(inner),
+        Type::Choice(types) => types.iter().all(is_day),
+        Type::Tuple(elements) => elements.iter().any(|(_, ty)| is_day(ty)),
+        Type::Class(class) => DAYS.contains(&&**class),
+        _ => false,
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::{Component, Composite, CompositeScoring};
-use crate::diagnostic::yaml::locate;
-use crate::diagnostic::{Diagnostic, SourceFile, nearest};
-use crate::measure::definition::{ComponentMeasure, Definition, Group, PATIENT, Population, Text, unwritten, word};
+use crate::diagnostic::{Diagnostic, SourceFile, has_errors, nearest};
+use crate::measure::compile::written_at;
+use crate::measure::definition::{ComponentMeasure, Definition, Group, Improvement, PATIENT, Population, Text, unwritten, word};
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 
 /// Fewest components of a composite (Conformance Requirement 5.10), and most.
@@ -54,7 +54,7 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn error(&mut self, message: String, at: &Text, help: impl Into<String>) {
-        self.found.push(Diagnostic::error(message).at(locate(self.source, at)).help(help));
+        self.found.push(Diagnostic::error(message).at(written_at(self.source, at)).help(help));
     }
 
     fn group(&mut self, index: usize, group: &mut Group) -> Vec<Place> {
@@ -73,7 +73,7 @@ impl Resolver<'_> {
             self.error(message, own, "list them under `components`, in FHIR as `relatedArtifact` of type `composed-of`");
             return Vec::new();
         }
-        let (mut places, mut components) = (Vec::new(), Vec::new());
+        let (mut places, mut components, before) = (Vec::new(), Vec::new(), self.found.len());
         for written in &group.components {
             let Some((place, component)) = self.component(written, method, index, group) else { continue };
             if places.contains(&place) {
@@ -82,8 +82,13 @@ impl Resolver<'_> {
             places.push(place);
             components.push(component);
         }
-        if method == CompositeScoring::Weighted && components.len() == count && components.iter().all(|one| one.weight.is_zero()) {
-            self.error("the weights of the components sum to 0".to_owned(), own, "give at least one of them a `weight` above 0");
+        if method == CompositeScoring::Weighted && components.len() == count {
+            if components.iter().all(|one| one.weight.is_zero()) {
+                self.error("the weights of the components sum to 0".to_owned(), own, "give at least one of them a `weight` above 0");
+            }
+            if !has_errors(self.found.get(before..).unwrap_or_default()) {
+                self.one_scale(&group.components, &places);
+            }
         }
         let composite = Composite { method, components };
         group.populations = composite.populations().into_iter().map(|(code, observed)| population(code, observed)).collect();
@@ -98,9 +103,15 @@ impl Resolver<'_> {
         let group = self.group_of(written, candidate)?;
         let (definition, found) = (candidate.definition, candidate.groups.get(group)?);
         let scoring = definition.scoring_of(found);
-        let reversed = definition.improvement_of(found) != self.definition.improvement_of(composite);
+        let directions = [definition.improvement_of(found), self.definition.improvement_of(composite)];
+        let is_told = !directions.contains(&Improvement::NotTold);
+        let reversed = is_told && directions[0] != directions[1];
         let (basis, own_basis) = (definition.basis_of(found), self.definition.basis_of(composite));
         let name = &written.measure;
+        if !is_told && directions[0] != directions[1] {
+            let finding = Diagnostic::warning(format!("nothing says which direction is better for `{}` or for the composite: it is taken as the same", name.value));
+            self.found.push(finding.at(written_at(self.source, name)).help("give both an `improvementNotation`"));
+        }
         if scoring == Scoring::Composite {
             let itself = measure == self.own && group == index;
             let message =
@@ -110,6 +121,9 @@ impl Resolver<'_> {
             let taken = if method == CompositeScoring::Weighted { "proportions, ratios and continuous variables" } else { "proportions and ratios" };
             let message = format!("`{}` is a {}, but a composite by `{}` takes {taken}", name.value, word(scoring), method.code());
             self.error(message, name, "name another measure or `group`, or change the `composite-scoring`");
+        } else if method != CompositeScoring::Weighted && found.populations.iter().any(|population| population.code == PopulationCode::MeasureObservation) {
+            let message = format!("`{}` is a ratio of what is observed of its members: who is in its numerator, as `{}` asks, has fulfilled nothing", name.value, method.code());
+            self.error(message, name, "leave it out, and report it beside the composite");
         } else if method == CompositeScoring::Weighted && reversed && scoring != Scoring::Proportion {
             let message = format!("`{}` improves the other way than the composite, and only the score of a proportion can be turned round", name.value);
             self.error(message, name, "leave it out, or let the composite improve the same way");
@@ -127,6 +141,25 @@ impl Resolver<'_> {
             exists: own_basis == PATIENT && basis != PATIENT,
         };
         Some((Place { measure, group }, component))
+    }
+
+    /// Scores of which an average is made are of one kind: a share of all, and so many per 1,000, have none.
+    fn one_scale(&mut self, written: &[ComponentMeasure], places: &[Place]) {
+        let all = self.all;
+        let scale = |place: &Place| {
+            let candidate = all.get(place.measure)?.as_ref()?;
+            let of = candidate.definition;
+            Some(match (of.scoring_of(candidate.groups.get(place.group)?), &of.rate) {
+                (Scoring::Ratio, Some(rate)) => format!("a ratio, {}", rate.unit.value),
+                (scoring, _) => format!("a {}", word(scoring)),
+            })
+        };
+        let mut scales = written.iter().zip(places).filter_map(|(written, place)| Some((&written.measure, scale(place)?)));
+        let Some((first, own)) = scales.next() else { return };
+        for (name, other) in scales.filter(|(_, other)| *other != own) {
+            let message = format!("`{}` is {other}, and `{}` is {own}: an average of their scores means nothing", name.value, first.value);
+            self.error(message, name, "weigh scores of one kind, as proportions only, and report the others beside the composite");
+        }
     }
 
     /// The measure of that name, and version if one is given; else the newest.
@@ -172,7 +205,7 @@ impl Resolver<'_> {
         let Some(weight) = written.weight else { return Some(Decimal::ONE) };
         if method != CompositeScoring::Weighted {
             let finding = Diagnostic::warning(format!("the weight of `{}` changes nothing: the composite is scored by `{}`", written.measure.value, method.code()));
-            self.found.push(finding.at(locate(self.source, &written.measure)));
+            self.found.push(finding.at(written_at(self.source, &written.measure)));
         }
         let exact = weight.to_string().parse().ok().filter(|weight| *weight >= Decimal::ZERO);
         if exact.is_none() {

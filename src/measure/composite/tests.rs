@@ -87,16 +87,16 @@ fn each_method_scores_by_hand() {
         ("TT", ["2/2 1", "1/1 1", "1", "1"]),
         ("TF", ["1/2 0.5", "0/1 0", "0.5", "0.75"]),
         ("FT", ["1/2 0.5", "0/1 0", "0.5", "0.25"]),
-        ("T-", ["1/1 1", "1/1 1", "1", "1"]), // what is not meant for someone is not asked
-        ("-F", ["0/1 0", "0/1 0", "0", "0"]),
+        ("T-", ["1/1 1", "1/1 1", "1", "-"]), // what is not meant for someone is not asked, but has no score to be weighed
+        ("-F", ["0/1 0", "0/1 0", "0", "-"]),
         ("--", ["0/0 -", "0/0 -", "-", "-"]),
-        ("xT", ["1/1 1", "0/0 -", "1", "1"]), // an exclusion from one excludes from all or nothing
+        ("xT", ["1/1 1", "0/0 -", "1", "-"]), // an exclusion from one excludes from all or nothing
         ("xx", ["0/0 -", "0/0 -", "-", "-"]),
-        ("eT", ["1/1 1", "1/1 1", "1", "1"]), // an exception does not count for who fulfils the rest
-        ("eF", ["0/1 0", "0/0 -", "0", "0"]), // and excepts otherwise
+        ("eT", ["1/1 1", "1/1 1", "1", "-"]), // an exception does not count for who fulfils the rest
+        ("eF", ["0/1 0", "0/0 -", "0", "-"]), // and excepts otherwise
         ("ee", ["0/0 -", "0/0 -", "-", "-"]),
         ("?T", ["1/2 0.5", "0/1 0", "0.5", "0.25"]), // unknown is false
-        ("dT", ["1/1 1", "1/1 1", "1", "1"]),
+        ("dT", ["1/1 1", "1/1 1", "1", "-"]),
     ];
     for (marks, expected) in table {
         let found = shapes.each_ref().map(|shape| shown(shape, [marks]));
@@ -168,8 +168,8 @@ fn a_composite_that_counts_cases_or_shares_has_bounds() {
     assert_eq!(found(CompositeScoring::AllOrNothing, &["x?", "TT"]).0, Some((all, all)));
     // Weighted: the first component has 2 of 2, the second 0 or 1 of 2.
     assert_eq!(found(CompositeScoring::Weighted, &["T?", "TF"]).0, Some((half, Decimal::new(75, 2))));
-    // The second has a score only if the patient is meant; it is 0 then.
-    assert_eq!(found(CompositeScoring::Weighted, &["Td"]).0, Some((half, all)));
+    // There is a score only if the patient is meant by the second too; it is 0 there then.
+    assert_eq!(found(CompositeScoring::Weighted, &["Td"]).0, Some((half, half)));
 }
 
 /// In each way in which blanks can be filled the score lies within the bounds, and the bounds of who is known are the score.
@@ -273,15 +273,16 @@ fn of_a_ratio_only_who_is_in_the_denominator_counts() {
     assert_eq!([one("0101"), one("1010"), one("1111")], ["10000", "11000", "11001"]);
 }
 
-/// Half of the components have a score: the others take no part.
+/// Nobody is meant by the third component: an average of the two others is not this composite's. Of no weight, it takes no part.
 #[test]
-fn a_weighted_score_is_of_the_components_that_have_one() {
-    let shape = composite(CompositeScoring::Weighted, vec![proportion(2), proportion(1), proportion(5)]);
-    let tallies = sum(&shape, ["TF-", "FF-"]);
-    let composite = shape.composite.as_ref().unwrap();
-    assert_eq!(component_scores(composite, &tallies), [Some(Decimal::new(5, 1)), Some(Decimal::ZERO), None]);
-    assert_eq!(score(&shape, &tallies).value, population::divide(Decimal::ONE, Decimal::from(3)));
-    assert_eq!(score(&shape, &Tallies::default()).value, None);
+fn a_weighted_composite_has_a_score_where_all_its_components_have_one() {
+    for (weight, expected) in [(5, None), (0, population::divide(Decimal::ONE, Decimal::from(3)))] {
+        let shape = composite(CompositeScoring::Weighted, vec![proportion(2), proportion(1), proportion(weight)]);
+        let tallies = sum(&shape, ["TF-", "FF-"]);
+        assert_eq!(component_scores(shape.composite.as_ref().unwrap(), &tallies), [Some(Decimal::new(5, 1)), Some(Decimal::ZERO), None]);
+        assert_eq!((score(&shape, &tallies).value, bounds(&shape, &tallies).map(|(low, _)| low)), (expected, expected), "{weight}");
+        assert_eq!(score(&shape, &Tallies::default()).value, None);
+    }
 }
 
 #[test]

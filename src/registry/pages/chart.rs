@@ -313,7 +313,7 @@ fn phases<'s, 'a>(card: &MeasureCard, slots: &'s [Slot<'a>]) -> Vec<Phase<'s, 'a
         }
         Phase { slots, run, lookback }
     };
-    slots.chunk_by(|a, b| card.is_comparable(&a.point.version, &b.point.version)).map(phase).collect()
+    slots.chunk_by(|a, b| card.is_comparable(a.point, b.point)).map(phase).collect()
 }
 
 /// Lays out one site's chart.
@@ -386,14 +386,14 @@ fn labels(card: &MeasureCard, phase: Option<&Phase<'_, '_>>, slots: &[Slot<'_>],
 fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
     let turn = |pair: &[Slot<'_>]| {
         let [before, after] = pair else { return None };
-        let (old, version) = (&before.point.version, &after.point.version);
+        let (old, version) = (before.point.version_text(), after.point.version_text());
         let x = round(place.x(after.place) - place.step() / 2.0);
         let fits = x < WIDTH - LABEL_WIDTH;
-        let verdict = if card.is_comparable(old, version) { "it says that it can be compared with" } else { "its values are not compared with those of" };
+        let verdict = if card.is_comparable(before.point, after.point) { "it says that it can be compared with" } else { "its values are not compared with those of" };
         let (words_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
         (old != version).then(|| Turn {
             x,
-            words: Words { x: round(words_x), anchor, text: format!("version {version}{arrow}") },
+            words: Words { x: round(words_x), anchor, text: format!("version {}{arrow}", after.point.version) },
             text: format!("Version {version} of the measure from {} on: {verdict} version {old}.", after.name),
         })
     };
@@ -536,6 +536,7 @@ fn month_name(first: Date) -> String {
 pub fn column(unit: &Unit) -> &'static str {
     match unit {
         Unit::Percent => "Percent",
+        Unit::Rate { of, .. } if of.is_empty() => "Ratio",
         Unit::Rate { .. } => "Rate",
         Unit::Number => "Value",
     }
@@ -572,6 +573,7 @@ pub fn observed_text(observed: &Observed) -> String {
 pub fn value_text(card: &MeasureCard, value: f64) -> String {
     match card.unit {
         Unit::Percent => format!("{value:.1}\u{202f}%"),
+        Unit::Rate { ref of, .. } if of.is_empty() => format!("{value:.3}"),
         Unit::Rate { .. } | Unit::Number => format!("{value:.2}"),
     }
 }
@@ -706,14 +708,15 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// `34 of 47`, `2 in 310 line days` or `12 of 14 observed`; none for a score of nobody in particular.
-fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
+/// `34 of 47`, `2 in 310 line days`, `21 by 59.2` or `12 of 14 observed`; none for a score of nobody in particular.
+pub fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
     if let Some(observed) = &point.observed {
         return Some(observed_text(observed));
     }
     let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
     Some(match &card.unit {
         Unit::Percent | Unit::Number => format!("{above} of {below}"),
+        Unit::Rate { of, .. } if of.is_empty() => format!("{above} by {below}"),
         Unit::Rate { of, .. } => format!("{above} in {below} {of}"),
     })
 }

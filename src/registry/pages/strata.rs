@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{chart, newest};
+use super::chart;
 use crate::registry::MeasureCard;
 use crate::registry::series::{Point, Series};
 
@@ -42,10 +42,10 @@ pub struct Row {
 /// latest; of versions that can be compared with the newest, and complete where any is.
 pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
     let all: Vec<(&str, &Point)> = shown.iter().flat_map(|series| series.points.iter().map(|point| (series.site.as_str(), point))).collect();
-    let newest = newest(card, all.iter().map(|(_, point)| *point));
-    let (mut kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, point)| card.is_comparable(&point.version, newest));
+    let newest = card.newest(all.iter().map(|(_, point)| *point));
+    let (mut kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, point)| newest.is_some_and(|newest| card.is_comparable(point, newest)));
     kept.retain(|(_, point)| !point.strata.is_empty());
-    let lookback = card.definitions.get(newest).and_then(|defined| defined.lookback_months);
+    let lookback = newest.and_then(|newest| card.definitions.get(&newest.version)?.lookback_months);
     let adds_up = kept.iter().flat_map(|(_, point)| &point.strata).all(|stratum| stratum.numerator.is_some());
     let has_whole = kept.iter().any(|(_, point)| point.complete);
     let of_one = lookback.is_some() || !adds_up;
@@ -67,8 +67,8 @@ pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
         (_, false) => said.push("of partial data".to_owned()),
         (left, true) => said.push(format!("without {left} of partial data")),
     }
-    let left_out: BTreeSet<&str> = others.iter().map(|(_, point)| point.version.as_str()).collect();
-    if !left_out.is_empty() {
+    let left_out: BTreeSet<String> = others.iter().map(|(_, point)| point.version_text()).collect();
+    if let Some(newest) = newest.map(Point::version_text).filter(|_| !left_out.is_empty()) {
         let left_out = Vec::from_iter(left_out).join(", ");
         said.push(format!("of version {newest}: what was reported of {left_out} cannot be compared with it"));
     }
@@ -124,7 +124,8 @@ fn rows(card: &MeasureCard, kept: &[(&str, &Point)], periods: &str) -> Vec<Strat
     tables
 }
 
-/// Of what was reported of one stratum; scores that are no fractions have no sum, but lie between two.
+/// Of what was reported of one stratum; scores that are no fractions have no sum, but lie between two. Where more than half cannot be
+/// told of all of it, it is not known, whatever is known of a part.
 fn row(card: &MeasureCard, stratum: &str, points: &[Point]) -> Option<Row> {
     let sum = match points {
         [] => return None,
@@ -137,6 +138,7 @@ fn row(card: &MeasureCard, stratum: &str, points: &[Point]) -> Option<Row> {
     let mut values: Vec<f64> = points.iter().filter_map(|point| point.value(&card.unit)).collect();
     values.sort_by(f64::total_cmp);
     let value = match (sum.value(&card.unit), values.first(), values.last()) {
+        _ if sum.is_unknown() => chart::score_text(card, &sum),
         (None, Some(low), Some(high)) if low < high => chart::range_text(card, (*low, *high)),
         (None, Some(value), _) => chart::value_text(card, *value),
         _ => chart::score_text(card, &sum),

@@ -34,7 +34,8 @@ fn card(unit: Unit) -> MeasureCard {
         plain_language: String::new(),
         higher_is_better: Some(true),
         unit,
-        numbers: Default::default(),
+        units: Default::default(),
+        parts: Default::default(),
         sums: Default::default(),
         definitions: Default::default(),
     }
@@ -145,7 +146,7 @@ fn a_score_that_is_no_fraction_has_no_numerator() {
     let weighted = scored("composite", json!({ "measureScore": { "value": 0.7 } })).unwrap();
     assert_eq!((weighted.numerator, weighted.denominator, weighted.score), (None, None, Some(Decimal::new(7, 1))));
     let beyond = scored("composite", json!({ "measureScore": { "value": 7 } })).unwrap_err();
-    assert_eq!(beyond, ["score 7 is not between 0 and 1, as what is shown in percent has to be"]);
+    assert_eq!(beyond, ["the score of the composite is 7, expected between 0 and 1 (composite-between-0-and-1) at `/group/0`"]);
 }
 
 fn told(count: u64, of: u64, low: f64, high: f64) -> Value {
@@ -163,7 +164,7 @@ fn what_cannot_be_told_is_read_with_its_bounds_and_must_be_possible() {
         judge(&report)
     };
     assert_eq!(judged(json!([])).unwrap().doubt, None);
-    let doubt = Doubt { count: 3, of: Some(12), low: Some(Decimal::new(55, 2)), high: Some(Decimal::new(8, 1)), numerators: None };
+    let doubt = Doubt { count: 3, of: Some(12), low: Some(Decimal::new(55, 2)), high: Some(Decimal::new(8, 1)), ends: None, numerators: None };
     assert_eq!(judged(told(3, 12, 0.55, 0.8)).unwrap().doubt, Some(doubt));
     let summable = |least: u64, most: u64| {
         let mut told = told(3, 12, 0.55, 0.8);
@@ -173,6 +174,16 @@ fn what_cannot_be_told_is_read_with_its_bounds_and_must_be_possible() {
     };
     assert_eq!(summable(6, 10), Ok(Some((6, 10))));
     assert_eq!(summable(6, 13).unwrap_err(), ["6 to 13 in the numerator, of 12, cannot be"]);
+    let ended = |low: (u64, u64), high: (u64, u64)| {
+        let mut told = told(3, 12, 0.55, 0.8);
+        let side = |name: &str, count: u64| json!({ "url": name, "valueInteger": count });
+        let end = |name: &str, (numerator, denominator)| json!({ "url": name, "extension": [side("numerator", numerator), side("denominator", denominator)] });
+        told[1]["extension"].as_array_mut().unwrap().extend([end("low-parts", low), end("high-parts", high)]);
+        judged(told).map(|reading| reading.doubt.unwrap().ends)
+    };
+    assert_eq!(ended((6, 12), (8, 10)), Ok(Some([(6, 12), (8, 10)])));
+    assert_eq!(ended((6, 12), (8, 13)).unwrap_err(), ["8 of 13 at a bound of the score, of 12 in all, cannot be"]);
+    assert_eq!(ended((7, 6), (8, 10)).unwrap_err(), ["7 of 6 at a bound of the score, of 12 in all, cannot be"]);
     assert_eq!(judged(told(0, 12, 0.7, 0.7)).unwrap().doubt, None, "bounds alone are no doubt");
     assert_eq!(judged(told(13, 12, 0.5, 0.8)).unwrap_err(), ["13 cannot be told, of 12"]);
     assert_eq!(judged(told(3, 12, 0.8, 0.5)).unwrap_err(), ["the bounds 0.8 to 0.5 are none of a proportion"]);

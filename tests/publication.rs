@@ -1,0 +1,161 @@
+//! Measures as they are published: what `check` finds in them, and what a report and a site make of what they do not say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use watershed::validate;
+
+const CQL: &str = "library Own version '1.0.0'
+using FHIR version '4.0.1'
+parameter \"Measurement Period\" Interval<DateTime>
+context Patient
+define \"Everyone\": true
+define \"Girl\": Patient.gender.value = 'female'
+define \"Nothing\": null as String
+define \"Sex\": Patient.gender.value
+";
+
+fn concept(code: &str) -> Value {
+    json!({ "coding": [{ "code": code }] })
+}
+
+fn group(id: &str) -> Value {
+    let population = |(code, define): (&str, &str)| json!({ "code": concept(code), "criteria": { "language": "text/cql.identifier", "expression": define } });
+    let populations = [("initial-population", "Everyone"), ("denominator", "Everyone"), ("numerator", "Girl")].map(population);
+    json!({ "id": id, "population": populations, "stratifier": [{ "id": "sex", "criteria": { "expression": "Sex" } }] })
+}
+
+fn library(text: &str) -> Value {
+    json!({ "resourceType": "Library", "url": "http://x.example/Library/Own", "name": "Own", "version": "1.0.0",
+        "content": [{ "contentType": "text/cql", "data": base64::engine::general_purpose::STANDARD.encode(text) }] })
+}
+
+fn measure() -> Value {
+    json!({ "resourceType": "Measure", "id": "own", "url": "http://x.example/Measure/own", "version": "1.0.0", "status": "active",
+        "library": ["http://x.example/Library/Own"], "scoring": concept("proportion"), "improvementNotation": concept("increase"), "group": [group("all")] })
+}
+
+/// A folder with a Bundle of them, and two patients.
+fn laid(resources: &[Value]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let entries: Vec<Value> = resources.iter().map(|resource| json!({ "resource": resource })).collect();
+    let bundle = json!({ "resourceType": "Bundle", "type": "collection", "entry": entries });
+    std::fs::write(folder.path().join("bundle.json"), serde_json::to_string_pretty(&bundle).unwrap()).unwrap();
+    std::fs::create_dir(folder.path().join("drop")).unwrap();
+    let patients = "{\"resourceType\":\"Patient\",\"id\":\"a\",\"gender\":\"female\"}\n{\"resourceType\":\"Patient\",\"id\":\"b\",\"gender\":\"male\"}\n";
+    std::fs::write(folder.path().join("drop/Patient.ndjson"), patients).unwrap();
+    folder
+}
+
+fn watershed(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), text)
+}
+
+fn checked(resources: &[Value]) -> (i32, String) {
+    let folder = laid(resources);
+    watershed(folder.path(), &["measure", "check", "bundle.json"])
+}
+
+#[test]
+fn a_fault_is_told_with_its_element() {
+    let (code, out) = checked(&[measure(), library(CQL)]);
+    assert_eq!((code, out.as_str()), (0, "1 measure is well formed\n"));
+    let twin = |change: &dyn Fn(&mut Value)| {
+        let mut measure = measure();
+        change(&mut measure);
+        checked(&[measure, library(CQL)])
+    };
+    let cases: [(&dyn Fn(&mut Value), i32, &[&str]); 5] = [
+        (
+            &|measure| measure["group"] = json!([group("all"), group("all")]),
+            1,
+            &["two groups have the id `all`: their series could not be told apart", "give each `group.id` a text of its own"],
+        ),
+        (
+            &|measure| measure["group"][0]["population"][2]["code"] = concept("numer"),
+            1,
+            &["`Measure.group[0].population[2]`: a population has the code `numer`", "bundle.json#Measure/own:"],
+        ),
+        (
+            &|measure| measure["group"][0]["population"][1]["criteria"] = json!({}),
+            1,
+            &["`Measure.group[0].population[1]`: population `denominator` has no `criteria.expression`"],
+        ),
+        (&|measure| measure["group"][0]["population"][2]["criteria"]["expression"] = "Grl".into(), 1, &["has no definition `Grl`", "did you mean `Girl`?"]),
+        (
+            &|measure| measure["group"][0]["stratifier"][0]["criteria"]["expression"] = "Nothing".into(),
+            0,
+            &["warning", "`Nothing` is always null: everybody is `unknown` by it"],
+        ),
+    ];
+    for (change, expected, words) in cases {
+        let (code, out) = twin(change);
+        assert!(code == expected && words.iter().all(|words| out.contains(words)) && !out.contains("own:1:1\n"), "{words:?}: {code} {out}");
+    }
+}
+
+#[test]
+fn two_libraries_of_one_version_are_no_longer_one() {
+    let (code, out) = checked(&[measure(), library(CQL), library(&CQL.replace("'female'", "'male'"))]);
+    let message = "Library `http://x.example/Library/Own|1.0.0` is here twice with different logic";
+    assert!(code == 1 && out.contains(message) && out.contains("take one of them away, or give them the versions that they are"), "{code} {out}");
+    let (code, out) = checked(&[measure(), library(CQL), library(&CQL.replace('\n', "\r\n"))]);
+    assert_eq!((code, out.as_str()), (0, "1 measure is well formed\n"), "layout is no logic");
+}
+
+#[test]
+fn which_direction_is_better_is_not_made_up() {
+    let mut silent = measure();
+    silent.as_object_mut().unwrap().remove("improvementNotation");
+    let absent = json!({ "extension": [{ "url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown" }] });
+    for (measure, expected) in [(measure(), None), (silent, Some(absent))] {
+        let folder = laid(&[measure, library(CQL)]);
+        let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "bundle.json", "--data", "drop", "--period", "2026"]);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+        assert_eq!((code, validate::check(&report)), (0, vec![]));
+        let notation = &report["improvementNotation"];
+        match expected {
+            Some(absent) => assert_eq!(*notation, absent),
+            None => assert_eq!(notation["coding"][0]["code"], "increase"),
+        }
+    }
+}
+
+/// A site at a folder, with this measure and these lines of configuration, checked.
+fn site(effective: Option<Value>, more: &str) -> (i32, String) {
+    let mut measure = measure();
+    effective.into_iter().for_each(|period| measure["effectivePeriod"] = period);
+    let folder = laid(&[measure, library(CQL)]);
+    let (code, out) = watershed(folder.path(), &["key", "new", "key.pem"]);
+    assert_eq!(code, 0, "{out}");
+    let config = format!(
+        "[site]\nid = 'north'\ntime_zone = 'America/New_York'\n[source]\nfolder = 'drop'\n[measures]\nfolders = ['bundle.json']\n{more}\n\
+         [registry]\nurl = 'http://127.0.0.1:9'\nclient_id = 'north'\nkey_file = 'key.pem'\n"
+    );
+    let path: PathBuf = folder.path().join("site.toml");
+    std::fs::write(path, config).unwrap();
+    watershed(folder.path(), &["check", "--offline", "--config", "site.toml"])
+}
+
+#[test]
+fn a_period_is_as_long_as_the_measure_says_or_the_site() {
+    let effective = |start: &str, end: &str| Some(json!({ "start": start, "end": end }));
+    for (period, more, expected, words) in [
+        (effective("2026-01-01", "2026-12-31"), "", 0, "measure `own` is reported by the year, as its `effectivePeriod` says"),
+        (effective("2026", "2026"), "", 0, "measure `own` is reported by the year, as its `effectivePeriod` says"),
+        (effective("2026-04-01T00:00:00Z", "2026-06-30T23:59:59Z"), "", 0, "measure `own` is reported by the quarter, as its `effectivePeriod` says"),
+        (effective("2026-02", "2026-02"), "", 0, "measure `own` is reported by the month, as its `effectivePeriod` says"),
+        (None, "", 0, "measure `own` is reported by the month, as it has no `effectivePeriod`"),
+        (effective("2026-01-01", "2026-12-31"), "[measures.periods]\nown = 'month'", 0, "measure `own` is reported by the month, as `measures.periods` says"),
+        (effective("2025-07-01", "2026-06-30"), "", 3, "say it in the site.toml: under `[measures.periods]`"),
+        (effective("2025-07-01", "2026-06-30"), "[measures.periods]\nown = 'year'", 0, "measure `own` is reported by the year, as `measures.periods` says"),
+        (None, "[measures.periods]\nowm = 'year'", 3, "did you mean `own`?"),
+    ] {
+        let (code, out) = site(period, more);
+        assert!(code == expected && out.contains(words), "{more} {words}: {code} {out}");
+    }
+}
