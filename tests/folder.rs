@@ -169,6 +169,15 @@ impl Yard {
         self.try_pull(Options::default()).await.unwrap()
     }
 
+    /// A steward looks at all that is held and wants none of it.
+    fn discard_all(&self) {
+        let discard = |connection: &mut rusqlite::Connection| {
+            let held = quarantine::list(connection, Some(quarantine::State::Held))?;
+            held.iter().try_for_each(|item| quarantine::decide(connection, item.id, quarantine::State::Discarded))
+        };
+        self.store.with(discard).unwrap();
+    }
+
     fn digest(&self) -> String {
         self.snapshot().digest().unwrap()
     }
@@ -379,6 +388,44 @@ async fn lines_are_judged_as_those_of_an_export_and_nothing_names_a_patient() {
     let all: String = held.iter().map(|item| item.source.clone()).chain(cut.gaps.iter().map(|gap| gap.reason.clone())).collect();
     assert!(all.contains("file #") && !all.contains("Smith") && !all.contains("4711"), "{all}");
     assert_eq!(yard.counts()["Observation"], 3, "a file of no known type may hold any: nothing is let go");
+}
+
+/// While a line waits it may be one of those that are in no file any more; once it is discarded, they are gone.
+#[tokio::test]
+async fn once_every_line_is_decided_what_is_in_no_file_goes() {
+    let yard = Yard::new();
+    let of = |numbers: std::ops::Range<u32>| {
+        numbers
+            .map(|n| format!("{{\"resourceType\":\"Observation\",\"id\":\"m{n}\",\"subject\":{{\"reference\":\"Patient/p1\"}}}}\n"))
+            .collect::<String>()
+    };
+    let bad = "{\"resourceType\":\"Observation\",\"id\":\"bad\"}\n";
+    let told = |found: &PullOutcome, yard: &Yard| (found.complete, found.quarantined, found.removed, yard.counts()["Observation"]);
+    yard.write("Observation.ndjson", of(0..12) + bad);
+    assert_eq!(told(&yard.pull().await, &yard), (false, 1, 0, 12));
+    yard.write("Observation.ndjson", of(0..9) + bad);
+    assert_eq!(told(&yard.pull().await, &yard), (false, 1, 0, 12));
+    yard.discard_all();
+    assert_eq!(told(&yard.pull().await, &yard), (true, 0, 3, 9));
+    assert!(!yard.pull().await.full, "the files are as they were");
+    // It is decided wherever it stands.
+    yard.remove("Observation.ndjson");
+    yard.write("2026-10-16/Observation.ndjson", format!("{bad}{}{bad}", of(0..9)));
+    assert_eq!(told(&yard.pull().await, &yard), (true, 0, 0, 9));
+    // What a discarded line held is to be left out, in its earlier form too.
+    yard.write("2026-10-16/Observation.ndjson", of(0..8) + bad + "{\"resourceType\":\"Observation\",\"id\":\"m8\"}\n");
+    assert_eq!(told(&yard.pull().await, &yard), (false, 1, 0, 9));
+    yard.discard_all();
+    assert_eq!(told(&yard.pull().await, &yard), (true, 0, 1, 8));
+    // A loss is no more believed for it.
+    yard.write("2026-10-16/Observation.ndjson", of(0..40) + bad);
+    assert_eq!(told(&yard.pull().await, &yard), (true, 0, 0, 40));
+    yard.write("2026-10-16/Observation.ndjson", of(0..9) + bad);
+    let lost = yard.pull().await;
+    assert!(!lost.complete && lost.removed == 0 && lost.gaps[0].reason.starts_with("10 came where 40 are stored; what is stored is kept"), "{:?}", lost.gaps);
+    let mut options = Options::default();
+    options.tuning.accepts_loss = true;
+    assert_eq!(told(&yard.try_pull(options).await.unwrap(), &yard), (true, 0, 31, 9));
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
+use crate::fhir::compartment::Head;
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
-use crate::store::quarantine::Refused;
+use crate::store::quarantine::{self, Refused};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +59,8 @@ pub(super) struct Pull<'a> {
     pub later: BTreeMap<String, Asked>,
     /// What the imports brought, once they are read.
     pub imported: Option<BTreeMap<String, Rows>>,
+    /// The SHA-256 of each line that a person has discarded.
+    pub discarded: BTreeSet<String>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -138,6 +141,7 @@ impl Job<'_> {
             chooser,
             later: BTreeMap::new(),
             imported: None,
+            discarded: store.with(|connection| quarantine::discarded(connection, None))?,
         };
         if let Some(why) = no_export {
             let note = why.put(|reason| format!("{reason}; the same was searched for"));
@@ -221,7 +225,7 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
     let last_full = ledger::last_full(store, &name, &digest)?;
     let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
-    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)?)
+    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_discarded_since(store, &name, &digest)?)
 }
 
 /// How far everything has been read.
@@ -267,7 +271,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     let name = pull.source.name();
     let covered = search::later::to_keep(pull, &sound)?;
-    let complete = gaps.is_empty();
+    // What was decided while it was read is left out by the next one.
+    let complete = gaps.is_empty() && units.iter().chain(&imported).all(|unit| unit.quarantined == 0);
     let closing = Closing { pull: pull.id, source: &name, plan: digest, covered, cursors, without_cursor, complete, full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
@@ -281,7 +286,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     Ok(PullOutcome {
         pull_id: pull.id,
-        complete: gaps.is_empty() && quarantined == 0,
+        complete: complete && quarantined == 0,
         gaps,
         notes,
         received,
@@ -549,6 +554,13 @@ impl Pull<'_> {
         Ok(Receiving { pull: self, stage, unit, only_patients, instant: (None, 0) })
     }
 
+    /// Whether a person has discarded what a line says. Among changes what is no object may stand for any resource, which is stored as
+    /// it was: only where everything is read is it known to be left out.
+    fn is_discarded(&self, line: &[u8]) -> bool {
+        let is_known = || self.discarded.contains(&crate::store::sha256_hex(line));
+        !self.discarded.is_empty() && is_known() && (self.since.is_none() || Head::read(line).is_some())
+    }
+
     /// Records a unit.
     pub fn record(&self, unit: &Unit) -> Result<(), SourceError> {
         self.record_together(std::slice::from_ref(unit))
@@ -643,8 +655,12 @@ impl Receiving<'_> {
         Ok(self.stage.push(tombstone)?)
     }
 
-    /// Keeps a refused line, encrypted.
+    /// Keeps a refused line, encrypted, unless it was discarded.
     pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
+        if self.pull.is_discarded(line) {
+            self.unit.discarded += 1;
+            return Ok(());
+        }
         refuse(&mut self.unit, self.pull.snapshot.key(), reason.text().to_owned(), resource_type, (line, length, entry))
     }
 
