@@ -381,6 +381,9 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
         ("other delimiter", vec![("lab.csv", text.replace(',', ";").into())], "`delimiter: \";\"`"),
         ("no heading", vec![("lab.csv", "Smith,2026-01-01,1,\n".into())], "its heading has no column `MRN`"),
         ("UTF-16", vec![("lab.csv", utf_16)], "it is UTF-16"),
+        ("Latin-1", vec![("lab.csv", [&b"MRN,day,value,Gr\xf6\xdfe"[..], text[20..].as_bytes()].concat())], "its heading is not UTF-8, but Latin-1"),
+        ("UTF-8 twice", vec![("lab.csv", text.replace("remark", "GrÃ¶Ã\u{9f}e").into())], "its letters seem to have been taken for Latin-1"),
+        ("renamed", vec![("lab.csv", text.replace("remark", "remarks").into())], "its heading has no column `remark` (another is near it: was it renamed?)"),
         ("open quotation", vec![("lab.csv", format!("{few}0010,2026-01-20,1,\"{}\n", "x".repeat(1 << 21)).into())], "a row is longer than 1 MiB"),
         ("a quotation mark without end", vec![("lab.csv", text.replace("-26,1,", "-26,1,\"x").into())], "a quotation mark opens in line 27 and is never closed"),
         (
@@ -720,6 +723,8 @@ async fn the_example_counts_an_adjudicated_infection_and_the_commands_say_what_t
     assert!(said.contains(&format!("clabsi (clabsi.csv): 3 rows; {nobody}\n")), "{said}");
     let (code, said, _) = say(&["check"]).await;
     assert!(code > 0 && said.contains("imports: is there") && said.contains(&format!("clabsi: {nobody}")), "{said}");
+    let (code, said, _) = say(&["check", "--offline"]).await;
+    assert!(code == 1 && said.contains("warning: import `clabsi`: no measure asks for `http://watershed.example/fhir/CodeSystem/hac|clabsi-review`"), "{code} {said}");
     std::fs::write(folder.path().join("tables/clabsi.yaml"), EXAMPLE).unwrap();
     let (code, said, _) = say(&["check"]).await;
     assert!(code > 0 && said.contains("imports: is there") && said.contains("clabsi: rows that do not fit, 1 (line 3): column `Determination`"), "{said}");

@@ -253,6 +253,11 @@ fn before_the_first_night_the_state_is_empty_and_that_is_fine() {
         assert!(said.code == 2 && said.err.contains(part) && said.out.is_empty(), "{arguments:?}: {} {}", said.code, said.err);
     }
     assert!(!folder.path().join("data").exists(), "looking makes nothing");
+    // As where the account may not write: root may write anything but this.
+    std::fs::create_dir_all(folder.path().join("data/state.sqlite")).unwrap();
+    let said = say(folder.path(), &["status"]);
+    let expected = "data/state.sqlite cannot be opened to be read and written (unable to open database file";
+    assert!(said.code == 4 && said.err.contains(expected) && said.err.contains("let the account that runs this write the folder"), "{} {}", said.code, said.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
