@@ -24,6 +24,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("007_reasons", include_str!("store/schema/007_reasons.sql")),
     ("008_remarks", include_str!("store/schema/008_remarks.sql")),
     ("009_discarded", include_str!("store/schema/009_discarded.sql")),
+    ("010_identified", include_str!("store/schema/010_identified.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -236,7 +236,7 @@ fn decide(store: &Store, which: &Which, state: State, context: &Context) -> Resu
         let lines = |ids: &[i64]| format!("{} ({})", counted(ids.len() as u64, "line"), spans(ids));
         let told = [
             (&done, format!("{word}: {}; {then}", lines(&done))),
-            (&alike, format!("and, for they say the same: {}", lines(&alike))),
+            (&alike, format!("{word}, for they say the same: {}", lines(&alike))),
             (&already, format!("{word} already: {}", lines(&already))),
             (&released, format!("nothing is to be decided of {}: a later pull took what stands in their place, or they came no more", lines(&released))),
         ];

@@ -34,6 +34,8 @@ pub struct Unit {
     pub refused_uncounted: u64,
     /// Refused, and discarded by a person before.
     pub discarded: u64,
+    /// The staged file of what names its patient by an identifier.
+    pub identified: Option<String>,
     /// Why it is incomplete, if it is.
     pub gap: Option<Why>,
     /// What is to be known of it though it is complete.
@@ -60,7 +62,8 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
         if let Some((id, known, was_full)) = open {
             if known == plan && (was_full || !full) {
                 // What failed is asked for again.
-                transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND state = 'gap'", [id])?;
+                let failed = "DELETE FROM unit WHERE pull_id = ?1 AND (state = 'gap' OR name IN (SELECT name || ?2 FROM unit WHERE pull_id = ?1 AND state = 'gap'))";
+                transaction.execute(failed, params![id, BY_IDENTIFIER])?;
                 return Ok(Opened { id: PullId(id), full: was_full, resumed: true });
             }
             transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
@@ -213,12 +216,13 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
     for refused in &unit.refused {
         quarantine::add(transaction, pull.0, refused)?;
     }
+    transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND name = ?2 || ?3", params![pull.0, unit.name, BY_IDENTIFIER])?;
     let (file, sha256) = unit.staged.clone().unzip();
     let why = unit.gap.as_ref().or(unit.note.as_ref());
     transaction.execute(
         "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
-           quarantined, undated, server_time, file, sha256, code, discarded)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+           quarantined, undated, server_time, file, sha256, code, discarded, identified)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![
             pull.0,
             unit.name,
@@ -234,7 +238,8 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
             file,
             sha256,
             why.map(|why| why.code.word()),
-            unit.discarded as i64
+            unit.discarded as i64,
+            unit.identified
         ],
     )?;
     Ok(())
@@ -246,6 +251,22 @@ pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError>
         let mut statement = connection.prepare("SELECT name FROM unit WHERE pull_id = ?1 AND state = 'done'")?;
         let names = statement.query_map([pull.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(names)
+    })
+}
+
+/// Ends the name of a unit that holds what of another one names its patient by an identifier.
+pub const BY_IDENTIFIER: &str = " by identifier";
+
+/// Name, type, query and file of each unit of which something names its patient by an identifier, and was not looked at yet.
+pub fn identified(store: &Store, pull: PullId) -> Result<Vec<(Unit, String)>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT name, resource_type, query, identified FROM unit WHERE pull_id = ?1 AND identified IS NOT NULL
+               AND name || ?2 NOT IN (SELECT name FROM unit WHERE pull_id = ?1) ORDER BY name",
+        )?;
+        let rows = statement
+            .query_map(params![pull.0, BY_IDENTIFIER], |row| Ok((Unit { name: row.get(0)?, resource_type: row.get(1)?, query: row.get(2)?, ..Unit::default() }, row.get(3)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     })
 }
 
