@@ -7,6 +7,7 @@ pub mod duty;
 mod filter;
 pub mod folder;
 pub mod forecast;
+mod identified;
 pub mod import;
 pub mod intake;
 pub mod ledger;

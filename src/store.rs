@@ -4,7 +4,7 @@ pub mod quarantine;
 pub mod runs;
 
 use crate::lock::Lock;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
 use std::fs::{OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,6 +23,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("006_covered", include_str!("store/schema/006_covered.sql")),
     ("007_reasons", include_str!("store/schema/007_reasons.sql")),
     ("008_remarks", include_str!("store/schema/008_remarks.sql")),
+    ("009_discarded", include_str!("store/schema/009_discarded.sql")),
+    ("010_identified", include_str!("store/schema/010_identified.sql")),
 ];
 
 /// Why the state database cannot be used.
@@ -38,6 +40,14 @@ pub enum StoreError {
         path: PathBuf,
         /// The system's reason.
         error: std::io::Error,
+    },
+    /// The database, or the files that SQLite keeps beside it, may not be written.
+    #[error("{path} cannot be opened to be read and written ({error}): let the account that runs this write the folder and the files in it, or name another one in `site.data`")]
+    Unwritable {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        error: rusqlite::Error,
     },
     /// Another process works on this data directory.
     #[error("{path} is locked: another watershed works on this data directory; stop it or choose another one")]
@@ -89,12 +99,15 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let lock = lock_beside(path)?;
         create_private(path)?;
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        configure(&connection)?;
-        migrate(&mut connection, MIGRATIONS)?;
-        Ok(Store { connection: Mutex::new(connection), _lock: Some(lock) })
+        let open = || {
+            let mut connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            configure(&connection)?;
+            migrate(&mut connection, MIGRATIONS)?;
+            Ok(Store { connection: Mutex::new(connection), _lock: Some(lock) })
+        };
+        open().map_err(|error| at(path, error))
     }
 
     /// Opens an existing database beside a running process, for looking and for small changes by commands.
@@ -103,10 +116,15 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        configure(&connection)?;
+        let open = || {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            configure(&connection)?;
+            let found = schema_number(&connection)?;
+            Ok((connection, found))
+        };
+        let (connection, found) = open().map_err(|error| at(path, error))?;
         let known = MIGRATIONS.len() as i64;
-        match schema_number(&connection)? {
+        match found {
             0 => Ok(None),
             found if found > known => Err(StoreError::Newer { found, known }),
             found if found < known => Err(StoreError::Older { found, known }),
@@ -149,6 +167,16 @@ fn lock_beside(path: &Path) -> Result<Lock, StoreError> {
         Ok(lock) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
         Err(TryLockError::Error(error)) => Err(StoreError::File { path, error }),
+    }
+}
+
+/// Where it was, if it is a matter of what may be written.
+fn at(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Sqlite(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) => {
+            StoreError::Unwritable { path: path.to_owned(), error }
+        }
+        error => error,
     }
 }
 

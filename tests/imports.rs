@@ -254,6 +254,14 @@ impl Ward {
         of_patient.unwrap().lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect()
     }
 
+    fn discard_all(&self) {
+        let discard = |connection: &mut rusqlite::Connection| {
+            let held = quarantine::list(connection, Some(quarantine::State::Held))?;
+            held.iter().try_for_each(|item| quarantine::decide(connection, item.id, quarantine::State::Discarded))
+        };
+        self.store.with(discard).unwrap();
+    }
+
     fn held(&self) -> Vec<(u64, String)> {
         let held = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held))).unwrap();
         held.into_iter().map(|item| (item.entry, item.reason)).collect()
@@ -373,6 +381,9 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
         ("other delimiter", vec![("lab.csv", text.replace(',', ";").into())], "`delimiter: \";\"`"),
         ("no heading", vec![("lab.csv", "Smith,2026-01-01,1,\n".into())], "its heading has no column `MRN`"),
         ("UTF-16", vec![("lab.csv", utf_16)], "it is UTF-16"),
+        ("Latin-1", vec![("lab.csv", [&b"MRN,day,value,Gr\xf6\xdfe"[..], text[20..].as_bytes()].concat())], "its heading is not UTF-8, but Latin-1"),
+        ("UTF-8 twice", vec![("lab.csv", text.replace("remark", "GrÃ¶Ã\u{9f}e").into())], "its letters seem to have been taken for Latin-1"),
+        ("renamed", vec![("lab.csv", text.replace("remark", "remarks").into())], "its heading has no column `remark` (another is near it: was it renamed?)"),
         ("open quotation", vec![("lab.csv", format!("{few}0010,2026-01-20,1,\"{}\n", "x".repeat(1 << 21)).into())], "a row is longer than 1 MiB"),
         ("a quotation mark without end", vec![("lab.csv", text.replace("-26,1,", "-26,1,\"x").into())], "a quotation mark opens in line 27 and is never closed"),
         (
@@ -409,6 +420,62 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
     for (rows, is_believed, left) in [(7, true, 7), (4, false, 7), (6, true, 6)] {
         ward.write("lab.csv", text.lines().take(1 + rows).map(|line| format!("{line}\n")).collect::<String>());
         assert_eq!((ward.bring(false).unwrap().complete, ward.stored()), (is_believed, (3, left)), "{rows} rows");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_discarded_is_left_out_and_so_is_what_it_said_before() {
+    for (written, instead) in [("1.50", "high"), ("0010,2026-01-01", "0010,1.1.26")] {
+        let ward = Ward::new();
+        ward.pull().await;
+        ward.write("lab.csv", ROWS.replace(written, instead));
+        let held = ward.pull().await;
+        assert_eq!((held.complete, held.quarantined, held.removed, ward.stored()), (false, 1, 0, (3, 3)), "{instead}");
+        ward.discard_all();
+        assert_eq!((ward.difference().gone, ward.difference().refused.len()), (1, 0), "{instead}");
+        let decided = ward.pull().await;
+        assert_eq!((decided.complete, decided.quarantined, decided.removed, ward.stored()), (true, 0, 1, (3, 2)), "{instead}");
+        let lines: Vec<String> = ROWS.replace(written, instead).lines().map(|line| format!("{line}\n")).collect();
+        ward.write("lab.csv", format!("{}{}{}{}", lines[0], lines[3], lines[2], lines[1]));
+        let elsewhere = ward.bring(false).unwrap();
+        assert_eq!((elsewhere.complete, elsewhere.new_versions, ward.stored()), (true, 0, (3, 2)), "{instead}");
+        ward.write("lab.csv", ROWS);
+        assert_eq!((ward.bring(false).unwrap().complete, ward.stored()), (true, (3, 3)), "{instead}");
+    }
+}
+
+/// As a spreadsheet does that saves numbers without their zeros, or dates in another form: as many rows, and none that is known.
+#[tokio::test]
+async fn rows_whose_keys_are_written_otherwise_are_not_taken_for_others() {
+    let table = |mrn: &str, day: &dyn Fn(u32) -> String| {
+        let rows = (1..=5).map(|n| format!("{mrn},{},{n},\n", day(n)));
+        std::iter::once("MRN,day,value,remark\n".to_owned()).chain(rows).collect::<String>()
+    };
+    let timed = |n: u32| format!("2026-01-0{n} 10:00");
+    let dated = |n: u32| format!("2026-01-0{n}");
+    let one_is_wrong = |n: u32| if n == 3 { "3.1.26".to_owned() } else { dated(n) };
+    let lacks = "5 rows are in it, and of the 5 that are stored it lacks";
+    let whole = table("0010", &timed);
+    for (case, changed, expected, held, after) in [
+        ("zeros", table("10", &timed), format!("{lacks} 5"), 5, 0),
+        ("dates", table("0010", &dated), format!("{lacks} 5"), 0, 5),
+        ("dates, and one that cannot be read", table("0010", &one_is_wrong), format!("{lacks} 4"), 1, 5),
+    ] {
+        let ward = Ward::new().with(&[&LAB.replace("day: date", "day: dateTime")]);
+        ward.write("lab.csv", &whole);
+        assert!(ward.pull().await.complete);
+        ward.write("lab.csv", changed);
+        assert_eq!(ward.difference().gone, 0, "{case}");
+        let found = ward.pull().await;
+        assert!(found.gaps.iter().any(|gap| gap.reason.contains(&expected) && gap.reason.contains("--accept-loss")), "{case}: {:?}", found.gaps);
+        assert_eq!((found.complete, found.removed, found.new_versions, ward.held().len(), ward.stored()), (false, 0, 0, held, (3, 5)), "{case}");
+        // Repaired as it was, nothing has happened; as it is now, a person says so.
+        ward.write("lab.csv", &whole);
+        assert!(ward.bring(false).unwrap().complete && ward.stored() == (3, 5), "{case}");
+        ward.write("lab.csv", if after == 0 { table("10", &timed) } else { table("0010", &dated) });
+        assert!(!ward.bring(false).unwrap().complete && ward.stored() == (3, 5), "{case}");
+        let accepted = ward.bring(true).unwrap();
+        assert_eq!((accepted.complete, accepted.removed, ward.stored().1), (after > 0, 5, after), "{case}");
     }
 }
 
@@ -656,6 +723,8 @@ async fn the_example_counts_an_adjudicated_infection_and_the_commands_say_what_t
     assert!(said.contains(&format!("clabsi (clabsi.csv): 3 rows; {nobody}\n")), "{said}");
     let (code, said, _) = say(&["check"]).await;
     assert!(code > 0 && said.contains("imports: is there") && said.contains(&format!("clabsi: {nobody}")), "{said}");
+    let (code, said, _) = say(&["check", "--offline"]).await;
+    assert!(code == 1 && said.contains("warning: import `clabsi`: no measure asks for `http://watershed.example/fhir/CodeSystem/hac|clabsi-review`"), "{code} {said}");
     std::fs::write(folder.path().join("tables/clabsi.yaml"), EXAMPLE).unwrap();
     let (code, said, _) = say(&["check"]).await;
     assert!(code > 0 && said.contains("imports: is there") && said.contains("clabsi: rows that do not fit, 1 (line 3): column `Determination`"), "{said}");

@@ -127,6 +127,13 @@ async fn sixty_malformed_resources_and_cut_lines_are_held_and_the_rest_arrives()
         assert!(!shown.contains("resourceType\":"), "{shown:.200}");
         let again = pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
         assert_eq!((again.quarantined, again.new_versions), (60 + cut, 0), "the same lines are held once");
+        // Decided, they are what the server has, and left out.
+        let discard = |id| site.store.with(|connection| quarantine::decide(connection, id, quarantine::State::Discarded)).unwrap();
+        site.held().iter().for_each(|item| discard(item.id));
+        let decided = pull_once(&site, &with_client(&running.base_url, mode), Some(&key), SANDBOX_TYPES, clock()).await.unwrap();
+        assert_eq!((decided.quarantined, decided.full), (0, true), "{mode:?}");
+        // The manifest of the export does not count the lines that were added to its files.
+        assert!(decided.complete == (mode == Mode::Search) && decided.gaps.iter().all(|gap| gap.reason.contains("the manifest announced")), "{mode:?}: {:?}", decided.gaps);
     }
 }
 

@@ -97,6 +97,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     };
     findings.extend(assumed(&site));
     findings.extend(silently_changed(&site, &checked));
+    if args.offline {
+        findings.extend(unasked(&site, &checked));
+    }
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
@@ -139,6 +142,13 @@ fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diag
     let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
     let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
     checked.lineage.has_other_rules_than(&earlier).then(finding)
+}
+
+/// Imports that no measure asks for, which is said of their tables where these are looked at.
+fn unasked(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnostic> {
+    let nobody = |import: &import::Import| touched(import, checked).nobody(import).map(|why| format!("import `{}`: {why}", import.name));
+    let warn = |why| Diagnostic { severity: Severity::Warning, ..site.places.error("imports.files", why) };
+    checked.source.tuning.imports.iter().filter_map(nobody).map(warn).collect()
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {

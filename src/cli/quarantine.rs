@@ -1,6 +1,9 @@
 //! `watershed quarantine`: what was refused on its way in, and what to do with it. Content is shown only when asked for.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -8,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, state_failure};
 use crate::config::{self, Loaded, setup};
+use crate::diagnostic::counted;
 use crate::snapshot::{Key, open_bytes};
 use crate::source::pull::QUARANTINE_SEAL;
 use crate::store::Store;
@@ -39,16 +43,76 @@ enum What {
         #[arg(long)]
         reveal: bool,
     },
-    /// Judge a line again at the next pull
-    Retry {
-        /// Its number in the list
-        id: i64,
-    },
-    /// Declare a line worthless: it no longer makes reports partial
-    Discard {
-        /// Its number in the list
-        id: i64,
-    },
+    /// Judge lines again at the next pull
+    Retry(Which),
+    /// Declare lines worthless: what they say is left out wherever it stands, and reports are no longer partial for it
+    Discard(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Numbers in the list, and spans of them, as 1 2 5-900
+    #[arg(value_name = "NUMBERS", required_unless_present = "all", conflicts_with = "all")]
+    numbers: Vec<Span>,
+    /// All that are held for one reason
+    #[arg(long, requires = "reason")]
+    all: bool,
+    /// Which reason, in the words of the list
+    #[arg(long, requires = "all")]
+    reason: Option<String>,
+}
+
+/// Numbers from one to another, both included.
+#[derive(Clone, Copy, Debug)]
+struct Span(i64, i64);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let span = first.parse().ok().zip(last.parse().ok()).map(|(first, last)| Span(first, last));
+        span.filter(|Span(first, last)| first <= last)
+            .ok_or_else(|| "expected a number of the list, or a span as 5-900".to_owned())
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Span(first, last) = self;
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+    }
+}
+
+impl Which {
+    /// The numbers that are meant, of those that there are.
+    fn chosen(&self, items: &[Item]) -> Result<Vec<i64>, Failure> {
+        let mut chosen = Vec::new();
+        for span in &self.numbers {
+            let before = chosen.len();
+            chosen.extend(items.iter().map(|item| item.id).filter(|id| (span.0..=span.1).contains(id)));
+            if chosen.len() == before {
+                return Err(absent(span));
+            }
+        }
+        if let Some(reason) = &self.reason {
+            let held: Vec<&Item> = items.iter().filter(|item| is_open(item)).collect();
+            chosen.extend(held.iter().filter(|item| item.reason == *reason).map(|item| item.id));
+            if chosen.is_empty() {
+                let reasons: BTreeSet<String> = held.iter().map(|item| format!("`{}`", item.reason)).collect();
+                let there = if reasons.is_empty() { "nothing is held".to_owned() } else { format!("these are: {}", Vec::from_iter(reasons).join(", ")) };
+                return Err(Failure::usage(format!("nothing is held for the reason `{reason}`")).hint(there));
+            }
+        }
+        chosen.sort_unstable();
+        chosen.dedup();
+        Ok(chosen)
+    }
+}
+
+/// Whether a person is to decide about it, or has asked to have it judged again.
+fn is_open(item: &Item) -> bool {
+    matches!(item.state, State::Held | State::Retry)
 }
 
 /// Runs the command. Ends with findings when something is held.
@@ -56,21 +120,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let site = super::site(&args.config)?;
     let Some(store) = super::state(&site)? else {
         // Before the first pull nothing was refused.
-        return match args.what {
+        return match &args.what {
             What::List { .. } => Ok(list(&[], context)),
-            What::Show { id, .. } | What::Retry { id } | What::Discard { id } => Err(absent(id)),
+            What::Show { id, .. } => Err(absent(id)),
+            What::Retry(which) | What::Discard(which) => which.chosen(&[]).map(|_| Ending::Fine),
         };
     };
-    match args.what {
+    match &args.what {
         What::List { all } => {
-            let items = store.with(|connection| quarantine::list(connection, None)).map_err(state_failure)?;
-            let is_open = |item: &Item| all || matches!(item.state, State::Held | State::Retry);
-            Ok(list(&items.into_iter().filter(is_open).collect::<Vec<_>>(), context))
+            let items = items(&store)?.into_iter().filter(|item| *all || is_open(item));
+            Ok(list(&items.collect::<Vec<_>>(), context))
         }
-        What::Show { id, reveal } => show(&store, &site, id, reveal, context),
-        What::Retry { id } => decide(&store, id, State::Retry, "will be judged again at the next pull", context),
-        What::Discard { id } => decide(&store, id, State::Discarded, "is discarded", context),
+        What::Show { id, reveal } => show(&store, &site, *id, *reveal, context),
+        What::Retry(which) => decide(&store, which, State::Retry, context),
+        What::Discard(which) => decide(&store, which, State::Discarded, context),
     }
+}
+
+fn items(store: &Store) -> Result<Vec<Item>, Failure> {
+    store.with(|connection| quarantine::list(connection, None)).map_err(state_failure)
 }
 
 fn list(items: &[Item], context: &Context) -> Ending {
@@ -140,17 +208,55 @@ fn line(site: &Loaded<config::Site>, sealed: &[u8]) -> Result<String, Failure> {
         .collect())
 }
 
-fn decide(store: &Store, id: i64, state: State, said: &str, context: &Context) -> Result<Ending, Failure> {
-    if !store.with(|connection| quarantine::release(connection, id, state)).map_err(state_failure)? {
-        return Err(absent(id));
+fn decide(store: &Store, which: &Which, state: State, context: &Context) -> Result<Ending, Failure> {
+    let before = items(store)?;
+    let chosen = which.chosen(&before)?;
+    let decided = store.transaction(|transaction| chosen.iter().try_for_each(|id| quarantine::decide(transaction, *id, state)));
+    decided.map_err(state_failure)?;
+    let is_chosen = |item: &Item| chosen.binary_search(&item.id).is_ok();
+    let (mut done, mut alike, mut already, mut released) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (old, new) in before.iter().zip(items(store)?) {
+        let to = match (is_chosen(old), old.state != new.state) {
+            (true, true) => &mut done,
+            (false, true) => &mut alike,
+            (true, false) if new.state == State::Released => &mut released,
+            (true, false) => &mut already,
+            (false, false) => continue,
+        };
+        to.push(new.id);
+        if context.format == Format::Json {
+            print_json(&json!({ "id": new.id, "state": new.state.name() }));
+        }
     }
-    match context.format {
-        Format::Json => print_json(&json!({ "id": id, "state": state.name() })),
-        Format::Human => print(&format!("{id} {said}")),
+    if context.format == Format::Human {
+        let (word, then) = match state {
+            State::Discarded => ("discarded", "the next pull leaves them out, and what is stored of them goes"),
+            _ => ("to be judged again", "the next pull does so"),
+        };
+        let lines = |ids: &[i64]| format!("{} ({})", counted(ids.len() as u64, "line"), spans(ids));
+        let told = [
+            (&done, format!("{word}: {}; {then}", lines(&done))),
+            (&alike, format!("{word}, for they say the same: {}", lines(&alike))),
+            (&already, format!("{word} already: {}", lines(&already))),
+            (&released, format!("nothing is to be decided of {}: a later pull took what stands in their place, or they came no more", lines(&released))),
+        ];
+        told.iter().filter(|(ids, _)| !ids.is_empty()).for_each(|(_, text)| print(text));
     }
     Ok(Ending::Fine)
 }
 
-fn absent(id: i64) -> Failure {
+/// Numbers in order, those that follow each other as a span.
+fn spans(ids: &[i64]) -> String {
+    let mut spans: Vec<Span> = Vec::new();
+    for id in ids {
+        match spans.last_mut() {
+            Some(Span(_, last)) if *last + 1 == *id => *last = *id,
+            _ => spans.push(Span(*id, *id)),
+        }
+    }
+    spans.iter().map(Span::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn absent(id: impl fmt::Display) -> Failure {
     Failure::usage(format!("nothing in quarantine has number {id}")).hint("`watershed quarantine list --all` gives the numbers")
 }

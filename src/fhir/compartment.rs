@@ -104,6 +104,30 @@ pub fn patient_required(resource_type: &str) -> bool {
     rule(resource_type).is_some_and(|(_, required)| required)
 }
 
+/// Letters by which a name may differ from a type's that was meant: no two types of FHIR's, of any version that is in use, are as
+/// near as that to each other, but for some that have a rule here.
+const SLIPS_MAX: usize = 2;
+
+/// Which of some types was probably meant by a name that is no type's, as `observation` and `Observaton`.
+///
+/// ```
+/// use watershed::fhir::compartment::misspelt;
+///
+/// let types = ["Condition", "Observation"];
+/// assert_eq!(misspelt("observaton", types), Some("Observation"));
+/// assert_eq!(misspelt("Observation", types), None, "it is one");
+/// assert_eq!(misspelt("ObservationDefinition", types), None, "another type");
+/// ```
+pub fn misspelt<'t>(name: &str, types: impl IntoIterator<Item = &'t str>) -> Option<&'t str> {
+    let lower = name.to_ascii_lowercase();
+    let slips = |other: &str| match other.len().abs_diff(name.len()) {
+        0..=SLIPS_MAX => strsim::damerau_levenshtein(&lower, &other.to_ascii_lowercase()),
+        longer => longer,
+    };
+    let nearest = types.into_iter().map(|other| (slips(other), other)).min()?.1;
+    (rule(name).is_none() && nearest != name && slips(nearest) <= SLIPS_MAX).then_some(nearest)
+}
+
 /// The search parameter that selects a type's resources by patient: `patient` nearly everywhere, `_id` for Patient.
 pub fn search_parameters(resource_type: &str) -> &'static [&'static str] {
     match (resource_type, rule(resource_type)) {
@@ -156,6 +180,45 @@ struct Reference<'a> {
     reference: Option<Cow<'a, str>>,
     #[serde(borrow, rename = "type")]
     named_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    identifier: Option<&'a RawValue>,
+}
+
+/// An identifier, which may be anybody's.
+#[derive(Deserialize)]
+struct Identifier {
+    system: Option<String>,
+    value: Option<String>,
+}
+
+/// How a resource names its patient where it does so by no `Patient/id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Not at all.
+    None,
+    /// By system and value of an identifier: a logical reference (R4, section 2.3.0.2).
+    Identifier(String, String),
+    /// By an identifier that lacks its system or value.
+    PartOfIdentifier,
+    /// By a resource within this one, which bears no id of its own.
+    Contained,
+    /// By a search, `Patient?identifier=…`.
+    Search,
+}
+
+impl Naming {
+    fn of(reference: &Reference<'_>) -> Naming {
+        match (reference.reference.as_deref(), reference.identifier) {
+            (Some(text), _) if text.starts_with('#') => Naming::Contained,
+            (Some(text), _) if text.contains('?') => Naming::Search,
+            (None, Some(_)) if reference.named_type.as_deref().is_some_and(|named| named != "Patient") => Naming::None,
+            (None, Some(identifier)) => match serde_json::from_str(identifier.get()) {
+                Ok(Identifier { system: Some(system), value: Some(value) }) => Naming::Identifier(system, value.trim().to_owned()),
+                _ => Naming::PartOfIdentifier,
+            },
+            _ => Naming::None,
+        }
+    }
 }
 
 impl Reference<'_> {
@@ -239,6 +302,13 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// How the rule's element names the patient where it does not by `Patient/id`; of several references the first that says anything.
+    pub fn naming(&self, resource_type: &str) -> Naming {
+        let Some((Rule::At(name), _)) = rule(resource_type) else { return Naming::None };
+        let found = self.element(name).and_then(|value| references(value.get())).unwrap_or_default();
+        found.iter().map(Naming::of).find(|naming| *naming != Naming::None).unwrap_or(Naming::None)
+    }
+
     /// True for a type that belongs to a patient when the rule's element is not there at all.
     pub fn names_nobody(&self, resource_type: &str) -> bool {
         match rule(resource_type) {
@@ -258,6 +328,19 @@ impl<'a> Head<'a> {
             None => false,
         }
     }
+}
+
+/// A resource that names its patient by an identifier, with the reference to him beside that.
+pub fn refer(json: &[u8], patient: &str) -> Option<Vec<u8>> {
+    use serde_json::{Map, Value};
+    let mut resource: Map<String, Value> = serde_json::from_slice(json).ok()?;
+    let Rule::At(name) = rule(resource.get("resourceType")?.as_str()?)?.0 else { return None };
+    let element = match resource.get_mut(name)? {
+        Value::Array(items) => items.iter_mut().find(|item| item.get("identifier").is_some() && item.get("reference").is_none())?,
+        element => element,
+    };
+    element.as_object_mut()?.insert("reference".to_owned(), Value::from(format!("Patient/{patient}")));
+    Some(Value::Object(resource).to_string().into_bytes())
 }
 
 /// One reference, or a list of them.

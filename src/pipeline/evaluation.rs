@@ -26,6 +26,11 @@ use crate::store::runs::{ReportFindings, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
 
+/// Characters of what may be a code.
+const CODE_CHARS_MAX: usize = 64;
+/// Patients who have a code that is told.
+const TOLD_OF_PATIENTS: u64 = 2;
+
 /// The sums of a night.
 #[derive(Default)]
 pub struct Sums {
@@ -69,18 +74,41 @@ impl Sums {
         self.unfollowed + self.absent
     }
 
-    /// The findings, as they are stored.
+    /// The findings, as they are stored: a code of the data's own where it looks like one and several patients have it. What else
+    /// stands in its place may be anything, and is counted.
     pub fn unmapped(&self) -> Vec<Unmapped> {
-        let word = |finding: &Finding| serde_json::to_value(finding.problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-        let row = |(finding, patients): (&Finding, &u64)| Unmapped {
-            problem: word(finding),
+        let word = |problem: Problem| serde_json::to_value(problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let row = |finding: &Finding, code: String, patients: u64| Unmapped {
+            problem: word(finding.problem),
             element: finding.element.clone(),
             system: finding.system.clone(),
-            code: finding.code.clone(),
-            patients: *patients,
+            code,
+            patients,
         };
-        self.findings.iter().map(row).collect()
+        let mut untold: BTreeMap<Finding, (u64, u64)> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for (finding, patients) in &self.findings {
+            if finding.problem != Problem::UnmappedCode || (is_code(&finding.code) && *patients >= TOLD_OF_PATIENTS) {
+                rows.push(row(finding, finding.code.clone(), *patients));
+            } else {
+                let (texts, of) = untold.entry(Finding { code: String::new(), ..finding.clone() }).or_default();
+                *texts += 1;
+                *of += patients;
+            }
+        }
+        rows.extend(
+            untold
+                .iter()
+                .map(|(finding, (texts, of))| row(finding, format!("({} not shown: no code, or of one patient only)", counted(*texts, "text")), *of)),
+        );
+        rows
     }
+}
+
+/// Whether a text looks like a code of a system; blanks at its ends are a mistake of whoever wrote the system.
+fn is_code(text: &str) -> bool {
+    let text = text.trim();
+    text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace)
 }
 
 /// The months of a night, as fixed when it began.
@@ -341,4 +369,18 @@ fn key(measure: &str, version: &str, report: &Value) -> Result<ReportKey, NightE
         return Err(NightError::Broken(format!("a report of `{measure}` has no period")));
     };
     Ok(ReportKey { measure: measure.to_owned(), version: version.to_owned(), period_start, period_end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_that_are_codes_and_not_one_patients() {
+        let of = |code: &str| Finding { problem: Problem::UnmappedCode, element: "Observation.code".into(), system: "urn:local".into(), code: code.into() };
+        let findings = [(of("GLU"), 3), (of("HB "), 2), (of("PLT"), 1), (of("Mueller Anna 1971-03-04"), 4)];
+        let found = Sums { findings: findings.into(), ..Sums::default() }.unmapped();
+        let told: Vec<(&str, u64)> = found.iter().map(|one| (one.code.as_str(), one.patients)).collect();
+        assert_eq!(told, [("GLU", 3), ("HB ", 2), ("(2 texts not shown: no code, or of one patient only)", 5)]);
+    }
 }

@@ -103,7 +103,11 @@ impl Due {
     /// Of lines and resources that were refused, so many of which wait for a person.
     fn of_quarantine(held: i64) -> Due {
         match held {
-            0 => Due { who: Who::Nobody, what: "all are decided".to_owned(), ..Due::of(Why::new(Code::Quarantined, "lines or resources of it were in quarantine")) },
+            0 => Due {
+                who: Who::Nobody,
+                what: "all are decided: the next pull reads everything, and leaves out what was discarded".to_owned(),
+                ..Due::of(Why::new(Code::Quarantined, "lines or resources of it were in quarantine"))
+            },
             _ => Due::of(Why::new(Code::Quarantined, "lines or resources of it are in quarantine")),
         }
     }

@@ -7,7 +7,7 @@
 mod bring;
 mod cell;
 mod declare;
-mod known;
+pub(in crate::source) mod known;
 mod reading;
 mod row;
 mod table;

@@ -1,6 +1,6 @@
 //! The gate: each received resource is accepted with what must be known of it, or refused with a reason.
 
-use crate::fhir::compartment::{Head, is_id, patient_required};
+use crate::fhir::compartment::{Head, Naming, is_id, misspelt, patient_required};
 use crate::fhir::modifier;
 use crate::fhir::ndjson::LINE_BYTES_MAX;
 use crate::snapshot::{Header, Incoming};
@@ -27,8 +27,20 @@ pub enum Reason {
     BadId,
     /// A type that was not asked for.
     Unrequested,
+    /// A type that FHIR does not have, and that is nearly one that was asked for.
+    Misspelt,
     /// No reference to a patient, where the type cannot do without.
     NoPatient,
+    /// In its place an identifier that no patient has who is known here.
+    Identifier,
+    /// One that several have.
+    SeveralIdentified,
+    /// One without system or value.
+    PartOfIdentifier,
+    /// A contained resource.
+    Contained,
+    /// A search.
+    Search,
     /// A Bundle entry without a resource.
     NoResource,
     /// A line of deletions that names something else.
@@ -47,7 +59,13 @@ impl Reason {
             Reason::NoType => "no resourceType",
             Reason::BadId => "no id, or not an id by FHIR's rules",
             Reason::Unrequested => "a type that was not asked for",
+            Reason::Misspelt => "FHIR has no such resourceType, and this type's name is near",
             Reason::NoPatient => "no reference to a patient",
+            Reason::Identifier => "its patient is named by an identifier that no patient here has: let the source write `Patient/id`, or send the patient with it",
+            Reason::SeveralIdentified => "its patient is named by an identifier that several patients here have: let the source write `Patient/id`",
+            Reason::PartOfIdentifier => "its patient is named by an identifier without a system or a value: let the source write `Patient/id`",
+            Reason::Contained => "its patient is named by a contained resource, which bears no id: let the source write `Patient/id`",
+            Reason::Search => "its patient is named by a search (`Patient?…`): let the source write `Patient/id`",
             Reason::NoResource => "an entry without a resource",
             Reason::NotDeletion => "not a Bundle of deletions by type and id",
             Reason::Modified => modifier::REASON,
@@ -63,7 +81,14 @@ struct Meta {
     updated: Option<serde_json::Value>,
 }
 
-/// Judges one resource. `types` are those that may be stored. The refusal carries the type where it could be read.
+/// Whether a resource names its patient by an identifier only.
+pub fn is_identified(incoming: &Incoming) -> bool {
+    let naming = || Some(Head::read(&incoming.json)?.naming(&incoming.header.resource_type));
+    incoming.header.patient.is_empty() && matches!(naming(), Some(Naming::Identifier(..)))
+}
+
+/// Judges one resource. `types` are those that may be stored. Whose one is that names its patient by an identifier is seen later.
+/// The refusal carries the type where it could be read, or which was probably meant.
 pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason, Option<String>)> {
     if json.len() > LINE_BYTES_MAX {
         return Err((Reason::TooLong, None));
@@ -75,14 +100,21 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     let refuse = |reason| Err((reason, Some(resource_type.clone())));
     let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else { return refuse(Reason::BadId) };
     if !types.contains(&resource_type) {
-        return refuse(Reason::Unrequested);
+        let meant = misspelt(&resource_type, types.iter().map(String::as_str));
+        return meant.map_or_else(|| refuse(Reason::Unrequested), |meant| Err((Reason::Misspelt, Some(meant.to_owned()))));
     }
     if modifier::turns_round(&compact) {
         return refuse(Reason::Modified);
     }
     let patient = head.patient(&resource_type);
     if patient.is_none() && patient_required(&resource_type) && !head.names_somebody(&resource_type) {
-        return refuse(Reason::NoPatient);
+        match head.naming(&resource_type) {
+            Naming::Identifier(..) => {}
+            Naming::None => return refuse(Reason::NoPatient),
+            Naming::PartOfIdentifier => return refuse(Reason::PartOfIdentifier),
+            Naming::Contained => return refuse(Reason::Contained),
+            Naming::Search => return refuse(Reason::Search),
+        }
     }
     let meta: Meta = head.meta.and_then(|meta| serde_json::from_str(meta.get()).ok()).unwrap_or_default();
     let text = |value: &Option<serde_json::Value>| value.as_ref().and_then(|value| value.as_str().map(str::to_owned));
@@ -195,6 +227,10 @@ mod tests {
             (r#"{"resourceType":"Patient","id":"a b"}"#, Some(Reason::BadId)),
             (r#"{"resourceType":"Patient","id":7}"#, Some(Reason::BadId)),
             (r#"{"resourceType":"Condition","id":"a"}"#, Some(Reason::Unrequested)),
+            (r#"{"resourceType":"Observaton","id":"a","subject":{"reference":"Patient/p"}}"#, Some(Reason::Misspelt)),
+            (r#"{"resourceType":"observation","id":"a","subject":{"reference":"Patient/p"}}"#, Some(Reason::Misspelt)),
+            (r#"{"resourceType":"ObservationDefinition","id":"a"}"#, Some(Reason::Unrequested)),
+            (r#"{"resourceType":"Transport","id":"a"}"#, Some(Reason::Unrequested)),
             (r#"{"resourceType":"Observation","id":"a"}"#, Some(Reason::NoPatient)),
             (r#"{"resourceType":"Patient","id":"a","modifierExtension":[{"url":"x:y"}]}"#, Some(Reason::Modified)),
             (
@@ -209,6 +245,11 @@ mod tests {
             (r#"{"resourceType":"Patient","id":"a","contact":[{"modifierExtension" : [{"url":"x:y"}]}]}"#, Some(Reason::Modified)),
             (r#"{"resourceType":"Patient","id":"a","x":"\"modifierExtension\":[","modifierExtensions":[1]}"#, None),
             (r#"{"resourceType":"Observation","id":"a","subject":{"display":"x"}}"#, Some(Reason::NoPatient)),
+            (r#"{"resourceType":"Observation","id":"a","subject":{"identifier":{"system":"s","value":"1"}}}"#, None),
+            (r#"{"resourceType":"Observation","id":"a","subject":{"identifier":{"value":"1"}}}"#, Some(Reason::PartOfIdentifier)),
+            (r#"{"resourceType":"Observation","id":"a","subject":{"type":"Group","identifier":{"system":"s","value":"1"}}}"#, Some(Reason::NoPatient)),
+            (r##"{"resourceType":"Observation","id":"a","subject":{"reference":"#p"}}"##, Some(Reason::Contained)),
+            (r#"{"resourceType":"Observation","id":"a","subject":{"reference":"Patient?identifier=s|1"}}"#, Some(Reason::Search)),
         ];
         for (json, expected) in cases {
             assert_eq!(judge(json.as_bytes(), &types()).err().map(|(reason, _)| reason), expected, "{json:.80}");

@@ -32,6 +32,10 @@ pub struct Unit {
     pub refused: Vec<Refused>,
     /// Refused beyond the number that is kept.
     pub refused_uncounted: u64,
+    /// Refused, and discarded by a person before.
+    pub discarded: u64,
+    /// The staged file of what names its patient by an identifier.
+    pub identified: Option<String>,
     /// Why it is incomplete, if it is.
     pub gap: Option<Why>,
     /// What is to be known of it though it is complete.
@@ -58,7 +62,8 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
         if let Some((id, known, was_full)) = open {
             if known == plan && (was_full || !full) {
                 // What failed is asked for again.
-                transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND state = 'gap'", [id])?;
+                let failed = "DELETE FROM unit WHERE pull_id = ?1 AND (state = 'gap' OR name IN (SELECT name || ?2 FROM unit WHERE pull_id = ?1 AND state = 'gap'))";
+                transaction.execute(failed, params![id, BY_IDENTIFIER])?;
                 return Ok(Opened { id: PullId(id), full: was_full, resumed: true });
             }
             transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
@@ -143,7 +148,7 @@ pub fn files_before(store: &Store, source: &str, plan: &str) -> Result<Vec<File>
 
 /// Gives a pull the source's units of an earlier one, of which nothing has changed, without what they staged.
 pub fn repeat(connection: &Connection, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
-    let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, undated, server_time";
+    let columns = "name, resource_type, query, state, reason, code, expected, received, quarantined, discarded, undated, server_time";
     let sql = format!("INSERT OR REPLACE INTO unit (pull_id, {columns}) SELECT ?2, {columns} FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %' AND name <> ?3");
     connection.execute(&sql, params![earlier.0, pull.0, UNCHANGED])?;
     Ok(())
@@ -173,9 +178,11 @@ pub fn stand_on(transaction: &Transaction<'_>, earlier: PullId, pull: PullId) ->
     Ok(())
 }
 
-/// Whether anything is missing from a pull.
-pub fn has_gaps(connection: &Connection, pull: PullId) -> Result<bool, StoreError> {
-    Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND state = 'gap')", [pull.0], |row| row.get(0))?)
+/// Whether anything is missing from a pull: what was in quarantine when it was read was kept as it was stored, though a person may
+/// have decided since.
+pub fn lacks_something(connection: &Connection, pull: PullId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND (state = 'gap' OR quarantined > 0))";
+    Ok(connection.query_row(sql, [pull.0], |row| row.get(0))?)
 }
 
 /// Records a piece of a unit that is still to come, and where the rest of it is to be had.
@@ -209,12 +216,13 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
     for refused in &unit.refused {
         quarantine::add(transaction, pull.0, refused)?;
     }
+    transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND name = ?2 || ?3", params![pull.0, unit.name, BY_IDENTIFIER])?;
     let (file, sha256) = unit.staged.clone().unzip();
     let why = unit.gap.as_ref().or(unit.note.as_ref());
     transaction.execute(
         "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
-           quarantined, undated, server_time, file, sha256, code)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+           quarantined, undated, server_time, file, sha256, code, discarded, identified)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![
             pull.0,
             unit.name,
@@ -229,7 +237,9 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
             unit.server_time.map(|at| at.to_string()),
             file,
             sha256,
-            why.map(|why| why.code.word())
+            why.map(|why| why.code.word()),
+            unit.discarded as i64,
+            unit.identified
         ],
     )?;
     Ok(())
@@ -241,6 +251,22 @@ pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError>
         let mut statement = connection.prepare("SELECT name FROM unit WHERE pull_id = ?1 AND state = 'done'")?;
         let names = statement.query_map([pull.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(names)
+    })
+}
+
+/// Ends the name of a unit that holds what of another one names its patient by an identifier.
+pub const BY_IDENTIFIER: &str = " by identifier";
+
+/// Name, type, query and file of each unit of which something names its patient by an identifier, and was not looked at yet.
+pub fn identified(store: &Store, pull: PullId) -> Result<Vec<(Unit, String)>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT name, resource_type, query, identified FROM unit WHERE pull_id = ?1 AND identified IS NOT NULL
+               AND name || ?2 NOT IN (SELECT name FROM unit WHERE pull_id = ?1) ORDER BY name",
+        )?;
+        let rows = statement
+            .query_map(params![pull.0, BY_IDENTIFIER], |row| Ok((Unit { name: row.get(0)?, resource_type: row.get(1)?, query: row.get(2)?, ..Unit::default() }, row.get(3)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     })
 }
 
@@ -266,8 +292,10 @@ pub struct Recorded {
     pub expected: Option<u64>,
     /// Resources received.
     pub received: u64,
-    /// Resources refused.
+    /// Resources refused, of which nobody has decided.
     pub quarantined: u64,
+    /// Resources refused that were discarded before.
+    pub discarded: u64,
     /// Resources without a time.
     pub undated: u64,
     /// The server's clock.
@@ -289,7 +317,7 @@ pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError
 fn recorded(store: &Store, pull: PullId, which: &str) -> Result<Vec<Recorded>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare(&format!(
-            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file, code, state = 'gap'
+            "SELECT resource_type, query, reason, expected, received, quarantined, undated, server_time, file, code, state = 'gap', discarded
              FROM unit WHERE pull_id = ?1 AND {which} ORDER BY name",
         ))?;
         let count = |value: i64| value.max(0) as u64;
@@ -306,6 +334,7 @@ fn recorded(store: &Store, pull: PullId, which: &str) -> Result<Vec<Recorded>, S
                     expected: row.get::<_, Option<i64>>(3)?.map(count),
                     received: count(row.get(4)?),
                     quarantined: count(row.get(5)?),
+                    discarded: count(row.get(11)?),
                     undated: count(row.get(6)?),
                     server_time: row.get::<_, Option<String>>(7)?.and_then(|text| text.parse().ok()),
                     file: row.get(8)?,
@@ -396,6 +425,17 @@ pub fn last_lacks(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Re
         )?;
         let lacking: Vec<Option<String>> = statement.query_map([source, plan], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(lacking.iter().any(|code| codes.contains(&Code::read(code.as_deref()))))
+    })
+}
+
+/// Whether a line was discarded of which no pull has read everything since: what is stored of it is to go, or of what it was to
+/// be taken for.
+pub fn is_discarded_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine AS line WHERE state = 'discarded' AND source NOT LIKE 'import %' AND NOT EXISTS
+           (SELECT 1 FROM pull WHERE id > last_pull AND pull.source = ?1 AND plan = ?2 AND full = 1 AND pull.state = 'committed' AND NOT EXISTS
+             (SELECT 1 FROM unit WHERE pull_id = id AND unit.state = 'gap' AND (line.resource_type IS NULL OR unit.resource_type IN (line.resource_type, '*')))))";
+        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
     })
 }
 

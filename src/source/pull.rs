@@ -3,16 +3,18 @@
 use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
+use super::identified;
 use super::import;
-use super::intake::{Reason, by_content, judge};
+use super::intake::{Reason, by_content, is_identified, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
+use crate::fhir::compartment::Head;
 use crate::http::Clock;
-use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
-use crate::store::quarantine::Refused;
+use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, SnapshotError, Stage, seal_bytes};
+use crate::store::quarantine::{self, Refused};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +60,8 @@ pub(super) struct Pull<'a> {
     pub later: BTreeMap<String, Asked>,
     /// What the imports brought, once they are read.
     pub imported: Option<BTreeMap<String, Rows>>,
+    /// The SHA-256 of each line that a person has discarded.
+    pub discarded: BTreeSet<String>,
 }
 
 /// Pulls what the plan says into the snapshot. An interrupted pull of the same plan is continued: its finished units
@@ -138,6 +142,7 @@ impl Job<'_> {
             chooser,
             later: BTreeMap::new(),
             imported: None,
+            discarded: store.with(|connection| quarantine::discarded(connection, None))?,
         };
         if let Some(why) = no_export {
             let note = why.put(|reason| format!("{reason}; the same was searched for"));
@@ -161,6 +166,7 @@ impl Job<'_> {
                 }
             }
         }
+        identified::resolve(&pull)?;
         import::bring(&mut pull)?;
         let outcome = finish(&pull, &opened, &digest).await?;
         if plan.export.is_some() {
@@ -180,6 +186,7 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     } else {
         search::run(pull).await?;
     }
+    identified::resolve(pull)?;
     if pull.since.is_some() {
         recount::take(pull).await?;
     }
@@ -221,7 +228,7 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
     let last_full = ledger::last_full(store, &name, &digest)?;
     let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
-    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)?)
+    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_discarded_since(store, &name, &digest)?)
 }
 
 /// How far everything has been read.
@@ -267,7 +274,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     let name = pull.source.name();
     let covered = search::later::to_keep(pull, &sound)?;
-    let complete = gaps.is_empty();
+    // What was decided while it was read is left out by the next one.
+    let complete = gaps.is_empty() && units.iter().chain(&imported).all(|unit| unit.quarantined == 0);
     let closing = Closing { pull: pull.id, source: &name, plan: digest, covered, cursors, without_cursor, complete, full: opened.full, now: pull.clock.now() };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
@@ -281,7 +289,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     Ok(PullOutcome {
         pull_id: pull.id,
-        complete: gaps.is_empty() && quarantined == 0,
+        complete: complete && quarantined == 0,
         gaps,
         notes,
         received,
@@ -346,6 +354,7 @@ async fn prepare(
 
 /// The files that are staged so far, and what they mean for what is stored, before the types that are asked for last.
 pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), SourceError> {
+    identified::resolve(pull)?;
     let (units, imported) = (ledger::units(pull.snapshot.store(), pull.id)?, ledger::imported(pull.snapshot.store(), pull.id)?);
     let files = units.iter().chain(&imported).filter_map(|unit| unit.file.clone()).collect();
     let is_later = |name: &String| pull.plan.queries.iter().any(|query| query.resource_type == *name && query.later.is_some());
@@ -529,6 +538,8 @@ pub(super) struct Receiving<'a> {
     /// What will be recorded.
     pub unit: Unit,
     only_patients: Option<&'a BTreeSet<String>>,
+    /// What names its patient by an identifier.
+    identified: Option<Stage>,
     /// The last time of change, and how many resources of patients in a row had it.
     instant: (Option<i64>, u64),
 }
@@ -546,7 +557,14 @@ impl Pull<'_> {
     /// Starts (or starts again) to receive a unit.
     pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
         let stage = self.snapshot.stage(self.id, &unit.name)?;
-        Ok(Receiving { pull: self, stage, unit, only_patients, instant: (None, 0) })
+        Ok(Receiving { pull: self, stage, unit, only_patients, identified: None, instant: (None, 0) })
+    }
+
+    /// Whether a person has discarded what a line says. Among changes what is no object may stand for any resource, which is stored as
+    /// it was: only where everything is read is it known to be left out.
+    fn is_discarded(&self, line: &[u8]) -> bool {
+        let is_known = || self.discarded.contains(&crate::store::sha256_hex(line));
+        !self.discarded.is_empty() && is_known() && (self.since.is_none() || Head::read(line).is_some())
     }
 
     /// Records a unit.
@@ -608,7 +626,14 @@ impl Receiving<'_> {
         let header = &incoming.header;
         let outside = self.only_patients.is_some_and(|patients| !header.patient.is_empty() && !patients.contains(&header.patient));
         let taken = Taken { resource_type: header.resource_type.clone(), id: header.id.clone(), hash: header.hash, updated: header.updated };
-        if !outside {
+        if is_identified(&incoming) {
+            self.unit.undated += u64::from(header.updated.is_none());
+            let stage = match &mut self.identified {
+                Some(stage) => stage,
+                none => none.insert(self.pull.snapshot.stage(self.pull.id, &format!("{} waiting", self.unit.name))?),
+            };
+            stage.push(&identified::waiting(incoming, entry))?;
+        } else if !outside {
             self.unit.undated += u64::from(header.updated.is_none());
             self.note_instant(&incoming);
             self.stage.push(&incoming)?;
@@ -638,19 +663,32 @@ impl Receiving<'_> {
         }
     }
 
+    /// Takes what was received before, and judged.
+    pub fn put(&mut self, mut incoming: Incoming) -> Result<(), SnapshotError> {
+        if self.pull.source.options.unstable_ids.contains(&incoming.header.resource_type) {
+            by_content(&mut incoming);
+        }
+        self.stage.push(&incoming)
+    }
+
     /// Takes a tombstone.
     pub fn take_removal(&mut self, tombstone: &Incoming) -> Result<(), SourceError> {
         Ok(self.stage.push(tombstone)?)
     }
 
-    /// Keeps a refused line, encrypted.
+    /// Keeps a refused line, encrypted, unless it was discarded.
     pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
+        if self.pull.is_discarded(line) {
+            self.unit.discarded += 1;
+            return Ok(());
+        }
         refuse(&mut self.unit, self.pull.snapshot.key(), reason.text().to_owned(), resource_type, (line, length, entry))
     }
 
     /// Makes the unit durable; with a gap, what did come is kept too.
     pub fn finish(mut self, gap: Option<Why>) -> Result<Unit, SourceError> {
         self.unit.staged = Some(self.stage.finish()?);
+        self.unit.identified = self.identified.map(Stage::finish).transpose()?.map(|(file, _)| file);
         self.unit.gap = gap;
         // In a reading of changes one instant may be one transaction; in a full one it is no time of change.
         if self.pull.since.is_none() && self.instant.1 >= ONE_INSTANT_MIN {

@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::collections::BTreeSet;
 
 /// What a person decided about a refused line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub enum State {
     Retry,
     /// Accepted at a later judgement.
     Released,
-    /// Declared worthless by a person; counts no more.
+    /// Declared worthless by a person: it counts no more, wherever it comes again.
     Discarded,
 }
 
@@ -146,7 +147,21 @@ pub fn get(connection: &Connection, id: i64) -> Result<Option<(Item, Vec<u8>)>, 
     found.map(|(item, sealed)| Ok((with_state(item)?, sealed))).transpose()
 }
 
-/// Records a decision. False when there is no such row.
-pub fn release(connection: &Connection, id: i64, state: State) -> Result<bool, StoreError> {
-    Ok(connection.execute("UPDATE quarantine SET state = ?2 WHERE id = ?1", params![id, state.name()])? == 1)
+/// Records a decision about what a line says: wherever else the same bytes stand, they are decided with it. A row of an import
+/// means something in that import only.
+pub fn decide(connection: &Connection, id: i64, state: State) -> Result<(), StoreError> {
+    connection.execute(
+        "UPDATE quarantine SET state = ?2 FROM (SELECT sha256 AS content, source AS place FROM quarantine WHERE id = ?1)
+         WHERE sha256 = content AND state <> 'released' AND (source = place OR NOT (source LIKE 'import %' OR place LIKE 'import %'))",
+        params![id, state.name()],
+    )?;
+    Ok(())
+}
+
+/// The SHA-256 of each line that was discarded: of those of an import, or of all that are of none.
+pub fn discarded(connection: &Connection, import: Option<&str>) -> Result<BTreeSet<String>, StoreError> {
+    let sql = "SELECT sha256 FROM quarantine WHERE state = 'discarded' AND coalesce(source = ?1, source NOT LIKE 'import %')";
+    let mut statement = connection.prepare(sql)?;
+    let found = statement.query_map([import], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(found)
 }

@@ -272,6 +272,11 @@ fn before_the_first_night_the_state_is_empty_and_that_is_fine() {
         assert!(said.code == 2 && said.err.contains(part) && said.out.is_empty(), "{arguments:?}: {} {}", said.code, said.err);
     }
     assert!(!folder.path().join("data").exists(), "looking makes nothing");
+    // As where the account may not write: root may write anything but this.
+    std::fs::create_dir_all(folder.path().join("data/state.sqlite")).unwrap();
+    let said = say(folder.path(), &["status"]);
+    let expected = "data/state.sqlite cannot be opened to be read and written (unable to open database file";
+    assert!(said.code == 4 && said.err.contains(expected) && said.err.contains("let the account that runs this write the folder"), "{} {}", said.code, said.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -472,9 +477,17 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     assert!(revealed.json()["line"].as_str().is_some_and(|line| line.contains("Observation")), "{}", revealed.out);
     let said = run(&["quarantine", "retry", &ids[1].to_string(), "--format", "json"], &[]).await;
     assert_eq!((said.code, &said.json()["state"]), (0, &"retry".into()));
-    for id in &ids {
-        assert_eq!(run(&["quarantine", "discard", &id.to_string()], &[]).await.code, 0);
-    }
+    let said = run(&["quarantine", "discard", "--all", "--reason", "no such reason"], &[]).await;
+    assert!(said.code == 2 && said.err.contains("nothing is held for the reason `no such reason`\n  help: these are: `no id, or"), "{}", said.err);
+    let said = run(&["quarantine", "discard", "1", "90-99"], &[]).await;
+    assert!(said.code == 2 && said.err.contains("nothing in quarantine has number 90-99"), "{}", said.err);
+    let said = run(&["quarantine", "discard", "9-1"], &[]).await;
+    assert!(said.code == 2 && said.err.contains("expected a number of the list, or a span as 5-900"), "{}", said.err);
+    let then = "the next pull leaves them out, and what is stored of them goes";
+    assert_eq!(run(&["quarantine", "discard", &first], &[]).await.out, format!("discarded: 1 line ({first}); {then}\n"));
+    let rest = format!("{}-{}", ids[1], ids[2]);
+    let said = run(&["quarantine", "discard", &first, &format!("{}-900", ids[1])], &[]).await;
+    assert_eq!((said.code, said.out), (0, format!("discarded: 2 lines ({rest}); {then}\ndiscarded already: 1 line ({first})\n")));
     assert_eq!(run(&["quarantine", "list"], &[]).await.out, "nothing is held\n");
 
     let status = run(&["status", "--format", "json"], &[]).await;

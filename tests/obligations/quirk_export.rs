@@ -6,6 +6,7 @@ use std::time::Duration;
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::{Mode, SourceError, TypeFilter};
+use watershed::store::quarantine;
 
 use super::bench::{Bench, Pulled, What};
 
@@ -298,6 +299,24 @@ async fn q_49_a_line_that_cannot_be_read_is_held_with_its_place_and_the_data_are
     assert_eq!(pulled.differences.len(), pulled.held.len(), "one resource each");
     assert!(!format!("{:?}", pulled.held).contains("canary"));
     pulled.is_the_truth_or_says_what_is_not();
+}
+
+#[tokio::test]
+async fn q_49_what_vanished_while_lines_waited_goes_once_they_are_discarded() {
+    let bench = swift(&["q_49"]).await;
+    bench.pull(Mode::Bulk).await;
+    bench.hospital.vanish("Observation", 5);
+    let waiting = bench.pull(Mode::Bulk).await;
+    assert!(!waiting.outcome.complete && waiting.outcome.removed == 0, "{:?}", waiting.outcome);
+    let discard = |item: &quarantine::Item| bench.store.with(|connection| quarantine::decide(connection, item.id, quarantine::State::Discarded)).unwrap();
+    waiting.held.iter().for_each(discard);
+    let decided = bench.pull(Mode::Bulk).await;
+    assert!(decided.outcome.complete && decided.outcome.full && decided.held.is_empty(), "{:?}", decided.outcome);
+    assert!(
+        !decided.differences.is_empty() && decided.differences.iter().all(|one| one.what == What::Missing),
+        "what was discarded, and nothing else: {:?}",
+        decided.differences
+    );
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use jiter::{Jiter, JiterError, Peek};
 use rustc_hash::{FxBuildHasher, FxHasher};
 
+use crate::fhir::compartment::misspelt;
+
 use super::{Keep, Outlook, Shape, Sieve};
 
 /// Longest name of a resource type.
@@ -21,6 +23,8 @@ pub struct Kind<'s> {
     pub name: Arc<str>,
     /// What is kept of it; none for a type that is not wanted.
     pub keep: Option<&'s Keep>,
+    /// It is no type, and nearly one that is wanted.
+    pub is_misspelt: bool,
     sieve: Option<&'s Sieve>,
     /// Bytes up to the quote after the type, where lines begin with it.
     beginning: usize,
@@ -84,7 +88,7 @@ pub struct Kinds<'s> {
 impl<'s> Kinds<'s> {
     /// Of lines that a shape reads.
     pub fn new(shape: &'s Shape) -> Kinds<'s> {
-        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, sieve: None, beginning: 0, seed: 0 } }
+        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, is_misspelt: false, sieve: None, beginning: 0, seed: 0 } }
     }
 
     /// Whether the shape keeps anything of a type.
@@ -102,7 +106,11 @@ impl<'s> Kinds<'s> {
                 self.beginning.extend_from_slice(line.get(..=PREFIX.len() + name.len()).unwrap_or_default());
             }
             let beginning = self.beginning.len();
-            self.last = Kind { beginning, keep: self.shape.of(&name), sieve: self.shape.sieves.get(&*name), name: Arc::from(&*name), seed: FxBuildHasher.hash_one(&*name) };
+            let keep = self.shape.of(&name);
+            let wanted = self.shape.types.keys().map(String::as_str).chain(["Patient"]);
+            let is_misspelt = keep.is_none() && misspelt(&name, wanted).is_some();
+            let (sieve, seed) = (self.shape.sieves.get(&*name), FxBuildHasher.hash_one(&*name));
+            self.last = Kind { name: Arc::from(&*name), keep, is_misspelt, sieve, beginning, seed };
         }
         Ok(&self.last)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Import;
 use super::known::{Fresh, Known};
-use super::reading::{Met, asks, read};
+use super::reading::{Met, asks, discarded, read};
 use crate::diagnostic::counted;
 use crate::http::Clock;
 use crate::snapshot::{PullId, Reconcile, Rows, Snapshot};
@@ -52,27 +52,29 @@ impl Ground<'_> {
             asks(import, &mut asked)?;
         }
         let known = Known::find(asked, self.snapshot, self.types, fresh)?;
-        let stored = self.snapshot.counts()?;
-        let count = |import: &Import| stored.get(&import.query()).copied().unwrap_or_default();
-        wanted.into_iter().map(|import| Ok((import.name.clone(), self.one(import, &known, count(import))?))).collect()
+        let counts = self.snapshot.counts()?;
+        let of_import = |import: &Import| if counts.contains_key(&import.query()) { self.snapshot.rows_of(&import.name) } else { Ok(BTreeMap::new()) };
+        wanted
+            .into_iter()
+            .map(|import| Ok((import.name.clone(), self.one(import, &known, of_import(import)?.keys())?)))
+            .collect()
     }
 
-    fn one(&self, import: &Import, known: &Known, stored: u64) -> Result<Rows, SourceError> {
+    /// Reads one, of which rows with these ids are stored.
+    fn one<'i>(&self, import: &Import, known: &Known, stored: impl Iterator<Item = &'i String>) -> Result<Rows, SourceError> {
         let (name, resource_type) = (import.query(), import.resource_type.clone());
         let mut unit = Unit { query: name.clone(), name, resource_type, ..Unit::default() };
         let mut stage = self.snapshot.stage(self.pull, &unit.name)?;
-        let mut tally = read(import, known, &mut |met, place| match met {
+        let mut tally = read(import, known, &discarded(import, self.snapshot)?, &mut |met, place| match met {
             Met::Fits(incoming) => Ok(stage.push(&incoming)?),
             Met::Refused { reason, raw, .. } => {
                 let reason = if import.file.contains('*') { format!("file {}: {reason}", place.file) } else { reason };
                 refuse(&mut unit, self.snapshot.key(), reason, Some(import.resource_type.clone()), (raw, raw.len() as u64, place.line))
             }
         })?;
-        if !self.accepts_loss {
-            tally.doubt(stored);
-        }
-        unit.received = tally.rows;
-        unit.staged = Some(stage.finish()?);
+        let is_doubted = !self.accepts_loss && tally.doubt(stored);
+        (unit.received, unit.discarded) = (tally.rows, tally.discarded);
+        unit.staged = Some(stage.finish()?).filter(|_| !is_doubted);
         unit.gap.clone_from(&tally.gap);
         if tally.ignored > 0 {
             unit.note = Some(Why::new(Code::Import, format!("{} of those who are not known here", counted(tally.ignored, "row"))));
@@ -110,7 +112,7 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
     let (quarantined, complete) = store.transaction(|transaction| {
         ledger::stand_on(transaction, last, opened.id)?;
         snapshot.publish(transaction, &prepared)?;
-        let complete = !ledger::has_gaps(transaction, opened.id)?;
+        let complete = !ledger::lacks_something(transaction, opened.id)?;
         let closing = Closing {
             pull: opened.id,
             source: &source,

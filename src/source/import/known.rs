@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A question of who is meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ask {
+pub(in crate::source) struct Ask {
     resource_type: &'static str,
     /// Of an identifier; none: an id is meant.
     system: Option<String>,
@@ -17,13 +17,18 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub fn of(whom: &Whom, cell: &str) -> Ask {
+    /// Who of the patients has this identifier.
+    pub fn patient(system: String, value: String) -> Ask {
+        Ask { resource_type: "Patient", system: Some(system), value }
+    }
+
+    pub(super) fn of(whom: &Whom, cell: &str) -> Ask {
         Ask { resource_type: whom.resource_type, system: whom.system.clone(), value: cell.to_owned() }
     }
 }
 
 /// Who is meant.
-pub(super) enum Hit<'k> {
+pub(in crate::source) enum Hit<'k> {
     None,
     /// An id, and whose it is, if that is known.
     One {
@@ -35,7 +40,7 @@ pub(super) enum Hit<'k> {
 
 /// What is there of the source, of those who are asked for.
 #[derive(Default)]
-pub(super) struct Known {
+pub(in crate::source) struct Known {
     asked: BTreeSet<Ask>,
     /// By type and id: whose it is, and the questions that it answers.
     there: BTreeMap<(&'static str, String), (String, Vec<Ask>)>,
@@ -47,7 +52,7 @@ pub(super) struct Known {
 }
 
 /// What a pull has brought of the source so far.
-pub(super) struct Fresh<'a> {
+pub(in crate::source) struct Fresh<'a> {
     pub pull: PullId,
     pub files: Vec<String>,
     /// Types of which everything came.

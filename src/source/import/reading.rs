@@ -8,6 +8,8 @@ use crate::snapshot::{Incoming, Rows, Snapshot};
 use crate::source::SourceError;
 use crate::source::account::is_fall;
 use crate::source::duty::{Code, Why};
+use crate::store::{quarantine, sha256_hex};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of one import.
@@ -45,8 +47,12 @@ pub(super) struct Tally {
     pub rows: u64,
     /// Those of whom nobody is known and that are to be ignored.
     pub ignored: u64,
+    /// What each row says that fits, by id.
+    came: BTreeMap<String, [u8; 32]>,
     /// Ids of rows that do not fit.
     beside: BTreeSet<String>,
+    /// Rows that do not fit, and that a person has discarded.
+    pub discarded: u64,
     /// Rows of which not even the key can be read.
     unkeyed: u64,
     /// Why it is not whole.
@@ -54,14 +60,28 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A table that has suddenly much less in it than is stored is not believed: it is the whole truth of its import, and grows.
-    pub fn doubt(&mut self, stored: u64) {
-        let is_little = is_fall(stored, self.rows) && (stored.abs_diff(self.rows) > ROWS_GONE_FREE || self.rows == 0);
-        if is_little && self.gap.is_none() {
-            let text =
-                format!("{} rows are in it where {stored} are stored; these are kept until a person has looked; if they are gone, `watershed import --accept-loss`", self.rows);
-            self.gap = Some(Why::new(Code::ImportLoss, text));
+    /// A table in which suddenly much less is than what is stored, or other rows, is not believed: it is the whole truth of its import,
+    /// and grows. Ids are those of stored rows. Whether it is so: nothing of the table is taken then, for rows whose keys are only
+    /// written otherwise would be stored twice.
+    pub fn doubt<'i>(&mut self, ids: impl Iterator<Item = &'i String>) -> bool {
+        let (mut stored, mut missing) = (0_u64, 0_u64);
+        for id in ids {
+            stored += 1;
+            missing += u64::from(!self.came.contains_key(id) && !self.beside.contains(id));
         }
+        // So many may be rows that a person has discarded, or whose key cannot be read.
+        let gone = missing.saturating_sub(self.discarded + self.unkeyed);
+        let rows = self.rows;
+        let found = if is_fall(stored, rows) && (stored.abs_diff(rows) > ROWS_GONE_FREE || rows == 0) {
+            format!("{rows} rows are in it where {stored} are stored")
+        } else if gone > 0 && (gone == stored || gone > ROWS_GONE_FREE && is_fall(stored, stored - gone)) {
+            format!("{rows} rows are in it, and of the {stored} that are stored it lacks {gone}: others, or their keys are written otherwise (leading zeros, a date's form)")
+        } else {
+            return false;
+        };
+        let kept = "what is stored is kept until a person has looked; if they are gone, `watershed import --accept-loss`";
+        self.gap.get_or_insert(Why::new(Code::ImportLoss, format!("{found}; {kept}")));
+        true
     }
 
     /// What that means for what is stored.
@@ -85,14 +105,17 @@ pub(super) fn asks(import: &Import, asked: &mut BTreeSet<Ask>) -> Result<(), Sou
     Ok(())
 }
 
-/// Reads all files of an import.
-pub(super) fn read(import: &Import, known: &Known, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
+/// The SHA-256 of each row of an import that a person has discarded.
+pub(super) fn discarded(import: &Import, snapshot: &Snapshot) -> Result<BTreeSet<String>, SourceError> {
+    Ok(snapshot.store().with(|connection| quarantine::discarded(connection, Some(&import.query())))?)
+}
+
+/// Reads all files of an import, but for the rows that were discarded.
+pub(super) fn read(import: &Import, known: &Known, discarded: &BTreeSet<String>, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
     let (tables, gap) = find(import);
     let mut tally = Tally { gap, ..Tally::default() };
-    // What a row says whose key was met before, and where: the same twice is no contradiction.
-    let mut met: BTreeMap<String, [u8; 32]> = BTreeMap::new();
     for (file, table) in (1..).zip(&tables) {
-        match read_one(import, known, (file, table), &mut met, &mut tally, each) {
+        match read_one(import, (known, discarded), (file, table), &mut tally, each) {
             Ok(()) => {}
             Err(Stop::Gap(why)) => drop(tally.gap.get_or_insert(why)),
             Err(Stop::Taker(error)) => return Err(error),
@@ -103,9 +126,8 @@ pub(super) fn read(import: &Import, known: &Known, each: &mut dyn FnMut(Met<'_>,
 
 fn read_one(
     import: &Import,
-    known: &Known,
+    (known, discarded): (&Known, &BTreeSet<String>),
     (file, table): (usize, &Table),
-    met: &mut BTreeMap<String, [u8; 32]>,
     tally: &mut Tally,
     each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>,
 ) -> Result<(), Stop> {
@@ -122,27 +144,32 @@ fn read_one(
             Ok(cells) => import.row(cells, known, &sha256),
             Err(reason) => Outcome::Refused { id: None, reason: reason.clone() },
         };
-        let refused = |reason: String, is_unknown: bool| Met::Refused { reason, raw: &line.raw, is_unknown };
-        match outcome {
-            Outcome::Fits(incoming) => match met.insert(incoming.header.id.clone(), incoming.header.hash) {
-                None => each(Met::Fits(incoming), place),
-                Some(hash) if hash == incoming.header.hash => Ok(()),
-                Some(hash) => {
-                    met.insert(incoming.header.id.clone(), hash);
-                    each(refused("its key is that of an earlier row, which says something else".to_owned(), false), place)
+        let (id, reason, is_unknown) = match outcome {
+            Outcome::Fits(incoming) => match tally.came.entry(incoming.header.id.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(incoming.header.hash);
+                    return each(Met::Fits(incoming), place);
                 }
+                // The same twice is no contradiction.
+                Entry::Occupied(earlier) if *earlier.get() == incoming.header.hash => return Ok(()),
+                Entry::Occupied(_) => (Some(incoming.header.id), "its key is that of an earlier row, which says something else".to_owned(), false),
             },
-            Outcome::Refused { id, reason } => {
-                tally.unkeyed += u64::from(id.is_none());
-                tally.beside.extend(id);
-                each(refused(reason, false), place)
-            }
-            Outcome::Unknown { reason } => each(refused(reason, true), place),
+            Outcome::Refused { id, reason } => (id, reason, false),
+            Outcome::Unknown { reason } => (None, reason, true),
             Outcome::Ignored => {
                 tally.ignored += 1;
-                Ok(())
+                return Ok(());
             }
+        };
+        if discarded.contains(&sha256_hex(&line.raw)) {
+            tally.discarded += 1;
+            return Ok(());
         }
+        if !is_unknown {
+            tally.unkeyed += u64::from(id.is_none());
+            tally.beside.extend(id);
+        }
+        each(Met::Refused { reason, raw: &line.raw, is_unknown }, place)
     };
     let read = table.read(import, &mut take)?;
     if read != sha256 {
@@ -192,7 +219,7 @@ pub struct Difference {
 
 /// What is in the tables of an import, whoever is meant.
 pub fn survey(import: &Import) -> Result<Difference, SourceError> {
-    compare(import, &Known::anybody(), &BTreeMap::new(), true)
+    compare(import, (&Known::anybody(), &BTreeSet::new()), &BTreeMap::new(), true)
 }
 
 /// What bringing an import in would change. `types` are those that are stored.
@@ -200,13 +227,12 @@ pub fn difference(import: &Import, snapshot: &Snapshot, types: &BTreeSet<String>
     let mut asked = BTreeSet::new();
     asks(import, &mut asked)?;
     let known = Known::find(asked, snapshot, types, None)?;
-    compare(import, &known, &snapshot.rows_of(&import.name)?, accepts_loss)
+    compare(import, (&known, &discarded(import, snapshot)?), &snapshot.rows_of(&import.name)?, accepts_loss)
 }
 
-fn compare(import: &Import, known: &Known, stored: &BTreeMap<String, (String, [u8; 32])>, accepts_loss: bool) -> Result<Difference, SourceError> {
+fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), stored: &BTreeMap<String, (String, [u8; 32])>, accepts_loss: bool) -> Result<Difference, SourceError> {
     let mut found = Difference::default();
-    let mut came: BTreeSet<String> = BTreeSet::new();
-    let mut tally = read(import, known, &mut |met, place| {
+    let mut tally = read(import, known, discarded, &mut |met, place| {
         match met {
             Met::Fits(incoming) => {
                 let header = &incoming.header;
@@ -215,7 +241,6 @@ fn compare(import: &Import, known: &Known, stored: &BTreeMap<String, (String, [u
                     Some((patient, hash)) if *patient != header.patient || *hash != header.hash => found.changed.add(place),
                     Some(_) => {}
                 }
-                came.insert(header.id.clone());
             }
             Met::Refused { reason, is_unknown: true, .. } => found.unknown.entry(reason).or_default().add(place),
             Met::Refused { reason, .. } => found.refused.entry(reason).or_default().add(place),
@@ -223,12 +248,13 @@ fn compare(import: &Import, known: &Known, stored: &BTreeMap<String, (String, [u
         Ok(())
     })?;
     if !accepts_loss {
-        tally.doubt(stored.len() as u64);
+        tally.doubt(stored.keys());
     }
     (found.rows, found.ignored) = (tally.rows, tally.ignored);
     found.gap = tally.gap.as_ref().map(|why| why.text.clone());
+    let came = std::mem::take(&mut tally.came);
     if let Rows::Whole(beside) = tally.stored() {
-        found.gone = stored.keys().filter(|id| !came.contains(*id) && !beside.contains(*id)).count() as u64;
+        found.gone = stored.keys().filter(|id| !came.contains_key(*id) && !beside.contains(*id)).count() as u64;
     }
     Ok(found)
 }

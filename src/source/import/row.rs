@@ -5,7 +5,7 @@ use super::cell::{Cell, Kind, Whom, whom_is};
 use super::known::{Ask, Hit, Known};
 use super::template::Part;
 use crate::snapshot::Incoming;
-use crate::source::intake::{Reason, judge};
+use crate::source::intake::{Reason, is_identified, judge};
 use crate::store::{hex, sha256_hex};
 use aws_lc_rs::digest::{self, SHA256};
 use serde_json::{Map, Value, json};
@@ -143,7 +143,8 @@ pub(super) fn judged(resource_type: &str, id: &str, template: &Part, cells: &[Op
         whole.extend(members);
     }
     let text = Value::Object(whole).to_string();
-    judge(text.as_bytes(), &[resource_type.to_owned()].into()).map_err(|(reason, _)| reason)
+    let incoming = judge(text.as_bytes(), &[resource_type.to_owned()].into()).map_err(|(reason, _)| reason)?;
+    if is_identified(&incoming) { Err(Reason::NoPatient) } else { Ok(incoming) }
 }
 
 /// A digest of what was read, as it is made.

@@ -22,6 +22,8 @@ const FILES_MAX: usize = 10_000;
 /// What a file of UTF-16 begins with.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What most letters with a mark become where their UTF-8 is taken for Latin-1.
+const MOJIBAKE: char = 'Ã';
 
 /// One file.
 pub(super) struct Table {
@@ -206,6 +208,9 @@ impl Heading {
         if UTF_16.iter().any(|mark| first.starts_with(mark)) || first.contains(&0) {
             return Err("it is UTF-16; have it saved as CSV in UTF-8".to_owned());
         }
+        if record.iter().any(|cell| std::str::from_utf8(cell).is_err()) {
+            return Err("its heading is not UTF-8, but Latin-1 or another encoding; have it saved as CSV in UTF-8".to_owned());
+        }
         let names: Vec<&str> = record
             .iter()
             .map(|cell| std::str::from_utf8(cell.strip_prefix(UTF_8_MARK).unwrap_or(cell)).unwrap_or_default().trim())
@@ -219,8 +224,7 @@ impl Heading {
                 (Some(at), None) => places.push(at),
                 (Some(_), Some(_)) => wrong.push(format!("has `{name}` twice")),
                 (None, _) => {
-                    // A name that is like the declared one is no patient's.
-                    let near = nearest(name, names.iter().copied()).map_or_else(String::new, |near| format!(" (is it `{near}` now?)"));
+                    let near = nearest(name, names.iter().copied()).map_or("", |_| " (another is near it: was it renamed?)");
                     wrong.push(format!("has no column `{name}`{near}"));
                 }
             }
@@ -240,13 +244,15 @@ impl Heading {
     }
 }
 
-/// Another delimiter than the declared one is seen in a heading of one column.
+/// Another delimiter than the declared one is seen in a heading of one column; letters that were taken for those of another encoding
+/// are seen in what became of them.
 fn hint(names: &[&str], import: &Import) -> &'static str {
     let other = |delimiter: char| delimiter as u32 != u32::from(import.delimiter) && names.iter().any(|name| name.contains(delimiter));
     match names.len() {
         1 if other(';') => "; its cells are parted by `;`: `delimiter: \";\"`",
         1 if other('\t') => "; its cells are parted by tabs: `delimiter: \"\\t\"`",
         1 if other(',') => "; its cells are parted by `,`: leave `delimiter` out",
+        _ if names.iter().any(|name| name.contains(MOJIBAKE)) => "; its letters seem to have been taken for Latin-1 on the way: have it saved as CSV in UTF-8",
         _ => "",
     }
 }

@@ -230,7 +230,11 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
 
 /// How many came of a type; what was refused did, and is told of.
 fn came(units: &[Recorded], prepared: &Prepared, name: &str) -> u64 {
-    let refused: u64 = units.iter().filter(|unit| unit.resource_type == name || unit.resource_type == "*").map(|unit| unit.quarantined).sum();
+    let refused: u64 = units
+        .iter()
+        .filter(|unit| unit.resource_type == name || unit.resource_type == "*")
+        .map(|unit| unit.quarantined + unit.discarded)
+        .sum();
     prepared.present.get(name).copied().unwrap_or_default() + refused
 }
 

@@ -1,0 +1,71 @@
+//! What names its patient by an identifier (R4's logical references): taken where exactly one patient who is known has it, and held
+//! otherwise. Who is known is seen when all patients have come.
+
+use std::collections::BTreeSet;
+
+use super::SourceError;
+use super::import::known::{Ask, Fresh, Hit, Known};
+use super::intake::{Reason, judge, tombstone};
+use super::ledger::{self, Unit};
+use super::pull::{Pull, sound_types};
+use crate::fhir::compartment::{Head, Naming, patient_required, refer};
+use crate::snapshot::{Header, Incoming};
+
+/// A resource that waits, with its place in the unit where its id would stand.
+pub(super) fn waiting(incoming: Incoming, entry: u64) -> Incoming {
+    let mut header = tombstone(&incoming.header.resource_type, &entry.to_string()).header;
+    header.removed = false;
+    Incoming { header, json: incoming.json }
+}
+
+/// Finds the patients of all that waits and was not looked at before in this pull.
+pub(super) fn resolve(pull: &Pull<'_>) -> Result<(), SourceError> {
+    let store = pull.snapshot.store();
+    let waiting = ledger::identified(store, pull.id)?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let mut asked = BTreeSet::new();
+    let files: Vec<String> = waiting.iter().map(|(_, file)| file.clone()).collect();
+    pull.snapshot.staged(pull.id, &files, |header, json| {
+        asked.extend(ask(&header.resource_type, json));
+        Ok(())
+    })?;
+    let units = ledger::units(store, pull.id)?;
+    let whole = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
+    let fresh = Fresh { pull: pull.id, files: units.iter().filter_map(|unit| unit.file.clone()).collect(), whole, members: pull.members.as_ref() };
+    let known = Known::find(asked, pull.snapshot, &pull.plan.types, Some(&fresh))?;
+    waiting.into_iter().try_for_each(|(unit, file)| resolve_unit(pull, &known, &unit, file))
+}
+
+fn ask(resource_type: &str, json: &[u8]) -> Option<Ask> {
+    match Head::read(json)?.naming(resource_type) {
+        Naming::Identifier(system, value) => Some(Ask::patient(system, value)),
+        _ => None,
+    }
+}
+
+fn resolve_unit(pull: &Pull<'_>, known: &Known, unit: &Unit, file: String) -> Result<(), SourceError> {
+    let name = format!("{}{}", unit.name, ledger::BY_IDENTIFIER);
+    let mut receiving = pull.receive(Unit { name, ..unit.clone() }, None)?;
+    let mut held: Vec<(Header, Vec<u8>, Reason)> = Vec::new();
+    pull.snapshot.staged(pull.id, &[file], |header, json| {
+        let Some(ask) = ask(&header.resource_type, json) else { return Ok(()) };
+        let found = match known.hit(&ask) {
+            Hit::One { id, .. } => refer(json, id).ok_or(Reason::Identifier),
+            // A type that can do without a patient.
+            _ if !patient_required(&header.resource_type) => Ok(json.to_vec()),
+            Hit::None => Err(Reason::Identifier),
+            Hit::Several => Err(Reason::SeveralIdentified),
+        };
+        match found.and_then(|json| judge(&json, &pull.plan.types).map_err(|(reason, _)| reason)) {
+            Ok(incoming) => receiving.put(incoming)?,
+            Err(reason) => held.push((header.clone(), json.to_vec(), reason)),
+        }
+        Ok(())
+    })?;
+    for (header, json, reason) in held {
+        receiving.refuse(reason, Some(header.resource_type), &json, json.len() as u64, header.id.parse().unwrap_or_default())?;
+    }
+    pull.record(&receiving.finish(None)?)
+}
