@@ -23,6 +23,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("006_covered", include_str!("store/schema/006_covered.sql")),
     ("007_reasons", include_str!("store/schema/007_reasons.sql")),
     ("008_remarks", include_str!("store/schema/008_remarks.sql")),
+    ("009_units", include_str!("store/schema/009_units.sql")),
 ];
 
 /// Why the state database cannot be used.

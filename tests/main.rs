@@ -37,3 +37,4 @@ mod tls;
 mod told;
 mod traps;
 mod ucum;
+mod unlike;

@@ -17,7 +17,7 @@ use crate::smart::client::below;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
-use crate::store::runs;
+use crate::store::{Store, runs};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
@@ -96,6 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         return Err(Failure::configuration(format!("`{}` cannot be used", args.config.display())).hint("nothing starts until every error above is gone"));
     };
     findings.extend(silently_changed(&site, &checked));
+    findings.extend(last_found(&site));
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
@@ -119,6 +120,20 @@ fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diag
     let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
     let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
     checked.lineage.has_other_rules_than(&earlier).then(finding)
+}
+
+/// What the last night found of rules that met nothing, of codes under other names, and of values that were not used.
+fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
+    let of_night = |store: Store| {
+        let found = store.with(|connection| runs::evaluated_before(connection, i64::MAX)?.map(|night| runs::unmapped(connection, night.id)).transpose());
+        found.ok().flatten()
+    };
+    let found = super::state(site).ok().flatten().and_then(of_night).unwrap_or_default();
+    found
+        .iter()
+        .filter_map(super::run::unused_as_text)
+        .map(|line| Diagnostic::note(format!("in the last night: {line}")))
+        .collect()
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {

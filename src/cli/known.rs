@@ -15,7 +15,7 @@ use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::measure::period::Period;
 use crate::outbox;
-use crate::pipeline::evaluation::Made;
+use crate::pipeline::evaluation::{Made, Sums};
 use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
-    say(&night, sums.patients, &made);
+    say(&night, &sums, &made);
     let is_whole = night.complete == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
     Ok(if is_whole { Ending::Fine } else { Ending::Findings })
 }
@@ -165,7 +165,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 
-fn say(night: &Run, patients: u64, made: &Made) {
+fn say(night: &Run, sums: &Sums, made: &Made) {
     let data = if night.complete == Some(true) {
         "complete".to_owned()
     } else {
@@ -180,5 +180,7 @@ fn say(night: &Run, patients: u64, made: &Made) {
         let _ = writeln!(std::io::stderr(), "{}", run::look_at(report));
     }
     let held = made.held.len();
-    let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(patients, "patient"));
+    let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(sums.patients, "patient"));
+    let found = sums.unmapped();
+    let _ = write!(std::io::stderr(), "{}", run::unreadable_as_text(&found) + &run::all_unused_as_text(&found));
 }

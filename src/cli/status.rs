@@ -175,9 +175,9 @@ fn as_text(status: &Status) -> String {
     text.push_str(&reports_as_text(&status.held, ["held report", "period", "why"]));
     text.push_str(&reports_as_text(&status.remarks, ["report to look at, sent", "period", "what was found"]));
     if !status.unmapped.is_empty() {
-        let mut unmapped = super::table(&["not understood", "element", "system", "code", "patients"]);
+        let mut unmapped = super::table(&["not understood", "element", "system", "code", "what stands there", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
-            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.patients.to_string()]);
+            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.shown_units(), found.patients.to_string()]);
         }
         let shown = status.unmapped.len().min(UNMAPPED_SHOWN);
         text.push_str(&format!("\n{unmapped}\n{shown} of {}", counted(status.unmapped.len(), "finding")));

@@ -14,7 +14,7 @@ use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::{Finding, Problem};
+use crate::mapping::{Asked, Finding, Problem, Seen, Watch};
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
@@ -33,6 +33,8 @@ pub struct Sums {
     partials: Vec<Vec<Partial>>,
     /// What the mapping does not know, by how many patients have it.
     findings: BTreeMap<Finding, u64>,
+    /// What the data have of the mapping's rules, and of codes by other names.
+    seen: Seen,
     /// Patients evaluated.
     pub patients: u64,
     /// Stored lines that could not be read again.
@@ -58,6 +60,7 @@ impl Sums {
         for (finding, patients) in other.findings {
             *self.findings.entry(finding).or_default() += patients;
         }
+        self.seen.merge(other.seen);
         self.patients += other.patients;
         self.unreadable += other.unreadable;
         self.unfollowed += other.unfollowed;
@@ -71,16 +74,15 @@ impl Sums {
 
     /// The findings, as they are stored.
     pub fn unmapped(&self) -> Vec<Unmapped> {
-        let word = |finding: &Finding| serde_json::to_value(finding.problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-        let row = |(finding, patients): (&Finding, &u64)| Unmapped {
-            problem: word(finding),
-            element: finding.element.clone(),
-            system: finding.system.clone(),
-            code: finding.code.clone(),
-            patients: *patients,
-        };
-        self.findings.iter().map(row).collect()
+        self.findings.iter().map(|(finding, patients)| row(finding, *patients)).collect()
     }
+}
+
+/// A finding as it is stored and told.
+pub fn row(finding: &Finding, patients: u64) -> Unmapped {
+    let problem = serde_json::to_value(finding.problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let Finding { element, system, code, found, expected, .. } = finding.clone();
+    Unmapped { problem, element, system, code, found, expected, patients }
 }
 
 /// The months of a night, as fixed when it began.
@@ -101,7 +103,9 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let periods = setup.measures.iter().map(|measure| measure.definition.period.periods(&months).len()).collect();
     let shared = snapshot.shared(Adapter::as_of(run))?;
     let people = snapshot.people(Adapter::as_of(run))?;
-    let work = Work { setup, people: &people, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let asked = needs::asked(&setup.measures, &setup.value_sets);
+    let watch = watch(setup, &asked);
+    let work = Work { setup, people: &people, watch: &watch, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
@@ -123,6 +127,10 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     });
     ended?;
     let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if sums.patients > 0 {
+        let found = watch.findings(&sums.seen);
+        sums.findings.extend(found);
+    }
     sums.unfollowed = people.unfollowed();
     if sums.unfollowed > 0 {
         sums.findings
@@ -134,6 +142,23 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
         tracing::warn!(patients = sums.absent, "data name patients who did not come: they are not counted, and the reports are partial");
     }
     Ok(sums)
+}
+
+/// One patient's record as a night measures it, mapped, as of the latest pull; `None` where nothing is stored.
+pub fn record_of(setup: &Setup, snapshot: &Snapshot, patient: &str) -> Result<Option<Record>, NightError> {
+    let Some(found) = snapshot.people(None)?.one(patient)? else { return Ok(None) };
+    let shared = snapshot.shared(None)?;
+    let shared = Shared::new(shared.iter().map(Vec::as_slice));
+    let own = || found.lines.iter().map(Vec::as_slice);
+    let (mut record, _) = Record::read(&shape(setup), own().chain(shared.referred_to(own())));
+    setup.mapping.apply(&mut record);
+    Ok(Some(record))
+}
+
+/// What of the data is held against the mapping's rules and against what the measures ask for.
+fn watch<'a>(setup: &'a Setup, asked: &'a Asked) -> Watch<'a> {
+    let requirements = setup.measures.iter().flat_map(|measure| measure.program().requirements());
+    Watch::new(&setup.mapping, asked, requirements.filter_map(|need| Some((need.resource_type.clone(), need.code_path.clone()?))))
 }
 
 /// What is read of each record.
@@ -177,6 +202,7 @@ impl Chooser for Choice<'_> {
 struct Work<'a> {
     setup: &'a Setup,
     people: &'a People<'a>,
+    watch: &'a Watch<'a>,
     measures: Vec<measure::Run<'a>>,
     /// How many each measure has.
     periods: Vec<usize>,
@@ -204,11 +230,12 @@ impl Work<'_> {
                 continue;
             }
             sums.patients += 1;
+            self.watch.see(&record, &mut sums.seen);
             for finding in self.setup.mapping.apply(&mut record) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             let results = measure::evaluate(&self.measures, &record);
-            for finding in unreadable(&results) {
+            for finding in unreadable(&results).into_iter().chain(doubted(&results)) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             for (results, partials) in results.iter().zip(&mut sums.partials) {
@@ -234,9 +261,15 @@ fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Findin
         .collect()
 }
 
+/// What of a patient's values a measure asked for and could not use as it stands.
+fn doubted(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
+    let doubts = results.iter().flatten().flatten().flat_map(|result| &result.doubts);
+    doubts.map(|doubt| Finding::from(doubt.clone())).collect()
+}
+
 /// What stands at an element does not tell what it should.
 fn unreadable_value(element: &str) -> Finding {
-    Finding { problem: Problem::UnreadableValue, element: element.to_owned(), system: String::new(), code: String::new() }
+    Finding { element: element.to_owned(), ..Finding::of(Problem::UnreadableValue) }
 }
 
 /// The reports of a night: those to send, and those that failed their check.
@@ -303,7 +336,7 @@ fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
 }
 
 /// What the measures may know beside the record: the night's "now", the zone, the value sets.
-fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
+pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
     let text = now.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
     Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })

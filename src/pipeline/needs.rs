@@ -134,6 +134,15 @@ pub fn shape<'a>(shapes: impl Iterator<Item = &'a Shape>, mapping: &Mapping) -> 
         // Without a sieve: a local code that is translated counts as what it is translated to.
         merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), ..Shape::default() });
     }
+    if !mapping.is_empty() {
+        // So it does in a resource within another one.
+        let types = merged
+            .types
+            .iter()
+            .filter(|(_, keep)| keep.field("contained").is_some())
+            .map(|(name, _)| (name.clone(), Keep::default()));
+        merged.merge(&Shape { types: types.collect(), ..Shape::default() });
+    }
     merged
 }
 
