@@ -15,7 +15,9 @@ const MEASURE: &str = "id: glucose\nurl: http://net.example/Measure/glucose\nver
 const CQL: &str = "library Glucose version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
     codesystem \"LOINC\": 'http://loinc.org'\ncode \"Glucose\": '2345-7' from \"LOINC\"\nparameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\n\
     define \"Everybody\": true\n\
-    define \"High\": exists ([Observation: \"Glucose\"] O where O.status.value = 'final' and (O.value as FHIR.Quantity) > 100 'mg/dL')\n";
+    define \"High\": exists ([Observation: \"Glucose\"] O where O.status.value = 'final' and (O.value as FHIR.Quantity) > 100 'mg/dL') or exists \"Parts\"\n\
+    define \"Parts\": [Observation] P where exists (P.component C where FHIRHelpers.ToConcept(C.code) ~ \"Glucose\"\n\
+    and (C.value as FHIR.Quantity) in Interval[100 'mg/dL', 1000 'mg/dL'])\n";
 
 const MAPPING: &str = "name: ours\nversion: 1.0.0\ncodes:\n  - {system: http://ours/lab, to: http://loinc.org, elements: [Observation.code], map: {GLU: 2345-7}}\n";
 
@@ -28,6 +30,9 @@ const GLUCOSE: [(&str, &str, &str); 6] = [
     ("http://loinc.org|2345-7", r#""value":"120""#, r#""code":"mg/dL""#),
     ("http://loinc.org/|2345-7", r#""value":120"#, r#""code":"mg/dL""#),
 ];
+
+/// One more has it as a part of a panel.
+const PANEL: &str = r#"{"resourceType":"Observation","id":"o6","status":"final","subject":{"reference":"Patient/p6"},"code":{"text":"Panel"},"component":[{"code":{"coding":[{"system":"http://loinc.org","code":"2345-7"}]},"valueQuantity":{"value":7,"unit":"mmol/L"}}]}"#;
 
 /// A site with its data in files.
 struct Site(tempfile::TempDir);
@@ -43,7 +48,7 @@ impl Site {
         write("measure/measure.yaml", MEASURE);
         write("measure/glucose.cql", CQL);
         write("ours.yaml", MAPPING);
-        let patients = (0..GLUCOSE.len()).map(|number| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{number}\"}}\n"));
+        let patients = (0..=GLUCOSE.len()).map(|number| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{number}\"}}\n"));
         write("drop/Patient.ndjson", &patients.collect::<String>());
         let observation = |(number, (code, value, unit)): (usize, &(&str, &str, &str))| {
             let (system, code) = code.split_once('|').unwrap();
@@ -52,7 +57,7 @@ impl Site {
                  \"code\":{{\"coding\":[{{\"system\":\"{system}\",\"code\":\"{code}\"}}]}},\"valueQuantity\":{{{value},{unit}}}}}\n"
             )
         };
-        write("drop/Observation.ndjson", &GLUCOSE.iter().enumerate().map(observation).collect::<String>());
+        write("drop/Observation.ndjson", &(GLUCOSE.iter().enumerate().map(observation).collect::<String>() + PANEL));
         key(folder.path(), "registry-key.pem");
         write(
             "site.toml",
@@ -74,7 +79,8 @@ impl Site {
     }
 }
 
-const NOT_COUNTED: [&str; 4] = [
+const NOT_COUNTED: [&str; 5] = [
+    "`Observation.component.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
     "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `MG/DL`, which cannot be compared with `mg/dL`: it was not counted",
     "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
     "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>`: how large it is is not known, and it was not counted",
@@ -95,7 +101,7 @@ fn what_is_documented_and_not_counted_is_told_by_every_command_and_in_the_report
     for line in NOT_COUNTED {
         assert!(pulled.contains(line) && said.contains(line) && evaluated.contains(&format!("warning: {line}")), "{line}\n{pulled}\n{said}\n{evaluated}");
     }
-    let stranger = "`Observation.code` of 1 patient has codes of `http://loinc.org/`, which no rule and no measure names; `http://loinc.org` is near";
+    let stranger = "`Observation.code` of 1 patient has codes of `http://loinc.org/`, which no rule of codes and no measure names; `http://loinc.org` is near";
     assert!(pulled.contains(stranger) && said.contains(stranger), "{pulled}\n{said}");
     assert!(!pulled.contains("600") && !said.contains("600"), "no value is told");
     let report: Value = serde_json::from_str(known.lines().next().unwrap()).unwrap();
@@ -115,6 +121,7 @@ fn what_is_documented_and_not_counted_is_told_by_every_command_and_in_the_report
         doubts,
         [
             "comparator Observation.valueQuantity http://loinc.org 2345-7",
+            "unlike-unit Observation.component.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
             "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 MG/DL mg/dL",
             "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
             "number-as-text Observation.valueQuantity.value http://loinc.org 2345-7",

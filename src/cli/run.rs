@@ -173,7 +173,7 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
         "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: it was not counted"),
         "number-as-text" => format!("{what} of {of} is a text where FHIR has a number: it was read as the number that it is"),
         "unknown-system" => {
-            format!("`{element}` of {of} has codes of `{system}`, which no rule and no measure names; `{expected}` is near, and codes under two names are never equal")
+            format!("`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal")
         }
         "idle-rule" => {
             let rule = if code.is_empty() { format!("of `{system}`") } else { format!("of `{code}` of `{system}`") };
