@@ -184,8 +184,7 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
     })
 }
 
-/// All of which [`unused_as_text`] says something.
-/// What may cost all that a rule is for comes first.
+/// All of which [`unused_as_text`] says something; what may cost all that a rule is for comes first.
 pub fn unused(found: &[Unmapped]) -> Vec<&Unmapped> {
     let mut unused: Vec<&Unmapped> = found.iter().filter(|found| unused_as_text(found).is_some()).collect();
     unused.sort_by_key(|found| ["idle-rule", "unknown-system"].iter().position(|first| *first == found.problem).unwrap_or(2));

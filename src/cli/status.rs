@@ -12,6 +12,7 @@ use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
+use crate::terminology::units::NO_UNIT;
 
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
@@ -177,7 +178,7 @@ fn as_text(status: &Status) -> String {
     if !status.unmapped.is_empty() {
         let mut unmapped = super::table(&["not understood", "element", "system", "code", "what stands there", "patients"]);
         for found in status.unmapped.iter().take(UNMAPPED_SHOWN) {
-            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.shown_units(), found.patients.to_string()]);
+            unmapped.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), what_stands_there(found), found.patients.to_string()]);
         }
         let shown = status.unmapped.len().min(UNMAPPED_SHOWN);
         text.push_str(&format!("\n{unmapped}\n{shown} of {}", counted(status.unmapped.len(), "finding")));
@@ -187,6 +188,19 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{of}\n"));
     }
     text
+}
+
+/// The unit or code that stands there and the one that should, or what is near to a name.
+fn what_stands_there(found: &Unmapped) -> String {
+    let quoted = |text: &str| if text == NO_UNIT { text.to_owned() } else { format!("`{text}`") };
+    let expected = &found.expected;
+    match (found.problem.as_str(), found.found.as_str()) {
+        (_, "") if expected.is_empty() => String::new(),
+        ("unknown-system" | "idle-rule", _) => format!("did you mean `{expected}`?"),
+        (_, "") => format!("no unit, expected `{expected}`"),
+        (_, text) if expected.is_empty() => quoted(text),
+        (_, text) => format!("{}, expected `{expected}`", quoted(text)),
+    }
 }
 
 /// A table of what was found of reports; nothing where there are none.

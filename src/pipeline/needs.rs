@@ -194,6 +194,20 @@ mod tests {
         assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["http://local|X", "http://loinc.org|11884-4", "http://old|W"]);
     }
 
+    /// A request is passed over where no code that is asked for stands in its line; within it may stand a local one.
+    #[test]
+    fn what_may_hold_others_with_local_codes_is_read_without_a_sieve() {
+        let mut request = Shape::default();
+        let keep = |name: &str| Keep::Fields(BTreeMap::from([(name.to_owned(), Keep::All)]));
+        request.types = BTreeMap::from([("MedicationRequest".to_owned(), keep("contained")), ("Condition".to_owned(), keep("code"))]);
+        for name in ["MedicationRequest", "Condition"] {
+            request.sift(name, BTreeSet::from(["1191".to_owned()]));
+        }
+        let sieved = |mapping: &Mapping| shape(std::iter::once(&request), mapping).sieves.into_keys().collect::<Vec<_>>();
+        assert_eq!(sieved(&Mapping::none()), ["Condition", "MedicationRequest"]);
+        assert_eq!(sieved(&mapping()), ["Condition"]);
+    }
+
     #[test]
     fn one_open_requirement_opens_the_type() {
         let requirements = [requirement("Observation", "code", Codes::Direct(vec![("a".into(), "b".into())])), requirement("Observation", "code", Codes::Any)];

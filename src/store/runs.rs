@@ -166,16 +166,6 @@ impl Unmapped {
         if self.code.trim() == self.code { self.code.clone() } else { format!("{:?}", self.code) }
     }
 
-    /// The unit or code that stands there, and the one that should, for people.
-    pub fn shown_units(&self) -> String {
-        match (self.found.as_str(), self.expected.as_str()) {
-            ("", "") => String::new(),
-            (found, "") => format!("`{found}`"),
-            ("", expected) => format!("did you mean `{expected}`?"),
-            (found, expected) => format!("`{found}`, expected `{expected}`"),
-        }
-    }
-
     /// Whether it is of Patients who did not come.
     pub fn is_absent(&self) -> bool {
         ABSENT.contains(&&*self.problem)
@@ -395,10 +385,12 @@ fn of_reports(connection: &Connection, table: &str, id: i64) -> Result<Vec<Repor
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// What a night could not translate, by how many patients it would unlock.
+/// What a night could not translate, by how many patients it would unlock; what may cost all that a rule is for comes first.
 pub fn unmapped(connection: &Connection, id: i64) -> Result<Vec<Unmapped>, StoreError> {
-    let mut statement = connection
-        .prepare("SELECT problem, element, system, code, found, expected, patients FROM run_unmapped WHERE run_id = ?1 ORDER BY patients DESC, element, code, found, expected")?;
+    let mut statement = connection.prepare(
+        "SELECT problem, element, system, code, found, expected, patients FROM run_unmapped WHERE run_id = ?1 \
+         ORDER BY CASE problem WHEN 'idle-rule' THEN 0 WHEN 'unknown-system' THEN 1 ELSE 2 END, patients DESC, element, code, found, expected",
+    )?;
     let rows = statement.query_map([id], |row| {
         let patients = row.get::<_, i64>(6)?.unsigned_abs();
         Ok(Unmapped { problem: row.get(0)?, element: row.get(1)?, system: row.get(2)?, code: row.get(3)?, found: row.get(4)?, expected: row.get(5)?, patients })
