@@ -19,10 +19,12 @@ mod read;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use apply::{Finding, Problem};
 pub use asked::Asked;
 use element::Element;
+pub use watch::{Seen, Watch};
 
 /// Codes one mapping may translate.
 pub const CODES_MAX: usize = 1_000_000;
@@ -77,6 +79,7 @@ struct AnswerRule {
 #[derive(Clone, Debug)]
 struct UnitRule {
     observation: (String, String),
+    /// As the hospital writes it, which may be no unit of UCUM.
     from: String,
     to: String,
     /// How much of the one unit the other is, where UCUM cannot know.
@@ -195,6 +198,7 @@ impl Mapping {
         if !self.answers.is_empty() || !self.units.is_empty() {
             for path in ["code", "valueCodeableConcept", "valueQuantity"].into_iter().chain(PLAIN_VALUES) {
                 paths.insert(("Observation".to_owned(), vec![path.to_owned()]));
+                paths.insert(("Observation".to_owned(), vec!["component".to_owned(), path.to_owned()]));
             }
         }
         paths.into_iter().collect()

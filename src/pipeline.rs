@@ -332,14 +332,14 @@ impl Adapter {
         }
     }
 
-    /// What a pull brought of values that the measures ask for and that are none of their type, by element: a night would find them
-    /// too, but who connects an EHR wants to know at once.
-    pub fn unreadable(&self, pull: PullId, now: Timestamp) -> Result<Vec<Unmapped>, NightError> {
+    /// What a pull brought of values that the measures ask for and that cannot be read or used, and of what the mapping does not know:
+    /// a night would find them too, but who connects an EHR wants to know at once.
+    pub fn found(&self, pull: PullId, now: Timestamp) -> Result<Vec<Unmapped>, NightError> {
         let today = now.to_zoned(self.setup.zone.clone()).date();
         let periods = Period::complete_months(today, self.setup.months as usize).iter().map(Period::to_string).collect();
         let (_asker, stop) = watch::channel(false);
         let sums = evaluation::evaluate(&self.setup, &self.snapshot, &Run::over(pull.0, now, periods), &stop, &source::Silent)?;
-        Ok(sums.unmapped().into_iter().filter(Unmapped::is_of_the_data).collect())
+        Ok(sums.unmapped())
     }
 
     /// Whether the EHR may be asked at an instant.

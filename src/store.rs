@@ -25,6 +25,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("008_remarks", include_str!("store/schema/008_remarks.sql")),
     ("009_discarded", include_str!("store/schema/009_discarded.sql")),
     ("010_identified", include_str!("store/schema/010_identified.sql")),
+    ("011_units", include_str!("store/schema/011_units.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -326,7 +326,7 @@ pub fn believable(own: &Parts, guards: &Guards, earlier: Vec<Decimal>) -> Vec<Fi
             warn(
                 "score-beyond-guard",
                 format!("the score is {}, {expected} is expected", score.round_dp(SCORE_DIGITS).normalize()),
-                "look into the records of some patients (`watershed measure explain`)",
+                "look into the records of some patients (`watershed measure explain`; at a site with `--config site.toml`)",
             );
         }
     }

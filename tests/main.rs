@@ -38,3 +38,4 @@ mod tls;
 mod told;
 mod traps;
 mod ucum;
+mod unlike;

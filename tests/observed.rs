@@ -341,7 +341,7 @@ fn what_is_not_plausible_is_said_with_its_period_and_what_was_expected() {
     let evaluate = |data: &str| watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", data, "--period", "2026-02", "--out", "reports"]);
     let (code, said) = evaluate("all.ndjson");
     let expected = "warning: `stay`, 2026-02-01 to 2026-02-28: the denominator is 2, at least 3 is expected; see whether data of this period arrived from all units, and whether codes are mapped\n\
-         warning: `stay`, 2026-02-01 to 2026-02-28: the score is 6.5, at least 7 is expected; look into the records of some patients (`watershed measure explain`)\n";
+         warning: `stay`, 2026-02-01 to 2026-02-28: the score is 6.5, at least 7 is expected; look into the records of some patients (`watershed measure explain`; at a site with `--config site.toml`)\n";
     assert_eq!((code, said.as_str()), (0, expected));
     std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.to_owned() + &limits.replace("3", "2").replace("7", "6")).unwrap();
     assert_eq!(evaluate("all.ndjson"), (0, String::new()));

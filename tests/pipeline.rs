@@ -69,6 +69,11 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
     write("1.0.0", "394584008");
     let (code, said) = bed.run().await;
     assert_eq!((code, check().await.0), (0, 0), "{said}");
+    let idle = "in the last night: the mapping's rule of `http://local` at `Encounter.type` matched nothing in the data";
+    assert!(check().await.1.contains(idle), "{}", check().await.1);
+    let status = output(bed.command(&["status", "--format", "json"])).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["unmapped"][0]["problem"], &status["unmapped"][0]["patients"]), (&"idle-rule".into(), &0.into()), "it comes first");
     let known = output(bed.command(&["known", "--format", "json"])).await;
     assert!(String::from_utf8_lossy(&known.stdout).contains("mapping-rules"));
     write("1.0.0", "394582007");

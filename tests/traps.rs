@@ -53,6 +53,15 @@ fn of_two_versions_of_a_value_set_the_one_that_is_taken_is_told() {
         ["warning ibd-remission.cql:15: value set `http://watershed.example/fhir/ValueSet/total-colectomy` is here in the versions `1.0.0`, `1.10.0`, \
           and no version is named: `1.10.0` is taken; name one, as `version '1.10.0'` after the URL, or take the others away"]
     );
+    let by_oid = "2.16.840.1.113762.1.4.9";
+    let mut renamed = changed(REMISSION, cql, COLECTOMY, &format!("valueset \"Total Colectomy\": 'urn:oid:{by_oid}'"));
+    let set = renamed.value_sets.iter_mut().find(|set| set.name.ends_with("total-colectomy.yaml")).unwrap();
+    *set = SourceFile::new(
+        &set.name,
+        set.text
+            .replace("http://watershed.example/fhir/ValueSet/total-colectomy", &format!("http://cts.nlm.nih.gov/fhir/ValueSet/{by_oid}")),
+    );
+    assert!(told(renamed)[0].ends_with(&format!("did you mean `http://cts.nlm.nih.gov/fhir/ValueSet/{by_oid}`?")));
     let pinned = changed(REMISSION, cql, COLECTOMY, &format!("{COLECTOMY} version '1.0.0'"));
     assert_eq!(told(with_another(pinned)), [""; 0]);
 }

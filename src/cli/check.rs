@@ -17,7 +17,7 @@ use crate::smart::client::below;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
-use crate::store::runs;
+use crate::store::{Store, runs};
 
 /// Attempts at one request to the EHR while a person waits.
 pub(super) const ATTEMPTS: u32 = 2;
@@ -100,6 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     if args.offline {
         findings.extend(unasked(&site, &checked));
     }
+    findings.extend(last_found(&site));
     let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
@@ -149,6 +150,20 @@ fn unasked(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnostic> {
     let nobody = |import: &import::Import| touched(import, checked).nobody(import).map(|why| format!("import `{}`: {why}", import.name));
     let warn = |why| Diagnostic { severity: Severity::Warning, ..site.places.error("imports.files", why) };
     checked.source.tuning.imports.iter().filter_map(nobody).map(warn).collect()
+}
+
+/// What the last night found of rules that met nothing, of codes under other names, and of values that were not used.
+fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
+    let of_night = |store: Store| {
+        let found = store.with(|connection| runs::evaluated_before(connection, i64::MAX)?.map(|night| runs::unmapped(connection, night.id)).transpose());
+        found.ok().flatten()
+    };
+    let found = super::state(site).ok().flatten().and_then(of_night).unwrap_or_default();
+    found
+        .iter()
+        .filter_map(super::run::unused_as_text)
+        .map(|line| Diagnostic::note(format!("in the last night: {line}")))
+        .collect()
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {

@@ -10,13 +10,14 @@ use serde_json::Value;
 use super::{Context, Ending, Failure};
 use crate::config::measures::{self, Loaded};
 use crate::cql::Program;
+use crate::cql::evaluate::doubt::Doubt;
 use crate::diagnostic::counted;
 use crate::fhir::compartment::is_id;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::pipeline::remarks;
+use crate::pipeline::{evaluation, remarks};
 use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
 use crate::validate::{Finding, Weight};
 
@@ -314,6 +315,8 @@ struct Found {
     absent: Told,
     /// By element, and what was probably meant: patients of whom a value is none of its type, and the first place of one.
     unreadable: BTreeMap<Meant, (u64, Option<Bad>)>,
+    /// Patients of whom a value could not be used as it stands.
+    doubts: BTreeMap<Doubt, u64>,
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,
@@ -343,6 +346,9 @@ impl Found {
         self.people += other.people;
         self.bad.merge(other.bad);
         self.absent.merge(other.absent);
+        for (doubt, patients) in other.doubts {
+            *self.doubts.entry(doubt).or_default() += patients;
+        }
         for (element, (patients, place)) in other.unreadable {
             self.add_unreadable(element, patients, place);
         }
@@ -395,6 +401,10 @@ impl Found {
         let rest = self.unreadable.len().saturating_sub(TOLD_SHOWN_MAX);
         if rest > 0 {
             let _ = writeln!(stderr, "warning: {rest} more elements have values that cannot be read");
+        }
+        let doubts = self.doubts.iter().map(|(doubt, patients)| evaluation::row(&doubt.clone().into(), *patients));
+        for line in doubts.filter_map(|row| super::run::unused_as_text(&row)).take(TOLD_SHOWN_MAX) {
+            let _ = writeln!(stderr, "warning: {line}");
         }
         if self.people == 0 {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
@@ -449,6 +459,8 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
         unreadable
             .into_iter()
             .for_each(|((element, meant), line)| found.add_unreadable((element.to_owned(), meant), 1, patient.bad(line, String::new())));
+        let doubts: BTreeSet<Doubt> = all.iter().flatten().flatten().flat_map(|result| result.doubts.iter().cloned()).collect();
+        doubts.into_iter().for_each(|doubt| *found.doubts.entry(doubt).or_default() += 1);
         for (index, results) in all.into_iter().enumerate() {
             for (period, result) in results.into_iter().enumerate() {
                 let Some(sum) = found.sums.get_mut(index).and_then(|sums| sums.get_mut(period)) else { continue };

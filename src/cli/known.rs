@@ -185,4 +185,10 @@ fn say(night: &Run, sums: &Sums, made: &Made) {
     }
     let held = made.held.len();
     let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(sums.patients, "patient"));
+    let found = sums.unmapped();
+    let lines = run::unreadable_as_text(&found) + &run::all_unused_as_text(&found);
+    lines.lines().filter(|line| !line.is_empty()).for_each(|line| drop(writeln!(std::io::stderr(), "{line}")));
+    if !found.is_empty() {
+        let _ = writeln!(std::io::stderr(), "{}", status::not_understood(&found));
+    }
 }

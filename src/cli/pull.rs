@@ -53,12 +53,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
             () = super::asked_to_stop() => Err(Failure::unreachable("stopped; the next pull goes on where this one was")),
         }
     })?;
-    let unreadable = adapter.unreadable(outcome.pull_id, adapter.clock.now()).map_err(run::failure)?;
+    let found = adapter.found(outcome.pull_id, adapter.clock.now()).map_err(run::failure)?;
     match context.format {
-        Format::Json => super::print_json(&as_json(&outcome, &unreadable)),
-        Format::Human => super::print(&as_text(&outcome, &unreadable)),
+        Format::Json => super::print_json(&as_json(&outcome, &found)),
+        Format::Human => super::print(&as_text(&outcome, &found)),
     }
-    Ok(if outcome.complete && unreadable.is_empty() { Ending::Fine } else { Ending::Findings })
+    Ok(if outcome.complete && !found.iter().any(Unmapped::is_of_the_data) { Ending::Fine } else { Ending::Findings })
 }
 
 async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<Ending, Failure> {
@@ -171,7 +171,7 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast, is_of_chan
     text
 }
 
-pub(super) fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_json::Value {
+pub(super) fn as_json(outcome: &PullOutcome, found: &[Unmapped]) -> serde_json::Value {
     let shown = |gaps: &[Gap]| {
         gaps.iter()
             .map(|gap| json!({"resourceType": gap.resource_type, "reason": gap.reason, "code": gap.code}))
@@ -180,11 +180,12 @@ pub(super) fn as_json(outcome: &PullOutcome, unreadable: &[Unmapped]) -> serde_j
     json!({
         "pull": outcome.pull_id.0, "full": outcome.full, "complete": outcome.complete, "gaps": shown(&outcome.gaps), "notes": shown(&outcome.notes),
         "received": outcome.received, "newVersions": outcome.new_versions, "removed": outcome.removed,
-        "quarantined": outcome.quarantined, "replaced": outcome.replaced, "unreadable": run::unreadable_as_json(unreadable),
+        "quarantined": outcome.quarantined, "replaced": outcome.replaced, "unreadable": run::unreadable_as_json(found),
+        "notUsed": run::unused(found),
     })
 }
 
-fn as_text(outcome: &PullOutcome, unreadable: &[Unmapped]) -> String {
+fn as_text(outcome: &PullOutcome, found: &[Unmapped]) -> String {
     let mut text = format!(
         "pull {} ({}): {} received, {} new or changed, {} gone, {} in quarantine",
         outcome.pull_id.0,
@@ -204,5 +205,5 @@ fn as_text(outcome: &PullOutcome, unreadable: &[Unmapped]) -> String {
         let word = if note.code.is_acceptable() { "accepted" } else { "note" };
         text.push_str(&format!("\n{word}: {} ({})", note.resource_type, note.reason));
     }
-    text + &run::unreadable_as_text(unreadable)
+    text + &run::unreadable_as_text(found) + &run::all_unused_as_text(found)
 }

@@ -22,9 +22,12 @@ use crate::snapshot::SnapshotError;
 use crate::source::{Silent, SourceError, TALK};
 use crate::store::StoreError;
 use crate::store::runs::{self, ReportFindings, State, Unmapped};
+use crate::terminology::units::NO_UNIT;
 
 /// Elements with unreadable values that are named after a night.
 const UNREADABLE_SHOWN: usize = 10;
+/// Kinds of values that were not used, and rules that met nothing.
+const UNUSED_SHOWN: usize = 20;
 /// Reports that a person should look at, named after a night.
 const REMARKS_SHOWN: usize = 10;
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
@@ -120,7 +123,8 @@ fn as_json(night: &Night) -> serde_json::Value {
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
         "reason": night.run.reason, "remarks": night.remarks,
-        "unreadable": unreadable_as_json(&night.unmapped), "unmapped": night.unmapped.iter().filter(|found| !found.is_of_the_data()).count(),
+        "unreadable": unreadable_as_json(&night.unmapped), "notUsed": unused(&night.unmapped),
+        "unmapped": night.unmapped.iter().filter(|found| !found.is_of_the_data() && unused_as_text(found).is_none()).count(),
     })
 }
 
@@ -153,9 +157,51 @@ pub fn unreadable_as_text(found: &[Unmapped]) -> String {
     found.iter().take(UNREADABLE_SHOWN).map(line).collect::<String>() + &more
 }
 
+/// What became of a value that is there and was not used as it stands, or of a code by another name; nothing of anything else.
+pub fn unused_as_text(found: &Unmapped) -> Option<String> {
+    let Unmapped { problem, element, system, code, found, expected, patients } = found;
+    let of = counted(*patients, "patient");
+    let what = if code.is_empty() { format!("`{element}`") } else { format!("`{element}` of `{code}`") };
+    let unit = match found.as_str() {
+        "" => "no unit".to_owned(),
+        NO_UNIT => NO_UNIT.to_owned(),
+        found => format!("the unit `{found}`"),
+    };
+    Some(match problem.as_str() {
+        "comparator" => format!("{what} of {of} has a comparator, as `>`: how large it is is not known, and it was not counted"),
+        "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: it was not counted"),
+        "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: it was not counted"),
+        "number-as-text" => format!("{what} of {of} is a text where FHIR has a number: it was read as the number that it is"),
+        "unknown-system" => {
+            format!("`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal")
+        }
+        "idle-rule" => {
+            let rule = if code.is_empty() { format!("of `{system}`") } else { format!("of `{code}` of `{system}`") };
+            let near = if expected.is_empty() { String::new() } else { format!("; `{expected}` is there, and near") };
+            format!("the mapping's rule {rule} at `{element}` matched nothing in the data{near}")
+        }
+        _ => return None,
+    })
+}
+
+/// All of which [`unused_as_text`] says something; what may cost all that a rule is for comes first.
+pub fn unused(found: &[Unmapped]) -> Vec<&Unmapped> {
+    let mut unused: Vec<&Unmapped> = found.iter().filter(|found| unused_as_text(found).is_some()).collect();
+    unused.sort_by_key(|found| ["idle-rule", "unknown-system"].iter().position(|first| *first == found.problem).unwrap_or(2));
+    unused
+}
+
+/// The same of all that was found, a line for each.
+pub fn all_unused_as_text(found: &[Unmapped]) -> String {
+    let lines: Vec<String> = unused(found).into_iter().filter_map(unused_as_text).collect();
+    let more = lines.len().saturating_sub(UNUSED_SHOWN);
+    let more = if more > 0 { format!("\n{more} more (`watershed status` lists them)") } else { String::new() };
+    lines.iter().take(UNUSED_SHOWN).map(|line| format!("\n{line}")).collect::<String>() + &more
+}
+
 /// How much the site's mapping does not know, in a line of its own: the data may be complete, and nobody be counted.
 fn unmapped_as_text(found: &[Unmapped]) -> String {
-    let found: Vec<&Unmapped> = found.iter().filter(|found| !found.is_of_the_data()).collect();
+    let found: Vec<&Unmapped> = found.iter().filter(|found| !found.is_of_the_data() && unused_as_text(found).is_none()).collect();
     let Some(most) = found.iter().map(|found| found.patients).max() else { return String::new() };
     format!("\nunknown to the mapping: {} of the site's codes, answers or units, of up to {} (`watershed status` lists them)", found.len(), counted(most, "patient"))
 }
@@ -196,9 +242,10 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
         _ => "no feed delivered",
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
-    let (unreadable, unmapped, remarks) = (unreadable_as_text(&night.unmapped), unmapped_as_text(&night.unmapped), remarks_as_text(&night.remarks));
+    let (unreadable, unused) = (unreadable_as_text(&night.unmapped), all_unused_as_text(&night.unmapped));
+    let (unmapped, remarks) = (unmapped_as_text(&night.unmapped), remarks_as_text(&night.remarks));
     format!(
-        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unmapped}{remarks}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unused}{unmapped}{remarks}",
         adapter.setup.site,
         counted(night.run.patients, "patient"),
         counted(adapter.setup.measures.len(), "measure"),

@@ -12,6 +12,7 @@ use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
+use crate::terminology::units::NO_UNIT;
 
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
@@ -187,11 +188,24 @@ fn as_text(status: &Status) -> String {
 
 /// A table of what neither the mapping nor the measures understood, and of how many findings it is.
 pub(super) fn not_understood(found: &[Unmapped]) -> String {
-    let mut table = super::table(&["not understood", "element", "system", "code", "patients"]);
+    let mut table = super::table(&["not understood", "element", "system", "code", "what stands there", "patients"]);
     for found in found.iter().take(UNMAPPED_SHOWN) {
-        table.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), found.patients.to_string()]);
+        table.add_row([found.problem.clone(), found.element.clone(), found.system.clone(), found.shown_code(), what_stands_there(found), found.patients.to_string()]);
     }
     format!("{table}\n{} of {}", found.len().min(UNMAPPED_SHOWN), counted(found.len(), "finding"))
+}
+
+/// The unit or code that stands there and the one that should, or what is near to a name.
+fn what_stands_there(found: &Unmapped) -> String {
+    let quoted = |text: &str| if text == NO_UNIT { text.to_owned() } else { format!("`{text}`") };
+    let expected = &found.expected;
+    match (found.problem.as_str(), found.found.as_str()) {
+        (_, "") if expected.is_empty() => String::new(),
+        ("unknown-system" | "idle-rule", _) => format!("did you mean `{expected}`?"),
+        (_, "") => format!("no unit, expected `{expected}`"),
+        (_, text) if expected.is_empty() => quoted(text),
+        (_, text) => format!("{}, expected `{expected}`", quoted(text)),
+    }
 }
 
 /// A table of what was found of reports; nothing where there are none.

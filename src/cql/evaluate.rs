@@ -22,6 +22,7 @@ use crate::terminology::ValueSets;
 use crate::terminology::units::Units;
 
 mod cast;
+pub mod doubt;
 pub mod dropped;
 pub mod observe;
 mod parts;
@@ -154,6 +155,7 @@ pub struct Session<'a> {
     collects: bool,
     observed: Option<Box<observe::Observed>>,
     messages: BTreeSet<String>,
+    doubts: RefCell<BTreeSet<doubt::Noted>>,
     /// With what was probably meant.
     unreadable: RefCell<BTreeMap<NodeId, Option<&'static str>>>,
 }
@@ -175,6 +177,7 @@ impl<'a> Session<'a> {
             collects: false,
             observed: None,
             messages: BTreeSet::new(),
+            doubts: RefCell::default(),
             unreadable: RefCell::default(),
         }
     }
@@ -416,8 +419,12 @@ impl<'a> Session<'a> {
                 self.apply(operator, &[operand], precision)
             }
             [left, right] => {
-                let operands = [self.expression(left, frame)?, self.expression(right, frame)?];
-                self.apply(operator, &operands, precision)
+                let values = [self.expression(left, frame)?, self.expression(right, frame)?];
+                let outcome = self.apply(operator, &values, precision);
+                if let (Ok(Value::Null), [Value::Quantity(_), _] | [_, Value::Quantity(_)]) = (&outcome, &values) {
+                    self.note_units(operator, [left, right], &values, frame);
+                }
+                outcome
             }
             operands => {
                 let operands = self.values(operands, frame)?;
@@ -538,6 +545,7 @@ impl<'a> Session<'a> {
                 _ => "without code".to_owned(),
             };
             if self.collects {
+                self.note_raised(frame);
                 self.messages.insert(code);
             } else {
                 return Err(self.fault_at(expression, format!("the library raised an error by `Message` with code `{code}`")));

@@ -372,6 +372,11 @@ impl Record {
         rows
     }
 
+    /// Where the next node will stand: what a mapping adds stands there or after it.
+    pub fn end(&self) -> NodeId {
+        NodeId(u32::try_from(self.nodes.len()).unwrap_or(NONE))
+    }
+
     // Building and mapping. What changes a record forgets its codes.
 
     /// Adds a resource from its JSON, whole. It replaces one of the same type and id.

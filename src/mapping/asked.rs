@@ -21,7 +21,12 @@ impl Asked {
         self.0.insert(system.to_owned(), BTreeSet::new());
     }
 
-    fn knows(&self, system: &str, code: &str) -> bool {
+    /// The systems that are asked for.
+    pub(super) fn systems(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    pub(super) fn knows(&self, system: &str, code: &str) -> bool {
         self.0.get(system).is_some_and(|codes| codes.is_empty() || codes.contains(code))
     }
 
@@ -75,7 +80,7 @@ impl Mapping {
     }
 
     /// Whether a measure asks for it, or another rule goes on from it.
-    fn is_wanted(&self, target: &Target, asked: &Asked) -> bool {
+    pub(super) fn is_wanted(&self, target: &Target, asked: &Asked) -> bool {
         asked.knows(&target.system, &target.code) || self.codes.iter().any(|rule| rule.system == target.system)
     }
 
@@ -96,7 +101,9 @@ impl Mapping {
                 continue;
             }
             let is_swapped = rule.is_some() && asked.0.get(system).is_some_and(|codes| codes.contains(local));
-            let near = asked.near_code(system, code).filter(|near| !targets.values().any(|other| other.code == *near));
+            // Codes with numbers in them may well be alike and each its own; of words that are, one is a slip, whatever else leads to the other.
+            let is_word = !code.chars().any(|sign| sign.is_ascii_digit());
+            let near = asked.near_code(system, code).filter(|near| is_word || !targets.values().any(|other| other.code == *near));
             let help = match near {
                 _ if is_swapped => format!("it is `{local}` that they ask for: do local and standard code stand in each other's place?"),
                 Some(near) => format!("did you mean `{near}`?"),

@@ -325,16 +325,24 @@ impl Reader<'_> {
 
     fn unit(&mut self, rule: UnitText, earlier: &[UnitRule]) -> Option<UnitRule> {
         let (from, to) = (rule.from.value.as_str(), rule.to.value.as_str());
-        let wrong: Vec<&Spanned<String>> = [&rule.from, &rule.to].into_iter().filter(|unit| !self.units.is_valid(&unit.value)).collect();
-        for unit in &wrong {
-            self.error(unit, format!("`{}` is no UCUM unit", unit.value), "UCUM is case sensitive: `wk`, `d`, `mg/dL`, `[IU]`");
+        let [is_unit, is_target] = [from, to].map(|unit| self.units.is_valid(unit));
+        if from.trim().is_empty() {
+            self.error(&rule.from, "`from` is empty".to_owned(), "write the unit as it stands in the data");
         }
-        let is_known = wrong.is_empty() && self.units.comparable(from, to);
+        if !is_target {
+            self.error(&rule.to, format!("`{to}` is no UCUM unit"), "UCUM is case sensitive: `wk`, `d`, `mg/dL`, `[IU]`");
+        }
+        let is_known = is_target && self.units.comparable(from, to);
         let factor = rule.factor.as_ref().and_then(|factor| Decimal::try_from(factor.value).ok().filter(|value| *value > Decimal::ZERO));
         match &rule.factor {
             Some(_) if is_known => self.error(&rule.to, format!("`{from}` is converted to `{to}` exactly, without a factor"), "leave `factor` out"),
             Some(_) if factor.is_none() => self.error(&rule.to, "`factor` is not above 0".to_owned(), "write how many of the unit at `to` one of the unit at `from` is"),
-            None if wrong.is_empty() && !is_known => {
+            None if is_target && !is_unit => {
+                let help =
+                    format!("what the hospital calls `{from}` no table tells: write `factor:`, how many `{to}` one of it is; `factor: 1` where it is another spelling of `{to}`");
+                self.error(&rule.from, format!("`{from}` is no UCUM unit, and there is no factor"), &help);
+            }
+            None if is_target && !is_known => {
                 let help = format!(
                     "both must measure the same thing; where a mass becomes an amount of substance its molar mass is needed, which no unit tells: write `factor:`, how many `{to}` one `{from}` is (of glucose, 1 mg/dL is 0.0555 mmol/L)"
                 );

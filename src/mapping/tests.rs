@@ -73,7 +73,7 @@ fn a_local_code_gains_the_standard_one_and_stays() {
 #[test]
 fn an_unknown_code_is_a_finding_and_an_ignored_one_is_not() {
     let of = |code: &str| apply(&format!(r#"{{"resourceType":"Encounter","id":"e","serviceType":{{"coding":[{{"system":"http://local/department","code":"{code}"}}]}}}}"#)).1;
-    let expected = Finding { problem: Problem::UnmappedCode, element: "Encounter.serviceType".into(), system: "http://local/department".into(), code: "DERM".into() };
+    let expected = Finding { element: "Encounter.serviceType".into(), system: "http://local/department".into(), code: "DERM".into(), ..Finding::of(Problem::UnmappedCode) };
     assert_eq!(of("DERM"), [expected]);
     assert_eq!(of("CARD"), []);
 }
@@ -132,7 +132,7 @@ fn every_problem_of_a_mapping_is_reported_with_its_line() {
         "did you mean `Device.type`?",
         "code `1` has no system",
         "file `none.csv` cannot be read",
-        "`days_of_rain` is no UCUM unit",
+        "`days_of_rain` is no UCUM unit, and there is no factor",
     ] {
         assert!(report.contains(expected), "`{expected}` is missing in\n{report}");
     }
@@ -241,6 +241,10 @@ fn what_no_measure_asks_for_is_told_with_what_was_meant() {
         ["warning: no measure asks for `HB` of `http://loinc.org` (site.yaml:7:18); it is `718-7` that they ask for: do local and standard code stand in each other's place?"]
     );
     assert_eq!(of("http://net/pga", "{1: quiescnt}"), ["warning: no measure asks for `quiescnt` of `http://net/pga` (site.yaml:7:14); did you mean `quiescent`?"]);
+    let typo = "warning: no measure asks for `quiescient` of `http://net/pga` (site.yaml:6:64); did you mean `quiescent`?";
+    let answers = "name: a\nversion: '1'\nanswers:\n  - observation: {system: http://l, code: X}\n    to: http://net/pga\n    map: {inaktiv: quiescent, völlig ruhig: quiescent, ruhend: quiescient}\n";
+    let (mapping, findings) = parse(answers, LINES);
+    assert_eq!([told(&findings), told(&mapping.unwrap().unasked(&asked))].concat(), [typo]);
     let idle = of("http://elsewhere/x", "{1: q}");
     assert!(
         idle.len() == 1 && idle[0].starts_with("note: no measure of this site asks for what `http://l` leads to, as `q` of `http://elsewhere/x` (site.yaml:5:9)"),
@@ -404,4 +408,144 @@ fn the_content_is_what_rules_say_and_not_how_they_are_written() {
     for (from, to) in [("mild}", "severe}"), ("to: wk", "to: mo"), ("[CARD]", "[]"), ("Encounter.serviceType", "Encounter.type"), ("others: ignore", "others: report")] {
         assert_ne!(first, of(&EXAMPLE.replace(from, to)), "{from}");
     }
+}
+
+const GLUCOSE: &str = r#"
+name: a
+version: 1.0.0
+codes:
+  - {system: http://l/lab, to: http://loinc.org, elements: [Observation.code, Observation.component.code], map: {GLU: 2345-7}}
+  - {system: http://l/med, to: http://rx, elements: [Medication.code], map: {ASP: "1191"}}
+units:
+  - {observation: {system: http://l/lab, code: GLU}, from: mmol/L, to: mg/dL, factor: 18.016}
+  - {observation: {system: http://l/lab, code: GLU}, from: MG/DL, to: mg/dL, factor: 1}
+"#;
+
+/// A resource as it is after the glucose mapping, and what was found: problem, element, code, what stands there, what should.
+fn of_glucose(resource: &str) -> (Record, Vec<String>) {
+    let (mapping, report) = check(GLUCOSE);
+    let mapping = mapping.unwrap_or_else(|| panic!("{report}"));
+    let (mut record, bad) = Record::read(&Shape::everything(), [resource.as_bytes()].into_iter());
+    assert!(bad.is_empty());
+    let findings = mapping.apply(&mut record);
+    let shown = findings
+        .iter()
+        .map(|one| format!("{:?} {} {} {} {}", one.problem, one.element, one.code, one.found, one.expected))
+        .collect();
+    (record, shown)
+}
+
+#[test]
+fn what_is_within_a_resource_is_translated_as_what_stands_alone() {
+    let request = |code: &str| {
+        format!(
+            r##"{{"resourceType":"MedicationRequest","id":"r","contained":[{{"resourceType":"Medication","id":"m","code":{{"coding":[{{"system":"http://l/med","code":"{code}"}}]}}}}],"medicationReference":{{"reference":"#m"}}}}"##
+        )
+    };
+    let (record, found) = of_glucose(&request("ASP"));
+    let medication = record.resolve(record.resources("MedicationRequest")[0], "#m").unwrap();
+    let codings = record.get(record.get(medication, "code").unwrap(), "coding").unwrap();
+    assert_eq!((record.items(codings).count(), found), (2, vec![]));
+    assert_eq!(of_glucose(&request("IBU")).1, ["UnmappedCode Medication.code IBU  "]);
+}
+
+#[test]
+fn components_have_units_of_their_own() {
+    let panel = |code: &str, quantity: &str| {
+        format!(
+            r#"{{"resourceType":"Observation","id":"o","code":{{"text":"panel"}},"component":[{{"code":{{"coding":[{{"system":"http://l/lab","code":"{code}"}}]}},"valueQuantity":{quantity}}}]}}"#
+        )
+    };
+    let (record, found) = of_glucose(&panel("GLU", r#"{"value":10,"unit":"mmol/L"}"#));
+    let component = record.items(record.get(record.resources("Observation")[0], "component").unwrap()).next().unwrap();
+    let quantity = record.get(component, "valueQuantity").unwrap();
+    assert_eq!(record.get(quantity, "value").and_then(|node| record.number(node)), Some("180.160".parse().unwrap()));
+    assert_eq!(found, [""; 0]);
+    assert_eq!(of_glucose(&panel("GLU", r#"{"value":10,"unit":"stone"}"#)).1, ["UnexpectedUnit Observation.component.valueQuantity GLU stone mg/dL"]);
+    assert_eq!(of_glucose(&panel("K", r#"{"value":4,"unit":"mmol/L"}"#)).1, ["UnmappedCode Observation.component.code K  "]);
+}
+
+#[test]
+fn a_standard_code_that_says_something_else_counts_and_no_rule_is_applied() {
+    let of = |other: &str, value: &str| {
+        let (record, found) = of_glucose(&format!(
+            r#"{{"resourceType":"Observation","id":"o","code":{{"coding":[{{"system":"http://l/lab","code":"GLU"}},{{"system":"http://loinc.org","code":"{other}"}}]}},"valueQuantity":{{"value":{value},"code":"mmol/L"}}}}"#
+        ));
+        let quantity = record.get(record.resources("Observation")[0], "valueQuantity").unwrap();
+        let unit = record.get(quantity, "code").and_then(|node| record.text(node)).unwrap().to_owned();
+        (codes_at(&record, "Observation", "code").len(), unit, found)
+    };
+    assert_eq!(of("2951-2", "140"), (2, "mmol/L".to_owned(), vec!["DisagreeingCode Observation.code GLU 2951-2 2345-7".to_owned()]));
+    assert_eq!(of("2345-7", "10"), (2, "mg/dL".to_owned(), vec![]));
+    assert_eq!(of("2345-7", "\"10\""), (2, "mg/dL".to_owned(), vec!["NumberAsText Observation.valueQuantity.value GLU  ".to_owned()]));
+}
+
+#[test]
+fn a_unit_is_what_the_hospital_writes_and_need_be_none_of_ucum() {
+    for (quantity, expected) in [
+        (r#"{"value":120,"unit":"MG/DL"}"#, [""; 0].as_slice()),
+        (r#"{"value":120,"code":"MG/DL","unit":"mg per dL"}"#, &[]),
+        (r#"{"value":120,"code":"g","unit":"MG/DL"}"#, &[]),
+        (r#"{"value":120,"unit":"120 mg per dL"}"#, &["UnexpectedUnit Observation.valueQuantity GLU a text that is no unit mg/dL"]),
+    ] {
+        assert_eq!(of_glucose(&observation("http://l/lab", "GLU", &format!("\"valueQuantity\":{quantity}"))).1, expected, "{quantity}");
+    }
+    let rule = |from: &str, more: &str| format!("name: a\nversion: '1'\nunits:\n  - {{observation: {{system: http://l, code: PLT}}, from: {from}, to: 10*3/uL{more}}}\n");
+    let told = |from: &str, more: &str| told(&parse(&rule(from, more), LINES).1);
+    assert_eq!(told("x10E3/uL", ", factor: 1"), [""; 0]);
+    assert_eq!(
+        told("x10E3/uL", ""),
+        [
+            "error: `x10E3/uL` is no UCUM unit, and there is no factor (site.yaml:4:56); what the hospital calls `x10E3/uL` no table tells: write `factor:`, how many `10*3/uL` one of it is; `factor: 1` where it is another spelling of `10*3/uL`"
+        ]
+    );
+    assert!(told("K/uL", "")[0].starts_with("error: `K/uL` cannot be converted to `10*3/uL`"), "kelvin is no number");
+}
+
+/// What is told of a record: problem, element, system, code, what is near, and of how many patients.
+fn watched(rules: &str, resources: &[&str]) -> Vec<String> {
+    let mapping = parse(&format!("name: a\nversion: '1'\n{rules}"), LINES).0.unwrap();
+    let mut asked = Asked::default();
+    [("http://loinc.org", "2345-7"), ("http://net/pga", "quiescent")]
+        .iter()
+        .for_each(|(system, code)| asked.insert(system, code));
+    let watch = Watch::new(&mapping, &asked, std::iter::once(("Observation".to_owned(), "code".to_owned())));
+    let mut seen = Seen::default();
+    for resource in resources {
+        let (record, _) = Record::read(&Shape::everything(), [resource.as_bytes()].into_iter());
+        let mut one = Seen::default();
+        watch.see(&record, &mut one);
+        seen.merge(one);
+    }
+    let line = |(one, patients): &(Finding, u64)| format!("{:?} {} {} {} {} {patients}", one.problem, one.element, one.system, one.code, one.expected);
+    watch.findings(&seen).iter().map(line).collect()
+}
+
+#[test]
+fn a_rule_that_meets_nothing_and_a_system_by_another_name_are_told_with_what_is_near() {
+    let coded = |system: &str, code: &str| observation(system, code, r#""status":"final""#);
+    let codes = |system: &str| format!("codes:\n  - {{system: {system}, to: http://loinc.org, elements: [Observation.code], map: {{GLU: 2345-7}}}}\n");
+    let local = coded("urn:oid:1.2.3.4.5", "GLU");
+    assert_eq!(watched(&codes("urn:oid:1.2.3.4.5"), &[&local]), [""; 0]);
+    assert_eq!(
+        watched(&codes("1.2.3.4.5"), &[&local, &local]),
+        ["UnknownSystem Observation.code urn:oid:1.2.3.4.5  1.2.3.4.5 2", "IdleRule Observation.code 1.2.3.4.5  urn:oid:1.2.3.4.5 0"]
+    );
+    // Of two rules one is right: what the other says is in the data, under a name that is near.
+    let two = format!("{}units:\n  - {{observation: {{system: urn:oid:1.2.3.4.5, code: GLU}}, from: mmol/L, to: mg/dL, factor: 18.016}}\n", codes("1.2.3.4.5"));
+    assert_eq!(watched(&two, &[&local, &coded("1.2.3.4.5", "GLU")]), ["UnknownSystem Observation.code urn:oid:1.2.3.4.5  1.2.3.4.5 1"]);
+    // Without a mapping too: what a measure asks for, under other names.
+    for name in ["http://loinc.org/", "urn:oid:2.16.840.1.113883.6.1", "2.16.840.1.113883.6.1", "urn:OID:2.16.840.1.113883.6.1"] {
+        assert_eq!(watched("", &[&coded(name, "2345-7")]), [format!("UnknownSystem Observation.code {name}  http://loinc.org 1")]);
+    }
+    for other in ["http://loinc.org", "http://elsewhere/lab"] {
+        assert_eq!(watched("", &[&coded(other, "2345-7")]), [""; 0], "{other}");
+    }
+    let answers = |code: &str| format!("answers:\n  - {{observation: {{system: http://l, code: {code}}}, to: http://net/pga, map: {{ruhend: quiescent}}}}\n");
+    let pga = coded("http://l", "PGA");
+    assert_eq!(watched(&answers("PGA"), &[&pga]), [""; 0]);
+    assert_eq!(watched(&answers("PAG"), &[&pga]), ["IdleRule Observation.code http://l PAG PGA 0"]);
+    assert_eq!(watched(&answers("XRAY"), &[&pga]), ["IdleRule Observation.code http://l XRAY  0"]);
+    // What no measure asks for is no loss.
+    assert_eq!(watched(&answers("PAG").replace("quiescent", "other"), &[&pga]), [""; 0]);
 }

@@ -284,6 +284,7 @@ impl Run<'_> {
         result.supplements = patient.supplements(result.is_counted())?;
         result.messages.clone_from(patient.session.messages());
         result.unreadable.extend(patient.session.unreadable());
+        result.doubts = patient.session.doubts();
         Ok(result)
     }
 
@@ -306,6 +307,7 @@ impl Run<'_> {
         result
             .unreadable
             .extend(components.iter().flat_map(|found| found.unreadable.iter().cloned()).chain(patient.session.unreadable()));
+        result.doubts.extend(components.iter().flat_map(|found| found.doubts.iter().cloned()).chain(patient.session.doubts()));
         Ok(result)
     }
 }

@@ -257,7 +257,11 @@ fn root(files: &Files, definition: &Definition, found: &mut Vec<Diagnostic>) -> 
 /// What to do about a value set that is not here: in that version, or at all.
 fn missing_help(canonical: &str, known: &ValueSets) -> String {
     let (url, _) = split_canonical(canonical);
-    match (known.versions(url).as_slice(), diagnostic::nearest(url, known.urls()).filter(|near| *near != url)) {
+    // `urn:oid:X` and `http://cts.nlm.nih.gov/fhir/ValueSet/X` are one set under two names.
+    let own_id = |url: &str| url.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    let is_oid = own_id(url).split('.').count() > 3;
+    let same = known.urls().find(|other| is_oid && own_id(other) == own_id(url));
+    match (known.versions(url).as_slice(), same.or_else(|| diagnostic::nearest(url, known.urls())).filter(|near| *near != url)) {
         ([], Some(near)) => format!("did you mean `{near}`?"),
         ([], None) => "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(),
         (versions, _) => format!("it is here in version {}: name that one, or add the one that is meant", versions.join(", ")),

@@ -28,6 +28,7 @@ use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Aggregate, GroupShape, Observations, PopulationCode, Scoring, Tallies};
 use super::result::{GroupPartial, Partial, PatientResult, Stratum};
+use crate::cql::evaluate::doubt::Doubt;
 use crate::terminology::Shortfall;
 use crate::terminology::units::Units;
 
@@ -587,6 +588,16 @@ fn data_quality(partial: &Partial) -> Value {
         parts.push(json!({ "url": "message", "extension": [
             part("code", "valueString", code.as_str().into()), part("patients", "valueInteger", (*count).into()),
         ]}));
+    }
+    for (doubt, patients) in &partial.doubts {
+        let Doubt { kind, element, system, code, found, expected } = doubt;
+        let texts = [("element", element), ("system", system), ("code", code), ("found", found), ("expected", expected)];
+        let texts = texts
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| part(name, "valueString", text.as_str().into()));
+        let all = std::iter::once(part("kind", "valueCode", kind.word().into())).chain(texts);
+        parts.push(json!({ "url": "doubt", "extension": all.chain([part("patients", "valueInteger", (*patients).into())]).collect::<Vec<_>>() }));
     }
     own("data-quality", parts)
 }

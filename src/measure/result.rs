@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::calculate::UNKNOWN;
 use super::definition::Stratifier;
 use super::population::{Member, Membership, Tallies};
+use crate::cql::evaluate::doubt::Doubt;
 use crate::diagnostic;
 use crate::fhir::record::Place;
 
@@ -19,6 +20,8 @@ pub struct PatientResult {
     pub messages: BTreeSet<String>,
     /// Where values stand that the measure asked for and that are none of their type.
     pub unreadable: BTreeSet<Place>,
+    /// Values that the measure asked for and that could not be used as they stand.
+    pub doubts: BTreeSet<Doubt>,
 }
 
 /// One group over one patient and one period.
@@ -91,6 +94,8 @@ pub struct Partial {
     pub messages: BTreeMap<String, u64>,
     /// Patients of whom a value that the measure asked for is none of its type, by element; they are counted as if it were absent.
     pub unreadable: BTreeMap<String, u64>,
+    /// Patients of whom a value that the measure asked for could not be used as it stands.
+    pub doubts: BTreeMap<Doubt, u64>,
 }
 
 /// Sums of one group.
@@ -116,6 +121,9 @@ impl Partial {
         let elements: BTreeSet<&str> = result.unreadable.iter().map(|place| place.element.as_str()).collect();
         for element in elements {
             *self.unreadable.entry(element.to_owned()).or_default() += 1;
+        }
+        for doubt in &result.doubts {
+            *self.doubts.entry(doubt.clone()).or_default() += 1;
         }
         let is_in_population = result.is_in_population();
         for (own, value) in self.supplements.iter_mut().zip(&result.supplements) {
@@ -148,6 +156,9 @@ impl Partial {
         }
         for (element, patients) in &other.unreadable {
             *self.unreadable.entry(element.clone()).or_default() += patients;
+        }
+        for (doubt, patients) in &other.doubts {
+            *self.doubts.entry(doubt.clone()).or_default() += patients;
         }
         for (reason, count) in &other.faults {
             *self.faults.entry(reason.clone()).or_default() += count;

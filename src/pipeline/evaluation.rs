@@ -14,7 +14,7 @@ use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::{Finding, Problem};
+use crate::mapping::{Asked, Finding, Problem, Seen, Watch};
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
@@ -38,6 +38,8 @@ pub struct Sums {
     partials: Vec<Vec<Partial>>,
     /// What the mapping does not know, by how many patients have it.
     findings: BTreeMap<Finding, u64>,
+    /// What the data have of the mapping's rules, and of codes by other names.
+    seen: Seen,
     /// Patients evaluated.
     pub patients: u64,
     /// Stored lines that could not be read again.
@@ -63,6 +65,7 @@ impl Sums {
         for (finding, patients) in other.findings {
             *self.findings.entry(finding).or_default() += patients;
         }
+        self.seen.merge(other.seen);
         self.patients += other.patients;
         self.unreadable += other.unreadable;
         self.unfollowed += other.unfollowed;
@@ -77,30 +80,21 @@ impl Sums {
     /// The findings, as they are stored: a code of the data's own where it looks like one and several patients have it. What else
     /// stands in its place may be anything, and is counted.
     pub fn unmapped(&self) -> Vec<Unmapped> {
-        let word = |problem: Problem| serde_json::to_value(problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-        let row = |finding: &Finding, code: String, patients: u64| Unmapped {
-            problem: word(finding.problem),
-            element: finding.element.clone(),
-            system: finding.system.clone(),
-            code,
-            patients,
-        };
         let mut untold: BTreeMap<Finding, (u64, u64)> = BTreeMap::new();
         let mut rows = Vec::new();
         for (finding, patients) in &self.findings {
             if finding.problem != Problem::UnmappedCode || (is_code(&finding.code) && *patients >= TOLD_OF_PATIENTS) {
-                rows.push(row(finding, finding.code.clone(), *patients));
+                rows.push(row(finding, *patients));
             } else {
                 let (texts, of) = untold.entry(Finding { code: String::new(), ..finding.clone() }).or_default();
                 *texts += 1;
                 *of += patients;
             }
         }
-        rows.extend(
-            untold
-                .iter()
-                .map(|(finding, (texts, of))| row(finding, format!("({} not shown: no code, or of one patient only)", counted(*texts, "text")), *of)),
-        );
+        rows.extend(untold.into_iter().map(|(finding, (texts, of))| {
+            let code = format!("({} not shown: no code, or of one patient only)", counted(texts, "text"));
+            row(&Finding { code, ..finding }, of)
+        }));
         rows
     }
 }
@@ -109,6 +103,13 @@ impl Sums {
 fn is_code(text: &str) -> bool {
     let text = text.trim();
     text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace)
+}
+
+/// A finding as it is stored and told.
+pub fn row(finding: &Finding, patients: u64) -> Unmapped {
+    let problem = serde_json::to_value(finding.problem).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let Finding { element, system, code, found, expected, .. } = finding.clone();
+    Unmapped { problem, element, system, code, found, expected, patients }
 }
 
 /// The months of a night, as fixed when it began.
@@ -129,7 +130,9 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let periods = setup.measures.iter().map(|measure| measure.definition.period.periods(&months).len()).collect();
     let shared = snapshot.shared(Adapter::as_of(run))?;
     let people = snapshot.people(Adapter::as_of(run))?;
-    let work = Work { setup, people: &people, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
+    let asked = needs::asked(&setup.measures, &setup.value_sets);
+    let watch = watch(setup, &asked);
+    let work = Work { setup, people: &people, watch: &watch, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
     let next = AtomicUsize::new(0);
@@ -151,6 +154,10 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     });
     ended?;
     let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if sums.patients > 0 {
+        let found = watch.findings(&sums.seen);
+        sums.findings.extend(found);
+    }
     sums.unfollowed = people.unfollowed();
     if sums.unfollowed > 0 {
         sums.findings
@@ -162,6 +169,23 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
         tracing::warn!(patients = sums.absent, "data name patients who did not come: they are not counted, and the reports are partial");
     }
     Ok(sums)
+}
+
+/// One patient's record as a night measures it, mapped, as of the latest pull; `None` where nothing is stored.
+pub fn record_of(setup: &Setup, snapshot: &Snapshot, patient: &str) -> Result<Option<Record>, NightError> {
+    let Some(found) = snapshot.people(None)?.one(patient)? else { return Ok(None) };
+    let shared = snapshot.shared(None)?;
+    let shared = Shared::new(shared.iter().map(Vec::as_slice));
+    let own = || found.lines.iter().map(Vec::as_slice);
+    let (mut record, _) = Record::read(&shape(setup), own().chain(shared.referred_to(own())));
+    setup.mapping.apply(&mut record);
+    Ok(Some(record))
+}
+
+/// What of the data is held against the mapping's rules and against what the measures ask for.
+fn watch<'a>(setup: &'a Setup, asked: &'a Asked) -> Watch<'a> {
+    let requirements = setup.measures.iter().flat_map(|measure| measure.program().requirements());
+    Watch::new(&setup.mapping, asked, requirements.filter_map(|need| Some((need.resource_type.clone(), need.code_path.clone()?))))
 }
 
 /// What is read of each record.
@@ -205,6 +229,7 @@ impl Chooser for Choice<'_> {
 struct Work<'a> {
     setup: &'a Setup,
     people: &'a People<'a>,
+    watch: &'a Watch<'a>,
     measures: Vec<measure::Run<'a>>,
     /// How many each measure has.
     periods: Vec<usize>,
@@ -232,11 +257,13 @@ impl Work<'_> {
                 continue;
             }
             sums.patients += 1;
+            self.watch.see(&record, &mut sums.seen);
             let mapped = self.setup.mapping.apply(&mut record);
             let results = measure::evaluate(&self.measures, &record);
             // What the mapping could not read either is told by its rule, with the observation.
             let is_told = |found: &Finding| mapped.iter().any(|told| told.problem == found.problem && told.element == found.element);
-            for finding in unreadable(&results).into_iter().filter(|found| !is_told(found)).chain(mapped.iter().cloned()) {
+            let of_measures = unreadable(&results).into_iter().filter(|found| !is_told(found)).chain(doubted(&results));
+            for finding in of_measures.chain(mapped.iter().cloned()) {
                 *sums.findings.entry(finding).or_default() += 1;
             }
             for (results, partials) in results.iter().zip(&mut sums.partials) {
@@ -262,9 +289,15 @@ fn unreadable(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Findin
         .collect()
 }
 
+/// What of a patient's values a measure asked for and could not use as it stands.
+fn doubted(results: &[Vec<measure::calculate::Evaluated>]) -> BTreeSet<Finding> {
+    let doubts = results.iter().flatten().flatten().flat_map(|result| &result.doubts);
+    doubts.map(|doubt| Finding::from(doubt.clone())).collect()
+}
+
 /// What stands at an element does not tell what it should.
 fn unreadable_value(element: &str) -> Finding {
-    Finding { problem: Problem::UnreadableValue, element: element.to_owned(), system: String::new(), code: String::new() }
+    Finding { element: element.to_owned(), ..Finding::of(Problem::UnreadableValue) }
 }
 
 /// The reports of a night: those to send, and those that failed their check.
@@ -331,7 +364,7 @@ fn reasons_to_hold(partial: &Partial, report: &Value) -> Vec<String> {
 }
 
 /// What the measures may know beside the record: the night's "now", the zone, the value sets.
-fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
+pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
     let text = now.to_zoned(setup.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = DateTime::parse_fhir(&text).ok_or_else(|| NightError::Broken(format!("`{text}` is no dateTime")))?;
     Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
@@ -377,7 +410,7 @@ mod tests {
 
     #[test]
     fn codes_are_told_that_are_codes_and_not_one_patients() {
-        let of = |code: &str| Finding { problem: Problem::UnmappedCode, element: "Observation.code".into(), system: "urn:local".into(), code: code.into() };
+        let of = |code: &str| Finding { element: "Observation.code".into(), system: "urn:local".into(), code: code.into(), ..Finding::of(Problem::UnmappedCode) };
         let findings = [(of("GLU"), 3), (of("HB "), 2), (of("PLT"), 1), (of("Mueller Anna 1971-03-04"), 4)];
         let found = Sums { findings: findings.into(), ..Sums::default() }.unmapped();
         let told: Vec<(&str, u64)> = found.iter().map(|one| (one.code.as_str(), one.patients)).collect();

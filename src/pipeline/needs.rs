@@ -134,6 +134,15 @@ pub fn shape<'a>(shapes: impl Iterator<Item = &'a Shape>, mapping: &Mapping) -> 
         // Without a sieve: a local code that is translated counts as what it is translated to.
         merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), ..Shape::default() });
     }
+    if !mapping.is_empty() {
+        // So it does in a resource within another one.
+        let types = merged
+            .types
+            .iter()
+            .filter(|(_, keep)| keep.field("contained").is_some())
+            .map(|(name, _)| (name.clone(), Keep::default()));
+        merged.merge(&Shape { types: types.collect(), ..Shape::default() });
+    }
     merged
 }
 
@@ -183,6 +192,20 @@ mod tests {
         let requirements = [requirement("Observation", "code", Codes::Direct(vec![("http://loinc.org".into(), "11884-4".into())]))];
         let codes = needs(requirements.iter(), &ValueSets::new(), &mapping).remove(0).codes;
         assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["http://local|X", "http://loinc.org|11884-4", "http://old|W"]);
+    }
+
+    /// A request is passed over where no code that is asked for stands in its line; within it may stand a local one.
+    #[test]
+    fn what_may_hold_others_with_local_codes_is_read_without_a_sieve() {
+        let mut request = Shape::default();
+        let keep = |name: &str| Keep::Fields(BTreeMap::from([(name.to_owned(), Keep::All)]));
+        request.types = BTreeMap::from([("MedicationRequest".to_owned(), keep("contained")), ("Condition".to_owned(), keep("code"))]);
+        for name in ["MedicationRequest", "Condition"] {
+            request.sift(name, BTreeSet::from(["1191".to_owned()]));
+        }
+        let sieved = |mapping: &Mapping| shape(std::iter::once(&request), mapping).sieves.into_keys().collect::<Vec<_>>();
+        assert_eq!(sieved(&Mapping::none()), ["Condition", "MedicationRequest"]);
+        assert_eq!(sieved(&mapping()), ["Condition"]);
     }
 
     #[test]

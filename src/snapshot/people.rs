@@ -62,6 +62,13 @@ impl People<'_> {
         Ok(patients)
     }
 
+    /// Who is one person with somebody, and what is stored of that one; `None` where there is nothing.
+    pub fn one(&self, patient: &str) -> Result<Option<PatientLines>, SnapshotError> {
+        let own = self.merged.survivor(patient);
+        let people = self.of(self.snapshot.partition_of(own))?;
+        Ok(people.into_iter().find(|one| one.patient_id == own))
+    }
+
     /// How many Patients say that another took their place who is not stored: they stand for themselves, and data may be missing.
     pub fn unfollowed(&self) -> u64 {
         self.merged.unfollowed()

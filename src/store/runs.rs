@@ -127,8 +127,9 @@ pub struct ReportFindings {
 /// A code or unit that the mapping does not know, or a value that is none of its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
-    /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `unexpected-unit`, `unexpected-value`, `unreadable-value`,
-    /// `absent-replacement`, `absent-patient`.
+    /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `disagreeing-code`, `unexpected-unit`, `unlike-unit`,
+    /// `comparator`, `number-as-text`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `absent-replacement`,
+    /// `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -136,6 +137,10 @@ pub struct Unmapped {
     pub system: String,
     /// The local code.
     pub code: String,
+    /// The unit, code or system that stands there, if it is told.
+    pub found: String,
+    /// What should stand there, or probably is meant.
+    pub expected: String,
     /// Patients that have it.
     pub patients: u64,
 }
@@ -338,9 +343,9 @@ pub fn evaluated(transaction: &Transaction<'_>, id: i64, evaluated: &Evaluated) 
             insert.execute(params![id, found.measure, found.version, found.period_start, found.period_end, found.findings])?;
         }
     }
-    let mut insert = transaction.prepare_cached("INSERT INTO run_unmapped VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    for unmapped in &evaluated.unmapped {
-        insert.execute(params![id, unmapped.problem, unmapped.element, unmapped.system, unmapped.code, count(unmapped.patients)])?;
+    let mut insert = transaction.prepare_cached("INSERT INTO run_unmapped VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    for Unmapped { problem, element, system, code, found, expected, patients } in &evaluated.unmapped {
+        insert.execute(params![id, problem, element, system, code, found, expected, count(*patients)])?;
     }
     Ok(())
 }
@@ -380,11 +385,15 @@ fn of_reports(connection: &Connection, table: &str, id: i64) -> Result<Vec<Repor
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// What a night could not translate, by how many patients it would unlock.
+/// What a night could not translate, by how many patients it would unlock; what may cost all that a rule is for comes first.
 pub fn unmapped(connection: &Connection, id: i64) -> Result<Vec<Unmapped>, StoreError> {
-    let mut statement = connection.prepare("SELECT problem, element, system, code, patients FROM run_unmapped WHERE run_id = ?1 ORDER BY patients DESC, element, code")?;
+    let mut statement = connection.prepare(
+        "SELECT problem, element, system, code, found, expected, patients FROM run_unmapped WHERE run_id = ?1 \
+         ORDER BY CASE problem WHEN 'idle-rule' THEN 0 WHEN 'unknown-system' THEN 1 ELSE 2 END, patients DESC, element, code, found, expected",
+    )?;
     let rows = statement.query_map([id], |row| {
-        Ok(Unmapped { problem: row.get(0)?, element: row.get(1)?, system: row.get(2)?, code: row.get(3)?, patients: row.get::<_, i64>(4)?.unsigned_abs() })
+        let patients = row.get::<_, i64>(6)?.unsigned_abs();
+        Ok(Unmapped { problem: row.get(0)?, element: row.get(1)?, system: row.get(2)?, code: row.get(3)?, found: row.get(4)?, expected: row.get(5)?, patients })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -1,6 +1,6 @@
 //! Reads value sets and concept maps: FHIR JSON with an expansion, or the short YAML list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -83,11 +83,23 @@ fn misnamed(source: &Arc<SourceFile>, set: &ValueSet) -> Vec<Diagnostic> {
     systems.dedup();
     let systems = systems.into_iter().filter_map(|system| Some((system, systems::misspelled(system)?)));
     let codes = set.members().filter_map(|member| Some((&**member.code, systems::padded(member.code)?)));
-    systems.chain(codes).take(MISNAMED_MAX).map(|(written, finding)| finding.at(written_at(source, written))).collect()
+    let malformed = set.members().filter_map(|member| Some((&**member.code, systems::malformed(member.system, member.code)?)));
+    systems
+        .chain(codes)
+        .chain(malformed)
+        .take(MISNAMED_MAX)
+        .map(|(written, finding)| finding.at(written_at(source, written)))
+        .collect()
 }
 
 /// The first place of a whole text, in quotes or bare.
 fn written_at(source: &Arc<SourceFile>, written: &str) -> Location {
+    if written.is_empty() {
+        return [r#""""#, "''"]
+            .iter()
+            .find_map(|empty| source.text.find(empty))
+            .map_or_else(|| start_of(source), |at| Location::new(source, Span::new(at as u32, at as u32 + 2)));
+    }
     let is_end = |next: Option<char>| next.is_none_or(|next| next.is_whitespace() || "\"':,{}[]".contains(next));
     let is_whole = |at: &usize| {
         let (before, after) = (source.text.get(..*at).unwrap_or_default(), source.text.get(at + written.len()..).unwrap_or_default());
@@ -195,25 +207,30 @@ fn add_expansion(set: &mut ValueSet, contains: &[Json], depth: usize) -> Result<
     Ok(concepts)
 }
 
+/// The codes that a part of a composition lists one by one, with its system; `None` where it says otherwise which are meant.
+fn listed(part: &Json) -> Option<(&str, &Vec<Json>)> {
+    let is_plain = part.get("filter").is_none() && part.get("valueSet").is_none();
+    Some((field(part, "system")?, part.get("concept").filter(|_| is_plain)?.as_array()?))
+}
+
+/// What is included less what is excluded (R4, ValueSet.compose), as far as both are listed. Of another version of a code system nobody
+/// knows here whether it is the same code.
 fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
-    let compose = json.get("compose");
-    let excludes = compose.and_then(|compose| compose.get("exclude")).and_then(Json::as_array);
-    let includes = compose.and_then(|compose| compose.get("include")).and_then(Json::as_array);
-    let intensional = excludes.is_some_and(|excludes| !excludes.is_empty())
-        || includes
-            .into_iter()
-            .flatten()
-            .any(|include| include.get("filter").is_some() || include.get("valueSet").is_some() || include.get("concept").is_none());
-    if intensional {
+    let parts = |name: &str| json.pointer(&format!("/compose/{name}")).and_then(Json::as_array).into_iter().flatten();
+    let is_of_one_version = |exclude: &Json| {
+        let same_system = |include: &&Json| field(include, "system") == field(exclude, "system");
+        parts("include").filter(same_system).all(|include| field(include, "version") == field(exclude, "version"))
+    };
+    if !parts("include").chain(parts("exclude")).all(|part| listed(part).is_some()) || !parts("exclude").all(is_of_one_version) {
         return Err(format!("value set `{}` only describes its codes and has no expansion: expand it with a terminology server and keep the result", set.url));
     }
-    for include in includes.into_iter().flatten() {
-        let Some(system) = field(include, "system") else { continue };
-        for concept in include.get("concept").and_then(Json::as_array).into_iter().flatten() {
-            if let Some(code) = field(concept, "code") {
-                set.insert(system, code, field(concept, "display"));
-            }
-        }
+    let codes = |name: &'static str| {
+        let parts = parts(name).filter_map(listed);
+        parts.flat_map(|(system, concepts)| concepts.iter().filter_map(move |concept| Some((system, field(concept, "code")?, field(concept, "display")))))
+    };
+    let excluded: BTreeSet<(&str, &str)> = codes("exclude").map(|(system, code, _)| (system, code)).collect();
+    for (system, code, display) in codes("include").filter(|(system, code, _)| !excluded.contains(&(*system, *code))) {
+        set.insert(system, code, display);
     }
     Ok(())
 }
@@ -284,6 +301,42 @@ mod tests {
             let message = findings.first().map(|finding| finding.message.clone()).unwrap_or_default();
             assert!(message.contains(name) && message.contains(reason), "{message}");
         }
+    }
+
+    #[test]
+    fn codes_that_are_listed_less_those_that_are_excluded_are_the_set() {
+        let of = |exclude: &str| {
+            let text = format!(
+                r#"{{"resourceType":"ValueSet","url":"http://x/v","compose":{{"include":[{{"system":"s","concept":[{{"code":"a"}},{{"code":"b"}}]}},{{"system":"t","concept":[{{"code":"a"}}]}}],"exclude":[{exclude}]}}}}"#
+            );
+            let set = value_set(&SourceFile::new("v.json", text)).0?;
+            Some(set.members().map(|member| format!("{}|{}", member.system, member.code)).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(of("").as_deref(), Some("s|a s|b t|a"));
+        assert_eq!(of(r#"{"system":"s","concept":[{"code":"a"},{"code":"z"}]}"#).as_deref(), Some("s|b t|a"));
+        for unknown in [
+            r#"{"system":"s","filter":[{"property":"concept","op":"is-a","value":"a"}]}"#,
+            r#"{"valueSet":["http://x/w"]}"#,
+            r#"{"system":"s","version":"2","concept":[{"code":"a"}]}"#,
+        ] {
+            assert_eq!(of(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn codes_that_no_record_has_are_told_where_they_stand() {
+        let text = "url: http://x/v\ncodes:\n  - {system: http://hl7.org/fhir/sid/icd-10-cm, code: D5700}\n  - {system: http://loinc.org, code: ''}\n  - {system: \"http://urn:oid:2.16.840.1.113883.6.96\", code: '1'}\n";
+        let (set, findings) = value_set(&SourceFile::new("v.yaml", text));
+        let told: Vec<String> = findings.iter().map(|finding| format!("{finding}; {}", finding.help.as_deref().unwrap_or_default())).collect();
+        assert_eq!(set.map(|set| set.len()), Some(3));
+        assert_eq!(
+            told,
+            [
+                "warning: `http://urn:oid:2.16.840.1.113883.6.96` is not how FHIR names this code system, and codes under two names are never equal (v.yaml:5:15); did you mean `http://snomed.info/sct`?",
+                "warning: the code `D5700` of ICD-10 has no point: no record that is coded as FHIR asks for it has it (v.yaml:3:55); write `D57.00`",
+                "warning: a code of `http://loinc.org` is empty: no record has it (v.yaml:4:38); write the code, or leave the entry out",
+            ]
+        );
     }
 
     #[test]

@@ -36,6 +36,14 @@ const KNOWN: &[Known] = &[
     ("urn:oid:2.16.840.1.113883.6.238", &["CDCREC"]),
 ];
 
+/// ICD-10 and its revision for the United States, whose codes have a point after the third character.
+const ICD_10: [&str; 2] = ["http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-10"];
+
+/// Whether FHIR names a system so.
+pub fn is_known(system: &str) -> bool {
+    KNOWN.iter().any(|(name, _)| *name == system)
+}
+
 /// What is to be said of the name of a code system that is probably a misspelling.
 pub fn misspelled(system: &str) -> Option<Diagnostic> {
     let meant = meant(system)?;
@@ -49,6 +57,21 @@ pub fn padded(code: &str) -> Option<Diagnostic> {
     is_padded.then(|| Diagnostic::error(format!("the code `{code}` has blanks around it: no record has such a code")).help(format!("write `{}`", code.trim())))
 }
 
+/// What is to be said of a code that cannot be one of its system as it is written: empty, or of ICD-10 without its point.
+pub fn malformed(system: &str, code: &str) -> Option<Diagnostic> {
+    if code.is_empty() {
+        return Some(Diagnostic::warning(format!("a code of `{system}` is empty: no record has it")).help("write the code, or leave the entry out"));
+    }
+    let meant = meant(system);
+    let is_icd_10 = ICD_10.contains(&meant.as_deref().unwrap_or(system));
+    // A letter, a digit, and one more; then a point, and one to four.
+    let is_joined = (4..=7).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_category = matches!(code.as_bytes(), [b'A'..=b'Z', b'0'..=b'9', ..]);
+    let (category, rest) = code.split_at_checked(3).filter(|_| is_icd_10 && is_joined && is_category)?;
+    let finding = Diagnostic::warning(format!("the code `{code}` of ICD-10 has no point: no record that is coded as FHIR asks for it has it"));
+    Some(finding.help(format!("write `{category}.{rest}`")))
+}
+
 /// How a system of FHIR is named that is meant by this name; `None` for a name that is right, or of which nothing is known.
 ///
 /// ```
@@ -59,7 +82,7 @@ pub fn padded(code: &str) -> Option<Diagnostic> {
 /// assert_eq!(meant("http://hospital.example/codes"), None);
 /// ```
 pub fn meant(system: &str) -> Option<String> {
-    if KNOWN.iter().any(|(name, _)| *name == system) {
+    if is_known(system) {
         return None;
     }
     // SNOMED CT's editions are versions, and no systems.
@@ -68,15 +91,25 @@ pub fn meant(system: &str) -> Option<String> {
     let own = letters(base);
     let known = KNOWN.iter().find(|(name, others)| letters(name) == own || others.iter().any(|other| letters(other) == own));
     known.map(|(name, _)| (*name).to_owned()).or_else(|| of_version_3(whole)).or_else(|| {
-        let right = if is_oid(whole) { format!("urn:oid:{whole}") } else { whole.to_owned() };
+        let oid = whole.strip_prefix("http://").unwrap_or(whole);
+        let oid = oid.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("urn:oid:")).and_then(|_| oid.get(8..)).unwrap_or(whole);
+        let right = if is_oid(oid) { format!("urn:oid:{oid}") } else { whole.to_owned() };
         (right != system).then_some(right)
     })
+}
+
+/// Whether two names are spellings of one: with and without a scheme, a stroke at the end or `urn:oid:`, in other letters.
+pub fn alike(one: &str, other: &str) -> bool {
+    letters(one.trim()) == letters(other.trim())
 }
 
 /// The letters and digits of a name, without how it is to be fetched: what two spellings of it have in common.
 fn letters(name: &str) -> String {
     let name = name.to_ascii_lowercase();
-    let name = ["https://", "http://", "urn:oid:"].iter().find_map(|scheme| name.strip_prefix(scheme)).unwrap_or(&name);
+    let name = ["https://", "http://urn:oid:", "http://", "urn:oid:"]
+        .iter()
+        .find_map(|scheme| name.strip_prefix(scheme))
+        .unwrap_or(&name);
     let name = name.strip_prefix("www.").unwrap_or(name);
     // An OID is its dots.
     if is_oid(name) { name.to_owned() } else { name.chars().filter(char::is_ascii_alphanumeric).collect() }
@@ -103,6 +136,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn codes_that_are_none_of_their_system_are_told_with_the_right_form() {
+        let of = |system: &str, code: &str| malformed(system, code).and_then(|finding| finding.help);
+        let icd = "http://hl7.org/fhir/sid/icd-10-cm";
+        assert_eq!(of(icd, "D5700").as_deref(), Some("write `D57.00`"));
+        assert_eq!(of("urn:oid:2.16.840.1.113883.6.90", "S72001A").as_deref(), Some("write `S72.001A`"));
+        assert_eq!(of("http://loinc.org", "").as_deref(), Some("write the code, or leave the entry out"));
+        for (system, code) in [(icd, "D57.00"), (icd, "I10"), ("http://www.cms.gov/Medicare/Coding/ICD10", "0DB64Z3"), ("http://local", "D5700")] {
+            assert_eq!(of(system, code), None, "{code}");
+        }
+    }
+
+    #[test]
     fn misspelled_names_are_told_and_right_ones_are_not() {
         let icd = Some("http://hl7.org/fhir/sid/icd-10-cm");
         let table = [
@@ -121,6 +166,10 @@ mod tests {
             ("https://terminology.hl7.org/CodeSystem/v2-0203", Some("http://terminology.hl7.org/CodeSystem/v2-0203")),
             ("1.2.840.114350.1.13.861.1.7.2.727688", Some("urn:oid:1.2.840.114350.1.13.861.1.7.2.727688")),
             ("http://hospital.example/codes ", Some("http://hospital.example/codes")),
+            ("urn:OID:1.2.840.114350.1.13.861", Some("urn:oid:1.2.840.114350.1.13.861")),
+            ("urn:OID:2.16.840.1.113883.6.1", Some("http://loinc.org")),
+            ("http://urn:oid:2.16.840.1.113883.6.96", Some("http://snomed.info/sct")),
+            ("http://urn:oid:1.2.840.114350.1.13.861", Some("urn:oid:1.2.840.114350.1.13.861")),
             // Another one each: nothing is known of them.
             ("http://hl7.org/fhir/sid/icd-10-gm", None),
             ("http://hl7.org/fhir/sid/icd-10", None),

@@ -12,6 +12,8 @@ use rust_decimal::{Decimal, RoundingStrategy};
 
 /// The longest unit that is looked at; anything longer is no unit.
 const UNIT_BYTES_MAX: usize = 256;
+/// The longest text that is shown as a unit.
+const SHOWN_MAX: usize = 24;
 /// CQL's decimals have at most eight digits after the point.
 const SCALE_MAX: u32 = 8;
 /// Digits of a converted value that can be trusted, of the 28 that are computed.
@@ -38,6 +40,16 @@ fn canonical(unit: &str) -> &str {
         "millisecond" | "milliseconds" => "ms",
         other => other,
     }
+}
+
+/// What is shown in the place of a unit that may hold anything.
+pub const NO_UNIT: &str = "a text that is no unit";
+
+/// A unit as it is shown where no patient's value may stand: what is no unit may hold anything.
+pub fn shown_unit(unit: &str) -> String {
+    let is_value = unit.starts_with(|first: char| first.is_ascii_digit()) && !Units::new().is_valid(unit);
+    let is_shown = unit.chars().count() <= SHOWN_MAX && !unit.contains(char::is_whitespace) && !is_value;
+    if is_shown { unit.to_owned() } else { NO_UNIT.to_owned() }
 }
 
 fn is_calendar(unit: &str) -> bool {

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json};
-use crate::config::measures;
+use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json, run as night};
+use crate::config::{measures, setup};
 use crate::diagnostic::counted;
 use crate::fhir::record::{Place, Record};
 use crate::fhir::shared::Shared;
 use crate::measure::explain::{self, Proof, Step, Verdict};
-use crate::measure::{Choices, MissingValueSets, Period};
+use crate::measure::{Choices, Measure, MissingValueSets, Period, Setting};
+use crate::pipeline::evaluation;
 use crate::source::folder;
 
 /// Why one patient is in each population or not
@@ -20,11 +21,14 @@ use crate::source::folder;
 pub struct Args {
     /// Measure folder, or a FHIR Bundle or folder with Measure, Library and ValueSet resources; several where one is composed of
     /// others
-    #[arg(required = true)]
+    #[arg(required_unless_present = "config")]
     measures: Vec<PathBuf>,
     /// Where the patient is: as `evaluate` takes it
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, required_unless_present = "config", num_args = 1.., value_name = "PATH")]
     data: Vec<PathBuf>,
+    /// A site's configuration: its measures, mapping, value sets and zone, and the patient as the last pull left it; nobody is asked
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["measures", "data", "value_sets", "timezone", "incomplete_valuesets"])]
+    config: Option<PathBuf>,
     /// Id of the Patient resource
     #[arg(long, value_name = "ID")]
     patient: String,
@@ -45,11 +49,78 @@ pub struct Args {
     incomplete_valuesets: bool,
 }
 
+/// Whom is asked about, by which measures.
+struct Subject {
+    measures: Vec<Measure>,
+    setting: Setting,
+    record: Record,
+    /// Where each line of the record stands, if that can be told.
+    places: Vec<String>,
+}
+
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
+    let Subject { measures, setting, record, places } = match &args.config {
+        Some(config) => of_site(config, args)?,
+        None => of_files(args, context)?,
+    };
+    let period = Period::parse_in(&args.period, &setting.zone).map_err(Failure::usage)?;
+    let Some(own) = record.patient_id() else {
+        return Err(Failure::usage("the data name that patient, but hold no Patient resource of that id: it is in no report").hint("add the file with the Patient"));
+    };
+    if own != args.patient {
+        let _ = writeln!(std::io::stderr(), "note: `{}` is the same person as `{own}` (`Patient.link`, `replaced-by`), in whose record it counts", args.patient);
+    }
+    let mut shown = Vec::new();
+    let mut texts = Vec::new();
+    for measure in &measures {
+        let run = measure.over(&[period], &setting);
+        let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
+            .unwrap_or(Ok(Vec::new()))
+            .map_err(|error| Failure::diagnostics(&[error.diagnostic()]))?;
+        if proofs.is_empty() {
+            continue;
+        }
+        let unreadable: BTreeSet<Place> = run.evaluate(&record).into_iter().flatten().flat_map(|result| result.unreadable).collect();
+        for place in unreadable {
+            let at = places.get(place.line).map_or("", String::as_str);
+            let _ = writeln!(std::io::stderr(), "warning: `{}`{at} cannot be read{}; what it says is not known", place.element, crate::cli::run::meant_as_text(place.meant));
+        }
+        texts.push(human(&measure.definition.title, &args.period, &proofs));
+        shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));
+    }
+    if shown.is_empty() {
+        return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
+    }
+    match context.format {
+        Format::Human => print(&texts.join("\n\n")),
+        Format::Json => print_json(&Value::Array(shown)),
+    }
+    Ok(Ending::Fine)
+}
+
+/// What stands in a site's snapshot, as its mapping has it.
+fn of_site(config: &Path, args: &Args) -> Result<Subject, Failure> {
+    let (site, checked) = night::read(config)?;
+    let missing = |what: &str| {
+        Failure::usage(format!("{what} of that patient"))
+            .hint("`watershed pull` brings data, `watershed status` says what came; name the `id` of a Patient resource, without `Patient/`")
+    };
+    let nothing = || missing("there is no pull yet, so nothing is known");
+    let store = crate::cli::state(&site)?.ok_or_else(nothing)?;
+    let snapshot = setup::snapshot_beside(&site, store).map_err(night::unopened)?.ok_or_else(nothing)?;
+    let record = evaluation::record_of(&checked, &snapshot, &args.patient).map_err(night::failure)?;
+    let record = record.ok_or_else(|| missing("the snapshot holds nothing"))?;
+    let setting = evaluation::setting(&checked, jiff::Timestamp::now()).map_err(night::failure)?;
+    Ok(Subject { measures: checked.measures, setting, record, places: Vec::new() })
+}
+
+/// What stands in files.
+fn of_files(args: &Args, context: &Context) -> Result<Subject, Failure> {
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
-    let period = Period::parse_in(&args.period, &zone).map_err(Failure::usage)?;
+    // What is wrong with it is said before anything is read.
+    Period::parse_in(&args.period, &zone).map_err(Failure::usage)?;
     let missing_value_sets = if args.incomplete_valuesets { MissingValueSets::Warn } else { MissingValueSets::Error };
     let choices = Choices { missing_value_sets, ..Choices::default() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
@@ -64,39 +135,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         return Err(Failure::usage(message).hint("name the `id` of a Patient resource, without `Patient/`"));
     };
     let (record, _) = Record::read(&shape, patient.lines().chain(Shared::new(data.shared()).referred_to(patient.lines())));
-    let Some(own) = record.patient_id() else {
-        return Err(Failure::usage("the data name that patient, but hold no Patient resource of that id: it is in no report").hint("add the file with the Patient"));
-    };
-    if own != args.patient {
-        let _ = writeln!(std::io::stderr(), "note: `{}` is the same person as `{own}` (`Patient.link`, `replaced-by`), in whose record it counts", args.patient);
-    }
+    let place = |line: usize| patient.bad(line, String::new()).map_or_else(String::new, |at| format!(" at {}:{}", at.file, at.line));
+    let places = (0..patient.lines().count()).map(place).collect();
     let setting = measures::setting(&loaded, &zone, jiff::Timestamp::now());
-    let mut shown = Vec::new();
-    let mut texts = Vec::new();
-    for measure in &loaded.measures {
-        let run = measure.over(&[period], &setting);
-        let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
-            .unwrap_or(Ok(Vec::new()))
-            .map_err(|error| Failure::diagnostics(&[error.diagnostic()]))?;
-        if proofs.is_empty() {
-            continue;
-        }
-        let places: BTreeSet<Place> = run.evaluate(&record).into_iter().flatten().flat_map(|result| result.unreadable).collect();
-        for place in places {
-            let at = patient.bad(place.line, String::new()).map_or_else(String::new, |at| format!(" at {}:{}", at.file, at.line));
-            let _ = writeln!(std::io::stderr(), "warning: `{}`{at} cannot be read{}; what it says is not known", place.element, crate::cli::run::meant_as_text(place.meant));
-        }
-        texts.push(human(&measure.definition.title, &args.period, &proofs));
-        shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));
-    }
-    if shown.is_empty() {
-        return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
-    }
-    match context.format {
-        Format::Human => print(&texts.join("\n\n")),
-        Format::Json => print_json(&Value::Array(shown)),
-    }
-    Ok(Ending::Fine)
+    Ok(Subject { measures: loaded.measures, setting, record, places })
 }
 
 fn human(title: &str, period: &str, proofs: &[Proof]) -> String {

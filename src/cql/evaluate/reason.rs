@@ -116,7 +116,10 @@ impl<'a> Session<'a> {
             Kind::And(pair) | Kind::Or(pair) | Kind::Implies(pair) => pair.iter().collect(),
             Kind::Operator { operands, .. } | Kind::Call { operands, .. } | Kind::Coalesce(operands) => operands.iter().collect(),
             Kind::If(parts) => parts.iter().collect(),
-            Kind::Case { items, otherwise, .. } => items.iter().map(|(_, then)| then).chain([&**otherwise]).collect(),
+            Kind::Case { comparand, items, otherwise } => match items.iter().find(|(when, _)| comparand.is_none() && self.holds(when, scope)) {
+                Some((_, then)) => vec![then],
+                None => items.iter().map(|(_, then)| then).chain([&**otherwise]).collect(),
+            },
             Kind::As { operand, .. } => vec![operand],
             Kind::Property { source, .. } => vec![source],
             Kind::Interval(parts) => vec![&parts.low, &parts.high],
@@ -140,6 +143,10 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn holds(&mut self, condition: &'a Expression, scope: &mut Scope<'a>) -> bool {
+        self.expression(condition, &mut scope.frame).is_ok_and(|value| value.truth() == Some(true))
+    }
+
     /// Why an expression is null whose parts are not.
     fn own_reason(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>) {
         if let Kind::Property { source, element } = &expression.kind
@@ -151,6 +158,10 @@ impl<'a> Session<'a> {
             && let Ok(Value::Node(node, _)) = self.expression(operand, &mut scope.frame)
         {
             return self.note(reasons, ReasonKind::NotDocumented, expression, Some(node), format!("`{}` is no `{target}`", self.path(node)));
+        }
+        if let (Kind::Message(_), Some(node)) = (&expression.kind, self.with_comparator(&scope.frame)) {
+            let text = format!("`{}` has a comparator, as `>` or `<`: how large it is is not known", self.path(node));
+            return self.note(reasons, ReasonKind::CannotTell, expression, Some(node), text);
         }
         let before = reasons.len();
         let mut sources = Vec::new();
@@ -165,8 +176,14 @@ impl<'a> Session<'a> {
             Kind::Property { element, .. } => {
                 self.note(reasons, ReasonKind::NotDocumented, expression, None, format!("`{}` is not documented", element.name));
             }
-            Kind::Operator { operator, .. } => {
-                self.note(reasons, ReasonKind::CannotTell, expression, None, format!("`{}` cannot be told from what is known", operator.name));
+            Kind::Operator { operator, operands, .. } => {
+                let values: Vec<Value> = operands.iter().map(|operand| self.expression(operand, &mut scope.frame).unwrap_or_default()).collect();
+                let unlike = <&[Value; 2]>::try_from(values.as_slice()).ok().and_then(|values| self.unlike_units(values));
+                let why = unlike.map_or_else(
+                    || format!("`{}` cannot be told from what is known", operator.name),
+                    |(left, right)| format!("`{}` cannot be told: `{left}` cannot be compared with `{right}`", operator.name),
+                );
+                self.note(reasons, ReasonKind::CannotTell, expression, None, why);
             }
             Kind::Literal(_) => {}
             _ => self.note(reasons, ReasonKind::NotDocumented, expression, None, "no value is documented".to_owned()),
@@ -188,7 +205,7 @@ impl<'a> Session<'a> {
         self.context.record.place(node).map(|place| place.element).unwrap_or_default()
     }
 
-    fn place(&self, expression: &Expression) -> Option<(String, usize)> {
+    pub(super) fn place(&self, expression: &Expression) -> Option<(String, usize)> {
         let Session { program, library, .. } = self;
         let (name, tree) = (&program.tree().libraries.get(library.index())?.name, program.tree());
         Some((name.to_string(), tree.location(*library, expression.at)?.line()))

@@ -1,0 +1,154 @@
+//! Values that are documented and were not counted - other units, comparators, codes by other names - from the data to what a person is told.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::bed::key;
+
+const MEASURE: &str = "id: glucose\nurl: http://net.example/Measure/glucose\nversion: 1.0.0\nstatus: draft\ntitle: Glucose\ndescription: Those whose glucose was high\n\
+    steward: net\nsources: [ours]\nscoring: proportion\nbasis: Patient\nimprovement: decrease\nperiod: month\nlibrary: glucose.cql\npopulations:\n  \
+    - {code: initial-population, define: Everybody, text: Everybody}\n  - {code: denominator, define: Everybody, text: Everybody}\n  \
+    - {code: numerator, define: High, text: High}\n";
+
+const CQL: &str = "library Glucose version '1.0.0'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1' called FHIRHelpers\n\
+    codesystem \"LOINC\": 'http://loinc.org'\ncode \"Glucose\": '2345-7' from \"LOINC\"\nparameter \"Measurement Period\" Interval<DateTime>\ncontext Patient\n\
+    define \"Everybody\": true\n\
+    define \"High\": exists ([Observation: \"Glucose\"] O where O.status.value = 'final' and (O.value as FHIR.Quantity) > 100 'mg/dL') or exists \"Parts\"\n\
+    define \"Parts\": [Observation] P where exists (P.component C where FHIRHelpers.ToConcept(C.code) ~ \"Glucose\"\n\
+    and (C.value as FHIR.Quantity) in Interval[100 'mg/dL', 1000 'mg/dL'])\n";
+
+const MAPPING: &str = "name: ours\nversion: 1.0.0\ncodes:\n  - {system: http://ours/lab, to: http://loinc.org, elements: [Observation.code], map: {GLU: 2345-7}}\n";
+
+/// Six patients with one glucose each: local, in another unit, in none of UCUM, above what was measured, as a text, under another name.
+const GLUCOSE: [(&str, &str, &str); 6] = [
+    ("http://ours/lab|GLU", r#""value":120"#, r#""code":"mg/dL""#),
+    ("http://loinc.org|2345-7", r#""value":7"#, r#""code":"mmol/L""#),
+    ("http://loinc.org|2345-7", r#""value":120"#, r#""unit":"MG/DL""#),
+    ("http://loinc.org|2345-7", r#""comparator":">","value":600"#, r#""code":"mg/dL""#),
+    ("http://loinc.org|2345-7", r#""value":"120""#, r#""code":"mg/dL""#),
+    ("http://loinc.org/|2345-7", r#""value":120"#, r#""code":"mg/dL""#),
+];
+
+/// One more has it as a part of a panel.
+const PANEL: &str = r#"{"resourceType":"Observation","id":"o6","status":"final","subject":{"reference":"Patient/p6"},"code":{"text":"Panel"},"component":[{"code":{"coding":[{"system":"http://loinc.org","code":"2345-7"}]},"valueQuantity":{"value":7,"unit":"mmol/L"}}]}"#;
+
+/// A site with its data in files.
+struct Site(tempfile::TempDir);
+
+impl Site {
+    fn new() -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("measure/measure.yaml", MEASURE);
+        write("measure/glucose.cql", CQL);
+        write("ours.yaml", MAPPING);
+        let patients = (0..=GLUCOSE.len()).map(|number| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{number}\"}}\n"));
+        write("drop/Patient.ndjson", &patients.collect::<String>());
+        let observation = |(number, (code, value, unit)): (usize, &(&str, &str, &str))| {
+            let (system, code) = code.split_once('|').unwrap();
+            format!(
+                "{{\"resourceType\":\"Observation\",\"id\":\"o{number}\",\"status\":\"final\",\"subject\":{{\"reference\":\"Patient/p{number}\"}},\
+                 \"code\":{{\"coding\":[{{\"system\":\"{system}\",\"code\":\"{code}\"}}]}},\"valueQuantity\":{{{value},{unit}}}}}\n"
+            )
+        };
+        write("drop/Observation.ndjson", &(GLUCOSE.iter().enumerate().map(observation).collect::<String>() + PANEL));
+        key(folder.path(), "registry-key.pem");
+        write(
+            "site.toml",
+            "[site]\nid = \"ours\"\ntime_zone = \"Europe/Berlin\"\ndata = \"data\"\n[source]\nfolder = \"drop\"\n[mapping]\nfile = \"ours.yaml\"\n[measures]\n\
+             folders = [\"measure\"]\nmonths = 1\n[registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"ours\"\nkey_file = \"registry-key.pem\"\n",
+        );
+        Site(folder)
+    }
+
+    fn path(&self) -> &Path {
+        let Site(folder) = self;
+        folder.path()
+    }
+
+    /// What a command writes to stdout, and to stderr.
+    fn say(&self, arguments: &[&str]) -> (String, String) {
+        let said = Command::new(env!("CARGO_BIN_EXE_watershed")).args(arguments).current_dir(self.path()).output().unwrap();
+        (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap())
+    }
+}
+
+const NOT_COUNTED: [&str; 5] = [
+    "`Observation.component.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `MG/DL`, which cannot be compared with `mg/dL`: it was not counted",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>`: how large it is is not known, and it was not counted",
+    "`Observation.valueQuantity.value` of `2345-7` of 1 patient is a text where FHIR has a number: it was read as the number that it is",
+];
+
+fn extension<'v>(value: &'v Value, end: &str) -> Vec<&'v Value> {
+    let all = value["extension"].as_array().into_iter().flatten();
+    all.filter(|one| one["url"].as_str().is_some_and(|url| url.ends_with(end))).collect()
+}
+
+#[test]
+fn what_is_documented_and_not_counted_is_told_by_every_command_and_in_the_report() {
+    let site = Site::new();
+    let (pulled, _) = site.say(&["pull"]);
+    let (known, said) = site.say(&["known", "--format", "json"]);
+    let (_, evaluated) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+    for line in NOT_COUNTED {
+        assert!(pulled.contains(line) && said.contains(line) && evaluated.contains(&format!("warning: {line}")), "{line}\n{pulled}\n{said}\n{evaluated}");
+    }
+    let stranger = "`Observation.code` of 1 patient has codes of `http://loinc.org/`, which no rule of codes and no measure names; `http://loinc.org` is near";
+    assert!(pulled.contains(stranger) && said.contains(stranger), "{pulled}\n{said}");
+    assert!(!pulled.contains("600") && !said.contains("600"), "no value is told");
+    let report: Value = serde_json::from_str(known.lines().next().unwrap()).unwrap();
+    assert_eq!(report["group"][0]["population"][2]["count"], 2, "the local one, and the text");
+    let quality = extension(&report, "/data-quality")[0];
+    let shown = |one: &&Value| {
+        one["extension"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|part| part["valueCode"].as_str().or(part["valueString"].as_str()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let doubts: Vec<String> = extension(quality, "doubt").iter().map(shown).collect();
+    assert_eq!(
+        doubts,
+        [
+            "comparator Observation.valueQuantity http://loinc.org 2345-7",
+            "unlike-unit Observation.component.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
+            "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 MG/DL mg/dL",
+            "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
+            "number-as-text Observation.valueQuantity.value http://loinc.org 2345-7",
+        ]
+    );
+}
+
+#[test]
+fn a_patient_of_the_snapshot_is_explained_as_the_mapping_has_it() {
+    let site = Site::new();
+    let explain = |patient: &str| site.say(&["measure", "explain", "--config", "site.toml", "--patient", patient, "--period", "2026-01"]);
+    assert!(explain("p0").1.contains("there is no pull yet"), "{}", explain("p0").1);
+    site.say(&["pull"]);
+    assert!(explain("p0").0.contains("numerator (group-1): in"), "{}", explain("p0").0);
+    assert!(explain("p1").0.contains("`Greater` cannot be told: `mmol/L` cannot be compared with `mg/dL`"), "{}", explain("p1").0);
+    let (above, _) = explain("p3");
+    assert!(
+        above.contains("`Observation.valueQuantity` has a comparator, as `>` or `<`: how large it is is not known") && !above.contains("no value is documented"),
+        "{above}"
+    );
+    assert!(explain("p9").1.contains("the snapshot holds nothing of that patient"), "{}", explain("p9").1);
+}
+
+#[test]
+fn a_rule_that_meets_nothing_is_told_with_what_is_near() {
+    let site = Site::new();
+    std::fs::write(site.path().join("ours.yaml"), MAPPING.replace("http://ours/lab", "http://ours/labs")).unwrap();
+    let (pulled, _) = site.say(&["pull"]);
+    assert!(pulled.contains("the mapping's rule of `http://ours/labs` at `Observation.code` matched nothing in the data; `http://ours/lab` is there, and near"), "{pulled}");
+}
