@@ -281,6 +281,12 @@ pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
     recorded(store, pull, "name NOT LIKE 'count %' AND name NOT LIKE 'import %'")
 }
 
+/// The staged files of what a pull read again because it was doubted, or looked at again in its turn.
+pub fn read_again(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
+    let units = recorded(store, pull, "(name LIKE 'again %' OR name LIKE 'look %')")?;
+    Ok(units.into_iter().filter_map(|unit| unit.file).collect())
+}
+
 /// The units of a pull's imports.
 pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
     recorded(store, pull, "name LIKE 'import %'")

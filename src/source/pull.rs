@@ -252,7 +252,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until, imports: pull.imported.clone() };
+    let present_in = ledger::read_again(store, pull.id)?;
+    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, present_in, members, until, imports: pull.imported.clone() };
     if is_suspicious {
         reconcile.keep_imports();
     }
@@ -353,7 +354,8 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     full_types.retain(|name| !is_later(name));
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let (members, imports) = (pull.members.clone(), pull.imported.clone());
-    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members, until, imports }))
+    let present_in = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
 }
 
 pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {

@@ -131,6 +131,25 @@ pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[Strin
     send(pull, &query.resource_type, &parameters, names_patients).await
 }
 
+/// The resources of these ids among what a query finds, all on one page; `None` if they cannot be had so.
+pub(super) async fn page_of(pull: &Pull<'_>, query: &Query, ids: &[String]) -> Result<Option<Bundle>, SourceError> {
+    let (habits, name) = (&pull.habits, &query.resource_type);
+    let mut parameters = query.parameters.clone();
+    parameters.extend([("_id".to_owned(), ids.join(",")), ("_count".to_owned(), ids.len().to_string())]);
+    let by_post = name == "Patient" || Ask::first(pull, &parameters, name, false)?.is_long();
+    if by_post && habits.no_post.load(Ordering::Relaxed) || habits.lists.is_singly(name, "_id") {
+        return Ok(None);
+    }
+    match Ask::first(pull, &parameters, name, by_post)?
+        .send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX)
+        .await
+    {
+        Ok(answer) => Ok(Bundle::read(&answer.body).filter(|page| answer.is_success() && page.link("next").is_none())),
+        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Those of some patients, many at a time, of whom the server does not say that they have nothing of what a query asks for.
 pub(super) async fn who_has_any(pull: &Pull<'_>, query: &Query, patients: &BTreeSet<String>) -> Result<BTreeSet<String>, SourceError> {
     let since = pull.since.filter(|_| query.incremental).map(|since| format!("ge{}", instant(since)));

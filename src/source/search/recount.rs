@@ -231,7 +231,7 @@ fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceErro
     each_known(pull, subjects, |number, batch, header| {
         let (Some(known), Some(subject)) = (known.get_mut(number), subjects.get(number)) else { return };
         let is_before = subject.span().holds(header.updated);
-        known.urn.take(subject.night, &header.id, header.updated, is_before);
+        known.urn.take(subject.night, header, is_before);
         known.all.get_mut(batch).into_iter().for_each(|all| *all += 1);
         known.until.get_mut(batch).into_iter().for_each(|until| *until += u64::from(is_before));
     })?;
