@@ -12,6 +12,7 @@ use super::search::recount;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, Stage, seal_bytes};
+use crate::store::Store;
 use crate::store::quarantine::Refused;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ pub(super) struct Pull<'a> {
     pub chooser: Option<&'a dyn Chooser>,
     /// Types that are asked for last, and were not asked for of everybody.
     pub later: BTreeMap<String, Asked>,
+    /// Types of which a person has accepted that the server leaves out what this client may not see.
+    pub accepted: BTreeSet<String>,
     /// What the imports brought, once they are read.
     pub imported: Option<BTreeMap<String, Rows>>,
 }
@@ -137,6 +140,7 @@ impl Job<'_> {
             habits: search::Habits::of(&source.capability),
             chooser,
             later: BTreeMap::new(),
+            accepted: accepted_types(store, &name, &digest)?,
             imported: None,
         };
         if let Some(why) = no_export {
@@ -168,6 +172,12 @@ impl Job<'_> {
         }
         Ok(outcome)
     }
+}
+
+/// Types of which a person has accepted that the server leaves out what this client may not see.
+fn accepted_types(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<String>, SourceError> {
+    let hidden = ledger::standing(store, source, plan, &[Code::Hidden])?;
+    Ok(hidden.into_iter().filter(|one| one.is_accepted).map(|one| one.resource_type).collect())
 }
 
 /// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
@@ -551,6 +561,11 @@ impl Pull<'_> {
         Ok(Receiving { pull: self, stage, unit, only_patients, instant: (None, 0) })
     }
 
+    fn is_accepted(&self, unit: &Unit) -> bool {
+        let is_by_person = self.source.options.tuning.accepts_loss || self.accepted.contains(&unit.resource_type);
+        is_by_person && unit.gap.as_ref().is_some_and(|why| why.code == Code::Hidden)
+    }
+
     /// Records a unit.
     pub fn record(&self, unit: &Unit) -> Result<(), SourceError> {
         self.record_together(std::slice::from_ref(unit))
@@ -558,6 +573,10 @@ impl Pull<'_> {
 
     /// Records units that are one: all of them or none.
     pub fn record_together(&self, units: &[Unit]) -> Result<(), SourceError> {
+        if units.iter().any(|unit| self.is_accepted(unit)) {
+            let accepted = |unit: Unit| if self.is_accepted(&unit) { Unit { note: unit.gap, gap: None, ..unit } } else { unit };
+            return self.record_together(&units.iter().cloned().map(accepted).collect::<Vec<Unit>>());
+        }
         for (unit, reason) in units.iter().filter_map(|unit| Some((unit, unit.gap.as_ref()?))) {
             tracing::warn!(pull = self.id.0, query = %unit.query, %reason, "gap");
         }

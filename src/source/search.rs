@@ -12,6 +12,7 @@ mod reading;
 pub(super) mod recount;
 pub(super) mod refer;
 pub(super) mod sample;
+mod tally;
 
 use super::SourceError;
 use super::capability::Capability;
@@ -19,7 +20,7 @@ use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
-use crate::fhir::compartment::{is_id, reference_target, search_parameters};
+use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use part::Span;
@@ -116,6 +117,8 @@ struct TypeHabits {
     by_category: BTreeSet<String>,
     /// Queries of which parameters are ignored; it is said once.
     ignoring: BTreeSet<String>,
+    /// Types that are not searched by code and patient at once: the code is looked for here.
+    without_code: BTreeSet<String>,
     /// Types that can perhaps be read, but not searched.
     unsearchable: BTreeSet<String>,
     /// Types that are refused whoever's they are, and how.
@@ -212,12 +215,13 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         },
     };
     let known = if pull.since.is_some() { members.iter().flatten().cloned().collect() } else { BTreeSet::new() };
+    let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);
     for resource_type in absent {
         let query = Query {
             name: format!("{resource_type} beside the export"),
             resource_type: resource_type.clone(),
             parameters: export.parameters(resource_type),
-            by_patient: members.as_ref().and_then(|_| patient_parameter(pull, resource_type)),
+            by_patient: members.as_ref().and_then(|_| patient_parameter(resource_type)),
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
             one_by_one: false,
             later: None,
@@ -235,19 +239,13 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// The parameter by which a type is asked for of some patients, one that the server declares if there is one.
-fn patient_parameter(pull: &Pull<'_>, resource_type: &str) -> Option<String> {
-    let parameters = search_parameters(resource_type);
-    let declared = parameters.iter().find(|parameter| pull.source.capability.declares(resource_type, parameter) != Some(false));
-    declared.or(parameters.first()).map(|parameter| (*parameter).to_owned())
-}
-
 /// Searches for something of which an export is silent. Whether the server answers.
 async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>, answers_otherwise: bool) -> Result<bool, SourceError> {
     let read = reading::read(pull, task, members).await?;
     let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
     let (mut unit, resource_type) = (read.unit, &task.query.resource_type);
     match &unit.gap {
+        Some(reason) if reason.code == Code::Hidden => pull.record(&unit)?,
         Some(reason) if answers_otherwise || may_not => {
             let reason = format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it");
             unit.gap = Some(Why::new(Code::Forbidden, reason));
@@ -331,11 +329,12 @@ async fn read_members(pull: &Pull<'_>, group: &str) -> Result<(Vec<String>, Vec<
 
 /// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
 pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSet<String>, patients: &BTreeSet<String>, since: bool) -> Result<(), SourceError> {
+    let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);
     let query = |resource_type: &String| Query {
         name: format!("{resource_type} {what}"),
         resource_type: resource_type.clone(),
         parameters: Vec::new(),
-        by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
+        by_patient: patient_parameter(resource_type),
         incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
         one_by_one: false,
         later: None,
@@ -374,7 +373,11 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if let (Some(patients), true) = (&task.patients, task.names_patients()) {
         lists::try_out(pull, task.query, patients).await?;
     }
-    let read = reading::read(pull, &task, members).await?;
+    let was_without = ask::is_without_code(pull, &task);
+    let mut read = reading::read(pull, &task, members).await?;
+    if !was_without && read.refused.as_ref().is_some_and(|refusal| leaves_out_code(pull, &task, refusal)) {
+        read = reading::read(pull, &task, members).await?;
+    }
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
@@ -385,6 +388,16 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         return pull.record(&refer::read_each(pull, &task, members).await?);
     }
     pull.record(&read.unit)
+}
+
+/// Whether a search by code of some patients, which is refused, is from now on made without the code.
+fn leaves_out_code(pull: &Pull<'_>, task: &Task<'_>, refusal: &Refusal) -> bool {
+    let is_of_both = task.patients.is_some() && task.query.parameters.iter().any(|(name, _)| name == "code");
+    let is_refused = matches!(refusal.status, 400 | 422) && !refusal.needs_category;
+    if is_of_both && is_refused {
+        pull.habits.types(|types| types.without_code.insert(task.query.resource_type.clone()));
+    }
+    is_of_both && is_refused
 }
 
 /// Records what came, and before it what a list of ids did not bring, read one by one.

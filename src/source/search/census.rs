@@ -6,11 +6,12 @@ use super::named;
 use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
-use crate::fhir::compartment::{patient_required, search_parameters};
+use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
+use crate::source::capability::Capability;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::may_have_code;
 use crate::source::ledger::{self, Recorded, Unit};
@@ -48,13 +49,13 @@ impl Doubt {
 
 /// The questions about what a pull of everything brings, each with the narrowing of what is pulled. Of a Group's patients the
 /// list of its members tells more.
-pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
+pub(in crate::source) fn questions(plan: &Plan, capability: &Capability) -> Vec<Query> {
     let exported = plan.export.iter().flat_map(|export| {
         export.types.iter().map(|name| Query {
             name: name.clone(),
             resource_type: name.clone(),
             parameters: export.parameters(name),
-            by_patient: search_parameters(name).first().filter(|_| !plan.group.is_empty()).map(|parameter| (*parameter).to_owned()),
+            by_patient: capability.patient_parameter(name).filter(|_| !plan.group.is_empty()).map(str::to_owned),
             incremental: false,
             one_by_one: false,
             later: None,
@@ -67,7 +68,7 @@ pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
 /// Asks how many there are of what was read in full, each question once.
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
-    let open: Vec<Query> = questions(pull.plan).into_iter().filter(|query| is_open(pull, &units, query)).collect();
+    let open: Vec<Query> = questions(pull.plan, &pull.source.capability).into_iter().filter(|query| is_open(pull, &units, query)).collect();
     for query in &open {
         let until = bound(pull, &units, &query.resource_type);
         for patients in batches(pull, query) {
@@ -292,7 +293,7 @@ async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError>
 async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
     let mut doubts: Vec<Doubt> = Vec::new();
-    let questions = questions(pull.plan);
+    let questions = questions(pull.plan, &pull.source.capability);
     for query in &questions {
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
@@ -324,7 +325,7 @@ pub(super) async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timest
     if came >= counted {
         return Ok(None);
     }
-    let parameter = search_parameters(&query.resource_type).first().filter(|parameter| **parameter != "_id");
+    let parameter = pull.source.capability.patient_parameter(&query.resource_type).filter(|parameter| *parameter != "_id");
     if let Some(parameter) = parameter.filter(|_| pull.plan.export.is_some() && query.by_patient.is_none()) {
         // What is of no patient is in no export of patients.
         let of_patients = ask_all(pull, query, until, &[(&format!("{parameter}:missing"), "false")]).await?;
@@ -360,7 +361,7 @@ async fn uncoded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeS
         return Ok(if came >= VOLUME_MIN && !is_coded(pull, units, name, codes)? { came } else { 0 });
     }
     let mut most = 0;
-    for query in questions(pull.plan).into_iter().filter(|query| came == 0 && query.resource_type == name) {
+    for query in questions(pull.plan, &pull.source.capability).into_iter().filter(|query| came == 0 && query.resource_type == name) {
         // Those who were asked for may have none; somebody has.
         if pull.later.contains_key(name) && ask_all(pull, &query, None, &[]).await? != Some(0) {
             return Ok(0);

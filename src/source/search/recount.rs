@@ -172,7 +172,7 @@ fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &[Code::Counted])?;
     let mut by_type: BTreeMap<String, Vec<Query>> = BTreeMap::new();
-    for query in census::questions(pull.plan) {
+    for query in census::questions(pull.plan, &pull.source.capability) {
         by_type.entry(query.resource_type.clone()).or_default().push(query);
     }
     by_type.retain(|name, queries| {
