@@ -373,11 +373,7 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if let (Some(patients), true) = (&task.patients, task.names_patients()) {
         lists::try_out(pull, task.query, patients).await?;
     }
-    let was_without = ask::is_without_code(pull, &task);
-    let mut read = reading::read(pull, &task, members).await?;
-    if !was_without && read.refused.as_ref().is_some_and(|refusal| leaves_out_code(pull, &task, refusal)) {
-        read = reading::read(pull, &task, members).await?;
-    }
+    let read = reading::read(pull, &task, members).await?;
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
@@ -388,16 +384,6 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         return pull.record(&refer::read_each(pull, &task, members).await?);
     }
     pull.record(&read.unit)
-}
-
-/// Whether a search by code of some patients, which is refused, is from now on made without the code.
-fn leaves_out_code(pull: &Pull<'_>, task: &Task<'_>, refusal: &Refusal) -> bool {
-    let is_of_both = task.patients.is_some() && task.query.parameters.iter().any(|(name, _)| name == "code");
-    let is_refused = matches!(refusal.status, 400 | 422) && !refusal.needs_category;
-    if is_of_both && is_refused {
-        pull.habits.types(|types| types.without_code.insert(task.query.resource_type.clone()));
-    }
-    is_of_both && is_refused
 }
 
 /// Records what came, and before it what a list of ids did not bring, read one by one.

@@ -389,18 +389,21 @@ async fn a_list_that_is_refused_is_asked_for_singly() {
 
 #[tokio::test]
 async fn a_code_that_is_refused_beside_a_patient_is_looked_for_here() {
-    let mut site = Site::of(Flaw { one_at_a_time: true, ..Flaw::default() }, "g").await;
-    let observations = site.needs.iter_mut().filter(|need| need.resource_type == "Observation");
-    observations.for_each(|need| need.codes = ["urn:x|a".to_owned()].into());
-    let (outcome, counts) = site.pull(&[]).await;
-    assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", PATIENTS as u64));
-    let both = site
-        .server
-        .heard()
-        .iter()
-        .filter(|heard| heard.body.contains("patient=") && heard.body.contains("code=") && heard.body.contains("_count=40"))
-        .count();
-    assert!(both <= 4, "it is remembered: asked {both} times");
+    // Be lists of patients taken or not.
+    for refuses_lists in [false, true] {
+        let mut site = Site::of(Flaw { one_at_a_time: true, refuses_lists, ..Flaw::default() }, "g").await;
+        let observations = site.needs.iter_mut().filter(|need| need.resource_type == "Observation");
+        observations.for_each(|need| need.codes = ["urn:x|a".to_owned()].into());
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", PATIENTS as u64));
+        let both = site
+            .server
+            .heard()
+            .iter()
+            .filter(|heard| heard.body.contains("patient=") && heard.body.contains("code=") && heard.body.contains("_count=40"))
+            .count();
+        assert!(both <= 4, "it is remembered: asked {both} times");
+    }
 }
 
 #[tokio::test]

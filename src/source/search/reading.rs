@@ -537,6 +537,7 @@ impl<'a> Reading<'a> {
             if !by_post && ask.is_long() {
                 return Err(Trouble::Divide(Why::new(Code::Refused, "the search's address is too long")));
             }
+            let has_code = !ask::is_without_code(self.pull, self.task);
             let answer = self.send(&ask, part, strict).await?;
             match answer.status {
                 200..=299 => {
@@ -552,9 +553,21 @@ impl<'a> Reading<'a> {
                     habits.page_max.store(half, Ordering::Relaxed);
                 }
                 400 | 422 if strict && page::issue_code(&answer.body).as_deref() != Some("required") => strict = false,
+                400 | 422 if has_code && self.leaves_out_code(&answer) => {}
                 _ => return Err(refused(&answer)),
             }
         }
+    }
+
+    /// Whether a search by code of some patients, which is refused, is from now on made without the code.
+    fn leaves_out_code(&self, answer: &Response) -> bool {
+        let Task { query, patients, .. } = self.task;
+        let is_of_both = patients.is_some() && query.parameters.iter().any(|(name, _)| name == "code");
+        let leaves_out = is_of_both && page::issue_code(&answer.body).as_deref() != Some("required");
+        if leaves_out {
+            self.pull.habits.types(|types| types.without_code.insert(query.resource_type.clone()));
+        }
+        leaves_out
     }
 
     /// Sends a search. One of a list that takes too long is divided rather than waited for.
