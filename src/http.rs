@@ -611,10 +611,13 @@ fn is_private(url: &Url) -> bool {
     }
 }
 
+/// The kind of a failure where no answer came in time.
+const TIMED_OUT: &str = "timed out";
+
 fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpError {
     // reqwest's own text may hold the address with its query, so only the kind is kept.
     let (reason, is_lasting) = if error.is_timeout() {
-        ("timed out", false)
+        (TIMED_OUT, false)
     } else if error.is_connect() {
         connection_fault(error)
     } else if error.is_body() || error.is_decode() {
@@ -676,6 +679,11 @@ impl HttpError {
             HttpError::Unreachable { origin, reason, .. } => format!("{origin}: {reason}"),
             other => other.to_string(),
         }
+    }
+
+    /// Whether an answer was waited for in vain.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, HttpError::Unreachable { reason, .. } if reason.starts_with(TIMED_OUT))
     }
 
     /// The same after so many attempts.

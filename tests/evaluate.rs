@@ -376,8 +376,7 @@ fn values_that_are_none_of_their_type_count_as_absent_and_are_counted() {
         let patients = if patients == 1 { "1 patient".to_owned() } else { format!("{patients} patients") };
         format!("warning: `{element}` of {patients} cannot be read, first at all.ndjson:{line}; what it says is not known, and reports that ask for it are partial")
     });
-    let as_text = "warning: `Observation.valueQuantity.value` of 1 patient is a text where FHIR has a number: it was read as the number that it is";
-    assert_eq!((code, err.lines().collect::<Vec<_>>()), (1, said.iter().map(String::as_str).chain([as_text]).collect()));
+    assert_eq!((code, err.lines().collect::<Vec<_>>()), (1, said.iter().map(String::as_str).collect()));
     assert_eq!(report["group"][0]["population"][0]["count"], 1, "only who is there: {report}");
     let told = expected.map(
         |(element, patients, _)| serde_json::json!({"url": "unreadable", "extension": [{"url": "element", "valueString": element}, {"url": "patients", "valueInteger": patients}]}),

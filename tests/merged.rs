@@ -150,6 +150,9 @@ async fn a_night_counts_as_evaluate_does() {
         "{code} {out} {err}"
     );
     assert!(err.contains("merged into others who did not come"), "{err}");
+    // The status says the same, and that somebody is to act.
+    let (code, status, err) = say(&["status"]).await;
+    assert!(code == 1 && status.contains("\ndata name 1 patient who did not come: they are not counted, and all reports are partial"), "{code} {status} {err}");
     let (code, night, err) = say(&["known", "--format", "json", "--period", "2026-01"]).await;
     assert_eq!((code, night.lines().count() > 0), (1, true), "{err}");
     let folders: Vec<String> = crate::bed::MEASURES

@@ -421,7 +421,7 @@ async fn quirks_of_paging_end_in_the_same_data_or_in_a_named_gap() {
 async fn quirks_of_export_end_in_the_same_data_or_in_a_named_gap() {
     let clean = clean_digest(Mode::Bulk).await;
     assert_eq!(clean, clean_digest(Mode::Search).await);
-    for (quirk, expected) in [(Quirk::ExportLostOnce, None), (Quirk::StaleExport, Some("older export")), (Quirk::TruncatedGzip, Some("compression"))] {
+    for (quirk, expected) in [(Quirk::ExportLostOnce, None), (Quirk::TruncatedGzip, Some("compression"))] {
         let small = Small::start(quirk).await;
         let site = Site::new();
         let outcome = pull_once(&site, &quick(&small.url(), Mode::Bulk), None, SMALL_TYPES, clock()).await;
@@ -437,6 +437,18 @@ async fn quirks_of_export_end_in_the_same_data_or_in_a_named_gap() {
             (Err(error), None) => panic!("{quirk:?}: {error}"),
         }
     }
+}
+
+#[tokio::test]
+async fn an_export_of_a_copy_that_is_behind_is_taken_and_the_same_again_is_not() {
+    let small = Small::start(Quirk::StaleExport).await;
+    let (site, options) = (Site::new(), quick(&small.url(), Mode::Bulk));
+    let outcome = pull_once(&site, &options, None, SMALL_TYPES, clock()).await.unwrap();
+    assert!(outcome.complete, "{:?}", outcome.gaps);
+    let told: Vec<&str> = outcome.notes.iter().map(|note| note.reason.as_str()).collect();
+    assert!(told.iter().any(|reason| reason.starts_with("the export holds what was there at 2020-01-01T00:00:00Z, ")), "{told:?}");
+    let again = pull_once(&site, &options, None, SMALL_TYPES, clock()).await.unwrap_err().to_string();
+    assert!(again.contains("the server answered with an older export"), "{again}");
 }
 
 #[tokio::test]

@@ -171,7 +171,6 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
         "comparator" => format!("{what} of {of} has a comparator, as `>`: how large it is is not known, and it was not counted"),
         "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: it was not counted"),
         "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: it was not counted"),
-        "number-as-text" => format!("{what} of {of} is a text where FHIR has a number: it was read as the number that it is"),
         "unknown-system" => {
             format!("`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal")
         }

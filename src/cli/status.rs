@@ -98,7 +98,8 @@ fn needs_a_person(status: &Status) -> bool {
     let failed = status.runs.first().is_some_and(|run| run.state == State::Failed);
     let due = status.account.iter().flat_map(|account| &account.rows).filter_map(|row| row.gap.as_ref());
     let is_due = due.into_iter().any(|gap| gap.who != Who::Nobody);
-    failed || is_due || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state.needs_a_person())
+    let of_the_data = status.unmapped.iter().any(Unmapped::is_of_the_data);
+    failed || is_due || of_the_data || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state.needs_a_person())
 }
 
 fn as_json(status: &Status) -> serde_json::Value {
@@ -151,6 +152,11 @@ fn as_text(status: &Status) -> String {
         true => format!("{}: no night yet\n", status.site),
         false => format!("{}\n{nights}\n", status.site),
     };
+    // In the words of the night itself: what came may be complete, and the reports partial.
+    let unreadable = super::run::unreadable_as_text(&status.unmapped);
+    if !unreadable.is_empty() {
+        text.push_str(&format!("{}\n", unreadable.trim_start()));
+    }
     text.push_str(&format!("feeds: {}; lines and resources in quarantine: {}\n", Remaining::of(status.waiting.iter().map(|feed| feed.state)).in_words(), status.quarantined));
     if let Some(open) = &status.open {
         let begun = minute(&open.started_at);
@@ -246,7 +252,11 @@ fn ledger_as_text(account: &Account) -> String {
         (true, 0) => "complete",
         (true, _) => "complete, with notes",
     };
-    format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}")
+    let until = account
+        .next_full
+        .as_deref()
+        .map_or_else(String::new, |day| format!("what changes at the server without a new `meta.lastUpdated` may go unnoticed until everything is read again, on {day}\n"));
+    format!("\nledger of the last pull ({what}, begun {begun}): {verdict}\n{table}\n{more}{until}")
 }
 
 /// An instant as stored, to the minute.

@@ -31,8 +31,6 @@ pub enum Problem {
     UnexpectedValue,
     /// A value that is none of its type: `n/a` for a number, a date that does not exist. The value is not told.
     UnreadableValue,
-    /// A number that is written as a text, as `"120"`, where FHIR has a number; it is read as what it is.
-    NumberAsText,
     /// A quantity with a comparator, as `> 600 mg/dL`, that a measure asks for: how large it is is not known.
     Comparator,
     /// A quantity in a unit that cannot be compared with the one that a measure compares it with.
@@ -77,7 +75,6 @@ impl From<Doubt> for Finding {
         let problem = match kind {
             DoubtKind::Comparator => Problem::Comparator,
             DoubtKind::UnlikeUnit => Problem::UnlikeUnit,
-            DoubtKind::NumberAsText => Problem::NumberAsText,
         };
         Finding { problem, element, system, code, found, expected }
     }
@@ -137,9 +134,7 @@ impl Mapping {
         }
         let rules: Vec<&UnitRule> = self.units.iter().filter(|rule| codes.contains(&rule.observation)).collect();
         if let Some(first) = rules.first() {
-            let (converted, is_text) = convert_unit(&rules, record, node);
-            tell(&first.observation, converted);
-            tell(&first.observation, is_text);
+            tell(&first.observation, convert_unit(&rules, record, node));
         }
     }
 
@@ -332,20 +327,20 @@ fn unit_rule<'r>(rules: &[&'r UnitRule], written: [Option<&str>; 2]) -> Option<&
     written.into_iter().flatten().find_map(|unit| rules.iter().find(|rule| rule.from == unit).copied())
 }
 
-/// Converts the quantity of an observation; and whether its number is a text.
-fn convert_unit(rules: &[&UnitRule], record: &mut Record, observation: NodeId) -> (Option<Trouble>, Option<Trouble>) {
+/// Converts the quantity of an observation.
+fn convert_unit(rules: &[&UnitRule], record: &mut Record, observation: NodeId) -> Option<Trouble> {
     let Some(quantity) = record.get(observation, "valueQuantity") else {
-        return (plain_value(record, observation).map(|(element, _)| Trouble::of(Problem::UnexpectedValue, element)), None);
+        return plain_value(record, observation).map(|(element, _)| Trouble::of(Problem::UnexpectedValue, element));
     };
     let [code, text] = ["code", "unit"].map(|name| field_text(record, quantity, name));
     let unit = code.as_ref().or(text.as_ref()).cloned().unwrap_or_default();
     if rules.iter().any(|rule| rule.to == unit) {
-        return (None, None);
+        return None;
     }
     let written = record.get(quantity, "value");
     let value = written.and_then(|node| Some((node, record.number(node)?)));
     if written.is_some() && value.is_none() {
-        return (Some(Trouble::of(Problem::UnreadableValue, "valueQuantity.value")), None);
+        return Some(Trouble::of(Problem::UnreadableValue, "valueQuantity.value"));
     }
     let converted = value.zip(unit_rule(rules, [code.as_deref(), text.as_deref()])).and_then(|((node, value), rule)| {
         let converted = match rule.factor {
@@ -356,9 +351,8 @@ fn convert_unit(rules: &[&UnitRule], record: &mut Record, observation: NodeId) -
     });
     let Some((node, original, converted, rule)) = converted else {
         let expected = rules.iter().map(|rule| rule.to.clone()).next().unwrap_or_default();
-        return (Some(Trouble { problem: Problem::UnexpectedUnit, element: "valueQuantity", found: shown_unit(&unit), expected }), None);
+        return Some(Trouble { problem: Problem::UnexpectedUnit, element: "valueQuantity", found: shown_unit(&unit), expected });
     };
-    let is_text = record.kind(node) == NodeKind::Text;
     // The snapshot keeps the resource as it came; this keeps the original beside the converted value as well.
     if record.get(quantity, "extension").is_none() {
         let extension = record.object_or_new(quantity, "extension");
@@ -374,5 +368,5 @@ fn convert_unit(rules: &[&UnitRule], record: &mut Record, observation: NodeId) -
     }
     record.set_field_text(quantity, "system", "http://unitsofmeasure.org");
     debug_assert_eq!(record.kind(node), NodeKind::Number, "INVARIANT: a converted value is a number");
-    (None, is_text.then(|| Trouble::of(Problem::NumberAsText, "valueQuantity.value")))
+    None
 }

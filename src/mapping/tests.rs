@@ -477,7 +477,7 @@ fn a_standard_code_that_says_something_else_counts_and_no_rule_is_applied() {
     };
     assert_eq!(of("2951-2", "140"), (2, "mmol/L".to_owned(), vec!["DisagreeingCode Observation.code GLU 2951-2 2345-7".to_owned()]));
     assert_eq!(of("2345-7", "10"), (2, "mg/dL".to_owned(), vec![]));
-    assert_eq!(of("2345-7", "\"10\""), (2, "mg/dL".to_owned(), vec!["NumberAsText Observation.valueQuantity.value GLU  ".to_owned()]));
+    assert_eq!(of("2345-7", "\"10\""), (2, "mmol/L".to_owned(), vec!["UnreadableValue Observation.valueQuantity.value GLU  ".to_owned()]));
 }
 
 #[test]

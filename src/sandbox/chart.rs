@@ -122,7 +122,12 @@ impl Chart {
 
     /// Takes in a first version, dated as it is.
     pub(super) fn add(&mut self, version: Version) {
-        self.shelves.entry(version.kind).or_default().add(Arc::new(version));
+        self.shelve(Arc::new(version));
+    }
+
+    /// Takes in a version of what is not there.
+    pub(super) fn shelve(&mut self, version: Arc<Version>) {
+        self.shelves.entry(version.kind).or_default().add(version);
     }
 
     /// Takes in a resource: new, or a new version if it says something new. `at` is the time of the

@@ -9,6 +9,9 @@ use jiff::Timestamp;
 use super::chart::Version;
 use super::population::Hospital;
 
+/// All there was.
+pub struct Backup(Vec<Arc<Version>>);
+
 impl Hospital {
     /// Some resources of a type are gone, as if they had never been: no deletion is to be seen.
     pub fn vanish(&self, resource_type: &str, count: usize) {
@@ -71,6 +74,31 @@ impl Hospital {
             let is_it = version.kind == resource_type && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             let another = || version.renamed(|text| text.replace("\"name\":\"", "\"name\":\"New "), &version.id, now);
             Some(if is_it { Arc::new(another()) } else { Arc::clone(version) })
+        });
+    }
+
+    /// Everything as it is now, for [`Hospital::restore`].
+    pub fn back_up(&self) -> Backup {
+        let state = self.write();
+        let kinds: Vec<&str> = state.chart.kinds().collect();
+        Backup(kinds.into_iter().flat_map(|kind| state.chart.all(kind)).cloned().collect())
+    }
+
+    /// Everything is again as it was: what changed since is forgotten.
+    pub fn restore(&self, backup: &Backup) {
+        let mut state = self.write();
+        state.chart.replace(|_| None);
+        let Backup(versions) = backup;
+        versions.iter().for_each(|version| state.chart.shelve(Arc::clone(version)));
+    }
+
+    /// Some resources of a type get another code, and are no newer for it.
+    pub fn recode_unseen(&self, resource_type: &str, count: usize, code: &str, other: &'static str) {
+        let left = AtomicUsize::new(count);
+        self.write().chart.replace(|version| {
+            let recoded = version.recoded(code, other, version.updated).filter(|_| version.kind == resource_type);
+            let recoded = recoded.filter(|_| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
+            Some(recoded.map_or_else(|| Arc::clone(version), Arc::new))
         });
     }
 

@@ -47,6 +47,8 @@ pub struct Reconcile {
     pub full_of: BTreeMap<String, BTreeSet<String>>,
     /// The server's present answer stands even if its version looks older than the stored one.
     pub present_wins: bool,
+    /// Staged files of what was read again because it was doubted: it stands too, whatever its age.
+    pub present_in: BTreeSet<String>,
     /// The patients there are; what is stored of anybody else is gone. `None`: everybody stays.
     pub members: Option<BTreeSet<String>>,
     /// Times of change after this instant are not believed.
@@ -279,6 +281,8 @@ struct Sorted {
     places: Option<FxHashMap<Mark, (Partition, Rank)>>,
     /// What came of patients in different partitions, none of them newer than the other.
     split: FxHashSet<Mark>,
+    /// What came in [`Reconcile::present_in`].
+    present: FxHashSet<Mark>,
     /// In microseconds.
     newest: Option<i64>,
 }
@@ -358,10 +362,22 @@ impl Snapshot {
         create_folder(&folder)?;
         let wrong = |error| SnapshotError::File { path: folder.clone(), error };
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
-        let mut sorted = Sorted { files: BTreeMap::new(), removals: BTreeSet::new(), places: Some(FxHashMap::default()), split: FxHashSet::default(), newest: None };
+        let mut sorted = Sorted {
+            files: BTreeMap::new(),
+            removals: BTreeSet::new(),
+            places: Some(FxHashMap::default()),
+            split: FxHashSet::default(),
+            present: FxHashSet::default(),
+            newest: None,
+        };
         let until = reconcile.until.map_or(i64::MAX, Timestamp::as_microsecond);
         let mut files = files.to_vec();
         files.sort();
+        let present: Vec<String> = files.iter().filter(|file| reconcile.present_in.contains(*file)).cloned().collect();
+        self.staged(pull, &present, |header, _| {
+            sorted.present.insert(mark(&header.resource_type, &header.id));
+            Ok(())
+        })?;
         self.staged(pull, &files, |header, json| {
             if header.removed {
                 sorted.removals.insert((header.resource_type.clone(), header.id.clone()));
@@ -427,7 +443,7 @@ impl Snapshot {
             let came = winners.newest.get_mut(&mark);
             let stays = came.is_some();
             if let Some(winner) = came {
-                winner.is_known = !supersedes(&winner.rank, header, reconcile.present_wins);
+                winner.is_known = !supersedes(&winner.rank, header, reconcile.present_wins || sorted.present.contains(&mark));
             }
             let elsewhere = sorted.place(&mark).is_some_and(|place| place != partition);
             if elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains(key) || reconcile.is_missed(header))) {

@@ -1,9 +1,11 @@
 //! The completeness ledger as people read it: what each query should have brought, what came and why not, who must act, and
 //! the volumes beside those of earlier nights.
 
+use super::Tuning;
 use super::duty::{Code, Who, Why};
 use super::ledger::UNCHANGED;
 use crate::store::StoreError;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ pub struct Account {
     pub started_at: String,
     /// When it ended.
     pub finished_at: Option<String>,
+    /// The day on which everything is read again, where changes were read only.
+    pub next_full: Option<String>,
     /// Whether everything that was asked for came, and nothing is in quarantine.
     pub complete: bool,
     /// By type and query, the files of an export taken together.
@@ -149,7 +153,16 @@ pub fn last(connection: &Connection) -> Result<Option<Account>, StoreError> {
         let usual = usual.get(*name);
         Volume { resource_type: (*name).to_owned(), received: *received, median: usual.map(|usual| usual.median), pulls: usual.map_or(0, |usual| usual.pulls) }
     });
-    Ok(Some(Account { pull, full, started_at, finished_at, complete: complete == Some(true), volumes: volumes.collect(), rows }))
+    let next_full = if is_whole { None } else { next_full(connection, &source, &plan)? };
+    Ok(Some(Account { pull, full, next_full, started_at, finished_at, complete: complete == Some(true), volumes: volumes.collect(), rows }))
+}
+
+fn next_full(connection: &Connection, source: &str, plan: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'";
+    let last: Option<String> = connection.query_row(sql, [source, plan], |row| row.get(0))?;
+    let days = SignedDuration::from_hours(24 * i64::from(Tuning::default().full_every_days));
+    let next = last.and_then(|last| last.parse::<Timestamp>().ok()?.checked_add(days).ok());
+    Ok(next.map(|next| next.strftime("%Y-%m-%d").to_string()))
 }
 
 fn rows(connection: &Connection, pull: i64) -> Result<Vec<Row>, StoreError> {

@@ -12,6 +12,7 @@ use super::plan::Export;
 use super::pull::Pull;
 use super::search::{issue_code, issue_shown};
 use super::{Mode, SourceError};
+use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Request, Response, passes, retry_after};
 use crate::smart::client::below;
 use crate::store::StoreError;
@@ -154,8 +155,12 @@ async fn attempt(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<(), Trouble
                 Trouble::Gap(_) if job.is_first && !wanted.codes.is_empty() => Trouble::Lost("an export by `_typeFilter` failed"),
                 trouble => trouble,
             })?;
-            if manifest.is_stale(job.kicked_off_at) {
-                return Err(Trouble::Lost("the server answered with an older export"));
+            if let Some(behind) = manifest.behind(job.kicked_off_at) {
+                // Some servers answer a repeated request with an old export; others export a copy that is hours behind.
+                if is_known(pull, &job, &manifest)? {
+                    return Err(Trouble::Lost("the server answered with an older export"));
+                }
+                tell_behind(pull, &manifest, behind)?;
             }
             keep_manifest(pull, &job, &manifest)?;
             manifest
@@ -182,6 +187,23 @@ fn load_job(pull: &Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Job>, StoreEr
         let manifest = manifest.and_then(|text| serde_json::from_str(&text).ok());
         Ok(Some(Job { id, status_url, otherwise: None, kicked_off_at, manifest, is_old: true, is_first }))
     })
+}
+
+/// Whether an earlier pull had this export, or another one of the same time.
+fn is_known(pull: &Pull<'_>, job: &Job, manifest: &Manifest) -> Result<bool, StoreError> {
+    pull.snapshot.store().with(|connection| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM bulk_job JOIN pull ON pull.id = pull_id
+           WHERE source = ?1 AND pull_id <> ?2 AND (status_url = ?3 OR transaction_time = ?4))";
+        Ok(connection.query_row(sql, params![pull.source.name(), pull.id.0, job.status_url, manifest.transaction_time], |row| row.get(0))?)
+    })
+}
+
+fn tell_behind(pull: &Pull<'_>, manifest: &Manifest, behind: SignedDuration) -> Result<(), SourceError> {
+    let (hours, minutes) = (behind.as_hours(), behind.as_mins());
+    let long = if hours < 2 { counted(minutes, "minute") } else { counted(hours, "hour") };
+    let reason = format!("the export holds what was there at {}, {long} before it was asked for: what was entered since comes with a later one", manifest.transaction_time);
+    let note = Some(Why::new(Code::Behind, reason));
+    pull.record(&Unit { name: "export behind".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note, ..Unit::default() })
 }
 
 fn keep_manifest(pull: &Pull<'_>, job: &Job, manifest: &Manifest) -> Result<(), Trouble> {
@@ -251,6 +273,8 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
     let mut asks = order.asks().into_iter();
     let mut ask = asks.next();
     let (mut failures, mut busy) = (0, BUSY_WAIT_FIRST);
+    // What the server has against it, it says to the first form; to the last one, that this lacks something.
+    let mut first: Option<Trouble> = None;
     while let Some(asked) = ask {
         let request = order.request(address.clone(), form, asked);
         if asked.filters && request.url.as_str().len() > ADDRESS_MAX {
@@ -288,15 +312,15 @@ async fn accepted(pull: &Pull<'_>, path: &str, order: &Order<'_>) -> Result<Resp
                 ask = asks.find(|ask| !ask.filters);
             }
             400 | 406 | 412 | 414 | 415 | 422 | 501 => {
-                ask = asks.next();
-                if ask.is_none() {
-                    return Err(refused(&answer, path));
+                if !asked.filters {
+                    first.get_or_insert_with(|| refused(&answer, path));
                 }
+                ask = asks.next();
             }
-            _ => return Err(refused(&answer, path)),
+            _ => return Err(first.unwrap_or_else(|| refused(&answer, path))),
         }
     }
-    Err(Trouble::Gap(Why::new(Code::Refused, format!("the server refused the export `{path}` in every form"))))
+    Err(first.unwrap_or_else(|| Trouble::Gap(Why::new(Code::Refused, format!("the server refused the export `{path}` in every form")))))
 }
 
 /// What is wrong with an export as such.

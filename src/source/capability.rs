@@ -2,6 +2,7 @@
 
 use super::SourceError;
 use super::probe::{Fact, Found, LIST, SERVER};
+use crate::fhir::compartment::search_parameters;
 use crate::http::{Client, Request};
 use crate::smart::client::{SmartConfiguration, below, discover};
 use jiff::Timestamp;
@@ -57,6 +58,13 @@ impl Capability {
             return Some(true);
         }
         Some(self.types.get(resource_type)?.contains(parameter))
+    }
+
+    /// The parameter by which a type is asked for of some patients: one that is declared, if there is one.
+    pub fn patient_parameter(&self, resource_type: &str) -> Option<&'static str> {
+        let parameters = search_parameters(resource_type);
+        let declared = parameters.iter().find(|parameter| self.declares(resource_type, parameter) != Some(false));
+        declared.or(parameters.first()).copied()
     }
 
     /// What becomes of a parameter that was found not to work.
@@ -180,4 +188,18 @@ pub async fn probe(client: &Client, base: &Url) -> Result<Capability, SourceErro
         Err(error) => tracing::warn!(%error, "SMART configuration cannot be read"),
     }
     Ok(capability)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patients_are_named_by_a_parameter_that_is_declared() {
+        let declaring = |parameters: &[&str]| {
+            let types = BTreeMap::from([("Coverage".to_owned(), parameters.iter().map(|name| (*name).to_owned()).collect())]);
+            Capability { types, ..Capability::default() }.patient_parameter("Coverage")
+        };
+        assert_eq!([declaring(&["patient"]), declaring(&["beneficiary", "patient"]), declaring(&[])], [Some("patient"), Some("beneficiary"), Some("beneficiary")]);
+    }
 }

@@ -48,6 +48,8 @@ pub enum Code {
     Answer,
     /// It reports an error beside the data.
     Reported,
+    /// It reports that it leaves out what this client may not see.
+    Hidden,
     /// Pages shift, repeat, lead in a circle or nowhere.
     Paging,
     /// Pages at another origin, which may be the server's own behind its proxy.
@@ -68,6 +70,8 @@ pub enum Code {
     Members,
     /// The life of an export.
     Export,
+    /// An export of a copy that is behind the EHR.
+    Behind,
     /// A file of one.
     File,
     /// A dropped file that is being written.
@@ -131,7 +135,7 @@ impl Code {
 
     /// Whether it may be as it should, if a person says so.
     pub fn is_acceptable(self) -> bool {
-        matches!(self, Code::Narrowed | Code::NoPatients | Code::Uncoded)
+        matches!(self, Code::Hidden | Code::Narrowed | Code::NoPatients | Code::Uncoded)
     }
 
     /// As it is stored.
@@ -156,6 +160,7 @@ impl Code {
             Code::Refused => (EhrTeam, "say why it is refused; `watershed check` shows what is"),
             Code::Answer => (EhrTeam, "say why it does not answer with FHIR R4; `watershed check` shows what the server does"),
             Code::Reported => (EhrTeam, "say what the error means that the server reports"),
+            Code::Hidden => (EhrTeam, "let this client see it; if the measures need none of it, the site engineer: `watershed pull --accept-loss`"),
             Code::Paging => (EhrTeam, "repair the paging of searches; `watershed check` shows it"),
             Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
             Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
@@ -166,6 +171,7 @@ impl Code {
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
+            Code::Behind => (EhrTeam, "nothing is due where exports are made of a copy, as long as the copy is renewed between nights"),
             Code::File => (EhrTeam, "repair the files of exports"),
             Code::Unfinished => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),

@@ -7,6 +7,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::capability::Capability;
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
@@ -169,7 +170,8 @@ impl Forecast {
 
 /// The questions of how many the server counts, with which what came is compared.
 fn counts(plan: &Plan, known: &Known) -> Option<Step> {
-    let mut questions = questions(plan);
+    // By which parameter patients are named makes no difference.
+    let mut questions = questions(plan, &Capability::default());
     // After a night of changes only what there is any of.
     questions.retain(|query| known.since.is_none() || known.resources.get(&query.resource_type).is_none_or(|count| *count > 0));
     let types: Vec<&str> = questions.iter().map(|query| query.name.as_str()).collect();
@@ -186,7 +188,7 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
 fn samples(plan: &Plan, known: &Known) -> Option<Step> {
     let of = |name: &str| known.resources.get(name).copied().unwrap_or_default();
     let is_one_question = plan.group.is_empty() || of("Patient") <= PATIENTS_PER_COUNT as u64;
-    let questions = questions(plan).into_iter().filter(|_| known.since.is_some() && is_one_question);
+    let questions = questions(plan, &Capability::default()).into_iter().filter(|_| known.since.is_some() && is_one_question);
     let drawn = questions.map(|query| (sample::of_type(plan, &query.resource_type, of(&query.resource_type)).into_iter().filter(|drawn| *drawn).count() as u64, query.name));
     let (requests, names): (Vec<u64>, Vec<String>) = drawn.filter(|(requests, _)| *requests > 0).unzip();
     (!names.is_empty()).then(|| Step {

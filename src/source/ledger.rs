@@ -309,6 +309,19 @@ pub fn units(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
     recorded(store, pull, "name NOT LIKE 'count %' AND name NOT LIKE 'import %'")
 }
 
+/// Why nothing came of any unit whose name begins with `prefix`; `None` if something did, or there is no such unit.
+pub fn none_came(store: &Store, pull: PullId, prefix: &str) -> Result<Option<Why>, StoreError> {
+    let units = recorded(store, pull, &format!("substr(name, 1, length('{prefix}')) = '{prefix}'"))?;
+    let is_none = units.iter().all(|unit| unit.gap.is_some() && unit.received == 0);
+    Ok(units.into_iter().next().filter(|_| is_none).and_then(|unit| unit.gap))
+}
+
+/// The staged files of what a pull read again because it was doubted, or looked at again in its turn.
+pub fn read_again(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
+    let units = recorded(store, pull, "(name LIKE 'again %' OR name LIKE 'look %')")?;
+    Ok(units.into_iter().filter_map(|unit| unit.file).collect())
+}
+
 /// The units of a pull's imports.
 pub fn imported(store: &Store, pull: PullId) -> Result<Vec<Recorded>, StoreError> {
     recorded(store, pull, "name LIKE 'import %'")

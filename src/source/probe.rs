@@ -1,7 +1,8 @@
 //! What a server really does, beside what it declares: found by a few small requests, and kept as a file that people review.
 //!
 //! Each request asks for a number, for one resource, or for what cannot exist; one asks for a page of the usual size. No patient
-//! is named in an address, and nothing of a patient is kept. An export is asked for in a format that nobody has, so that none begins.
+//! is named in an address, and nothing of a patient is kept. An export is asked for in a format and since a time that nobody has, and not to be
+//! made while nobody waits, so that none begins.
 
 mod finding;
 mod kept;
@@ -11,7 +12,7 @@ use super::plan::{Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, counted, issue_shown, next_address};
 use super::{Mode, Source};
-use crate::fhir::compartment::{patient_of, search_parameters};
+use crate::fhir::compartment::{is_id, patient_of, reference_target, search_parameters};
 use crate::http::{Request, Response};
 use crate::smart::client::below;
 use reqwest::Method;
@@ -215,6 +216,8 @@ impl Probing<'_> {
         let (answer, page) = match searched(answer) {
             Ok(searched) => searched,
             Err((found, detail)) => {
+                let is_of_patients = found == Found::Refused && detail.contains("required");
+                let (found, detail) = if is_of_patients { self.of_member(name, &base).await.unwrap_or((found, detail)) } else { (found, detail) };
                 self.note(name, "search", declared, found, detail);
                 return None;
             }
@@ -236,6 +239,27 @@ impl Probing<'_> {
             self.about_lists(name, &base, json).await;
         }
         has_data.then(|| Seen { resource_type: name.to_owned(), base, has_next, count: count.unwrap_or(if has_next { 2 } else { 1 }) })
+    }
+
+    /// Whether a type is searched of one of the Group's patients, as pulls do; `None` if it is not. The patient stands in no address.
+    async fn of_member(&mut self, name: &str, base: &[(String, String)]) -> Option<(Found, String)> {
+        let parameter = self.source.capability.patient_parameter(name)?;
+        let member = self.member().await?;
+        let answer = self.ask(name, base, &[(parameter, &member), ("_count", "1")], How::Post).await;
+        match searched(answer) {
+            Ok(_) => Some((Found::Works, "of a patient".to_owned())),
+            Err((Found::Absent | Found::Untold, _)) => Some((Found::Untold, "nothing but of a patient, who would stand in an address: searches by POST do not work".to_owned())),
+            Err(_) => None,
+        }
+    }
+
+    /// A patient of the Group.
+    async fn member(&mut self) -> Option<String> {
+        let group = Some(&self.source.options.group).filter(|group| is_id(group))?;
+        let request = Request::new(Method::GET, below(&self.source.base, &format!("Group/{group}")).ok()?).header("accept", FHIR_JSON);
+        let group = self.send(request).await?.json::<serde_json::Value>()?;
+        let references = group.get("member")?.as_array()?.iter().filter_map(|member| member.pointer("/entity/reference")?.as_str());
+        references.filter_map(reference_target).find_map(|(kind, id)| (kind == Some("Patient")).then(|| id.to_owned()))
     }
 
     /// What the configuration says that each search of a type must have: the first of its variants.
@@ -417,8 +441,9 @@ impl Probing<'_> {
 
     async fn about_export(&mut self, path: &str, declared: bool) -> (Found, String) {
         let Ok(mut address) = below(&self.source.base, path) else { return (Found::Untold, String::new()) };
-        address.query_pairs_mut().append_pair("_outputFormat", NOTHING).append_pair("_type", "WatershedProbe");
-        let request = Request::new(Method::GET, address).header("accept", FHIR_JSON).header("prefer", "respond-async, handling=strict").once();
+        // For several reasons none can begin: one site may have one export a day. A type is not named, since some must have it.
+        address.query_pairs_mut().append_pair("_outputFormat", NOTHING).append_pair("_since", NOTHING);
+        let request = Request::new(Method::GET, address).header("accept", FHIR_JSON).once();
         let Some(answer) = self.send(request).await else { return (Found::Untold, status_of(None)) };
         let shown = status_of(Some(&answer));
         match answer.status {

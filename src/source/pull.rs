@@ -14,6 +14,7 @@ use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, acco
 use crate::fhir::compartment::Head;
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, SnapshotError, Stage, seal_bytes};
+use crate::store::Store;
 use crate::store::quarantine::{self, Refused};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,8 @@ pub(super) struct Pull<'a> {
     pub chooser: Option<&'a dyn Chooser>,
     /// Types that are asked for last, and were not asked for of everybody.
     pub later: BTreeMap<String, Asked>,
+    /// Types of which a person has accepted that the server leaves out what this client may not see.
+    pub accepted: BTreeSet<String>,
     /// What the imports brought, once they are read.
     pub imported: Option<BTreeMap<String, Rows>>,
     /// The SHA-256 of each line that a person has discarded.
@@ -141,6 +144,7 @@ impl Job<'_> {
             habits: search::Habits::of(&source.capability),
             chooser,
             later: BTreeMap::new(),
+            accepted: accepted_types(store, &name, &digest)?,
             imported: None,
             discarded: store.with(|connection| quarantine::discarded(connection, None))?,
         };
@@ -174,6 +178,12 @@ impl Job<'_> {
         }
         Ok(outcome)
     }
+}
+
+/// Types of which a person has accepted that the server leaves out what this client may not see.
+fn accepted_types(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<String>, SourceError> {
+    let hidden = ledger::standing(store, source, plan, &[Code::Hidden])?;
+    Ok(hidden.into_iter().filter(|one| one.is_accepted).map(|one| one.resource_type).collect())
 }
 
 /// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
@@ -259,7 +269,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, members, until, imports: pull.imported.clone() };
+    let present_in = ledger::read_again(store, pull.id)?;
+    let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, present_in, members, until, imports: pull.imported.clone() };
     if is_suspicious {
         reconcile.keep_imports();
     }
@@ -362,7 +373,8 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     full_types.retain(|name| !is_later(name));
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let (members, imports) = (pull.members.clone(), pull.imported.clone());
-    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), members, until, imports }))
+    let present_in = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
 }
 
 pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
@@ -567,6 +579,11 @@ impl Pull<'_> {
         !self.discarded.is_empty() && is_known() && (self.since.is_none() || Head::read(line).is_some())
     }
 
+    fn is_accepted(&self, unit: &Unit) -> bool {
+        let is_by_person = self.source.options.tuning.accepts_loss || self.accepted.contains(&unit.resource_type);
+        is_by_person && unit.gap.as_ref().is_some_and(|why| why.code == Code::Hidden)
+    }
+
     /// Records a unit.
     pub fn record(&self, unit: &Unit) -> Result<(), SourceError> {
         self.record_together(std::slice::from_ref(unit))
@@ -574,6 +591,10 @@ impl Pull<'_> {
 
     /// Records units that are one: all of them or none.
     pub fn record_together(&self, units: &[Unit]) -> Result<(), SourceError> {
+        if units.iter().any(|unit| self.is_accepted(unit)) {
+            let accepted = |unit: Unit| if self.is_accepted(&unit) { Unit { note: unit.gap, gap: None, ..unit } } else { unit };
+            return self.record_together(&units.iter().cloned().map(accepted).collect::<Vec<Unit>>());
+        }
         for (unit, reason) in units.iter().filter_map(|unit| Some((unit, unit.gap.as_ref()?))) {
             tracing::warn!(pull = self.id.0, query = %unit.query, %reason, "gap");
         }

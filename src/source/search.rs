@@ -12,6 +12,7 @@ mod reading;
 pub(super) mod recount;
 pub(super) mod refer;
 pub(super) mod sample;
+mod tally;
 
 use super::SourceError;
 use super::capability::Capability;
@@ -19,7 +20,7 @@ use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
-use crate::fhir::compartment::{is_id, reference_target, search_parameters};
+use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use part::Span;
@@ -120,6 +121,8 @@ struct TypeHabits {
     by_category: BTreeSet<String>,
     /// Queries of which parameters are ignored; it is said once.
     ignoring: BTreeSet<String>,
+    /// Types that are not searched by code and patient at once: the code is looked for here.
+    without_code: BTreeSet<String>,
     /// Types that can perhaps be read, but not searched.
     unsearchable: BTreeSet<String>,
     /// Types that are refused whoever's they are, and how.
@@ -221,12 +224,13 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
         },
     };
     let known = if pull.since.is_some() { members.iter().flatten().cloned().collect() } else { BTreeSet::new() };
+    let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);
     for resource_type in absent {
         let query = Query {
             name: format!("{resource_type} beside the export"),
             resource_type: resource_type.clone(),
             parameters: export.parameters(resource_type),
-            by_patient: members.as_ref().and_then(|_| patient_parameter(pull, resource_type)),
+            by_patient: members.as_ref().and_then(|_| patient_parameter(resource_type)),
             incremental: pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
             one_by_one: false,
             later: None,
@@ -244,19 +248,13 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// The parameter by which a type is asked for of some patients, one that the server declares if there is one.
-fn patient_parameter(pull: &Pull<'_>, resource_type: &str) -> Option<String> {
-    let parameters = search_parameters(resource_type);
-    let declared = parameters.iter().find(|parameter| pull.source.capability.declares(resource_type, parameter) != Some(false));
-    declared.or(parameters.first()).map(|parameter| (*parameter).to_owned())
-}
-
 /// Searches for something of which an export is silent. Whether the server answers.
 async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>, answers_otherwise: bool) -> Result<bool, SourceError> {
     let read = reading::read(pull, task, members).await?;
     let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
     let (mut unit, resource_type) = (read.unit, &task.query.resource_type);
     match &unit.gap {
+        Some(reason) if reason.code == Code::Hidden => pull.record(&unit)?,
         Some(reason) if answers_otherwise || may_not => {
             let reason = format!("the export has none, and a search for it fails: {reason}; ask the EHR's administrator whether this client may read it");
             unit.gap = Some(Why::new(Code::Forbidden, reason));
@@ -340,11 +338,12 @@ async fn read_members(pull: &Pull<'_>, group: &str) -> Result<(Vec<String>, Vec<
 
 /// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
 pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSet<String>, patients: &BTreeSet<String>, since: bool) -> Result<(), SourceError> {
+    let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);
     let query = |resource_type: &String| Query {
         name: format!("{resource_type} {what}"),
         resource_type: resource_type.clone(),
         parameters: Vec::new(),
-        by_patient: search_parameters(resource_type).first().map(|parameter| (*parameter).to_owned()),
+        by_patient: patient_parameter(resource_type),
         incremental: since && pull.source.capability.declares(resource_type, "_lastUpdated") == Some(true),
         one_by_one: false,
         later: None,

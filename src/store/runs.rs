@@ -128,7 +128,7 @@ pub struct ReportFindings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
     /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `disagreeing-code`, `unexpected-unit`, `unlike-unit`,
-    /// `comparator`, `number-as-text`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `absent-replacement`,
+    /// `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `absent-replacement`,
     /// `absent-patient`.
     pub problem: String,
     /// The element.

@@ -9,7 +9,7 @@ use watershed::http::SystemClock;
 use watershed::snapshot::{Key, Snapshot};
 use watershed::source::duty::Code;
 use watershed::source::probe::{Fact, Found, SERVER, findings, probe};
-use watershed::source::{Mode, Need, Options, PullOutcome, Silent, Source, plan, pull_for};
+use watershed::source::{Mode, Need, Options, PullOutcome, Silent, Source, SourceError, plan, pull_for};
 use watershed::store::Store;
 
 /// What a server does otherwise than it should.
@@ -51,9 +51,18 @@ struct Flaw {
     away: usize,
     /// Where files of an export are, below the base.
     files: &'static str,
+    /// A list of ids is refused.
+    refuses_lists: bool,
+    /// A search by one parameter beside the patient is refused.
+    one_at_a_time: bool,
+    /// A longer list takes too long, but where it is only counted.
+    slow_above: usize,
+    /// Exports are refused: today's was made, and one must name types.
+    exports: bool,
 }
 
 const PATIENTS: usize = 30;
+const HIDDEN: [&str; 3] = ["suppressed", "security", "forbidden"];
 
 /// Each patient with an encounter at the one location and two observations of different codes.
 fn truth(flaw: Flaw) -> Vec<Value> {
@@ -86,11 +95,16 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
             let one =
                 |name: &str, own: &[&str]| json!({"type": name, "searchParam": own.iter().chain(&["_id", "_lastUpdated"]).map(|name| json!({"name": name})).collect::<Vec<_>>()});
             let types = json!([one("Patient", &[]), one("Location", &[]), one("Group", &[]), one("Encounter", &["patient"]), one("Observation", &["patient", "code"])]);
-            json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types}]}))
+            let operations = if flaw.exports { json!([{"name": "export"}]) } else { json!([]) };
+            json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types, "operation": operations}]}))
         }
         ["Group", "g"] => {
             let members: Vec<Value> = (0..PATIENTS - flaw.away).map(|number| json!({"entity": {"reference": format!("Patient/p{number}")}})).collect();
             json(json!({"resourceType": "Group", "id": "g", "member": members}))
+        }
+        ["$export"] | ["Patient", "$export"] if flaw.exports => {
+            let code = if query.contains("_type=") { "business-rule" } else { "required" };
+            said(400, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code}]}).to_string())
         }
         [name, "_search"] => {
             if flaw.posts_nothing {
@@ -138,6 +152,16 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     if flaw.of_patients && name != "Location" && value("patient").is_none() && value("_id").is_none() {
         return refuse("required", "a patient");
     }
+    let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());
+    if flaw.refuses_lists && ids > 1 {
+        return refuse("value", "a single reference");
+    }
+    if flaw.one_at_a_time && value("patient").is_some() && value("code").is_some() {
+        return refuse("invalid", "this combination of parameters is not supported");
+    }
+    if flaw.slow_above > 0 && ids > flaw.slow_above && value("_summary").is_none() {
+        return said(504, "text/html", "");
+    }
     let mut found: Vec<Value> = truth(flaw)
         .into_iter()
         .filter(|resource| resource["resourceType"] == name && asked.iter().all(|(own, value)| has(flaw, resource, own, value)))
@@ -149,7 +173,8 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     if value("_summary") == Some("count") {
         return json(json!({"resourceType": "Bundle", "type": "searchset", "total": total}));
     }
-    if !flaw.warns.is_empty() && name == "Observation" {
+    // Of what may not be seen there is no number either.
+    if !flaw.warns.is_empty() && !HIDDEN.contains(&flaw.warns) && name == "Observation" {
         found.truncate(total * 2 / 3);
     }
     let (offset, count) = (number("_offset").unwrap_or(0), number("_count").unwrap_or(20));
@@ -266,12 +291,16 @@ impl Site {
 
     /// What a pull came to, and how many there are of each type then.
     async fn pull(&self, facts: &[Fact]) -> (PullOutcome, BTreeMap<String, u64>) {
+        self.try_pull(facts).await.unwrap()
+    }
+
+    async fn try_pull(&self, facts: &[Fact]) -> Result<(PullOutcome, BTreeMap<String, u64>), SourceError> {
         let mut source = self.connect().await;
         source.capability.learn(facts);
         let plan = plan(&self.needs, &source.capability, &self.options);
         let snapshot = Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap();
-        let outcome = pull_for(None, &source, &plan, &snapshot, &SystemClock, &Silent).await.unwrap();
-        (outcome, snapshot.counts().unwrap())
+        let outcome = pull_for(None, &source, &plan, &snapshot, &SystemClock, &Silent).await?;
+        Ok((outcome, snapshot.counts().unwrap()))
     }
 }
 
@@ -386,6 +415,75 @@ async fn a_warning_that_not_all_may_have_come_is_a_gap() {
 }
 
 #[tokio::test]
+async fn what_this_client_may_not_see_is_a_gap_until_a_person_accepts_it() {
+    for warns in HIDDEN {
+        let mut site = Site::of(Flaw { warns, ..Flaw::default() }, "").await;
+        let (outcome, counts) = site.pull(&[]).await;
+        let expected = format!("Observation: Observation: the server leaves out what this client may not see ({warns})");
+        assert!(!outcome.complete && reasons(&outcome).contains(&expected), "{}", reasons(&outcome));
+        assert_eq!(counts, all());
+        for accepts_loss in [true, false] {
+            site.options.tuning.accepts_loss = accepts_loss;
+            let (outcome, _) = site.pull(&[]).await;
+            assert_eq!((reasons(&outcome).as_str(), outcome.full), ("", accepts_loss), "{warns}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_refused_is_asked_for_singly() {
+    let site = Site::of(Flaw { refuses_lists: true, ..Flaw::default() }, "g").await;
+    for full in [true, false] {
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts, outcome.full), ("", all(), full));
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_is_refused_beside_a_patient_is_looked_for_here() {
+    // Be lists of patients taken or not.
+    for refuses_lists in [false, true] {
+        let mut site = Site::of(Flaw { one_at_a_time: true, refuses_lists, ..Flaw::default() }, "g").await;
+        let observations = site.needs.iter_mut().filter(|need| need.resource_type == "Observation");
+        observations.for_each(|need| need.codes = ["urn:x|a".to_owned()].into());
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", PATIENTS as u64));
+        let both = site
+            .server
+            .heard()
+            .iter()
+            .filter(|heard| heard.body.contains("patient=") && heard.body.contains("code=") && heard.body.contains("_count=40"))
+            .count();
+        assert!(both <= 4, "it is remembered: asked {both} times");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_takes_too_long_is_halved_at_once_and_the_next_one_is_no_longer() {
+    let site = Site::of(Flaw { slow_above: 5, ..Flaw::default() }, "g").await;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
+    let long =
+        |heard: &&Heard| heard.target.starts_with("/Encounter/") && !heard.body.contains("_summary=") && heard.field("patient").is_some_and(|list| list.split(',').count() > 5);
+    let asked = site.server.heard().iter().filter(long).count();
+    assert!(asked <= 12, "{asked} times");
+}
+
+#[tokio::test]
+async fn a_check_begins_no_export_and_a_pull_says_what_the_server_has_against_it() {
+    let mut site = Site::of(Flaw { exports: true, ..Flaw::default() }, "").await;
+    site.options.mode = Mode::Bulk;
+    site.check().await;
+    let asked: Vec<Heard> = site.server.heard().into_iter().filter(|heard| heard.target.contains("$export")).collect();
+    assert!(!asked.is_empty());
+    for heard in asked {
+        assert!(heard.prefer.is_empty() && heard.target.contains("_since=watershed-probe") && !heard.target.contains("_type="), "{heard:?}");
+    }
+    let error = site.try_pull(&[]).await.unwrap_err().to_string();
+    assert!(error.contains("with status 400 (business-rule)"), "{error}");
+}
+
+#[tokio::test]
 async fn times_of_change_that_find_nothing_are_not_relied_upon() {
     let site = Site::of(Flaw { no_times: true, ..Flaw::default() }, "").await;
     let facts = site.check().await;
@@ -436,6 +534,9 @@ async fn who_must_be_asked_of_patients_is_not_said_to_want_a_category() {
     let said = findings(&site.check().await, &site.options);
     assert!(said.iter().any(|one| one.about == "Observation" && one.says.contains("name a Group in `source.group`")), "{said:?}");
     let site = Site::of(Flaw { of_patients: true, ..Flaw::default() }, "g").await;
+    let facts = site.check().await;
+    assert_eq!(found(&facts, "Observation", "search"), Found::Works);
+    assert!(findings(&facts, &site.options).iter().all(|one| !one.says.contains("source.parameters")));
     let (outcome, counts) = site.pull(&[]).await;
     assert_eq!((reasons(&outcome).as_str(), counts), ("", all()));
 }

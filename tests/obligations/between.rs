@@ -247,10 +247,41 @@ async fn q_79_samples_that_are_not_counted_as_they_are_sent_are_not_asked_for_an
         };
         for _ in 0..2 {
             let night = is_right_the_next_night(&bench, mode).await;
-            assert_eq!((night.begun("Observation"), night.outcome.removed), (1, 0), "{mode:?}: it is asked for changes, or whether there are any");
+            assert_eq!((night.begun("Observation"), night.outcome.removed), (2, 0), "{mode:?}: it is asked for changes, or whether there are any, and for some by their ids");
             let words = "its number is right, and no samples of it can be counted by times of change and ids: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again, on 20";
             assert!(matches!(told(&night).as_slice(), [one] if one.starts_with(words)), "{:?}", night.outcome.notes);
         }
+    }
+}
+
+#[tokio::test]
+async fn q_77_what_a_restored_backup_says_wins_whatever_its_age() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        bench.pull(mode).await.is_the_truth();
+        let backup = bench.hospital.back_up();
+        bench.hospital.amend_at(3, bench.clock.now());
+        bench.hospital.recode("Observation", 9, "1988-5", "another", bench.clock.now());
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.restore(&backup);
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert!(night.outcome.new_versions > 9, "{mode:?}: {}", night.outcome.new_versions);
+        let quiet = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((quiet.outcome.removed, quiet.outcome.new_versions), (0, 0), "{mode:?}");
+        // Samples are still looked at.
+        bench.hospital.rename("Observation");
+        is_right_the_next_night(&bench, mode).await;
+    }
+}
+
+#[tokio::test]
+async fn q_77_what_changes_and_is_no_newer_for_it_is_found_among_some() {
+    for mode in MODES {
+        let bench = Bench::new(&[]).await;
+        bench.pull(mode).await.is_the_truth();
+        bench.hospital.recode_unseen("Observation", 9, "1988-5", "another");
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert_eq!(night.outcome.new_versions, 9, "{mode:?}");
     }
 }
 

@@ -329,6 +329,22 @@ async fn q_50_a_file_that_breaks_off_or_is_short_is_fetched_again() {
 }
 
 #[tokio::test]
+async fn files_of_which_none_is_to_be_had_are_searched_for_or_the_way_to_that_is_said() {
+    for status in [403, 409] {
+        let refused = Fault::Status { path: "/export-file/".to_owned(), status, retry_after: None, times: u32::MAX };
+        let bench = Bench::serving(&[], Serving { faults: vec![refused], ..Serving::default() }).await.swift();
+        let error = bench.try_pull(Mode::Bulk).await.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("refused a file with status {status}")) && error.contains("`source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does"),
+            "{error}"
+        );
+        let pulled = bench.pull(Mode::Auto).await;
+        pulled.is_the_truth();
+        assert!(pulled.begun("Observation") > 0);
+    }
+}
+
+#[tokio::test]
 async fn q_51_a_file_half_written_in_a_crash_is_not_seen_by_anybody() {
     // The last file never comes to its end before the kill.
     let slow = Fault::Slow { path: "/export-file/".to_owned(), delay: Duration::from_millis(40) };

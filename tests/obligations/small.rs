@@ -13,6 +13,8 @@ pub struct Heard {
     /// Path and query.
     pub target: String,
     pub authorized: bool,
+    /// The header.
+    pub prefer: String,
     pub body: String,
 }
 
@@ -60,6 +62,7 @@ impl Small {
                     method: parts.method.to_string(),
                     target: parts.uri.to_string(),
                     authorized: parts.headers.contains_key("authorization"),
+                    prefer: parts.headers.get("prefer").map_or_else(String::new, |value| value.to_str().unwrap().to_owned()),
                     body: String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap(),
                 };
                 log.lock().unwrap().push(one.clone());

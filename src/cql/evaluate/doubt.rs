@@ -23,8 +23,6 @@ pub enum DoubtKind {
     Comparator,
     /// Its unit cannot be compared with the one that it was compared with, or is none.
     UnlikeUnit,
-    /// A number is written as a text, and was read as a number.
-    NumberAsText,
 }
 
 impl DoubtKind {
@@ -33,7 +31,6 @@ impl DoubtKind {
         match self {
             DoubtKind::Comparator => "comparator",
             DoubtKind::UnlikeUnit => "unlike-unit",
-            DoubtKind::NumberAsText => "number-as-text",
         }
     }
 }
@@ -76,13 +73,6 @@ impl<'a> Session<'a> {
             Doubt { kind, element, system, code, found, expected }
         };
         self.doubts.borrow().iter().map(named).collect()
-    }
-
-    /// Notes that a number is written as a text.
-    pub(super) fn note_text(&self, node: NodeId) {
-        self.doubts
-            .borrow_mut()
-            .insert(Noted { kind: DoubtKind::NumberAsText, of: Ok(node), found: String::new(), expected: String::new() });
     }
 
     /// A comparison is null: notes quantities of different kinds. Apart, because it is rare.

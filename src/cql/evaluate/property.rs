@@ -166,11 +166,8 @@ impl<'a> Session<'a> {
     /// A JSON scalar as a System value; null, and noted, when it is no valid one. What is written in UTC is meant in the zone.
     pub(super) fn primitive(&self, node: NodeId, ty: &Type) -> Value {
         let value = scalar(self.context.record, node, ty, self.context.zone);
-        match self.context.record.kind(node) {
-            NodeKind::Null => {}
-            _ if value.is_null() => self.note_unreadable(node, None),
-            NodeKind::Text if matches!(ty, Type::Integer | Type::Long | Type::Decimal) => self.note_text(node),
-            _ => {}
+        if value.is_null() && self.context.record.kind(node) != NodeKind::Null {
+            self.note_unreadable(node, None);
         }
         value
     }

@@ -53,7 +53,13 @@ pub(super) async fn fetch_files(pull: &mut Pull<'_>, job: &mut Job, mut manifest
         let before = std::mem::replace(&mut left, tasks.len());
         let expired = fetch_some(pull, &manifest, tasks).await?;
         pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
-        let Some(status) = expired else { return Ok(manifest) };
+        let Some(status) = expired else {
+            let prefix = format!("file {} ", job.id);
+            let Some(why) = ledger::none_came(pull.snapshot.store(), pull.id, &prefix)? else { return Ok(manifest) };
+            // Not one of them is to be had: that is as if there were no export.
+            ledger::forget(pull.snapshot.store(), pull.id, &prefix)?;
+            return Err(Trouble::Gap(why));
+        };
         match refresh(pull, job, &mut manifest).await? {
             true if left < before => keep_manifest(pull, job, &manifest)?,
             // Fresh addresses, or the same again, are no better than the first ones.
@@ -369,7 +375,10 @@ fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, compla
                 Some(text) => worst_issue(text),
                 None => Some(Why::new(Code::File, "the server's messages cannot be read")),
             };
-            *complaint = complaint.take().or(worst);
+            // What a person may accept stands for nothing else.
+            if complaint.as_ref().is_none_or(|earlier| earlier.code.is_acceptable()) {
+                *complaint = worst.or(complaint.take());
+            }
             Ok(())
         }
         (Event::Text { number, bytes }, Kind::Deleted) => take_deletions(receiving, bytes, number),

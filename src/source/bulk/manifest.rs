@@ -10,8 +10,8 @@ use url::Url;
 
 /// Files of an export.
 const FILES_MAX: usize = 1_000_000;
-/// How much older than the kick-off an export may claim to be: the clocks differ.
-const STALE_MINUTES: i64 = 10;
+/// How much older than the kick-off an export of today may claim to be: the clocks differ.
+const CLOCKS_MINUTES: i64 = 10;
 /// Longest wait between polls that an answer may ask for.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait that a server may ask for which is asked too often.
@@ -127,9 +127,10 @@ impl Manifest {
         self.transaction_time.parse().ok()
     }
 
-    /// Some servers answer a repeated request with an old export; it is not taken for today's.
-    pub fn is_stale(&self, kicked_off_at: Timestamp) -> bool {
-        self.time().is_none_or(|time| kicked_off_at.duration_since(time) > SignedDuration::from_mins(STALE_MINUTES))
+    /// How long before it was asked for the data were so, where that is more than clocks differ.
+    pub fn behind(&self, kicked_off_at: Timestamp) -> Option<SignedDuration> {
+        let behind = kicked_off_at.duration_since(self.time()?);
+        (behind > SignedDuration::from_mins(CLOCKS_MINUTES)).then_some(behind)
     }
 
     /// Takes over fresh addresses for the same files. False when they are not the same.

@@ -150,9 +150,15 @@ pub(super) fn answered(answer: Result<Response, HttpError>) -> Result<Option<Res
     }
 }
 
+/// Whether the server refuses the code beside the patients: it is looked for here.
+pub(super) fn is_without_code(pull: &Pull<'_>, task: &Task<'_>) -> bool {
+    task.patients.is_some() && pull.habits.types(|types| types.without_code.contains(&task.query.resource_type))
+}
+
 /// The parameters of a part of a task, without the size of its pages.
 pub(super) fn parameters(pull: &Pull<'_>, task: &Task<'_>, part: &Part) -> Vec<(String, String)> {
     let mut parameters = task.query.parameters.clone();
+    parameters.retain(|(name, _)| name != "code" || !is_without_code(pull, task));
     parameters.extend(task.category.map(|category| ("category".to_owned(), category.to_owned())));
     if let (Some(parameter), Some(patients)) = (&task.query.by_patient, &part.patients) {
         parameters.push((parameter.clone(), pull.habits.lists.joined(&task.query.resource_type, parameter, patients)));

@@ -6,10 +6,12 @@ use super::page::{self, Bundle, counted};
 use super::part::instant;
 use super::recount::kept_name;
 use super::{lists, named};
-use crate::fhir::compartment::{patient_required, search_parameters};
+use crate::fhir::compartment::patient_required;
+use crate::http::HttpError;
 use crate::snapshot::Prepared;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
+use crate::source::capability::Capability;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::may_have_code;
 use crate::source::ledger::{self, Recorded, Unit};
@@ -47,13 +49,13 @@ impl Doubt {
 
 /// The questions about what a pull of everything brings, each with the narrowing of what is pulled. Of a Group's patients the
 /// list of its members tells more.
-pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
+pub(in crate::source) fn questions(plan: &Plan, capability: &Capability) -> Vec<Query> {
     let exported = plan.export.iter().flat_map(|export| {
         export.types.iter().map(|name| Query {
             name: name.clone(),
             resource_type: name.clone(),
             parameters: export.parameters(name),
-            by_patient: search_parameters(name).first().filter(|_| !plan.group.is_empty()).map(|parameter| (*parameter).to_owned()),
+            by_patient: capability.patient_parameter(name).filter(|_| !plan.group.is_empty()).map(str::to_owned),
             incremental: false,
             one_by_one: false,
             later: None,
@@ -67,7 +69,7 @@ pub(in crate::source) fn questions(plan: &Plan) -> Vec<Query> {
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     try_post(pull, pull.members.iter().flatten()).await?;
-    let open: Vec<Query> = questions(pull.plan).into_iter().filter(|query| is_open(pull, &units, query)).collect();
+    let open: Vec<Query> = questions(pull.plan, &pull.source.capability).into_iter().filter(|query| is_open(pull, &units, query)).collect();
     for query in &open {
         let until = bound(pull, &units, &query.resource_type);
         if let Some(Some(some)) = batches(pull, query).first() {
@@ -132,6 +134,25 @@ pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[Strin
     parameters.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let names_patients = patients.is_some() && (query.by_patient.as_deref() != Some("_id") || query.resource_type == "Patient");
     send(pull, &query.resource_type, &parameters, names_patients).await
+}
+
+/// The resources of these ids among what a query finds, all on one page; `None` if they cannot be had so.
+pub(super) async fn page_of(pull: &Pull<'_>, query: &Query, ids: &[String]) -> Result<Option<Bundle>, SourceError> {
+    let (habits, name) = (&pull.habits, &query.resource_type);
+    let mut parameters = query.parameters.clone();
+    parameters.extend([("_id".to_owned(), ids.join(",")), ("_count".to_owned(), ids.len().to_string())]);
+    let by_post = name == "Patient" || Ask::first(pull, &parameters, name, false)?.is_long();
+    if by_post && habits.no_post.load(Ordering::Relaxed) || habits.lists.is_singly(name, "_id") {
+        return Ok(None);
+    }
+    match Ask::first(pull, &parameters, name, by_post)?
+        .send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX)
+        .await
+    {
+        Ok(answer) => Ok(Bundle::read(&answer.body).filter(|page| answer.is_success() && page.link("next").is_none())),
+        Err(error @ (HttpError::Token(_) | HttpError::Unauthorized { .. } | HttpError::NotNow(_))) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Those of some patients, many at a time, of whom the server does not say that they have nothing of what a query asks for.
@@ -280,7 +301,7 @@ async fn is_refused(pull: &Pull<'_>, query: &Query) -> Result<bool, SourceError>
 async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
     let mut doubts: Vec<Doubt> = Vec::new();
-    let questions = questions(pull.plan);
+    let questions = questions(pull.plan, &pull.source.capability);
     for query in &questions {
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
@@ -312,7 +333,7 @@ pub(super) async fn confirm(pull: &Pull<'_>, query: &Query, until: Option<Timest
     if came >= counted {
         return Ok(None);
     }
-    let parameter = search_parameters(&query.resource_type).first().filter(|parameter| **parameter != "_id");
+    let parameter = pull.source.capability.patient_parameter(&query.resource_type).filter(|parameter| *parameter != "_id");
     if let Some(parameter) = parameter.filter(|_| pull.plan.export.is_some() && query.by_patient.is_none()) {
         // What is of no patient is in no export of patients.
         let of_patients = ask_all(pull, query, until, &[(&format!("{parameter}:missing"), "false")]).await?;
@@ -348,7 +369,7 @@ async fn uncoded(pull: &Pull<'_>, units: &[Recorded], name: &str, codes: &BTreeS
         return Ok(if came >= VOLUME_MIN && !is_coded(pull, units, name, codes)? { came } else { 0 });
     }
     let mut most = 0;
-    for query in questions(pull.plan).into_iter().filter(|query| came == 0 && query.resource_type == name) {
+    for query in questions(pull.plan, &pull.source.capability).into_iter().filter(|query| came == 0 && query.resource_type == name) {
         // Those who were asked for may have none; somebody has.
         if pull.later.contains_key(name) && ask_all(pull, &query, None, &[]).await? != Some(0) {
             return Ok(0);

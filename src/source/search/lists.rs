@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 const VALUES_TRIED: usize = 3;
 /// Stands for a number that is not said, of something that is there.
 const SOME: u64 = 1 << 40;
+/// Stands for a number that is refused.
+const REFUSED: u64 = 1 << 41;
 /// Lists of which nothing could be told, after which the next ones are believed.
 const TRIALS_MAX: u32 = 3;
 /// Ids that a list did not bring and that are not there either, after which lists of a type are believed.
@@ -44,7 +46,7 @@ struct Trials {
 struct Known {
     /// Parameters whose values are asked for singly.
     singly: BTreeSet<Key>,
-    /// The longest lists that are heeded, where longer ones are not.
+    /// The longest lists that are heeded, and answered in time, where longer ones are not.
     at_most: BTreeMap<Key, usize>,
     /// Parameters that want the type in front of an id.
     typed: BTreeSet<Key>,
@@ -94,6 +96,11 @@ impl Lists {
         self.known(|known| if known.singly.contains(&key) { 1 } else { known.at_most.get(&key).map_or(usual, |most| usual.min(*most)) })
     }
 
+    /// Notes how many values were answered at once, where more took too long.
+    pub fn note_longest(&self, resource_type: &str, parameter: &str, values: usize) {
+        self.known(|known| known.at_most.insert((resource_type.to_owned(), parameter.to_owned()), values));
+    }
+
     /// Notes what became of ids that a list did not bring.
     pub fn note_read(&self, resource_type: &str, asked: u64, came: u64) {
         self.known(|known| match came {
@@ -140,7 +147,7 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
             }
         });
         if way == Way::Singly {
-            tracing::warn!(resource_type = %key.0, parameter, heeded, values = values.len(), "the server does not heed lists of so many values: shorter ones are asked for, or each by itself");
+            tracing::warn!(resource_type = %key.0, parameter, heeded, values = values.len(), "the server does not heed lists of so many values, or refuses them: shorter ones are asked for, or each by itself");
         }
         return Ok(());
     }
@@ -159,9 +166,14 @@ pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) ->
 /// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
 async fn trial(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<Way>, SourceError> {
     let Some(all) = number(pull, query, values).await? else { return Ok(None) };
+    if all == REFUSED {
+        // Some answer for each of its values.
+        let one = number(pull, query, values.get(..1).unwrap_or_default()).await?;
+        return Ok(one.filter(|one| *one != REFUSED).map(|_| Way::Singly));
+    }
     if all == 0 {
         for value in values.iter().rev().take(VALUES_TRIED) {
-            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| own > 0) {
+            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| (1..REFUSED).contains(&own)) {
                 return Ok(Some(Way::Singly));
             }
         }
@@ -174,8 +186,8 @@ async fn trial(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Opti
     Ok(Some(if is_cut { Way::Singly } else { Way::Together }))
 }
 
-/// How many have one of these values, asked once in a pull, however many nights that takes; [`SOME`] where no number is said, and
-/// `None` where the search is not answered.
+/// How many have one of these values, asked once in a pull, however many nights that takes; [`SOME`] where no number is said,
+/// [`REFUSED`] where it may not be asked so, and `None` where the search is not answered.
 async fn number(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<u64>, SourceError> {
     let Some(parameter) = &query.by_patient else { return Ok(None) };
     let mut parameters = query.parameters.clone();
@@ -185,9 +197,11 @@ async fn number(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Opt
 }
 
 async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)]) -> Result<Option<u64>, SourceError> {
+    let mut refused = None;
     for way in [("_summary", "count"), ("_count", "1")] {
         let asked: Vec<(String, String)> = parameters.iter().cloned().chain([(way.0.to_owned(), way.1.to_owned())]).collect();
         let Some(answer) = send_somehow(pull, &asked, resource_type).await? else { return Ok(None) };
+        refused = matches!(answer.status, 400 | 413 | 414 | 422).then_some(REFUSED);
         let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { continue };
         if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
             return Ok(None);
@@ -199,7 +213,7 @@ async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String
             return Ok(Some(number));
         }
     }
-    Ok(None)
+    Ok(refused)
 }
 
 /// Patients stand in an address only where searches by POST do not work.

@@ -14,6 +14,9 @@ const CODE_BYTES_MAX: usize = 40;
 /// Codes of issues (FHIR's `issue-type`) that say that something was left out.
 const LEFT_OUT: [&str; 4] = ["incomplete", "throttled", "timeout", "too-costly"];
 
+/// Codes that say that something was left out because this client may not see it.
+const HIDDEN: [&str; 3] = ["forbidden", "security", "suppressed"];
+
 /// A page.
 #[derive(Deserialize)]
 pub(in crate::source) struct Bundle {
@@ -210,11 +213,19 @@ pub(in crate::source) fn issue_shown(body: &[u8]) -> String {
 pub(crate) fn worst_issue(json: &str) -> Option<Why> {
     let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
     let is_error = |issue: &&serde_json::Value| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal"));
-    let is_less = |issue: &&serde_json::Value| code_of(issue).is_some_and(|code| LEFT_OUT.contains(&code));
+    let is_one_of = |codes: &'static [&str]| move |issue: &&serde_json::Value| code_of(issue).is_some_and(|code| codes.contains(&code));
     let words = |says: &str, issue| format!("{says}{}", code_of(issue).map(|code| format!(" ({code})")).unwrap_or_default());
     let error = issues(&outcome).find(is_error).map(|issue| words("the server reports an error", issue));
-    let text = error.or_else(|| issues(&outcome).find(is_less).map(|issue| words("the server reports that not all may have come", issue)));
-    text.map(|text| Why::new(Code::Reported, text))
+    let less = || issues(&outcome).find(is_one_of(&LEFT_OUT)).map(|issue| words("the server reports that not all may have come", issue));
+    let hidden = || {
+        issues(&outcome)
+            .find(is_one_of(&HIDDEN))
+            .map(|issue| words("the server leaves out what this client may not see", issue))
+    };
+    error
+        .or_else(less)
+        .map(|text| Why::new(Code::Reported, text))
+        .or_else(|| hidden().map(|text| Why::new(Code::Hidden, text)))
 }
 
 /// Whether the server warns that what its pages hold has shifted under us, as LinuxForHealth does.

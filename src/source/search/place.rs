@@ -4,7 +4,8 @@
 use super::ask::Ask;
 use super::deleted::Kept;
 use super::part::Part;
-use super::reading::{Tally, Walk};
+use super::reading::Walk;
+use super::tally::Tally;
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
 use crate::source::duty::Why;
@@ -39,6 +40,7 @@ pub(super) struct Place {
     pub times: Option<(i64, i64)>,
     pub entries: u64,
     pub kept: Kept,
+    pub hidden: Option<Why>,
     pub expected: Option<u64>,
     /// The server's clock when the query began, in microseconds.
     pub server_time: Option<i64>,

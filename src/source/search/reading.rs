@@ -1,14 +1,15 @@
 //! Reading a query to its end, whatever its pages do. What is cut, shifts or breaks is read again, or in parts; what stays
 //! doubtful is a gap with its reason.
 
-use super::ask::{Ask, next_address, parameters};
+use super::ask::{self, Ask, next_address, parameters};
 use super::deleted::{self, Deletions, Kept};
 use super::page::{self, Bundle, Item};
 use super::part::{Part, Span};
-use super::place::{self, Left, Pages, PartRow, Place, Shift, Sums, Tries};
+use super::place::{self, Left, Pages, PartRow, Place, Shift, Tries};
+use super::tally::{Tally, short};
 use super::{Refusal, Task};
 use crate::diagnostic::counted;
-use crate::http::{HttpError, Response};
+use crate::http::{HttpError, Response, passes};
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::Filter;
@@ -16,7 +17,7 @@ use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use url::Url;
 
@@ -24,6 +25,8 @@ use url::Url;
 const PAGES_MAX: usize = 100_000;
 /// Times a query is begun again when its paging breaks.
 const RESTARTS_MAX: u32 = 2;
+/// Attempts at a list of values that takes too long.
+const LIST_ATTEMPTS_MAX: u32 = 2;
 /// Resources that one page is asked for at most, where all of a search must come on it.
 const WIDE_PAGE_MAX: u32 = 10_000;
 /// Parts of one query.
@@ -32,8 +35,6 @@ const PARTS_MAX: u32 = 20_000;
 const FAILURES_MAX: u32 = 64;
 /// Readings of a query whose pages shift.
 const PASSES_MAX: u32 = 4;
-/// Resources of one reading that are remembered to notice repeated ones: about 20 MB.
-const REMEMBERED_MAX: usize = 1_000_000;
 /// A result of exactly so many, or a multiple, may have been cut: the server is asked how many there are.
 const ROUND: u64 = 50;
 /// The same, so likely cut that it is not believed, whatever the server says how many there are, until parts were read.
@@ -90,55 +91,6 @@ impl From<HttpError> for Trouble {
             HttpError::TooLarge { .. } => Trouble::Divide(error.into()),
             other => Trouble::Gap(other.into()),
         }
-    }
-}
-
-/// The first bytes of a digest.
-fn short(digest: &str) -> u64 {
-    u64::from_str_radix(digest.get(..16).unwrap_or_default(), 16).unwrap_or_default()
-}
-
-/// Which resources came, without keeping them.
-#[derive(Default)]
-pub(super) struct Tally {
-    seen: HashSet<u64>,
-    distinct: u64,
-    repeated: u64,
-    /// Equal for the same resources in any order.
-    digest: u64,
-}
-
-impl Tally {
-    /// What it comes to.
-    pub fn sums(&self) -> Sums {
-        Sums { distinct: self.distinct, repeated: self.repeated, digest: self.digest }
-    }
-
-    /// As it was when it came to `sums` and these staged files were written.
-    fn restored(pull: &Pull<'_>, sums: Sums, files: &[String]) -> Result<Tally, SourceError> {
-        let mut seen = HashSet::new();
-        pull.snapshot.staged(pull.id, files, |header, _| {
-            if seen.len() < REMEMBERED_MAX {
-                seen.insert(Tally::key(&header.resource_type, &header.id));
-            }
-            Ok(())
-        })?;
-        Ok(Tally { seen, distinct: sums.distinct, repeated: sums.repeated, digest: sums.digest })
-    }
-
-    fn key(resource_type: &str, id: &str) -> u64 {
-        short(&crate::store::sha256_hex(format!("{resource_type}/{id}").as_bytes()))
-    }
-
-    fn note(&mut self, resource_type: &str, id: &str, hash: &[u8; 32]) {
-        let key = Tally::key(resource_type, id);
-        if self.seen.len() < REMEMBERED_MAX && !self.seen.insert(key) {
-            self.repeated += 1;
-            return;
-        }
-        self.distinct += 1;
-        let content = hash.iter().take(8).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        self.digest ^= key.rotate_left(17) ^ content;
     }
 }
 
@@ -233,6 +185,7 @@ async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) 
             reasons.push(why.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
         }
         if !reasons.is_empty() || agrees {
+            reading.note_longest(whole, &reason);
             return reading.finish(joined(&reasons), None);
         }
         let next = shift.map(|shift| Shift { digest: reading.all.digest, pass: shift.pass + 1, ..shift });
@@ -271,11 +224,15 @@ struct Reading<'a> {
     waiting: Vec<(Part, bool)>,
     failed: Vec<Part>,
     parts: u32,
+    /// Patients of the longest list among the parts that were read.
+    longest: usize,
     /// What an earlier night left of a part, and whether nothing of it was read since.
     left: Option<(Walk, Option<Ask>)>,
     is_taken_up: bool,
     /// What was named as deleted and stays.
     kept: Kept,
+    /// What this client may not see was left out: a gap where there is no other.
+    hidden: Option<Why>,
     /// Resources asked for on a page, when it is to hold all.
     wide_page: Option<u32>,
     /// Durable pieces, and pages that came since the last one.
@@ -309,9 +266,11 @@ impl<'a> Reading<'a> {
             waiting: Vec::new(),
             failed: Vec::new(),
             parts: 0,
+            longest: 0,
             left: None,
             is_taken_up: false,
             kept: Kept::default(),
+            hidden: None,
             wide_page: None,
             pieces,
             pages: 0,
@@ -356,6 +315,7 @@ impl<'a> Reading<'a> {
             parts: place.parts,
             is_taken_up: left.is_some(),
             kept: place.kept,
+            hidden: place.hidden,
             left,
             ..Reading::new(pull, task, members, files.len())?
         };
@@ -387,6 +347,7 @@ impl<'a> Reading<'a> {
             times: self.times.map(|(first, last)| (first.as_microsecond(), last.as_microsecond())),
             entries: self.entries,
             kept: self.kept,
+            hidden: self.hidden.clone(),
             expected: if self.in_parts { self.announced } else { expected },
             server_time: server_time.map(Timestamp::as_microsecond),
         };
@@ -399,14 +360,14 @@ impl<'a> Reading<'a> {
         self.receiving.unit.name.clone_from(&self.task.name);
         self.receiving.unit.note = self.kept.note();
         let missing = if gap.is_none() { self.missing() } else { Vec::new() };
-        Ok(Read { unit: self.receiving.finish(gap.or_else(|| self.kept.gap()))?, refused, missing })
+        Ok(Read { unit: self.receiving.finish(gap.or_else(|| self.kept.gap()).or(self.hidden))?, refused, missing })
     }
 
     fn missing(&self) -> Vec<String> {
         let Task { query, patients, since, span, .. } = self.task;
         let is_of_all_times = *span == Span::ALL && !(*since && query.incremental && self.pull.since.is_some());
         let asked = patients.iter().flatten().filter(|_| self.task.is_by_id() && is_of_all_times && query.parameters.is_empty());
-        asked.filter(|id| !self.all.seen.contains(&Tally::key(&query.resource_type, id))).cloned().collect()
+        asked.filter(|id| !self.all.has_seen(&query.resource_type, id)).cloned().collect()
     }
 
     /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
@@ -427,6 +388,7 @@ impl<'a> Reading<'a> {
             let trouble = match self.part(&part, manner).await {
                 Ok(()) => {
                     failures = 0;
+                    self.longest = self.longest.max(part.patients.as_ref().map_or(0, Vec::len));
                     continue;
                 }
                 Err(trouble) => trouble,
@@ -487,6 +449,16 @@ impl<'a> Reading<'a> {
             .filter(|size| *size <= WIDE_PAGE_MAX)
     }
 
+    /// Remembers how long a list may be, where a longer one took too long.
+    fn note_longest(&self, whole: &Part, reason: &Why) {
+        let Task { query, .. } = self.task;
+        let asked = whole.patients.as_ref().map_or(0, Vec::len);
+        let is_slow = matches!(reason.code, Code::Failing | Code::Unreachable);
+        if let Some(parameter) = query.by_patient.as_ref().filter(|_| is_slow && (1..asked).contains(&self.longest)) {
+            self.pull.habits.lists.note_longest(&query.resource_type, parameter, self.longest);
+        }
+    }
+
     /// Takes the first page of a part.
     async fn first(&mut self, part: &Part, manner: Manner) -> Result<(Walk, Option<Ask>), Trouble> {
         let (first, answer) = self.first_page(part).await?;
@@ -501,6 +473,7 @@ impl<'a> Reading<'a> {
         if !walk.ignored.is_empty() && self.pull.habits.types(|types| types.ignoring.insert(self.task.query.name.clone())) {
             tracing::warn!(query = %self.task.query.name, ignored = ?walk.ignored, "the server ignored parameters; applied here where that is possible");
         }
+        walk.ignored.extend(ask::is_without_code(self.pull, self.task).then(|| "code".to_owned()));
         let unit = &mut self.receiving.unit;
         unit.server_time = unit.server_time.or_else(|| Some(answer.date().unwrap_or_else(|| self.pull.clock.now())));
         unit.expected = unit.expected.or(walk.total);
@@ -552,10 +525,9 @@ impl<'a> Reading<'a> {
     /// The first page, asked for as this server takes it.
     async fn first_page(&self, part: &Part) -> Result<(Ask, Response), Trouble> {
         let habits = &self.pull.habits;
-        if part.patients.as_ref().is_some_and(|some| some.len() > 1)
-            && self.task.query.by_patient.as_ref().is_some_and(|own| habits.lists.is_singly(&self.task.query.resource_type, own))
-        {
-            return Err(Trouble::Divide(Why::new(Code::Answer, "the server does not heed lists of values")));
+        let most = habits.lists.at_once(&self.task.query.resource_type, self.task.query.by_patient.as_ref(), usize::MAX);
+        if part.patients.as_ref().is_some_and(|some| some.len() > most) {
+            return Err(Trouble::Divide(Why::new(Code::Answer, "the server does not heed lists of so many values, or takes too long for them")));
         }
         let may_post = !habits.no_post.load(Ordering::Relaxed);
         let (mut by_post, mut post_refused) = (may_post && (self.task.names_patients() || self.ask(part, false)?.is_long()), false);
@@ -565,7 +537,8 @@ impl<'a> Reading<'a> {
             if !by_post && ask.is_long() {
                 return Err(Trouble::Divide(Why::new(Code::Refused, "the search's address is too long")));
             }
-            let answer = ask.send(self.pull, strict, self.patient).await?;
+            let has_code = !ask::is_without_code(self.pull, self.task);
+            let answer = self.send(&ask, part, strict).await?;
             match answer.status {
                 200..=299 => {
                     habits.no_post.fetch_or(post_refused, Ordering::Relaxed);
@@ -580,8 +553,33 @@ impl<'a> Reading<'a> {
                     habits.page_max.store(half, Ordering::Relaxed);
                 }
                 400 | 422 if strict && page::issue_code(&answer.body).as_deref() != Some("required") => strict = false,
+                400 | 422 if has_code && self.leaves_out_code(&answer) => {}
                 _ => return Err(refused(&answer)),
             }
+        }
+    }
+
+    /// Whether a search by code of some patients, which is refused, is from now on made without the code.
+    fn leaves_out_code(&self, answer: &Response) -> bool {
+        let Task { query, patients, .. } = self.task;
+        let is_of_both = patients.is_some() && query.parameters.iter().any(|(name, _)| name == "code");
+        let leaves_out = is_of_both && page::issue_code(&answer.body).as_deref() != Some("required");
+        if leaves_out {
+            self.pull.habits.types(|types| types.without_code.insert(query.resource_type.clone()));
+        }
+        leaves_out
+    }
+
+    /// Sends a search. One of a list that takes too long is divided rather than waited for.
+    async fn send(&self, ask: &Ask, part: &Part, strict: bool) -> Result<Response, Trouble> {
+        let is_list = part.patients.as_ref().is_some_and(|some| some.len() > 1);
+        if !(self.patient && is_list) {
+            return Ok(ask.send(self.pull, strict, self.patient).await?);
+        }
+        match ask.send_at_most(self.pull, strict, LIST_ATTEMPTS_MAX).await {
+            Ok(answer) if answer.status == 504 || !passes(answer.status) => Ok(answer),
+            Err(error) if error.is_timeout() => Err(Trouble::Divide(error.into())),
+            _ => Ok(ask.send(self.pull, strict, true).await?),
         }
     }
 
@@ -630,7 +628,10 @@ impl<'a> Reading<'a> {
                 Item::Deleted(..) => {}
                 Item::Outcome(json) => {
                     walk.shifted |= page::has_shifted(json);
-                    walk.complaint = walk.complaint.take().or_else(|| page::worst_issue(json));
+                    match page::worst_issue(json) {
+                        Some(why) if why.code == Code::Hidden => self.hidden = Some(why),
+                        worst => walk.complaint = walk.complaint.take().or(worst),
+                    }
                 }
                 Item::Include(json, named) => {
                     if self.pull.plan.types.contains(&named) {

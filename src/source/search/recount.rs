@@ -192,7 +192,7 @@ async fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &[Code::Counted])?;
     let mut by_type: BTreeMap<String, Vec<Query>> = BTreeMap::new();
-    for query in census::questions(pull.plan) {
+    for query in census::questions(pull.plan, &pull.source.capability) {
         by_type.entry(query.resource_type.clone()).or_default().extend(by_code(pull, query).await?);
     }
     by_type.retain(|name, queries| {
@@ -259,7 +259,7 @@ fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceErro
     each_known(pull, subjects, |number, batch, header| {
         let (Some(known), Some(subject)) = (known.get_mut(number), subjects.get(number)) else { return };
         let is_before = subject.span().holds(header.updated);
-        known.urn.take(subject.night, &header.id, header.updated, is_before);
+        known.urn.take(subject.night, header, is_before);
         known.all.get_mut(batch).into_iter().for_each(|all| *all += 1);
         known.until.get_mut(batch).into_iter().for_each(|until| *until += u64::from(is_before));
     })?;

@@ -1,20 +1,26 @@
-//! Where the number of a type is right, as many may have vanished as were missed, or all may have got new ids. So a sample is counted
-//! too: what changed before an instant, and some ids, others each night until everything is read again.
+//! Where the number of a type is right, as many may have vanished as were missed, all may have got new ids, or something may have
+//! changed and its time of change not. So a sample is looked at too: what changed before an instant is counted, and some ids are read,
+//! others each night until everything is read again.
 
 use super::census;
+use super::page::Item;
 use super::part::Span;
 use super::recount::{self, Known, Places, Subject};
+use crate::snapshot::Header;
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
+use crate::source::intake::judge;
 use crate::source::ledger;
 use crate::source::plan::{Plan, Query};
 use crate::source::pull::Pull;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash as _, Hasher as _};
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher as _};
 
 /// Ids of one sample. Of a type of no more, the sample is all of it.
 pub(in crate::source) const IDS: usize = 25;
+/// A sample of so many of which all is otherwise is written otherwise.
+const REWRITTEN_MIN: usize = 10;
 const HOUR: i64 = 3_600_000_000;
 const BY_IDS: &str = "ids";
 const BY_TIMES: &str = "times of change";
@@ -24,23 +30,31 @@ const BY_TIMES: &str = "times of change";
 pub(super) struct Urn {
     /// How many changed in each hour since 1970, of those that changed before the reading began.
     hours: BTreeMap<i64, u64>,
-    /// The ids that are least by this night's lot.
-    ids: BTreeSet<(u64, String)>,
+    /// What is least by this night's lot, each with its time of change and its hash.
+    drawn: BTreeMap<(u64, String), (Option<i64>, [u8; 32])>,
+    /// Of everything: equal where all of it is the same.
+    digest: u64,
 }
 
 impl Urn {
     /// Notes a resource; `is_before`: it changed before the reading began.
-    pub fn take(&mut self, night: u64, id: &str, updated: Option<i64>, is_before: bool) {
+    pub fn take(&mut self, night: u64, header: &Header, is_before: bool) {
+        let Header { id, updated, hash, .. } = header;
         if let Some(updated) = updated.filter(|_| is_before) {
             *self.hours.entry(updated.div_euclid(HOUR)).or_default() += 1;
         }
+        self.digest ^= hash_of(&(id, hash));
         let lot = lot(night, id);
-        if self.ids.len() < IDS || self.ids.last().is_some_and(|(most, _)| lot < *most) {
-            self.ids.insert((lot, id.to_owned()));
-            if self.ids.len() > IDS {
-                self.ids.pop_last();
+        if self.drawn.len() < IDS || self.drawn.last_key_value().is_some_and(|((most, _), _)| lot < *most) {
+            self.drawn.insert((lot, id.clone()), (*updated, *hash));
+            if self.drawn.len() > IDS {
+                self.drawn.pop_last();
             }
         }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.drawn.keys().map(|(_, id)| id.clone()).collect()
     }
 
     /// How many changed before an instant.
@@ -73,8 +87,12 @@ impl Urn {
 
 /// What decides whether an id is in the sample of a night.
 pub(super) fn lot(night: u64, id: &str) -> u64 {
+    hash_of(&(night, id))
+}
+
+fn hash_of(value: &impl Hash) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    (night, id).hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -106,12 +124,15 @@ impl Sample {
         }
     }
 
-    /// Whether the server counts of it what is known, as far as it can be asked.
+    /// Whether the server has of it what is known, as far as it can be asked.
     async fn agrees(self, pull: &Pull<'_>, subject: &Subject, known: &Known, round: &str) -> Result<bool, SourceError> {
         let batch = subject.batches().into_iter().next().flatten();
         match self {
             Sample::Ids => {
-                let ids: Vec<String> = known.urn.ids.iter().map(|(_, id)| id.clone()).collect();
+                if let Some(found) = read(pull, subject, known).await? {
+                    return Ok(found.missing == 0 && found.changed == 0);
+                }
+                let ids = known.urn.ids();
                 let theirs = subject.by_id().number(pull, Some(&ids), Span::ALL, round).await?;
                 Ok(theirs.is_none_or(|theirs| theirs.most >= ids.len() as u64))
             }
@@ -129,6 +150,41 @@ impl Sample {
             }
         }
     }
+}
+
+/// What a sample read by its ids is beside what is known.
+struct Found {
+    missing: usize,
+    /// Otherwise, and no newer than the reading.
+    changed: usize,
+}
+
+impl Found {
+    /// Whether all of a sample is otherwise, as where a server writes in each answer, or in searches, what it does not elsewhere.
+    fn is_rewritten(&self, known: &Known) -> bool {
+        self.changed >= REWRITTEN_MIN && self.changed == known.urn.drawn.len()
+    }
+}
+
+/// Reads this night's ids; `None` if they cannot be had so. What changes without a new time of change is in no other question.
+async fn read(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<Option<Found>, SourceError> {
+    let (resource_type, mut came) = (&subject.resource_type, BTreeMap::new());
+    for query in &subject.by_id().queries {
+        let Some(page) = census::page_of(pull, query, &known.urn.ids()).await? else { return Ok(None) };
+        for json in page.items(resource_type).filter_map(|item| if let Item::Match(json) = item { Some(json) } else { None }) {
+            let taken = judge(json.as_bytes(), &pull.plan.types).map(|taken| taken.header);
+            came.extend(taken.ok().map(|Header { id, updated, hash, .. }| (id, (updated, hash))));
+        }
+    }
+    let mut found = Found { missing: 0, changed: 0 };
+    for ((_, id), (updated, hash)) in &known.urn.drawn {
+        match came.get(id) {
+            None => found.missing += 1,
+            Some((now, same)) if same == hash || now > updated && !(subject.until.is_some() && subject.span().holds(*now)) => {}
+            Some(_) => found.changed += 1,
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Whether samples are counted of a type of so many, asked of all patients at once or of so few as one question takes: by ids, by
@@ -166,11 +222,14 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
             off.push(sample.words());
             continue;
         }
+        let is_rewritten = matches!(sample, Sample::Ids) && read(pull, subject, known).await?.is_some_and(|found| found.is_rewritten(known));
         recount::again(pull, subject, &[0], sample.places()).await?;
-        let known = recount::known_of(pull, subject)?;
-        if !recount::has_gap(pull, &subject.resource_type)? && !sample.agrees(pull, subject, &known, "last").await? {
+        let now = recount::known_of(pull, subject)?;
+        // What was read again and is otherwise shows that the sample is right to differ.
+        let is_unlike = now.urn.digest == known.urn.digest && !recount::has_gap(pull, &subject.resource_type)? && !sample.agrees(pull, subject, &now, "last").await?;
+        if is_unlike || is_rewritten {
             let resource_type = subject.resource_type.as_str();
-            tracing::warn!(pull = pull.id.0, resource_type, "the server counts some of it otherwise than it sends it: that is not asked any more");
+            tracing::warn!(pull = pull.id.0, resource_type, "the server counts or writes some of it otherwise than it sends it: that is not asked any more");
             pull.record(&ledger::count_unit(&unlike, resource_type, "what is not counted as it is sent", Some(1)))?;
             off.push(sample.words());
         }
@@ -206,9 +265,15 @@ async fn is_ignored(pull: &Pull<'_>, subject: &Subject, sample: Sample) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    fn header(id: &str) -> Header {
+        let (id, resource_type, patient) = (id.to_owned(), String::new(), String::new());
+        Header { id, resource_type, patient, version: None, updated: None, hash: [0; 32], removed: false, import: String::new() }
+    }
 
     fn urn(hours: &[(i64, u64)]) -> Urn {
-        Urn { hours: hours.iter().copied().collect(), ids: BTreeSet::new() }
+        Urn { hours: hours.iter().copied().collect(), ..Urn::default() }
     }
 
     #[test]
@@ -230,8 +295,8 @@ mod tests {
     fn each_night_has_other_ids_and_few_are_all() {
         let drawn = |night: u64, count: usize| {
             let mut urn = Urn::default();
-            (0..count).for_each(|number| urn.take(night, &format!("id-{number}"), None, false));
-            urn.ids.into_iter().map(|(_, id)| id).collect::<BTreeSet<String>>()
+            (0..count).for_each(|number| urn.take(night, &header(&format!("id-{number}")), false));
+            urn.ids().into_iter().collect::<BTreeSet<String>>()
         };
         assert_eq!([drawn(1, 7).len(), drawn(1, 1000).len()], [7, IDS]);
         assert_eq!(drawn(1, 1000), drawn(1, 1000));
