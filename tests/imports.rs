@@ -381,7 +381,7 @@ async fn a_table_that_is_not_whole_is_a_gap_and_nothing_is_let_go() {
         ("other delimiter", vec![("lab.csv", text.replace(',', ";").into())], "`delimiter: \";\"`"),
         ("no heading", vec![("lab.csv", "Smith,2026-01-01,1,\n".into())], "its heading has no column `MRN`"),
         ("UTF-16", vec![("lab.csv", utf_16)], "it is UTF-16"),
-        ("Latin-1", vec![("lab.csv", [&b"MRN,day,value,Gr\xf6\xdfe"[..], text[20..].as_bytes()].concat())], "its heading is not UTF-8, but Latin-1"),
+        ("Latin-1", vec![("lab.csv", [&b"MRN,day,value,Gr\xf6\xdfe"[..], &text.as_bytes()[20..]].concat())], "its heading is not UTF-8, but Latin-1"),
         ("UTF-8 twice", vec![("lab.csv", text.replace("remark", "GrÃ¶Ã\u{9f}e").into())], "its letters seem to have been taken for Latin-1"),
         ("renamed", vec![("lab.csv", text.replace("remark", "remarks").into())], "its heading has no column `remark` (another is near it: was it renamed?)"),
         ("open quotation", vec![("lab.csv", format!("{few}0010,2026-01-20,1,\"{}\n", "x".repeat(1 << 21)).into())], "a row is longer than 1 MiB"),

@@ -69,7 +69,8 @@ fn a_fault_is_told_with_its_element() {
         change(&mut measure);
         checked(&[measure, library(CQL)])
     };
-    let cases: [(&dyn Fn(&mut Value), i32, &[&str]); 5] = [
+    type Change<'c> = &'c dyn Fn(&mut Value);
+    let cases: [(Change<'_>, i32, &[&str]); 5] = [
         (
             &|measure| measure["group"] = json!([group("all"), group("all")]),
             1,

@@ -248,7 +248,7 @@ async fn q_79_samples_that_are_not_counted_as_they_are_sent_are_not_asked_for_an
         for _ in 0..2 {
             let night = is_right_the_next_night(&bench, mode).await;
             assert_eq!((night.begun("Observation"), night.outcome.removed), (2, 0), "{mode:?}: it is asked for changes, or whether there are any, and for some by their ids");
-            let words = "its number is right, and no samples of it can be counted by times of change and ids: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again, on 20";
+            let words = "its number is right, and no samples of it can be looked at by times of change: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again, on 20";
             assert!(matches!(told(&night).as_slice(), [one] if one.starts_with(words)), "{:?}", night.outcome.notes);
         }
     }

@@ -244,7 +244,7 @@ fn tell_unsampled(pull: &Pull<'_>, subject: &Subject, off: &[&str]) -> Result<()
         return Ok(());
     }
     let reason = format!(
-        "its number is right, and no samples of it can be counted by {}: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again{}",
+        "its number is right, and no samples of it can be looked at by {}: as many missed as vanished, or new ids of old ones, may go unnoticed until everything is read again{}",
         off.join(" and "),
         recount::next_full(pull)?
     );
