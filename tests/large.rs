@@ -48,18 +48,7 @@ async fn q_72_a_patient_with_a_hundred_thousand_resources_fits_into_memory() {
         _ => json(json!({"resourceType": "Bundle", "type": "searchset"})),
     })
     .await;
-    let folder = tempfile::tempdir().unwrap();
-    let measure = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission").display().to_string();
-    let site = format!(
-        "[site]\nid = \"lakeside\"\n[source]\nurl = \"{}\"\nmode = \"bulk\"\n[measures]\nfolders = [\"{measure}\"]\nmonths = 4\n\
-         [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n",
-        server.origin
-    );
-    std::fs::write(folder.path().join("site.toml"), site).unwrap();
-    std::fs::write(folder.path().join("key.pem"), SigningKey::generate(Algorithm::Es384).unwrap().to_pem()).unwrap();
-    let mut night = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"));
-    night.args(["run", "--once", "--as-of", AS_OF, "--format", "json"]).current_dir(folder.path());
-    let (peak, said) = peak_memory(night).await;
+    let (peak, said) = first_night(&server.origin, "mode = \"bulk\"").await;
     assert!(said.contains("\"patients\":1") && said.contains("\"complete\":true"), "{said}");
     assert!((10_000..512 * 1024).contains(&peak), "{} MiB", peak / 1024);
 }
@@ -117,21 +106,25 @@ fn resource(name: &str, patient: usize, number: usize) -> String {
     }
 }
 
-/// The most memory of a first night by search of so many patients, in KiB.
-async fn peak_by_search(patients: usize) -> u64 {
-    let server = Small::start(move |heard, origin| searched(patients, heard, origin)).await;
+/// The first night of a site with a source like this, of the measure of remission: the most memory that it takes, in KiB, and what it says.
+async fn first_night(url: &str, source: &str) -> (u64, String) {
     let folder = tempfile::tempdir().unwrap();
     let measure = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission").display().to_string();
     let site = format!(
-        "[site]\nid = \"lakeside\"\n[source]\nurl = \"{}\"\nmode = \"search\"\nprogressive = false\n[measures]\nfolders = [\"{measure}\"]\nmonths = 4\n\
-         [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n",
-        server.origin
+        "[site]\nid = \"lakeside\"\n[source]\nurl = \"{url}\"\n{source}\n[measures]\nfolders = [\"{measure}\"]\nmonths = 4\n\
+         [registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n"
     );
     std::fs::write(folder.path().join("site.toml"), site).unwrap();
     std::fs::write(folder.path().join("key.pem"), SigningKey::generate(Algorithm::Es384).unwrap().to_pem()).unwrap();
     let mut night = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"));
     night.args(["run", "--once", "--as-of", AS_OF, "--format", "json"]).current_dir(folder.path());
-    let (peak, said) = peak_memory(night).await;
+    peak_memory(night).await
+}
+
+/// The most memory of a first night by search of so many patients, in KiB.
+async fn peak_by_search(patients: usize) -> u64 {
+    let server = Small::start(move |heard, origin| searched(patients, heard, origin)).await;
+    let (peak, said) = first_night(&server.origin, "mode = \"search\"\nprogressive = false").await;
     assert!(said.contains(&format!("\"patients\":{patients}")) && said.contains("\"complete\":true"), "{said}");
     peak
 }

@@ -284,8 +284,8 @@ impl Site {
     fn version(&self, id: &str) -> Option<String> {
         let snapshot = Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.key.clone(), 4).unwrap();
         let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
-        let resources = patients.flat_map(|patient| patient.lines).map(|line| serde_json::from_slice::<Value>(&line).unwrap());
-        let own = resources.filter(|resource| resource["id"] == id).next_back()?;
+        let mut resources = patients.flat_map(|patient| patient.lines).map(|line| serde_json::from_slice::<Value>(&line).unwrap());
+        let own = resources.rfind(|resource| resource["id"] == id)?;
         Some(own["meta"]["versionId"].as_str()?.to_owned())
     }
 
