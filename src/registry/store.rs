@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::{Value, json};
 
 use super::{RegistryError, reread};
@@ -17,6 +17,8 @@ use super::{RegistryError, reread};
 const READERS: usize = 4;
 /// How long a connection waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// The same for what SQLite itself does not wait for, each time.
+const LOG_WAIT: Duration = Duration::from_millis(20);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
 const SCHEMA: [&str; 8] = [
     include_str!("schema/001_registry.sql"),
@@ -106,12 +108,27 @@ impl Keys {
 
 const SITE_COLUMNS: &str = "id, name, organization, client_id, jwks, jwks_url, epoch, head, heard_at, added_at";
 
+/// Changes the journal of a new database to a log ahead of writing. Where two processes open it at once, SQLite does not wait for
+/// the other one's change.
+fn keep_a_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waited < LOCK_WAIT => {
+                std::thread::sleep(LOG_WAIT);
+                waited += LOG_WAIT;
+            }
+            done => return done,
+        }
+    }
+}
+
 impl RegistryStore {
     /// Opens the database, creating it when missing. A newer schema than this program knows is refused.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let mut writer = Connection::open(path)?;
         writer.busy_timeout(LOCK_WAIT)?;
-        writer.pragma_update(None, "journal_mode", "WAL")?;
+        keep_a_log(&writer)?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut writer)?;

@@ -199,3 +199,15 @@ async fn no_parameter_is_passed_over() {
     assert_eq!(refused.refusal().0, 400);
     assert_eq!(network.get("/v1/measures/remission/series?site=north&format=json").await.json()["points"][0]["numerator"], json!("60"));
 }
+
+/// As a server that starts and a command that adds its first site.
+#[test]
+fn who_opens_a_new_registry_at_once_with_others_waits_for_them() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let opened: Vec<_> = (0..6).map(|_| scope.spawn(|| watershed::registry::open_store(folder.path()).map(drop))).collect();
+            opened.into_iter().for_each(|opened| opened.join().unwrap().unwrap());
+        });
+    }
+}
