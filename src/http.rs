@@ -160,7 +160,7 @@ pub enum HttpError {
     /// No token could be had.
     #[error("no access token: {0}")]
     Token(String),
-    /// No token can be had for now: the token endpoint says that it fails, or is asked too often.
+    /// The token endpoint has refused nobody: it answers that it fails, or is asked too often, and a later request may get a token.
     #[error("no access token: {0}")]
     NoTokenNow(String),
     /// The requests that a night may take are spent; the next night goes on.
@@ -668,7 +668,7 @@ impl HttpError {
         matches!(self, HttpError::Token(_) | HttpError::Unauthorized { .. })
     }
 
-    /// Whether no other request would fare better for now.
+    /// Whether every other request of this pull would end alike: its budget is used up, or there is no token.
     pub(crate) fn ends_all(&self) -> bool {
         self.is_refusal() || matches!(self, HttpError::NoTokenNow(_) | HttpError::NotNow(_))
     }

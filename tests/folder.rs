@@ -91,6 +91,7 @@ async fn dates_that_cannot_be_read_are_told_by_every_command_and_reports_are_par
     assert!(said.contains("unreadable-value") && said.contains("Encounter.period.start") && said.contains("of patients who may be in an initial population"), "{said}");
     let (code, said) = say(&["known"]).await;
     assert!(code == 1 && ["partial", "initial-population", "unreadable-value", "1 of 1 finding"].iter().all(|part| said.contains(part)), "{said}");
+    assert_eq!(said.matches("1 of 1 finding").count(), 1, "once: {said}");
 
     let other = text.replace("\"status\":\"finished\"", "\"status\":\"Finished\"");
     assert_ne!(other, text);

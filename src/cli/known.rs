@@ -179,10 +179,6 @@ fn say(night: &Run, sums: &Sums, made: &Made) {
     for report in &made.remarks {
         let _ = writeln!(std::io::stderr(), "{}", run::look_at(report));
     }
-    let unmapped = sums.unmapped();
-    if !unmapped.is_empty() {
-        let _ = writeln!(std::io::stderr(), "{}", status::not_understood(&unmapped));
-    }
     let held = made.held.len();
     let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(sums.patients, "patient"));
     let found = sums.unmapped();

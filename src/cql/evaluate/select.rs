@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
         // without bounds of it, which by expected reports it is not: a request whose period is unknown is not active.
         // Nor does a period say anything of which neither end is known: a condition without onset and abatement, for example. Written with
         // two nulls of a type, it is all of the type (CQL, "Interval": the ends of the type's range); of data, the reference engine makes
-        // null of it, and cql-execution nothing that a comparison could tell.
+        // null of it, and cql-execution nothing that a comparison could tell; by an expected report who has no other onset is not counted.
         let is_written = written_null(&parts.low) && written_null(&parts.high);
         let boundless = low.is_null() && high.is_null() && (expression.ty.point() == Some(&Type::Any) || !is_written);
         if boundless || (low_closed.is_none() && high_closed.is_none()) {
