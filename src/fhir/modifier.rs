@@ -1,13 +1,16 @@
 //! Modifier extensions: they may turn the meaning of what they stand in round. FHIR R4, section 2.4.1: who does not understand one
 //! must not use the element that has it.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 /// Why a resource with one is left out, for people.
 pub const REASON: &str = "a modifier that is not known here";
 
 /// The name of their list. In a text the quotation marks would be escaped.
-const NAME: &[u8] = br#""modifierExtension""#;
+static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""modifierExtension""#));
 
 /// What HL7's modifiers are called that say of something that it is not to be done, or was not, in lower case: in QI-Core, as published
 /// test cases misspell it, and as FHIR R5 has it in R4.
@@ -28,7 +31,7 @@ const HL7: &str = "http://hl7.org/fhir/";
 /// assert!(turns_round(within.as_bytes()));
 /// ```
 pub fn turns_round(json: &[u8]) -> bool {
-    memchr::memmem::find(json, NAME).is_some() && serde_json::from_slice(json).map_or(true, |resource| has_any(&resource))
+    NAME.find(json).is_some() && serde_json::from_slice(json).map_or(true, |resource| has_any(&resource))
 }
 
 fn has_any(resource: &Value) -> bool {

@@ -271,7 +271,7 @@ impl Record {
         }
         let Content::Object { first } = node.content else { return None };
         let siblings = Siblings { record: self, next: first, single: false };
-        let mut found = siblings.filter(|field| self.name(*field) == Some(name));
+        let mut found = siblings.filter(|field| self.name(*field).is_some_and(|own| is_same(own, name)));
         found.next()
     }
 
@@ -513,7 +513,7 @@ impl Record {
     fn intern(&mut self, name: &str) -> u32 {
         // Resources of a kind have their fields in one order.
         let next = self.next_names.get(self.last_name).copied().unwrap_or(NONE);
-        let found = if self.names.get(next as usize).is_some_and(|known| **known == *name) { next } else { self.search_name(name) };
+        let found = if self.names.get(next as usize).is_some_and(|known| is_same(known, name)) { next } else { self.search_name(name) };
         self.last_name = found as usize;
         found
     }
@@ -549,6 +549,19 @@ impl Record {
         list.insert(at, root);
         self.by_type.insert(resource_type, list);
     }
+}
+
+/// Whether two names are the same: FHIR's are so short that two comparisons of a few bytes each tell, without a loop.
+#[inline]
+fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    one.len() == other.len()
+        && match one.len() {
+            0..4 => one == other,
+            4..=8 => one.first_chunk::<4>() == other.first_chunk() && one.last_chunk::<4>() == other.last_chunk(),
+            9..=16 => one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk(),
+            _ => one == other,
+        }
 }
 
 /// Resource type and id of a literal reference: `Type/id`, `http://…/Type/id`, either with `/_history/v`. `None` for

@@ -130,7 +130,7 @@ pub fn shape<'a>(shapes: impl Iterator<Item = &'a Shape>, mapping: &Mapping) -> 
         if merged.everything || !merged.types.contains_key(&resource_type) {
             continue;
         }
-        let keep = path.iter().rev().fold(Keep::All, |inner, name| Keep::Fields(BTreeMap::from([(name.clone(), inner)])));
+        let keep = path.iter().rev().fold(Keep::All, |inner, name| Keep::Fields([(name.as_str(), inner)].into()));
         // Without a sieve: a local code that is translated counts as what it is translated to.
         merged.merge(&Shape { types: BTreeMap::from([(resource_type, keep)]), ..Shape::default() });
     }
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn what_may_hold_others_with_local_codes_is_read_without_a_sieve() {
         let mut request = Shape::default();
-        let keep = |name: &str| Keep::Fields(BTreeMap::from([(name.to_owned(), Keep::All)]));
+        let keep = |name: &str| Keep::Fields([(name, Keep::All)].into());
         request.types = BTreeMap::from([("MedicationRequest".to_owned(), keep("contained")), ("Condition".to_owned(), keep("code"))]);
         for name in ["MedicationRequest", "Condition"] {
             request.sift(name, BTreeSet::from(["1191".to_owned()]));

@@ -43,7 +43,7 @@ impl Place {
         for name in &self.path {
             match keep {
                 Keep::All => return keep,
-                Keep::Fields(fields) => keep = fields.entry(name.to_string()).or_default(),
+                Keep::Fields(fields) => keep = fields.get_or_insert(name),
             }
         }
         keep
@@ -130,8 +130,8 @@ fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
             }
         }
         Keep::Fields(fields) => {
-            for (name, keep) in fields {
-                let path = if before.is_empty() { name.clone() } else { format!("{before}.{name}") };
+            for (name, keep) in fields.iter() {
+                let path = if before.is_empty() { name.to_owned() } else { format!("{before}.{name}") };
                 list_paths(keep, &path, paths);
             }
         }

@@ -1,7 +1,7 @@
 //! Reading resources into a record with a pull parser.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiter::{Jiter, Peek};
@@ -21,27 +21,24 @@ impl Found<'_> {
     fn id<'r>(&self, record: &'r Record) -> &'r str {
         record.resource_id(self.root).unwrap_or_default()
     }
-
-    fn state<'r>(&self, record: &'r Record) -> State<&'r str> {
-        let meta = record.get(self.root, "meta");
-        let text = |name| meta.and_then(|meta| record.text(record.get(meta, name)?)).unwrap_or_default();
-        let updated = text("lastUpdated");
-        (text("versionId").parse().ok(), updated.parse().ok(), updated)
-    }
 }
 
 /// Which state of a resource it is: the number of its version, where that is one; when it was last changed: an instant, which
 /// servers write in zones and to fractions of their own; what is none is compared as text. The newest is the greatest.
-pub(crate) type State<T> = (Option<u64>, Option<jiff::Timestamp>, T);
+pub(crate) type State = (Option<u64>, Option<jiff::Timestamp>, String);
 
-/// Which state of its resource a line is; `None` of a line that cannot be read.
-pub(crate) fn state(line: &[u8]) -> Option<State<String>> {
+/// Which state of its resource a line is; `None` of a line that cannot be read. Only what has several versions is asked.
+pub(crate) fn state(line: &[u8]) -> Option<State> {
     let (resource_type, _) = glance::identity(line)?;
-    let shape = Shape { types: [(resource_type, Keep::default())].into(), ..Shape::default() };
+    let versions = ["versionId", "lastUpdated"].map(|name| (name, Keep::All));
+    let keep = Keep::Fields([("meta", Keep::Fields(versions.into()))].into());
+    let shape = Shape { types: [(resource_type, keep)].into(), ..Shape::default() };
     let mut record = Record::default();
     let Ok(Line::Resource(found)) = read_line(&mut record, &mut Kinds::new(&shape), line, false) else { return None };
-    let (version, updated, text) = found.state(&record);
-    Some((version, updated, text.to_owned()))
+    let meta = record.get(found.root, "meta");
+    let text = |name| meta.and_then(|meta| record.text(record.get(meta, name)?)).unwrap_or_default();
+    let updated = text("lastUpdated");
+    Some((text("versionId").parse().ok(), updated.parse().ok(), updated.to_owned()))
 }
 
 pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
@@ -62,10 +59,12 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
     }
     record.lines.extend(found.iter().map(|found| (found.root, found.index)));
     record.lines.sort_unstable();
-    found.sort_by(|a, b| {
-        let by_name = a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record)));
-        by_name.then_with(|| a.state(record).cmp(&b.state(record))).then_with(|| (a.line, a.root).cmp(&(b.line, b.root)))
-    });
+    found.sort_by(|a, b| a.resource_type.cmp(&b.resource_type).then_with(|| a.id(record).cmp(b.id(record))));
+    for versions in found.chunk_by_mut(|a, b| a.resource_type == b.resource_type && a.id(record) == b.id(record)) {
+        if versions.len() > 1 {
+            versions.sort_by_cached_key(|version| (state(version.line), version.line, version.root));
+        }
+    }
     for group in found.chunk_by(|a, b| a.resource_type == b.resource_type) {
         let Some(first) = group.first() else { continue };
         let is_patient = &*first.resource_type == "Patient";
@@ -92,7 +91,7 @@ fn mistaken(record: &Record, pair: &[Found<'_>], is_patient: bool) -> Option<Bad
     if one.line == next.line || one.id(record).is_empty() || one.id(record) != next.id(record) {
         return None;
     }
-    let is_older = one.state(record) != next.state(record);
+    let is_older = state(one.line) != state(next.line);
     if (is_older && !is_patient) || content(one.line) == content(next.line) {
         return None;
     }
@@ -185,8 +184,6 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sif
     Ok(Line::Resource(Found { index: 0, resource_type, line, root }))
 }
 
-static NOTHING: Keep = Keep::Fields(BTreeMap::new());
-
 struct Reader<'a, 'j> {
     json: Jiter<'j>,
     record: &'a mut Record,
@@ -262,9 +259,6 @@ impl Reader<'_, '_> {
             let wanted = plain.unwrap_or(name);
             let kept = match keep.field(wanted) {
                 None if name == "resourceType" || name == "id" => Some(&Keep::All),
-                // What decides between versions.
-                None if (depth, name) == (0, "meta") => Some(&NOTHING),
-                None if depth == 1 && matches!(name, "lastUpdated" | "versionId") => Some(&Keep::All),
                 kept => kept,
             };
             let Some(kept) = kept else {

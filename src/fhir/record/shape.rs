@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Sieve;
-
-/// So many fields are looked through faster than they are searched: a name of another length is not compared at all.
-const FEW_FIELDS: usize = 16;
+use super::{Sieve, is_same};
 
 /// Which parts of an element are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,12 +10,64 @@ pub enum Keep {
     /// The element with everything below it.
     All,
     /// Only these fields (JSON names); a scalar is kept in any case.
-    Fields(BTreeMap<String, Keep>),
+    Fields(Fields),
+}
+
+/// The fields of an element that are kept, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// In the order of their names.
+    kept: Vec<(String, Keep)>,
+    /// A bit for each length of a name: most fields of a resource are not kept, and many are longer or shorter than any that is.
+    lengths: u64,
+}
+
+impl Fields {
+    /// What is kept of a field; `None` if the field is skipped. They are few, so that looking through them is faster than searching.
+    #[inline]
+    fn get(&self, name: &str) -> Option<&Keep> {
+        if self.lengths & length_bit(name) == 0 {
+            return None;
+        }
+        self.kept.iter().find(|(own, _)| is_same(own, name)).map(|(_, keep)| keep)
+    }
+
+    /// What is kept of a field, which is kept from now on.
+    pub fn get_or_insert(&mut self, name: &str) -> &mut Keep {
+        self.lengths |= length_bit(name);
+        let at = self.kept.partition_point(|(own, _)| &**own < name);
+        if self.kept.get(at).is_none_or(|(own, _)| own != name) {
+            self.kept.insert(at, (name.to_owned(), Keep::default()));
+        }
+        &mut self.kept[at].1
+    }
+
+    /// All of them, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Keep)> {
+        self.kept.iter().map(|(name, keep)| (&**name, keep))
+    }
+
+    /// Whether no field is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << name.len().min(63)
+}
+
+impl<const N: usize> From<[(&str, Keep); N]> for Fields {
+    fn from(kept: [(&str, Keep); N]) -> Fields {
+        let mut fields = Fields::default();
+        kept.into_iter().for_each(|(name, keep)| *fields.get_or_insert(name) = keep);
+        fields
+    }
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Keep::Fields(BTreeMap::new())
+        Keep::Fields(Fields::default())
     }
 }
 
@@ -28,7 +77,6 @@ impl Keep {
     pub fn field(&self, name: &str) -> Option<&Keep> {
         match self {
             Keep::All => Some(self),
-            Keep::Fields(fields) if fields.len() <= FEW_FIELDS => fields.iter().find(|(own, _)| *own == name).map(|(_, keep)| keep),
             Keep::Fields(fields) => fields.get(name),
         }
     }
@@ -38,16 +86,12 @@ impl Keep {
         match (&mut *self, other) {
             (Keep::All, _) => {}
             (_, Keep::All) => *self = Keep::All,
-            (Keep::Fields(own), Keep::Fields(others)) => {
-                for (name, keep) in others {
-                    own.entry(name.clone()).or_default().merge(keep);
-                }
-            }
+            (Keep::Fields(own), Keep::Fields(others)) => others.iter().for_each(|(name, keep)| own.get_or_insert(name).merge(keep)),
         }
     }
 }
 
-/// Resource types to read, and what to keep of each. `resourceType`, `id` and `meta` are kept always.
+/// Resource types to read, and what to keep of each. `resourceType` and `id` are kept always.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Shape {
     /// By resource type; other types are skipped unread.

@@ -36,8 +36,8 @@ fn reads_scalars_arrays_and_companions() {
 #[test]
 fn keeps_only_the_shape() {
     let mut shape = Shape::default();
-    let quantity = Keep::Fields([("value".to_owned(), Keep::default())].into());
-    shape.types.insert("Observation".to_owned(), Keep::Fields([("valueQuantity".to_owned(), quantity)].into()));
+    let quantity = Keep::Fields([("value", Keep::default())].into());
+    shape.types.insert("Observation".to_owned(), Keep::Fields([("valueQuantity", quantity)].into()));
     let (record, bad) = read(&shape, &[OBSERVATION, PATIENT]);
     assert_eq!(bad, []);
     assert!(record.resources("Patient").is_empty());
@@ -152,9 +152,9 @@ fn the_newest_version_is_the_later_instant_however_it_is_written() {
 #[test]
 fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
     let line = |updated: &str, status: &str| format!(r#"{{"resourceType":"Observation","id":"o1","meta":{{"profile":["p"],"lastUpdated":"{updated}"}},"status":"{status}"}}"#);
-    let profile = Keep::Fields([("profile".to_owned(), Keep::All)].into());
+    let profile = Keep::Fields([("profile", Keep::All)].into());
     let shape = Shape {
-        types: [("Observation".to_owned(), Keep::Fields([("meta".to_owned(), profile), ("status".to_owned(), Keep::All)].into()))].into(),
+        types: [("Observation".to_owned(), Keep::Fields([("meta", profile), ("status", Keep::All)].into()))].into(),
         ..Shape::default()
     };
     let (record, _) = read(&shape, &[&line("2025-02-01", "amended"), &line("2025-01-01", "final")]);
@@ -186,5 +186,16 @@ fn a_node_has_a_place_and_patients_who_share_an_id_are_told_by_their_line() {
     for (one, other, aside) in cases {
         let (record, bad) = read(&Shape::everything(), &[&one, &other]);
         assert_eq!((bad.first().map(|bad| bad.index), record.resources("Patient").len()), (aside, 1), "{one} {other}");
+    }
+}
+
+proptest! {
+    /// However long they are, and wherever they differ.
+    #[test]
+    fn names_are_the_same_where_their_bytes_are(one in "[ab\u{e9}]{0,20}", other in "[ab\u{e9}]{0,20}", at in 0usize..20) {
+        let differs: String = one.chars().enumerate().map(|(place, letter)| if place == at { 'c' } else { letter }).collect();
+        for name in [&one, &other, &differs] {
+            prop_assert_eq!(is_same(&one, name), one == *name, "{} {}", one, name);
+        }
     }
 }

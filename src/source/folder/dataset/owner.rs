@@ -108,7 +108,7 @@ type Place = (usize, usize);
 struct Version {
     place: Place,
     patient: Option<String>,
-    state: State<String>,
+    state: State,
 }
 
 /// How many, by type.
