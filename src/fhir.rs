@@ -6,4 +6,5 @@ pub mod modifier;
 pub mod ndjson;
 pub mod record;
 pub mod required;
+pub mod resource_type;
 pub mod shared;

@@ -311,6 +311,9 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     let (code, err, completeness) = told(&[BORN, &first.replace("\"Encounter\"", "\"Encouter\"")]);
     assert_eq!((code, status(&completeness).as_str()), (1, "partial"));
     assert!(err.contains("all.ndjson:2: FHIR has no such resourceType, and it is nearly one that the measures need; set aside"), "{err}");
+    let (code, err, completeness) = told(&[BORN, &first.replace("\"Encounter\"", "\"Visit\"")]);
+    assert_eq!((code, status(&completeness).as_str()), (1, "partial"));
+    assert!(err.contains("all.ndjson:2: FHIR has no such resourceType; set aside"), "{err}");
 
     let (code, err, completeness) = told(&[]);
     assert_eq!((code, status(&completeness).as_str()), (1, "partial"));

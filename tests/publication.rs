@@ -99,6 +99,91 @@ fn a_fault_is_told_with_its_element() {
     }
 }
 
+const GUIDE: &str = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/cqfm-";
+const CORE: &str = "http://hl7.org/fhir/StructureDefinition/cqf-";
+
+/// A ratio of visits by visits: what is `of` its two populations is counted.
+fn ratio(change: impl Fn(&mut Vec<Value>)) -> (i32, String) {
+    let population = |id: &str, code: &str| json!({ "id": id, "code": concept(code), "criteria": { "language": "text/cql.identifier", "expression": "Visits" } });
+    let observation = |id: &str, of: &str| {
+        json!({ "id": id, "code": concept("measure-observation"), "criteria": { "language": "text/cql.identifier", "expression": "One" },
+            "extension": [{ "url": format!("{GUIDE}criteriaReference"), "valueString": of }, { "url": format!("{GUIDE}aggregateMethod"), "valueString": "Sum" }] })
+    };
+    let mut populations = vec![population("ip", "initial-population"), population("den", "denominator"), population("num", "numerator")];
+    populations.extend([observation("of-den", "den"), observation("of-num", "num")]);
+    change(&mut populations);
+    let group = json!({ "id": "all", "population": populations, "extension": [{ "url": format!("{GUIDE}populationBasis"), "valueCode": "Encounter" }] });
+    let mut measure = measure();
+    (measure["scoring"], measure["group"]) = (concept("ratio"), json!([group]));
+    let visits = "define \"Visits\": [Encounter]\ndefine function \"One\"(visit FHIR.Encounter): 1\n";
+    checked(&[measure, library(&format!("{CQL}{visits}"))])
+}
+
+#[test]
+fn a_published_group_has_what_its_scoring_needs_or_it_is_said_what_it_has_not() {
+    let reference = |populations: &mut Vec<Value>, value: Value| populations[3]["extension"][0] = value;
+    type Change<'c> = &'c dyn Fn(&mut Vec<Value>);
+    let cases: [(Change<'_>, i32, &str); 14] = [
+        (&|_| {}, 0, "1 measure is well formed"),
+        (&|all| reference(all, json!({ "url": format!("{CORE}criteriaReference"), "valueString": "den" })), 0, "1 measure is well formed"),
+        (&|all| reference(all, json!({ "url": format!("{GUIDE}criteriaReference"), "valueCode": "denominator" })), 0, "1 measure is well formed"),
+        (&|all| reference(all, json!({ "url": format!("{GUIDE}criteriaReference"), "valueString": "dem" })), 1, "no population has the id `dem`"),
+        (
+            &|all| reference(all, json!({ "url": format!("{GUIDE}criteriaReference"), "valueString": "num" })),
+            1,
+            "two observations are of `num`: a ratio observes each population once",
+        ),
+        (
+            &|all| reference(all, json!({ "url": format!("{GUIDE}criteriaReference"), "valueUri": "den" })),
+            1,
+            "its `cqfm-criteriaReference` names nothing; expected `valueString`",
+        ),
+        (&|all| reference(all, json!({ "url": "urn:other" })), 1, "an observation needs `cqfm-criteriaReference`: the id of the population"),
+        (&|all| all[4]["extension"][1]["url"] = "http://x.example/aggregateMethod".into(), 1, "extension `http://x.example/aggregateMethod` is not read here; expected"),
+        (&|all| drop(all[4]["extension"].as_array_mut().unwrap().pop()), 0, "observation `of-num` has no `cqfm-aggregateMethod`: its values are added"),
+        (&|all| drop(all.remove(2)), 1, "a ratio needs the population `numerator`"),
+        (
+            &|all| all[0] = json!({ "id": "ip", "code": concept("measure-population"), "criteria": { "expression": "Visits" } }),
+            1,
+            "a ratio has no population `measure-population`",
+        ),
+        (&|all| all[1]["id"] = "num".into(), 1, "two populations have the id `num`"),
+        (
+            &|all| all.insert(0, json!({ "id": "ip2", "code": concept("initial-population"), "criteria": { "expression": "Visits" } })),
+            1,
+            "with two initial populations `den` must say which one it is of",
+        ),
+        (&|all| all[2]["code"] = json!({ "coding": [{ "system": "http://x.example", "code": "NUMER" }, { "code": "numerator" }] }), 0, "1 measure is well formed"),
+    ];
+    for (index, (change, code, words)) in cases.into_iter().enumerate() {
+        let (found, out) = ratio(change);
+        assert!(found == code && out.contains(words), "{index} {words}: {found} {out}");
+        assert!(code == 0 || out.contains("`Measure.group[0]"), "{out}");
+    }
+}
+
+#[test]
+fn of_versions_of_a_library_the_greatest_counts_by_its_numbers_and_of_a_concept_the_code_that_is_known() {
+    let of_version = |version: &str, gender: &str| {
+        let mut library = library(&CQL.replace("'female'", gender).replace("version '1.0.0'", &format!("version '{version}'")));
+        library["version"] = version.into();
+        library
+    };
+    let mut local = measure();
+    local["improvementNotation"]["coding"] = json!([{ "system": "http://x.example", "code": "better" }, { "code": "decrease" }]);
+    for libraries in [[("1.9.0", "'other'"), ("1.10.0", "'male'")], [("1.10.0", "'male'"), ("1.9.0", "'other'")]] {
+        let folder = laid(&[local.clone(), of_version(libraries[0].0, libraries[0].1), of_version(libraries[1].0, libraries[1].1)]);
+        let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "bundle.json", "--data", "drop", "--period", "2026"]);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+        assert_eq!((code, &report["group"][0]["population"][2]["count"]), (0, &json!(1)), "{report}");
+        assert_eq!(report["improvementNotation"]["coding"][0]["code"], "decrease");
+    }
+    let mut unknown = measure();
+    unknown["improvementNotation"] = concept("Decrease");
+    let (code, out) = checked(&[unknown, library(CQL)]);
+    assert!(code == 0 && out.contains("improvement notation `Decrease` is not known, so that no direction is told; expected increase or decrease"), "{out}");
+}
+
 #[test]
 fn two_libraries_of_one_version_are_no_longer_one() {
     let (code, out) = checked(&[measure(), library(CQL), library(&CQL.replace("'female'", "'male'"))]);

@@ -17,7 +17,7 @@ use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
 use crate::diagnostic::yaml::{self, locate};
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
 
-mod parts;
+pub(in crate::measure) mod parts;
 
 use parts::{check_groups, unique};
 

@@ -17,11 +17,17 @@ use serde_json::value::RawValue;
 
 use super::compile::Files;
 use super::composite::CompositeScoring;
+use super::definition::parts::{Form, check_group};
 use super::definition::{ComponentMeasure, Definition, Group, Improvement, Interval, Plausibility, Population, Status, Stratifier, StratifierKind, Supplement, unwritten};
 use super::population::{Aggregate, PopulationCode, Scoring};
 use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
+use crate::terminology::by_version;
 
-const MEASURES: &str = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition";
+const MEASURES: &str = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/";
+/// HL7's own extensions, among which some of the guide's are too, as `cqf-…`.
+const CORE: &str = "http://hl7.org/fhir/StructureDefinition/cqf-";
+/// What decides of a number: under another address it would be lost without a word.
+const DECISIVE: [&str; 6] = ["scoring", "populationBasis", "criteriaReference", "aggregateMethod", "component", "compositeScoring"];
 /// Content type of CQL text and of ELM in a Library.
 const CQL: &str = "text/cql";
 const ELM: &str = "application/elm+json";
@@ -201,11 +207,10 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
     };
     let (url, version) = canonical.split_once('|').unwrap_or((canonical, ""));
     let named = |library: &&Library| library.url == url || (!library.name.is_empty() && url.rsplit('/').next() == Some(&library.name));
-    let root = libraries
-        .iter()
-        .filter(named)
-        .filter(|library| version.is_empty() || library.version == version)
-        .max_by_key(|library| (library.url == url, library.has_logic(), &library.version));
+    let root = libraries.iter().filter(named).filter(|library| version.is_empty() || library.version == version).max_by(|one, next| {
+        let rank = |library: &Library| (library.url == url, library.has_logic());
+        rank(one).cmp(&rank(next)).then_with(|| by_version(Some(&one.version), Some(&next.version)))
+    });
     let Some(root) = root else {
         // A canonical with a version means that version and no other (R4, "Canonical URLs"), as an include of CQL does; other
         // engines refuse it too. What is published leaves the version out where any will do.
@@ -318,6 +323,11 @@ impl Reader<'_> {
         if groups.is_empty() {
             self.error("the Measure has no `group`: nothing would be counted");
         }
+        if let (None, Some(group)) = (own, groups.iter().find(|group| group.scoring.is_none()))
+            && groups.iter().any(|group| group.scoring.is_some())
+        {
+            self.error(format!("group `{}` has no `scoring`, and the Measure has none for all", group.id.value));
+        }
         let scoring = match own.or_else(|| list(json, "group").find_map(scoring_code)) {
             Some(code) => self.scoring(code)?,
             None => {
@@ -366,26 +376,37 @@ impl Reader<'_> {
             let message = format!("`{name}` is not read: the score of a ratio is given as its numerator by its denominator");
             self.found.push(Diagnostic::warning(message).at(start(self.source).first(name)));
         }
+        let notations = std::iter::once(json).chain(list(json, "group")).filter_map(notation);
+        for code in notations.filter(|code| direction(code).is_none()).collect::<BTreeSet<_>>() {
+            let message = format!("improvement notation `{code}` is not known, so that no direction is told; expected increase or decrease");
+            self.found.push(Diagnostic::warning(message).at(start(self.source).first(&format!("\"{code}\""))));
+        }
+    }
+
+    /// Says of an extension that is meant, by its name, for what is read here under another address.
+    fn strangers(&mut self, json: &Json) {
+        for url in list(json, "extension").filter_map(|extension| text(extension, "url")) {
+            let name = DECISIVE.into_iter().find(|name| url.rsplit(['/', '-', '.']).next() == Some(name));
+            if let Some(name) = name.filter(|name| !is_named(url, &format!("cqfm-{name}"))) {
+                self.say(Diagnostic::error(format!("extension `{url}` is not read here; expected `{MEASURES}cqfm-{name}`")));
+            }
+        }
     }
 
     fn scoring(&mut self, code: &str) -> Option<Scoring> {
-        match code {
-            "proportion" => Some(Scoring::Proportion),
-            "ratio" => Some(Scoring::Ratio),
-            "continuous-variable" => Some(Scoring::ContinuousVariable),
-            "cohort" => Some(Scoring::Cohort),
-            COMPOSITE => Some(Scoring::Composite),
-            other => {
-                self.error(format!("scoring `{other}` is not known; expected proportion, ratio, continuous-variable, cohort or composite"));
-                None
-            }
+        let scoring = scoring_of(code);
+        if scoring.is_none() {
+            self.error(format!("scoring `{code}` is not known; expected proportion, ratio, continuous-variable, cohort or composite"));
         }
+        scoring
     }
 
     /// How a composite group is scored, and what it is made of: as the group says, else as the Measure says.
     fn composite(&mut self, measure: &Json, json: &Json) -> (Option<CompositeScoring>, Vec<ComponentMeasure>) {
         let of_group = extension(json, "cqfm-compositeScoring").and_then(|extension| extension.get("valueCodeableConcept"));
-        let code = of_group.or(measure.get("compositeScoring")).and_then(coding);
+        let code = of_group
+            .or(measure.get("compositeScoring"))
+            .and_then(|concept| coding(concept, |code| CompositeScoring::of(code).is_some()));
         let method = code.and_then(CompositeScoring::of);
         if let (Some(code), None) = (code, method) {
             self.error(format!("composite scoring `{code}` is not known; expected {}", CompositeScoring::ALL.map(CompositeScoring::code).join(", ")));
@@ -414,7 +435,15 @@ impl Reader<'_> {
         let (url, version) = canonical.split_once('|').map_or((canonical, None), |(url, version)| (url, Some(version)));
         let either = |name| extension(artifact, name).or_else(|| extension(outer, name));
         let group = either("cqfm-groupId").and_then(|extension| text(extension, "valueString").or(text(extension, "valueId")));
-        let weight = either("cqfm-weight").and_then(|extension| extension.get("valueDecimal")?.as_f64());
+        let weight = either("cqfm-weight").and_then(|extension| {
+            let number = ["valueDecimal", "valueInteger", "valuePositiveInt", "valueUnsignedInt"]
+                .iter()
+                .find_map(|name| extension.get(name)?.as_f64());
+            if number.is_none() {
+                self.error(format!("the `cqfm-weight` of the component `{canonical}` is no number; expected `valueDecimal`"));
+            }
+            number
+        });
         Some(ComponentMeasure { measure: unwritten(url), version: version.map(unwritten), group: group.map(unwritten), weight })
     }
 
@@ -430,12 +459,17 @@ impl Reader<'_> {
             self.place = format!("{place}.population[{index}]");
             populations.extend(self.population(population));
         }
-        link(&mut populations);
+        let is_whole = populations.len() == list(json, "population").count();
         self.place = place;
+        self.strangers(json);
+        link(&mut populations);
+        if scoring == Some(Scoring::Ratio) {
+            self.sums(&mut populations);
+        }
         let stratifiers = list(json, "stratifier").enumerate().filter_map(|(index, json)| self.stratifier(&id, index, json)).collect();
         let is_composite = scoring == Some(Scoring::Composite);
         let (composite_scoring, components) = if is_composite { self.composite(measure, json) } else { (None, Vec::new()) };
-        Some(Group {
+        let group = Group {
             text: json.get("code").and_then(|code| text(code, "text")).or(text(json, "description")).map(str::to_owned),
             id: unwritten(&id),
             scoring,
@@ -446,11 +480,40 @@ impl Reader<'_> {
             composite_scoring,
             components,
             composite: None,
-        })
+        };
+        if let Some(scoring) = scoring.filter(|_| is_whole && !is_composite) {
+            let mut found = Vec::new();
+            check_group(self.source, Form::Fhir, start(self.source), scoring, &group, &mut found);
+            found.into_iter().for_each(|finding| self.say(Diagnostic { labels: Vec::new(), ..finding }));
+        }
+        Some(group)
+    }
+
+    /// The observations of a ratio that do not say how they become one number are added.
+    fn sums(&mut self, populations: &mut [Population]) {
+        for population in populations
+            .iter_mut()
+            .filter(|population| population.code == PopulationCode::MeasureObservation && population.aggregate.is_none())
+        {
+            population.aggregate = Some(Aggregate::Sum);
+            let message = format!("observation `{}` has no `cqfm-aggregateMethod`: its values are added", population.id());
+            self.say(Diagnostic::warning(message));
+        }
+    }
+
+    /// The id of the population that another one names.
+    fn reference(&mut self, json: &Json) -> Option<String> {
+        let extension = extension(json, "cqfm-criteriaReference")?;
+        let named = ["valueString", "valueCode", "valueId"].into_iter().find_map(|name| text(extension, name));
+        if named.is_none() {
+            self.error("its `cqfm-criteriaReference` names nothing; expected `valueString` with the id of a population");
+        }
+        named.map(str::to_owned)
     }
 
     fn population(&mut self, json: &Json) -> Option<Population> {
-        let code = json.get("code").and_then(coding).unwrap_or_default();
+        self.strangers(json);
+        let code = json.get("code").and_then(|concept| coding(concept, |code| PopulationCode::of(code).is_some())).unwrap_or_default();
         let Some(code) = PopulationCode::of(code) else {
             self.error(format!("a population has the code `{code}`, which the Quality Measure guide does not know"));
             return None;
@@ -463,18 +526,18 @@ impl Reader<'_> {
         let aggregate = match aggregate.map(|method| (method, Aggregate::of(method))) {
             Some((method, None)) => {
                 self.error(format!("aggregate method `{method}` is not known; expected sum, count, average, median, minimum or maximum"));
-                None
+                return None;
             }
             other => other.and_then(|(_, method)| method),
         };
-        let observation = code == PopulationCode::MeasureObservation;
+        let of = self.reference(json);
         Some(Population {
             code,
             id: text(json, "id").map(unwritten),
             define: unwritten(define),
             text: text(json, "description").map(str::to_owned),
-            of: extension(json, "cqfm-criteriaReference").and_then(|extension| text(extension, "valueString")).map(unwritten),
-            aggregate: aggregate.or(observation.then_some(Aggregate::Sum)),
+            of: of.as_deref().map(unwritten),
+            aggregate,
             cannot_tell: Vec::new(),
         })
     }
@@ -514,20 +577,21 @@ fn supplement(json: &Json) -> Option<Supplement> {
     Some(Supplement { id: unwritten(text(json, "id").unwrap_or(define)), define: unwritten(define), text: text(json, "description").map(str::to_owned) })
 }
 
-/// Populations refer to each other by id; where there is only one possible target, a missing reference means it.
+/// Populations refer to each other by id. Where none has that id, a code says as much of which there is one population; the
+/// observations of a continuous variable are of its measure population, whether they say so or not.
 fn link(populations: &mut [Population]) {
     let ids: Vec<(PopulationCode, String)> = populations.iter().map(|population| (population.code, population.id().to_owned())).collect();
-    let of = |code: PopulationCode| ids.iter().find(|(own, _)| *own == code).map(|(_, id)| id.clone());
+    let only = |code: PopulationCode| {
+        let mut of_code = ids.iter().filter(|(own, _)| *own == code);
+        of_code.next().filter(|_| of_code.next().is_none()).map(|(_, id)| unwritten(id))
+    };
     for population in populations.iter_mut() {
-        let known = population.of.as_ref().is_some_and(|of| ids.iter().any(|(_, id)| *id == of.value));
-        if known {
-            continue;
+        match &population.of {
+            Some(of) if ids.iter().any(|(_, id)| *id == of.value) => {}
+            Some(of) => population.of = PopulationCode::of(&of.value).and_then(only).or(population.of.take()),
+            None if population.code == PopulationCode::MeasureObservation => population.of = only(PopulationCode::MeasurePopulation),
+            None => {}
         }
-        population.of = match population.code {
-            PopulationCode::MeasureObservation => of(PopulationCode::MeasurePopulation).or_else(|| of(PopulationCode::Numerator)),
-            _ => None,
-        }
-        .map(|id| unwritten(&id));
     }
 }
 
@@ -536,17 +600,34 @@ fn extension<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
 }
 
 fn extensions<'j>(json: &'j Json, name: &str) -> impl Iterator<Item = &'j Json> {
-    let named = move |extension: &&Json| text(extension, "url").is_some_and(|url| url.strip_prefix(MEASURES).and_then(|rest| rest.strip_prefix('/')) == Some(name));
-    list(json, "extension").filter(named)
+    list(json, "extension").filter(move |extension| text(extension, "url").is_some_and(|url| is_named(url, name)))
 }
 
-fn coding(concept: &Json) -> Option<&str> {
-    list(concept, "coding").find_map(|coding| text(coding, "code"))
+/// Whether an address is that of an extension `cqfm-…`.
+fn is_named(url: &str, name: &str) -> bool {
+    url.strip_prefix(MEASURES) == Some(name) || url.strip_prefix(CORE).is_some_and(|own| name.strip_prefix("cqfm-") == Some(own))
+}
+
+/// The code of a concept that is known, whatever else stands beside it; else its first.
+fn coding(concept: &Json, is_known: impl Fn(&str) -> bool) -> Option<&str> {
+    let codes = || list(concept, "coding").filter_map(|coding| text(coding, "code"));
+    codes().find(|code| is_known(code)).or_else(|| codes().next())
+}
+
+/// The code of a concept that stands at an element of FHIR's, or in an extension.
+fn concept_code<'j>(json: &'j Json, element: &str, name: &str, is_known: fn(&str) -> bool) -> Option<&'j str> {
+    let own = json.get(element).and_then(|concept| coding(concept, is_known));
+    own.or_else(|| extension(json, name).and_then(|extension| coding(extension.get("valueCodeableConcept")?, is_known)))
 }
 
 fn scoring_code(json: &Json) -> Option<&str> {
-    let own = json.get("scoring").and_then(coding);
-    own.or_else(|| extension(json, "cqfm-scoring").and_then(|extension| extension.get("valueCodeableConcept")).and_then(coding))
+    concept_code(json, "scoring", "cqfm-scoring", |code| scoring_of(code).is_some())
+}
+
+fn scoring_of(code: &str) -> Option<Scoring> {
+    [Scoring::Proportion, Scoring::Ratio, Scoring::ContinuousVariable, Scoring::Cohort, Scoring::Composite]
+        .into_iter()
+        .find(|scoring| scoring.code() == code)
 }
 
 fn basis(json: &Json) -> Option<String> {
@@ -554,12 +635,18 @@ fn basis(json: &Json) -> Option<String> {
     Some(if code == "boolean" { super::definition::PATIENT } else { code }.to_owned())
 }
 
-fn improvement(json: &Json) -> Option<Improvement> {
-    let own = json.get("improvementNotation").and_then(coding);
-    let code = own.or_else(|| extension(json, "cqfm-improvementNotation").and_then(|extension| extension.get("valueCodeableConcept")).and_then(coding))?;
+fn notation(json: &Json) -> Option<&str> {
+    concept_code(json, "improvementNotation", "cqfm-improvementNotation", |code| direction(code).is_some())
+}
+
+fn direction(code: &str) -> Option<Improvement> {
     match code {
         "increase" => Some(Improvement::Increase),
         "decrease" => Some(Improvement::Decrease),
         _ => None,
     }
+}
+
+fn improvement(json: &Json) -> Option<Improvement> {
+    notation(json).and_then(direction)
 }

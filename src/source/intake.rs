@@ -3,6 +3,7 @@
 use crate::fhir::compartment::{Head, Naming, is_id, misspelt, patient_required};
 use crate::fhir::modifier;
 use crate::fhir::ndjson::LINE_BYTES_MAX;
+use crate::fhir::resource_type;
 use crate::snapshot::{Header, Incoming};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ pub enum Reason {
     TooLong,
     /// Nested deeper than the limit.
     TooDeep,
-    /// No `resourceType`, or not a type's name.
+    /// No `resourceType`, or none that FHIR has.
     NoType,
     /// No `id`, or not an id by FHIR's rules.
     BadId,
@@ -56,7 +57,7 @@ impl Reason {
             Reason::NotJson => "not one JSON object in UTF-8",
             Reason::TooLong => "longer than 16 MiB",
             Reason::TooDeep => "nested deeper than 64 levels",
-            Reason::NoType => "no resourceType",
+            Reason::NoType => "no resourceType, or none of FHIR's",
             Reason::BadId => "no id, or not an id by FHIR's rules",
             Reason::Unrequested => "a type that was not asked for",
             Reason::Misspelt => "FHIR has no such resourceType, and this type's name is near",
@@ -101,7 +102,11 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else { return refuse(Reason::BadId) };
     if !types.contains(&resource_type) {
         let meant = misspelt(&resource_type, types.iter().map(String::as_str));
-        return meant.map_or_else(|| refuse(Reason::Unrequested), |meant| Err((Reason::Misspelt, Some(meant.to_owned()))));
+        return match meant {
+            Some(meant) => Err((Reason::Misspelt, Some(meant.to_owned()))),
+            None if resource_type::is_one(&resource_type) => refuse(Reason::Unrequested),
+            None => Err((Reason::NoType, None)),
+        };
     }
     if modifier::turns_round(&compact) {
         return refuse(Reason::Modified);

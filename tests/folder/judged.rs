@@ -24,19 +24,19 @@ async fn lines_are_judged_as_those_of_an_export_and_nothing_names_a_patient() {
 }
 
 #[tokio::test]
-async fn a_type_that_fhir_does_not_have_is_held_where_one_that_is_asked_for_is_near() {
+async fn a_type_that_fhir_does_not_have_is_held_by_the_one_that_is_near_if_one_is() {
     let yard = Yard::new();
     yard.pull().await;
     let [first, second, third] = ["\"Observation\"", "\"Observaton\"", "\"observation\""];
     let lines: Vec<String> = observations().lines().zip([first, second, third]).map(|(line, name)| line.replacen(first, name, 1) + "\n").collect();
-    let other = "{\"resourceType\":\"ObservationDefinition\",\"id\":\"d1\"}\n{\"resourceType\":\"Transport\",\"id\":\"t1\"}\n";
+    let other = "{\"resourceType\":\"ObservationDefinition\",\"id\":\"d1\"}\n{\"resourceType\":\"Transport\",\"id\":\"t1\"}\n{\"resourceType\":\"LabResult\",\"id\":\"l1\"}\n";
     yard.write("Observation.ndjson", lines.concat() + other);
     let found = yard.pull().await;
-    assert_eq!((found.complete, found.quarantined, found.removed, yard.counts()["Observation"]), (false, 2, 0, 3));
+    assert_eq!((found.complete, found.quarantined, found.removed, yard.counts()["Observation"]), (false, 3, 0, 3));
     let held = yard.store.with(|connection| quarantine::list(connection, None)).unwrap();
     let told: Vec<_> = held.iter().map(|item| (item.reason.as_str(), item.resource_type.as_deref(), item.entry)).collect();
     let reason = "FHIR has no such resourceType, and this type's name is near";
-    assert_eq!(told, [(reason, Some("Observation"), 2), (reason, Some("Observation"), 3)]);
+    assert_eq!(told, [(reason, Some("Observation"), 2), (reason, Some("Observation"), 3), ("no resourceType, or none of FHIR's", None, 6)]);
 }
 
 /// R4, section 2.3.0.2. By the names of the files the patients come after what names them.

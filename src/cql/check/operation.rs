@@ -461,12 +461,14 @@ impl Checker<'_> {
         self.operation("IncludedIn", vec![point, range], precision, at)
     }
 
-    /// The start or end of an interval; a point is its own. Of a choice of both, such as `Observation.effective`, by the
-    /// alternative that the value is.
+    /// The start or end of an interval; a point is its own. A choice of both, such as `Observation.effective`, is a point, as without a
+    /// distance (CQL, "Conversion Precedence"); one of intervals only is the interval that the value is.
     fn end_of(&mut self, operand: Expression, name: &str) -> Expression {
         let Type::Choice(types) = operand.ty.clone() else { return self.end_of_one(operand, name) };
+        let points: Vec<&Type> = types.iter().filter(|ty| is_time(&self.system_form(ty))).collect();
+        let meant = if points.is_empty() { types.iter().collect() } else { points };
         let mut items = Vec::new();
-        for ty in types.iter() {
+        for ty in meant {
             let (test, held) = alternative(&operand, ty);
             let end = self.end_of_one(held, name);
             let time = self.system_form(&end.ty);

@@ -8,6 +8,7 @@ use jiter::{Jiter, JiterError, Peek};
 use rustc_hash::{FxBuildHasher, FxHasher};
 
 use crate::fhir::compartment::misspelt;
+use crate::fhir::resource_type;
 
 use super::{Keep, Outlook, Shape, Sieve};
 
@@ -23,8 +24,8 @@ pub struct Kind<'s> {
     pub name: Arc<str>,
     /// What is kept of it; none for a type that is not wanted.
     pub keep: Option<&'s Keep>,
-    /// It is no type, and nearly one that is wanted.
-    pub is_misspelt: bool,
+    /// Why it is no type of FHIR's, if it is none.
+    pub fault: Option<&'static str>,
     sieve: Option<&'s Sieve>,
     /// Bytes up to the quote after the type, where lines begin with it.
     beginning: usize,
@@ -88,7 +89,7 @@ pub struct Kinds<'s> {
 impl<'s> Kinds<'s> {
     /// Of lines that a shape reads.
     pub fn new(shape: &'s Shape) -> Kinds<'s> {
-        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, is_misspelt: false, sieve: None, beginning: 0, seed: 0 } }
+        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, fault: None, sieve: None, beginning: 0, seed: 0 } }
     }
 
     /// Whether the shape keeps anything of a type.
@@ -108,9 +109,14 @@ impl<'s> Kinds<'s> {
             let beginning = self.beginning.len();
             let keep = self.shape.of(&name);
             let wanted = self.shape.types.keys().map(String::as_str).chain(["Patient"]);
-            let is_misspelt = keep.is_none() && misspelt(&name, wanted).is_some();
+            let fault = match keep {
+                Some(_) => None,
+                None if misspelt(&name, wanted).is_some() => Some("FHIR has no such resourceType, and it is nearly one that the measures need"),
+                None if resource_type::is_one(&name) => None,
+                None => Some("FHIR has no such resourceType"),
+            };
             let (sieve, seed) = (self.shape.sieves.get(&*name), FxBuildHasher.hash_one(&*name));
-            self.last = Kind { name: Arc::from(&*name), keep, is_misspelt, sieve, beginning, seed };
+            self.last = Kind { name: Arc::from(&*name), keep, fault, sieve, beginning, seed };
         }
         Ok(&self.last)
     }

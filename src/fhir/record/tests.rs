@@ -153,10 +153,7 @@ fn the_newest_version_is_the_later_instant_however_it_is_written() {
 fn the_newest_version_counts_even_when_only_the_profile_of_meta_is_kept() {
     let line = |updated: &str, status: &str| format!(r#"{{"resourceType":"Observation","id":"o1","meta":{{"profile":["p"],"lastUpdated":"{updated}"}},"status":"{status}"}}"#);
     let profile = Keep::Fields([("profile", Keep::All)].into());
-    let shape = Shape {
-        types: [("Observation".to_owned(), Keep::Fields([("meta", profile), ("status", Keep::All)].into()))].into(),
-        ..Shape::default()
-    };
+    let shape = Shape { types: [("Observation".to_owned(), Keep::Fields([("meta", profile), ("status", Keep::All)].into()))].into(), ..Shape::default() };
     let (record, _) = read(&shape, &[&line("2025-02-01", "amended"), &line("2025-01-01", "final")]);
     let [only] = record.resources("Observation") else { panic!("one Observation") };
     assert_eq!(path(&record, *only, "status").and_then(|node| record.text(node)), Some("amended"));

@@ -1,4 +1,4 @@
-//! Whether the groups of a `measure.yaml` hold what their scoring needs, and each part has an id of its own.
+//! Whether the groups of a measure, however it is written, hold what their scoring needs, and each part has an id of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,42 @@ pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, fo
         unique(source, "groups", &group.id, &mut ids, found);
     }
     for group in &groups {
-        check_group(source, definition, group, found);
+        let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
+        check_group(source, Form::Yaml, at, definition.scoring_of(group), group, found);
+    }
+}
+
+/// How a measure is written, for the names of its parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::measure) enum Form {
+    Yaml,
+    Fhir,
+}
+
+impl Form {
+    /// What says which population another one is of.
+    fn of(self) -> &'static str {
+        if self == Form::Yaml { "`of`" } else { "of, by `cqfm-criteriaReference`" }
+    }
+
+    /// What says how observations become one number.
+    fn aggregate(self) -> &'static str {
+        if self == Form::Yaml { "aggregate" } else { "cqfm-aggregateMethod" }
+    }
+
+    fn to_observe(self) -> &'static str {
+        if self == Form::Yaml { "`of`: the population whose members are observed" } else { "`cqfm-criteriaReference`: the id of the population whose members are observed" }
+    }
+
+    fn sides(self) -> &'static str {
+        if self == Form::Yaml { "let one be `of: numerator` and the other `of: denominator`" } else { "let one name the numerator and the other the denominator" }
+    }
+
+    fn to_add(self, code: PopulationCode) -> String {
+        match self {
+            Form::Yaml => format!("add it to `populations`: `- code: {}` and its `define`", code.code()),
+            Form::Fhir => "add a `population` with that code and its `criteria.expression`".to_owned(),
+        }
     }
 }
 
@@ -60,15 +95,14 @@ fn needs(scoring: Scoring) -> &'static [(PopulationCode, usize, usize)] {
     }
 }
 
-fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group, found: &mut Vec<Diagnostic>) {
-    let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
-    let scoring = definition.scoring_of(group);
+/// Whether a group, which stands `at` a place, is what its scoring needs.
+pub(in crate::measure) fn check_group(source: &Arc<SourceFile>, form: Form, at: Location, scoring: Scoring, group: &Group, found: &mut Vec<Diagnostic>) {
     let needed = needs(scoring);
     for (code, least, most) in needed {
         let count = group.populations.iter().filter(|population| population.code == *code).count();
         if count < *least {
-            let help = format!("add it to `populations`: `- code: {}` and its `define`", code.code());
-            found.push(Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code())).at(at.clone()).help(help));
+            let missing = Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code()));
+            found.push(missing.at(at.clone()).help(form.to_add(*code)));
         } else if let Some(surplus) = group.populations.iter().filter(|population| population.code == *code).nth(*most) {
             let place = locate(source, &surplus.define).last_before(code.code());
             found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(place));
@@ -92,9 +126,9 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
                     .help("give each an `id`"),
             );
         }
-        check_dependence(source, group, population, found);
+        check_dependence(source, form, group, population, found);
     }
-    check_observed(source, scoring, group, found);
+    check_observed(source, form, scoring, group, found);
     let mut strata = BTreeMap::new();
     for stratifier in &group.stratifiers {
         let place = locate(source, &stratifier.id);
@@ -108,7 +142,7 @@ fn check_group(source: &Arc<SourceFile>, definition: &Definition, group: &Group,
 }
 
 /// Of a ratio one observation is the numerator, one the denominator: two of one side leave nothing to divide by.
-fn check_observed(source: &Arc<SourceFile>, scoring: Scoring, group: &Group, found: &mut Vec<Diagnostic>) {
+fn check_observed(source: &Arc<SourceFile>, form: Form, scoring: Scoring, group: &Group, found: &mut Vec<Diagnostic>) {
     let mut observed: BTreeMap<&str, Location> = BTreeMap::new();
     for of in group
         .populations
@@ -119,30 +153,26 @@ fn check_observed(source: &Arc<SourceFile>, scoring: Scoring, group: &Group, fou
         let place = locate(source, of);
         if let Some(first) = observed.insert(&of.value, place.clone()) {
             let message = format!("two observations are of `{}`: a {} observes each population once", of.value, word(scoring));
-            found.push(
-                Diagnostic::error(message)
-                    .at(place)
-                    .label(first, "the first one")
-                    .help("let one be `of: numerator` and the other `of: denominator`"),
-            );
+            found.push(Diagnostic::error(message).at(place).label(first, "the first one").help(form.sides()));
         }
     }
 }
 
-fn check_dependence(source: &Arc<SourceFile>, group: &Group, population: &Population, found: &mut Vec<Diagnostic>) {
+fn check_dependence(source: &Arc<SourceFile>, form: Form, group: &Group, population: &Population, found: &mut Vec<Diagnostic>) {
     let observation = population.code == PopulationCode::MeasureObservation;
     let place = locate(source, &population.define);
     if observation && population.of.is_none() {
-        found.push(Diagnostic::error("an observation needs `of`: the population whose members are observed").at(place.clone()));
+        found.push(Diagnostic::error(format!("an observation needs {}", form.to_observe())).at(place.clone()));
     }
     if observation != population.aggregate.is_some() {
-        let text = if observation { "an observation needs `aggregate`" } else { "only an observation has an `aggregate`" };
+        let text = if observation { "an observation needs" } else { "only an observation has an" };
+        let text = format!("{text} `{}`", form.aggregate());
         found.push(Diagnostic::error(text).at(place.clone()).help("one of sum, count, average, median, minimum, maximum"));
     }
     let initial = group.populations.iter().filter(|other| other.code == PopulationCode::InitialPopulation).count();
     let sided = matches!(population.code, PopulationCode::Denominator | PopulationCode::Numerator);
     if initial > 1 && sided && population.of.is_none() {
-        found.push(Diagnostic::error(format!("with two initial populations `{}` must say which one it is `of`", population.id())).at(place));
+        found.push(Diagnostic::error(format!("with two initial populations `{}` must say which one it is {}", population.id(), form.of())).at(place));
     }
     let Some(of) = &population.of else { return };
     let target = group.populations.iter().find(|other| other.id() == of.value);

@@ -630,8 +630,8 @@ impl<'s> Scan<'s> {
         let Ok(kind) = self.kinds.of(line) else {
             return self.set_aside(number, if Head::read(line).is_some() { "no resourceType" } else { NO_OBJECT });
         };
-        if kind.is_misspelt {
-            return self.set_aside(number, "FHIR has no such resourceType, and it is nearly one that the measures need");
+        if let Some(fault) = kind.fault {
+            return self.set_aside(number, fault);
         }
         self.part.resources += 1;
         if self.met.as_ref().is_none_or(|met| !Arc::ptr_eq(met, &kind.name)) {
