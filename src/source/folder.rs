@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustc_hash::FxHashSet;
 
 use crate::fhir::ndjson::{Line, Lines};
 use crate::fhir::record::Shape;
 use crate::fhir::record::glance::Key;
+use crate::source::import::known::Known;
 
 mod dataset;
 mod listing;
@@ -25,8 +26,8 @@ mod resources;
 mod series;
 mod whole;
 
+use dataset::{Asked, Part, Scan, Wanted};
 pub use dataset::{Bad, Dataset, Patient, Share};
-use dataset::{Part, Scan, Wanted};
 use listing::LOG;
 pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
@@ -145,6 +146,7 @@ impl Iterator for Passes<'_> {
 }
 
 /// A run of lines that one thread reads.
+#[derive(Clone, Copy)]
 struct Task<'f> {
     file: &'f Path,
     /// Lines that begin in these bytes; the whole file when it is compressed or no NDJSON.
@@ -168,12 +170,17 @@ impl Passes<'_> {
         let tasks = self.tasks()?;
         let mut gathered = self.run(&tasks, share, None)?;
         let merged = dataset::merged(gathered.parts.values());
-        if *gathered.share.merged != merged {
-            gathered.share.merged = merged.into();
-            // Who was merged into somebody may have fallen into another share.
-            if gathered.share.count > 1 {
-                gathered = self.run(&tasks, gathered.share, None)?;
-            }
+        // Who was merged into somebody may have fallen into another share.
+        let mut is_read_again = *gathered.share.merged != merged && gathered.share.count > 1;
+        gathered.share.merged = merged.into();
+        let asked = Asked::of(gathered.parts.values());
+        if !asked.is_empty() {
+            gathered.share.known = self.known(&tasks, &gathered, asked)?;
+            is_read_again = true;
+        }
+        if is_read_again {
+            gathered.parts.clear();
+            gathered = self.run(&tasks, gathered.share, None)?;
         }
         let (share, mut parts) = (gathered.share, gathered.parts);
         let contested = self.add_versions(&tasks, &share, gathered.passed_over, &mut parts)?;
@@ -185,6 +192,15 @@ impl Passes<'_> {
             }
             _ => Ok((data, share)),
         }
+    }
+
+    /// Reads the Patients again, for who has the identifiers that were met.
+    fn known(&self, tasks: &[Task<'_>], gathered: &Gathered, asked: Asked) -> Result<Arc<Known>, FolderError> {
+        let has_people = |index: &usize| gathered.parts.get(index).is_some_and(Part::has_people);
+        let tasks: Vec<Task<'_>> = (0..).zip(tasks).filter(|(index, _)| has_people(index)).map(|(_, task)| *task).collect();
+        let wanted = Wanted { asked, ..Wanted::default() };
+        let found = self.run(&tasks, gathered.share.clone(), Some(&wanted))?;
+        Ok(dataset::known(wanted.asked, found.parts.into_values()))
     }
 
     /// Reads what else there is of what was kept: versions that were passed over, and, where several patients have a resource, what
