@@ -357,6 +357,10 @@ fn who_is_named_by_an_identifier_is_found_where_exactly_one_has_it() {
         let expected: Vec<String> = expected.into_iter().map(|(line, reason)| format!("warning: all.ndjson:{line}: {reason}; set aside")).collect();
         assert_eq!((code, err.lines().collect::<Vec<_>>()), (1, expected.iter().map(String::as_str).collect()));
         assert_eq!(report["group"][0]["population"][0]["count"], 1, "{report}");
+        let explain = ["measure", "explain", "one", "--data", "all.ndjson", "--patient", "p1", "--period", "2026-02"];
+        let explained = std::process::Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder.path()).args(explain).output().unwrap();
+        let explained = String::from_utf8(explained.stdout).unwrap();
+        assert!(explained.contains("initial-population (group-1): in"), "{explained}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::{all_of, at_path, contained};
+use super::apply::{all_of, contained};
 use super::{Asked, Finding, Mapping, Problem, Target};
 use crate::diagnostic::nearest;
 use crate::fhir::record::{NodeId, Record};
@@ -75,10 +75,10 @@ impl<'m> Watch<'m> {
         let mut systems: BTreeSet<(usize, &str)> = BTreeSet::new();
         for (place, (resource_type, path)) in self.spots.iter().enumerate() {
             for resource in all_of(record, &within, resource_type) {
-                for (system, code) in at_path(record, resource, path).into_iter().flat_map(|node| codes_at(record, node)) {
+                each_code(record, resource, path, &mut |system, code| {
                     self.meet(place, system, code, seen);
                     systems.insert((place, system));
-                }
+                });
             }
         }
         systems.into_iter().for_each(|(place, system)| *seen.systems.entry((place, system.to_owned())).or_default() += 1);
@@ -193,9 +193,19 @@ impl Mapping {
     }
 }
 
-/// The codes of an element, however it holds them.
-fn codes_at(record: &Record, node: NodeId) -> Vec<(&str, &str)> {
+/// System and code of each coding at a path below a node, through every repetition and however an element holds them.
+fn each_code<'r>(record: &'r Record, node: NodeId, path: &[String], each: &mut dyn FnMut(&'r str, &'r str)) {
     let text = |node, name| record.get(node, name).and_then(|field| record.text(field)).unwrap_or_default();
-    let coding = |node| (text(node, "system"), text(node, "code"));
-    record.get(node, "coding").map_or_else(|| vec![coding(node)], |codings| record.items(codings).map(coding).collect())
+    let mut code = |node| each(text(node, "system"), text(node, "code"));
+    match path.split_first() {
+        Some((name, rest)) => record
+            .get(node, name)
+            .into_iter()
+            .flat_map(|field| record.items(field))
+            .for_each(|item| each_code(record, item, rest, each)),
+        None => match record.get(node, "coding") {
+            Some(codings) => record.items(codings).for_each(code),
+            None => code(node),
+        },
+    }
 }

@@ -339,7 +339,7 @@ pub(super) struct Part {
     replaced: Vec<(String, u64)>,
     links: Links,
     /// By which identifiers patients are named of whom is not known who they are; Patients who may have those that are asked for.
-    asked: BTreeSet<Ask>,
+    pub(super) asked: BTreeSet<Ask>,
     bearers: Vec<Bearer>,
     bad: Vec<Bad>,
     bad_count: u64,
@@ -559,8 +559,8 @@ impl<'s> Scan<'s> {
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
         if self.wanted.is_some() {
-            let Part { claims, file, text, rows, patients, bearers, .. } = self.part;
-            self.part = Part { claims, file, text, rows, patients, bearers, ..Part::default() };
+            let Part { claims, file, text, rows, patients, asked, bearers, .. } = self.part;
+            self.part = Part { claims, file, text, rows, patients, asked, bearers, ..Part::default() };
         }
         self.part.lines = lines;
         self.part.shrink();

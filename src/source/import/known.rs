@@ -102,9 +102,9 @@ impl Known {
         asks.into_iter().for_each(|ask| self.answers.entry(ask).or_default().push((id.to_owned(), patient.to_owned())));
     }
 
-    /// Whether it was looked for.
-    pub fn was_asked(&self, ask: &Ask) -> bool {
-        self.asked.contains(ask)
+    /// What was looked for.
+    pub fn asked(&self) -> &BTreeSet<Ask> {
+        &self.asked
     }
 
     /// A resource, in the place of an earlier form of it; or none, when it is gone.

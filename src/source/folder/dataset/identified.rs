@@ -34,18 +34,11 @@ pub(super) struct Bearer {
 }
 
 impl Asked {
-    /// By what was met.
-    pub fn of<'p>(parts: impl Iterator<Item = &'p Part> + Clone) -> Asked {
-        let asks: BTreeSet<Ask> = parts.clone().flat_map(|part| &part.asked).cloned().collect();
-        let (mut met, mut again) = (FxHashSet::default(), FxHashSet::default());
-        if !asks.is_empty() {
-            again.extend(parts.flat_map(|part| &part.people).filter(|person| !met.insert(**person)));
-        }
+    /// By the Patients that were met.
+    pub fn new<'p>(asks: BTreeSet<Ask>, parts: impl Iterator<Item = &'p Part>) -> Asked {
+        let mut met = FxHashSet::default();
+        let again = parts.flat_map(|part| &part.people).copied().filter(|person| !met.insert(*person)).collect();
         Asked { asks, again }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.asks.is_empty()
     }
 }
 
@@ -73,7 +66,7 @@ impl Part {
 impl Scan<'_> {
     /// Notes a Patient who has an identifier that is asked for, or of whom another version may.
     pub(super) fn ask_who(&mut self, line: &[u8], asked: &Asked) {
-        let Some(id) = glance::id(line).filter(|id| !asked.is_empty() && is_id(id) && !modifier::turns_round(line)) else { return };
+        let Some(id) = glance::id(line).filter(|id| !asked.asks.is_empty() && is_id(id) && !modifier::turns_round(line)) else { return };
         let asks = answered(&asked.asks, ("Patient", &id), line);
         if asks.is_empty() && !asked.again.contains(&hash(&id)) {
             return;
@@ -87,7 +80,7 @@ impl Scan<'_> {
         let orphan = match head.naming(resource_type) {
             Naming::Identifier(system, value) => {
                 let (ask, known) = (Ask::patient(system, value), self.share.known.clone());
-                if !known.was_asked(&ask) {
+                if !known.asked().contains(&ask) {
                     self.part.asked.insert(ask);
                     return;
                 }
@@ -100,13 +93,8 @@ impl Scan<'_> {
                     Err(reason) => return self.set_aside(number, reason.text()),
                 }
             }
-            _ if head.names_nobody(resource_type) => {
-                if patient_required(resource_type) {
-                    Orphan::Required
-                } else {
-                    Orphan::Optional
-                }
-            }
+            _ if head.names_nobody(resource_type) && patient_required(resource_type) => Orphan::Required,
+            _ if head.names_nobody(resource_type) => Orphan::Optional,
             naming if patient_required(resource_type) => {
                 let reason = unnamed(&naming).filter(|reason| *reason != Reason::NoPatient);
                 return self.set_aside(number, reason.map_or(NO_PATIENT, Reason::text));
@@ -127,7 +115,8 @@ mod tests {
     use crate::fhir::record::{Keep, Record, Shape};
     use crate::source::folder::{files, passes};
 
-    /// `Patient/id version identifier`, with `-` for none, or `Observation/id version of-identifier`; words further stand in it as they are.
+    /// `Patient/id version identifier`, with `-` for none, or `Observation/id version of-identifier`, with the code that is asked for or
+    /// what stands in its place.
     fn line(text: &str) -> String {
         let words: Vec<&str> = text.splitn(4, ' ').collect();
         let [name, version, mrn, rest @ ..] = words.as_slice() else { panic!("{text}") };
@@ -139,7 +128,11 @@ mod tests {
             ("Device", _) => format!(r#","patient":{{"identifier":{identifier}}}"#),
             _ => format!(r#","subject":{{"identifier":{identifier}}}"#),
         };
-        format!(r#"{{"resourceType":"{resource_type}","id":"{id}","meta":{{"versionId":"{version}"}}{element}{}}}"#, rest.concat())
+        let rest = match rest {
+            [] if resource_type == "Observation" => r#","code":{"text":"wanted"}"#.to_owned(),
+            rest => rest.concat(),
+        };
+        format!(r#"{{"resourceType":"{resource_type}","id":"{id}","meta":{{"versionId":"{version}"}}{element}{rest}}}"#)
     }
 
     /// Patients enough that they come in several passes where memory is short, each with an observation by identifier.
@@ -157,7 +150,8 @@ mod tests {
             false => lines.chunks(7).enumerate().for_each(|(at, lines)| write(format!("{at}.ndjson"), lines)),
         }
         let kept = ["Patient", "Observation", "Device"].map(|name| (name.to_owned(), Keep::All));
-        let shape = Shape { types: kept.into(), ..Shape::default() };
+        let mut shape = Shape { types: kept.into(), ..Shape::default() };
+        shape.sift("Observation", ["wanted".to_owned()].into());
         let (mut found, mut of_filler, mut rest, mut count) = (BTreeSet::new(), 0, None, 0);
         for data in passes(&files(&[folder.path().to_owned()]).unwrap(), &shape, memory, threads) {
             let data = data.unwrap();
@@ -182,7 +176,7 @@ mod tests {
 
     #[test]
     fn exactly_one_patient_has_it_whatever_the_order_the_memory_and_the_threads() {
-        let cases: [(&str, &[&str], &str); 8] = [
+        let cases: [(&str, &[&str], &str); 9] = [
             ("one", &["Patient/p1 1 a", "Observation/o 1 a"], "p1 o; nobody's 0, set aside 0"),
             ("none", &["Patient/p1 1 a", "Observation/o 1 b"], "; nobody's 0, set aside 1"),
             ("several", &["Patient/p1 1 a", "Patient/p2 1 a", "Observation/o 1 a"], "; nobody's 0, set aside 1"),
@@ -193,6 +187,11 @@ mod tests {
                 "he was replaced",
                 &[r#"Patient/p1 1 a ,"link":[{"other":{"reference":"Patient/p2"},"type":"replaced-by"}]"#, "Patient/p2 1 a", "Observation/o 1 a"],
                 "p2 o; nobody's 0, set aside 0",
+            ),
+            (
+                "a newer version is another's, and not what is asked for",
+                &["Patient/p1 1 a", "Patient/p2 1 b", "Observation/o 1 a", r#"Observation/o 2 b ,"code":{"text":"other"}"#],
+                "; nobody's 0, set aside 0",
             ),
             ("a newer version is another's", &["Patient/p1 1 a", "Patient/p2 1 b", "Observation/o 1 a", "Observation/o 2 b"], "p2 o; nobody's 0, set aside 0"),
         ];
