@@ -323,6 +323,50 @@ fn reports_of_data_that_are_not_whole_are_partial_and_stderr_says_why_and_where(
     assert!(err.lines().count() == 21 && err.ends_with("warning: 10 more patients are named and not there\n"), "{err}");
 }
 
+/// As a night has it (R4, section 2.3.0.2), wherever the Patients stand.
+#[test]
+fn who_is_named_by_an_identifier_is_found_where_exactly_one_has_it() {
+    let patient = |id: &str, mrn: &str| format!(r#"{{"resourceType":"Patient","id":"{id}","birthDate":"2011-01-01","identifier":[{{"system":"http://h/mrn","value":"{mrn}"}}]}}"#);
+    let visit = |id: &str, subject: &str| format!(r#"{{"resourceType":"Encounter","id":"{id}","subject":{subject}}}"#);
+    let by = |system: &str, value: &str| format!(r#"{{"identifier":{{"system":"{system}","value":"{value}"}}}}"#);
+    let lines = [
+        visit("e1", &by("http://h/mrn", "001")),
+        visit("e2", &by("http://h/mrn", "002")),
+        visit("e3", &by("http://h/mrn", "003")),
+        visit("e4", r#"{"identifier":{"value":"001"}}"#),
+        visit("e5", r##"{"reference":"#p"}"##),
+        visit("e6", r#"{"display":"somebody"}"#),
+        patient("p1", "001"),
+        patient("p2", "002"),
+        patient("p3", "002"),
+    ];
+    let reasons = [
+        "its patient is named by an identifier that several patients here have: let the source write `Patient/id`",
+        "its patient is named by an identifier that no patient here has: let the source write `Patient/id`, or send the patient with it",
+        "its patient is named by an identifier without a system or a value: let the source write `Patient/id`",
+        "its patient is named by a contained resource, which bears no id: let the source write `Patient/id`",
+        "it names no patient",
+    ];
+    for is_backwards in [false, true] {
+        let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let mut expected: Vec<(usize, &str)> = (2..).zip(reasons).collect();
+        if is_backwards {
+            lines.reverse();
+            expected = expected.into_iter().map(|(line, reason)| (10 - line, reason)).rev().collect();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        lay(folder.path(), "", "define \"Initial Population\": exists ([Encounter] E where E.subject.reference = 'Patient/p1')\n", &lines);
+        let (code, err, report) = evaluated(folder.path(), &[]);
+        let expected: Vec<String> = expected.into_iter().map(|(line, reason)| format!("warning: all.ndjson:{line}: {reason}; set aside")).collect();
+        assert_eq!((code, err.lines().collect::<Vec<_>>()), (1, expected.iter().map(String::as_str).collect()));
+        assert_eq!(report["group"][0]["population"][0]["count"], 1, "{report}");
+        let explain = ["measure", "explain", "one", "--data", "all.ndjson", "--patient", "p1", "--period", "2026-02"];
+        let explained = std::process::Command::new(env!("CARGO_BIN_EXE_watershed")).current_dir(folder.path()).args(explain).output().unwrap();
+        let explained = String::from_utf8(explained.stdout).unwrap();
+        assert!(explained.contains("initial-population (group-1): in"), "{explained}");
+    }
+}
+
 /// A night quarantines the same: whoever does not understand a modifier must not use what it stands in.
 #[test]
 fn what_a_modifier_may_turn_round_is_left_out_and_counted() {

@@ -15,10 +15,12 @@ use crate::diagnostic::counted;
 use crate::fhir::compartment::is_id;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
+use crate::mapping::{Mapping, Seen, Watch};
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
-use crate::pipeline::{evaluation, remarks};
+use crate::pipeline::{evaluation, needs, remarks};
 use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
+use crate::store::runs::Unmapped;
 use crate::validate::{Finding, Weight};
 
 /// Most threads.
@@ -140,6 +142,8 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     let now = jiff::Timestamp::now();
     let setting = measures::setting(&loaded, &zone, now);
     let runs: Vec<Run<'_>> = loaded.measures.iter().map(|measure| measure.over(&periods, &setting)).collect();
+    let (mapping, asked) = (Mapping::none(), needs::asked(&loaded.measures, &loaded.value_sets));
+    let watch = evaluation::watch(&mapping, &asked, &loaded.measures);
     let mut found = Found::new(&runs);
     for (pass, data) in folder::passes(&files, &shape, memory, threads(args.threads)).enumerate() {
         let data = data.map_err(unreadable)?;
@@ -152,10 +156,10 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
                 say_absent_types(&loaded, &found.absent_types);
             }
         }
-        found.merge(evaluate(&runs, &data, &shape, threads(args.threads), args.report != Kind::Summary));
+        found.merge(evaluate(&runs, &data, &shape, &watch, threads(args.threads), args.report != Kind::Summary));
     }
     folder::unread(&args.data, &shape).map_err(unreadable)?.into_iter().for_each(|gap| found.add_gap(gap));
-    found.say();
+    found.say(&watch);
     Ok(if write(&args, &runs, &found)? { Ending::Fine } else { Ending::Findings })
 }
 
@@ -317,6 +321,8 @@ struct Found {
     unreadable: BTreeMap<Meant, (u64, Option<Bad>)>,
     /// Patients of whom a value could not be used as it stands.
     doubts: BTreeMap<Doubt, u64>,
+    /// By which names of systems codes stand there.
+    seen: Seen,
     /// What should be among the files and is not, and how much of each type.
     gaps: Told,
     missing: BTreeMap<String, u64>,
@@ -346,6 +352,7 @@ impl Found {
         self.people += other.people;
         self.bad.merge(other.bad);
         self.absent.merge(other.absent);
+        self.seen.merge(other.seen);
         for (doubt, patients) in other.doubts {
             *self.doubts.entry(doubt).or_default() += patients;
         }
@@ -383,7 +390,7 @@ impl Found {
         Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(measure).cloned().unwrap_or_default() }
     }
 
-    fn say(&mut self) {
+    fn say(&mut self, watch: &Watch<'_>) {
         self.gaps.say("the reports are partial", "things are missing");
         self.said.say("the reports are not partial for it", "sayings of servers");
         self.bad.say("set aside", "lines or resources were set aside");
@@ -402,9 +409,19 @@ impl Found {
         if rest > 0 {
             let _ = writeln!(stderr, "warning: {rest} more elements have values that cannot be read");
         }
-        let doubts = self.doubts.iter().map(|(doubt, patients)| evaluation::row(&doubt.clone().into(), *patients));
-        for line in doubts.filter_map(|row| super::run::unused_as_text(&row)).take(TOLD_SHOWN_MAX) {
+        let doubts = self.doubts.iter().map(|(doubt, patients)| (doubt.clone().into(), *patients));
+        let unused: Vec<Unmapped> = watch
+            .findings(&self.seen)
+            .into_iter()
+            .chain(doubts)
+            .map(|(finding, patients)| evaluation::row(&finding, patients))
+            .collect();
+        for line in super::run::unused(&unused).into_iter().filter_map(super::run::unused_as_text).take(TOLD_SHOWN_MAX) {
             let _ = writeln!(stderr, "warning: {line}");
+        }
+        let rest = unused.len().saturating_sub(TOLD_SHOWN_MAX);
+        if rest > 0 {
+            let _ = writeln!(stderr, "warning: {rest} more kinds of values or codes are documented and not counted");
         }
         if self.people == 0 {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
@@ -419,13 +436,13 @@ impl Found {
     }
 }
 
-fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, keep: bool) -> Found {
+fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, watch: &Watch<'_>, threads: usize, keep: bool) -> Found {
     let patients: Vec<Patient<'_>> = data.patients().collect();
     let shared = &Shared::new(data.shared());
     let share = patients.len().div_ceil(threads.max(1)).max(1);
     let mut found = Found::new(runs);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = patients.chunks(share).map(|chunk| scope.spawn(move || part(runs, chunk, shared, shape, keep))).collect();
+        let workers: Vec<_> = patients.chunks(share).map(|chunk| scope.spawn(move || part(runs, chunk, shared, shape, watch, keep))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(part) => found.merge(part),
@@ -436,7 +453,7 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, threads: usize, kee
     found
 }
 
-fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, keep: bool) -> Found {
+fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, watch: &Watch<'_>, keep: bool) -> Found {
     let mut found = Found::new(runs);
     let mut record = Record::default();
     for patient in patients {
@@ -447,6 +464,7 @@ fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: 
             continue;
         }
         found.people += 1;
+        watch.see(&record, &mut found.seen);
         let all = measure::evaluate(runs, &record);
         let unreadable: BTreeMap<(&str, Option<&'static str>), usize> = all
             .iter()

@@ -172,7 +172,9 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
         "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: it was not counted"),
         "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: it was not counted"),
         "unknown-system" => {
-            format!("`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal")
+            format!(
+                "`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal: have them written by that name, or translated by a site's mapping"
+            )
         }
         "idle-rule" => {
             let rule = if code.is_empty() { format!("of `{system}`") } else { format!("of `{code}` of `{system}`") };

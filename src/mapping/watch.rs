@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::{all_of, at_path, coding, codings, contained};
+use super::apply::{all_of, contained};
 use super::{Asked, Finding, Mapping, Problem, Target};
 use crate::diagnostic::nearest;
 use crate::fhir::record::{NodeId, Record};
@@ -72,19 +72,19 @@ impl<'m> Watch<'m> {
     /// Looks at one patient's record as it came.
     pub fn see(&self, record: &Record, seen: &mut Seen) {
         let within = contained(record);
-        let mut systems: BTreeSet<(usize, String)> = BTreeSet::new();
+        let mut systems: BTreeSet<(usize, &str)> = BTreeSet::new();
         for (place, (resource_type, path)) in self.spots.iter().enumerate() {
             for resource in all_of(record, &within, resource_type) {
-                for (system, code) in at_path(record, resource, path).into_iter().flat_map(|node| codes_at(record, node)) {
-                    self.meet(place, &system, code, seen);
+                each_code(record, resource, path, &mut |system, code| {
+                    self.meet(place, system, code, seen);
                     systems.insert((place, system));
-                }
+                });
             }
         }
-        systems.into_iter().for_each(|system| *seen.systems.entry(system).or_default() += 1);
+        systems.into_iter().for_each(|(place, system)| *seen.systems.entry((place, system.to_owned())).or_default() += 1);
     }
 
-    fn meet(&self, place: usize, system: &str, code: String, seen: &mut Seen) {
+    fn meet(&self, place: usize, system: &str, code: &str, seen: &mut Seen) {
         let Some((resource_type, path)) = self.spots.get(place) else { return };
         let is_here = |rule: &super::CodeRule| rule.system == system && rule.elements.iter().any(|element| element.resource_type == *resource_type && element.path == *path);
         let rules = self.mapping.codes.iter().enumerate().filter(|(_, rule)| is_here(rule));
@@ -96,7 +96,7 @@ impl<'m> Watch<'m> {
         let own: Vec<(usize, &str)> = own.map(|(index, (_, code))| (index, code.as_str())).collect();
         seen.met.extend(own.iter().filter(|(_, own)| *own == code).map(|(index, _)| *index));
         if !own.is_empty() {
-            seen.codes.entry(system.to_owned()).or_default().insert(code);
+            seen.codes.entry(system.to_owned()).or_default().insert(code.to_owned());
         }
     }
 
@@ -193,7 +193,19 @@ impl Mapping {
     }
 }
 
-/// The codes of an element, however it holds them.
-fn codes_at(record: &Record, node: NodeId) -> Vec<(String, String)> {
-    if record.get(node, "coding").is_some() { codings(record, node) } else { vec![coding(record, node)] }
+/// System and code of each coding at a path below a node, through every repetition and however an element holds them.
+fn each_code<'r>(record: &'r Record, node: NodeId, path: &[String], each: &mut dyn FnMut(&'r str, &'r str)) {
+    let text = |node, name| record.get(node, name).and_then(|field| record.text(field)).unwrap_or_default();
+    let mut code = |node| each(text(node, "system"), text(node, "code"));
+    match path.split_first() {
+        Some((name, rest)) => record
+            .get(node, name)
+            .into_iter()
+            .flat_map(|field| record.items(field))
+            .for_each(|item| each_code(record, item, rest, each)),
+        None => match record.get(node, "coding") {
+            Some(codings) => record.items(codings).for_each(code),
+            None => code(node),
+        },
+    }
 }

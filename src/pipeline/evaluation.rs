@@ -14,11 +14,11 @@ use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::{Asked, Finding, Problem, Seen, Watch};
+use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch};
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
-use crate::measure::{self, Setting};
+use crate::measure::{self, Measure, Setting};
 use crate::outbox;
 use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
@@ -131,7 +131,7 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     let shared = snapshot.shared(Adapter::as_of(run))?;
     let people = snapshot.people(Adapter::as_of(run))?;
     let asked = needs::asked(&setup.measures, &setup.value_sets);
-    let watch = watch(setup, &asked);
+    let watch = watch(&setup.mapping, &asked, &setup.measures);
     let work = Work { setup, people: &people, watch: &watch, measures, periods, shape, shared: Shared::new(shared.iter().map(Vec::as_slice)), stop, progress };
     let partitions = snapshot.partitions();
     progress.stage("evaluating", Some(partitions.len() as u64));
@@ -182,10 +182,10 @@ pub fn record_of(setup: &Setup, snapshot: &Snapshot, patient: &str) -> Result<Op
     Ok(Some(record))
 }
 
-/// What of the data is held against the mapping's rules and against what the measures ask for.
-fn watch<'a>(setup: &'a Setup, asked: &'a Asked) -> Watch<'a> {
-    let requirements = setup.measures.iter().flat_map(|measure| measure.program().requirements());
-    Watch::new(&setup.mapping, asked, requirements.filter_map(|need| Some((need.resource_type.clone(), need.code_path.clone()?))))
+/// What of the data is held against a mapping's rules and against what measures ask for.
+pub fn watch<'a>(mapping: &'a Mapping, asked: &'a Asked, measures: &[Measure]) -> Watch<'a> {
+    let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
+    Watch::new(mapping, asked, requirements.filter_map(|need| Some((need.resource_type.clone(), need.code_path.clone()?))))
 }
 
 /// What is read of each record.

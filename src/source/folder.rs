@@ -5,18 +5,19 @@
 //! several threads; of lines without any code that is asked for only the type and the id are looked at. A file with one Patient
 //! in which nobody else is named is that patient's record: what names nobody in it is the patient's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustc_hash::FxHashSet;
 
 use crate::fhir::ndjson::{Line, Lines};
 use crate::fhir::record::Shape;
 use crate::fhir::record::glance::Key;
+use crate::source::import::known::{Ask, Known};
 
 mod dataset;
 mod listing;
@@ -25,8 +26,8 @@ mod resources;
 mod series;
 mod whole;
 
+use dataset::{Asked, Part, Scan, Wanted};
 pub use dataset::{Bad, Dataset, Patient, Share};
-use dataset::{Part, Scan, Wanted};
 use listing::LOG;
 pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
@@ -145,6 +146,7 @@ impl Iterator for Passes<'_> {
 }
 
 /// A run of lines that one thread reads.
+#[derive(Clone, Copy)]
 struct Task<'f> {
     file: &'f Path,
     /// Lines that begin in these bytes; the whole file when it is compressed or no NDJSON.
@@ -159,6 +161,8 @@ struct Gathered {
     /// Of each part; `None` when there were too many to keep.
     passed_over: Option<Vec<Vec<Key>>>,
     passed_over_size: usize,
+    /// By which identifiers patients are named of whom is not known who they are.
+    asked: BTreeSet<Ask>,
     faults: BTreeMap<usize, FolderError>,
 }
 
@@ -168,15 +172,19 @@ impl Passes<'_> {
         let tasks = self.tasks()?;
         let mut gathered = self.run(&tasks, share, None)?;
         let merged = dataset::merged(gathered.parts.values());
-        if *gathered.share.merged != merged {
-            gathered.share.merged = merged.into();
-            // Who was merged into somebody may have fallen into another share.
-            if gathered.share.count > 1 {
-                gathered = self.run(&tasks, gathered.share, None)?;
-            }
+        // Who was merged into somebody may have fallen into another share.
+        let mut is_read_again = *gathered.share.merged != merged && gathered.share.count > 1;
+        gathered.share.merged = merged.into();
+        if !gathered.asked.is_empty() {
+            gathered.share.known = self.known(&tasks, &gathered.share, &gathered.parts, gathered.asked)?;
+            is_read_again = true;
         }
-        let (share, mut parts) = (gathered.share, gathered.parts);
-        let contested = self.add_versions(&tasks, &share, gathered.passed_over, &mut parts)?;
+        if is_read_again {
+            gathered.parts.clear();
+            gathered = self.run(&tasks, gathered.share, None)?;
+        }
+        let (mut share, mut parts) = (gathered.share, gathered.parts);
+        let contested = self.add_versions(&tasks, &mut share, gathered.passed_over, &mut parts)?;
         let data = Dataset::join(parts.into_values().collect(), &share, &contested);
         match data.bad.first() {
             Some(bad) if data.resources == 0 => {
@@ -187,9 +195,19 @@ impl Passes<'_> {
         }
     }
 
+    /// Reads the Patients again, for who has the identifiers that were met.
+    fn known(&self, tasks: &[Task<'_>], share: &Share, parts: &BTreeMap<usize, Part>, mut asked: BTreeSet<Ask>) -> Result<Arc<Known>, FolderError> {
+        asked.extend(share.known.asked().iter().cloned());
+        let has_people = |index: &usize| parts.get(index).is_some_and(Part::has_people);
+        let tasks: Vec<Task<'_>> = (0..).zip(tasks).filter(|(index, _)| has_people(index)).map(|(_, task)| *task).collect();
+        let wanted = Wanted { asked: Asked::new(asked, parts.values()), ..Wanted::default() };
+        let found = self.run(&tasks, share.clone(), Some(&wanted))?;
+        Ok(dataset::known(wanted.asked, found.parts.into_values()))
+    }
+
     /// Reads what else there is of what was kept: versions that were passed over, and, where several patients have a resource, what
     /// those of other shares have of it. Returns which these are.
-    fn add_versions(&self, tasks: &[Task<'_>], share: &Share, passed_over: Option<Vec<Vec<Key>>>, parts: &mut BTreeMap<usize, Part>) -> Result<FxHashSet<Key>, FolderError> {
+    fn add_versions(&self, tasks: &[Task<'_>], share: &mut Share, passed_over: Option<Vec<Vec<Key>>>, parts: &mut BTreeMap<usize, Part>) -> Result<FxHashSet<Key>, FolderError> {
         let mut wanted = Wanted::of(parts.values(), passed_over);
         let mut contested = wanted.contested.clone();
         loop {
@@ -199,7 +217,11 @@ impl Passes<'_> {
             if wanted.is_empty() {
                 return Ok(contested);
             }
-            let others = self.run(tasks, share.clone(), Some(&wanted))?;
+            let mut others = self.run(tasks, share.clone(), Some(&wanted))?;
+            if !others.asked.is_empty() {
+                share.known = self.known(tasks, share, parts, others.asked)?;
+                others = self.run(tasks, share.clone(), Some(&wanted))?;
+            }
             let after = parts.last_key_value().map_or(0, |(last, _)| last + 1);
             parts.extend(others.parts.into_iter().map(|(index, part)| (after + index, part)));
             let found = Wanted::of(parts.values(), Some(Vec::new())).contested;
@@ -224,7 +246,8 @@ impl Passes<'_> {
 
     fn run(&self, tasks: &[Task<'_>], share: Share, wanted: Option<&Wanted>) -> Result<Gathered, FolderError> {
         let next = AtomicUsize::new(0);
-        let gathered = Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), passed_over_size: 0, faults: BTreeMap::new() });
+        let gathered =
+            Mutex::new(Gathered { share, parts: BTreeMap::new(), size: 0, passed_over: Some(Vec::new()), passed_over_size: 0, asked: BTreeSet::new(), faults: BTreeMap::new() });
         let lock = || gathered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let work = || {
             loop {
@@ -265,6 +288,7 @@ impl Gathered {
                 self.passed_over = None;
             }
         }
+        self.asked.extend(std::mem::take(&mut part.asked));
         if *share != self.share {
             part.prune(&self.share);
         }

@@ -45,19 +45,23 @@ fn ask(resource_type: &str, json: &[u8]) -> Option<Ask> {
     }
 }
 
+/// Whose a resource is that asks for its patient so, and the resource with a reference to him; none where it can do without one.
+pub(super) fn whose<'k>(known: &'k Known, ask: &'k Ask, resource_type: &str, json: &[u8]) -> Result<Option<(&'k str, Vec<u8>)>, Reason> {
+    match known.hit(ask) {
+        Hit::One { id, .. } => refer(json, id).map(|json| Some((id, json))).ok_or(Reason::Identifier),
+        _ if !patient_required(resource_type) => Ok(None),
+        Hit::None => Err(Reason::Identifier),
+        Hit::Several => Err(Reason::SeveralIdentified),
+    }
+}
+
 fn resolve_unit(pull: &Pull<'_>, known: &Known, unit: &Unit, file: String) -> Result<(), SourceError> {
     let name = format!("{}{}", unit.name, ledger::BY_IDENTIFIER);
     let mut receiving = pull.receive(Unit { name, ..unit.clone() }, None)?;
     let mut held: Vec<(Header, Vec<u8>, Reason)> = Vec::new();
     pull.snapshot.staged(pull.id, &[file], |header, json| {
         let Some(ask) = ask(&header.resource_type, json) else { return Ok(()) };
-        let found = match known.hit(&ask) {
-            Hit::One { id, .. } => refer(json, id).ok_or(Reason::Identifier),
-            // A type that can do without a patient.
-            _ if !patient_required(&header.resource_type) => Ok(json.to_vec()),
-            Hit::None => Err(Reason::Identifier),
-            Hit::Several => Err(Reason::SeveralIdentified),
-        };
+        let found = whose(known, &ask, &header.resource_type, json).map(|found| found.map_or_else(|| json.to_vec(), |(_, json)| json));
         match found.and_then(|json| judge(&json, &pull.plan.types).map_err(|(reason, _)| reason)) {
             Ok(incoming) => receiving.put(incoming)?,
             Err(reason) => held.push((header.clone(), json.to_vec(), reason)),

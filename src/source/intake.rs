@@ -88,6 +88,17 @@ pub fn is_identified(incoming: &Incoming) -> bool {
     incoming.header.patient.is_empty() && matches!(naming(), Some(Naming::Identifier(..)))
 }
 
+/// Why it cannot be told whose a resource is; none where an identifier may tell it.
+pub fn unnamed(naming: &Naming) -> Option<Reason> {
+    match naming {
+        Naming::Identifier(..) => None,
+        Naming::None => Some(Reason::NoPatient),
+        Naming::PartOfIdentifier => Some(Reason::PartOfIdentifier),
+        Naming::Contained => Some(Reason::Contained),
+        Naming::Search => Some(Reason::Search),
+    }
+}
+
 /// Judges one resource. `types` are those that may be stored. Whose one is that names its patient by an identifier is seen later.
 /// The refusal carries the type where it could be read, or which was probably meant.
 pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason, Option<String>)> {
@@ -113,12 +124,8 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     }
     let patient = head.patient(&resource_type);
     if patient.is_none() && patient_required(&resource_type) && !head.names_somebody(&resource_type) {
-        match head.naming(&resource_type) {
-            Naming::Identifier(..) => {}
-            Naming::None => return refuse(Reason::NoPatient),
-            Naming::PartOfIdentifier => return refuse(Reason::PartOfIdentifier),
-            Naming::Contained => return refuse(Reason::Contained),
-            Naming::Search => return refuse(Reason::Search),
+        if let Some(reason) = unnamed(&head.naming(&resource_type)) {
+            return refuse(reason);
         }
     }
     let meta: Meta = head.meta.and_then(|meta| serde_json::from_str(meta.get()).ok()).unwrap_or_default();

@@ -9,16 +9,20 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, patient_required, reference_target};
+use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, reference_target};
 use crate::fhir::merged::{Links, Merged};
 use crate::fhir::modifier;
 use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
+use crate::source::import::known::{Ask, Known};
 
 use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
+use identified::Bearer;
+pub(super) use identified::{Asked, known};
 use owner::Claim;
 pub(super) use owner::Wanted;
 
+mod identified;
 mod owner;
 
 /// Most bad lines that are kept with their place; all are counted.
@@ -31,6 +35,7 @@ const NOBODY: u32 = u32::MAX;
 /// Deepest nesting of Bundles.
 const BUNDLES_DEPTH_MAX: usize = 4;
 
+const NO_PATIENT: &str = "it names no patient";
 const NO_OBJECT: &str = "this is not one JSON object";
 const UNFOLLOWED: &str = "it says that another Patient took its place (`link`, `replaced-by`), who is not in the data: it is counted itself";
 
@@ -239,7 +244,7 @@ fn give_to_the_only_patient(parts: &mut [Part], share: &Share) {
                 part.rows.push(Row { patient: own, ..row });
             }
             match row.orphan {
-                Orphan::Required if !is_record => part.set_aside(row.number, "it names no patient"),
+                Orphan::Required if !is_record => part.set_aside(row.number, NO_PATIENT),
                 Orphan::Required | Orphan::Optional if is_record => {}
                 _ => part.rows.push(row),
             }
@@ -288,12 +293,14 @@ pub struct Share {
     pub count: u64,
     /// Who counts as whom, as far as that is known: a person's data are in one share.
     pub(super) merged: Arc<Merged>,
+    /// Who has the identifiers by which resources name their patients, as far as these were met.
+    pub(super) known: Arc<Known>,
 }
 
 impl Share {
     /// All patients.
     pub fn all() -> Share {
-        Share { index: 0, count: 1, merged: Arc::default() }
+        Share { index: 0, count: 1, merged: Arc::default(), known: Arc::default() }
     }
 
     fn holds(&self, patient: &str) -> bool {
@@ -331,6 +338,9 @@ pub(super) struct Part {
     people: Vec<u64>,
     replaced: Vec<(String, u64)>,
     links: Links,
+    /// By which identifiers patients are named of whom is not known who they are; Patients who may have those that are asked for.
+    pub(super) asked: BTreeSet<Ask>,
+    bearers: Vec<Bearer>,
     bad: Vec<Bad>,
     bad_count: u64,
     resources: u64,
@@ -549,8 +559,8 @@ impl<'s> Scan<'s> {
 
     pub(super) fn finish(mut self, lines: u64) -> Part {
         if self.wanted.is_some() {
-            let Part { claims, file, text, rows, patients, .. } = self.part;
-            self.part = Part { claims, file, text, rows, patients, ..Part::default() };
+            let Part { claims, file, text, rows, patients, asked, bearers, .. } = self.part;
+            self.part = Part { claims, file, text, rows, patients, asked, bearers, ..Part::default() };
         }
         self.part.lines = lines;
         self.part.shrink();
@@ -665,6 +675,7 @@ impl<'s> Scan<'s> {
         let whom = match (self.wanted, known) {
             (None, None) => Whom::Share,
             (None, Some(key)) => return self.part.passed_over.push(key),
+            (Some(wanted), None) if is_patient => return self.ask_who(line, &wanted.asked),
             (Some(wanted), Some(key)) if wanted.versions.contains(&key) => Whom::All,
             (Some(wanted), None) if !wanted.contested.is_empty() && key(kind.id(line).as_deref()).is_some_and(|key| wanted.contested.contains(&key)) => Whom::Others,
             (Some(_), _) => return,
@@ -692,26 +703,14 @@ impl<'s> Scan<'s> {
 
     /// What the quick look did not tell is asked of the whole head.
     fn keep(&mut self, resource_type: &str, found: Found<'_>) {
-        let Found { line, number, whom, .. } = found;
+        let Found { line, number, .. } = found;
         let Some(head) = Head::read(line) else { return self.set_aside(number, NO_OBJECT) };
         if Head::text(head.id).is_none_or(|id| !is_id(&id)) {
             return self.set_aside(number, "no id, or one that FHIR does not allow");
         }
         match head.patient(resource_type) {
             Some(patient) => self.keep_for(&patient, found),
-            None if !head.names_nobody(resource_type) && patient_required(resource_type) => self.set_aside(number, "it names no patient"),
-            None => {
-                let orphan = match patient_required(resource_type) {
-                    _ if !head.names_nobody(resource_type) => Orphan::No,
-                    true => Orphan::Required,
-                    false => Orphan::Optional,
-                };
-                self.part.claims.extend(found.claim(None));
-                // What is nobody's is kept with every share.
-                if whom != Whom::Others {
-                    self.part.push(NOBODY, orphan, line, number);
-                }
-            }
+            None => self.keep_unnamed(resource_type, &head, found),
         }
     }
 

@@ -39,7 +39,7 @@ pub(in crate::source) enum Hit<'k> {
 }
 
 /// What is there of the source, of those who are asked for.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::source) struct Known {
     asked: BTreeSet<Ask>,
     /// By type and id: whose it is, and the questions that it answers.
@@ -85,23 +85,32 @@ impl Known {
         let members = fresh.and_then(|fresh| fresh.members);
         for ((_, id), (patient, asks)) in std::mem::take(&mut known.there) {
             if members.is_none_or(|members| members.contains(&patient)) {
-                asks.into_iter().for_each(|ask| known.answers.entry(ask).or_default().push((id.clone(), patient.clone())));
+                known.answer(&id, &patient, asks);
             }
         }
         Ok(known)
     }
 
+    /// Patients, each with the questions that it answers.
+    pub fn patients(asked: BTreeSet<Ask>, people: BTreeMap<String, Vec<Ask>>) -> Known {
+        let mut known = Known { asked, ..Known::default() };
+        people.into_iter().for_each(|(id, asks)| known.answer(&id, &id, asks));
+        known
+    }
+
+    fn answer(&mut self, id: &str, patient: &str, asks: Vec<Ask>) {
+        asks.into_iter().for_each(|ask| self.answers.entry(ask).or_default().push((id.to_owned(), patient.to_owned())));
+    }
+
+    /// What was looked for.
+    pub fn asked(&self) -> &BTreeSet<Ask> {
+        &self.asked
+    }
+
     /// A resource, in the place of an earlier form of it; or none, when it is gone.
     fn take(&mut self, (resource_type, id): (&str, &str), patient: &str, json: Option<&[u8]>) {
         let Some(resource_type) = ["Patient", "Encounter"].into_iter().find(|name| *name == resource_type) else { return };
-        let mut asks = Vec::new();
-        if let Some(json) = json.filter(|json| resource_type != "Patient" || !is_replaced(json)) {
-            let by_id = Ask { resource_type, system: None, value: id.to_owned() };
-            let by_identifier = identifiers(json).into_iter().map(|(system, value)| Ask { resource_type, system: Some(system), value });
-            asks.extend(std::iter::once(by_id).chain(by_identifier).filter(|ask| self.asked.contains(ask)));
-            asks.sort();
-            asks.dedup();
-        }
+        let asks = json.map_or_else(Vec::new, |json| answered(&self.asked, (resource_type, id), json));
         let key = (resource_type, id.to_owned());
         match asks.is_empty() {
             true => drop(self.there.remove(&key)),
@@ -119,6 +128,17 @@ impl Known {
             Some(_) => Hit::Several,
         }
     }
+}
+
+/// Which questions a resource answers; a Patient whom another one replaced answers none.
+pub(in crate::source) fn answered(asked: &BTreeSet<Ask>, (resource_type, id): (&'static str, &str), json: &[u8]) -> Vec<Ask> {
+    if resource_type == "Patient" && is_replaced(json) {
+        return Vec::new();
+    }
+    let by_id = Ask { resource_type, system: None, value: id.to_owned() };
+    let by_identifier = identifiers(json).into_iter().map(|(system, value)| Ask { resource_type, system: Some(system), value });
+    let answered: BTreeSet<Ask> = std::iter::once(by_id).chain(by_identifier).filter(|ask| asked.contains(ask)).collect();
+    answered.into_iter().collect()
 }
 
 #[derive(Deserialize)]

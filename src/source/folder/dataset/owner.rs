@@ -14,7 +14,7 @@ use crate::fhir::merged::Merged;
 use crate::fhir::record::glance::{Key, Kinds};
 use crate::fhir::record::{Shape, State, state};
 
-use super::{LastElement, Part, named};
+use super::{Asked, LastElement, Part, named};
 
 /// Bits for each resource that is kept, at least.
 const BITS_EACH: usize = 16;
@@ -42,6 +42,8 @@ pub(in crate::source::folder) struct Wanted {
     pub versions: FxHashSet<Key>,
     /// What several patients have: the versions of patients who are not of the share.
     pub contested: FxHashSet<Key>,
+    /// Who has an identifier.
+    pub asked: Asked,
 }
 
 impl Wanted {
