@@ -375,12 +375,13 @@ impl Adapter {
                 "the mapping's rules are not those of the last night, under the same version: raise it with every change of meaning"
             );
         }
+        let sent = self.store.with(|connection| runs::sent_before(connection, run.id))?.and_then(|run| run.lineage);
         let draft = outbox::Draft {
             destination: DESTINATION.to_owned(),
             site: self.setup.site.clone(),
             reports: made.reports,
             withdrawals: Vec::new(),
-            cause: self.setup.lineage.cause_since(before.as_deref()),
+            cause: self.setup.lineage.cause_since(sent.as_deref()),
             completeness: evaluation::completeness(run, &sums),
         };
         let lineage = serde_json::to_string(&self.setup.lineage).map_err(|error| NightError::Broken(error.to_string()))?;

@@ -218,7 +218,14 @@ pub fn list(connection: &Connection, limit: u32) -> Result<Vec<Run>, StoreError>
     select(connection, "ORDER BY id DESC LIMIT ?1", &[&limit.min(LISTED_MAX)])
 }
 
-/// The latest finished night before `id` that evaluated something: what a change of numbers is compared with.
+/// The latest night before `id` of which the registry has refused nothing: what replaces its numbers differs from these for a cause.
+pub fn sent_before(connection: &Connection, id: i64) -> Result<Option<Run>, StoreError> {
+    let refused = "SELECT 1 FROM outbox_feed f WHERE f.feed = run.feed AND f.state IN ('dead', 'rebuilt')";
+    let rest = format!("WHERE id < ?1 AND lineage IS NOT NULL AND NOT EXISTS ({refused}) ORDER BY id DESC LIMIT 1");
+    Ok(select(connection, &rest, &[&id])?.into_iter().next())
+}
+
+/// The latest finished night before `id` that evaluated something: what its rules are compared with.
 pub fn evaluated_before(connection: &Connection, id: i64) -> Result<Option<Run>, StoreError> {
     Ok(select(connection, "WHERE id < ?1 AND lineage IS NOT NULL ORDER BY id DESC LIMIT 1", &[&id])?.into_iter().next())
 }
@@ -425,6 +432,28 @@ mod tests {
         let found = store.with(|connection| open(connection)).unwrap().unwrap();
         assert_eq!((found.id, found.started_at, found.periods, found.state), (run.id, now, spans(), State::Pulling));
         assert_eq!(store.with(|connection| last_scheduled(connection)).unwrap(), Some(now));
+    }
+
+    #[test]
+    fn a_night_whose_feed_was_refused_is_none_that_the_next_replaces() {
+        let store = Store::open_in_memory().unwrap();
+        let night = |feed: &str, state: &str| {
+            let run = store.transaction(|tx| begin(tx, None, instant("2026-03-01T06:30:00Z"), &spans())).unwrap();
+            store
+                .transaction(|tx| {
+                    let of_feed = "INSERT INTO outbox_feed (feed, destination, site, epoch, manifest, manifest_sha256, reports, state, next_attempt_at, created_at)
+                                   VALUES (?1, 'network', 's', 0, x'', ?1, 1, ?2, 0, 0)";
+                    tx.execute(of_feed, params![feed, state])?;
+                    tx.execute("UPDATE run SET lineage = '{}', feed = ?2, state = 'finished' WHERE id = ?1", params![run.id, feed])?;
+                    Ok::<_, StoreError>(run.id)
+                })
+                .unwrap()
+        };
+        let nights = [night("a", "delivered"), night("b", "dead"), night("c", "rebuilt"), night("d", "pending")];
+        let before = |id: i64, of: fn(&Connection, i64) -> Result<Option<Run>, StoreError>| store.with(|connection| of(connection, id)).unwrap().map(|run| run.id);
+        assert_eq!(nights.map(|id| before(id, sent_before)), [None, Some(nights[0]), Some(nights[0]), Some(nights[0])]);
+        assert_eq!(before(i64::MAX, sent_before), Some(nights[3]), "what waits is sent");
+        assert_eq!(before(nights[2], evaluated_before), Some(nights[1]));
     }
 
     #[test]
