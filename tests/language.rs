@@ -237,6 +237,8 @@ const MEANS: &[(&str, &str)] = &[
     // What equals a closed bound is within, whatever is known of the other one.
     ("@2024-03-01T10:00:00.0 in Interval[@2024-03-01T10:00:00.0, @2024-03-01T]", "true"),
     ("@2024-03-01T11:00:00.0 in Interval[@2024-03-01T10:00:00.0, @2024-03-01T]", "null"),
+    ("@2024-03-01T10:00:00.0 in day of Interval[@2024-03-01T10:00:00.0, @2024-03T]", "true"),
+    ("@2024-03-01T11:00:00.0 in day of Interval[@2024-03-01T10:00:00.0, @2024-03T]", "null"),
     // Written so, all of the type; of data of which neither end is known, nothing.
     ("@2024-03-01 in Interval[null as Date, null as Date]", "true"),
     ("[Condition] C return all Interval[start of (C.abatement as FHIR.Period), end of (C.abatement as FHIR.Period)] starts before @2024-01-01T00:00:00.0", "{null}"),

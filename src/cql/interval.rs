@@ -312,9 +312,10 @@ impl Interval {
     }
 
     /// Whether a point lies within: after an open low bound and before an open high one (19 "In"), so that in `day of` the
-    /// whole day of an open bound lies outside. A point that equals a closed bound lies within, whatever is known of the other.
+    /// whole day of an open bound lies outside. A point that equals a closed bound in all that both say lies within, whatever
+    /// is known of the other, as in the reference engine (cql-execution's `Interval.contains`).
     pub fn contains(&self, point: &Value, scale: Scale<'_, '_>) -> Option<bool> {
-        let is_bound = |bound: &Value, closed| closed && comparison::order(bound, point, scale.precision, scale.context) == Some(Ordering::Equal);
+        let is_bound = |bound: &Value, closed| closed && comparison::order(bound, point, None, scale.context) == Some(Ordering::Equal);
         if is_bound(&self.low, self.low_closed) || is_bound(&self.high, self.high_closed) {
             return Some(true);
         }
