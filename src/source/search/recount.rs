@@ -256,8 +256,8 @@ fn each_known(pull: &Pull<'_>, subjects: &[Subject], mut each: impl FnMut(usize,
 
 fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceError> {
     let overlap = SignedDuration::from_mins(i64::from(pull.source.options.overlap_minutes));
-    let asked = pull.since.and_then(|since| since.checked_add(overlap).ok());
-    let mut known: Vec<Known> = subjects.iter().map(|subject| Known::none(subject.batches().len(), Urn::after(asked))).collect();
+    let asked = |subject: &Subject| pull.since_of(&subject.resource_type)?.checked_add(overlap).ok();
+    let mut known: Vec<Known> = subjects.iter().map(|subject| Known::none(subject.batches().len(), Urn::after(asked(subject)))).collect();
     each_known(pull, subjects, |number, batch, header| {
         let (Some(known), Some(subject)) = (known.get_mut(number), subjects.get(number)) else { return };
         let is_before = subject.span().holds(header.updated);
