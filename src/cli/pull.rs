@@ -11,7 +11,7 @@ use crate::pipeline::{Adapter, NightError};
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
-use crate::source::pull::next_since;
+use crate::source::pull::{next_since, told_behind};
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 use crate::store::runs::Unmapped;
 
@@ -73,9 +73,13 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
         return Ok(Ending::Fine);
     }
     // A person waits: what is down now is said now.
-    let (source, plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
+    let (source, mut plan) = adapter.connect(super::check::ATTEMPTS).await.map_err(failed)?;
     let mut known = ledger::last_brought(&adapter.store, &source.name()).map_err(|error| failed(error.into()))?;
     known.since = next_since(&source, &plan, &adapter.snapshot, adapter.clock.as_ref()).map_err(failed)?;
+    if known.since.is_some() {
+        let behind = told_behind(&source, &plan, &adapter.snapshot, adapter.clock.as_ref()).map_err(failed)?;
+        plan.notes.extend(behind);
+    }
     if count {
         let counts = forecast::count(&source, &plan, known.since).await;
         if known.since.is_some() {

@@ -441,6 +441,26 @@ pub fn last_lacks(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Re
     })
 }
 
+/// Types of which the last pull of this source and plan lacks something, but those that lack it for one of these reasons, or have something
+/// in quarantine.
+pub fn lacking(store: &Store, source: &str, plan: &str, but: &[Code]) -> Result<BTreeSet<String>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT resource_type, code, quarantined > 0 FROM unit WHERE (state = 'gap' OR quarantined > 0) AND name NOT LIKE 'import %' AND pull_id =
+               (SELECT max(id) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'committed')",
+        )?;
+        let rows = statement.query_map([source, plan], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?)))?;
+        let (mut lacking, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+        for row in rows {
+            let (resource_type, code, is_quarantined): (String, Option<String>, bool) = row?;
+            let is_left_out = is_quarantined || but.contains(&Code::read(code.as_deref()));
+            let types = if is_left_out { &mut left_out } else { &mut lacking };
+            types.insert(resource_type);
+        }
+        Ok(&lacking - &left_out)
+    })
+}
+
 /// Whether a line was discarded of which no pull has read everything since: what is stored of it is to go, or of what it was to
 /// be taken for.
 pub fn is_discarded_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {

@@ -47,6 +47,8 @@ pub(super) struct Pull<'a> {
     pub begun: Timestamp,
     /// Changes from here on are asked for; `None`: everything.
     pub since: Option<Timestamp>,
+    /// Types that are behind the others, and from when changes of them are asked for.
+    pub behind: BTreeMap<String, Option<Timestamp>>,
     /// Everything is read, and not the same as the last time.
     pub full: bool,
     /// Units done before and in this run.
@@ -138,6 +140,7 @@ impl Job<'_> {
             id: opened.id,
             begun: clock.now(),
             since: if opened.full { None } else { cursor },
+            behind: behind(source, plan, snapshot, clock.now())?,
             full: opened.full,
             done: ledger::done(store, opened.id)?,
             members: None,
@@ -217,10 +220,41 @@ fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &
     if is_full_due(source, plan, snapshot, clock)? && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
         return Ok(None);
     }
+    Ok(from(source, cursor(source, plan, snapshot)?, clock.now()))
+}
+
+/// From when changes are asked for, where everything was read until a cursor.
+fn from(source: &Source, cursor: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
     // What was asked from an instant that is still to come was asked in vain.
-    let cursor = cursor(source, plan, snapshot)?.filter(|cursor| *cursor <= clock.now());
-    Ok(cursor.and_then(|cursor| cursor.checked_sub(overlap).ok()))
+    cursor.filter(|cursor| *cursor <= now).and_then(|cursor| cursor.checked_sub(overlap).ok())
+}
+
+/// Types of which the last searches did not bring all, and from when changes of each are asked for; `None`: all of it is. What is missing of
+/// one type, night after night, is no reason to read the others again.
+fn behind(source: &Source, plan: &Plan, snapshot: &Snapshot, now: Timestamp) -> Result<BTreeMap<String, Option<Timestamp>>, SourceError> {
+    if plan.export.is_some() {
+        return Ok(BTreeMap::new());
+    }
+    let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
+    let lacking = ledger::lacking(store, &name, &digest, &STANDING)?;
+    if plan.types.difference(&plan.referenced).all(|name| lacking.contains(name)) {
+        return Ok(BTreeMap::new());
+    }
+    let own = |lacking: String| {
+        let cursor = ledger::cursor(store, &name, &digest, &BTreeSet::from([lacking.clone()]))?;
+        Ok((lacking, from(source, cursor, now)))
+    };
+    lacking.into_iter().map(own).collect()
+}
+
+/// What is to be known of a pull of changes beforehand: what is not asked for from where the rest is.
+pub fn told_behind(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Vec<String>, SourceError> {
+    let told = |(name, since): (String, Option<Timestamp>)| {
+        let from = since.map_or_else(|| "whole".to_owned(), |since| format!("from {} on", since.strftime("%Y-%m-%dT%H:%M:%SZ")));
+        format!("{name} is asked for {from}: the last pull did not bring all of it")
+    };
+    Ok(behind(source, plan, snapshot, clock.now())?.into_iter().map(told).collect())
 }
 
 /// From when the next pull will ask for changes; `None`: it reads everything.
@@ -241,9 +275,10 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
     Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_discarded_since(store, &name, &digest)?)
 }
 
-/// How far everything has been read.
+/// How far everything has been read, but what is behind.
 fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Timestamp>, SourceError> {
-    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).cloned().collect();
+    let behind = behind(source, plan, snapshot, Timestamp::MAX)?;
+    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(|name| !behind.contains_key(*name)).cloned().collect();
     Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
 }
 
@@ -566,6 +601,11 @@ pub(super) struct Taken {
 }
 
 impl Pull<'_> {
+    /// From when changes of a type are asked for; `None`: all of it is.
+    pub fn since_of(&self, resource_type: &str) -> Option<Timestamp> {
+        self.behind.get(resource_type).map_or(self.since, |own| self.since.and(*own))
+    }
+
     /// Starts (or starts again) to receive a unit.
     pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
         let stage = self.snapshot.stage(self.id, &unit.name)?;
@@ -712,7 +752,7 @@ impl Receiving<'_> {
         self.unit.identified = self.identified.map(Stage::finish).transpose()?.map(|(file, _)| file);
         self.unit.gap = gap;
         // In a reading of changes one instant may be one transaction; in a full one it is no time of change.
-        if self.pull.since.is_none() && self.instant.1 >= ONE_INSTANT_MIN {
+        if self.pull.since_of(&self.unit.resource_type).is_none() && self.instant.1 >= ONE_INSTANT_MIN {
             self.unit.undated = self.unit.received;
         }
         self.pull.progress.received(self.unit.received);

@@ -186,7 +186,7 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
         .collect();
     let is_last = offset + count >= found.len();
     let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
-    if !flaw.warns.is_empty() {
+    if !flaw.warns.is_empty() && name == "Observation" {
         bundle["total"] = json!(found.len());
         let outcome = json!({"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": flaw.warns}]}, "search": {"mode": "outcome"}});
         bundle["entry"].as_array_mut().unwrap().push(outcome);
@@ -415,6 +415,18 @@ async fn a_warning_that_not_all_may_have_come_is_a_gap() {
 }
 
 #[tokio::test]
+async fn what_was_missing_of_one_type_is_all_asked_for_in_the_next_night() {
+    let site = Site::of(Flaw { warns: "throttled", ..Flaw::default() }, "").await;
+    let (first, counts) = site.pull(&[]).await;
+    assert!(first.full && counts["Observation"] < all()["Observation"]);
+    site.becomes(|flaw| flaw.warns = "");
+    let (next, counts) = site.pull(&[]).await;
+    assert_eq!((next.full, reasons(&next).as_str(), counts), (false, "", all()));
+    let (quiet, _) = site.pull(&[]).await;
+    assert!(!quiet.full && quiet.complete && quiet.received["Observation"] < all()["Observation"], "{:?}", quiet.received);
+}
+
+#[tokio::test]
 async fn what_this_client_may_not_see_is_a_gap_until_a_person_accepts_it() {
     for warns in HIDDEN {
         let mut site = Site::of(Flaw { warns, ..Flaw::default() }, "").await;
@@ -422,6 +434,10 @@ async fn what_this_client_may_not_see_is_a_gap_until_a_person_accepts_it() {
         let expected = format!("Observation: Observation: the server leaves out what this client may not see ({warns})");
         assert!(!outcome.complete && reasons(&outcome).contains(&expected), "{}", reasons(&outcome));
         assert_eq!(counts, all());
+        // All of it is asked for again, and what has changed of the others.
+        let (again, _) = site.pull(&[]).await;
+        assert_eq!((again.full, reasons(&again), again.received["Observation"]), (false, reasons(&outcome), counts["Observation"]), "{warns}");
+        assert!(again.received["Encounter"] < counts["Encounter"], "{warns}: {:?}", again.received);
         for accepts_loss in [true, false] {
             site.options.tuning.accepts_loss = accepts_loss;
             let (outcome, _) = site.pull(&[]).await;

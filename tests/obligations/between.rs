@@ -274,6 +274,29 @@ async fn q_77_what_a_restored_backup_says_wins_whatever_its_age() {
     }
 }
 
+/// Two are at the time of change that they had, and all numbers are right: of all, and of what changed before anything.
+#[tokio::test]
+async fn q_77_a_restored_backup_that_changes_no_number_is_found_the_same_night_whichever_that_is() {
+    for (mode, nights) in [(Mode::Search, 1), (Mode::Search, 2), (Mode::Bulk, 1), (Mode::Bulk, 2)] {
+        let bench = Bench::new(&[]).await;
+        let hours_ago = |hours| bench.clock.now() - SignedDuration::from_hours(hours);
+        let before = bench.hospital.back_up();
+        bench.hospital.slip_in("Observation", 2, hours_ago(3));
+        bench.pull(mode).await.is_the_truth();
+        let backup = bench.hospital.back_up();
+        bench.hospital.restore(&before);
+        bench.hospital.slip_in("Observation", 2, hours_ago(1));
+        for _ in 0..nights {
+            is_right_the_next_night(&bench, mode).await;
+        }
+        bench.hospital.restore(&backup);
+        let night = is_right_the_next_night(&bench, mode).await;
+        assert_eq!(night.outcome.new_versions, 2, "{mode:?}, after {nights}");
+        let quiet = is_right_the_next_night(&bench, mode).await;
+        assert_eq!((quiet.outcome.removed, quiet.outcome.new_versions, quiet.begun("Observation")), (0, 0, 2), "{mode:?}, after {nights}");
+    }
+}
+
 #[tokio::test]
 async fn q_77_what_changes_and_is_no_newer_for_it_is_found_among_some() {
     for mode in MODES {

@@ -266,3 +266,27 @@ async fn the_ledger_says_per_query_what_was_to_come_and_who_must_act() {
     assert!(exported >= 6 && ledger.rows.len() < 20, "many files are one row: {}", ledger.rows.len());
     assert!(ledger.rows.iter().filter(|row| row.query == "export").all(|row| row.expected == Some(row.received)), "{:#?}", ledger.rows);
 }
+
+#[tokio::test]
+async fn what_is_missing_of_one_type_each_night_makes_no_other_be_read_again() {
+    // Categories of Observation are refused.
+    let bench = Bench::new(&["q_12"]).await;
+    let first = bench.pull(Mode::Search).await;
+    assert_eq!(first.gaps().into_iter().collect::<Vec<_>>(), ["Observation"]);
+    let whole = |pulled: &Pulled, name: &str| {
+        let is_of_some = |target: &str| ["_lastUpdated=", "_summary=", "_id=", "_page="].iter().any(|part| target.contains(part));
+        let asked = pulled.requests.iter().filter(|seen| seen.target.starts_with(&format!("/fhir/{name}?")) && !is_of_some(&seen.target));
+        asked.count() > 0
+    };
+    bench.hospital.vanish("Encounter", 1);
+    bench.hospital.amend_at(3, bench.clock.now());
+    for night in 1..=2 {
+        let pulled = bench.pull(Mode::Search).await;
+        assert_eq!((pulled.outcome.full, pulled.gaps()), (false, first.gaps()), "night {night}: {:?}", pulled.outcome.gaps);
+        assert!(pulled.differing().iter().all(|name| *name == "Observation"), "night {night}: {:?}", pulled.differences);
+        assert_eq!(pulled.outcome.removed > 0, night == 1, "night {night}: {:?}", pulled.outcome);
+        // Where a number differs, a type of one page is read again.
+        let read: Vec<&str> = TYPES.iter().copied().filter(|name| whole(&pulled, name)).collect();
+        assert_eq!(read == ["Observation"], night == 2, "night {night}: {read:?}");
+    }
+}

@@ -26,7 +26,11 @@ fn may_count(patient: &PatientLines) -> bool {
 }
 
 async fn bench(group: &str, is_progressive: bool) -> Bench {
-    let mut bench = Bench::new(&[]).await;
+    bench_of(&[], group, is_progressive).await
+}
+
+async fn bench_of(quirks: &[&str], group: &str, is_progressive: bool) -> Bench {
+    let mut bench = Bench::new(quirks).await;
     bench.options.group = group.to_owned();
     (bench.options.page_size, bench.options.tuning.patients_per_query, bench.options.tuning.pages_per_place) = (10, 5, 2);
     bench.needs.iter_mut().for_each(|need| need.is_later = is_progressive && LATER.contains(&need.resource_type.as_str()));
@@ -51,6 +55,24 @@ fn of_those_who_matter(bench: &Bench) -> Vec<String> {
 fn stored(bench: &Bench) -> u64 {
     let counts = bench.snapshot().counts().unwrap();
     LATER.iter().filter_map(|name| counts.get(*name)).sum()
+}
+
+/// On each page of Conditions one is missing, and is known to be.
+#[tokio::test]
+async fn what_is_never_whole_is_asked_for_again_of_those_who_matter_and_of_nobody_else() {
+    let mut bench = bench_of(&["r_05"], "", false).await;
+    (bench.options.page_size, bench.options.tuning.patients_per_query) = (5, 50);
+    bench.needs.iter_mut().for_each(|need| need.is_later = need.resource_type == "Condition");
+    let of_all = |pulled: &Pulled| {
+        let is_other = |target: &str| ["_summary=", "_page="].iter().any(|part| target.contains(part));
+        let asked = pulled.requests.iter().filter(|seen| seen.target.starts_with("/fhir/Condition?") && !is_other(&seen.target));
+        asked.count()
+    };
+    let first = bench.pull(Mode::Search).await;
+    assert!(first.gaps().contains("Condition") && of_all(&first) == 0, "{:?}", first.outcome.gaps);
+    let next = bench.pull(Mode::Search).await;
+    assert_eq!((next.outcome.full, next.gaps(), of_all(&next)), (false, first.gaps(), 0));
+    assert_eq!(next.outcome.received["Condition"], first.outcome.received["Condition"]);
 }
 
 /// Four nights, before three of which the hospital's data change: the first, one of changes, one that reads everything, one of

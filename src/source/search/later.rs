@@ -39,7 +39,7 @@ pub(super) async fn run(pull: &mut Pull<'_>, queries: &[&Query], members: Option
     }
     for (resource_type, queries) in types {
         let covered = covered(pull, resource_type)?;
-        let asked = match (members, pull.since) {
+        let asked = match (members, pull.since_of(resource_type)) {
             (Some(_), since) => {
                 let known = if since.is_some() { covered.unwrap_or_else(|| chosen.clone()) } else { BTreeSet::new() };
                 Some(Asked { whole: chosen.difference(&known).cloned().collect(), covered: chosen.clone() })
@@ -65,7 +65,7 @@ async fn ask(pull: &mut Pull<'_>, resource_type: &str, queries: &[&Query], asked
             tasks.extend(whole);
             if is_group {
                 tasks.extend(by_patient.iter().flat_map(|query| tasks_of(pull, query, Some(&known), &known)));
-            } else if pull.since.is_some() {
+            } else if pull.since_of(resource_type).is_some() {
                 tasks.extend(queries.iter().flat_map(|query| tasks_of(pull, query, None, &known)));
             }
         }

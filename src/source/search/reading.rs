@@ -126,7 +126,7 @@ enum Manner {
 
 /// Reads a task to its end, from where an earlier night left it.
 pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>) -> Result<Read, SourceError> {
-    let from = task.span.from.or_else(|| pull.since.filter(|_| task.since && task.query.incremental));
+    let from = task.span.from.or_else(|| pull.since_of(&task.query.resource_type).filter(|_| task.since && task.query.incremental));
     let whole = Part { patients: task.patients.clone(), from, until: task.span.until, by_time: task.query.incremental };
     let mut left = Reading::left(pull, task, members)?;
     let mut tries = Tries::default();
@@ -365,7 +365,7 @@ impl<'a> Reading<'a> {
 
     fn missing(&self) -> Vec<String> {
         let Task { query, patients, since, span, .. } = self.task;
-        let is_of_all_times = *span == Span::ALL && !(*since && query.incremental && self.pull.since.is_some());
+        let is_of_all_times = *span == Span::ALL && !(*since && query.incremental && self.pull.since_of(&query.resource_type).is_some());
         let asked = patients.iter().flatten().filter(|_| self.task.is_by_id() && is_of_all_times && query.parameters.is_empty());
         asked.filter(|id| !self.all.has_seen(&query.resource_type, id)).cloned().collect()
     }

@@ -55,8 +55,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    fn none(batches: usize) -> Known {
-        Known { until: vec![0; batches], all: vec![0; batches], urn: Urn::default() }
+    fn none(batches: usize, urn: Urn) -> Known {
+        Known { until: vec![0; batches], all: vec![0; batches], urn }
     }
 
     /// How many changed before the reading began.
@@ -255,7 +255,9 @@ fn each_known(pull: &Pull<'_>, subjects: &[Subject], mut each: impl FnMut(usize,
 }
 
 fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceError> {
-    let mut known: Vec<Known> = subjects.iter().map(|subject| Known::none(subject.batches().len())).collect();
+    let overlap = SignedDuration::from_mins(i64::from(pull.source.options.overlap_minutes));
+    let asked = |subject: &Subject| pull.since_of(&subject.resource_type)?.checked_add(overlap).ok();
+    let mut known: Vec<Known> = subjects.iter().map(|subject| Known::none(subject.batches().len(), Urn::after(asked(subject)))).collect();
     each_known(pull, subjects, |number, batch, header| {
         let (Some(known), Some(subject)) = (known.get_mut(number), subjects.get(number)) else { return };
         let is_before = subject.span().holds(header.updated);
@@ -268,7 +270,7 @@ fn known(pull: &Pull<'_>, subjects: &[Subject]) -> Result<Vec<Known>, SourceErro
 
 pub(super) fn known_of(pull: &Pull<'_>, subject: &Subject) -> Result<Known, SourceError> {
     let known = known(pull, std::slice::from_ref(subject))?;
-    Ok(known.into_iter().next().unwrap_or_else(|| Known::none(0)))
+    Ok(known.into_iter().next().unwrap_or_else(|| Known::none(0, Urn::default())))
 }
 
 /// The batches of which the server counts others than are known; `None` if it does not count.

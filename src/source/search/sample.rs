@@ -17,8 +17,10 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher as _};
 
-/// Ids of one sample. Of a type of no more, the sample is all of it.
+/// Ids that are drawn for one sample. Of a type of no more, the sample is all of it.
 pub(in crate::source) const IDS: usize = 25;
+/// Beside these, what changed last before this night's changes: a server that goes back to a backup has none of it, or an older form.
+const NEWEST: usize = 3;
 /// A sample of so many of which all is otherwise is written otherwise.
 const REWRITTEN_MIN: usize = 10;
 const HOUR: i64 = 3_600_000_000;
@@ -32,11 +34,20 @@ pub(super) struct Urn {
     hours: BTreeMap<i64, u64>,
     /// What is least by this night's lot, each with its time of change and its hash.
     drawn: BTreeMap<(u64, String), (Option<i64>, [u8; 32])>,
+    /// What changed last until `asked`, by its time of change, each with its hash.
+    newest: BTreeMap<(i64, String), [u8; 32]>,
+    /// Until when changes were asked for in earlier nights.
+    asked: Option<i64>,
     /// Of everything: equal where all of it is the same.
     digest: u64,
 }
 
 impl Urn {
+    /// An empty one, where changes were asked for until an instant in earlier nights.
+    pub fn after(asked: Option<Timestamp>) -> Urn {
+        Urn { asked: asked.map(Timestamp::as_microsecond), ..Urn::default() }
+    }
+
     /// Notes a resource; `is_before`: it changed before the reading began.
     pub fn take(&mut self, night: u64, header: &Header, is_before: bool) {
         let Header { id, updated, hash, .. } = header;
@@ -44,6 +55,12 @@ impl Urn {
             *self.hours.entry(updated.div_euclid(HOUR)).or_default() += 1;
         }
         self.digest ^= hash_of(&(id, hash));
+        if let Some(updated) = updated.filter(|updated| Some(*updated) <= self.asked) {
+            self.newest.insert((updated, id.clone()), *hash);
+            if self.newest.len() > NEWEST {
+                self.newest.pop_first();
+            }
+        }
         let lot = lot(night, id);
         if self.drawn.len() < IDS || self.drawn.last_key_value().is_some_and(|((most, _), _)| lot < *most) {
             self.drawn.insert((lot, id.clone()), (*updated, *hash));
@@ -53,8 +70,14 @@ impl Urn {
         }
     }
 
+    /// This night's ids, each with its time of change and its hash.
+    fn sample(&self) -> BTreeMap<&String, (Option<i64>, [u8; 32])> {
+        let newest = self.newest.iter().map(|((updated, id), hash)| (id, (Some(*updated), *hash)));
+        self.drawn.iter().map(|((_, id), known)| (id, *known)).chain(newest).collect()
+    }
+
     fn ids(&self) -> Vec<String> {
-        self.drawn.keys().map(|(_, id)| id.clone()).collect()
+        self.sample().into_keys().cloned().collect()
     }
 
     /// How many changed before an instant.
@@ -162,7 +185,7 @@ struct Found {
 impl Found {
     /// Whether all of a sample is otherwise, as where a server writes in each answer, or in searches, what it does not elsewhere.
     fn is_rewritten(&self, known: &Known) -> bool {
-        self.changed >= REWRITTEN_MIN && self.changed == known.urn.drawn.len()
+        self.changed >= REWRITTEN_MIN && self.changed == known.urn.sample().len()
     }
 }
 
@@ -177,10 +200,10 @@ async fn read(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<Optio
         }
     }
     let mut found = Found { missing: 0, changed: 0 };
-    for ((_, id), (updated, hash)) in &known.urn.drawn {
+    for (id, (updated, hash)) in known.urn.sample() {
         match came.get(id) {
             None => found.missing += 1,
-            Some((now, same)) if same == hash || now > updated && !(subject.until.is_some() && subject.span().holds(*now)) => {}
+            Some((now, same)) if *same == hash || *now > updated && !(subject.until.is_some() && subject.span().holds(*now)) => {}
             Some(_) => found.changed += 1,
         }
     }
@@ -301,5 +324,16 @@ mod tests {
         assert_eq!([drawn(1, 7).len(), drawn(1, 1000).len()], [7, IDS]);
         assert_eq!(drawn(1, 1000), drawn(1, 1000));
         assert!(drawn(1, 1000).intersection(&drawn(2, 1000)).count() < 5);
+    }
+
+    #[test]
+    fn what_changed_last_before_this_nights_changes_is_in_every_sample() {
+        for night in 1..9 {
+            let mut urn = Urn::after(Timestamp::from_microsecond(900).ok());
+            (0..1000).for_each(|number| urn.take(night, &Header { updated: Some(number), ..header(&format!("id-{number}")) }, false));
+            let sample = urn.ids();
+            assert!([898, 899, 900].iter().all(|number| sample.contains(&format!("id-{number}"))), "night {night}: {sample:?}");
+            assert!((IDS..=IDS + NEWEST).contains(&sample.len()), "night {night}");
+        }
     }
 }
