@@ -228,6 +228,8 @@ pub enum Unit {
     Percent,
     /// A score that is no fraction of anything, as that of a continuous variable: shown as it was reported.
     Number,
+    /// How many there are, of a cohort: a score of its own kind, without a denominator.
+    Count,
     /// A ratio times a factor, e.g. 1000 and `central line days`; 1 and nothing where the measure states no rate.
     Rate {
         /// The factor.

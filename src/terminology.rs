@@ -187,6 +187,8 @@ pub fn by_version(a: Option<&str>, b: Option<&str>) -> Ordering {
 pub struct ValueSets {
     sets: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<ValueSet>>>,
     systems: BTreeMap<Arc<str>, Arc<CodeSystem>>,
+    /// Why there is none of an URL and version that somebody gave.
+    refused: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl ValueSets {
@@ -229,6 +231,21 @@ impl ValueSets {
             None => versions.iter().max_by(|(a, _), (b, _)| by_version(Some(a), Some(b))).map(|(_, set)| set),
             Some(version) => versions.get(version).or_else(|| versions.get("")),
         }
+    }
+
+    /// Keeps why a value set of that URL and version could not be taken.
+    pub fn refuse(&mut self, url: String, version: Option<String>, reason: String) {
+        self.refused.entry(url).or_default().insert(version.unwrap_or_default(), reason);
+    }
+
+    /// Why one that was given is not there; found as [`find`](Self::find) finds one that is.
+    pub fn refusal(&self, url: &str, version: Option<&str>) -> Option<&str> {
+        let versions = self.refused.get(url)?;
+        let found = match version {
+            None => versions.values().next_back(),
+            Some(version) => versions.get(version).or_else(|| versions.get("")),
+        };
+        found.map(String::as_str)
     }
 
     /// The versions of the value set of that URL that have codes, oldest first; empty text where one names none.

@@ -316,15 +316,17 @@ fn value_sets_of_a_bundle_are_told_apart_by_their_urls() {
 }
 
 #[test]
-fn a_value_set_that_is_there_without_codes_is_named_like_one_that_is_missing() {
+fn a_value_set_that_is_there_without_codes_is_named_with_the_reason_and_else_as_missing() {
     let empty = r#"{"resourceType":"ValueSet","id":"b","url":"http://x.example/ValueSet/b","compose":{"include":[{"system":"s","filter":[]}]}}"#;
     let warn = Choices { missing_value_sets: MissingValueSets::Warn, ..Choices::default() };
-    for here in [vec![expanded(r#""id":"a","#, "a"), empty.to_owned()], vec![expanded(r#""id":"a","#, "a")]] {
+    let reason = "describes its codes by a filter and has no expansion: expand it with a terminology server and keep the result";
+    let other = || expanded(r#""id":"a","#, "a");
+    for (here, words) in [(vec![other(), empty.to_owned()], reason), (vec![other()], "is missing, empty or not expanded")] {
         let (_folder, path) = published(&here.iter().map(String::as_str).collect::<Vec<_>>());
         for (choices, severity, is_loaded) in [(&Choices::default(), Severity::Error, false), (&warn, Severity::Warning, true)] {
             let (loaded, found) = measures::load(std::slice::from_ref(&path), &[], choices);
             let said: Vec<(Severity, &str)> = found.iter().map(|finding| (finding.severity, finding.message.as_str())).collect();
-            assert_eq!(said, [(severity, "value set `http://x.example/ValueSet/b` is missing, empty or not expanded")]);
+            assert_eq!(said, [(severity, &*format!("value set `http://x.example/ValueSet/b` {words}"))]);
             assert_eq!(loaded.is_some(), is_loaded);
         }
     }

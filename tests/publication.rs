@@ -245,3 +245,50 @@ fn a_period_is_as_long_as_the_measure_says_or_the_site() {
         assert!(code == expected && out.contains(words), "{more} {words}: {code} {out}");
     }
 }
+
+/// What `measure check` says of a publication with this in its value set, which the logic uses or does not.
+fn with_set(content: Value, is_used: bool) -> (i32, String) {
+    let mut set = json!({ "resourceType": "ValueSet", "id": "drugs", "url": "http://x.example/ValueSet/drugs", "version": "1" });
+    set.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+    let cql = CQL.replace("parameter", "valueset \"Drugs\": 'http://x.example/ValueSet/drugs'\nparameter");
+    let cql = if is_used { cql.replace("Patient.gender.value = 'female'", "exists([MedicationRequest: \"Drugs\"])") } else { CQL.to_owned() };
+    let (code, out) = checked(&[measure(), library(&cql), set]);
+    (code, out.replace("\n│ ", " "))
+}
+
+#[test]
+fn a_code_that_no_record_has_is_told_of_a_published_value_set_too() {
+    let listed = |system: &str, code: &str| json!({ "expansion": { "contains": [{ "system": system, "code": code }] } });
+    let rxnorm = "http://www.nlm.nih.gov/research/umls/rxnorm";
+    let right = "did you mean `http://www.nlm.nih.gov/research/umls/rxnorm`?";
+    for (set, words, help) in [
+        (listed(&format!("{rxnorm}/"), "896188"), "`http://www.nlm.nih.gov/research/umls/rxnorm/` is not how FHIR names this code system", right),
+        (listed("urn:oid:2.16.840.1.113883.6.88", "896188"), "`urn:oid:2.16.840.1.113883.6.88` is not how FHIR names this code system", right),
+        (listed(rxnorm, "896188 "), "the code `896188 ` has blanks around it", "write `896188`"),
+        (listed("http://hl7.org/fhir/sid/icd-10-cm", "D5700"), "the code `D5700` of ICD-10 has no point", "write `D57.00`"),
+    ] {
+        let (code, out) = with_set(set.clone(), true);
+        let told = format!("warning: in value set `http://x.example/ValueSet/drugs`: {words}");
+        assert!(code == 0 && out.contains(&told) && out.contains(help) && out.contains("bundle.json#ValueSet/drugs:"), "{code} {out}");
+        assert_eq!(with_set(set, false), (0, "1 measure is well formed\n".to_owned()), "of one that nothing uses");
+    }
+    assert_eq!(with_set(listed(rxnorm, "896188"), true), (0, "1 measure is well formed\n".to_owned()));
+}
+
+#[test]
+fn why_a_published_value_set_has_no_codes_is_told() {
+    let included = |part: Value| json!({ "compose": { "include": [part] } });
+    let filter = json!([{ "property": "concept", "op": "is-a", "value": "a" }]);
+    for (set, words) in [
+        (included(json!({ "system": "http://x.example/s", "filter": filter })), "describes its codes by a filter and has no expansion: expand it with"),
+        (included(json!({ "valueSet": ["http://x.example/ValueSet/other"] })), "is made of other value sets and has no expansion: expand it with"),
+        (included(json!({ "concept": [{ "code": "a" }] })), "has codes without a `system`"),
+        (json!({ "expansion": { "contains": [{ "code": "a" }] } }), "has codes without a `system`"),
+        (json!({}), "has no codes"),
+    ] {
+        let (code, out) = with_set(set.clone(), true);
+        assert!(code == 1 && out.contains(&format!("error: value set `http://x.example/ValueSet/drugs` {words}")), "{code} {out}");
+        assert!(out.contains("put its expansion into a `value-sets` folder") && out.contains("1 error"), "{out}");
+        assert_eq!(with_set(set, false), (0, "1 measure is well formed\n".to_owned()), "of one that nothing uses");
+    }
+}

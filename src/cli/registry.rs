@@ -336,12 +336,14 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
     let groups = definition.all_groups();
     let unit_of = |group: &Group| match (definition.scoring_of(group), &definition.rate) {
         (Scoring::ContinuousVariable, _) => Unit::Number,
+        (Scoring::Cohort, _) => Unit::Count,
         (_, Some(rate)) => Unit::Rate { per: rate.multiplier, of: rate.words().1.to_owned() },
         (Scoring::Ratio, None) => Unit::Rate { per: 1, of: String::new() },
         _ => Unit::Percent,
     };
     let units: BTreeMap<String, Unit> = groups.iter().map(|group| (group.id.value.clone(), unit_of(group))).collect();
-    let unit = groups.iter().map(unit_of).find(|unit| *unit != Unit::Number).unwrap_or(Unit::Number);
+    let is_fraction = |unit: &Unit| matches!(unit, Unit::Percent | Unit::Rate { .. });
+    let unit = groups.iter().map(unit_of).find(is_fraction).or(groups.first().map(unit_of)).unwrap_or(Unit::Number);
     let name = |group: &Group| if groups.len() == 1 { String::new() } else { group.id.value.clone() };
     MeasureCard {
         id: definition.id.value.clone(),
@@ -555,6 +557,20 @@ mod tests {
         assert_eq!(amounts("numerator", "count"), [].into());
         assert_eq!(amounts("denominator", "sum"), [].into(), "infections in line days");
         assert_eq!(card("numerator", "sum", "").unit, Unit::Rate { per: 1, of: String::new() }, "observed by expected is no percentage");
+    }
+
+    #[test]
+    fn a_cohort_is_counted_whatever_stands_beside_it() {
+        let cohort = "  - id: all\n    scoring: cohort\n    populations: [{ code: initial-population, define: I }]\n";
+        let share = "  - id: share\n    populations: [{ code: initial-population, define: I }, { code: denominator, define: D }, { code: numerator, define: N }]\n";
+        let units = |groups: &str| {
+            let head = "id: x\nurl: http://n.example/Measure/x\nversion: 1.0.0\nstatus: draft\ntitle: X\ndescription: X.\nsteward: X\nscoring: proportion\nimprovement: increase\n";
+            let (definition, found) = definition::parse(&SourceFile::new("measure.yaml", format!("{head}groups:\n{groups}")));
+            let card = card_of(&definition.unwrap_or_else(|| panic!("{}", diagnostic::render_human(&found, false))));
+            [card.unit.clone(), card.unit_of("all")]
+        };
+        assert_eq!(units(cohort), [Unit::Count, Unit::Count]);
+        assert_eq!(units(&format!("{cohort}{share}")), [Unit::Percent, Unit::Count]);
     }
 
     #[test]

@@ -194,7 +194,9 @@ pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Cho
     let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
     found.extend(same_ids(folders, &measures));
     let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
-    found.extend(shelf.twice.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding));
+    let mut told = BTreeSet::new();
+    let is_new = |finding: &Diagnostic| told.insert(finding.message.clone());
+    found.extend(shelf.remarks.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding).filter(is_new));
     if choices.missing_value_sets == MissingValueSets::Warn {
         measures.iter().for_each(|measure| add_missing(&mut sets, measure));
     }
@@ -231,14 +233,22 @@ fn shelf<'a>(folders: &'a [Folder], value_sets: &'a [Arc<SourceFile>], choices: 
     let named = value_sets.iter().map(|source| (source, true));
     for (source, is_named) in beside.map(|source| (*source, false)).chain(named) {
         let (set, more) = terminology::read::value_set(source);
-        // What a publication carries but does not use is no error; what is used and missing is named below.
+        // What a publication carries but does not use is no error; what is used is told of below, and is not the reader's to correct.
         let carried = source.name.contains(published::PART);
+        let warning = |finding| Diagnostic { severity: Severity::Warning, ..finding };
+        match &set {
+            _ if !carried => found.extend(more.into_iter().map(|finding| forgiven(finding, choices))),
+            Some(set) => shelf.remarks.extend(more.into_iter().map(|finding| (set.url.to_string(), warning(finding)))),
+            None => {
+                let reasons = more.into_iter().map(|finding| finding.message);
+                shelf.refused.extend(terminology::read::identity(source).zip(reasons.last()));
+            }
+        }
         match set {
             Some(set) => shelf.take(set, source, is_named),
             None if !carried => shelf.broken.push(source),
             None => {}
         }
-        found.extend(more.into_iter().filter(|_| !carried).map(|finding| forgiven(finding, choices)));
     }
     (shelf, found)
 }
@@ -301,8 +311,10 @@ pub fn strays(path: &Path) -> Vec<Diagnostic> {
 struct Shelf<'a> {
     sets: Vec<(ValueSet, &'a Arc<SourceFile>, bool)>,
     broken: Vec<&'a Arc<SourceFile>>,
-    /// By URL.
-    twice: Vec<(String, Diagnostic)>,
+    /// Told where the value set of that URL is used.
+    remarks: Vec<(String, Diagnostic)>,
+    /// What a publication carries and cannot be taken, by URL and version, and why.
+    refused: Vec<((String, Option<String>), String)>,
 }
 
 impl<'a> Shelf<'a> {
@@ -316,7 +328,7 @@ impl<'a> Shelf<'a> {
                 let [own, others] = [&set, &*earlier].map(|set| counted(set.len(), "code"));
                 let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, which counts", set.canonical(), first.name, source.name);
                 let finding = Diagnostic::warning(message).help("take one of them away, or give them the versions that they are");
-                self.twice.push((set.url.to_string(), finding));
+                self.remarks.push((set.url.to_string(), finding));
             }
         }
         self.sets.push((set, source, is_named));
@@ -327,6 +339,9 @@ impl<'a> Shelf<'a> {
         let mut sets = ValueSets::new();
         for (set, _, is_named) in self.sets.drain(..) {
             if is_named { sets.put(set) } else { drop(sets.add(set)) }
+        }
+        for ((url, version), reason) in self.refused.drain(..) {
+            sets.refuse(url, version, reason);
         }
         sets
     }

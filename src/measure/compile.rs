@@ -261,7 +261,8 @@ fn missing_help(canonical: &str, known: &ValueSets) -> String {
     let own_id = |url: &str| url.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
     let is_oid = own_id(url).split('.').count() > 3;
     let same = known.urls().find(|other| is_oid && own_id(other) == own_id(url));
-    match (known.versions(url).as_slice(), same.or_else(|| diagnostic::nearest(url, known.urls())).filter(|near| *near != url)) {
+    let near = same.or_else(|| diagnostic::nearest(url, known.urls()));
+    match (known.versions(url).as_slice(), near.filter(|near| *near != url && known.refusal(url, None).is_none())) {
         ([], Some(near)) => format!("did you mean `{near}`?"),
         ([], None) => "put its expansion into a `value-sets` folder, or name it with --valuesets".to_owned(),
         (versions, _) => format!("it is here in version {}: name that one, or add the one that is meant", versions.join(", ")),
@@ -315,13 +316,15 @@ impl Linker<'_> {
         let chosen: Vec<Diagnostic> = unpinned.filter_map(|row| Some(newest_taken(&row.id, &known.versions(&row.id))?.at(place(row)))).collect();
         self.found.extend(chosen);
         for (shortfall, at) in &short {
-            let (url, message) = (&shortfall.canonical, shortfall.words());
+            let (url, version) = split_canonical(&shortfall.canonical);
+            let refusal = known.refusal(url, version).filter(|_| shortfall.held == 0);
+            let message = refusal.map_or_else(|| shortfall.words(), str::to_owned);
             let finding = match (shortfall.held, missing) {
                 (0, MissingValueSets::Error) => Diagnostic::error(message),
                 _ => Diagnostic::warning(message),
             };
             let help = match shortfall.held {
-                0 => missing_help(url, known),
+                0 => missing_help(&shortfall.canonical, known),
                 _ => "ask the terminology server for the rest (`$expand` with `offset` and `count`) and keep every page beside this one: pages are joined".to_owned(),
             };
             self.found.push(finding.at(at.clone()).help(help));

@@ -49,6 +49,7 @@ async fn measures(State(registry): State<Registry>) -> Json<Value> {
         let unit = match &card.unit {
             Unit::Percent => json!({ "kind": "percent" }),
             Unit::Number => json!({ "kind": "number" }),
+            Unit::Count => json!({ "kind": "count" }),
             Unit::Rate { of, .. } if of.is_empty() => json!({ "kind": "ratio" }),
             Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
         };

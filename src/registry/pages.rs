@@ -214,6 +214,7 @@ fn place(arrival: &Arrival, cards: &[MeasureCard], mut looks: Vec<String>, now: 
 
 fn direction(card: &MeasureCard) -> &'static str {
     match card.higher_is_better {
+        _ if card.unit == Unit::Count => "a count, which is neither better nor worse",
         Some(true) => "higher is better",
         Some(false) => "lower is better",
         None => "which direction is better is not told",
@@ -247,7 +248,8 @@ fn by_group<'a>(card: &MeasureCard, all: &'a [Series]) -> Vec<Grouped<'a>> {
             (false, "") => "As one group".to_owned(),
             _ => group.label,
         };
-        let (higher_is_better, unit) = (group.higher_is_better.or(card.higher_is_better), card.unit_of(key));
+        let unit = card.unit_of(key);
+        let higher_is_better = group.higher_is_better.or(card.higher_is_better).filter(|_| unit != Unit::Count);
         let sums = card.sums.contains(key).then(String::new).into_iter().collect();
         Grouped { card: MeasureCard { higher_is_better, unit, sums, ..card.clone() }, label, series }
     };
@@ -408,6 +410,7 @@ fn unit_text(unit: &Unit) -> String {
     match unit {
         Unit::Percent => "in percent".to_owned(),
         Unit::Number => "as a number".to_owned(),
+        Unit::Count => "as a count".to_owned(),
         Unit::Rate { of, .. } if of.is_empty() => "as a ratio".to_owned(),
         Unit::Rate { per, of } if *per == 1 => format!("per {of}"),
         Unit::Rate { per, of } => format!("per {} {of}", chart::count_text(Some((*per).into()))),
@@ -566,6 +569,7 @@ fn cause_text(cause: Option<&str>, withdrawn: Option<&str>) -> String {
 /// `7 / 10`, with the group's name where there are several, and with what cannot be told.
 fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
     let counts = match (reading.numerator, reading.score) {
+        (count, _) if card.unit_of(&reading.group.key) == Unit::Count => chart::count_text(count),
         (None, Some(score)) => {
             let of = reading.observed.map_or_else(String::new, |observed| format!(" ({})", chart::observed_text(&observed)));
             format!("score {}{of}", score.normalize())

@@ -49,7 +49,7 @@ pub struct Group {
 pub struct Reading {
     /// Which group.
     pub group: Group,
-    /// What the score counts above the line, exclusions taken off; none where the score is no fraction.
+    /// What the score counts above the line, exclusions taken off; of a cohort its count; none where the score is no fraction.
     pub numerator: Option<Decimal>,
     /// What the score counts below the line, exclusions and exceptions taken off.
     pub denominator: Option<Decimal>,
@@ -454,6 +454,8 @@ enum Kind {
     Ratio,
     /// No fraction.
     Number,
+    /// How many there are.
+    Cohort,
 }
 
 /// By the accepted measure, else by the report; which must not contradict each other.
@@ -467,6 +469,7 @@ fn kind(report: &Value, value: &Value, group: &Group, card: Option<&MeasureCard>
     }
     match (unit, said) {
         (_, "continuous-variable") => Kind::Number,
+        (Some(Unit::Count), _) | (_, "cohort") => Kind::Cohort,
         (Some(Unit::Rate { .. }), _) | (_, "ratio") => Kind::Ratio,
         (_, "composite") => Kind::Composite,
         _ => Kind::Proportion,
@@ -583,13 +586,15 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, kind: 
     if kind == Kind::Number {
         return (None, None);
     }
-    let is_proportion = kind != Kind::Ratio;
     let count = |code: &str| {
         populations
             .iter()
             .find(|population| code_of(population) == code)
             .and_then(|population| decimal(population.get("count")?))
     };
+    if kind == Kind::Cohort {
+        return (count("initial-population"), None);
+    }
     let minus = |from: Option<Decimal>, codes: &[&str]| from.map(|from| codes.iter().filter_map(|code| count(code)).fold(from, |sum, count| sum - count));
     let observed = |side: &str, place: usize| score_part(group, side).or_else(|| observation(populations, side, place));
     let stated = score_part(group, "numerator").is_some();
@@ -598,7 +603,9 @@ fn pair(group: &Value, score: Option<Decimal>, reasons: &mut Vec<String>, kind: 
     }
     let denominator = observed("denominator", 1).or_else(|| minus(count("denominator"), &["denominator-exclusion", "denominator-exception"]));
     let mut numerator = observed("numerator", 0).or_else(|| minus(count("numerator"), &["numerator-exclusion"]));
-    if is_proportion && let (Some(above), Some(below), Some(score)) = (numerator, denominator, score) {
+    if kind != Kind::Ratio
+        && let (Some(above), Some(below), Some(score)) = (numerator, denominator, score)
+    {
         // Counts are reported before exclusions are taken off; members of both show in the score alone.
         let scored = (score * below).round();
         if stated && scored != above && !below.is_zero() {

@@ -117,7 +117,7 @@ pub struct Point {
     pub period_start: String,
     /// As reported.
     pub period_end: String,
-    /// What counts above the line.
+    /// What counts above the line; of a cohort all that is counted.
     pub numerator: Option<Decimal>,
     /// What counts below the line.
     pub denominator: Option<Decimal>,
@@ -145,7 +145,7 @@ pub struct Point {
 
 impl Point {
     /// The score as it is shown: percent, or per the measure's factor. A score that is no fraction, as that of a continuous
-    /// variable or a weighted composite, is shown as it was reported. `None` without either, with a denominator of zero, or where
+    /// variable or a weighted composite, is shown as it was reported, a cohort as its count. `None` without either, with a denominator of zero, or where
     /// it [is not known](Self::is_unknown).
     pub fn value(&self, unit: &Unit) -> Option<f64> {
         if self.is_unknown() {
@@ -154,6 +154,7 @@ impl Point {
         let (score, factor) = match (self.numerator, self.denominator, unit) {
             (Some(above), Some(below), Unit::Percent) => (above.checked_div(below)?, Decimal::ONE_HUNDRED),
             (Some(above), Some(below), Unit::Rate { per, .. }) => (above.checked_div(below)?, Decimal::from(*per)),
+            (count, _, Unit::Count) => (count?, Decimal::ONE),
             (.., Unit::Percent) => (self.score?, Decimal::ONE_HUNDRED),
             (.., Unit::Rate { .. } | Unit::Number) => (self.score?, Decimal::ONE),
         };
@@ -229,7 +230,7 @@ impl Doubt {
         let factor = match unit {
             Unit::Percent => Decimal::ONE_HUNDRED,
             Unit::Rate { per, .. } => Decimal::from(*per),
-            Unit::Number => Decimal::ONE,
+            Unit::Number | Unit::Count => Decimal::ONE,
         };
         let shown = |bound: Option<Decimal>| bound?.checked_mul(factor)?.to_f64();
         Some((shown(self.low)?, shown(self.high)?))

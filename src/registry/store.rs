@@ -20,7 +20,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The same for what SQLite itself does not wait for, each time.
 const LOG_WAIT: Duration = Duration::from_millis(20);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 10] = [
     include_str!("schema/001_registry.sql"),
     include_str!("schema/002_doubt.sql"),
     include_str!("schema/003_groups.sql"),
@@ -29,9 +29,11 @@ const SCHEMA: [&str; 8] = [
     include_str!("schema/006_kept.sql"),
     include_str!("schema/007_made_of.sql"),
     include_str!("schema/008_kept.sql"),
+    include_str!("schema/009_counts.sql"),
+    include_str!("schema/010_kept.sql"),
 ];
 /// After so many steps the readings of before are read again.
-const READ_AGAIN_AFTER: usize = 7;
+const READ_AGAIN_AFTER: usize = 9;
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.

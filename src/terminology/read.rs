@@ -11,8 +11,8 @@ use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, from_json, yaml}
 
 /// Deepest nesting of an expansion that is followed.
 const DEPTH_MAX: usize = 32;
-/// So many wrong names of one value set are told.
-const MISNAMED_MAX: usize = 20;
+/// So many wrong names of one value set are told one by one.
+const MISNAMED_MAX: usize = 5;
 
 /// The short list a person writes.
 #[derive(Deserialize)]
@@ -77,19 +77,20 @@ pub fn value_set(source: &Arc<SourceFile>) -> (Option<ValueSet>, Vec<Diagnostic>
     }
 }
 
-/// Systems and codes that no record has, each at its first place in the text.
+/// Systems and codes that no record has: the first few, each at its first place in the text, and how many more there are.
 fn misnamed(source: &Arc<SourceFile>, set: &ValueSet) -> Vec<Diagnostic> {
     let mut systems: Vec<&str> = set.members().map(|member| &**member.system).collect();
     systems.dedup();
     let systems = systems.into_iter().filter_map(|system| Some((system, systems::misspelled(system)?)));
     let codes = set.members().filter_map(|member| Some((&**member.code, systems::padded(member.code)?)));
     let malformed = set.members().filter_map(|member| Some((&**member.code, systems::malformed(member.system, member.code)?)));
-    systems
-        .chain(codes)
-        .chain(malformed)
-        .take(MISNAMED_MAX)
-        .map(|(written, finding)| finding.at(written_at(source, written)))
-        .collect()
+    // What is an error first, so that none is among those that are only counted.
+    let mut all = codes.chain(systems).chain(malformed);
+    let of_set = |finding: Diagnostic| Diagnostic { message: format!("in value set `{}`: {}", set.url, finding.message), ..finding };
+    let mut found: Vec<Diagnostic> = all.by_ref().take(MISNAMED_MAX).map(|(written, finding)| of_set(finding).at(written_at(source, written))).collect();
+    let more = all.count();
+    found.extend((more > 0).then(|| of_set(Diagnostic::warning(format!("{more} more of its systems and codes are in no record as they are written"))).at(start_of(source))));
+    found
 }
 
 /// The first place of a whole text, in quotes or bare.
@@ -163,6 +164,9 @@ pub fn fhir_value_set(json: &Json) -> Result<ValueSet, String> {
     set.title = field(json, "title").or_else(|| field(json, "name")).map(Arc::from);
     if let Some((expansion, contains)) = json.get("expansion").and_then(|expansion| Some((expansion, expansion.get("contains")?.as_array()?))) {
         let concepts = add_expansion(&mut set, contains, DEPTH_MAX)?;
+        if set.is_empty() && contains.iter().any(is_bare) {
+            return Err(bare(&set));
+        }
         set.extent = Some(extent(expansion, concepts));
     } else {
         add_composition(&mut set, json)?;
@@ -207,6 +211,16 @@ fn add_expansion(set: &mut ValueSet, contains: &[Json], depth: usize) -> Result<
     Ok(concepts)
 }
 
+/// Whether an entry of an expansion, or one within it, has a code and no system.
+fn is_bare(entry: &Json) -> bool {
+    let within = || entry.get("contains").and_then(Json::as_array).is_some_and(|inner| inner.iter().any(is_bare));
+    (field(entry, "code").is_some() && field(entry, "system").is_none()) || within()
+}
+
+fn bare(set: &ValueSet) -> String {
+    format!("value set `{}` has codes without a `system`, and a code alone equals none that a record has: give each its system", set.url)
+}
+
 /// The codes that a part of a composition lists one by one, with its system; `None` where it says otherwise which are meant.
 fn listed(part: &Json) -> Option<(&str, &Vec<Json>)> {
     let is_plain = part.get("filter").is_none() && part.get("valueSet").is_none();
@@ -221,8 +235,9 @@ fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
         let same_system = |include: &&Json| field(include, "system") == field(exclude, "system");
         parts("include").filter(same_system).all(|include| field(include, "version") == field(exclude, "version"))
     };
-    if !parts("include").chain(parts("exclude")).all(|part| listed(part).is_some()) || !parts("exclude").all(is_of_one_version) {
-        return Err(format!("value set `{}` only describes its codes and has no expansion: expand it with a terminology server and keep the result", set.url));
+    let unlisted = parts("include").chain(parts("exclude")).find(|part| listed(part).is_none());
+    if unlisted.is_some() || !parts("exclude").all(is_of_one_version) {
+        return Err(unlisted.map_or_else(|| needs_expansion(set, "excludes codes of another version of their system"), |part| undescribed(set, part)));
     }
     let codes = |name: &'static str| {
         let parts = parts(name).filter_map(listed);
@@ -233,6 +248,28 @@ fn add_composition(set: &mut ValueSet, json: &Json) -> Result<(), String> {
         set.insert(system, code, display);
     }
     Ok(())
+}
+
+/// Why the codes of a part of a composition cannot be known from it.
+fn undescribed(set: &ValueSet, part: &Json) -> String {
+    match (part.get("valueSet"), part.get("filter"), part.get("concept"), field(part, "system")) {
+        (Some(_), ..) => needs_expansion(set, "is made of other value sets"),
+        (_, Some(_), ..) => needs_expansion(set, "describes its codes by a filter"),
+        (_, _, Some(_), None) => bare(set),
+        (.., Some(system)) => needs_expansion(set, &format!("means all codes of `{system}`")),
+        _ => needs_expansion(set, "does not say of which codes it is"),
+    }
+}
+
+fn needs_expansion(set: &ValueSet, how: &str) -> String {
+    format!("value set `{}` {how} and has no expansion: expand it with a terminology server and keep the result", set.url)
+}
+
+/// The canonical URL of a ValueSet, and its version, whatever else is wrong with it.
+pub fn identity(source: &SourceFile) -> Option<(String, Option<String>)> {
+    let json: Json = serde_json::from_str(&source.text).ok()?;
+    let named = ValueSet::new(field(&json, "url")?);
+    Some((named.url.to_string(), field(&json, "version").or(named.version.as_deref()).map(str::to_owned)))
 }
 
 /// A FHIR ConceptMap (R4): every element with a target that is equal, equivalent or wider.
@@ -293,6 +330,14 @@ mod tests {
             (r#"{"resourceType":"ValueSet","url":"http://x/empty"}"#, "http://x/empty", "has no codes"),
             (r#"{"resourceType":"ValueSet","url":"http://x/e","expansion":{"contains":[]}}"#, "http://x/e", "has no codes"),
             (r#"{"resourceType":"ValueSet","url":"http://x/f","compose":{"include":[{"system":"s","filter":[]}]}}"#, "http://x/f", "no expansion"),
+            (
+                r#"{"resourceType":"ValueSet","url":"http://x/g","compose":{"include":[{"valueSet":["http://x/f"]}]}}"#,
+                "http://x/g",
+                "is made of other value sets and has no expansion",
+            ),
+            (r#"{"resourceType":"ValueSet","url":"http://x/h","compose":{"include":[{"system":"s"}]}}"#, "http://x/h", "means all codes of `s` and has no expansion"),
+            (r#"{"resourceType":"ValueSet","url":"http://x/i","compose":{"include":[{"concept":[{"code":"a"}]}]}}"#, "http://x/i", "has codes without a `system`"),
+            (r#"{"resourceType":"ValueSet","url":"http://x/j","expansion":{"contains":[{"code":"a"}]}}"#, "http://x/j", "has codes without a `system`"),
             (r#"{"resourceType":"Patient"}"#, "Patient", "expected a FHIR ValueSet"),
         ];
         for (text, name, reason) in cases {
@@ -332,11 +377,19 @@ mod tests {
         assert_eq!(
             told,
             [
-                "warning: `http://urn:oid:2.16.840.1.113883.6.96` is not how FHIR names this code system, and codes under two names are never equal (v.yaml:5:15); did you mean `http://snomed.info/sct`?",
-                "warning: the code `D5700` of ICD-10 has no point: no record that is coded as FHIR asks for it has it (v.yaml:3:55); write `D57.00`",
-                "warning: a code of `http://loinc.org` is empty: no record has it (v.yaml:4:38); write the code, or leave the entry out",
+                "warning: in value set `http://x/v`: `http://urn:oid:2.16.840.1.113883.6.96` is not how FHIR names this code system, and codes under two names are never equal (v.yaml:5:15); did you mean `http://snomed.info/sct`?",
+                "warning: in value set `http://x/v`: the code `D5700` of ICD-10 has no point: no record that is coded as FHIR asks for it has it (v.yaml:3:55); write `D57.00`",
+                "warning: in value set `http://x/v`: a code of `http://loinc.org` is empty: no record has it (v.yaml:4:38); write the code, or leave the entry out",
             ]
         );
+    }
+
+    #[test]
+    fn of_many_wrong_codes_the_first_are_told_and_how_many_more_there_are() {
+        let codes: String = (0..1000).map(|code| format!("  - {{system: http://hl7.org/fhir/sid/icd-10-cm, code: E11{code:03}}}\n")).collect();
+        let (_, findings) = value_set(&SourceFile::new("v.yaml", format!("url: http://x/v\ncodes:\n{codes}")));
+        let last = "warning: in value set `http://x/v`: 995 more of its systems and codes are in no record as they are written (v.yaml:1:1)";
+        assert_eq!((findings.len(), findings.last().map(ToString::to_string).as_deref()), (6, Some(last)));
     }
 
     #[test]

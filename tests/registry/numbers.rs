@@ -32,6 +32,18 @@ pub(super) fn month(site: &str, month: u32, [score, of_stratum]: [f64; 2], membe
     measure_report(site, &key(month), "decrease", "continuous-variable", group)
 }
 
+/// A month's report of a cohort: how many there are, and of one stratum.
+fn cohort(site: &str, month: u32, count: u32) -> Vec<u8> {
+    let population = |count: u32| json!([{ "code": { "coding": [{ "code": "initial-population" }] }, "count": count }]);
+    let stratum = json!({ "value": { "text": "female" }, "population": population(count / 2) });
+    let group = json!({ "population": population(count), "stratifier": [{ "code": [{ "text": "sex" }], "stratum": [stratum] }] });
+    measure_report(site, &key(month), "increase", "cohort", group)
+}
+
+fn counted() -> MeasureCard {
+    MeasureCard { unit: Unit::Count, ..proportion() }
+}
+
 /// The cells of the row that begins with this header.
 pub(super) fn cells<'p>(page: &'p str, header: &str) -> Vec<&'p str> {
     let (_, row) = page.split_once(&format!("role=\"rowheader\">{header}</th>")).unwrap_or_else(|| panic!("{header} in {page}"));
@@ -73,12 +85,53 @@ async fn of_how_many_a_score_is_stands_wherever_it_is_shown() {
     assert!(history.contains("score 13.008333 (12 of 14 observed)"), "{history}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_a_cohort_is_its_count() {
+    let network = Network::start(vec![counted()]).await;
+    for (name, counts) in [("north", [60, 66]), ("south", [1300, 1234])] {
+        let site = network.join(name, name).await;
+        let bodies = vec![cohort(name, 1, counts[0]), cohort(name, 2, counts[1])];
+        deliver(&network, &site, &Feed::first(name, &[1, 1]).with(bodies)).await.receipt();
+    }
+    let points: Vec<Value> = network.points().await.iter().map(|point| json!([point["value"], point["denominator"]])).collect();
+    assert_eq!(json!(points), json!([[60.0, null], [66.0, null], [1300.0, null], [1234.0, null]]));
+    let csv = network.get("/v1/measures/remission/series?site=north&format=csv").await.text;
+    assert!(csv.contains("north,remission,1.0.0,2024-02-01,2024-02-29,66,,66,true,1,"), "{csv}");
+
+    let board = network.get("/").await.text;
+    assert!(board.contains("<strong>1,300 in Feb 2024, 2 sites</strong>") && board.contains("a count, which is neither better nor worse"), "{board}");
+    let south = network.get("/measures/remission/sites/south").await.text;
+    for words in ["1,234 in Feb 2024", "<title>Feb 2024: 1,234, revision 1</title>", ">Count</th>", "shown as a count"] {
+        assert!(south.contains(words), "{words} in {south}");
+    }
+    let all = network.get("/measures/remission").await.text;
+    for page in [&south, &all] {
+        let strange = ["Percent", "95 % interval", "Numerator", "Denominator", "no value yet", "\u{202f}%", "higher is better"]
+            .into_iter()
+            .find(|words| page.contains(words));
+        assert_eq!(strange, None, "{page}");
+    }
+    assert_eq!(cells(&south, "Feb 2024")[..2], ["1,234", "complete"]);
+    // Who is in two months is not two people.
+    assert_eq!(cells(&all, "female"), ["650"]);
+    assert!(all.contains("Counts of two months may be of the same, and have no sum: so only the latest month is shown."), "{all}");
+    let history = network.get("/measures/remission/sites/south/2024-02-01").await.text;
+    assert!(history.contains("data-label=\"Numbers\">1,234</td>"), "{history}");
+}
+
 /// What was kept before is read again from the reports, which are kept too.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_how_many_is_there_also_of_what_was_held_before() {
-    let mut network = Network::start(vec![minutes()]).await;
+    let medians = vec![month("north", 1, [13.0, 12.5], 14, 12), month("north", 2, [14.0, 13.5], 16, 16)];
+    for (card, bodies) in [(minutes(), medians), (counted(), vec![cohort("north", 1, 60), cohort("north", 2, 66)])] {
+        held_before(card, bodies).await;
+    }
+}
+
+async fn held_before(card: MeasureCard, bodies: Vec<Vec<u8>>) {
+    let mut network = Network::start(vec![card.clone()]).await;
     let north = network.join("north", "North").await;
-    let first = Feed::first("north", &[1, 2]).with(vec![month("north", 1, [13.0, 12.5], 14, 12), month("north", 2, [14.0, 13.5], 16, 16)]);
+    let first = Feed::first("north", &[1, 2]).with(bodies);
     deliver(&network, &north, &first).await.receipt();
     let page = async |network: &Network| network.get("/measures/remission/sites/north").await.text + &network.dump();
     let before = page(&network).await;
@@ -90,6 +143,7 @@ async fn of_how_many_is_there_also_of_what_was_held_before() {
     raw.execute_batch(
         "DROP TRIGGER reading_is_never_changed;
          UPDATE reading SET strata = (SELECT json_group_array(json_remove(value, '$.score', '$.observed')) FROM json_each(strata));
+         UPDATE reading SET numerator = NULL, strata = (SELECT json_group_array(json_set(value, '$.numerator', NULL)) FROM json_each(strata)) WHERE denominator IS NULL;
          ALTER TABLE reading DROP COLUMN observed;
          ALTER TABLE reading DROP COLUMN made_of;
          CREATE TRIGGER reading_is_never_changed BEFORE UPDATE ON reading BEGIN SELECT raise(ABORT, 'a reading is never changed'); END;
@@ -103,6 +157,6 @@ async fn of_how_many_is_there_also_of_what_was_held_before() {
         .unwrap()
         .execute("UPDATE reading SET score = '1'", []);
     assert!(changed.unwrap_err().to_string().contains("a reading is never changed"));
-    let found = watershed::registry::verify::verify(network.data.path(), &[minutes()]).unwrap();
+    let found = watershed::registry::verify::verify(network.data.path(), &[card]).unwrap();
     assert_eq!((found.reports, found.differences), (2, vec![]));
 }

@@ -129,6 +129,7 @@ fn delivered(row: &Row, unit: &Unit) -> String {
         (Some((n, d, Some(value))), Unit::Percent) => format!("{n}/{d}  {:.1} %", value),
         (Some((n, d, Some(value))), Unit::Rate { .. }) => format!("{n}/{d}  {value:.2}"),
         (Some((.., Some(value))), Unit::Number) => format!("{value:.2}"),
+        (Some((n, ..)), Unit::Count) => n.to_string(),
     }
 }
 

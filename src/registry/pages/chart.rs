@@ -37,7 +37,7 @@ pub struct Chart {
     /// What the values are, over their column.
     pub column: &'static str,
     /// What they are made of.
-    pub sides: [&'static str; 2],
+    pub sides: Vec<&'static str>,
     /// Whether they have an interval.
     pub has_interval: bool,
     /// Heading.
@@ -112,6 +112,7 @@ fn bounds_text(card: &MeasureCard, doubt: &Doubt) -> Option<String> {
 pub fn range_text(card: &MeasureCard, (low, high): (f64, f64)) -> String {
     match card.unit {
         Unit::Percent => format!("{low:.1} – {high:.1}\u{202f}%"),
+        Unit::Count => format!("{} – {}", value_text(card, low), value_text(card, high)),
         Unit::Rate { .. } | Unit::Number => format!("{low:.2} – {high:.2}"),
     }
 }
@@ -247,7 +248,7 @@ pub fn scale<'a>(series: impl Iterator<Item = &'a Vec<Point>>, card: &MeasureCar
     let least = values.iter().copied().fold(most, f64::min);
     let most = if most > 0.0 { most } else { 1.0 };
     let from = if least > most / 2.0 && least < most { (least - (most - least) / 2.0).max(0.0) } else { 0.0 };
-    let raw = ((most - from) / TICKS).max(most / 1000.0);
+    let raw = ((most - from) / TICKS).max(most / 1000.0).max(if *unit == Unit::Count { 1.0 } else { 0.0 });
     let magnitude = 10_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
@@ -539,14 +540,16 @@ pub fn column(unit: &Unit) -> &'static str {
         Unit::Rate { of, .. } if of.is_empty() => "Ratio",
         Unit::Rate { .. } => "Rate",
         Unit::Number => "Value",
+        Unit::Count => "Count",
     }
 }
 
-/// What a score is made of: of a fraction both sides, of any other one whom it is of.
-pub fn sides(unit: &Unit) -> [&'static str; 2] {
+/// What a score is made of: of a fraction both sides, of any other one whom it is of; a count is made of nothing else.
+pub fn sides(unit: &Unit) -> Vec<&'static str> {
     match unit {
-        Unit::Percent | Unit::Rate { .. } => ["Numerator", "Denominator"],
-        Unit::Number => ["Members", "Observed"],
+        Unit::Percent | Unit::Rate { .. } => vec!["Numerator", "Denominator"],
+        Unit::Number => vec!["Members", "Observed"],
+        Unit::Count => Vec::new(),
     }
 }
 
@@ -573,6 +576,7 @@ pub fn observed_text(observed: &Observed) -> String {
 pub fn value_text(card: &MeasureCard, value: f64) -> String {
     match card.unit {
         Unit::Percent => format!("{value:.1}\u{202f}%"),
+        Unit::Count => count_text(rust_decimal::Decimal::try_from(value).ok()),
         Unit::Rate { ref of, .. } if of.is_empty() => format!("{value:.3}"),
         Unit::Rate { .. } | Unit::Number => format!("{value:.2}"),
     }
@@ -708,14 +712,14 @@ pub fn count_text(number: Option<rust_decimal::Decimal>) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// `34 of 47`, `2 in 310 line days`, `21 by 59.2` or `12 of 14 observed`; none for a score of nobody in particular.
+/// `34 of 47`, `2 in 310 line days`, `21 by 59.2` or `12 of 14 observed`; none for a score of nobody in particular, and for a count itself.
 pub fn counts(card: &MeasureCard, point: &Point) -> Option<String> {
     if let Some(observed) = &point.observed {
         return Some(observed_text(observed));
     }
-    let (above, below) = (count_text(Some(point.numerator?)), count_text(point.denominator));
+    let (above, below) = (count_text(Some(point.numerator?)), count_text(Some(point.denominator?)));
     Some(match &card.unit {
-        Unit::Percent | Unit::Number => format!("{above} of {below}"),
+        Unit::Percent | Unit::Number | Unit::Count => format!("{above} of {below}"),
         Unit::Rate { of, .. } if of.is_empty() => format!("{above} by {below}"),
         Unit::Rate { of, .. } => format!("{above} in {below} {of}"),
     })
@@ -736,7 +740,7 @@ fn dots(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Dot> {
 
 /// Whether scores have an interval. A sum of amounts varies by what each of them is, about which the report says nothing; so does a mean.
 pub fn has_interval(card: &MeasureCard) -> bool {
-    card.unit != Unit::Number && !card.sums.contains("")
+    matches!(card.unit, Unit::Percent | Unit::Rate { .. }) && !card.sums.contains("")
 }
 
 fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
@@ -746,7 +750,7 @@ fn interval(card: &MeasureCard, point: &Point) -> Option<(f64, f64)> {
     let (above, below) = (point.numerator?.to_u64()?, point.denominator?);
     let (interval, factor) = match card.unit {
         Unit::Percent => (wilson(above, below.to_u64()?, CONFIDENCE)?, 100.0),
-        Unit::Number => return None,
+        Unit::Number | Unit::Count => return None,
         Unit::Rate { per, .. } => (poisson_rate(above, below.to_f64()?, f64::from(per), CONFIDENCE)?, 1.0),
     };
     Some((interval.low * factor, interval.high * factor))

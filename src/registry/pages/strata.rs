@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chart;
-use crate::registry::MeasureCard;
 use crate::registry::series::{Point, Series};
+use crate::registry::{MeasureCard, Unit};
 
 /// A table of strata.
 pub struct Strata {
@@ -15,7 +15,7 @@ pub struct Strata {
     /// What the values are.
     pub column: &'static str,
     /// What the score is made of.
-    pub sides: [&'static str; 2],
+    pub sides: Vec<&'static str>,
     /// Whether the scores have an interval.
     pub has_interval: bool,
     /// One for each stratum.
@@ -48,7 +48,8 @@ pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
     let lookback = newest.and_then(|newest| card.definitions.get(&newest.version)?.lookback_months);
     let adds_up = kept.iter().flat_map(|(_, point)| &point.strata).all(|stratum| stratum.numerator.is_some());
     let has_whole = kept.iter().any(|(_, point)| point.complete);
-    let of_one = lookback.is_some() || !adds_up;
+    let is_count = card.unit == Unit::Count;
+    let of_one = lookback.is_some() || is_count || !adds_up;
     if of_one {
         let latest = kept
             .iter()
@@ -75,6 +76,7 @@ pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
     let why = match (lookback, card.span()) {
         _ if !of_one => String::new(),
         (Some(months), span) => format!(" Each value counts patients of {months} months, and neighbours share most of them: so only the latest {span} is shown."),
+        (None, span) if is_count => format!(" Counts of two {span}s may be of the same, and have no sum: so only the latest {span} is shown."),
         (None, span) => format!(" Scores that are no fractions have no sum: so only the latest {span} is shown."),
     };
     (rows(card, &kept, &periods), format!("{}.{why}", said.join(", ")))
