@@ -268,13 +268,31 @@ fn what_divides_and_describes_names_nobody() {
     }
     for (kind, element, would) in [
         ("First(Patient.name).text + stay.status", "Patient.name", "would"),
-        ("First(stay.identifier).value", "Encounter.identifier", "may"),
-        ("'stay ' + stay.id", "Encounter.id", "may"),
-        ("stay.subject.reference", "Encounter.subject.reference", "may"),
+        // What a record, or its patient, is known by.
+        ("First(stay.identifier).value", "Encounter.identifier", "would"),
+        ("'stay ' + stay.id", "Encounter.id", "would"),
+        ("stay.subject.reference", "Reference.reference", "would"),
+        ("stay.subject.display.value", "Reference.display", "would"),
+        ("stay.subject.identifier.value", "Reference.identifier", "would"),
+        ("First([Observation] O let s: O.subject return s.reference.value)", "Reference.reference", "would"),
+        ("First([Observation] O return Tuple { s: O.subject }).s.reference.value", "Reference.reference", "would"),
+        ("First([Device]).patient.reference", "Reference.reference", "would"),
+        ("First(Patient.link.other.reference.value)", "Reference.reference", "would"),
+        ("First(Patient.link).other.identifier.value", "Reference.identifier", "would"),
+        ("First([Procedure] P return Tuple { a: P.id.value }).a", "Procedure.id", "would"),
+        ("Combine([Encounter] E return E.id.value)", "Encounter.id", "would"),
+        ("stay.text.\"div\".value", "Narrative.div", "would"),
+        ("First([Device]).lotNumber", "Device.lotNumber", "would"),
         ("stay.text.status", "Encounter.text", "may"),
+        // What anybody may have written.
+        ("First(First([Observation]).note).text", "Annotation.text`, a free text", "may"),
+        ("First([Observation] O return O.value as FHIR.string)", "Observation.value`, a free text", "may"),
+        ("First(Patient.extension E where E.url = 'mothersMaidenName' return (E.value as FHIR.string).value)", "Extension.value`, a free text", "may"),
+        ("First(First(First([QuestionnaireResponse]).item).answer).value as FHIR.string", "Answer.value`, a free text", "may"),
     ] {
         let (code, out) = checked(&logic(kind, "1"), &definition);
-        let told = format!("reads `{element}`: a report {would} tell who the patients are");
+        let close = if element.contains('`') { "" } else { "`" };
+        let told = format!("reads `{element}{close}: a report {would} tell who the patients are");
         assert!(code == i32::from(would == "would") && out.contains("`Kind` gives") && out.contains(&told) && out.contains("measure.yaml:21:24"), "{kind}: {code} {out}");
     }
     for shared in [
@@ -288,9 +306,14 @@ fn what_divides_and_describes_names_nobody() {
         "year from Patient.birthDate",
         "ToString(AgeInMonths())",
         "exists ([Encounter] E where E.period starts after Patient.birthDate)",
+        "First(First([Encounter]).location).location.display",
+        "(First([MedicationRequest]).medication as FHIR.Reference).display",
+        "First([Encounter] E return Tuple { id: E.id, kind: E.class }).kind",
+        "First([Observation] O return O.value as FHIR.CodeableConcept)",
     ] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
+        assert!(!out.contains("would tell") && !out.contains("free text"), "{shared}: {out}");
     }
 }
 
