@@ -230,6 +230,24 @@ fn what_divides_and_describes_is_shown_as_its_code() {
     }
 }
 
+/// So that no report leaves with it where no reading of the logic could tell.
+#[test]
+fn the_patients_own_id_is_told_as_the_reference_that_it_is() {
+    let folder = laid(&["4"]);
+    let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: by, define: By}\nsupplemental-data:\n  - {id: told, define: By}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), definition).unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + "define \"By\": First(Patient.maritalStatus.coding).display.value\n").unwrap();
+    for (id, shown) in [("p-1", "Patient/p-1"), ("1234567", "Patient/1234567"), ("42", "42")] {
+        let patient = format!(r#"{{"resourceType":"Patient","id":"{id}","maritalStatus":{{"coding":[{{"display":"{id}"}}]}}}}"#);
+        let stay = format!(r#"{{"resourceType":"Encounter","id":"e","subject":{{"reference":"Patient/{id}"}},"length":{{"value":4}}}}"#);
+        std::fs::write(folder.path().join("all.ndjson"), format!("{patient}\n{stay}\n")).unwrap();
+        let (_, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+        for written in [format!(r#""text":"{shown}""#), format!(r#""valueString":"{shown}""#)] {
+            assert!(out.contains(&written), "{written}: {out}");
+        }
+    }
+}
+
 /// A report leaves the hospital with the values of its strata and of its supplemental data.
 #[test]
 fn what_divides_and_describes_names_nobody() {

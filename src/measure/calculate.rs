@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::composite;
-use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
+use super::definition::{Definition, Group, PATIENT, StratifierKind, UNDETERMINED};
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
@@ -28,6 +28,8 @@ pub const MEASUREMENT_PERIOD: &str = "Measurement Period";
 pub const UNKNOWN: &str = "unknown";
 /// Most events of one population of one patient.
 const EVENTS_MAX: usize = 100_000;
+/// A number of no more digits may be an age or a count and by chance an id.
+const SHORT_NUMBER_DIGITS: usize = 4;
 /// Deepest nesting of a value that names an event or stratum.
 const RENDER_DEPTH_MAX: usize = 8;
 
@@ -524,6 +526,7 @@ impl<'a> Patient<'a> {
             }
             Value::Tuple(tuple) => Some(self.render_elements(&tuple.elements, whom, depth)),
             Value::Instance(instance) => Some(self.render_elements(&instance.elements, whom, depth)),
+            Value::String(text) => Some(self.render_text(text, whom)),
             plain => render_plain(plain),
         }
     }
@@ -534,13 +537,21 @@ impl<'a> Patient<'a> {
         parts.join(";")
     }
 
+    /// A text; where it is the patient's own id, as the reference that it is, so that no report leaves with it. So short a number may
+    /// be an age.
+    fn render_text(&self, text: &str, whom: For) -> String {
+        let is_short_number = text.len() <= SHORT_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_own_id = whom == For::People && !is_short_number && self.session.record().patient_id() == Some(text);
+        if is_own_id { format!("{PATIENT}/{text}") } else { text.to_owned() }
+    }
+
     fn render_node(&self, node: NodeId, whom: For) -> Option<String> {
         let record = self.session.record();
         if let (Some(kind), Some(id)) = (record.resource_type(node), record.resource_id(node)) {
             return (whom == For::Telling).then(|| format!("{kind}/{id}"));
         }
         if let Some(text) = record.text(node) {
-            return Some(text.to_owned());
+            return Some(self.render_text(text, whom));
         }
         let number = record.number(node).map(|number| number.normalize().to_string());
         let scalar = number.or_else(|| record.boolean(node).map(|truth| truth.to_string()));
@@ -569,7 +580,6 @@ fn render_plain(value: &Value) -> Option<String> {
         Value::Integer(number) => Some(number.to_string()),
         Value::Long(number) => Some(number.to_string()),
         Value::Decimal(number) => Some(number.normalize().to_string()),
-        Value::String(text) => Some(text.to_string()),
         Value::Date(date) => Some(date.to_string()),
         Value::DateTime(moment) => Some(moment.to_string()),
         Value::Time(time) => Some(time.to_string()),
