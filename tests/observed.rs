@@ -230,6 +230,28 @@ fn what_divides_and_describes_is_shown_as_its_code() {
     }
 }
 
+/// The same letters in two systems are two strata; a code that says that it is not known is known no more than none.
+#[test]
+fn codes_of_two_systems_are_two_strata() {
+    let folder = laid(&[]);
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.to_owned() + "stratifiers:\n  - {id: status, define: Status}\n").unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + "define \"Status\": Patient.maritalStatus\n").unwrap();
+    let strata = |systems: &[(&str, &str)]| {
+        let line = |(at, (system, code)): (usize, &(&str, &str))| {
+            let status = format!(r#"{{"resourceType":"Patient","id":"p{at}","maritalStatus":{{"coding":[{{"system":"http://{system}","code":"{code}"}}]}}}}"#);
+            format!("{status}\n{{\"resourceType\":\"Encounter\",\"id\":\"e{at}\",\"subject\":{{\"reference\":\"Patient/p{at}\"}},\"length\":{{\"value\":4}}}}\n")
+        };
+        std::fs::write(folder.path().join("all.ndjson"), systems.iter().enumerate().map(line).collect::<String>()).unwrap();
+        let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+        let report: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap_or_else(|fault| panic!("{code} {fault}: {out}"));
+        let strata = report["group"][0]["stratifier"][0]["stratum"].as_array().unwrap();
+        strata.iter().map(|one| format!("{} {}", one["value"]["text"], one["population"][0]["count"])).collect::<Vec<_>>()
+    };
+    assert_eq!(strata(&[("v3", "M"), ("v3", "M"), ("v3", "S")]), [r#""M" 2"#, r#""S" 1"#]);
+    assert_eq!(strata(&[("v3", "M"), ("clinic", "M"), ("v3", "M")]), [r#""M (http://clinic)" 1"#, r#""M (http://v3)" 2"#]);
+    assert_eq!(strata(&[("v3", "unknown"), ("clinic", "unknown")]), [r#""unknown" 2"#]);
+}
+
 /// So that no report leaves with it where no reading of the logic could tell.
 #[test]
 fn the_patients_own_id_is_told_as_the_reference_that_it_is() {

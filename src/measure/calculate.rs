@@ -12,7 +12,7 @@ use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
 use super::report::{Facts, Reporter};
-use super::result::{GroupResult, PatientResult, Strata};
+use super::result::{GroupResult, Label, PatientResult, Strata, Stratum};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::interval::{Interval, Point};
@@ -481,7 +481,7 @@ impl<'a> Patient<'a> {
                 if let Some(criterion) = stratifier.components.first() {
                     let members = self.members(*criterion, binding.counts_patients)?.0;
                     if !binding.is_composite() || !members.is_empty() {
-                        strata.insert(vec!["true".to_owned()], Some(members).filter(|_| !binding.is_composite()));
+                        strata.insert(vec!["true".into()], Some(members).filter(|_| !binding.is_composite()));
                     }
                 }
             } else if of_patient {
@@ -497,14 +497,35 @@ impl<'a> Patient<'a> {
         Ok(all)
     }
 
-    fn stratum(&mut self, stratifier: &StratifierBinding, member: &Member) -> Result<Vec<String>, EvaluationError> {
-        let mut name = Vec::new();
+    fn stratum(&mut self, stratifier: &StratifierBinding, member: &Member) -> Result<Stratum, EvaluationError> {
+        let mut name = Stratum::new();
         for component in &stratifier.components {
             let value = self.of_member(*component, member)?;
             let text = self.render(&value, For::People, 0).filter(|text| !text.is_empty());
-            name.push(text.unwrap_or_else(|| UNKNOWN.to_owned()));
+            // That nothing is known is the same in every system.
+            let known = text.filter(|text| text != UNKNOWN).map(|text| Label { text, system: self.system(&value) });
+            name.push(known.unwrap_or_else(|| UNKNOWN.into()));
         }
         Ok(name)
+    }
+
+    /// The system of a code: of a concept that of its first one, as is its text, and of a list that of its only item.
+    fn system(&self, value: &Value) -> Option<String> {
+        let system = match value {
+            Value::Code(code) => code.system.as_deref(),
+            Value::Concept(concept) => concept.codes.first()?.system.as_deref(),
+            Value::List(items) => return items.first().filter(|_| items.len() == 1).and_then(|only| self.system(only)),
+            Value::Node(node, _) if self.amount_of_fields(*node).is_none() => {
+                let record = self.session.record();
+                let coding = match record.get(*node, "coding") {
+                    Some(codings) => record.items(codings).find(|coding| record.get(*coding, "code").is_some())?,
+                    None => *node,
+                };
+                record.get(coding, "code").and_then(|_| record.text(record.get(coding, "system")?))
+            }
+            _ => None,
+        };
+        system.filter(|system| !system.is_empty()).map(str::to_owned)
     }
 
     /// A value as a text that is the same for equal values: the key of an event, the name of a stratum.
