@@ -100,7 +100,7 @@ fn compare(loaded: &Loaded, truth: &Truth, months: &[Period], sums: &[Vec<Partia
             for (stratifier, found) in measure.groups[0].stratifiers.iter().zip(&group.strata) {
                 for (name, tallies) in found {
                     let score = population::score(&shape, tallies);
-                    let known = strata.remove(&(stratifier.id.value.as_str(), name[0].as_str())).unwrap_or_default();
+                    let known = strata.remove(&(stratifier.id.value.as_str(), name[0].text.as_str())).unwrap_or_default();
                     if (score.numerator, score.denominator) != (Some(known.0.into()), Some(known.1.into())) {
                         wrong.push(format!("{} {month} {name:?}: {:?}/{:?} instead of {known:?}", measure.definition.id.value, score.numerator, score.denominator));
                     }

@@ -230,6 +230,46 @@ fn what_divides_and_describes_is_shown_as_its_code() {
     }
 }
 
+/// The same letters in two systems are two strata; a code that says that it is not known is known no more than none.
+#[test]
+fn codes_of_two_systems_are_two_strata() {
+    let folder = laid(&[]);
+    std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.to_owned() + "stratifiers:\n  - {id: status, define: Status}\n").unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + "define \"Status\": Patient.maritalStatus\n").unwrap();
+    let strata = |systems: &[(&str, &str)]| {
+        let line = |(at, (system, code)): (usize, &(&str, &str))| {
+            let status = format!(r#"{{"resourceType":"Patient","id":"p{at}","maritalStatus":{{"coding":[{{"system":"http://{system}","code":"{code}"}}]}}}}"#);
+            format!("{status}\n{{\"resourceType\":\"Encounter\",\"id\":\"e{at}\",\"subject\":{{\"reference\":\"Patient/p{at}\"}},\"length\":{{\"value\":4}}}}\n")
+        };
+        std::fs::write(folder.path().join("all.ndjson"), systems.iter().enumerate().map(line).collect::<String>()).unwrap();
+        let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+        let report: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap_or_else(|fault| panic!("{code} {fault}: {out}"));
+        let strata = report["group"][0]["stratifier"][0]["stratum"].as_array().unwrap();
+        strata.iter().map(|one| format!("{} {}", one["value"]["text"], one["population"][0]["count"])).collect::<Vec<_>>()
+    };
+    assert_eq!(strata(&[("v3", "M"), ("v3", "M"), ("v3", "S")]), [r#""M" 2"#, r#""S" 1"#]);
+    assert_eq!(strata(&[("v3", "M"), ("clinic", "M"), ("v3", "M")]), [r#""M (http://clinic)" 1"#, r#""M (http://v3)" 2"#]);
+    assert_eq!(strata(&[("v3", "unknown"), ("clinic", "unknown")]), [r#""unknown" 2"#]);
+}
+
+/// So that no report leaves with it where no reading of the logic could tell.
+#[test]
+fn the_patients_own_id_is_told_as_the_reference_that_it_is() {
+    let folder = laid(&["4"]);
+    let definition = MEASURE.to_owned() + "stratifiers:\n  - {id: by, define: By}\nsupplemental-data:\n  - {id: told, define: By}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), definition).unwrap();
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + "define \"By\": First(Patient.maritalStatus.coding).display.value\n").unwrap();
+    for (id, shown) in [("p-1", "Patient/p-1"), ("1234567", "Patient/1234567"), ("42", "42")] {
+        let patient = format!(r#"{{"resourceType":"Patient","id":"{id}","maritalStatus":{{"coding":[{{"display":"{id}"}}]}}}}"#);
+        let stay = format!(r#"{{"resourceType":"Encounter","id":"e","subject":{{"reference":"Patient/{id}"}},"length":{{"value":4}}}}"#);
+        std::fs::write(folder.path().join("all.ndjson"), format!("{patient}\n{stay}\n")).unwrap();
+        let (_, out) = watershed(folder.path(), &["evaluate", "--measure", "stay", "--data", "all.ndjson", "--period", "2026-02"]);
+        for written in [format!(r#""text":"{shown}""#), format!(r#""valueString":"{shown}""#)] {
+            assert!(out.contains(&written), "{written}: {out}");
+        }
+    }
+}
+
 /// A report leaves the hospital with the values of its strata and of its supplemental data.
 #[test]
 fn what_divides_and_describes_names_nobody() {
@@ -268,13 +308,31 @@ fn what_divides_and_describes_names_nobody() {
     }
     for (kind, element, would) in [
         ("First(Patient.name).text + stay.status", "Patient.name", "would"),
-        ("First(stay.identifier).value", "Encounter.identifier", "may"),
-        ("'stay ' + stay.id", "Encounter.id", "may"),
-        ("stay.subject.reference", "Encounter.subject.reference", "may"),
+        // What a record, or its patient, is known by.
+        ("First(stay.identifier).value", "Encounter.identifier", "would"),
+        ("'stay ' + stay.id", "Encounter.id", "would"),
+        ("stay.subject.reference", "Reference.reference", "would"),
+        ("stay.subject.display.value", "Reference.display", "would"),
+        ("stay.subject.identifier.value", "Reference.identifier", "would"),
+        ("First([Observation] O let s: O.subject return s.reference.value)", "Reference.reference", "would"),
+        ("First([Observation] O return Tuple { s: O.subject }).s.reference.value", "Reference.reference", "would"),
+        ("First([Device]).patient.reference", "Reference.reference", "would"),
+        ("First(Patient.link.other.reference.value)", "Reference.reference", "would"),
+        ("First(Patient.link).other.identifier.value", "Reference.identifier", "would"),
+        ("First([Procedure] P return Tuple { a: P.id.value }).a", "Procedure.id", "would"),
+        ("Combine([Encounter] E return E.id.value)", "Encounter.id", "would"),
+        ("stay.text.\"div\".value", "Narrative.div", "would"),
+        ("First([Device]).lotNumber", "Device.lotNumber", "would"),
         ("stay.text.status", "Encounter.text", "may"),
+        // What anybody may have written.
+        ("First(First([Observation]).note).text", "Annotation.text`, a free text", "may"),
+        ("First([Observation] O return O.value as FHIR.string)", "Observation.value`, a free text", "may"),
+        ("First(Patient.extension E where E.url = 'mothersMaidenName' return (E.value as FHIR.string).value)", "Extension.value`, a free text", "may"),
+        ("First(First(First([QuestionnaireResponse]).item).answer).value as FHIR.string", "Answer.value`, a free text", "may"),
     ] {
         let (code, out) = checked(&logic(kind, "1"), &definition);
-        let told = format!("reads `{element}`: a report {would} tell who the patients are");
+        let close = if element.contains('`') { "" } else { "`" };
+        let told = format!("reads `{element}{close}: a report {would} tell who the patients are");
         assert!(code == i32::from(would == "would") && out.contains("`Kind` gives") && out.contains(&told) && out.contains("measure.yaml:21:24"), "{kind}: {code} {out}");
     }
     for shared in [
@@ -288,9 +346,14 @@ fn what_divides_and_describes_names_nobody() {
         "year from Patient.birthDate",
         "ToString(AgeInMonths())",
         "exists ([Encounter] E where E.period starts after Patient.birthDate)",
+        "First(First([Encounter]).location).location.display",
+        "(First([MedicationRequest]).medication as FHIR.Reference).display",
+        "First([Encounter] E return Tuple { id: E.id, kind: E.class }).kind",
+        "First([Observation] O return O.value as FHIR.CodeableConcept)",
     ] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
+        assert!(!out.contains("would tell") && !out.contains("free text"), "{shared}: {out}");
     }
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::composite;
-use super::definition::{Definition, Group, StratifierKind, UNDETERMINED};
+use super::definition::{Definition, Group, PATIENT, StratifierKind, UNDETERMINED};
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
 use super::report::{Facts, Reporter};
-use super::result::{GroupResult, PatientResult, Strata};
+use super::result::{GroupResult, Label, PatientResult, Strata, Stratum};
 use crate::cql::date_time::{Date, DateTime, Time};
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::interval::{Interval, Point};
@@ -28,6 +28,8 @@ pub const MEASUREMENT_PERIOD: &str = "Measurement Period";
 pub const UNKNOWN: &str = "unknown";
 /// Most events of one population of one patient.
 const EVENTS_MAX: usize = 100_000;
+/// A number of no more digits may be an age or a count and by chance an id.
+const SHORT_NUMBER_DIGITS: usize = 4;
 /// Deepest nesting of a value that names an event or stratum.
 const RENDER_DEPTH_MAX: usize = 8;
 
@@ -479,7 +481,7 @@ impl<'a> Patient<'a> {
                 if let Some(criterion) = stratifier.components.first() {
                     let members = self.members(*criterion, binding.counts_patients)?.0;
                     if !binding.is_composite() || !members.is_empty() {
-                        strata.insert(vec!["true".to_owned()], Some(members).filter(|_| !binding.is_composite()));
+                        strata.insert(vec!["true".into()], Some(members).filter(|_| !binding.is_composite()));
                     }
                 }
             } else if of_patient {
@@ -495,14 +497,35 @@ impl<'a> Patient<'a> {
         Ok(all)
     }
 
-    fn stratum(&mut self, stratifier: &StratifierBinding, member: &Member) -> Result<Vec<String>, EvaluationError> {
-        let mut name = Vec::new();
+    fn stratum(&mut self, stratifier: &StratifierBinding, member: &Member) -> Result<Stratum, EvaluationError> {
+        let mut name = Stratum::new();
         for component in &stratifier.components {
             let value = self.of_member(*component, member)?;
             let text = self.render(&value, For::People, 0).filter(|text| !text.is_empty());
-            name.push(text.unwrap_or_else(|| UNKNOWN.to_owned()));
+            // That nothing is known is the same in every system.
+            let known = text.filter(|text| text != UNKNOWN).map(|text| Label { text, system: self.system(&value) });
+            name.push(known.unwrap_or_else(|| UNKNOWN.into()));
         }
         Ok(name)
+    }
+
+    /// The system of a code: of a concept that of its first one, as is its text, and of a list that of its only item.
+    fn system(&self, value: &Value) -> Option<String> {
+        let system = match value {
+            Value::Code(code) => code.system.as_deref(),
+            Value::Concept(concept) => concept.codes.first()?.system.as_deref(),
+            Value::List(items) => return items.first().filter(|_| items.len() == 1).and_then(|only| self.system(only)),
+            Value::Node(node, _) if self.amount_of_fields(*node).is_none() => {
+                let record = self.session.record();
+                let coding = match record.get(*node, "coding") {
+                    Some(codings) => record.items(codings).find(|coding| record.get(*coding, "code").is_some())?,
+                    None => *node,
+                };
+                record.get(coding, "code").and_then(|_| record.text(record.get(coding, "system")?))
+            }
+            _ => None,
+        };
+        system.filter(|system| !system.is_empty()).map(str::to_owned)
     }
 
     /// A value as a text that is the same for equal values: the key of an event, the name of a stratum.
@@ -524,6 +547,7 @@ impl<'a> Patient<'a> {
             }
             Value::Tuple(tuple) => Some(self.render_elements(&tuple.elements, whom, depth)),
             Value::Instance(instance) => Some(self.render_elements(&instance.elements, whom, depth)),
+            Value::String(text) => Some(self.render_text(text, whom)),
             plain => render_plain(plain),
         }
     }
@@ -534,13 +558,21 @@ impl<'a> Patient<'a> {
         parts.join(";")
     }
 
+    /// A text; where it is the patient's own id, as the reference that it is, so that no report leaves with it. So short a number may
+    /// be an age.
+    fn render_text(&self, text: &str, whom: For) -> String {
+        let is_short_number = text.len() <= SHORT_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_own_id = whom == For::People && !is_short_number && self.session.record().patient_id() == Some(text);
+        if is_own_id { format!("{PATIENT}/{text}") } else { text.to_owned() }
+    }
+
     fn render_node(&self, node: NodeId, whom: For) -> Option<String> {
         let record = self.session.record();
         if let (Some(kind), Some(id)) = (record.resource_type(node), record.resource_id(node)) {
             return (whom == For::Telling).then(|| format!("{kind}/{id}"));
         }
         if let Some(text) = record.text(node) {
-            return Some(text.to_owned());
+            return Some(self.render_text(text, whom));
         }
         let number = record.number(node).map(|number| number.normalize().to_string());
         let scalar = number.or_else(|| record.boolean(node).map(|truth| truth.to_string()));
@@ -569,7 +601,6 @@ fn render_plain(value: &Value) -> Option<String> {
         Value::Integer(number) => Some(number.to_string()),
         Value::Long(number) => Some(number.to_string()),
         Value::Decimal(number) => Some(number.normalize().to_string()),
-        Value::String(text) => Some(text.to_string()),
         Value::Date(date) => Some(date.to_string()),
         Value::DateTime(moment) => Some(moment.to_string()),
         Value::Time(time) => Some(time.to_string()),

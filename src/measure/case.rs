@@ -17,7 +17,7 @@ use super::compile;
 use super::definition::Text;
 use super::period::Period;
 use super::population::{self, Membership, Observations, Tallies};
-use super::result::{GroupResult, PatientResult};
+use super::result::{GroupResult, PatientResult, name_of};
 use crate::cql::evaluate::observe::Observed;
 use crate::cql::model::Models;
 use crate::cql::typed::Parameter;
@@ -460,7 +460,7 @@ fn rounded(found: Decimal, expected: Decimal) -> String {
 }
 
 fn strata_of(found: &GroupResult, place: usize) -> BTreeSet<String> {
-    found.strata().nth(place).into_iter().flatten().map(|(name, _)| name.join(" / ")).collect()
+    found.strata().nth(place).into_iter().flatten().map(|(name, _)| name_of(name)).collect()
 }
 
 /// `2`, `cannot tell`, or `2 and 1 cannot tell`.

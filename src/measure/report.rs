@@ -27,7 +27,7 @@ use super::definition::{Definition, Group, Improvement, Stratifier, StratifierKi
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Aggregate, GroupShape, Observations, PopulationCode, Scoring, Tallies};
-use super::result::{GroupPartial, Partial, PatientResult, Stratum};
+use super::result::{GroupPartial, Label, Partial, PatientResult, Stratum};
 use crate::cql::evaluate::doubt::Doubt;
 use crate::terminology::Shortfall;
 use crate::terminology::units::Units;
@@ -402,15 +402,16 @@ impl Reporter<'_> {
         if stratifier.components.is_empty() || stratifier.text.is_some() {
             value.insert("code".into(), json!([{ "text": stratifier.text.as_ref().unwrap_or(&stratifier.id.value) }]));
         }
-        let each = strata.into_iter().flatten();
-        let strata: Vec<Value> = each.map(|(name, tallies)| self.stratum(group, shape, stratifier, name, &tallies.in_units_of(whole))).collect();
+        let names: Vec<&Stratum> = strata.into_iter().flat_map(BTreeMap::keys).collect();
+        let each = strata.into_iter().flat_map(BTreeMap::values).zip(values(stratifier, &names));
+        let strata: Vec<Value> = each.map(|(tallies, values)| self.stratum(group, shape, stratifier, values, &tallies.in_units_of(whole))).collect();
         if !strata.is_empty() {
             value.insert("stratum".into(), Value::Array(strata));
         }
         Value::Object(value)
     }
 
-    fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, name: &Stratum, tallies: &Tallies) -> Value {
+    fn stratum(&self, group: &Group, shape: &GroupShape, stratifier: &Stratifier, mut values: Vec<Value>, tallies: &Tallies) -> Value {
         let mut value = Map::new();
         let bounds = score_bounds(shape, tallies).filter(|_| tallies.open > 0);
         let extensions: Vec<Value> = score_parts(shape, tallies).into_iter().chain(bounds).chain(cannot_tell(shape, tallies)).collect();
@@ -418,18 +419,11 @@ impl Reporter<'_> {
             value.insert("extension".into(), Value::Array(extensions));
         }
         if stratifier.components.is_empty() {
-            let own_name = name.first().map_or("", String::as_str);
-            let concept = match stratifier.kind {
-                StratifierKind::Value | StratifierKind::ByType => named(own_name, &stratifier.strata),
-                StratifierKind::Criteria => json!({ "text": stratifier.strata.get(own_name).map_or(own_name, String::as_str) }),
-            };
-            value.insert("value".into(), concept);
+            value.extend(values.pop().map(|shown| ("value".to_owned(), shown)));
         } else {
-            let components = stratifier.components.iter().zip(name);
-            let components: Vec<Value> = components
-                .map(|(component, value)| json!({ "code": { "text": component.text.as_ref().unwrap_or(&component.id.value) }, "value": named(value, &component.strata) }))
-                .collect();
-            value.insert("component".into(), Value::Array(components));
+            let each = stratifier.components.iter().zip(values);
+            let components = each.map(|(component, shown)| json!({ "code": { "text": component.text.as_ref().unwrap_or(&component.id.value) }, "value": shown }));
+            value.insert("component".into(), components.collect());
         }
         insert_populations(&mut value, group, tallies);
         if let Some(score) = self.score(shape, tallies) {
@@ -439,10 +433,23 @@ impl Reporter<'_> {
     }
 }
 
-/// A value of a stratum, with what people call it.
-fn named(value: &str, names: &BTreeMap<String, String>) -> Value {
-    let shown = names.get(value).map_or(value, String::as_str);
-    json!({ "coding": [{ "code": value, "display": shown }], "text": shown })
+/// The values of strata, with what people call them, and with their systems where several have the same code.
+fn values(stratifier: &Stratifier, strata: &[&Stratum]) -> Vec<Vec<Value>> {
+    let mut systems: BTreeMap<(usize, &str), BTreeSet<Option<&str>>> = BTreeMap::new();
+    for (place, label) in strata.iter().flat_map(|stratum| stratum.iter().enumerate()) {
+        systems.entry((place, &label.text)).or_default().insert(label.system.as_deref());
+    }
+    let value = |(place, label): (usize, &Label)| {
+        let names = stratifier.components.get(place).map_or(&stratifier.strata, |component| &component.strata);
+        let shown = names.get(&label.text).unwrap_or(&label.text);
+        let is_shared = systems.get(&(place, label.text.as_str())).is_some_and(|systems| systems.len() > 1);
+        match &label.system {
+            _ if stratifier.kind == StratifierKind::Criteria => json!({ "text": shown }),
+            Some(system) if is_shared => json!({ "coding": [{ "system": system, "code": label.text, "display": shown }], "text": format!("{shown} ({system})") }),
+            _ => json!({ "coding": [{ "code": label.text, "display": shown }], "text": shown }),
+        }
+    };
+    strata.iter().map(|stratum| stratum.iter().enumerate().map(value).collect()).collect()
 }
 
 /// An individual report keeps only the strata the patient is in; a stratifier without one is left without.

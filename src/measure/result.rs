@@ -37,7 +37,27 @@ pub struct GroupResult {
 pub type Strata = BTreeMap<Stratum, Option<BTreeSet<Member>>>;
 
 /// A stratum: one value for a plain stratifier, one per component otherwise.
-pub type Stratum = Vec<String>;
+pub type Stratum = Vec<Label>;
+
+/// A value that divides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    /// What is shown of it.
+    pub text: String,
+    /// Of a code its system: the same letters mean something else in another one.
+    pub system: Option<String>,
+}
+
+impl From<&str> for Label {
+    fn from(text: &str) -> Label {
+        Label { text: text.to_owned(), system: None }
+    }
+}
+
+/// What people call a stratum, in whatever system.
+pub fn name_of(stratum: &[Label]) -> String {
+    stratum.iter().map(|label| label.text.as_str()).collect::<Vec<_>>().join(" / ")
+}
 
 impl PatientResult {
     /// Whether the patient counts in any population of any group, or may.
@@ -215,7 +235,7 @@ mod tests {
     fn patient(stratum: &str, members: &[&str], sex: Option<&str>) -> PatientResult {
         let members: BTreeSet<Member> = members.iter().map(|&key| key.to_owned()).collect();
         let membership = Membership { scored: members.clone(), members, ..Membership::default() };
-        let strata = vec![BTreeMap::from([(vec![stratum.to_owned()], None)])];
+        let strata = vec![BTreeMap::from([(vec![Label::from(stratum)], None)])];
         PatientResult { groups: vec![GroupResult { memberships: vec![membership], strata }], supplements: vec![sex.map(str::to_owned)], ..PatientResult::default() }
     }
 
@@ -243,7 +263,7 @@ mod tests {
         }
         assert_eq!((whole.patients, whole.groups[0].all.slots[0].count), (4, 3));
         assert_eq!(whole.supplements, [BTreeMap::from([("f".to_owned(), 1), ("unknown".to_owned(), 1)])]);
-        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].as_str(), sums.slots[0].count)).collect();
+        let strata: Vec<_> = whole.groups[0].strata[0].iter().map(|(name, sums)| (name[0].text.as_str(), sums.slots[0].count)).collect();
         assert_eq!(strata, [("a", 2), ("b", 1)]);
     }
 }

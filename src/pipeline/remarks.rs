@@ -11,7 +11,7 @@ use crate::measure::Measure;
 use crate::measure::definition::{Plausibility, Stratifier};
 use crate::measure::population::Tallies;
 use crate::measure::report::{Reporter, Unobserved};
-use crate::measure::result::{Partial, Stratum};
+use crate::measure::result::{Partial, Stratum, name_of};
 use crate::validate::{self, Finding, Guards, Owner, Weight};
 
 /// Of the report of a period, made of these sums, beside those of other periods: what came earlier tells what is usual.
@@ -45,7 +45,7 @@ pub fn guards(plausibility: &Plausibility) -> Guards {
 fn misnamed(reporter: &Reporter<'_>, sums: &Partial) -> Vec<Finding> {
     let of_groups = reporter.groups.iter().zip(&sums.groups).flat_map(|(group, found)| group.stratifiers.iter().zip(&found.strata));
     let finding = |(stratifier, strata): (&Stratifier, &BTreeMap<Stratum, Tallies>)| {
-        let given: BTreeSet<String> = strata.keys().map(|name| name.join(" / ")).collect();
+        let given: BTreeSet<String> = strata.keys().map(|name| name_of(name)).collect();
         // The values stand in the report alone.
         let (strangers, absent) = stratifier.misnamed(&given)?;
         let id = &stratifier.id.value;

@@ -376,9 +376,12 @@ fn agreement(reasons: &mut Vec<String>, report: &Value, readings: &[Reading], de
     }
 }
 
-/// By which a stratum is told from the others: its codes, else its texts.
+/// By which a stratum is told from the others: its codes, each in its system, else its texts.
 fn identity(stratum: &Value) -> Vec<String> {
-    let own = |concept: &Value| concept.pointer("/coding/0/code").and_then(Value::as_str).map_or_else(|| first_text(concept), str::to_owned);
+    let own = |concept: &Value| {
+        let part = |name: &str| concept.pointer(&format!("/coding/0/{name}")).and_then(Value::as_str);
+        part("code").map_or_else(|| first_text(concept), |code| format!("{}|{code}", part("system").unwrap_or_default()))
+    };
     let components = items(stratum, "component").iter().filter_map(|component| component.get("value"));
     stratum.get("value").into_iter().chain(components).map(own).collect()
 }

@@ -1,51 +1,93 @@
-//! Values of strata that are nearly one for each member: who divides by a number of a record or a day of birth, or by a text that holds
+//! Values that tell who the members are: who divides by a number of a record or a day of birth, or describes by it or by a text that holds
 //! one, lets a summary tell who the patients are.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Finding, Owner, Weight, items};
+use super::{Finding, Owner, Weight, items, url_ends};
+use crate::fhir::compartment::{ID_BYTES_MAX, in_compartment};
 
-/// So many values of a stratifier are told apart without asking how many members each has: sexes, age groups, payers, wards.
+/// So many values are told apart without asking how many members each has: sexes, age groups, payers, wards.
 const VALUES_MAX: usize = 20;
 
-/// Adds a finding for each stratifier, or component of one, of a summary most of whose many values are of one member.
+/// How many members each value has.
+type Members = BTreeMap<String, u64>;
+
+/// Adds a finding for each stratifier, component of one or supplemental datum of a summary that has a record of a patient as a value,
+/// or most of whose many values are of one member.
 pub(super) fn check(report: &Value, found: &mut Vec<Finding>) {
     if report.get("type").and_then(Value::as_str) != Some("summary") {
         return;
     }
+    let mut judge = |rule, at: String, members: &Members| found.extend(told(members).map(|message| finding(rule, at, message)));
     for (index, group) in items(report, "group").iter().enumerate() {
         for (place, stratifier) in items(group, "stratifier").iter().enumerate() {
-            for members in members(stratifier).values() {
-                let alone = members.values().filter(|count| **count <= 1).count();
-                if members.len() > VALUES_MAX && alone * 2 > members.len() {
-                    found.push(Finding {
-                        weight: Weight::Block,
-                        rule: "strata-name-nobody",
-                        at: format!("/group/{index}/stratifier/{place}"),
-                        message: format!("of {} values {alone} are of one member each: such values tell who the members are", members.len()),
-                        owner: Owner::Author,
-                        action: "divide by what many patients share, as a code or an age group",
-                    });
-                }
-            }
+            let at = format!("/group/{index}/stratifier/{place}");
+            of_stratifier(stratifier).values().for_each(|members| judge("strata-name-nobody", at.clone(), members));
         }
+    }
+    for (first, members) in of_supplements(report).values() {
+        judge("supplemental-data-name-nobody", format!("/extension/{first}"), members);
     }
 }
 
-/// How many members each value has, by component; a stratifier without components is its only one.
-fn members(stratifier: &Value) -> BTreeMap<String, BTreeMap<String, u64>> {
-    let mut members: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-    let written = |value: Option<&Value>| value.map(Value::to_string).unwrap_or_default();
+fn finding(rule: &'static str, at: String, message: String) -> Finding {
+    let action = "divide and describe by what many patients share, as a code or an age group";
+    Finding { weight: Weight::Block, rule, at, message, owner: Owner::Author, action }
+}
+
+/// What is wrong with these values. A reference to a record of a patient tells who it is however few there are.
+fn told(members: &Members) -> Option<String> {
+    let references = members.keys().filter(|value| value.split(['"', ',', ';', '=']).any(is_record)).count();
+    let alone = members.values().filter(|count| **count <= 1).count();
+    let found = match references {
+        0 if members.len() > VALUES_MAX && alone * 2 > members.len() => format!("{alone} are of one member each"),
+        0 => return None,
+        some => format!("{some} are records of patients"),
+    };
+    Some(format!("of {} values {found}: such values tell who the members are", members.len()))
+}
+
+/// Whether a text is `Type/id`, at any server, of something that belongs to a patient.
+fn is_record(text: &str) -> bool {
+    let text = text.split("/_history/").next().unwrap_or(text);
+    let mut parts = text.rsplit('/');
+    let (id, of) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    in_compartment(of) && (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+fn written(value: Option<&Value>) -> String {
+    value.map(Value::to_string).unwrap_or_default()
+}
+
+/// The values of a stratifier by component; one without components is its only one.
+fn of_stratifier(stratifier: &Value) -> BTreeMap<String, Members> {
+    let mut members: BTreeMap<String, Members> = BTreeMap::new();
     for stratum in items(stratifier, "stratum") {
         let counts = items(stratum, "population").iter().filter_map(|population| population.get("count")?.as_u64());
         let size = counts.max().unwrap_or_default();
-        let mut add = |component: String, value: String| *members.entry(component).or_default().entry(value).or_default() += size;
+        let mut add = |component: String, value: String| {
+            let known = members.entry(component).or_default().entry(value).or_default();
+            *known = known.saturating_add(size);
+        };
         match items(stratum, "component") {
             [] => add(String::new(), written(stratum.get("value"))),
             components => components.iter().for_each(|one| add(written(one.get("code")), written(one.get("value")))),
         }
+    }
+    members
+}
+
+/// The values of each supplemental datum, and where the first of them stands.
+fn of_supplements(report: &Value) -> BTreeMap<String, (usize, Members)> {
+    let mut members: BTreeMap<String, (usize, Members)> = BTreeMap::new();
+    for (index, extension) in items(report, "extension").iter().enumerate().filter(|(_, one)| url_ends(one, "/supplemental-data")) {
+        let part = |name: &str, field: &str| items(extension, "extension").iter().find(|one| url_ends(one, name))?.get(field);
+        let count = part("count", "valueInteger").and_then(Value::as_u64).unwrap_or_default();
+        let (_, values) = members.entry(written(part("id", "valueString"))).or_insert_with(|| (index, Members::new()));
+        let size = values.entry(written(part("value", "valueString"))).or_default();
+        *size = size.saturating_add(count);
     }
     members
 }

@@ -65,6 +65,47 @@ fn values_that_are_nearly_one_for_each_member_are_no_strata() {
     }
 }
 
+/// What of a report's strata and of its supplemental data tells who the members are.
+fn telling(strata: &[Value], supplements: &[(&str, u64)]) -> Vec<String> {
+    let mut report = good();
+    report["type"] = json!("summary");
+    report["group"][0]["stratifier"][0]["stratum"] = strata.iter().map(|value| json!({ "value": value, "population": [population("denominator", 9)] })).collect();
+    let supplement = |(value, count): &(&str, u64)| {
+        json!({ "url": "http://watershed.example/fhir/StructureDefinition/supplemental-data", "extension": [
+            { "url": "id", "valueString": "maiden" }, { "url": "value", "valueString": value }, { "url": "count", "valueInteger": count } ] })
+    };
+    report["extension"].as_array_mut().unwrap().extend(supplements.iter().map(supplement));
+    let found = check(&report).into_iter().filter(|finding| finding.rule.ends_with("name-nobody"));
+    found.map(|finding| format!("{} {} {}", finding.rule, finding.at, finding.message)).collect()
+}
+
+/// They leave with the report as its strata do.
+#[test]
+fn supplemental_data_that_are_nearly_one_for_each_member_hold_a_report() {
+    let names: Vec<String> = (0..30).map(|at| format!("name {at}")).collect();
+    let of = |alone: usize| {
+        let supplements: Vec<(&str, u64)> = names.iter().enumerate().map(|(at, name)| (name.as_str(), if at < alone { 1 } else { 9 })).collect();
+        telling(&[], &supplements)
+    };
+    assert_eq!(of(16), ["supplemental-data-name-nobody /extension/1 of 30 values 16 are of one member each: such values tell who the members are"]);
+    assert_eq!(of(15), Vec::<String>::new());
+}
+
+/// However few there are.
+#[test]
+fn a_record_of_a_patient_as_a_value_holds_a_report() {
+    let records = ["Patient/p1", "http://ehr.example/fhir/Encounter/e.2/_history/3", "Observation/a-1,Observation/a-2", "code=a;stay=Encounter/3"];
+    for value in records {
+        let told = |rule: &str| vec![format!("{rule} of 1 values 1 are records of patients: such values tell who the members are")];
+        let stratum = json!({ "coding": [{ "code": value, "display": value }], "text": value });
+        assert_eq!(telling(&[stratum], &[]), told("strata-name-nobody /group/0/stratifier/0"), "{value}");
+        assert_eq!(telling(&[], &[(value, 9)]), told("supplemental-data-name-nobody /extension/1"), "{value}");
+    }
+    for value in ["Location/7b", "Patient/", "n/a", "Patient/Family or friend", "http://ehr.example/fhir", "3/4"] {
+        assert_eq!(telling(&[json!({ "text": value })], &[(value, 1)]), Vec::<String>::new(), "{value}");
+    }
+}
+
 #[test]
 fn each_fault_is_found_by_its_rule() {
     for (pointer, value, rule) in [

@@ -23,7 +23,7 @@ const IDENTIFYING: [(&str, &[&str]); 4] = [
         &["identifier", "name", "telecom", "photo", "birthDate", "address.line", "address.text", "address.city", "address.district", "address.postalCode"],
     ),
     ("Coverage", &["subscriberId", "identifier"]),
-    ("Device", &["identifier", "udiCarrier", "distinctIdentifier", "serialNumber", "url"]),
+    ("Device", &["identifier", "udiCarrier", "distinctIdentifier", "lotNumber", "serialNumber", "url"]),
 ];
 /// Elements that are one event's own, or name its patient.
 const OF_EVENTS: [&str; 9] =
@@ -192,7 +192,8 @@ impl Linker<'_> {
     /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's, unless it counts the days
     /// of a life.
     fn tells_who(&self, binding: Binding, ty: &Type) -> Option<(String, bool)> {
-        if let Some(element) = identity::told_by(self.program, binding) {
+        let content = identity::content(self.program, binding);
+        if let Some(element) = content.own {
             return Some((format!("`{element}`"), true));
         }
         if is_day(ty) {
@@ -214,7 +215,8 @@ impl Linker<'_> {
             let mut own = shape.types.iter().filter(|(resource_type, _)| in_compartment(resource_type));
             own.find_map(|(resource_type, keep)| Some((format!("`{resource_type}.{}`", first(keep, &OF_EVENTS)?), false)))
         };
-        plain.or_else(of_events)
+        let text = content.text.map(|element| (format!("`{element}`, a free text"), false));
+        plain.or(text).or_else(of_events)
     }
 
     fn can_be_shown(&self, ty: &Type) -> bool {

@@ -59,7 +59,7 @@ fn rated(definition: &Definition, groups: &[Group], race: &str, stay: &str, days
     } else {
         criteria.unknown[2].insert(stay.to_owned(), "unmapped-code".into());
     }
-    let strata = vec![BTreeMap::from([(vec![race.to_owned()], None)]), BTreeMap::from([(vec![race.to_owned(), "7b".to_owned()], None)])];
+    let strata = vec![BTreeMap::from([(vec![race.into()], None)]), BTreeMap::from([(vec![race.into(), "7b".into()], None)])];
     PatientResult {
         groups: vec![GroupResult { memberships: memberships(&shape, &criteria), strata }],
         supplements: vec![Some("female".into()), None],
@@ -117,6 +117,35 @@ fn a_summary_has_the_rate_its_parts_and_nobody_in_it() {
         assert_eq!(report["measure"], "http://watershed.example/fhir/Measure/rate|2.1.0");
         let text = report.to_string();
         assert!(!text.contains("secret") && !text.contains("Patient/"), "{text}");
+    });
+}
+
+/// The same letters in two systems are two strata, each with its system; in one system nothing is said of it.
+#[test]
+fn codes_of_two_systems_are_two_strata() {
+    with_report(|reporter, results| {
+        let values = |systems: &[Option<&str>]| {
+            let mut partial = Partial::default();
+            for system in systems {
+                let mut result = results[0].clone();
+                let label = Label { text: "2106-3".into(), system: system.map(str::to_owned) };
+                result.groups[0].strata = vec![BTreeMap::from([(vec![label.clone()], None)]), BTreeMap::from([(vec![label, "7b".into()], None)])];
+                partial.add(&result);
+            }
+            let report = reporter.summary(&partial);
+            assert_eq!(validate::check(&report), []);
+            let strata = report["group"][0]["stratifier"].as_array().unwrap().iter().map(|one| one["stratum"].as_array().unwrap());
+            let [plain, of_components] = [0, 1].map(|at| strata.clone().nth(at).unwrap());
+            let [own, race] = [plain.iter().map(|one| one["value"].clone()).collect::<Vec<_>>(), of_components.iter().map(|one| one["component"][0]["value"].clone()).collect()];
+            assert_eq!(own, race);
+            assert!(of_components.iter().all(|one| one["component"][1]["value"]["text"] == "7b"));
+            own
+        };
+        let plain = json!({ "coding": [{ "code": "2106-3", "display": "White" }], "text": "White" });
+        let of = |system: &str| json!({ "coding": [{ "system": system, "code": "2106-3", "display": "White" }], "text": format!("White ({system})") });
+        assert_eq!(values(&[Some("http://a"), Some("http://a")]), [plain.clone()]);
+        assert_eq!(values(&[Some("http://b"), Some("http://a"), Some("http://b")]), [of("http://a"), of("http://b")]);
+        assert_eq!(values(&[Some("http://a"), None]), [plain, of("http://a")]);
     });
 }
 

@@ -315,6 +315,12 @@ fn strata_are_parts_of_their_group_and_each_is_there_once() {
         "stratum `f` of `sex` has 90 in `denominator`, the whole group only 12; stratum `f` of `sex` has 90 in the denominator, the whole group only 10; the strata of `sex` have together 90 in the denominator, the whole group only 10"
     );
     assert_eq!(stratified("sex", json!([stratum("f", 4, 6), stratum("f", 3, 4)])), "stratum `f` of `sex` is there twice");
+    let coded = |system: &str| {
+        let coding = json!([{ "system": system, "code": "f" }]);
+        json!({ "value": { "coding": coding, "text": format!("f ({system})") }, "population": [population("denominator", 5), population("numerator", 3)] })
+    };
+    assert_eq!(stratified("sex", json!([coded("http://a"), coded("http://b")])), "", "the same letters of two systems");
+    assert_eq!(stratified("sex", json!([coded("http://a"), coded("http://a")])), "stratum `f (http://a)` of `sex` is there twice");
     assert_eq!(stratified("sex", json!([stratum("f", 4, 6), stratum("m", 3, 6)])), "the strata of `sex` have together 12 in the denominator, the whole group only 10");
     assert_eq!(stratified("race", json!([stratum("a", 4, 6), stratum("b", 3, 6)])), "", "one may have several");
     assert_eq!(stratified("postcode", json!([stratum("1", 4, 6)])), "the measure has no stratifier `postcode`; it has race, sex");
