@@ -14,6 +14,8 @@ mod invariant;
 #[cfg(test)]
 mod tests;
 
+pub use identity::leave_out;
+
 /// The schema of a report, as `schemas/measure-report.schema.json` has it.
 pub const REPORT_SCHEMA: &str = include_str!("../schemas/measure-report.schema.json");
 /// Most findings of one report; more say nothing new.

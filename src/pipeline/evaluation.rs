@@ -326,11 +326,13 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
         let mut earlier = Vec::new();
         for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
             let reporter = measure.reporter(period, &facts);
-            let report = reporter.summary(partial);
+            let mut report = reporter.summary(partial);
+            let left_out = validate::leave_out(&mut report);
             let key = key(&definition.url.value, &definition.version.value, &report)?;
             let reasons = reasons_to_hold(partial, &report);
             if reasons.is_empty() {
-                let lines: Vec<String> = remarks::of(measure, &reporter, partial, &report, &earlier).iter().map(remarks::line).collect();
+                let found = remarks::of(measure, &reporter, partial, &report, &earlier);
+                let lines: Vec<String> = left_out.iter().chain(&found).map(remarks::line).collect();
                 if !lines.is_empty() {
                     made.remarks.push(of_report(key.clone(), &lines));
                 }

@@ -123,10 +123,12 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
         return refuse(Reason::Modified);
     }
     let patient = head.patient(&resource_type);
-    if patient.is_none() && patient_required(&resource_type) && !head.names_somebody(&resource_type) {
-        if let Some(reason) = unnamed(&head.naming(&resource_type)) {
-            return refuse(reason);
-        }
+    if patient.is_none()
+        && patient_required(&resource_type)
+        && !head.names_somebody(&resource_type)
+        && let Some(reason) = unnamed(&head.naming(&resource_type))
+    {
+        return refuse(reason);
     }
     let meta: Meta = head.meta.and_then(|meta| serde_json::from_str(meta.get()).ok()).unwrap_or_default();
     let text = |value: &Option<serde_json::Value>| value.as_ref().and_then(|value| value.as_str().map(str::to_owned));

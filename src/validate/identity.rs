@@ -11,6 +11,10 @@ use crate::fhir::compartment::{ID_BYTES_MAX, in_compartment};
 /// So many values are told apart without asking how many members each has: sexes, age groups, payers, wards.
 const VALUES_MAX: usize = 20;
 
+/// What the extensions of supplemental data end in, and the rule of them.
+const SUPPLEMENT: &str = "/supplemental-data";
+const SUPPLEMENTS: &str = "supplemental-data-name-nobody";
+
 /// How many members each value has.
 type Members = BTreeMap<String, u64>;
 
@@ -28,8 +32,24 @@ pub(super) fn check(report: &Value, found: &mut Vec<Finding>) {
         }
     }
     for (first, members) in of_supplements(report).values() {
-        judge("supplemental-data-name-nobody", format!("/extension/{first}"), members);
+        judge(SUPPLEMENTS, format!("/extension/{first}"), members);
     }
+}
+
+/// Takes out of a report what supplemental data tell who the members are, so that its numbers need not wait: which and why, to be told.
+pub fn leave_out(report: &mut Value) -> Vec<Finding> {
+    if report.get("type").and_then(Value::as_str) != Some("summary") {
+        return Vec::new();
+    }
+    let telling: BTreeMap<String, String> = of_supplements(report).into_iter().filter_map(|(id, (_, members))| Some((id, told(&members)?))).collect();
+    if let Some(extensions) = report.get_mut("extension").and_then(Value::as_array_mut) {
+        extensions.retain(|extension| !url_ends(extension, SUPPLEMENT) || !telling.contains_key(&written(part(extension, "id", "valueString"))));
+    }
+    let message = |(id, why): (String, String)| format!("the supplemental datum `{}` is left out of the report: {why}", id.trim_matches('"'));
+    telling
+        .into_iter()
+        .map(|one| Finding { weight: Weight::Warn, ..finding(SUPPLEMENTS, String::new(), message(one)) })
+        .collect()
 }
 
 fn finding(rule: &'static str, at: String, message: String) -> Finding {
@@ -82,12 +102,16 @@ fn of_stratifier(stratifier: &Value) -> BTreeMap<String, Members> {
 /// The values of each supplemental datum, and where the first of them stands.
 fn of_supplements(report: &Value) -> BTreeMap<String, (usize, Members)> {
     let mut members: BTreeMap<String, (usize, Members)> = BTreeMap::new();
-    for (index, extension) in items(report, "extension").iter().enumerate().filter(|(_, one)| url_ends(one, "/supplemental-data")) {
-        let part = |name: &str, field: &str| items(extension, "extension").iter().find(|one| url_ends(one, name))?.get(field);
-        let count = part("count", "valueInteger").and_then(Value::as_u64).unwrap_or_default();
-        let (_, values) = members.entry(written(part("id", "valueString"))).or_insert_with(|| (index, Members::new()));
-        let size = values.entry(written(part("value", "valueString"))).or_default();
+    for (index, extension) in items(report, "extension").iter().enumerate().filter(|(_, one)| url_ends(one, SUPPLEMENT)) {
+        let count = part(extension, "count", "valueInteger").and_then(Value::as_u64).unwrap_or_default();
+        let (_, values) = members.entry(written(part(extension, "id", "valueString"))).or_insert_with(|| (index, Members::new()));
+        let size = values.entry(written(part(extension, "value", "valueString"))).or_default();
         *size = size.saturating_add(count);
     }
     members
+}
+
+/// A part of an extension that has several.
+fn part<'v>(extension: &'v Value, name: &str, field: &str) -> Option<&'v Value> {
+    items(extension, "extension").iter().find(|one| url_ends(one, name))?.get(field)
 }

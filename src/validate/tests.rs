@@ -75,6 +75,17 @@ fn telling(strata: &[Value], supplements: &[(&str, u64)]) -> Vec<String> {
             { "url": "id", "valueString": "maiden" }, { "url": "value", "valueString": value }, { "url": "count", "valueInteger": count } ] })
     };
     report["extension"].as_array_mut().unwrap().extend(supplements.iter().map(supplement));
+    let (mut sent, before) = (report.clone(), report["extension"].as_array().unwrap().len());
+    let left_out = leave_out(&mut sent);
+    assert!(check(&sent).iter().all(|finding| finding.rule != "supplemental-data-name-nobody"), "what tells is taken out, and nothing else");
+    let gone = if left_out.is_empty() { 0 } else { supplements.len() };
+    assert_eq!(sent["extension"].as_array().unwrap().len(), before - gone);
+    assert!(
+        left_out
+            .iter()
+            .all(|finding| finding.message.starts_with("the supplemental datum `maiden` is left out of the report: of ")),
+        "{left_out:?}"
+    );
     let found = check(&report).into_iter().filter(|finding| finding.rule.ends_with("name-nobody"));
     found.map(|finding| format!("{} {} {}", finding.rule, finding.at, finding.message)).collect()
 }

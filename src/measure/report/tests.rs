@@ -143,7 +143,7 @@ fn codes_of_two_systems_are_two_strata() {
         };
         let plain = json!({ "coding": [{ "code": "2106-3", "display": "White" }], "text": "White" });
         let of = |system: &str| json!({ "coding": [{ "system": system, "code": "2106-3", "display": "White" }], "text": format!("White ({system})") });
-        assert_eq!(values(&[Some("http://a"), Some("http://a")]), [plain.clone()]);
+        assert_eq!(values(&[Some("http://a"), Some("http://a")]), std::slice::from_ref(&plain));
         assert_eq!(values(&[Some("http://b"), Some("http://a"), Some("http://b")]), [of("http://a"), of("http://b")]);
         assert_eq!(values(&[Some("http://a"), None]), [plain, of("http://a")]);
     });
