@@ -13,6 +13,7 @@ use crate::cql::Program;
 use crate::cql::evaluate::doubt::Doubt;
 use crate::diagnostic::counted;
 use crate::fhir::compartment::is_id;
+use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Mapping, Seen, Watch};
@@ -456,8 +457,9 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, watch: &Watch<'_>, 
 fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, watch: &Watch<'_>, keep: bool) -> Found {
     let mut found = Found::new(runs);
     let mut record = Record::default();
+    let mut kinds = Kinds::sifted(shape);
     for patient in patients {
-        let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
+        let bad = record.reread(&mut kinds, patient.lines().chain(shared.referred_to(patient.lines())));
         bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)).for_each(|bad| found.bad.add(Some(bad)));
         if record.patient_id().is_none() {
             found.absent.add(patient.bad(0, "it names a Patient who is not in the data".to_owned()));

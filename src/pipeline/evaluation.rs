@@ -12,6 +12,7 @@ use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
+use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch};
@@ -213,9 +214,10 @@ impl Chooser for Choice<'_> {
     fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String> {
         let shared = Shared::new(shared.iter().map(Vec::as_slice));
         let mut record = Record::default();
+        let mut kinds = Kinds::new(&self.shape);
         let mut may_count = |patient: &&PatientLines| {
             let own = || patient.lines.iter().map(Vec::as_slice);
-            record.reread(&self.shape, own().chain(shared.referred_to(own())));
+            record.reread(&mut kinds, own().chain(shared.referred_to(own())));
             self.setup.mapping.apply(&mut record);
             // Who cannot be evaluated yet may be with the rest of the data.
             let is_out = |result: &measure::calculate::Evaluated| result.as_ref().is_ok_and(|result| !result.is_counted());
@@ -243,13 +245,14 @@ impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
         let mut sums = Sums::new(&self.periods);
         let mut record = Record::default();
+        let mut kinds = Kinds::new(&self.shape);
         for patient in self.people.of(partition)? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
             let own = || patient.lines.iter().map(Vec::as_slice);
             let lines = own().chain(self.shared.referred_to(own()));
-            let bad = record.reread(&self.shape, lines);
+            let bad = record.reread(&mut kinds, lines);
             sums.unreadable += bad.len() as u64;
             if record.patient_id().is_none() {
                 // What merely may belong to somebody, as a Device, is kept when its patient goes.
