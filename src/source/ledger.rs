@@ -461,11 +461,11 @@ pub fn lacking(store: &Store, source: &str, plan: &str, but: &[Code]) -> Result<
     })
 }
 
-/// Whether a line was discarded of which no pull has read everything since: what is stored of it is to go, or of what it was to
-/// be taken for.
-pub fn is_discarded_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+/// Whether a line was decided about of which no pull has read everything since: it is to be judged again, or what is stored of it is to
+/// go, or of what it was to be taken for.
+pub fn is_decided_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
-        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine AS line WHERE state = 'discarded' AND source NOT LIKE 'import %' AND NOT EXISTS
+        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine AS line WHERE state IN ('discarded', 'retry') AND source NOT LIKE 'import %' AND NOT EXISTS
            (SELECT 1 FROM pull WHERE id > last_pull AND pull.source = ?1 AND plan = ?2 AND full = 1 AND pull.state = 'committed' AND NOT EXISTS
              (SELECT 1 FROM unit WHERE pull_id = id AND unit.state = 'gap' AND (line.resource_type IS NULL OR unit.resource_type IN (line.resource_type, '*')))))";
         Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)

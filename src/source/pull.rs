@@ -272,7 +272,7 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
     let last_full = ledger::last_full(store, &name, &digest)?;
     let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
-    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_discarded_since(store, &name, &digest)?)
+    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_decided_since(store, &name, &digest)?)
 }
 
 /// How far everything has been read, but what is behind.
@@ -665,6 +665,10 @@ impl Receiving<'_> {
     /// The same, where the page it came on calls patients by aliases.
     pub fn take_of(&mut self, json: &[u8], entry: u64, aliases: &BTreeMap<String, String>) -> Result<Option<Taken>, SourceError> {
         self.unit.received += 1;
+        if self.pull.is_discarded(json) {
+            self.unit.discarded += 1;
+            return Ok(None);
+        }
         let mut incoming = match judge(json, &self.pull.plan.types) {
             Ok(incoming) => incoming,
             // Nobody asked for it, so that nothing is missing without it: an export may add Provenance, or ignore `_type`.
