@@ -369,6 +369,9 @@ pub enum Reason {
     PartialDate,
 }
 
+/// Reason of a criterion that looked at a value that could not be used: its unit does not compare, or it has a comparator.
+pub const NOT_COUNTED: &str = "value-not-counted";
+
 /// Reason of a criterion that gave null and said no more.
 pub const UNDETERMINED: &str = "undetermined";
 

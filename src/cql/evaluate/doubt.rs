@@ -75,6 +75,12 @@ impl<'a> Session<'a> {
         self.doubts.borrow().iter().map(named).collect()
     }
 
+    /// How often what was evaluated so far met a value that could not be used: where it grows, what was evaluated could have come out
+    /// otherwise. Where something else decides alone, it does not.
+    pub fn doubtful(&self) -> u64 {
+        self.doubtful.get()
+    }
+
     /// A comparison is null: notes quantities of different kinds. Apart, because it is rare.
     #[inline(never)]
     pub(super) fn note_units(&mut self, operator: &Operator, operands: [&'a Expression; 2], values: &[Value; 2], frame: &mut Frame) {
@@ -91,6 +97,7 @@ impl<'a> Session<'a> {
                 (Err(place.map(|(library, line)| format!("{library}:{line}")).unwrap_or_default()), left, right)
             }
         };
+        self.doubtful.set(self.doubtful.get() + 1);
         self.doubts.borrow_mut().insert(Noted { kind: DoubtKind::UnlikeUnit, of: node, found, expected });
     }
 
