@@ -823,7 +823,7 @@ async fn what_an_import_would_change_is_what_a_pull_changes() {
     // As many rows, under other keys: nothing of it is taken.
     ward.write("lab.csv", ROWS.replace("2026-01", "2025-11"));
     let foreseen = ward.difference();
-    assert!(foreseen.gap.is_some() && foreseen.is_left, "{foreseen:?}");
+    assert!(foreseen.gap.is_some() && foreseen.is_left && foreseen.kept == 3, "{foreseen:?}");
     let outcome = ward.pull().await;
     assert_eq!((foreseen.new.count + foreseen.changed.count, foreseen.gone), (outcome.new_versions, outcome.removed));
     // A table that breaks off: what stands before is taken, and nothing goes.
@@ -831,7 +831,13 @@ async fn what_an_import_would_change_is_what_a_pull_changes() {
     let foreseen = ward.difference();
     let outcome = ward.pull().await;
     assert_eq!((foreseen.new.count + foreseen.changed.count, foreseen.gone), (outcome.new_versions, outcome.removed), "{foreseen:?}");
-    assert!(foreseen.gap.is_some() && !foreseen.is_left, "{foreseen:?}");
+    assert!(foreseen.gap.is_some() && !foreseen.is_left && foreseen.kept == 1, "{foreseen:?}");
+    // So it is of one whose file has another name now.
+    std::fs::rename(ward.path("lab.csv"), ward.path("labs.csv")).unwrap();
+    let foreseen = ward.difference();
+    assert_eq!((foreseen.gone, foreseen.kept), (0, 3));
+    assert!(foreseen.gap.unwrap().starts_with("there is no file `lab.csv`"));
+    assert_eq!(ward.pull().await.removed, 0);
     // Under another name its rows are others, and the former ones go.
     ward.write("lab.csv", ROWS);
     ward.declare(&[&LAB.replace("name: lab", "name: labs")]);

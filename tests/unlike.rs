@@ -206,16 +206,25 @@ const HEMOGLOBIN: [(&str, &str); 8] = [
 fn what_compares_and_may_mean_something_else_is_told() {
     let site = Site::new();
     let rule = CQL.replace("2345-7", "4548-4").replace("100 'mg/dL', 1000 'mg/dL'", "9 '%', 20 '%'").replace("100 'mg/dL'", "9 '%'");
-    std::fs::write(site.path().join("measure/glucose.cql"), rule).unwrap();
+    std::fs::write(site.path().join("measure/glucose.cql"), &rule).unwrap();
     std::fs::write(site.path().join("drop/Patient.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p1\"}\n").unwrap();
-    for (value, expected) in HEMOGLOBIN {
-        let line = format!(
+    let of = |value: &str| {
+        format!(
             "{{\"resourceType\":\"Observation\",\"id\":\"o1\",\"status\":\"final\",\"subject\":{{\"reference\":\"Patient/p1\"}},\"code\":{{\"coding\":[{{\"system\":\"http://loinc.org\",\"code\":\"4548-4\"}}]}},{value}}}\n"
-        );
-        std::fs::write(site.path().join("drop/Observation.ndjson"), line).unwrap();
+        )
+    };
+    for (value, expected) in HEMOGLOBIN {
+        std::fs::write(site.path().join("drop/Observation.ndjson"), of(value)).unwrap();
         let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
         let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("warning: `Observation.value")).collect();
         let expected: Vec<&str> = expected.strip_prefix("`Observation.value").into_iter().collect();
         assert_eq!(told, expected, "{value}: {said}");
     }
+    // What the measure reads as a text too is no loss.
+    let both = rule.replace("(O.value as FHIR.Quantity) > 9 '%'", "((O.value as FHIR.Quantity) > 9 '%' or (O.value as FHIR.string).value = 'high')");
+    assert_ne!(both, rule);
+    std::fs::write(site.path().join("measure/glucose.cql"), both).unwrap();
+    std::fs::write(site.path().join("drop/Observation.ndjson"), of(r#""valueString":"low""#)).unwrap();
+    let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+    assert!(!said.contains("valueString"), "{said}");
 }

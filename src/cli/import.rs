@@ -118,7 +118,7 @@ fn as_json(import: &Import, found: &Difference, touched: &Touched) -> Value {
     };
     json!({
         "import": import.name, "file": import.file, "resourceType": import.resource_type, "measures": touched.measures, "rows": found.rows,
-        "new": sort(&found.new), "changed": sort(&found.changed), "gone": found.gone, "refused": reasons(&found.refused),
+        "new": sort(&found.new), "changed": sort(&found.changed), "gone": found.gone, "kept": found.kept, "refused": reasons(&found.refused),
         "unknown": reasons(&found.unknown), "ignored": found.ignored, "gap": found.gap, "taken": !found.is_left, "uncounted": render_json(&touched.uncounted),
     })
 }
@@ -141,7 +141,11 @@ fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     for (word, sort) in [("new", &found.new), ("changed", &found.changed)] {
         text.push_str(&format!("\n  {word}: {}", told(sort)));
     }
-    let kept = if found.gap.is_some() { " (nothing is let go of a table that is not whole)" } else { "" };
+    let kept = match found.kept {
+        0 if found.gap.is_some() => " (nothing is let go of a table that is not whole)".to_owned(),
+        0 => String::new(),
+        kept => format!(" ({} stay: nothing is let go of a table that is not whole)", counted(kept, "stored row")),
+    };
     text.push_str(&format!("\n  gone: {}{kept}", found.gone));
     for (reason, sort) in &found.refused {
         text.push_str(&format!("\n  refused: {}: {reason}", told(sort)));

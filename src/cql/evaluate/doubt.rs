@@ -8,7 +8,7 @@ use crate::cql::operators::Operator;
 use crate::cql::typed::{Expression, Kind};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
-use crate::fhir::record::NodeId;
+use crate::fhir::record::{Keep, NodeId};
 use crate::terminology::systems;
 use crate::terminology::units::shown_unit;
 
@@ -125,6 +125,13 @@ impl<'a> Session<'a> {
         self.origin(operand, frame, 0).is_some_and(has_none)
     }
 
+    /// Whether the program reads what stands at an element as what it is too: its codes, or its text or number.
+    fn is_read_otherwise(&self, element: &str) -> bool {
+        let (resource_type, path) = element.split_once('.').unwrap_or((element, ""));
+        let kept = self.program.shape().of(resource_type).and_then(|whole| path.split('.').try_fold(whole, |keep, name| keep.field(name)));
+        kept.is_some_and(|kept| *kept == Keep::All || kept.field("coding").is_some())
+    }
+
     /// A value that is there and is no quantity.
     fn note_type(&mut self, operand: &'a Expression, expected: &str, frame: &mut Frame) {
         if !is_cast(operand) {
@@ -132,7 +139,7 @@ impl<'a> Session<'a> {
         }
         let Some(node) = self.origin(operand, frame, 0) else { return };
         let element = self.context.record.place(node).map(|place| place.element).unwrap_or_default();
-        if OTHER_TYPES.iter().any(|name| element.ends_with(name)) {
+        if OTHER_TYPES.iter().any(|name| element.ends_with(name)) && !self.is_read_otherwise(&element) {
             self.doubts
                 .borrow_mut()
                 .insert(Noted { kind: DoubtKind::OtherType, of: Ok(node), found: String::new(), expected: shown_unit(expected) });

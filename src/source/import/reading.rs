@@ -207,6 +207,8 @@ pub struct Difference {
     pub changed: Sort,
     /// Stored rows that are in the table no more.
     pub gone: u64,
+    /// Stored rows that are not in the table, or not taken from it, and stay all the same.
+    pub kept: u64,
     /// Rows that do not fit, by reason.
     pub refused: BTreeMap<String, Sort>,
     /// Rows of those who are not known here, by reason.
@@ -267,8 +269,9 @@ fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), sto
     (found.rows, found.ignored) = (tally.rows, tally.ignored);
     found.gap = tally.gap.as_ref().map(|why| why.text.clone());
     let came = std::mem::take(&mut tally.came);
-    if let Rows::Whole(beside) = tally.stored() {
-        found.gone = stored.keys().filter(|id| !came.contains_key(*id) && !beside.contains(*id)).count() as u64;
+    match tally.stored() {
+        Rows::Whole(beside) => found.gone = stored.keys().filter(|id| !came.contains_key(*id) && !beside.contains(*id)).count() as u64,
+        Rows::InDoubt => found.kept = stored.keys().filter(|id| found.is_left || !came.contains_key(*id)).count() as u64,
     }
     Ok(found)
 }
