@@ -369,11 +369,9 @@ impl Adapter {
         let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
         let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?.and_then(|run| run.lineage);
-        if before.as_deref().is_some_and(|earlier| self.setup.lineage.has_other_rules_than(earlier)) {
-            tracing::warn!(
-                mapping = self.setup.lineage.mapping_rules().0,
-                "the mapping's rules are not those of the last night, under the same version: raise it with every change of meaning"
-            );
+        let before = before.as_deref().and_then(Lineage::stored);
+        if let Some(change) = before.and_then(|earlier| self.setup.lineage.mapping_change(&earlier)) {
+            tracing::warn!("{change}: numbers change by it");
         }
         let sent = self.store.with(|connection| runs::sent_before(connection, run.id))?.and_then(|run| run.lineage);
         let draft = outbox::Draft {
@@ -444,11 +442,22 @@ impl Lineage {
         (label, Some(rules).filter(|rules| rules.starts_with(RULES)))
     }
 
-    /// Whether the mapping says something else than in an earlier lineage (JSON, as stored), under the same version.
-    pub fn has_other_rules_than(&self, earlier: &str) -> bool {
-        let Ok(earlier) = serde_json::from_str::<Lineage>(earlier) else { return false };
+    /// One that was stored; `None` for what is none.
+    pub fn stored(json: &str) -> Option<Lineage> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// What a change of the mapping since an earlier night is that its version does not tell: other rules under the same one, or no rules
+    /// any more.
+    pub fn mapping_change(&self, earlier: &Lineage) -> Option<String> {
         let ((label, rules), (label_then, rules_then)) = (self.mapping_rules(), earlier.mapping_rules());
-        label == label_then && rules.is_some() && rules_then.is_some() && rules != rules_then
+        match (rules, rules_then) {
+            (None, Some(_)) => Some(format!("no mapping is configured, and the last night had `{label_then}`: the site's own codes are not translated any more")),
+            (Some(rules), Some(then)) if label == label_then && rules != then => {
+                Some(format!("the rules of the mapping `{label}` are not those of the last night, under the same version"))
+            }
+            _ => None,
+        }
     }
 
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.

@@ -83,7 +83,10 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
     assert!(!check().await.1.contains(told));
     write("1.0.0", "394582007");
     let (_, said) = bed.run().await;
-    assert!(said.contains("the mapping's rules are not those of the last night"), "{said}");
+    let of_night = format!("{told}, under the same version: numbers change by it");
+    assert!(said.contains(&of_night), "{said}");
+    let status = async || String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
+    assert!(status().await.contains(&of_night), "{}", status().await);
     let store = watershed::registry::open_store(&at("registry")).unwrap();
     let causes: Vec<Option<String>> = store
         .read(|transaction| {
@@ -94,6 +97,13 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
         .unwrap();
     assert_eq!(causes, [Some("mapping".to_owned())]);
     assert_eq!(check().await.0, 0, "the last night had these rules");
+    std::fs::write(at("site.toml"), site).unwrap();
+    let gone = "no mapping is configured, and the last night had `ours|1.0.0`";
+    assert!(check().await.1.contains(gone), "{}", check().await.1);
+    let (_, said) = bed.run().await;
+    assert!(said.contains(gone) && status().await.contains(gone), "{said}");
+    let (_, said) = bed.run().await;
+    assert!(!said.contains(gone) && !status().await.contains(gone), "it is told once: {said}");
 }
 
 /// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.

@@ -422,7 +422,7 @@ impl Found {
         }
         let rest = unused.len().saturating_sub(TOLD_SHOWN_MAX);
         if rest > 0 {
-            let _ = writeln!(stderr, "warning: {rest} more kinds of values or codes are documented and not counted");
+            let _ = writeln!(stderr, "warning: {rest} more kinds of values or codes are documented and were not used");
         }
         if self.people == 0 {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");

@@ -40,6 +40,8 @@ struct Status {
     /// Of those that were sent: what a person should look at.
     remarks: Vec<ReportFindings>,
     unmapped: Vec<Unmapped>,
+    /// How the mapping of the last night differs from the one before, if its version does not tell.
+    change: Option<String>,
     /// Whether only some patients are asked for in full.
     progressive: bool,
     waiting: Vec<Listed>,
@@ -68,6 +70,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
             held: Vec::new(),
             remarks: Vec::new(),
             unmapped: Vec::new(),
+            change: None,
             progressive,
             waiting: Vec::new(),
             quarantined: 0,
@@ -75,14 +78,16 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
-        let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
+        let latest = runs.iter().find(|run| run.lineage.is_some());
+        let change = latest.map(|run| super::run::mapping_change(connection, run)).transpose()?.flatten();
+        let latest = latest.map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
         let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
         let waiting = outbox::list(connection);
-        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), unmapped, waiting))
+        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), (unmapped, change), waiting))
     });
-    let (mut runs, (account, open), (held, remarks), unmapped, waiting) = read.map_err(super::state_failure)?;
+    let (mut runs, (account, open), (held, remarks), (unmapped, change), waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
@@ -91,7 +96,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, account, open, held, remarks, unmapped, progressive, waiting, quarantined })
+    Ok(Status { site: name, runs, account, open, held, remarks, unmapped, change, progressive, waiting, quarantined })
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -119,6 +124,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "held": status.held,
         "remarks": status.remarks,
         "unmapped": status.unmapped,
+        "mappingChange": status.change,
         "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
         "quarantined": status.quarantined,
@@ -153,7 +159,7 @@ fn as_text(status: &Status) -> String {
         false => format!("{}\n{nights}\n", status.site),
     };
     // In the words of the night itself: what came may be complete, and the reports partial.
-    let unreadable = super::run::unreadable_as_text(&status.unmapped);
+    let unreadable = super::run::change_as_text(status.change.as_deref()) + &super::run::unreadable_as_text(&status.unmapped);
     if !unreadable.is_empty() {
         text.push_str(&format!("{}\n", unreadable.trim_start()));
     }
@@ -207,7 +213,9 @@ fn what_stands_there(found: &Unmapped) -> String {
     let expected = &found.expected;
     match (found.problem.as_str(), found.found.as_str()) {
         (_, "") if expected.is_empty() => String::new(),
-        ("unknown-system" | "idle-rule", _) => format!("did you mean `{expected}`?"),
+        ("idle-entries", text) => text.to_owned(),
+        ("other-type", _) => format!("expected a quantity in `{expected}`"),
+        ("unknown-system" | "idle-rule" | "idle-entry", _) => format!("did you mean `{expected}`?"),
         (_, "") => format!("no unit, expected `{expected}`"),
         (_, text) if expected.is_empty() => quoted(text),
         (_, text) => format!("{}, expected `{expected}`", quoted(text)),

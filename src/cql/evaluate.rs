@@ -441,8 +441,10 @@ impl<'a> Session<'a> {
             [left, right] => {
                 let values = [self.expression(left, frame)?, self.expression(right, frame)?];
                 let outcome = self.apply(operator, &values, precision);
-                if let (Ok(Value::Null), [Value::Quantity(_), _] | [_, Value::Quantity(_)]) = (&outcome, &values) {
-                    self.note_units(operator, [left, right], &values, frame);
+                if let (Ok(found), [Value::Quantity(_), _] | [_, Value::Quantity(_)]) = (&outcome, &values)
+                    && (matches!(found, Value::Null) || doubt::may_differ(&values))
+                {
+                    self.note_units(operator, [left, right], (&values, matches!(found, Value::Null)), frame);
                 }
                 outcome
             }

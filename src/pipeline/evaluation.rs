@@ -15,7 +15,7 @@ use crate::fhir::compartment::patient_required;
 use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch};
+use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch, is_told};
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
@@ -23,14 +23,9 @@ use crate::measure::{self, Measure, Setting};
 use crate::outbox;
 use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
-use crate::store::runs::{ReportFindings, Run, Unmapped};
+use crate::store::runs::{NOT_SHOWN, ReportFindings, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
-
-/// Characters of what may be a code.
-const CODE_CHARS_MAX: usize = 64;
-/// Patients who have a code that is told.
-const TOLD_OF_PATIENTS: u64 = 2;
 
 /// The sums of a night.
 #[derive(Default)]
@@ -84,7 +79,7 @@ impl Sums {
         let mut untold: BTreeMap<Finding, (u64, u64)> = BTreeMap::new();
         let mut rows = Vec::new();
         for (finding, patients) in &self.findings {
-            if finding.problem != Problem::UnmappedCode || (is_code(&finding.code) && *patients >= TOLD_OF_PATIENTS) {
+            if finding.problem != Problem::UnmappedCode || is_told(&finding.code, *patients) {
                 rows.push(row(finding, *patients));
             } else {
                 let (texts, of) = untold.entry(Finding { code: String::new(), ..finding.clone() }).or_default();
@@ -93,17 +88,11 @@ impl Sums {
             }
         }
         rows.extend(untold.into_iter().map(|(finding, (texts, of))| {
-            let code = format!("({} not shown: no code, or of one patient only)", counted(texts, "text"));
+            let code = format!("({} {NOT_SHOWN})", counted(texts, "text"));
             row(&Finding { code, ..finding }, of)
         }));
         rows
     }
-}
-
-/// Whether a text looks like a code of a system; blanks at its ends are a mistake of whoever wrote the system.
-fn is_code(text: &str) -> bool {
-    let text = text.trim();
-    text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace)
 }
 
 /// A finding as it is stored and told.

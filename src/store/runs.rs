@@ -128,8 +128,8 @@ pub struct ReportFindings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
     /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `disagreeing-code`, `unexpected-unit`, `unlike-unit`,
-    /// `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `absent-replacement`,
-    /// `absent-patient`.
+    /// `other-scale`, `other-type`, `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `idle-entry`,
+    /// `idle-entries`, `absent-replacement`, `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -145,6 +145,8 @@ pub struct Unmapped {
     pub patients: u64,
 }
 
+/// Stands in the place of codes that may be anything.
+pub const NOT_SHOWN: &str = "not shown: no code, or of one patient only";
 /// What [`Unmapped::problem`] says of a value that is none of its type.
 const UNREADABLE: &str = "unreadable-value";
 /// And of Patients whose replacement did not come, and of those who did not come themselves.
@@ -154,6 +156,11 @@ impl Unmapped {
     /// Whether no mapping could help: a value that is none of its type, a Patient that did not come.
     pub fn is_of_the_data(&self) -> bool {
         self.problem == UNREADABLE || self.is_absent()
+    }
+
+    /// Whether it is a code that the mapping does not translate, and shown.
+    pub fn is_unmapped_code(&self) -> bool {
+        self.problem == "unmapped-code" && !self.code.contains(NOT_SHOWN)
     }
 
     /// The code of FHIR's that is near to one that FHIR does not have; a code with a system is that of an observation.
