@@ -25,7 +25,7 @@ use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
-use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
+use crate::store::runs::{self, ANY_TYPE, ReportFindings, Run, State, Unmapped};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
 
@@ -33,13 +33,12 @@ pub mod evaluation;
 pub mod needs;
 pub mod remarks;
 pub mod schedule;
+pub mod waits;
 
 /// The name of the one destination, as the outbox knows it.
 pub const DESTINATION: &str = "registry";
 /// File of the state database in the data directory.
 pub const STATE_FILE: &str = "state.sqlite";
-/// Every type, among the gaps of a night: what is missing may be of any.
-pub const EVERY_TYPE: &str = "*";
 /// Folder of the snapshot in the data directory.
 pub const SNAPSHOT_FOLDER: &str = "snapshot";
 /// Begins the digest of a mapping's rules; earlier ones were of its text.
@@ -268,16 +267,15 @@ impl Adapter {
                 return Err(NightError::Source(error));
             }
         };
-        let mut gaps: BTreeMap<String, u64> = BTreeMap::new();
         for gap in &outcome.gaps {
             tracing::warn!(run.id, gap.resource_type, gap.reason, "data are missing");
-            *gaps.entry(gap.resource_type.clone()).or_default() += 1;
         }
         for note in &outcome.notes {
             tracing::warn!(run.id, note.resource_type, note.reason, "the data are complete with this");
         }
         let run = self.store.transaction(|transaction| {
-            runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
+            let missing = runs::missing_from(transaction, outcome.pull_id.0)?;
+            runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &missing)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
@@ -303,9 +301,9 @@ impl Adapter {
     fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
         tracing::warn!(run.id, reason, "the night goes on with the data of the last pull, as partial");
         let latest = self.snapshot.latest()?.map_or(0, |pull| pull.0);
-        let quarantined = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)))?.len() as u64;
         let run = self.store.transaction(|transaction| {
-            runs::pulled(transaction, run.id, latest, false, &BTreeMap::from([(EVERY_TYPE.to_owned(), 1)]), quarantined)?;
+            let missing = runs::Missing { gaps: BTreeMap::from([(ANY_TYPE.to_owned(), 1)]), aside: quarantine::waiting(transaction)? };
+            runs::pulled(transaction, run.id, latest, false, &missing)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))

@@ -19,6 +19,7 @@ use crate::fhir::shared::Shared;
 use crate::mapping::{Mapping, Seen, Watch};
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::pipeline::waits::Waits;
 use crate::pipeline::{evaluation, needs, remarks};
 use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
 use crate::store::runs::Unmapped;
@@ -382,13 +383,14 @@ impl Found {
     }
 
     /// What is missing of the data. Data without a patient are no data.
-    fn completeness(&self, measure: usize) -> Completeness {
+    fn completeness(&self, index: usize, measure: &Measure) -> Completeness {
         let missing = if self.people == 0 { self.absent.count.max(1) } else { self.absent.count };
         let mut gaps = self.missing.clone();
         if missing > 0 {
             *gaps.entry("Patient".to_owned()).or_default() += missing;
         }
-        Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(measure).cloned().unwrap_or_default() }
+        let gaps = Waits::of(measure.programs()).among(&gaps);
+        Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(index).cloned().unwrap_or_default() }
     }
 
     fn say(&mut self, watch: &Watch<'_>) {
@@ -516,7 +518,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
     for (index, run) in runs.iter().enumerate() {
         let mut earlier = Vec::new();
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, found.completeness(index));
+            let facts = facts(args, run.measure, period, found.completeness(index, run.measure));
             let reporter = run.measure.reporter(period, &facts);
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);

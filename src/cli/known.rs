@@ -16,10 +16,10 @@ use crate::diagnostic::counted;
 use crate::measure::period::Period;
 use crate::outbox;
 use crate::pipeline::evaluation::{Made, Sums};
-use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
+use crate::pipeline::{Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
-use crate::store::runs::{self, ReportFindings, Run};
+use crate::store::runs::{self, ANY_TYPE, ReportFindings, Run};
 
 /// The site's measures over what was known on a day, from its snapshot, without asking the EHR
 ///
@@ -66,13 +66,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     night.periods = periods(&args.periods, std::mem::take(&mut night.periods), at, &checked)?;
     let (_asker, stop) = watch::channel(false);
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
+    night.absent = sums.missing_people();
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
     match context.format {
         Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
     say(&night, &sums, &made);
-    let is_whole = night.complete == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
+    let is_whole = night.is_complete() == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
     Ok(if is_whole { Ending::Fine } else { Ending::Findings })
 }
 
@@ -123,7 +124,7 @@ fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
         let new = checked.lineage.measures.keys().filter(|name| !then.measures.contains_key(*name));
         new.for_each(|name| {
             say(format!("`{name}` was not among the measures of that night: what only it needs was not asked for"));
-            missing.push(EVERY_TYPE.to_owned());
+            missing.push(ANY_TYPE.to_owned());
         });
         if missing.is_empty() && then.asks_otherwise_than(&checked.lineage) {
             say("the measures, the mapping or the value sets are not those of that night: codes that they newly name were not asked for then".to_owned());
@@ -131,7 +132,7 @@ fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
     } else {
         let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
         let types: BTreeSet<&String> = requirements.map(|requirement| &requirement.resource_type).filter(|name| is_asked_for(name)).collect();
-        types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains(EVERY_TYPE)).for_each(|name| {
+        types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains(ANY_TYPE)).for_each(|name| {
             say(format!("no pull had asked for {name} by then"));
             missing.push(name.clone());
         });
@@ -166,11 +167,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
 }
 
 fn say(night: &Run, sums: &Sums, made: &Made) {
-    let data = if night.complete == Some(true) {
-        "complete".to_owned()
-    } else {
-        format!("partial ({}, {} in quarantine)", counted(night.gaps.values().sum::<u64>(), "gap"), night.quarantined)
-    };
+    let data = run::data_as_text(night);
     let pull = night.pull_id.unwrap_or_default();
     for report in &made.held {
         let ReportFindings { measure, version, period_start, period_end, findings } = report;

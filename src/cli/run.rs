@@ -136,7 +136,7 @@ fn as_json(night: &Night, change: Option<&str>) -> serde_json::Value {
     let remaining = night.delivered.remaining;
     json!({
         "id": night.run.id, "startedAt": night.run.started_at.to_string(), "resumed": night.resumed, "state": night.run.state.word(),
-        "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
+        "complete": night.run.is_complete(), "gaps": night.run.all_gaps(), "quarantined": night.run.quarantined(), "patients": night.run.patients,
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
         "reason": night.run.reason, "remarks": night.remarks, "mappingChange": change,
@@ -266,11 +266,17 @@ pub fn meant_as_text(meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |code| format!(" (it is no code of FHIR's; `{code}` is near)"))
 }
 
+/// Whether everything and everybody came, or how much did not.
+pub(super) fn data_as_text(run: &Run) -> String {
+    match run.is_complete() {
+        Some(true) => "complete".to_owned(),
+        Some(false) => format!("partial ({}, {} in quarantine)", counted(run.gap_count(), "gap"), run.quarantined()),
+        None => String::new(),
+    }
+}
+
 fn as_text(adapter: &Adapter, night: &Night, change: Option<&str>) -> String {
-    let data = match night.run.complete {
-        Some(false) => format!("partial ({}, {} in quarantine)", counted(night.run.gaps.values().sum::<u64>(), "gap"), night.run.quarantined),
-        _ => "complete".to_owned(),
-    };
+    let data = data_as_text(&night.run);
     // Why a feed was rejected, or is not taken yet, stands below it on stderr.
     let feed = match &night.delivered {
         Delivered { remaining: Remaining { rejected: 1.., .. }, .. } => "the registry rejected the feed",

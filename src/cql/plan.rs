@@ -121,6 +121,7 @@ pub struct Program {
     requirements: Vec<Requirement>,
     shape: Shape,
     sought: BTreeMap<String, BTreeSet<Codes>>,
+    retrieved: BTreeSet<String>,
     live: BTreeSet<DefineId>,
 }
 
@@ -154,6 +155,7 @@ impl Program {
             requirements: Vec::new(),
             shape: Shape::default(),
             sought: BTreeMap::new(),
+            retrieved: BTreeSet::new(),
             live: BTreeSet::new(),
             tree,
             roots,
@@ -162,6 +164,7 @@ impl Program {
         program.requirements = needs.requirements;
         program.shape = needs.shape;
         program.sought = needs.sought;
+        program.retrieved = needs.retrieved;
         program.live = needs.live;
         program
     }
@@ -264,6 +267,11 @@ impl Program {
         &self.shape
     }
 
+    /// The resource types that it asks for by themselves; what of others it reads, as a Medication, is reached by reference.
+    pub fn retrieved(&self) -> &BTreeSet<String> {
+        &self.retrieved
+    }
+
     /// The same with sieves: of types that are only asked for by code, lines without any of the codes are not read. Not for
     /// data whose codes are yet to be translated.
     pub fn sifted_shape(&self, value_sets: &ValueSets) -> Shape {
@@ -341,6 +349,7 @@ fn needs_of(program: &Program, only: Option<Only<'_>>) -> flow::Needs {
         requirements: Vec::new(),
         shape: Shape::everything(),
         sought: BTreeMap::new(),
+        retrieved: BTreeSet::new(),
         live: (0u32..).zip(&program.tree.defines).map(|(index, _)| DefineId(index)).collect(),
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::waits::Waits;
 use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
@@ -23,7 +24,7 @@ use crate::measure::{self, Measure, Setting};
 use crate::outbox;
 use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
-use crate::store::runs::{NOT_SHOWN, ReportFindings, Run, Unmapped};
+use crate::store::runs::{ANY_TYPE, NOT_SHOWN, ReportFindings, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
 
@@ -69,7 +70,7 @@ impl Sums {
     }
 
     /// Patients who did not come, as far as the data tell.
-    fn missing_people(&self) -> u64 {
+    pub fn missing_people(&self) -> u64 {
         self.unfollowed + self.absent
     }
 
@@ -304,17 +305,17 @@ pub struct Made {
 
 /// What the night received, for the manifest.
 pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
-    let gaps = run.gaps.values().sum::<u64>() + sums.missing_people();
-    Completeness { complete: run.complete.unwrap_or(false) && sums.missing_people() == 0, gaps, quarantined: run.quarantined }
+    let run = Run { absent: sums.missing_people(), ..run.clone() };
+    Completeness { complete: run.is_complete() == Some(true), gaps: run.gap_count(), quarantined: run.quarantined() }
 }
 
 /// Writes and checks one report per measure and period.
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
-    let facts = facts(setup, run, sums);
     let mut made = Made { reports: Vec::new(), held: Vec::new(), remarks: Vec::new() };
     let months = months(run)?;
     for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
+        let facts = facts(setup, run, sums, measure);
         let mut earlier = Vec::new();
         for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
             let reporter = measure.reporter(period, &facts);
@@ -328,7 +329,7 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
                 if !lines.is_empty() {
                     made.remarks.push(of_report(key.clone(), &lines));
                 }
-                let complete = completeness(run, sums).complete && reporter.is_complete(partial);
+                let complete = reporter.is_complete(partial);
                 let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
                 made.reports.push(outbox::Report { key, body, complete });
                 earlier.push(report);
@@ -364,14 +365,23 @@ pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
     Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
 }
 
-fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
+/// What is missing of what a measure reads.
+fn missing(measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
+    let run = Run { absent: sums.missing_people(), ..run.clone() };
+    let waits = Waits::of(measure.programs());
+    let mut gaps = run.all_gaps();
+    if run.complete != Some(true) && gaps.is_empty() && run.aside.is_empty() {
+        // It is not known of what.
+        gaps.insert(ANY_TYPE.to_owned(), 1);
+    }
+    let quarantined = waits.among(&run.aside).values().sum::<u64>() + sums.unreadable;
+    report::Completeness { gaps: waits.among(&gaps), quarantined, ..report::Completeness::default() }
+}
+
+fn facts(setup: &Setup, run: &Run, sums: &Sums, measure: &Measure) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
     let (_, rules) = setup.lineage.mapping_rules();
     let rules = rules.map(|rules| ("mapping-rules".to_owned(), name.to_owned(), rules.to_owned()));
-    let mut gaps = run.gaps.clone();
-    if sums.missing_people() > 0 {
-        *gaps.entry("Patient".to_owned()).or_default() += sums.missing_people();
-    }
     Facts {
         reporter: setup.site.clone(),
         reporter_name: setup.title.clone(),
@@ -386,7 +396,7 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
         .into_iter()
         .chain(rules)
         .collect(),
-        completeness: report::Completeness { gaps, quarantined: run.quarantined + sums.unreadable, ..report::Completeness::default() },
+        completeness: missing(measure, run, sums),
     }
 }
 

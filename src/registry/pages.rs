@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
+use super::knocks::Knock;
 use super::report::{Reading, day};
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
@@ -118,7 +119,24 @@ struct Board<'a> {
     new: usize,
     late_after: String,
     offers: Vec<Offer>,
+    strangers: Vec<Stranger>,
     now: String,
+}
+
+/// A client that was not let in.
+struct Stranger {
+    client: String,
+    key: String,
+    times: String,
+    last: String,
+    reason: String,
+    action: String,
+}
+
+fn stranger(knock: &Knock, now: Timestamp) -> Stranger {
+    let Knock { client, key, site, count, last, .. } = knock;
+    let client = site.as_ref().map_or_else(|| client.clone(), |site| format!("{client} (site {site})"));
+    Stranger { client, key: key.clone(), times: counted(*count, "time"), last: age(*last, now), reason: knock.reason(), action: knock.action() }
 }
 
 async fn board(State(registry): State<Registry>) -> Response {
@@ -141,7 +159,8 @@ async fn board(State(registry): State<Registry>) -> Response {
     let offers = registry.options.measures.iter().zip(&all).map(|(card, all)| offer(card, all)).collect();
     let options = &registry.options;
     let late_after = counted(options.late_after_hours, "hour");
-    page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
+    let strangers = registry.knocks.list().iter().map(|knock| stranger(knock, now)).collect();
+    page(StatusCode::OK, &Board { strangers, network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
 /// What a person should look at in the newest period that a site has of each measure.

@@ -12,6 +12,7 @@ use rust_decimal::prelude::ToPrimitive;
 use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
+use crate::feed::CountedBy;
 use crate::validate::{Parts, believable};
 
 /// Points of one series.
@@ -133,6 +134,10 @@ pub struct Point {
     pub version: String,
     /// Of a composite what it is made of, by canonical URL with version.
     pub made_of: BTreeSet<String>,
+    /// By what it was counted.
+    pub counted_by: CountedBy,
+    /// What of that is another than of the newest point of its series: `version`, `mapping`, `logic`, `value sets`.
+    pub other: Vec<&'static str>,
     /// 1, 2, 3 …
     pub revision: u64,
     /// When this revision was committed.
@@ -308,7 +313,7 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place, g.observed, g.made_of
+             g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.counted_by
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
@@ -327,6 +332,8 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             doubt: kept(row.get(11)?),
             observed: kept(row.get(16)?),
             made_of: kept(row.get(17)?).unwrap_or_default(),
+            counted_by: kept(row.get(18)?).unwrap_or_default(),
+            other: Vec::new(),
             remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
@@ -345,8 +352,17 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
         let surplus = series.points.len().saturating_sub(POINTS_MAX);
         series.points.drain(..surplus);
         remark(card, &mut series.points);
+        compare(&mut series.points);
     }
     Ok(all.into_iter().map(|(_, series)| series).collect())
+}
+
+/// Holds what every point was counted by against the newest: a month that a site counts no more keeps its number, whatever was corrected since.
+fn compare(points: &mut [Point]) {
+    let Some(newest) = points.last().cloned() else { return };
+    points
+        .iter_mut()
+        .for_each(|point| point.other = point.counted_by.other_than(&newest.counted_by, point.version == newest.version));
 }
 
 /// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
@@ -393,12 +409,15 @@ pub struct Revision {
 /// What a revision says, group by group.
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
-        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of FROM reading WHERE revision = ?1 ORDER BY place")?
+        .prepare_cached(
+            "SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of, counted_by FROM reading WHERE revision = ?1 ORDER BY place",
+        )?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
             let made_of = kept(row.get(9)?).unwrap_or_default();
-            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
+            let counted_by = kept(row.get(10)?).unwrap_or_default();
+            Ok(Reading { counted_by, group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
         })?
         .collect()
 }
@@ -445,6 +464,8 @@ mod tests {
             complete: true,
             version: String::new(),
             made_of: BTreeSet::new(),
+            counted_by: CountedBy::default(),
+            other: Vec::new(),
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),

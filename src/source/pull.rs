@@ -319,32 +319,45 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         without_cursor.extend(pull.plan.types.iter().cloned());
     }
     let name = pull.source.name();
-    let covered = search::later::to_keep(pull, &sound)?;
     // What was decided while it was read is left out by the next one.
     let complete = gaps.is_empty() && units.iter().chain(&imported).all(|unit| unit.quarantined == 0);
-    let closing = Closing { pull: pull.id, source: &name, plan: digest, covered, cursors, without_cursor, complete, full: opened.full, now: pull.clock.now() };
+    let closing = Closing {
+        pull: pull.id,
+        source: &name,
+        plan: digest,
+        covered: search::later::to_keep(pull, &sound)?,
+        cursors,
+        without_cursor,
+        complete,
+        kept_all: is_suspicious,
+        full: opened.full,
+        now: pull.clock.now(),
+    };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
         pull.snapshot.publish(transaction, &prepared)?;
         ledger::close(transaction, &closing)
     })?;
     pull.snapshot.discard_staging(pull.id)?;
-    let mut received: BTreeMap<String, u64> = BTreeMap::new();
-    for unit in units.iter().chain(&imported) {
-        *received.entry(unit.resource_type.clone()).or_default() += unit.received;
-    }
     Ok(PullOutcome {
         pull_id: pull.id,
         complete: complete && quarantined == 0,
         gaps,
         notes,
-        received,
+        received: received_of(units.iter().chain(&imported)),
         quarantined,
         new_versions: prepared.new_versions,
         removed: prepared.removed,
         replaced: prepared.replaced,
         full: opened.full,
     })
+}
+
+/// Resources received by type, copies included.
+fn received_of<'a>(units: impl Iterator<Item = &'a Recorded>) -> BTreeMap<String, u64> {
+    let mut received = BTreeMap::new();
+    units.for_each(|unit| *received.entry(unit.resource_type.clone()).or_default() += unit.received);
+    received
 }
 
 /// What came of the source, and of the imports.

@@ -501,6 +501,6 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     );
     assert_eq!(said["nights"][0]["reason"], Value::Null, "what was left undone is done");
     let people = run(&["status"], &[]).await;
-    assert!(people.code == 0 && people.out.contains("partial: 0 gaps, 3 quarantined"), "{}", people.out);
+    assert!(people.code == 0 && people.out.contains("partial (0 gaps, 3 in quarantine)"), "{}", people.out);
     assert!(people.out.contains("ledger of the last pull (everything, begun 2") && people.out.contains("nobody yet: all are decided"), "{}", people.out);
 }

@@ -85,6 +85,8 @@ pub(super) struct Needs {
     pub live: BTreeSet<DefineId>,
     /// Types of which every retrieve asks for codes that are known without a patient, with these.
     pub sought: BTreeMap<String, BTreeSet<Codes>>,
+    /// Types that retrieves ask for.
+    pub retrieved: BTreeSet<String>,
 }
 
 /// What the roots need, or only some definitions and functions.
@@ -108,7 +110,7 @@ pub(super) fn needs(program: &Program, only: Option<Only<'_>>) -> Needs {
         place.kept(&mut shape);
     }
     let sought = analysis.sought.into_iter().filter_map(|(name, codes)| Some((name, codes?))).collect();
-    Needs { requirements, shape, live, sought }
+    Needs { requirements, shape, live, sought, retrieved: analysis.retrieved }
 }
 
 /// What is asked of the resources of each filter, apart from others of the same type.
@@ -152,6 +154,7 @@ struct Analysis<'a> {
     shape: Shape,
     filters: BTreeSet<Requirement>,
     sought: BTreeMap<String, Option<BTreeSet<Codes>>>,
+    retrieved: BTreeSet<String>,
     defines: BTreeMap<DefineId, Flow>,
     calls: BTreeMap<(FunctionId, Vec<Flow>), Flow>,
     /// What other versions of FHIR have in the place of what is used: read so that it is noticed, and never asked for.
@@ -198,6 +201,7 @@ impl<'a> Analysis<'a> {
             shape: Shape::default(),
             filters: BTreeSet::new(),
             sought: BTreeMap::new(),
+            retrieved: BTreeSet::new(),
             defines: BTreeMap::new(),
             calls: BTreeMap::new(),
             odd: BTreeSet::new(),
@@ -616,6 +620,7 @@ impl<'a> Analysis<'a> {
         let mut flow = Flow::default();
         flow.places.insert(root.clone());
         self.place(&root);
+        self.retrieved.insert(retrieve.resource_type.to_string());
         for fixed in &retrieve.fixed {
             if !fixed.path.is_empty() {
                 self.keep_path(&flow, &fixed.path);

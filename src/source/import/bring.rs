@@ -119,6 +119,8 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
             cursors: BTreeMap::new(),
             without_cursor: BTreeSet::new(),
             complete,
+            // As the pull that it stands on.
+            kept_all: false,
             full: false,
             now: clock.now(),
         };
