@@ -267,7 +267,7 @@ fn note_unwritten(error: &std::io::Error) {
 /// Hands over to the command's file.
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
-        Command::Evaluate(args) => evaluate::run(args, context),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Known(args) => known::run(&args, context),
         Command::Measure(args) => measure::run(args, context),
         Command::Check(args) => check::run(&args, context),

@@ -3,10 +3,19 @@
 
 use std::fmt;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Name of the protocol, first member of every manifest.
 pub const PROTOCOL: &str = "watershed-feed/1";
+
+/// As of when a number is asked for: a day, as it ended in a zone, or an instant. Both ends are asked in the same words.
+pub fn instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let end = |day: Date| day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp().checked_sub(SignedDuration::from_nanos(1)).ok();
+    text.parse::<Timestamp>().ok().or_else(|| end(text.parse::<Date>().ok()?))
+}
 
 /// What a report is about. The site is not part of it: a registry knows the site from the token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

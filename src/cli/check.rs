@@ -8,7 +8,7 @@ use serde_json::json;
 use super::import::{Touched, told, touched};
 use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
-use crate::config::{self, Loaded, setup};
+use crate::config::{self, Loaded, doubtful, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::feed::Accepted;
 use crate::http::{Clock, Request, SystemClock};
@@ -91,11 +91,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (Some(site), Some(checked), false) = (site, checked, diagnostic::has_errors(&findings)) else {
         match context.format {
             Format::Json => super::print_json(&json!({ "findings": diagnostic::render_json(&findings), "peers": [] })),
-            Format::Human => super::print(&diagnostic::render_human(&findings, context.colour)),
+            Format::Human => super::print(&diagnostic::render_folded(&findings, context.colour)),
         }
         return Err(Failure::configuration(format!("`{}` cannot be used", args.config.display())).hint("nothing starts until every error above is gone"));
     };
-    findings.extend(assumed(&site));
+    findings.extend(doubtful::keys(&site, &checked.measures));
     findings.extend(silently_changed(&site, &checked));
     let touched: Vec<Touched> = checked.source.tuning.imports.iter().map(|import| touched(import, &checked)).collect();
     findings.extend(touched.iter().flat_map(|touched| touched.uncounted.iter().cloned()));
@@ -115,25 +115,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         None if findings.iter().all(|finding| finding.severity == Severity::Note) => Ok(Ending::Fine),
         None => Ok(Ending::Findings),
     }
-}
-
-/// What is read in a way that its author may not expect.
-fn assumed(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
-    let finding = |severity, key: &str, message: String, help: &str| Diagnostic { severity, ..site.places.error(key, message).help(help) };
-    let mut found = Vec::new();
-    let (zone, cron) = (&site.value.site.time_zone, &site.value.schedule.cron);
-    if !site.places.is_written("site.time_zone") {
-        let message = format!("`site.time_zone` is not written: days, months and nights are meant in {zone}");
-        found.push(finding(Severity::Note, "site.time_zone", message, "write the hospital's zone, for example `time_zone = \"America/New_York\"`"));
-    }
-    let more = match cron.split_whitespace().count() {
-        6 => "six fields: the first is seconds, the next minutes",
-        7 => "seven fields: the first is seconds, the last years",
-        _ => return found,
-    };
-    let help = "write five: minute, hour, day, month, weekday; `30 1 * * *` is every night at half past one";
-    found.push(finding(Severity::Warning, "schedule.cron", format!("`{cron}` has {more}"), help));
-    found
 }
 
 /// That the mapping says something else than in the last night, and calls itself the same, or is gone. What is wrong with the state
@@ -371,7 +352,7 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         return;
     }
     if !findings.is_empty() {
-        super::print(&diagnostic::render_human(findings, context.colour));
+        super::print(&diagnostic::render_folded(findings, context.colour));
     }
     let mut text = format!("{}: configuration is sound\n  mapping {}\n", checked.site, checked.mapping.label());
     for measure in &measures {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::Value;
 
-use super::{Context, Ending, Failure};
+use super::{Ending, Failure};
 use crate::config::measures::{self, Loaded};
 use crate::cql::Program;
 use crate::cql::evaluate::doubt::Doubt;
-use crate::diagnostic::counted;
+use crate::diagnostic::{self, counted};
 use crate::fhir::compartment::is_id;
 use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Record, Shape};
@@ -121,7 +121,7 @@ enum Incomplete {
 }
 
 /// Runs the command.
-pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+pub fn run(args: Args) -> Result<Ending, Failure> {
     args.date.as_deref().map_or(Ok(()), check_date)?;
     check_reporter(&args.reporter)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
@@ -131,7 +131,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     if args.threads > THREADS_MAX {
         return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
     }
-    let loaded = load(&args, context)?;
+    let loaded = load(&args)?;
     let shape = shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
@@ -234,7 +234,7 @@ fn periods(texts: &[String], zone: &jiff::tz::TimeZone) -> Result<Vec<Period>, F
     texts.iter().map(|text| Period::parse_in(text, zone).map_err(Failure::usage)).collect()
 }
 
-fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
+fn load(args: &Args) -> Result<Loaded, Failure> {
     let mut parameters = BTreeMap::new();
     for text in &args.parameters {
         let Some((name, value)) = text.split_once('=') else {
@@ -251,9 +251,7 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
     let choices = Choices { parameters, missing_value_sets, logic: args.logic.into() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
-    if !found.is_empty() {
-        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&found, context.colour));
-    }
+    let _ = write!(std::io::stderr(), "{}", diagnostic::render_brief(&found));
     Ok(loaded)
 }
 

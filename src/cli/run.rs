@@ -1,8 +1,7 @@
 //! `watershed run`: the daemon at a hospital, or one night of it.
 
 use std::cmp::Reverse;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded, setup};
 use crate::destination::registry::Delivered;
-use crate::diagnostic::counted;
+use crate::diagnostic::{Diagnostic, Severity, counted};
 use crate::http::SystemClock;
 use crate::outbox::Remaining;
 use crate::pipeline::schedule::Schedule;
@@ -59,7 +58,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     if let Some(at) = args.as_of.filter(|at| *at > Timestamp::now()) {
         return Err(Failure::usage(format!("`--as-of {at}` has not come yet: a night then would report months that are not over")));
     }
-    let (site, adapter) = open(&args.config)?;
+    let (site, checked, findings) = checked(&args.config)?;
+    let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+    if warnings > 0 {
+        tracing::warn!(target: TALK, "{} of configuration, measures or mapping; `watershed check --offline --config {}` shows them", counted(warnings, "warning"), args.config.display());
+    }
+    let adapter = adapter(&site, checked)?;
     super::block_on(async {
         let (asker, stop) = watch::channel(false);
         tokio::spawn(async move {
@@ -73,22 +77,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 /// Reads, checks and opens; says everything that is wrong at once.
-pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
+pub fn open(path: &Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
     let (site, checked) = read(path)?;
     let adapter = adapter(&site, checked)?;
     Ok((site, adapter))
 }
 
-/// Reads and checks; what is no error is said on stderr.
-pub fn read(path: &std::path::Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
+/// Reads and checks; what is no error `watershed check` shows.
+pub fn read(path: &Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
+    checked(path).map(|(site, checked, _)| (site, checked))
+}
+
+/// The same with what is no error.
+fn checked(path: &Path) -> Result<(Loaded<config::Site>, Setup, Vec<Diagnostic>), Failure> {
     let (site, findings) = config::load_site(path);
     let Some(site) = site else { return Err(Failure::diagnostics(&findings)) };
     let (checked, findings) = setup::read(&site);
-    let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
-    if !findings.is_empty() {
-        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&findings, false));
+    match checked {
+        Some(checked) => Ok((site, checked, findings)),
+        None => Err(Failure::diagnostics(&findings)),
     }
-    Ok((site, checked))
 }
 
 /// Opens the state of a site that was read and checked.

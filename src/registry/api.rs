@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::feeds::refuse;
 use super::knocks::Knock;
 use super::protocol::{Problem, Refusal, not_found};
-use super::query::unknown;
+use super::query::{Known, Unread, known_on, unknown};
 use super::series::{self, Point, Series};
 use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
@@ -75,19 +75,18 @@ struct Wanted {
     /// Of several groups this one.
     group: Option<String>,
     format: Option<String>,
+    /// As known then: a day, as it ended in UTC, or an instant.
+    on: Option<String>,
 }
 
 async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Query(wanted): Query<Wanted>, headers: HeaderMap) -> Response {
     let Some(card) = registry.options.measures.iter().find(|card| card.id == id).cloned() else { return refuse(&not_found().into()) };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let is_csv = wanted.format.as_deref().map_or(accept.starts_with("text/csv"), |format| format == "csv");
-    let asked = card.clone();
-    let read = registry
-        .store
-        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
-    let (all, sites) = match read.await {
-        Ok(read) => read,
-        Err(error) => return refuse(&Problem::Database(error)),
+    let Known { on, series: all, sites } = match known_on(&registry, &card, wanted.on.as_deref()).await {
+        Ok(known) => known,
+        Err(Unread::Database(error)) => return refuse(&Problem::Database(error)),
+        Err(Unread::Asked(text)) => return refuse(&Refusal::new(400, "invalid", text).into()),
     };
     if let Some(text) = unheard_of(&wanted, &all, &sites) {
         return refuse(&Refusal::new(400, "invalid", text).into());
@@ -128,7 +127,11 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         }
         told
     };
-    Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
+    let mut told = json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() });
+    if let Some(on) = on {
+        told["asKnownOn"] = on.to_string().into();
+    }
+    Json(told).into_response()
 }
 
 /// What is asked for and cannot be had: nothing at all would look as if nothing had been reported.

@@ -1,5 +1,5 @@
 //! What the registry can say of its sites and measures: the arrival board, series, revisions, strata.
-//! Everything reads `current`, so only committed revisions are ever seen.
+//! Everything reads what `current` names, or revisions before it, so only committed ones are ever seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -309,15 +309,26 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
     Ok(Group { key: row.get(first)?, label: row.get(first + 1)?, higher_is_better: improvement.map(|code| code == "increase") })
 }
 
-/// Current points of a measure, by site name and in the order of the groups that was reported last; withdrawn ones are not shown.
-pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
+/// When the first report of a measure came, if one did.
+pub fn known_since(connection: &Connection, card: &MeasureCard) -> rusqlite::Result<Option<Timestamp>> {
+    let first = "SELECT min(r.committed_at) FROM current c JOIN revision r ON r.site = c.site AND r.measure = c.measure
+        AND r.period_start = c.period_start AND r.period_end = c.period_end AND r.number = 1 WHERE c.measure = ?1";
+    Ok(connection.query_row(first, [&card.url], |row| row.get::<_, Option<i64>>(0))?.map(time))
+}
+
+/// Points of a measure, current or as they were known at an instant, by site name and in the order of the groups that was reported last;
+/// withdrawn ones are not shown.
+pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>, on: Option<Timestamp>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
              g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.counted_by
-         FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
+         FROM current c JOIN revision r ON r.id = CASE WHEN ?3 IS NULL THEN c.revision ELSE (
+             SELECT e.id FROM revision e WHERE e.site = c.site AND e.measure = c.measure AND e.period_start = c.period_start AND e.period_end = c.period_end
+                 AND e.committed_at <= ?3 ORDER BY e.number DESC LIMIT 1) END
+             JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
-    let rows = statement.query_map(params![card.url, site], |row| {
+    let rows = statement.query_map(params![card.url, site, on.map(Timestamp::as_millisecond)], |row| {
         let point = Point {
             period_start: row.get(1)?,
             period_end: row.get(2)?,

@@ -316,6 +316,31 @@ pub fn known_at(connection: &Connection, at: Timestamp) -> Result<Option<Run>, S
     Ok(None)
 }
 
+/// What lies beside a pull in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// When the one after it began, if there is one.
+    pub next: Option<Timestamp>,
+    /// When the registry took the last feed between them that no night here made: it was adopted, in the place of lost nights.
+    pub lost: Option<Timestamp>,
+}
+
+/// What lies beside a pull; `None` where it has not ended.
+pub fn beside(connection: &Connection, pull: i64) -> Result<Option<Beside>, StoreError> {
+    let instant = |text: String| text.parse::<Timestamp>().map_err(|_| StoreError::Corrupt(format!("instant `{text}` of a pull")));
+    let ended: Option<Option<String>> = connection.query_row("SELECT finished_at FROM pull WHERE id = ?1", [pull], |row| row.get(0)).optional()?;
+    let Some(ended) = ended.flatten().map(instant).transpose()? else { return Ok(None) };
+    let after = "SELECT started_at FROM pull WHERE id > ?1 AND state <> 'abandoned' ORDER BY id LIMIT 1";
+    let next = connection.query_row(after, [pull], |row| row.get(0)).optional()?.map(instant).transpose()?;
+    let unmade = "SELECT max(settled_at) FROM outbox_feed f WHERE state = 'delivered' AND settled_at > ?1 AND settled_at < ?2
+        AND NOT EXISTS (SELECT 1 FROM run WHERE run.feed = f.feed AND run.pull_id <= ?3)";
+    let until = next.map_or(i64::MAX, Timestamp::as_millisecond);
+    let lost: Option<i64> = connection.query_row(unmade, [ended.as_millisecond(), until, pull], |row| row.get(0))?;
+    Ok(Some(Beside { ended, next, lost: lost.and_then(|at| Timestamp::from_millisecond(at).ok()) }))
+}
+
 /// When the first pull ended, if one did.
 pub fn known_since(connection: &Connection) -> Result<Option<String>, StoreError> {
     Ok(connection.query_row("SELECT min(finished_at) FROM pull WHERE state = 'committed'", [], |row| row.get(0))?)

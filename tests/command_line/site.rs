@@ -209,8 +209,8 @@ fn peers_that_are_down_exit_with_4_and_every_reason() {
     insta::assert_snapshot!(said.shown(folder.path()), @"
     exit 4
     --- stdout
-    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/flowsheet` leads to, as `labor-
-    │ onset` of `http://watershed.example/fhir/CodeSystem/perinatal`
+    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/flowsheet` leads to, as
+    │ `labor-onset` of `http://watershed.example/fhir/CodeSystem/perinatal`
         ╭─[mappings/sites/harbor.yaml:52:9]
      51 │   - system: http://harbor.example/fhir/CodeSystem/flowsheet
      52 │     to: http://watershed.example/fhir/CodeSystem/perinatal
