@@ -320,14 +320,18 @@ impl Adapter {
         let periods = Period::complete_months(next_month, self.setup.months as usize + 1);
         let choice = evaluation::Choice::new(&self.setup, &periods, now).map_err(|error| SourceError::Options(error.to_string()))?;
         let pull = async || source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await;
-        match pull().await {
+        let outcome = match pull().await {
             // What is met on the way is marked, and everything is read.
             Err(SourceError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => {
                 tracing::warn!(reason = %damaged, "the pull is begun again, and reads everything");
-                pull().await
+                pull().await?
             }
-            ended => ended,
+            ended => ended?,
+        };
+        if let Err(error) = probe::learn(&self.capability_file, &source, &outcome.notes, self.clock.now()) {
+            tracing::warn!(%error, "what was found out about the server is not kept");
         }
+        Ok(outcome)
     }
 
     /// What a pull brought of values that the measures ask for and that cannot be read or used, and of what the mapping does not know:

@@ -11,7 +11,7 @@ use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, doubtful, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::feed::Accepted;
-use crate::http::{Clock, Request, SystemClock};
+use crate::http::{Clock, Request, SystemClock, one_line};
 use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
 use crate::source::capability::Capability;
@@ -23,6 +23,8 @@ use crate::store::{Store, runs};
 pub(super) const ATTEMPTS: u32 = 2;
 /// Measures that are shown of those that a registry accepts.
 const ACCEPTED_SHOWN: usize = 20;
+/// Characters of the scopes that a server says it grants.
+const SCOPES_CHARS_MAX: usize = 2_000;
 /// What stands in the place of an EHR.
 const FOLDER: &str = "folder";
 /// What stands beside it.
@@ -209,7 +211,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             let plan = source::plan(&needs, &source.capability, &checked.source);
             let mut lines = vec![format!("{} speaks FHIR {} ({})", source.name(), source.capability.fhir_version, source.capability.software)];
             lines.push(match &source.tokens {
-                Some(tokens) => format!("token granted: {}", tokens.granted().unwrap_or_else(|| "scopes not said".to_owned())),
+                Some(tokens) => format!("token granted: {}", tokens.granted().map_or_else(|| "scopes not said".to_owned(), |granted| one_line(&granted, SCOPES_CHARS_MAX))),
                 None if source.capability.smart.is_some() => "no token asked for, though the server issues them: without `source.client_id` it may refuse every query".to_owned(),
                 None => "no token asked for".to_owned(),
             });

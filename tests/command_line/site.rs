@@ -376,6 +376,30 @@ async fn a_token_endpoint_that_fails_for_now_is_unreachable() {
     assert!(said.code == 4 && said.out.contains("no access token: the token endpoint answers 503"), "{} {}{}", said.code, said.out, said.err);
 }
 
+/// What no check looks at: a night finds it, and the next plan and check know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_night_finds_of_the_server_is_in_the_next_plan_and_check() {
+    let bed = Bed::make(Wanted { mode: "bulk", group: "all", limit: u64::MAX, patients: 12, quirks: vec!["q_82"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    run(&["check"]).await;
+    assert_eq!(run(&["pull"]).await.code, 0);
+    let cost = |said: &Said| said.json()["forecast"]["steps"][0]["resources"].as_u64();
+    let plan = run(&["pull", "--dry-run", "--format", "json"]).await;
+    assert_eq!(cost(&plan), None, "how much has changed is not known: {}", plan.out);
+    let said = run(&["pull"]).await;
+    let told = "the export was asked for what has changed, and brought everything of ";
+    assert!(said.code == 0 && said.out.contains(told), "{}{}", said.out, said.err);
+    let status = run(&["status"]).await.out;
+    assert!(status.contains(told) && status.contains("EHR team: nothing is missing; let exports heed `_since`"), "{status}");
+    // A check finds the rest anew, and forgets nothing of it.
+    for _ in 0..2 {
+        let check = run(&["check"]).await.out;
+        assert!(check.contains("EHR team: server: a night found that an export of changes brings everything"), "{check}");
+        let plan = run(&["pull", "--dry-run", "--format", "json"]).await;
+        assert!(cost(&plan) > Some(200) && plan.out.contains("exports do not heed `_since`, as an earlier night found"), "{}", plan.out);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;
