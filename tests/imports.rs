@@ -132,6 +132,10 @@ async fn codes_that_fhir_does_not_have_are_refused_in_the_declaration_and_in_row
     assert_eq!(found[0], "error: `status`: `Final` is none of FHIR's codes for it (clabsi.yaml:11:11); did you mean `final`?");
     let found = told(&declared.replace("status: Final", "status: \"{remark}\""));
     assert_eq!(found[0], "error: `status`: `amend`, to which the column `remark` leads, is none of FHIR's codes for it (clabsi.yaml:11:12); did you mean `amended`?");
+    let found = told(&LAB.replace("  status: final\n", ""));
+    let expected =
+        "error: `Observation` has no `status`, which FHIR demands of it, and by which most measures ask (clabsi.yaml:11:3); write one of `registered`, `preliminary`, `final`,";
+    assert!(found[0].starts_with(expected), "{found:?}");
     let mut ward = Ward::new();
     ward.declare(&[&LAB.replace("status: final", "status: \"{remark}\"")]);
     ward.write("lab.csv", "MRN,day,value,remark\n0010,2026-01-01,1,final\n0010,2026-01-02,2,FINAL\n0020,2026-01-01,3,x\n");

@@ -66,6 +66,48 @@ const BOUND: [(&str, &[&str]); 51] = [
     ("SpecimenStatus", &["available", "unavailable", "unsatisfactory", "entered-in-error"]),
 ];
 
+/// Clinical types of which FHIR demands a `status` (R4, `status` 1..1).
+const WITH_STATUS: [&str; 33] = [
+    "Appointment",
+    "CarePlan",
+    "ChargeItem",
+    "Claim",
+    "ClinicalImpression",
+    "Communication",
+    "CommunicationRequest",
+    "Composition",
+    "Consent",
+    "Coverage",
+    "DetectedIssue",
+    "DeviceUseStatement",
+    "DiagnosticReport",
+    "DocumentReference",
+    "Encounter",
+    "EpisodeOfCare",
+    "ExplanationOfBenefit",
+    "FamilyMemberHistory",
+    "Flag",
+    "ImagingStudy",
+    "Immunization",
+    "List",
+    "Media",
+    "MedicationAdministration",
+    "MedicationDispense",
+    "MedicationRequest",
+    "MedicationStatement",
+    "NutritionOrder",
+    "Observation",
+    "Procedure",
+    "QuestionnaireResponse",
+    "RiskAssessment",
+    "ServiceRequest",
+];
+
+/// Whether FHIR demands a `status` of a resource type.
+pub fn has_status(resource_type: &str) -> bool {
+    WITH_STATUS.binary_search(&resource_type).is_ok()
+}
+
 /// The codes of an element of a type, as `FHIR.EncounterStatus`; none where the type is not bound, or not known here.
 pub fn codes(class: &str) -> Option<&'static [&'static str]> {
     let name = class.strip_prefix("FHIR.")?;
@@ -88,6 +130,10 @@ mod tests {
     fn every_type_is_one_of_the_model_and_found() {
         assert!(BOUND.is_sorted_by(|one, next| one.0 < next.0));
         let models = Models::default();
+        assert!(WITH_STATUS.is_sorted());
+        for name in WITH_STATUS {
+            assert!(models.fhir().element_of(&format!("FHIR.{name}"), "status").is_some(), "{name}");
+        }
         for (name, known) in BOUND {
             let class = format!("FHIR.{name}");
             assert!(models.fhir().element_of(&class, "value").is_some(), "{name}");

@@ -361,6 +361,14 @@ impl Reader<'_> {
             let message = format!("the unit of `{}` becomes `{to}` here, and `{}` in an earlier rule", observation.1, other.to);
             self.error(&rule.to, message, "an observation is converted to one unit, from as many as it comes in");
         }
+        if let Some(other) = earlier
+            .iter()
+            .find(|earlier| earlier.observation == observation && earlier.from == from && earlier.to == to && earlier.factor != factor)
+        {
+            let said = |factor: Option<Decimal>| factor.map_or_else(|| "without a factor".to_owned(), |factor| format!("by {factor}"));
+            let message = format!("`{from}` of `{}` is converted {} here, and {} in an earlier rule", observation.1, said(factor), said(other.factor));
+            self.error(&rule.from, message, "what a hospital writes means one thing: leave one of the two out");
+        }
         Some(UnitRule { observation, from: rule.from.value, to: rule.to.value, factor })
     }
 }

@@ -316,6 +316,12 @@ fn what_leads_to_two_things_is_refused() {
         of(&format!("units:\n{}{}", units("g/L", "g/dL"), units("mg/dL", "g/L"))),
         ["error: the unit of `X` becomes `g/L` here, and `g/dL` in an earlier rule (site.yaml:5:65); an observation is converted to one unit, from as many as it comes in"]
     );
+    let by = |factor: &str| format!("  - {{{observation}, from: mmol/L, to: mg/dL, factor: {factor}}}\n");
+    assert_eq!(of(&format!("units:\n{}{}", by("18.016"), by("18.016"))), [""; 0]);
+    assert_eq!(
+        of(&format!("units:\n{}{}", by("18.016"), by("10"))),
+        ["error: `mmol/L` of `X` is converted by 10 here, and by 18.016 in an earlier rule (site.yaml:5:52); what a hospital writes means one thing: leave one of the two out"]
+    );
 }
 
 #[test]

@@ -139,6 +139,10 @@ fn read_one(
             tally.gap.get_or_insert(Why::new(Code::Import, TOO_MANY));
             return Ok(());
         }
+        if !discarded.is_empty() && discarded.contains(&sha256_hex(&line.raw)) {
+            tally.discarded += 1;
+            return Ok(());
+        }
         let place = Place { file, line: line.number };
         let outcome = match &line.cells {
             Ok(cells) => import.row(cells, known, &sha256),
@@ -161,10 +165,6 @@ fn read_one(
                 return Ok(());
             }
         };
-        if discarded.contains(&sha256_hex(&line.raw)) {
-            tally.discarded += 1;
-            return Ok(());
-        }
         if !is_unknown {
             tally.unkeyed += u64::from(id.is_none());
             tally.beside.extend(id);

@@ -184,7 +184,20 @@ impl<'r, 'a> Weaver<'r, 'a> {
             self.reader
                 .error(at, format!("`{}` is not for the template", key.value), "a row's id comes from its key, and its `meta` tells the import and the file");
         }
+        let name = class.strip_prefix("FHIR.").unwrap_or(class);
+        if let (true, Some((key, _))) = (required::has_status(name) && others.iter().all(|(key, _)| key.value != "status"), others.first()) {
+            let (at, help) = (self.reader.place(key), self.statuses(class));
+            self.reader
+                .error(at, format!("`{name}` has no `status`, which FHIR demands of it, and by which most measures ask"), &help);
+        }
         self.object(&others, class, 0)
+    }
+
+    /// What may stand for the status of a class.
+    fn statuses(&self, class: &str) -> String {
+        let codes = self.model.element_of(class, "status").and_then(|element| required::codes(&element.ty.to_string()));
+        let all = codes.into_iter().flatten().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ");
+        if all.is_empty() { "write it, or the column that has it".to_owned() } else { format!("write one of {all}, or the column that has it") }
     }
 
     fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Node)], class: &str, depth: usize) -> Part {
