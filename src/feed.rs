@@ -36,6 +36,8 @@ pub enum Cause {
     Terminology,
     /// Watershed changed.
     Engine,
+    /// The site's time zone changed, so that days and months are other ones.
+    Zone,
     /// Several of these, or a correction by hand.
     Correction,
 }

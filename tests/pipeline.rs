@@ -50,6 +50,12 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
     }
 }
 
+/// The zone that a `site.toml` names.
+fn bed_zone(site: &str) -> String {
+    let (_, rest) = site.split_once("time_zone = \"").unwrap_or_else(|| panic!("{site}"));
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
 /// Its rules are in every report; what they change under one version is told, and sent with its cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mapping_that_changes_under_its_version_is_told() {
@@ -94,6 +100,18 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
         .unwrap();
     assert_eq!(causes, [Some("mapping".to_owned())]);
     assert_eq!(check().await.0, 0, "the last night had these rules");
+    // Days in another zone are other days.
+    let site = std::fs::read_to_string(at("site.toml")).unwrap();
+    let zone = bed_zone(&site);
+    std::fs::write(at("site.toml"), site.replace(&format!("time_zone = \"{zone}\""), "time_zone = \"Pacific/Auckland\"")).unwrap();
+    let told = format!("`site.time_zone` is Pacific/Auckland, in the last night it was {zone}");
+    let status = output(bed.command(&["status"])).await;
+    assert!(check().await.1.contains(&told) && String::from_utf8_lossy(&status.stdout).contains(&told), "{}", check().await.1);
+    let (_, said) = bed.run().await;
+    assert!(said.contains("`site.time_zone` is not that of the last night"), "{said}");
+    let newest = "SELECT cause FROM revision ORDER BY id DESC LIMIT 1";
+    let cause = store.read(|transaction| Ok::<Option<String>, watershed::registry::RegistryError>(transaction.query_row(newest, [], |row| row.get(0))?));
+    assert_eq!(cause.unwrap(), Some("zone".to_owned()));
 }
 
 /// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.

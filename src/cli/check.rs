@@ -134,15 +134,22 @@ fn assumed(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
     found
 }
 
-/// That the mapping says something else than in the last night, and calls itself the same. What is wrong with the state itself is
-/// said where it is used.
-fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diagnostic> {
-    let store = super::state(site).ok()??;
-    let earlier = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage?;
-    let message = || format!("the rules of the mapping `{}` are not those of the last night", checked.mapping.label());
-    let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
-    let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
-    checked.lineage.has_other_rules_than(&earlier).then(finding)
+/// That the mapping says something else than in the last night, and calls itself the same; and that days are meant in another zone. What is
+/// wrong with the state itself is said where it is used.
+fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnostic> {
+    let lineage = |store: Store| store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage;
+    let Some(earlier) = super::state(site).ok().flatten().and_then(lineage) else { return Vec::new() };
+    let warn = |key: &str, message: String, help: &str| Diagnostic { severity: Severity::Warning, ..site.places.error(key, message).help(help) };
+    let mut found = Vec::new();
+    if checked.lineage.has_other_rules_than(&earlier) {
+        let message = format!("the rules of the mapping `{}` are not those of the last night", checked.mapping.label());
+        found.push(warn("mapping.file", message, "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`"));
+    }
+    if let Some(zone) = checked.lineage.other_zone(&earlier) {
+        let message = format!("`site.time_zone` is {}, in the last night it was {zone}: days and months are other ones, and so may numbers be", checked.zone_name);
+        found.push(warn("site.time_zone", message, "write the hospital's zone: the next night sends what it changes with the cause `zone`"));
+    }
+    found
 }
 
 /// Imports that no measure asks for, which is said of their tables where these are looked at.

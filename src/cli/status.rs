@@ -8,6 +8,7 @@ use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
 use crate::outbox::{self, Listed, Remaining};
+use crate::pipeline::Lineage;
 use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
@@ -39,6 +40,8 @@ struct Status {
     held: Vec<ReportFindings>,
     /// Of those that were sent: what a person should look at.
     remarks: Vec<ReportFindings>,
+    /// That the last night meant days in another zone than the configuration does.
+    zone: Option<String>,
     unmapped: Vec<Unmapped>,
     /// Whether only some patients are asked for in full.
     progressive: bool,
@@ -67,6 +70,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
             open: None,
             held: Vec::new(),
             remarks: Vec::new(),
+            zone: None,
             unmapped: Vec::new(),
             progressive,
             waiting: Vec::new(),
@@ -75,14 +79,16 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
-        let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
+        let latest = runs.iter().find(|run| run.lineage.is_some());
+        let zone = latest.and_then(|run| other_zone(run.lineage.as_deref()?, &site.value.site.time_zone));
+        let latest = latest.map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
         let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
         let waiting = outbox::list(connection);
-        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), unmapped, waiting))
+        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks, zone), unmapped, waiting))
     });
-    let (mut runs, (account, open), (held, remarks), unmapped, waiting) = read.map_err(super::state_failure)?;
+    let (mut runs, (account, open), (held, remarks, zone), unmapped, waiting) = read.map_err(super::state_failure)?;
     let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
@@ -91,7 +97,13 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, account, open, held, remarks, unmapped, progressive, waiting, quarantined })
+    Ok(Status { site: name, runs, account, open, held, remarks, zone, unmapped, progressive, waiting, quarantined })
+}
+
+/// Said where a night meant its days in another zone than this.
+fn other_zone(lineage: &str, zone: &str) -> Option<String> {
+    let then = Lineage { zone: zone.to_owned(), ..Lineage::default() }.other_zone(lineage)?;
+    Some(format!("`site.time_zone` is {zone}, in the last night it was {then}: days and months are other ones, and so may numbers be"))
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -118,6 +130,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "openPull": status.open,
         "held": status.held,
         "remarks": status.remarks,
+        "zone": status.zone,
         "unmapped": status.unmapped,
         "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
@@ -158,6 +171,9 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{}\n", unreadable.trim_start()));
     }
     text.push_str(&format!("feeds: {}; lines and resources in quarantine: {}\n", Remaining::of(status.waiting.iter().map(|feed| feed.state)).in_words(), status.quarantined));
+    if let Some(zone) = &status.zone {
+        text.push_str(&format!("{zone}\n"));
+    }
     if let Some(open) = &status.open {
         let begun = minute(&open.started_at);
         text.push_str(&format!(
