@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
+use super::logic::form_text;
 use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
@@ -133,6 +134,10 @@ pub struct Point {
     pub version: String,
     /// Of a composite what it is made of, by canonical URL with version.
     pub made_of: BTreeSet<String>,
+    /// Digests of the logic that it was computed with, as its report says.
+    pub logic: Vec<String>,
+    /// Whether that [can be compared with nothing](MeasureCard::stands_alone).
+    pub stands_alone: bool,
     /// 1, 2, 3 …
     pub revision: u64,
     /// When this revision was committed.
@@ -161,13 +166,20 @@ impl Point {
         score.checked_mul(factor)?.to_f64()
     }
 
-    /// `1.0.0`; of a composite with the names and versions of what it is made of.
+    /// `1.0.0`; of a composite with the names and versions of what it is made of; `1.0.0 as ELM` where that stands alone.
     pub fn version_text(&self) -> String {
         let name = |canonical: &String| canonical.rsplit('/').next().unwrap_or_default().replacen('|', " ", 1);
+        let form = if self.stands_alone { format!(" as {}", form_text(&self.logic)) } else { String::new() };
         match self.made_of.iter().map(name).collect::<Vec<_>>().join(", ") {
-            parts if parts.is_empty() => self.version.clone(),
-            parts => format!("{} (of {parts})", self.version),
+            parts if parts.is_empty() => format!("{}{form}", self.version),
+            parts => format!("{} (of {parts}){form}", self.version),
         }
+    }
+
+    /// The same beside another one, from which it is told where the two cannot be compared.
+    pub fn version_beside(&self, other: &Point, is_comparable: bool) -> String {
+        let own = self.version_text();
+        if !is_comparable && own == other.version_text() { format!("{own} by other logic") } else { own }
     }
 
     /// Whether more than half of those whom the score is of cannot be told: then it says what is written, not how they are.
@@ -201,7 +213,7 @@ impl Point {
 
     /// One of its strata, as if it were the whole.
     pub fn stratum(&self, stratum: &Stratum) -> Point {
-        let Stratum { stratifier: _, stratum: _, numerator, denominator, score, observed, doubt } = stratum.clone();
+        let Stratum { stratifier: _, stratum: _, systems: _, numerator, denominator, score, observed, doubt } = stratum.clone();
         Point { numerator, denominator, score, observed, doubt, strata: Vec::new(), ..self.clone() }
     }
 
@@ -308,7 +320,7 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place, g.observed, g.made_of
+             g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.logic
          FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
@@ -327,6 +339,8 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             doubt: kept(row.get(11)?),
             observed: kept(row.get(16)?),
             made_of: kept(row.get(17)?).unwrap_or_default(),
+            logic: kept(row.get(18)?).unwrap_or_default(),
+            stands_alone: false,
             remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
@@ -349,9 +363,10 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
     Ok(all.into_iter().map(|(_, series)| series).collect())
 }
 
-/// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
-/// compared.
+/// Holds every point against the logic of its version, and against what that calls plausible, as the hospital does, beside those before it
+/// that can be compared.
 fn remark(card: &MeasureCard, points: &mut [Point]) {
+    points.iter_mut().for_each(|point| point.stands_alone = card.stands_alone(&point.version, &point.logic));
     for place in 0..points.len() {
         let (before, rest) = points.split_at_mut(place);
         let Some(point) = rest.first_mut() else { continue };
@@ -359,8 +374,19 @@ fn remark(card: &MeasureCard, points: &mut [Point]) {
         let earlier = before.iter().filter(|other| card.is_comparable(other, point)).filter_map(Point::size).collect();
         let cannot_tell = point.doubt.as_ref().map_or(0, |doubt| doubt.count);
         let own = Parts { numerator: point.numerator, denominator: point.size(), score: point.score, cannot_tell };
-        point.remarks = believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message).collect();
+        let alone = point.stands_alone.then(|| alone(point, &defined.logic));
+        point.remarks = alone.into_iter().chain(believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message)).collect();
     }
+}
+
+/// Why a number is added up with no other, and who can change that.
+fn alone(point: &Point, accepted: &[String]) -> String {
+    let [own, accepted] = [&point.logic[..], accepted].map(form_text);
+    format!(
+        "it was computed from {own}, which is not seen to mean the same as the {accepted} of version {} here, and is added up with no other: \
+         let the hospital load the measure in the form that the network has",
+        point.version
+    )
 }
 
 /// One revision of a report.
@@ -393,12 +419,12 @@ pub struct Revision {
 /// What a revision says, group by group.
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
-        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of FROM reading WHERE revision = ?1 ORDER BY place")?
+        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of, logic FROM reading WHERE revision = ?1 ORDER BY place")?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
-            let made_of = kept(row.get(9)?).unwrap_or_default();
-            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
+            let (made_of, logic) = (kept(row.get(9)?).unwrap_or_default(), kept(row.get(10)?).unwrap_or_default());
+            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of, logic })
         })?
         .collect()
 }
@@ -445,6 +471,8 @@ mod tests {
             complete: true,
             version: String::new(),
             made_of: BTreeSet::new(),
+            logic: Vec::new(),
+            stands_alone: false,
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),
