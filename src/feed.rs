@@ -1,6 +1,7 @@
 //! The wire form of a feed, which adapter and registry share: the manifest in canonical form, its digest,
 //! which is the feed's identity, and the claims of a receipt. No effects.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::civil::Date;
@@ -45,6 +46,8 @@ pub enum Cause {
     Terminology,
     /// Watershed changed.
     Engine,
+    /// The site's time zone changed, so that days and months are other ones.
+    Zone,
     /// Several of these, or a correction by hand.
     Correction,
 }
@@ -219,8 +222,8 @@ pub struct CountedBy {
     mapping: Option<String>,
     /// Digest of its rules.
     rules: Option<String>,
-    /// Whether the measure is CQL or ELM, which cannot be held against each other, and a digest of it.
-    logic: Option<(String, String)>,
+    /// Digests of the measure, by what they are made of: one of the same is the same logic, and others of what is the same are another.
+    logic: BTreeMap<String, String>,
     /// Digest of the value sets that it uses.
     value_sets: Option<String>,
 }
@@ -239,7 +242,9 @@ impl CountedBy {
             match part("kind", "valueCode") {
                 "mapping" => found.mapping = Some(sha256_hex(format!("{name} {version}").as_bytes())),
                 "mapping-rules" => found.rules = Some(sha256_hex(version.as_bytes())),
-                "logic" => found.logic = version.split_once(':').map(|(form, digest)| (form.chars().take(8).collect(), sha256_hex(digest.as_bytes()))),
+                "logic" => found
+                    .logic
+                    .extend(version.split_once(':').map(|(form, digest)| (form.chars().take(16).collect(), sha256_hex(digest.as_bytes())))),
                 "value-set" => sets.push(format!("{name} {version}\n")),
                 _ => {}
             }
@@ -256,11 +261,17 @@ impl CountedBy {
         let all = [
             ("version", !is_same_version),
             ("mapping", differs(mapping.0, mapping.1)),
-            ("logic", is_same_version && self.logic.as_ref().zip(later.logic.as_ref()).is_some_and(|(own, later)| own.0 == later.0 && own.1 != later.1)),
+            ("logic", is_same_version && is_other(&self.logic, &later.logic)),
             ("value sets", is_same_version && differs(&self.value_sets, &later.value_sets)),
         ];
         all.into_iter().filter(|(_, is_other)| *is_other).map(|(name, _)| name).collect()
     }
+}
+
+/// Whether digests of two logics tell that they are not the same.
+fn is_other(own: &BTreeMap<String, String>, later: &BTreeMap<String, String>) -> bool {
+    let mut both = own.iter().filter_map(|(form, digest)| Some((digest, later.get(form)?))).peekable();
+    both.peek().is_some() && both.all(|(own, later)| own != later)
 }
 
 /// Whether a name can be a site's: 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses.

@@ -662,7 +662,7 @@ fn later(connection: &Connection, sequence: i64) -> Result<Option<(String, State
     let found = connection
         .query_row(
             &format!(
-                "SELECT f.feed, {STATE} FROM outbox_feed f JOIN outbox_feed p ON p.destination = f.destination AND p.site = f.site
+                "SELECT f.feed, {STATE} FROM outbox_feed f JOIN outbox_feed p ON p.destination = f.destination AND (p.site = f.site OR f.state = 'delivered' AND f.sequence > p.sequence)
                  WHERE p.sequence = ?1 AND f.state <> 'rebuilt' AND f.sequence <> p.sequence AND (f.sequence > p.sequence OR f.state = 'delivered')
                  ORDER BY f.sequence DESC LIMIT 1"
             ),

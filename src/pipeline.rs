@@ -85,6 +85,9 @@ pub struct Lineage {
     pub measures: BTreeMap<String, String>,
     /// Digest of all value sets.
     pub terminology: String,
+    /// The time zone in which days and months are meant; empty where an older program did not keep it.
+    #[serde(default)]
+    pub zone: String,
 }
 
 /// One site's adapter, with its state open.
@@ -372,8 +375,11 @@ impl Adapter {
         let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?.and_then(|run| run.lineage);
         let before = before.as_deref().and_then(Lineage::stored);
-        if let Some(change) = before.and_then(|earlier| self.setup.lineage.mapping_change(&earlier)) {
+        if let Some(change) = before.as_ref().and_then(|earlier| self.setup.lineage.mapping_change(earlier)) {
             tracing::warn!("{change}: numbers change by it");
+        }
+        if let Some(zone) = before.as_ref().and_then(|earlier| self.setup.lineage.other_zone(earlier)) {
+            tracing::warn!(zone = self.setup.lineage.zone, before = zone, "`site.time_zone` is not that of the last night: days and months are other ones, and so may numbers be");
         }
         let sent = self.store.with(|connection| runs::sent_before(connection, run.id))?.and_then(|run| run.lineage);
         let draft = outbox::Draft {
@@ -462,14 +468,20 @@ impl Lineage {
         }
     }
 
+    /// The time zone of an earlier lineage, where it is another one.
+    pub fn other_zone<'e>(&self, earlier: &'e Lineage) -> Option<&'e str> {
+        Some(earlier.zone.as_str()).filter(|zone| !zone.is_empty() && *zone != self.zone)
+    }
+
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.
     pub fn cause_since(&self, earlier: Option<&str>) -> outbox::Cause {
-        let Some(earlier) = earlier.and_then(|text| serde_json::from_str::<Lineage>(text).ok()) else { return outbox::Cause::Data };
+        let Some(earlier) = earlier.and_then(Lineage::stored) else { return outbox::Cause::Data };
         let changed = [
             (self.engine != earlier.engine, outbox::Cause::Engine),
             (self.mapping != earlier.mapping, outbox::Cause::Mapping),
             (self.measures != earlier.measures, outbox::Cause::Measure),
             (self.terminology != earlier.terminology, outbox::Cause::Terminology),
+            (self.other_zone(&earlier).is_some(), outbox::Cause::Zone),
         ];
         let mut causes = changed.iter().filter(|(changed, _)| *changed).map(|(_, cause)| *cause);
         match (causes.next(), causes.next()) {
@@ -486,13 +498,16 @@ mod tests {
 
     #[test]
     fn a_changed_number_names_what_changed_with_it() {
-        let base = Lineage { engine: "1".into(), mapping: "m".into(), terminology: "t".into(), measures: BTreeMap::new() };
+        let base = Lineage { engine: "1".into(), mapping: "m".into(), terminology: "t".into(), measures: BTreeMap::new(), zone: "Europe/Paris".into() };
         let stored = serde_json::to_string(&base).unwrap();
         let since = |lineage: &Lineage| lineage.cause_since(Some(&stored));
         assert_eq!(base.cause_since(None), outbox::Cause::Data);
         assert_eq!(since(&base), outbox::Cause::Data);
         assert_eq!(since(&Lineage { mapping: "n".into(), ..base.clone() }), outbox::Cause::Mapping);
         assert_eq!(since(&Lineage { engine: "2".into(), ..base.clone() }), outbox::Cause::Engine);
+        assert_eq!(since(&Lineage { zone: "UTC".into(), ..base.clone() }), outbox::Cause::Zone);
+        let older = stored.replace(r#","zone":"Europe/Paris""#, "");
+        assert!(older != stored && base.cause_since(Some(&older)) == outbox::Cause::Data, "an older program kept no zone: {older}");
         assert_eq!(since(&Lineage { engine: "2".into(), mapping: "n".into(), ..base.clone() }), outbox::Cause::Correction);
     }
 }

@@ -21,6 +21,7 @@ use crate::feed::sha256_hex;
 use crate::listen::{self, ListenError};
 use crate::lock::Lock;
 use crate::validate::{self, Guards, Weight};
+use logic::Likeness;
 use quota::Quota;
 use receipt::ReceiptKey;
 use series::Point;
@@ -30,6 +31,7 @@ pub mod api;
 pub mod auth;
 pub mod feeds;
 mod knocks;
+mod logic;
 pub mod pages;
 pub mod protocol;
 mod query;
@@ -124,7 +126,22 @@ impl MeasureCard {
         one == other || says(one, other) || says(other, one)
     }
 
-    /// Whether two values can stand in one series, or be added: their versions can, and of a composite those of all that it is made of.
+    /// Whether what is stated of the logic of a version can neither be shown to be that of the accepted definition nor refused for it.
+    pub fn stands_alone(&self, version: &str, logic: &[String]) -> bool {
+        self.definitions.get(version).is_some_and(|defined| logic::compare(logic, &defined.logic) == Likeness::Untold)
+    }
+
+    /// Whether two values were computed by the same logic, as far as anybody says: in one version with the same parts by that which they
+    /// state, otherwise each by that of its own version.
+    fn has_same_logic(&self, one: &Point, other: &Point) -> bool {
+        if (&one.version, &one.made_of) != (&other.version, &other.made_of) {
+            return !one.stands_alone && !other.stands_alone;
+        }
+        one.stands_alone == other.stands_alone && matches!(logic::compare(&one.logic, &other.logic), Likeness::Same | Likeness::NotSaid)
+    }
+
+    /// Whether two values can stand in one series, or be added: their versions can, of a composite those of all that it is made of, and
+    /// their logic is not known to be another.
     pub fn is_comparable(&self, one: &Point, other: &Point) -> bool {
         let part = |url: &str| std::iter::once(self).chain(&self.parts).find(|part| part.url == url);
         let same = |own: &str| {
@@ -132,7 +149,7 @@ impl MeasureCard {
             let mut others = other.made_of.iter().filter_map(|other| other.split_once('|')).filter(|(other, _)| *other == url);
             others.all(|(_, other)| part(url).map_or(version == other, |card| card.has_comparable(version, other)))
         };
-        self.has_comparable(&one.version, &other.version) && one.made_of.iter().all(|own| same(own))
+        self.has_comparable(&one.version, &other.version) && one.made_of.iter().all(|own| same(own)) && self.has_same_logic(one, other)
     }
 
     /// The goal of a version, in the unit that is shown.
@@ -147,14 +164,20 @@ impl MeasureCard {
         newest.is_some_and(|defined| defined.lookback_months.is_some())
     }
 
-    /// The one of the newest version: that is accepted last; of a composite of the newest parts.
+    /// The one of the newest version: that is accepted last; of a composite of the newest parts. What stands alone is it only among its like.
     pub fn newest<'a>(&self, points: impl Iterator<Item = &'a Point>) -> Option<&'a Point> {
         let age = |card: &MeasureCard, version: &str| card.versions.iter().position(|known| known == version);
         let of_part = |part: &MeasureCard, point: &Point| {
             let versions = point.made_of.iter().filter_map(|own| own.split_once('|'));
             versions.filter(|(url, _)| *url == part.url).map(|(_, version)| age(part, version)).max()
         };
-        points.max_by_key(|point| (age(self, &point.version), self.parts.iter().map(|part| of_part(part, point)).collect::<Vec<_>>()))
+        points.max_by_key(|point| (!point.stands_alone, age(self, &point.version), self.parts.iter().map(|part| of_part(part, point)).collect::<Vec<_>>()))
+    }
+
+    /// What the newest version says of its groups.
+    pub fn groups(&self) -> &[GroupCard] {
+        let newest = self.versions.last().and_then(|version| self.definitions.get(version));
+        newest.map_or(&[], |defined| &defined.groups)
     }
 
     /// How the score of a group is shown.
@@ -172,8 +195,10 @@ pub struct Defined {
     pub parameters: BTreeMap<String, String>,
     /// What its groups are stratified by, as reports name it, and whether everyone has at most one of the strata.
     pub stratifiers: BTreeMap<String, bool>,
-    /// Digest of its logic, where that is known here.
-    pub logic: Option<String>,
+    /// Digests of its logic, of its text and of what it means; none where it is not known here.
+    pub logic: Vec<String>,
+    /// Its groups.
+    pub groups: Vec<GroupCard>,
     /// Of a composite the measures that it is made of, by id or address, and their versions where it names these.
     pub parts: BTreeSet<(String, Option<String>)>,
     /// Of those of its value sets that are known here, the digest of their codes.
@@ -186,6 +211,21 @@ pub struct Defined {
     pub goal: Option<Decimal>,
     /// What is believable of a site's numbers.
     pub guards: Guards,
+}
+
+/// What the accepted definition says of one of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupCard {
+    /// Its id; empty of the only one.
+    pub key: String,
+    /// For people; empty of the only one.
+    pub label: String,
+    /// Whether a higher value is better (`Some(true)`), worse, or neither.
+    pub higher_is_better: Option<bool>,
+    /// How its score is shown.
+    pub unit: Unit,
+    /// Whether it counts patients, who may be there in other periods too, and no events.
+    pub counts_patients: bool,
 }
 
 /// The length of a reporting period.

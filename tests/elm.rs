@@ -13,6 +13,7 @@ use watershed::cql::{Libraries, Models, Program, Session, compile, elm, show};
 use watershed::diagnostic::{SourceFile, render_human};
 use watershed::fhir::record::{Record, Shape};
 use watershed::measure::definition;
+use watershed::measure::logic::Fingerprint;
 use watershed::measure::report::Facts;
 use watershed::measure::{self, Choices, Measure, Period, Setting};
 use watershed::terminology::ValueSets;
@@ -150,6 +151,9 @@ fn a_measure_that_has_elm_alone_gives_the_same_populations() {
         std::fs::write(&file, bundle(&loaded.measures[0], &loaded.value_sets).to_string()).unwrap();
         let (from_elm, found) = measures::load(&[file], &[], &Choices::default());
         let from_elm = from_elm.unwrap_or_else(|| panic!("{}", render_human(&found, false)));
+        let meaning = |of: &Measure| Fingerprint::new(&loaded.measures[0].definition, of.program(), &ValueSets::new()).logic.pop();
+        let [own, read] = [&loaded, &from_elm].map(|loaded| meaning(&loaded.measures[0]));
+        assert!(own == read && own.is_some_and(|digest| digest.starts_with("meaning:")), "{}", loaded.measures[0].definition.id.value);
         let setting = |loaded| measures::setting(loaded, &TimeZone::get("America/New_York").unwrap(), "2026-11-24T00:00:00Z".parse().unwrap());
         for source in &cases {
             let case = measure::case::parse(source, &loaded.measures[0]).0.expect("a case");

@@ -144,6 +144,12 @@ async fn a_key_that_is_not_registered_is_told_at_both_ends() {
     assert_eq!((output(bed.command(&["status"])).await.status.code(), not_let_in().await), (Some(0), vec![]));
 }
 
+/// The zone that a `site.toml` names.
+fn bed_zone(site: &str) -> String {
+    let (_, rest) = site.split_once("time_zone = \"").unwrap_or_else(|| panic!("{site}"));
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
 /// Its rules are in every report; what they change under one version is told, and sent with its cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mapping_that_changes_under_its_version_is_told() {
@@ -256,6 +262,28 @@ async fn a_month_that_was_counted_by_other_rules_is_marked_and_can_be_counted_ag
         .unwrap();
     let expected = ["2025-11-01", "2025-12-01", "2026-01-01", "2026-02-01"].map(|month| (month.to_owned(), "mapping".to_owned()));
     assert_eq!(causes, expected, "also where the rules had changed some nights before");
+}
+
+/// Days in another zone are other days.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_zone_is_told_and_what_it_changes_is_sent_with_its_cause() {
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 20, ..Wanted::default() }).await;
+    assert_eq!(bed.run().await.0, 0);
+    let path = bed.folder.path().join("site.toml");
+    let site = std::fs::read_to_string(&path).unwrap();
+    let zone = bed_zone(&site);
+    std::fs::write(&path, site.replace(&format!("time_zone = \"{zone}\""), "time_zone = \"Pacific/Auckland\"")).unwrap();
+    let told = format!("`site.time_zone` is Pacific/Auckland, in the last night it was {zone}");
+    for command in [&["status"][..], &["check", "--offline"]] {
+        let said = output(bed.command(command)).await;
+        assert!(String::from_utf8_lossy(&said.stdout).contains(&told), "{}", String::from_utf8_lossy(&said.stdout));
+    }
+    let (_, said) = bed.run().await;
+    assert!(said.contains("`site.time_zone` is not that of the last night"), "{said}");
+    let store = watershed::registry::open_store(&bed.folder.path().join("registry")).unwrap();
+    let newest = "SELECT cause FROM revision ORDER BY id DESC LIMIT 1";
+    let cause = store.read(|transaction| Ok::<Option<String>, watershed::registry::RegistryError>(transaction.query_row(newest, [], |row| row.get(0))?));
+    assert_eq!(cause.unwrap(), Some("zone".to_owned()));
 }
 
 /// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.

@@ -22,6 +22,7 @@ mod adapter;
 mod charts;
 mod groups;
 mod kept;
+mod likeness;
 mod numbers;
 mod remarks;
 mod serving;

@@ -119,17 +119,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-/// That the mapping says something else than in the last night, and calls itself the same, or is gone. What is wrong with the state
-/// itself is said where it is used.
-fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diagnostic> {
-    let store = super::state(site).ok()??;
-    let earlier = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage?;
-    let change = checked.lineage.mapping_change(&Lineage::stored(&earlier)?)?;
-    let help = match checked.lineage.mapping_rules() {
-        (_, None) => "name its file in `mapping.file`, if it is to be used",
-        _ => "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`",
-    };
-    Some(Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", change).help(help) })
+/// That the mapping says something else than in the last night, and calls itself the same, or is gone; and that days are meant in another
+/// zone. What is wrong with the state itself is said where it is used.
+fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnostic> {
+    let lineage = |store: Store| store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage;
+    let Some(earlier) = super::state(site).ok().flatten().and_then(lineage).as_deref().and_then(Lineage::stored) else { return Vec::new() };
+    let warn = |key: &str, message: String, help: &str| Diagnostic { severity: Severity::Warning, ..site.places.error(key, message).help(help) };
+    let mut found = Vec::new();
+    if let Some(change) = checked.lineage.mapping_change(&earlier) {
+        let help = match checked.lineage.mapping_rules() {
+            (_, None) => "name its file in `mapping.file`, if it is to be used",
+            _ => "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`",
+        };
+        found.push(warn("mapping.file", change, help));
+    }
+    if let Some(zone) = checked.lineage.other_zone(&earlier) {
+        let message = format!("`site.time_zone` is {}, in the last night it was {zone}: days and months are other ones, and so may numbers be", checked.zone_name);
+        found.push(warn("site.time_zone", message, "write the hospital's zone: the next night sends what it changes with the cause `zone`"));
+    }
+    found
 }
 
 /// Imports that no measure asks for, which is said of their tables where these are looked at.

@@ -12,14 +12,14 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
-use crate::measure::definition::{self, Definition, Group, Improvement, Interval, Population, StratifierKind};
+use crate::measure::definition::{self, Definition, Group, Improvement, Interval, PATIENT, Population, StratifierKind};
 use crate::measure::logic::Fingerprint;
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 use crate::measure::published;
 use crate::pipeline::remarks;
 use crate::registry::quota::Quota;
 use crate::registry::store::{Keys, NewSite};
-use crate::registry::{self, Defined, MeasureCard, Options, RegistryError, Span, Unit};
+use crate::registry::{self, Defined, GroupCard, MeasureCard, Options, RegistryError, Span, Unit};
 use crate::smart::assertion::Jwks;
 
 /// Bytes of a measure file or key set that are read.
@@ -262,7 +262,7 @@ fn merge(cards: &mut Vec<MeasureCard>, card: MeasureCard) {
 }
 
 /// Gives composites the logic of what they are made of, and its look back over months. Where some of that is not here, or of several
-/// versions that may be meant, their own logic alone is known, which says too little to hold a report against it.
+/// versions that may be meant, nothing is known to hold the logic of a report against.
 fn compose(cards: &mut [MeasureCard]) {
     let known = cards.to_vec();
     for card in cards {
@@ -274,11 +274,14 @@ fn compose(cards: &mut [MeasureCard]) {
             defined.lookback_months = defined.lookback_months.max(longest);
             // Of a group of its own it has the logic.
             let others = parts.iter().filter(|(name, _)| name.split('|').next() != Some(card.url.as_str()));
-            let fingerprint = |part: &Defined| Some(Fingerprint { logic: part.logic.clone()?, value_sets: part.value_sets.clone() });
+            let fingerprint = |part: &Defined| (!part.logic.is_empty()).then(|| Fingerprint { logic: part.logic.clone(), value_sets: part.value_sets.clone() });
             let others: Option<Vec<(String, Fingerprint)>> = others.map(|(name, part)| Some((name.clone(), fingerprint((*part)?)?))).collect();
-            let (Some(others), Some(own)) = (others, fingerprint(defined)) else { continue };
+            let Some((others, own)) = others.zip(fingerprint(defined)) else {
+                defined.logic.clear();
+                continue;
+            };
             let Fingerprint { logic, value_sets } = own.with_parts(others.iter().map(|(name, part)| (name.clone(), part)).collect());
-            (defined.logic, defined.value_sets) = (Some(logic), value_sets);
+            (defined.logic, defined.value_sets) = (logic, value_sets);
         }
     }
 }
@@ -326,7 +329,7 @@ pub fn card(folder: &Path) -> Result<MeasureCard, Vec<Diagnostic>> {
 /// The card of a measure of which it is known what it computes, if it is.
 fn computing(mut card: MeasureCard, fingerprint: Option<Fingerprint>) -> MeasureCard {
     if let (Some(Fingerprint { logic, value_sets }), Some(defined)) = (fingerprint, card.definitions.values_mut().next()) {
-        (defined.logic, defined.value_sets) = (Some(logic), value_sets);
+        (defined.logic, defined.value_sets) = (logic, value_sets);
     }
     card
 }
@@ -334,13 +337,7 @@ fn computing(mut card: MeasureCard, fingerprint: Option<Fingerprint>) -> Measure
 /// The registry's view of a measure.
 pub fn card_of(definition: &Definition) -> MeasureCard {
     let groups = definition.all_groups();
-    let unit_of = |group: &Group| match (definition.scoring_of(group), &definition.rate) {
-        (Scoring::ContinuousVariable, _) => Unit::Number,
-        (Scoring::Cohort, _) => Unit::Count,
-        (_, Some(rate)) => Unit::Rate { per: rate.multiplier, of: rate.words().1.to_owned() },
-        (Scoring::Ratio, None) => Unit::Rate { per: 1, of: String::new() },
-        _ => Unit::Percent,
-    };
+    let unit_of = |group: &Group| unit_of(definition, group);
     let units: BTreeMap<String, Unit> = groups.iter().map(|group| (group.id.value.clone(), unit_of(group))).collect();
     let is_fraction = |unit: &Unit| matches!(unit, Unit::Percent | Unit::Rate { .. });
     let unit = groups.iter().map(unit_of).find(is_fraction).or(groups.first().map(unit_of)).unwrap_or(Unit::Number);
@@ -351,16 +348,43 @@ pub fn card_of(definition: &Definition) -> MeasureCard {
         versions: vec![definition.version.value.clone()],
         title: definition.title.clone(),
         plain_language: definition.description.split_whitespace().collect::<Vec<_>>().join(" "),
-        higher_is_better: match definition.improvement {
-            Improvement::Increase => Some(true),
-            Improvement::Decrease => Some(false),
-            Improvement::NotTold => None,
-        },
+        higher_is_better: higher_is_better(definition.improvement),
         units: units.into_iter().filter(|(_, own)| *own != unit).collect(),
         unit,
         parts: Vec::new(),
         sums: groups.iter().filter(|group| adds_amounts(definition, group)).map(name).collect(),
         definitions: [(definition.version.value.clone(), defined(definition, &groups))].into(),
+    }
+}
+
+fn unit_of(definition: &Definition, group: &Group) -> Unit {
+    match (definition.scoring_of(group), &definition.rate) {
+        (Scoring::ContinuousVariable, _) => Unit::Number,
+        (Scoring::Cohort, _) => Unit::Count,
+        (_, Some(rate)) => Unit::Rate { per: rate.multiplier, of: rate.words().1.to_owned() },
+        (Scoring::Ratio, None) => Unit::Rate { per: 1, of: String::new() },
+        _ => Unit::Percent,
+    }
+}
+
+fn higher_is_better(improvement: Improvement) -> Option<bool> {
+    match improvement {
+        Improvement::Increase => Some(true),
+        Improvement::Decrease => Some(false),
+        Improvement::NotTold => None,
+    }
+}
+
+fn group_card(definition: &Definition, group: &Group, is_only: bool) -> GroupCard {
+    let id = &group.id.value;
+    let named = |name: &String| if is_only { String::new() } else { name.clone() };
+    let unit = unit_of(definition, group);
+    GroupCard {
+        key: named(id),
+        label: named(group.text.as_ref().unwrap_or(id)),
+        higher_is_better: higher_is_better(definition.improvement_of(group)).filter(|_| unit != Unit::Count),
+        unit,
+        counts_patients: definition.basis_of(group) == PATIENT,
     }
 }
 
@@ -397,7 +421,8 @@ fn defined(definition: &Definition, groups: &[Group]) -> Defined {
         .map(|part| (part.measure.value.clone(), part.version.as_ref().map(|version| version.value.clone())))
         .collect();
     let guards = remarks::guards(&definition.plausibility);
-    Defined { period: Some(period), parameters, stratifiers, comparable, goal, lookback_months, guards, parts, ..Defined::default() }
+    let groups = groups.iter().map(|group| group_card(definition, group, groups.len() == 1)).collect();
+    Defined { period: Some(period), groups, parameters, stratifiers, comparable, goal, lookback_months, guards, parts, ..Defined::default() }
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -498,7 +523,7 @@ mod tests {
         ] {
             let (site, network) = site_and_network(file, from, to);
             assert!(!site.value_sets.is_empty());
-            assert_eq!([Some(site.logic) == network.logic, site.value_sets == network.value_sets], [is_same, has_same_codes], "{from} to {to}");
+            assert_eq!([site.logic == network.logic, site.value_sets == network.value_sets], [is_same, has_same_codes], "{from} to {to}");
         }
     }
 
@@ -529,16 +554,16 @@ mod tests {
             compose(&mut known);
             let defined = known.swap_remove(0).definitions.into_values().next().unwrap();
             assert_eq!(defined.lookback_months, Some(13), "remission counts patients of 13 months, so the whole does");
-            Fingerprint { logic: defined.logic.unwrap(), value_sets: defined.value_sets }
+            Fingerprint { logic: defined.logic, value_sets: defined.value_sets }
         };
         let same = site("define \"Numerator\"", "/* so */ define \"Numerator\"");
-        assert!(same.logic.starts_with("groups(cql+groups, cql+groups):") && !same.value_sets.is_empty(), "{same:?}");
+        assert!(same.logic[0].starts_with("numbers(cql+numbers, cql+numbers):") && same.logic[1].starts_with("meaning:") && !same.value_sets.is_empty(), "{same:?}");
         assert_eq!(network(&paths), same);
         assert_ne!(network(&paths).logic, site(".answer ~ \"Quiescent\"\n", ".answer !~ \"Quiescent\"\n").logic);
         let other_codes = site("      \"26390003\":", "      \"43075005\": \"Partial colectomy\"\n      \"26390003\":");
         assert!(other_codes.logic == same.logic && other_codes.value_sets != same.value_sets);
         // Without one of its parts nothing can be said, and nothing is refused for it.
-        assert!(network(&paths[..2]).logic.starts_with("groups:"));
+        assert!(network(&paths[..2]).logic.is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
 use crate::outbox::{self, Listed, Manifest, Remaining};
+use crate::pipeline::Lineage;
 use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
@@ -46,6 +47,8 @@ struct Status {
     held: Vec<ReportFindings>,
     /// Of those that were sent: what a person should look at.
     remarks: Vec<ReportFindings>,
+    /// That the last night meant days in another zone than the configuration does.
+    zone: Option<String>,
     unmapped: Vec<Unmapped>,
     /// How the mapping of the last night differs from the one before, if its version does not tell.
     change: Option<String>,
@@ -80,6 +83,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
             open: None,
             held: Vec::new(),
             remarks: Vec::new(),
+            zone: None,
             unmapped: Vec::new(),
             change: None,
             partial: BTreeMap::new(),
@@ -93,6 +97,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let runs = runs::list(connection, nights.max(1))?;
         let latest = runs.iter().find(|run| run.lineage.is_some());
         let change = latest.map(|run| super::run::mapping_change(connection, run)).transpose()?.flatten();
+        let zone = latest.and_then(|run| other_zone(run.lineage.as_deref()?, &site.value.site.time_zone));
         let latest = latest.map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
@@ -101,9 +106,9 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         // Of a feed that was given up for what the registry holds there is none.
         let manifest = feed.and_then(|feed| outbox::manifest_of(connection, feed).ok());
         let sent = outbox::list(connection).and_then(|listed| Ok((listed, manifest, outbox::standing(connection)?)));
-        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), (unmapped, change), sent))
+        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks, zone), (unmapped, change), sent))
     });
-    let (mut runs, (account, open), (held, remarks), (unmapped, change), sent) = read.map_err(super::state_failure)?;
+    let (mut runs, (account, open), (held, remarks, zone), (unmapped, change), sent) = read.map_err(super::state_failure)?;
     let (mut waiting, manifest, standing) = sent.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
@@ -122,6 +127,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         open,
         held,
         remarks,
+        zone,
         unmapped,
         change,
         partial: manifest.as_ref().map(partial).unwrap_or_default(),
@@ -142,6 +148,13 @@ fn partial(manifest: &Manifest) -> BTreeMap<String, (usize, usize)> {
     }
     measures.retain(|_, (partial, _)| *partial > 0);
     measures
+}
+
+/// Said where a night meant its days in another zone than this.
+fn other_zone(lineage: &str, zone: &str) -> Option<String> {
+    let earlier = Lineage::stored(lineage)?;
+    let then = Lineage { zone: zone.to_owned(), ..Lineage::default() }.other_zone(&earlier)?.to_owned();
+    Some(format!("`site.time_zone` is {zone}, in the last night it was {then}: days and months are other ones, and so may numbers be"))
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -170,6 +183,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "remarks": status.remarks,
         "countedOtherwise": { "reports": status.older.0, "command": status.older.1 },
         "partial": status.partial.iter().map(|(measure, (partial, of))| json!({ "measure": measure, "reports": partial, "of": of })).collect::<Vec<_>>(),
+        "zone": status.zone,
         "unmapped": status.unmapped,
         "mappingChange": status.change,
         "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
@@ -208,6 +222,9 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{}\n", unreadable.trim_start()));
     }
     text.push_str(&format!("feeds: {}; lines and resources in quarantine: {}\n", Remaining::of(status.waiting.iter().map(|feed| feed.state)).in_words(), status.quarantined));
+    if let Some(zone) = &status.zone {
+        text.push_str(&format!("{zone}\n"));
+    }
     if let Some(open) = &status.open {
         let begun = minute(&open.started_at);
         text.push_str(&format!(

@@ -254,6 +254,7 @@ impl Reader {
             mapping: Lineage::of_mapping(&mapping.label(), &mapping_digest, declared.as_deref()),
             measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
             terminology: terminology_digest(&value_sets),
+            zone: site.value.site.time_zone.clone(),
         };
         let threads = match site.value.measures.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

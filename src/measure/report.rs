@@ -82,7 +82,7 @@ impl Completeness {
 /// Members who are to be observed and of whom nothing was: their observation is null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unobserved<'a> {
-    /// The function that observes.
+    /// The function that observes; empty of a composite, which needs none.
     pub define: &'a str,
     /// Id of the population that is observed.
     pub population: &'a str,
@@ -246,9 +246,9 @@ impl Reporter<'_> {
         }
         let lineage = self.facts.lineage.iter().map(|(kind, name, version)| (kind.as_str(), name.as_str(), version.as_str()));
         let Fingerprint { logic, value_sets } = self.fingerprint;
-        let logic = ("logic", self.definition.id.value.as_str(), logic.as_str());
+        let logic = logic.iter().map(|digest| ("logic", self.definition.id.value.as_str(), digest.as_str()));
         let value_sets = value_sets.iter().map(|(name, codes)| ("value-set", name.as_str(), codes.as_str()));
-        for (kind, name, version) in lineage.chain([logic]).chain(value_sets) {
+        for (kind, name, version) in lineage.chain(logic).chain(value_sets) {
             extensions.push(own("lineage", vec![part("kind", "valueCode", kind.into()), part("name", "valueString", name.into()), part("version", "valueString", version.into())]));
         }
         extensions.push(self.completeness(partial));
@@ -433,7 +433,8 @@ impl Reporter<'_> {
     }
 }
 
-/// The values of strata, with what people call them, and with their systems where several have the same code.
+/// The values of strata with their systems, by which those of several hospitals are told apart, and with what people call them; the system
+/// is in that where several have the same code.
 fn values(stratifier: &Stratifier, strata: &[&Stratum]) -> Vec<Vec<Value>> {
     let mut systems: BTreeMap<(usize, &str), BTreeSet<Option<&str>>> = BTreeMap::new();
     for (place, label) in strata.iter().flat_map(|stratum| stratum.iter().enumerate()) {
@@ -445,7 +446,10 @@ fn values(stratifier: &Stratifier, strata: &[&Stratum]) -> Vec<Vec<Value>> {
         let is_shared = systems.get(&(place, label.text.as_str())).is_some_and(|systems| systems.len() > 1);
         match &label.system {
             _ if stratifier.kind == StratifierKind::Criteria => json!({ "text": shown }),
-            Some(system) if is_shared => json!({ "coding": [{ "system": system, "code": label.text, "display": shown }], "text": format!("{shown} ({system})") }),
+            Some(system) => {
+                let text = if is_shared { format!("{shown} ({system})") } else { shown.clone() };
+                json!({ "coding": [{ "system": system, "code": label.text, "display": shown }], "text": text })
+            }
             _ => json!({ "coding": [{ "code": label.text, "display": shown }], "text": shown }),
         }
     };

@@ -13,7 +13,8 @@ pub enum State {
     Contradicted,
     /// Rejected for good; no later feed or night says more.
     Rejected,
-    /// Rejected, and passed since by a later feed, or by a night that found the numbers delivered before.
+    /// Rejected, and passed since by a later feed, or by a night that found the numbers delivered before. Of another site's name, as one that
+    /// was mistyped, by one that was delivered.
     Superseded,
     /// Never sent: rebuilt upon another predecessor after the one it named was rejected.
     Rebuilt,
@@ -23,7 +24,8 @@ pub enum State {
 pub(super) const STATE: &str = "CASE f.state
      WHEN 'pending' THEN 'waiting'
      WHEN 'delivered' THEN CASE WHEN f.confirm_due = 1 THEN 'confirming' WHEN f.reason IS NOT NULL THEN 'contradicted' ELSE 'delivered' END
-     WHEN 'dead' THEN CASE WHEN f.is_history = 1 OR EXISTS (SELECT 1 FROM outbox_feed l WHERE l.destination = f.destination AND l.site = f.site AND l.sequence > f.sequence)
+     WHEN 'dead' THEN CASE WHEN f.is_history = 1 OR EXISTS (SELECT 1 FROM outbox_feed l WHERE l.destination = f.destination AND l.sequence > f.sequence
+         AND (l.site = f.site OR l.state = 'delivered'))
          THEN 'superseded' ELSE 'rejected' END
      ELSE 'rebuilt' END";
 

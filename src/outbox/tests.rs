@@ -354,3 +354,19 @@ fn what_is_passed_names_what_stands_in_its_place() {
     let error = retry(&mut c, &first, at(2)).unwrap_err().to_string();
     assert_eq!(error, format!("feed `{first}` is superseded: not accepted; what came later stands in its place: feed `{second}`, which is rejected"));
 }
+
+/// A feed under a mistyped name of the site is rejected for ever; the corrected one stands in its place once it was taken.
+#[test]
+fn what_was_rejected_under_another_name_of_the_site_is_passed_by_what_was_delivered() {
+    let mut c = open();
+    let mistyped = feed_of(&send(&mut c, &Draft { site: "nort".into(), ..draft(vec![report(1, 5, "d")]) }, at(0)));
+    end(&mut c, &Outcome::Dead { reasons: vec!["the token is another site's".into()] }, at(0));
+    let corrected = feed_of(&send(&mut c, &draft(vec![report(1, 5, "d")]), at(1)));
+    let states = |c: &Connection| list(c).unwrap().into_iter().rev().map(|row| row.state).collect::<Vec<_>>();
+    assert_eq!(states(&c), [State::Rejected, State::Waiting]);
+    end(&mut c, &Outcome::Delivered { receipt: "r".into() }, at(1));
+    assert_eq!(states(&c), [State::Superseded, State::Delivered]);
+    assert_eq!(remaining(&c).unwrap(), Remaining::default());
+    let error = retry(&mut c, &mistyped, at(2)).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("stands in its place: feed `{corrected}`, which is delivered")), "{error}");
+}

@@ -63,12 +63,30 @@ fn misnamed(reporter: &Reporter<'_>, sums: &Partial) -> Vec<Finding> {
 
 fn unobserved(found: Unobserved<'_>) -> Finding {
     let Unobserved { define, population, nothing, all } = found;
+    let (why, action) = match define {
+        // A composite observes in how many of its components one is fulfilled.
+        "" => ("are in no component's denominator, or excluded from all in which they are,".to_owned(), "nothing, if the components are not meant for them"),
+        define => (format!("gave no observation (`{define}` is null)"), "`watershed measure explain` shows which they are"),
+    };
     Finding {
         weight: Weight::Info,
         rule: "without-observation",
         at: String::new(),
-        message: format!("{nothing} of {all} in `{population}` gave no observation (`{define}` is null) and are not in the score"),
+        message: format!("{nothing} of {all} in `{population}` {why} and are not in the score"),
         owner: Owner::Steward,
-        action: "`watershed measure explain` shows which they are",
+        action,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_score_is_told_in_the_words_of_the_measure() {
+        let said = |define: &str| unobserved(Unobserved { define, population: "measure-population", nothing: 9, all: 138 }).message;
+        assert_eq!(said("Days"), "9 of 138 in `measure-population` gave no observation (`Days` is null) and are not in the score");
+        let composite = "9 of 138 in `measure-population` are in no component's denominator, or excluded from all in which they are, and are not in the score";
+        assert_eq!(said(""), composite);
     }
 }

@@ -14,7 +14,7 @@ use super::protocol::{Problem, Refusal, not_found};
 use super::query::{Known, Unread, known_on, unknown};
 use super::series::{self, Point, Series};
 use super::store::Site;
-use super::{MeasureCard, Registry, Unit};
+use super::{GroupCard, MeasureCard, Registry, Unit};
 
 pub(super) fn routes() -> Router<Registry> {
     Router::new()
@@ -54,19 +54,37 @@ async fn sites(State(registry): State<Registry>) -> Response {
 
 async fn measures(State(registry): State<Registry>) -> Json<Value> {
     let measure = |card: &MeasureCard| {
-        let unit = match &card.unit {
-            Unit::Percent => json!({ "kind": "percent" }),
-            Unit::Number => json!({ "kind": "number" }),
-            Unit::Count => json!({ "kind": "count" }),
-            Unit::Rate { of, .. } if of.is_empty() => json!({ "kind": "ratio" }),
-            Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
+        let groups = card.groups();
+        let is_same = |of: fn(&GroupCard) -> Value| groups.windows(2).all(|pair| matches!(pair, [one, other] if of(one) == of(other)));
+        let [first_direction, first_unit] = match groups.first() {
+            Some(first) => [direction(first), unit(&first.unit)],
+            None => [card.higher_is_better.into(), unit(&card.unit)],
         };
-        json!({
-            "id": card.id, "url": card.url, "versions": card.versions, "title": card.title, "plainLanguage": card.plain_language,
-            "higherIsBetter": card.higher_is_better, "unit": unit,
-        })
+        let mut told = json!({ "id": card.id, "url": card.url, "versions": card.versions, "title": card.title, "plainLanguage": card.plain_language });
+        // Where groups differ, nothing is true of the measure.
+        told["higherIsBetter"] = if is_same(direction) { first_direction } else { Value::Null };
+        told["unit"] = if is_same(|group| unit(&group.unit)) { first_unit } else { Value::Null };
+        if groups.len() > 1 {
+            let group = |group: &GroupCard| json!({ "group": group.key, "groupLabel": group.label, "higherIsBetter": direction(group), "unit": unit(&group.unit) });
+            told["groups"] = groups.iter().map(group).collect();
+        }
+        told
     };
     Json(json!({ "measures": registry.options.measures.iter().map(measure).collect::<Vec<_>>() }))
+}
+
+fn direction(group: &GroupCard) -> Value {
+    group.higher_is_better.into()
+}
+
+fn unit(unit: &Unit) -> Value {
+    match unit {
+        Unit::Percent => json!({ "kind": "percent" }),
+        Unit::Number => json!({ "kind": "number" }),
+        Unit::Count => json!({ "kind": "count" }),
+        Unit::Rate { of, .. } if of.is_empty() => json!({ "kind": "ratio" }),
+        Unit::Rate { per, of } => json!({ "kind": "rate", "per": per, "of": of }),
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,7 +127,7 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
             "numerator": point.numerator.map(|n| n.normalize().to_string()), "denominator": point.denominator.map(|n| n.normalize().to_string()),
             "value": point.value(&unit), "low": bounds.map(|(low, _)| low), "high": bounds.map(|(_, high)| high),
             "cannotTell": doubt.map_or(0, |doubt| doubt.count), "cannotTellOf": doubt.and_then(|doubt| doubt.of), "complete": point.complete, "revision": point.revision, "committedAt": point.committed.to_string(),
-            "remarks": point.remarks,
+            "remarks": point.remarks, "standsAlone": point.stands_alone,
         });
         if let Some(observed) = point.observed {
             (told["members"], told["observed"]) = (observed.members.into(), observed.counted.into());
@@ -148,8 +166,9 @@ fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String>
     wrong("format", &wanted.format, &["csv", "json"]).or_else(|| wrong("site", &wanted.site, &sites)).or_else(of_group)
 }
 
-/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; which of several groups;
-/// what a composite is made of; and what it was counted by that is another than of the newest point of the series.
+/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; which of several groups; what a
+/// composite is made of; what it was counted by that is another than of the newest point of the series; and whether it is to be added up with
+/// no other, where any is so.
 fn csv(card: &MeasureCard, all: &[Series]) -> String {
     let has_numbers = std::iter::once(&card.unit).chain(card.units.values()).any(|unit| *unit == Unit::Number);
     let has_groups = all.iter().any(|series| !series.group.key.is_empty());
@@ -158,8 +177,10 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
     let has_parts = all.iter().flat_map(|series| &series.points).any(|point| !point.made_of.is_empty());
     text.push_str(if has_groups { ",group,group_label" } else { "" });
     text.push_str(if has_parts { ",made_of" } else { "" });
-    let has_others = all.iter().flat_map(|series| &series.points).any(|point| !point.other.is_empty());
-    text.push_str(if has_others { ",other_than_newest\r\n" } else { "\r\n" });
+    let points = || all.iter().flat_map(|series| &series.points);
+    let (has_others, has_alone) = (points().any(|point| !point.other.is_empty()), points().any(|point| point.stands_alone));
+    text.push_str(if has_others { ",other_than_newest" } else { "" });
+    text.push_str(if has_alone { ",stands_alone\r\n" } else { "\r\n" });
     for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
         let unit = card.unit_of(&series.group.key);
@@ -198,7 +219,7 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
         if has_others {
             text.push_str(&format!(",{}", cell(&point.other.join(" and "))));
         }
-        text.push_str("\r\n");
+        text.push_str(&if has_alone { format!(",{}\r\n", point.stands_alone) } else { "\r\n".to_owned() });
     }
     text
 }

@@ -1,6 +1,6 @@
 //! Pages for people: the arrival board, a page per measure, per site, per report. Rendered here, no script.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::Router;
@@ -16,7 +16,7 @@ use super::query::{Known, Unread, known_on};
 use super::report::{Reading, day};
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
-use super::{MeasureCard, Registry, Span, Unit};
+use super::{GroupCard, MeasureCard, Registry, Span, Unit};
 use crate::diagnostic::counted;
 use chart::{Chart, encode};
 use strata::Strata;
@@ -106,7 +106,7 @@ struct Offer {
     link: String,
     title: String,
     text: String,
-    direction: &'static str,
+    direction: String,
     latest: String,
 }
 
@@ -233,13 +233,27 @@ fn place(arrival: &Arrival, cards: &[MeasureCard], mut looks: Vec<String>, now: 
     }
 }
 
-fn direction(card: &MeasureCard) -> &'static str {
-    match card.higher_is_better {
-        _ if card.unit == Unit::Count => "a count, which is neither better nor worse",
+fn direction_of(unit: &Unit, higher_is_better: Option<bool>) -> &'static str {
+    match higher_is_better {
+        _ if *unit == Unit::Count => "a count, which is neither better nor worse",
         Some(true) => "higher is better",
         Some(false) => "lower is better",
         None => "which direction is better is not told",
     }
+}
+
+/// What is said of a measure where all its groups agree, else of each of them by its name.
+fn of_groups(card: &MeasureCard, own: String, said: impl Fn(&GroupCard) -> String) -> String {
+    let groups = card.groups();
+    let Some(first) = groups.first().map(&said) else { return own };
+    if groups.iter().all(|group| said(group) == first) {
+        return first;
+    }
+    groups.iter().map(|group| format!("{}: {}", group.label, said(group))).collect::<Vec<_>>().join("; ")
+}
+
+fn direction(card: &MeasureCard) -> String {
+    of_groups(card, direction_of(&card.unit, card.higher_is_better).to_owned(), |group| direction_of(&group.unit, group.higher_is_better).to_owned())
 }
 
 /// One group of a measure: how it is shown, and what each site reported of it.
@@ -290,8 +304,15 @@ fn offer(card: &MeasureCard, all: &[Series]) -> Offer {
         if group.label.is_empty() { latest } else { format!("{}: {latest}", group.label) }
     };
     let latest = if groups.is_empty() { "no reports yet".to_owned() } else { groups.iter().map(of_group).collect::<Vec<_>>().join("; ") };
-    let text = card.plain_language.split_inclusive(['.', '!', '?']).next().unwrap_or_default().trim().to_owned();
+    let text = first_sentence(&card.plain_language).to_owned();
     Offer { link: format!("/measures/{}", encode(&card.id)), title: card.title.clone(), text, direction: direction(card), latest }
+}
+
+/// Up to the first mark that ends a sentence: one with a space, or nothing, after it. `9.0 %` has none.
+fn first_sentence(text: &str) -> &str {
+    let mut ends = text.match_indices(['.', '!', '?']).map(|(at, mark)| at + mark.len());
+    let end = ends.find(|end| text.get(*end..).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)));
+    text.get(..end.unwrap_or(text.len())).unwrap_or(text).trim()
 }
 
 /// The newest month of a group over all sites, in words.
@@ -348,12 +369,12 @@ fn counting<'a>(card: &MeasureCard, of_month: &'a [Option<Point>]) -> Counting<'
     let partial = there().filter(|point| !point.complete).filter(has_value).count();
     let empty = there().filter(|point| !has_value(point)).count() - unknown.len();
     let mut said = vec![(partial, "partial".to_owned()), (unknown.len(), "not known".to_owned()), (empty, "without a number".to_owned())];
-    let versions: BTreeSet<String> = others.iter().map(|point| point.version_text()).collect();
-    said.extend(
-        versions
-            .iter()
-            .map(|version| (others.iter().filter(|point| point.version_text() == *version).count(), format!("on version {version}"))),
-    );
+    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+    others
+        .iter()
+        .filter_map(|point| Some(point.version_beside(newest?, false)))
+        .for_each(|version| *versions.entry(version).or_default() += 1);
+    said.extend(versions.into_iter().map(|(version, count)| (count, format!("on version {version}"))));
     said.push((of_month.len() - there().count(), "not in".to_owned()));
     let said: Vec<String> = said.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     Counting { counting, unknown, rest: (!said.is_empty()).then(|| said.join(", ")) }
@@ -381,7 +402,7 @@ fn age(at: Timestamp, now: Timestamp) -> String {
 struct MeasurePage<'a> {
     network: &'a str,
     card: &'a MeasureCard,
-    direction: &'static str,
+    direction: String,
     unit: String,
     sections: Vec<Section>,
     has_remarks: bool,
@@ -413,23 +434,24 @@ fn sections(card: &MeasureCard, all: &[Series], name: impl Fn(&str) -> Option<St
                 label => (format!("{}-{}", series.site, place + 1), format!("{name}: {label}")),
             };
             let mut chart = Chart { id, ..chart::chart(&group.card, &series.site, heading, &series.points, scale) };
-            if let Some(last) = series
-                .points
-                .last()
-                .filter(|last| newest_of_all.is_some_and(|newest| (&newest.version, &newest.made_of) != (&last.version, &last.made_of)))
-            {
+            if let Some(last) = series.points.last().filter(|last| newest_of_all.is_some_and(|newest| newest.version_text() != last.version_text())) {
                 chart.latest.push_str(&format!("; version {}", last.version_text()));
             }
             chart
         };
         let charts = shown.iter().map(drawn).collect();
         let (strata, pooled) = strata::tables(&group.card, &shown.iter().map(|(series, _)| *series).collect::<Vec<_>>());
-        Section { label: group.label, direction: direction(&group.card), charts, strata, pooled }
+        let direction = direction_of(&group.card.unit, group.card.higher_is_better);
+        Section { label: group.label, direction, charts, strata, pooled }
     };
     by_group(card, all).into_iter().enumerate().map(section).filter(|section| !section.charts.is_empty()).collect()
 }
 
-fn unit_text(unit: &Unit) -> String {
+fn unit_text(card: &MeasureCard) -> String {
+    of_groups(card, shown_as(&card.unit), |group| shown_as(&group.unit))
+}
+
+fn shown_as(unit: &Unit) -> String {
     match unit {
         Unit::Percent => "in percent".to_owned(),
         Unit::Number => "as a number".to_owned(),
@@ -491,7 +513,7 @@ async fn measure(State(registry): State<Registry>, Path(id): Path<String>, Query
             network: &registry.options.network,
             card,
             direction: direction(card),
-            unit: unit_text(&card.unit),
+            unit: unit_text(card),
             sections,
             has_remarks,
             series,
@@ -514,7 +536,7 @@ struct SitePage<'a> {
     network: &'a str,
     card: &'a MeasureCard,
     back: String,
-    direction: &'static str,
+    direction: String,
     unit: String,
     organization: String,
     sections: Vec<Section>,
@@ -540,7 +562,7 @@ async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, 
     let end = leading_on(on, &mut sections);
     let csv = format!("/v1/measures/{}/series?site={}&format=csv{}", encode(&card.id), encode(&site), end.replace('?', "&"));
     let back = format!("/measures/{}{end}", encode(&card.id));
-    let (direction, unit) = (direction(card), unit_text(&card.unit));
+    let (direction, unit) = (direction(card), unit_text(card));
     page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, organization, sections, csv, on: on.map(|on| on.to_string()) })
 }
 
@@ -609,6 +631,7 @@ fn cause_text(cause: Option<&str>, withdrawn: Option<&str>) -> String {
         (_, Some(reason)) => format!("withdrawn: {reason}"),
         (Some("correction"), None) => "several things changed, or corrected by hand".to_owned(),
         (Some("engine"), None) => "Watershed changed".to_owned(),
+        (Some("zone"), None) => "the site's time zone changed".to_owned(),
         (Some(one), None) => format!("{one} changed"),
         (None, None) => "first report".to_owned(),
     }
@@ -631,7 +654,16 @@ fn reading_text(card: &MeasureCard, reading: &Reading) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::cause_text;
+    use super::{cause_text, first_sentence};
+
+    #[test]
+    fn a_sentence_does_not_end_in_a_number() {
+        let table =
+            [("Patients with HbA1c > 9.0% in the year. More of it.", "Patients with HbA1c > 9.0% in the year."), ("How many? Some.", "How many?"), ("No end", "No end"), ("", "")];
+        for (text, expected) in table {
+            assert_eq!(first_sentence(text), expected);
+        }
+    }
 
     #[test]
     fn the_cause_of_a_revision_is_a_sentence() {
@@ -639,6 +671,7 @@ mod tests {
             (None, None, "first report"),
             (Some("data"), None, "data changed"),
             (Some("engine"), None, "Watershed changed"),
+            (Some("zone"), None, "the site's time zone changed"),
             (Some("correction"), None, "several things changed, or corrected by hand"),
             (None, Some("sent by mistake"), "withdrawn: sent by mistake"),
         ];

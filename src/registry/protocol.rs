@@ -233,15 +233,19 @@ fn follows(transaction: &Transaction<'_>, site: &Site, manifest: &Manifest) -> R
     if manifest.supersedes == site.head {
         return Ok(());
     }
-    let follows = manifest
-        .supersedes
-        .as_deref()
-        .map_or("none".to_owned(), |digest| format!("`{}`", digest.chars().take(12).collect::<String>()));
-    let text = format!(
-        "the feed follows {follows}, which is not what is here: another adapter sends for `{}`, or this one's data directory is new or was restored from a backup; {}",
-        site.name,
-        standing::in_words(transaction, site)?
-    );
+    let is_here = |digest: &str| {
+        let mut of_digest = transaction.prepare_cached("SELECT 1 FROM feed WHERE site = ?1 AND manifest_sha256 = ?2 AND state = 'committed'")?;
+        of_digest.exists(params![site.id, digest])
+    };
+    let (follows, why) = match manifest.supersedes.as_deref() {
+        None => ("none".to_owned(), "this one's data directory is new"),
+        Some(digest) => {
+            let why = if is_here(digest)? { "this one's data directory was restored from a backup" } else { "this registry was restored from a copy without that feed" };
+            (format!("`{}`", digest.chars().take(12).collect::<String>()), why)
+        }
+    };
+    let held = standing::in_words(transaction, site)?;
+    let text = format!("the feed follows {follows}, which is not what is here: another adapter sends for `{}`, or {why}; {held}", site.name);
     Err(Refusal::new(412, "conflict", text).into())
 }
 
@@ -530,7 +534,7 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
 /// The numbers of a revision, group by group.
 fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Reading]) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt, observed, made_of, counted_by)
+        "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt, observed, made_of, counted_by, logic)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     let text = |number: Option<rust_decimal::Decimal>| number.map(|number| number.to_string());
@@ -549,7 +553,8 @@ fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Readi
             reading.doubt.as_ref().and_then(|doubt| serde_json::to_string(doubt).ok()),
             reading.observed.and_then(|observed| serde_json::to_string(&observed).ok()),
             (!reading.made_of.is_empty()).then(|| serde_json::to_string(&reading.made_of).unwrap_or_default()),
-            serde_json::to_string(&reading.counted_by).ok()
+            serde_json::to_string(&reading.counted_by).ok(),
+            (!reading.logic.is_empty()).then(|| serde_json::to_string(&reading.logic).unwrap_or_default())
         ])?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::logic::{Likeness, compare, form_text};
 use super::store::Site;
 use super::{Defined, MeasureCard, Span, Unit, strict_json};
 use crate::feed::{CountedBy, Entry};
@@ -29,6 +30,9 @@ const URL_CHARS_MAX: usize = 1_024;
 
 /// Years since the end of a period that anybody still reports.
 const PERIOD_YEARS_MAX: i16 = 50;
+
+/// Digests of one logic that are kept.
+const LOGIC_MAX: usize = 8;
 
 /// Groups of one report.
 const GROUPS_MAX: usize = 64;
@@ -65,6 +69,8 @@ pub struct Reading {
     pub made_of: BTreeSet<String>,
     /// By what it says that it was counted.
     pub counted_by: CountedBy,
+    /// Digests of the logic that it was computed with, as the report says.
+    pub logic: Vec<String>,
 }
 
 /// Of whom a score is that is no fraction, as a mean or a median of what was observed of them.
@@ -83,6 +89,9 @@ pub struct Stratum {
     pub stratifier: String,
     /// Which stratum.
     pub stratum: String,
+    /// Of each of its codes the system, empty where it has none; nothing where none has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub systems: Vec<String>,
     /// As in [`Reading`].
     #[serde(with = "decimal_text")]
     pub numerator: Option<Decimal>,
@@ -98,6 +107,12 @@ pub struct Stratum {
     /// As in [`Reading`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
+}
+
+/// The name of a stratum with the systems of its codes, where it has any.
+pub(in crate::registry) fn with_systems(stratum: &str, systems: &[String]) -> String {
+    let told: Vec<&str> = systems.iter().map(String::as_str).filter(|system| !system.is_empty()).collect();
+    if told.is_empty() { stratum.to_owned() } else { format!("{stratum} ({})", told.join(", ")) }
 }
 
 /// Members for whom the hospital's records cannot tell whether they are in some population, and what that could do to the score.
@@ -261,16 +276,24 @@ fn lineage(report: &Value, kind: &str) -> Vec<(String, String)> {
     items(report, "extension").iter().filter(of_kind).filter_map(named).collect()
 }
 
-/// The logic that a report says it was computed with is that of the accepted version; an older adapter does not say or says less, and
-/// CQL cannot be held against ELM.
+/// What a report says of the logic that it was computed with.
+fn stated_logic(report: &Value) -> Vec<String> {
+    let is_kept = |digest: &String| digest.len() <= URL_CHARS_MAX && !digest.contains(char::is_control);
+    lineage(report, "logic").into_iter().map(|(_, digest)| digest).filter(is_kept).take(LOGIC_MAX).collect()
+}
+
+/// The logic that a report says it was computed with is that of the accepted version; an older adapter does not say or says less. What
+/// cannot be told, as of CQL and ELM that look different, is taken and stands alone.
 fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
-    let (Some((_, stated)), Some(accepted)) = (lineage(report, "logic").into_iter().next(), &defined.logic) else { return };
-    let form = |digest: &str| digest.split(':').next().map(str::to_owned);
-    if form(&stated) == form(accepted) && stated != *accepted {
-        let [stated, accepted] = [&stated, accepted].map(|digest| digest.chars().take(digest.find(':').unwrap_or_default() + 13).collect::<String>());
-        let stated = shown(&stated);
+    let stated = stated_logic(report);
+    if compare(&stated, &defined.logic) == Likeness::Other {
+        let kind = form_text(&stated);
+        let [stated, accepted] = [&stated, &defined.logic].map(|logic| {
+            let digest = logic.first().map_or("", String::as_str);
+            shown(&digest.chars().take(digest.find(':').unwrap_or_default() + 13).collect::<String>())
+        });
         reasons.push(format!(
-            "same version, other logic: CQL and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
+            "same version, other logic: {kind} and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
              what is computed otherwise needs a version of its own"
         ));
     }
@@ -326,14 +349,33 @@ fn stratifier_name(stratifier: &Value) -> String {
 /// What people call a stratum: its value, or its components, each by name and value.
 fn stratum_name(stratum: &Value) -> String {
     let component = |component: &Value| {
-        let value = component.get("value").map(first_text)?;
+        let value = component.get("value").map(value_text)?;
         let name = component.get("code").map(first_text).filter(|name| !name.is_empty());
         Some(name.map_or_else(|| value.clone(), |name| format!("{name}: {value}")))
     };
     match stratum.get("value") {
-        Some(value) => first_text(value),
+        Some(value) => value_text(value),
         None => items(stratum, "component").iter().filter_map(component).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// The text of a code without its system, which people see beside it where one report has the code of several.
+fn value_text(concept: &Value) -> String {
+    let text = concept.get("text").and_then(Value::as_str);
+    let without = text.zip(system(concept)).and_then(|(text, system)| text.strip_suffix(&format!(" ({system})")));
+    without.map_or_else(|| first_text(concept), plain)
+}
+
+fn system(concept: &Value) -> Option<&str> {
+    concept.pointer("/coding/0/system").and_then(Value::as_str)
+}
+
+/// The system of each value of a stratum; nothing where none has one.
+fn systems(stratum: &Value) -> Vec<String> {
+    let components = items(stratum, "component").iter().filter_map(|component| component.get("value"));
+    let plain = |system: &str| system.chars().take(URL_CHARS_MAX).filter(|c| !c.is_control()).collect();
+    let all: Vec<String> = stratum.get("value").into_iter().chain(components).map(|value| system(value).map(plain).unwrap_or_default()).collect();
+    if all.iter().all(String::is_empty) { Vec::new() } else { all }
 }
 
 /// No stratum is more than its group, none is there twice, and together they are no more than the group where nobody has two.
@@ -354,7 +396,7 @@ fn agreement(reasons: &mut Vec<String>, report: &Value, readings: &[Reading], de
             }
             let (mut seen, mut sums) = (BTreeSet::new(), [Decimal::ZERO; 2]);
             for (stratum, read) in items(stratifier, "stratum").iter().zip(strata.by_ref()) {
-                let label = format!("stratum `{}` of `{name}`", shown(&read.stratum));
+                let label = format!("stratum `{}` of `{name}`", shown(&with_systems(&read.stratum, &read.systems)));
                 if !seen.insert(identity(stratum)) {
                     reasons.push(format!("{label} is there twice"));
                 }
@@ -424,7 +466,7 @@ pub(super) fn readings(report: &Value, reasons: &mut Vec<String>, card: Option<&
         reasons.push(format!("{} groups, expected 1 to {GROUPS_MAX}", groups.len()));
         return Vec::new();
     }
-    let (is_only, counted_by) = (groups.len() == 1, CountedBy::of(report));
+    let (is_only, counted_by, logic) = (groups.len() == 1, CountedBy::of(report), stated_logic(report));
     let mut readings: Vec<Reading> = Vec::with_capacity(groups.len());
     for (index, value) in groups.iter().enumerate() {
         let place = index + 1;
@@ -436,7 +478,7 @@ pub(super) fn readings(report: &Value, reasons: &mut Vec<String>, card: Option<&
         }
         let mut found = Vec::new();
         let kind = kind(report, value, &group, card, &mut found);
-        let reading = reading(value, group, &mut found, kind);
+        let reading = Reading { logic: logic.clone(), ..reading(value, group, &mut found, kind) };
         let of_group = |reason: String| if is_only { reason } else { format!("group `{}`: {reason}", shown(&reading.group.key)) };
         reasons.extend(found.into_iter().map(of_group));
         readings.push(Reading { counted_by: counted_by.clone(), ..reading });
@@ -483,7 +525,6 @@ fn kind(report: &Value, value: &Value, group: &Group, card: Option<&MeasureCard>
 
 /// The name of one of several groups: its id, else its code. The label is its code's text, else its id.
 fn named(group: &Value) -> Group {
-    let plain = |text: &str| text.chars().take(NAME_CHARS_MAX).filter(|c| !c.is_control()).collect::<String>();
     let (id, code) = (group.get("id").and_then(Value::as_str), group.get("code").unwrap_or(&Value::Null));
     let coded = code.pointer("/coding/0/code").or_else(|| code.get("text")).and_then(Value::as_str);
     let key = plain(id.or(coded).unwrap_or_default());
@@ -509,7 +550,8 @@ fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -
             let score = stratum.pointer("/measureScore/value").and_then(decimal);
             let (numerator, denominator) = pair(stratum, score, reasons, kind);
             let (observed, doubt) = (observed(stratum, kind), doubt(stratum, reasons));
-            strata.push(Stratum { stratifier: name.clone(), stratum: stratum_name(stratum), numerator, denominator, score, observed, doubt });
+            let (systems, name) = (systems(stratum), name.clone());
+            strata.push(Stratum { stratifier: name, stratum: stratum_name(stratum), systems, numerator, denominator, score, observed, doubt });
         }
     }
     Reading {
@@ -522,6 +564,7 @@ fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -
         strata,
         made_of: made_of(value),
         counted_by: CountedBy::default(),
+        logic: Vec::new(),
     }
 }
 
@@ -586,7 +629,11 @@ fn first_text(concept: &Value) -> String {
     let coding = concept.pointer("/coding/0");
     let of_coding = |name| coding.and_then(|coding| coding.get(name));
     let text = concept.get("text").or_else(|| of_coding("display")).or_else(|| of_coding("code")).and_then(Value::as_str);
-    text.unwrap_or_default().chars().take(NAME_CHARS_MAX).filter(|c| !c.is_control()).collect()
+    plain(text.unwrap_or_default())
+}
+
+fn plain(text: &str) -> String {
+    text.chars().take(NAME_CHARS_MAX).filter(|c| !c.is_control()).collect()
 }
 
 fn decimal(value: &Value) -> Option<Decimal> {

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
+use super::logic::form_text;
 use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
@@ -138,6 +139,10 @@ pub struct Point {
     pub counted_by: CountedBy,
     /// What of that is another than of the newest point of its series: `version`, `mapping`, `logic`, `value sets`.
     pub other: Vec<&'static str>,
+    /// Digests of the logic that it was computed with, as its report says.
+    pub logic: Vec<String>,
+    /// Whether that [can be compared with nothing](MeasureCard::stands_alone).
+    pub stands_alone: bool,
     /// 1, 2, 3 …
     pub revision: u64,
     /// When this revision was committed.
@@ -166,13 +171,20 @@ impl Point {
         score.checked_mul(factor)?.to_f64()
     }
 
-    /// `1.0.0`; of a composite with the names and versions of what it is made of.
+    /// `1.0.0`; of a composite with the names and versions of what it is made of; `1.0.0 as ELM` where that stands alone.
     pub fn version_text(&self) -> String {
         let name = |canonical: &String| canonical.rsplit('/').next().unwrap_or_default().replacen('|', " ", 1);
+        let form = if self.stands_alone { format!(" as {}", form_text(&self.logic)) } else { String::new() };
         match self.made_of.iter().map(name).collect::<Vec<_>>().join(", ") {
-            parts if parts.is_empty() => self.version.clone(),
-            parts => format!("{} (of {parts})", self.version),
+            parts if parts.is_empty() => format!("{}{form}", self.version),
+            parts => format!("{} (of {parts}){form}", self.version),
         }
+    }
+
+    /// The same beside another one, from which it is told where the two cannot be compared.
+    pub fn version_beside(&self, other: &Point, is_comparable: bool) -> String {
+        let own = self.version_text();
+        if !is_comparable && own == other.version_text() { format!("{own} by other logic") } else { own }
     }
 
     /// Whether more than half of those whom the score is of cannot be told: then it says what is written, not how they are.
@@ -206,7 +218,7 @@ impl Point {
 
     /// One of its strata, as if it were the whole.
     pub fn stratum(&self, stratum: &Stratum) -> Point {
-        let Stratum { stratifier: _, stratum: _, numerator, denominator, score, observed, doubt } = stratum.clone();
+        let Stratum { stratifier: _, stratum: _, systems: _, numerator, denominator, score, observed, doubt } = stratum.clone();
         Point { numerator, denominator, score, observed, doubt, strata: Vec::new(), ..self.clone() }
     }
 
@@ -321,7 +333,7 @@ pub fn known_since(connection: &Connection, card: &MeasureCard) -> rusqlite::Res
 pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>, on: Option<Timestamp>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.counted_by
+             g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.counted_by, g.logic
          FROM current c JOIN revision r ON r.id = CASE WHEN ?3 IS NULL THEN c.revision ELSE (
              SELECT e.id FROM revision e WHERE e.site = c.site AND e.measure = c.measure AND e.period_start = c.period_start AND e.period_end = c.period_end
                  AND e.committed_at <= ?3 ORDER BY e.number DESC LIMIT 1) END
@@ -345,6 +357,8 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>, o
             made_of: kept(row.get(17)?).unwrap_or_default(),
             counted_by: kept(row.get(18)?).unwrap_or_default(),
             other: Vec::new(),
+            logic: kept(row.get(19)?).unwrap_or_default(),
+            stands_alone: false,
             remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
@@ -376,9 +390,10 @@ fn compare(points: &mut [Point]) {
         .for_each(|point| point.other = point.counted_by.other_than(&newest.counted_by, point.version == newest.version));
 }
 
-/// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
-/// compared.
+/// Holds every point against the logic of its version, and against what that calls plausible, as the hospital does, beside those before it
+/// that can be compared.
 fn remark(card: &MeasureCard, points: &mut [Point]) {
+    points.iter_mut().for_each(|point| point.stands_alone = card.stands_alone(&point.version, &point.logic));
     for place in 0..points.len() {
         let (before, rest) = points.split_at_mut(place);
         let Some(point) = rest.first_mut() else { continue };
@@ -386,8 +401,19 @@ fn remark(card: &MeasureCard, points: &mut [Point]) {
         let earlier = before.iter().filter(|other| card.is_comparable(other, point)).filter_map(Point::size).collect();
         let cannot_tell = point.doubt.as_ref().map_or(0, |doubt| doubt.count);
         let own = Parts { numerator: point.numerator, denominator: point.size(), score: point.score, cannot_tell };
-        point.remarks = believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message).collect();
+        let alone = point.stands_alone.then(|| alone(point, &defined.logic));
+        point.remarks = alone.into_iter().chain(believable(&own, &defined.guards, earlier).into_iter().map(|finding| finding.message)).collect();
     }
+}
+
+/// Why a number is added up with no other, and who can change that.
+fn alone(point: &Point, accepted: &[String]) -> String {
+    let [own, accepted] = [&point.logic[..], accepted].map(form_text);
+    format!(
+        "it was computed from {own}, which is not seen to mean the same as the {accepted} of version {} here, and is added up with no other: \
+         let the hospital load the measure in the form that the network has",
+        point.version
+    )
 }
 
 /// One revision of a report.
@@ -421,14 +447,25 @@ pub struct Revision {
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
         .prepare_cached(
-            "SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of, counted_by FROM reading WHERE revision = ?1 ORDER BY place",
+            "SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of, counted_by, logic FROM reading WHERE revision = ?1 ORDER BY place",
         )?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
             let made_of = kept(row.get(9)?).unwrap_or_default();
-            let counted_by = kept(row.get(10)?).unwrap_or_default();
-            Ok(Reading { counted_by, group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
+            let (counted_by, logic) = (kept(row.get(10)?).unwrap_or_default(), kept(row.get(11)?).unwrap_or_default());
+            Ok(Reading {
+                counted_by,
+                logic,
+                group: group(row, 0)?,
+                numerator,
+                denominator,
+                score,
+                observed: kept(row.get(8)?),
+                doubt: kept(row.get(6)?),
+                strata,
+                made_of,
+            })
         })?
         .collect()
 }
@@ -477,6 +514,8 @@ mod tests {
             made_of: BTreeSet::new(),
             counted_by: CountedBy::default(),
             other: Vec::new(),
+            logic: Vec::new(),
+            stands_alone: false,
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),

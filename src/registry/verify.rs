@@ -235,7 +235,9 @@ impl Check<'_> {
         let is_old = shown.len() == 1 && read.len() > 1 && shown.first().is_some_and(|reading| reading.group.key.is_empty());
         let read = if is_old { read.get(..1).unwrap_or_default() } else { &read };
         let same = |(shown, read): (&Reading, &Reading)| {
-            let numbers = |reading: &Reading| (reading.numerator, reading.denominator, reading.score, reading.observed, reading.doubt.clone(), reading.made_of.clone());
+            let numbers = |reading: &Reading| {
+                (reading.numerator, reading.denominator, reading.score, reading.observed, reading.doubt.clone(), reading.made_of.clone(), reading.logic.clone())
+            };
             numbers(shown) == numbers(read) && shown.counted_by == read.counted_by && shown.strata == read.strata && (is_old || shown.group.key == read.group.key)
         };
         let is_same = shown.len() == read.len() && shown.iter().zip(read).all(same);

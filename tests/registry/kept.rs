@@ -261,3 +261,24 @@ fn who_opens_a_new_registry_at_once_with_others_waits_for_them() {
         });
     }
 }
+
+/// A feed that does not follow the last one: what may have happened depends on whether what it follows is here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_follow_is_told_what_may_have_happened() {
+    let network = Network::start(vec![proportion()]).await;
+    let north = network.join("north", "North").await;
+    let first = Feed::first("north", &[60]);
+    let second = Feed::after("north", Some(&first), &[61]);
+    deliver(&network, &north, &first).await.receipt();
+    deliver(&network, &north, &second).await.receipt();
+    // What the registry lost when it was restored.
+    let lost = Feed::after("north", Some(&second), &[62]);
+    for (feed, why) in [
+        (Feed::first("north", &[70]), "or this one's data directory is new;"),
+        (Feed::after("north", Some(&first), &[70]), "or this one's data directory was restored from a backup;"),
+        (Feed::after("north", Some(&lost), &[70]), "or this registry was restored from a copy without that feed;"),
+    ] {
+        let (status, text) = deliver(&network, &north, &feed).await.refusal();
+        assert!(status == 412 && text.contains("another adapter sends for `north`, ") && text.contains(why), "{why} in {text}");
+    }
+}

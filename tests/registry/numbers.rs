@@ -147,6 +147,7 @@ async fn held_before(card: MeasureCard, bodies: Vec<Vec<u8>>) {
          ALTER TABLE reading DROP COLUMN observed;
          ALTER TABLE reading DROP COLUMN made_of;
          ALTER TABLE reading DROP COLUMN counted_by;
+         ALTER TABLE reading DROP COLUMN logic;
          CREATE TRIGGER reading_is_never_changed BEFORE UPDATE ON reading BEGIN SELECT raise(ABORT, 'a reading is never changed'); END;
          PRAGMA user_version = 4;",
     )

@@ -75,7 +75,7 @@ fn with_report(check: impl FnOnce(&Reporter<'_>, &[PatientResult])) {
     let parameters = BTreeMap::from([("Window".to_owned(), "13".to_owned())]);
     let period = Period::parse("2026-01").unwrap();
     let incomplete_sets = BTreeSet::new();
-    let fingerprint = Fingerprint { logic: "cql+groups:0".into(), value_sets: [("http://v/lines".to_owned(), "1".to_owned())].into() };
+    let fingerprint = Fingerprint { logic: vec!["cql+numbers:0".into(), "meaning:1".into()], value_sets: [("http://v/lines".to_owned(), "1".to_owned())].into() };
     check(
         &Reporter {
             definition: &definition,
@@ -120,7 +120,8 @@ fn a_summary_has_the_rate_its_parts_and_nobody_in_it() {
     });
 }
 
-/// The same letters in two systems are two strata, each with its system; in one system nothing is said of it.
+/// The same letters in two systems are two strata. Each has its system, for another hospital may have the letters in another one; people are told
+/// it where a report has both.
 #[test]
 fn codes_of_two_systems_are_two_strata() {
     with_report(|reporter, results| {
@@ -142,8 +143,9 @@ fn codes_of_two_systems_are_two_strata() {
             own
         };
         let plain = json!({ "coding": [{ "code": "2106-3", "display": "White" }], "text": "White" });
+        let alone = json!({ "coding": [{ "system": "http://a", "code": "2106-3", "display": "White" }], "text": "White" });
         let of = |system: &str| json!({ "coding": [{ "system": system, "code": "2106-3", "display": "White" }], "text": format!("White ({system})") });
-        assert_eq!(values(&[Some("http://a"), Some("http://a")]), std::slice::from_ref(&plain));
+        assert_eq!(values(&[Some("http://a"), Some("http://a")]), [alone]);
         assert_eq!(values(&[Some("http://b"), Some("http://a"), Some("http://b")]), [of("http://a"), of("http://b")]);
         assert_eq!(values(&[Some("http://a"), None]), [plain, of("http://a")]);
     });

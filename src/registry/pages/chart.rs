@@ -395,11 +395,11 @@ fn labels(card: &MeasureCard, phase: Option<&Phase<'_, '_>>, slots: &[Slot<'_>],
 fn turns(card: &MeasureCard, slots: &[Slot<'_>], place: &Place) -> Vec<Turn> {
     let turn = |pair: &[Slot<'_>]| {
         let [before, after] = pair else { return None };
-        let (old, version) = (before.point.version_text(), after.point.version_text());
+        let is_comparable = card.is_comparable(before.point, after.point);
+        let (old, version) = (before.point.version_text(), after.point.version_beside(before.point, is_comparable));
         let x = round(place.x(after.place) - place.step() / 2.0);
-        let fits = x < WIDTH - LABEL_WIDTH;
-        let verdict = if card.is_comparable(before.point, after.point) { "it says that it can be compared with" } else { "its values are not compared with those of" };
-        let (words_x, anchor, arrow) = if fits { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
+        let verdict = if is_comparable { "it says that it can be compared with" } else { "its values are not compared with those of" };
+        let (words_x, anchor, arrow) = if x < WIDTH - LABEL_WIDTH { (x + 4.0, "start", "") } else { (x - 4.0, "end", " →") };
         (old != version).then(|| Turn {
             x,
             words: Words { x: round(words_x), anchor, text: format!("version {}{arrow}", after.point.version) },

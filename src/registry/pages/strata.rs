@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chart;
+use crate::registry::report::with_systems;
 use crate::registry::series::{Point, Series};
-use crate::registry::{MeasureCard, Unit};
+use crate::registry::{GroupCard, MeasureCard, Unit};
 
 /// A table of strata.
 pub struct Strata {
@@ -49,7 +50,8 @@ pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
     let adds_up = kept.iter().flat_map(|(_, point)| &point.strata).all(|stratum| stratum.numerator.is_some());
     let has_whole = kept.iter().any(|(_, point)| point.complete);
     let is_count = card.unit == Unit::Count;
-    let of_one = lookback.is_some() || is_count || !adds_up;
+    let of_patients = group_of(card, shown).is_some_and(|group| group.counts_patients);
+    let of_one = lookback.is_some() || is_count || of_patients || !adds_up;
     if of_one {
         let latest = kept
             .iter()
@@ -68,18 +70,25 @@ pub fn tables(card: &MeasureCard, shown: &[&Series]) -> (Vec<Strata>, String) {
         (_, false) => said.push("of partial data".to_owned()),
         (left, true) => said.push(format!("without {left} of partial data")),
     }
-    let left_out: BTreeSet<String> = others.iter().map(|(_, point)| point.version_text()).collect();
-    if let Some(newest) = newest.map(Point::version_text).filter(|_| !left_out.is_empty()) {
-        let left_out = Vec::from_iter(left_out).join(", ");
+    let left_out: BTreeSet<String> = others.iter().filter_map(|(_, point)| Some(point.version_beside(newest?, false))).collect();
+    if let Some(newest) = newest.filter(|_| !left_out.is_empty()) {
+        let (newest, left_out) = (newest.version_text(), Vec::from_iter(left_out).join(", "));
         said.push(format!("of version {newest}: what was reported of {left_out} cannot be compared with it"));
     }
     let why = match (lookback, card.span()) {
         _ if !of_one => String::new(),
         (Some(months), span) => format!(" Each value counts patients of {months} months, and neighbours share most of them: so only the latest {span} is shown."),
+        (None, span) if !adds_up => format!(" Scores that are no fractions have no sum: so only the latest {span} is shown."),
         (None, span) if is_count => format!(" Counts of two {span}s may be of the same, and have no sum: so only the latest {span} is shown."),
-        (None, span) => format!(" Scores that are no fractions have no sum: so only the latest {span} is shown."),
+        (None, span) => format!(" Patients of one {span} may be those of another, so two have no sum: only the latest {span} is shown."),
     };
     (rows(card, &kept, &periods), format!("{}.{why}", said.join(", ")))
+}
+
+/// What the accepted definition says of the group that is shown; of one that it does not know, of its first.
+fn group_of<'a>(card: &'a MeasureCard, shown: &[&Series]) -> Option<&'a GroupCard> {
+    let key = &shown.first()?.group.key;
+    card.groups().iter().find(|group| group.key == *key).or(card.groups().first())
 }
 
 /// `Jan 2026`, or `Jan 2026 to Sep 2026 together`.
@@ -100,12 +109,19 @@ fn sites(kept: &[(&str, &Point)], all: usize) -> String {
 }
 
 fn rows(card: &MeasureCard, kept: &[(&str, &Point)], periods: &str) -> Vec<Strata> {
-    let mut found: BTreeMap<(&str, &str), Vec<Point>> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, &str, &[String]), Vec<Point>> = BTreeMap::new();
     for (point, stratum) in kept.iter().flat_map(|(_, point)| point.strata.iter().map(move |stratum| (point, stratum))) {
-        found.entry((&stratum.stratifier, &stratum.stratum)).or_default().push(point.stratum(stratum));
+        found.entry((&stratum.stratifier, &stratum.stratum, &stratum.systems)).or_default().push(point.stratum(stratum));
     }
+    let mut namesakes: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    found.keys().for_each(|(name, stratum, _)| *namesakes.entry((name, stratum)).or_default() += 1);
     let mut tables: Vec<Strata> = Vec::new();
-    for ((name, stratum), points) in found {
+    for ((name, stratum, systems), points) in found {
+        let stratum = match namesakes.get(&(name, stratum)) {
+            Some(1) | None => stratum.to_owned(),
+            _ if systems.is_empty() => format!("{stratum} (system not told)"),
+            _ => with_systems(stratum, systems),
+        };
         if tables.last().is_none_or(|table| table.name != name) {
             let (name, periods) = (name.to_owned(), periods.to_owned());
             tables.push(Strata {
@@ -120,7 +136,7 @@ fn rows(card: &MeasureCard, kept: &[(&str, &Point)], periods: &str) -> Vec<Strat
         }
         if let Some(table) = tables.last_mut() {
             table.has_doubt |= points.iter().any(|point| point.doubt.is_some());
-            table.rows.extend(row(card, stratum, &points));
+            table.rows.extend(row(card, &stratum, &points));
         }
     }
     tables

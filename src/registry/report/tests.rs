@@ -385,28 +385,33 @@ fn a_version_has_one_logic_and_its_value_sets_one_content() {
     let now = "2026-02-03T00:00:00Z".parse().unwrap();
     let judged = |kind: &str, stated: &str, accepted: &str| {
         let part = |url: &str, kind: &str, value: &str| json!({ "url": url, kind: value });
-        let lineage = [part("kind", "valueCode", kind), part("name", "valueString", "http://v/ibd"), part("version", "valueString", stated)];
+        let lineage = |stated: &str| {
+            let parts = [part("kind", "valueCode", kind), part("name", "valueString", "http://v/ibd"), part("version", "valueString", stated)];
+            json!({ "url": "http://w/lineage", "extension": parts })
+        };
         let mut report = report();
         let extensions = report.as_object_mut().unwrap().entry("extension").or_insert_with(|| json!([]));
-        extensions.as_array_mut().unwrap().push(json!({ "url": "http://w/lineage", "extension": lineage }));
+        extensions.as_array_mut().unwrap().extend(stated.split(' ').map(lineage));
         let mut card = defined(Some(Span::Month));
-        let known = Some(accepted.to_owned()).filter(|accepted| !accepted.is_empty());
+        let known: Vec<String> = accepted.split_whitespace().map(str::to_owned).collect();
         for defined in card.definitions.values_mut() {
             match kind {
                 "logic" => defined.logic.clone_from(&known),
-                _ => defined.value_sets.extend(known.clone().map(|codes| ("http://v/ibd".to_owned(), codes))),
+                _ => defined.value_sets.extend(known.iter().cloned().map(|codes| ("http://v/ibd".to_owned(), codes))),
             }
         }
         read(&serde_json::to_vec(&report).unwrap(), &entry(), &site(), &[card], now)
             .map(drop)
             .map_err(|reasons| reasons.join("; "))
     };
-    let [one, other] = ["cql+groups:11112222333344445555", "cql+groups:22222222333344445555"];
+    let [one, other] = ["cql+numbers:11112222333344445555", "cql+numbers:22222222333344445555"];
     assert_eq!(judged("logic", one, one), Ok(()));
     assert_eq!(judged("logic", one, ""), Ok(()), "only the definition is known here");
-    assert_eq!(judged("logic", "elm+groups:11112222333344445555", other), Ok(()), "one logic in two forms");
+    assert_eq!(judged("logic", "elm+numbers:11112222333344445555", other), Ok(()), "two forms may be of one logic: it is taken, and stands alone");
+    assert_eq!(judged("logic", &format!("{one} meaning:1"), &format!("{other} meaning:1")), Ok(()), "another text for the same");
+    assert_eq!(judged("logic", "cql+groups:11112222333344445555", other), Ok(()), "an older adapter");
     assert_eq!(judged("logic", "cql:11112222333344445555", other), Ok(()), "an older adapter");
-    let refused = "same version, other logic: CQL and definition are `cql+groups:111122223333…`, those of version 1.0.0 are `cql+groups:222222223333…` here: \
+    let refused = "same version, other logic: CQL and definition are `cql+numbers:111122223333…`, those of version 1.0.0 are `cql+numbers:222222223333…` here: \
                    bring the measure's folder up to date; what is computed otherwise needs a version of its own";
     assert_eq!(judged("logic", one, other), Err(refused.to_owned()));
     assert_eq!(judged("value-set", "1111", "1111"), Ok(()));
