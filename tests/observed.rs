@@ -391,6 +391,31 @@ fn what_was_observed_is_explained_by_code_and_by_id() {
     std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.replace("    of: measure-population", "    id: hours\n    of: measure-population")).unwrap();
     for name in ["hours", "measure-observation"] {
         let (code, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02", "--population", name]);
+    // A number of its own for nearly everybody is said before it is missing from a report.
+    for (told, element) in [
+        ("First([Encounter]).length", Some("Encounter.length")),
+        ("First([Encounter] E return days between start of E.period and end of E.period)", Some("Encounter.period")),
+        ("Max([Observation] O return (O.value as FHIR.Quantity).value)", Some("Observation.value")),
+        ("if First([Encounter]).length > 24 'h' then 'long' else 'short'", None),
+        ("First([Observation] O return (O.value as FHIR.Quantity).code)", None),
+        ("First([Observation] O return O.value as FHIR.CodeableConcept)", None),
+        ("Count([Encounter])", None),
+        ("AgeInYears()", None),
+        ("year from Patient.birthDate", None),
+        ("Patient.gender", None),
+    ] {
+        let (code, out) = checked(&logic("stay.class", told), &definition);
+        let said = element.is_some_and(|element| out.contains(&format!("reads `{element}`: it is left out of each report")));
+        assert_eq!((code, said, out.contains("left out")), (0, element.is_some(), element.is_some()), "{told}: {out}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_it_may_be() {
+    let (code, out) = checked(LOGIC, &MEASURE.replace("improvement: decrease\n", ""));
+    assert!(code == 1 && out.contains("the field `improvement` is missing") && out.contains("`improvement: increase` or `improvement: decrease`"), "{code} {out}");
+    let (code, out) = checked(LOGIC, &MEASURE.replace("  - code: measure-population\n    define: Stays\n", ""));
+    assert!(code == 1 && out.contains("needs the population `measure-population`") && out.contains("measure.yaml:11:1"), "{code} {out}");
         assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = 4, 9"), "{out}");
     }
 }
