@@ -298,12 +298,34 @@ fn what_divides_and_describes_names_nobody() {
         ("First(Patient.address).period", "Address.period"),
         ("ToInteger(First(Patient.identifier).value.value)", "Patient.identifier"),
         // Of when something was, all but the year.
-        ("First([Encounter]).period", "the day of an event"),
-        ("start of First([Encounter] E return E.period)", "the day of an event"),
-        ("ToString(date from start of First([Encounter] E return E.period))", "ToString(day)"),
+        ("First([Encounter]).period", "Encounter.period"),
+        ("start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("ToString(date from start of First([Encounter] E return E.period))", "Encounter.period"),
+        ("start of \"Measurement Period\"", "the day of an event"),
+        // As a number too.
+        ("First([Encounter] E let s: start of E.period return (year from s) * 10000 + (month from s) * 100 + (day from s))", "Encounter.period"),
+        ("month from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("day from First([Encounter]).period.\"end\".value", "Encounter.period"),
+        ("difference in days between @2026-01-01 and date from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("hours between @2026-01-01T00:00:00 and start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("months between @2026-01-01 and date from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("days between Today() and (First([Observation]).effective as FHIR.dateTime).value", "Observation.effective"),
+        ("Max([Encounter] E return days between start of \"Measurement Period\" and start of E.period)", "Encounter.period"),
+        // And who has one value.
+        ("First(Patient.address).postalCode = '45229'", "Address.postalCode"),
+        ("not (First(Patient.address).city.value ~ 'Oxford') and AgeInYears() > 3", "Address.city"),
+        ("if First(Patient.address).postalCode = '45229' then 'near' else 'far'", "Address.postalCode"),
+        ("exists (Patient.address A where A.postalCode.value in { '45229' })", "Address.postalCode"),
+        ("Patient.id = 'a-19'", "Patient.id"),
+        ("exists (Patient.identifier I where I.value = '0019')", "Identifier.value"),
+        ("Patient.birthDate = @2012-05-01", "Patient.birthDate"),
+        ("start of First([Encounter] E return E.period) same day as @2026-02-03", "Encounter.period"),
+        ("Patient.deceased", "Patient.deceased"),
+        ("First([Observation]).effective", "Observation.effective"),
         ("First([Device]).serialNumber", "Device.serialNumber"),
     ] {
         let (code, out) = checked(&logic("stay.class", told), &definition);
+        let out = out.replace("\n│ ", " ");
         let element = if element.contains('.') || element.contains('(') { format!("`{element}`") } else { element.to_owned() };
         assert!(code == 1 && out.contains(&format!("reads {element}: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
     }
@@ -351,11 +373,49 @@ fn what_divides_and_describes_names_nobody() {
         "(First([MedicationRequest]).medication as FHIR.Reference).display",
         "First([Encounter] E return Tuple { id: E.id, kind: E.class }).kind",
         "First([Observation] O return O.value as FHIR.CodeableConcept)",
+        "First([Observation] O return O.value) as FHIR.CodeableConcept",
+        // How long something took, or who was how old, is no day.
+        "First([Encounter] E return hours between start of E.period and end of E.period)",
+        "First([Encounter] E return duration in days of E.period)",
+        "First([Encounter] E return AgeInDaysAt(date from start of E.period))",
+        "First([Encounter] E return hour from start of E.period)",
+        "exists (Patient.identifier I where I.system = 'http://hospital.example/mrn')",
+        "exists ([Encounter] E where E.id = Patient.id)",
+        "First(Patient.extension E where E.url = 'sex' return E.value) as FHIR.code = 'M'",
+        "ToString(AgeInYears()) = '4'",
+        "Patient.deceased as FHIR.boolean = true",
+        "start of First([Encounter] E return E.period) after @2026-02-03",
+        "start of First([Encounter] E return E.period) same year as @2026-02-03",
     ] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
         assert!(!out.contains("would tell") && !out.contains("free text"), "{shared}: {out}");
     }
+    // A number of its own for nearly everybody is said before it is missing from a report.
+    for (told, element) in [
+        ("First([Encounter]).length", Some("Encounter.length")),
+        ("First([Encounter] E return days between start of E.period and end of E.period)", Some("Encounter.period")),
+        ("Max([Observation] O return (O.value as FHIR.Quantity).value)", Some("Observation.value")),
+        ("if First([Encounter]).length > 24 'h' then 'long' else 'short'", None),
+        ("First([Observation] O return (O.value as FHIR.Quantity).code)", None),
+        ("First([Observation] O return O.value as FHIR.CodeableConcept)", None),
+        ("Count([Encounter])", None),
+        ("AgeInYears()", None),
+        ("year from Patient.birthDate", None),
+        ("Patient.gender", None),
+    ] {
+        let (code, out) = checked(&logic("stay.class", told), &definition);
+        let said = element.is_some_and(|element| out.contains(&format!("reads `{element}`: it is left out of each report")));
+        assert_eq!((code, said, out.contains("left out")), (0, element.is_some(), element.is_some()), "{told}: {out}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_it_may_be() {
+    let (code, out) = checked(LOGIC, &MEASURE.replace("improvement: decrease\n", ""));
+    assert!(code == 1 && out.contains("the field `improvement` is missing") && out.contains("`improvement: increase` or `improvement: decrease`"), "{code} {out}");
+    let (code, out) = checked(LOGIC, &MEASURE.replace("  - code: measure-population\n    define: Stays\n", ""));
+    assert!(code == 1 && out.contains("needs the population `measure-population`") && out.contains("measure.yaml:11:1"), "{code} {out}");
 }
 
 #[test]
