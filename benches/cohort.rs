@@ -21,6 +21,7 @@ use watershed::cql::value::DateTime;
 use watershed::cql::{Environment, Libraries, Models, Program, Session, compile};
 use watershed::diagnostic::SourceFile;
 use watershed::fhir::record::Record;
+use watershed::fhir::record::glance::Kinds;
 use watershed::sandbox::{Hospital, Profile};
 use watershed::source::folder;
 use watershed::terminology::ValueSets;
@@ -65,9 +66,9 @@ fn by_cql(program: &Program, environment: &Environment, file: &Path) -> BTreeSet
     let define = program.define("Cohort", "In Cohort").unwrap();
     let shape = program.sifted_shape(&environment.value_sets);
     let data = folder::read(&[file.to_owned()], &shape, 1).unwrap();
-    let mut record = Record::default();
+    let (mut record, mut kinds) = (Record::default(), Kinds::sifted(&shape));
     let inside = |patient: &folder::Patient<'_>| {
-        record.reread(&shape, patient.lines());
+        record.reread(&mut kinds, patient.lines());
         Session::new(program, environment, &record).evaluate(define).unwrap().truth() == Some(true)
     };
     data.patients().filter(inside).map(|patient| patient.id.to_owned()).collect()

@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk. Each command is a file in `cli/` with `Args` and `run`; this file is their
 //! table of contents, and the one place where a [`Failure`] becomes an exit code.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -267,7 +268,7 @@ fn note_unwritten(error: &std::io::Error) {
 /// Hands over to the command's file.
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
-        Command::Evaluate(args) => evaluate::run(args, context),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Known(args) => known::run(&args, context),
         Command::Measure(args) => measure::run(args, context),
         Command::Check(args) => check::run(&args, context),
@@ -294,9 +295,9 @@ fn end(ending: Result<Ending, Failure>) -> ExitCode {
         Err(failure) => {
             let stderr = &mut std::io::stderr().lock();
             let severity = if failure.is_rendered { "" } else { "error: " };
-            let _ = writeln!(stderr, "{severity}{}", failure.message);
+            let _ = writeln!(stderr, "{severity}{}", harmless(&failure.message));
             for hint in &failure.hints {
-                let _ = writeln!(stderr, "  help: {hint}");
+                let _ = writeln!(stderr, "  help: {}", harmless(hint));
             }
             ExitCode::from(failure.kind.exit_code())
         }
@@ -317,8 +318,30 @@ fn start_log(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes to stdout; a reader that went away is no failure.
+/// Writes to stdout for people; a reader that went away is no failure. Whoever's words are in it, it moves no cursor.
 pub fn print(text: &str) {
+    write(&harmless(text));
+}
+
+/// A text without control characters but ends of lines, tabs and colours.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_free = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\t');
+    if text.chars().all(is_free) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for (place, part) in text.split('\u{1b}').enumerate() {
+        let is_colour = part
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once('m'))
+            .is_some_and(|(codes, _)| codes.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b';')));
+        shown.extend((place > 0).then_some(if is_colour { '\u{1b}' } else { '\u{fffd}' }));
+        shown.extend(part.chars().map(|letter| if is_free(letter) { letter } else { '\u{fffd}' }));
+    }
+    Cow::Owned(shown)
+}
+
+fn write(text: &str) {
     let stdout = &mut output();
     let _ = stdout.write_all(text.as_bytes());
     if !text.ends_with('\n') {
@@ -329,7 +352,7 @@ pub fn print(text: &str) {
 
 /// Writes one JSON value and a line end to stdout.
 pub fn print_json(value: &serde_json::Value) {
-    print(&value.to_string());
+    write(&value.to_string());
 }
 
 /// An empty table for people.
@@ -399,5 +422,22 @@ pub async fn asked_to_stop() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_printed_moves_a_cursor() {
+        for (text, expected) in [
+            ("plain, caf\u{e9}\n\tand \u{2713}\n", "plain, caf\u{e9}\n\tand \u{2713}\n"),
+            ("\u{1b}[1;31merror\u{1b}[0m", "\u{1b}[1;31merror\u{1b}[0m"),
+            ("\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}1A\r", "\u{fffd}[2J\u{fffd}]0;x\u{fffd}\u{fffd}1A\u{fffd}"),
+            ("\u{1b}", "\u{fffd}"),
+        ] {
+            assert_eq!(harmless(text), expected, "{text:?}");
+        }
     }
 }

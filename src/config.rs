@@ -13,6 +13,7 @@ use crate::diagnostic::{Diagnostic, SourceFile, nearest};
 use crate::fhir::compartment::is_id;
 use crate::measure::definition::Interval;
 
+pub mod doubtful;
 pub mod layers;
 pub mod measures;
 pub mod setup;

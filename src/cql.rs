@@ -21,7 +21,7 @@ pub mod types;
 pub mod value;
 
 pub use evaluate::{Environment, EvaluationError, Reason, ReasonKind, Session};
-pub use plan::{Codes, Only, Program, Requirement};
+pub use plan::{Asking, Codes, Only, Program, Requirement};
 pub use typed::{DefineId, FunctionId};
 
 use std::sync::Arc;

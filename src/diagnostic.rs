@@ -1,5 +1,6 @@
 //! Findings for the person who can act: where, what was found, what was expected, what to do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -9,8 +10,14 @@ pub mod yaml;
 
 /// At most this many findings are rendered; the rest are counted.
 const RENDERED_MAX: usize = 200;
-/// Wider lines are wrapped by the renderer.
+/// Places that are named of findings of one kind, beside the one that is shown.
+const PLACES_SHOWN: usize = 5;
+/// Wider lines are wrapped, at blanks only: a name that was broken at its hyphens could not be copied. What the renderer puts before a
+/// line of the message - before the first one also the word of the severity - and of the help.
 const RENDER_WIDTH: usize = 120;
+const MESSAGE_MARGIN: usize = 6;
+const SEVERITY_MARGIN: usize = 6;
+const HELP_MARGIN: usize = 10;
 /// A source line longer than this many bytes is not quoted.
 const QUOTED_LINE_BYTES_MAX: usize = 2_000;
 /// The user's text is quoted whole up to so many characters, and so many of either end of a longer one.
@@ -335,16 +342,84 @@ pub fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
 /// ```
 pub fn render_human(diagnostics: &[Diagnostic], colour: bool) -> String {
     let all = sorted(diagnostics);
+    let each: Vec<Kind<'_>> = all.iter().map(|first| Kind { first, more: Vec::new() }).collect();
+    render(&all, &each, colour)
+}
+
+/// The same where many may be alike, as in measures that somebody else wrote: of what is no error one of each kind is shown, and how
+/// many more of it there are and where; two are shown both.
+pub fn render_folded(diagnostics: &[Diagnostic], colour: bool) -> String {
+    let all = sorted(diagnostics);
+    render(&all, &kinds(&all), colour)
+}
+
+/// The same for a person who asked for something else: a line for each kind, with how many there are and where, and one
+/// with what to do.
+pub fn render_brief(diagnostics: &[Diagnostic]) -> String {
+    let all = sorted(diagnostics);
+    let line = |Kind { first, more }: &Kind<'_>| {
+        let at = first.at.as_ref().map(Location::to_string);
+        let place = match (more.len(), at) {
+            (0, None) => String::new(),
+            (0, Some(at)) => format!(" ({at})"),
+            (others, None) => format!(" ({} times)", others + 1),
+            (others, Some(at)) => format!(" ({} times, first at {at})", others + 1),
+        };
+        let help = first.help.as_ref().map_or_else(String::new, |help| format!("  help: {help}\n"));
+        format!("{}: {}{place}\n{help}", first.severity.word(), first.message)
+    };
+    kinds(&all).iter().take(RENDERED_MAX).map(line).collect()
+}
+
+/// The findings by what they say, in their order; each error is a kind of its own.
+fn kinds<'a>(all: &[&'a Diagnostic]) -> Vec<Kind<'a>> {
+    let mut kinds: Vec<Kind<'a>> = Vec::new();
+    let mut known: BTreeMap<(Severity, String), usize> = BTreeMap::new();
+    for one in all {
+        let place = if one.is_error() { kinds.len() } else { *known.entry((one.severity, kind(&one.message))).or_insert(kinds.len()) };
+        match kinds.get_mut(place) {
+            Some(kind) => kind.more.push(one),
+            None => kinds.push(Kind { first: one, more: Vec::new() }),
+        }
+    }
+    kinds
+}
+
+/// Findings that say the same of different things.
+struct Kind<'a> {
+    first: &'a Diagnostic,
+    more: Vec<&'a Diagnostic>,
+}
+
+/// A message without what it quotes and counts.
+fn kind(message: &str) -> String {
+    message
+        .split('`')
+        .step_by(2)
+        .map(|part| part.replace(|letter: char| letter.is_ascii_digit(), ""))
+        .collect::<Vec<_>>()
+        .join("`")
+}
+
+fn render(all: &[&Diagnostic], kinds: &[Kind<'_>], colour: bool) -> String {
     let mut out = String::new();
-    for diagnostic in all.iter().take(RENDERED_MAX) {
-        out.push_str(&render_one(diagnostic, colour));
+    for Kind { first, more } in kinds.iter().take(RENDERED_MAX) {
+        out.push_str(&render_one(first, colour));
+        if let [second] = more.as_slice() {
+            out.push_str(&format!("\n{}", render_one(second, colour)));
+        } else if !more.is_empty() {
+            let places: Vec<String> = more.iter().filter_map(|one| one.at.as_ref()).take(PLACES_SHOWN).map(Location::to_string).collect();
+            let rest = if more.len() > PLACES_SHOWN { ", …" } else { "" };
+            let places = if places.is_empty() { String::new() } else { format!(": {}{rest}", places.join(", ")) };
+            out.push_str(&format!("{} more like it{places}\n", more.len()));
+        }
         out.push('\n');
     }
-    if all.len() > RENDERED_MAX {
-        out.push_str(&format!("… and {} more\n", all.len() - RENDERED_MAX));
+    if kinds.len() > RENDERED_MAX {
+        out.push_str(&format!("… and {} more\n", kinds.len() - RENDERED_MAX));
     }
     if !all.is_empty() {
-        out.push_str(&count_line(&all));
+        out.push_str(&count_line(all));
         out.push('\n');
     }
     out
@@ -366,13 +441,15 @@ fn render_one(diagnostic: &Diagnostic, colour: bool) -> String {
         let to = text.get(end..).and_then(|t| t.find('\n')).map_or(text.len(), |i| end + i);
         to - from <= QUOTED_LINE_BYTES_MAX
     };
-    let mut report = MietteDiagnostic::new(diagnostic.message.clone()).with_severity(match diagnostic.severity {
+    let beside_word = RENDER_WIDTH - SEVERITY_MARGIN - diagnostic.severity.word().len();
+    let message = wrapped(&diagnostic.message, beside_word, RENDER_WIDTH - MESSAGE_MARGIN);
+    let mut report = MietteDiagnostic::new(message).with_severity(match diagnostic.severity {
         Severity::Error => miette::Severity::Error,
         Severity::Warning => miette::Severity::Warning,
         Severity::Note => miette::Severity::Advice,
     });
     if let Some(help) = &diagnostic.help {
-        report = report.with_help(help.clone());
+        report = report.with_help(wrapped(help, RENDER_WIDTH - HELP_MARGIN, RENDER_WIDTH - HELP_MARGIN));
     }
     let Some(at) = diagnostic.at.as_ref().filter(|at| quotable(at)) else {
         let place = diagnostic.at.as_ref().map(|at| format!("  at {at}\n")).unwrap_or_default();
@@ -403,12 +480,36 @@ fn draw(report: &miette::Report, colour: bool) -> String {
     theme.characters.error = "error:".to_string();
     theme.characters.warning = "warning:".to_string();
     theme.characters.advice = "note:".to_string();
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(RENDER_WIDTH).with_links(false).with_context_lines(1);
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(RENDER_WIDTH)
+        .with_links(false)
+        .with_context_lines(1)
+        .with_wrap_lines(false);
     let mut out = String::new();
     match handler.render_report(&mut out, report.as_ref()) {
         Ok(()) => flush_left(&out),
         Err(_) => format!("{report}\n"),
     }
+}
+
+/// A text in lines of at most so many letters, the first and the others, where its words are not longer.
+fn wrapped(text: &str, first: usize, others: usize) -> String {
+    let mut lines = Vec::new();
+    for paragraph in text.split('\n') {
+        let mut words = paragraph.split(' ');
+        let mut line = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            let limit = if lines.is_empty() { first } else { others };
+            if line.chars().count() + 1 + word.chars().count() > limit {
+                lines.push(std::mem::replace(&mut line, word.to_owned()));
+            } else {
+                line.push(' ');
+                line.push_str(word);
+            }
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
 }
 
 /// Message and help begin in the first column; within the excerpt the renderer's columns stand below each other.
@@ -504,6 +605,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_not_broken_at_its_hyphens() {
+        let reason = "its address is that of another guide, and ".repeat(2);
+        let finding = Diagnostic::error(format!("{reason}the extension is `cqfm-criteriaReference`")).help(format!("{reason}expected is the one of `urn:x/cqfm-aggregate-Method`"));
+        let expected = "error: its address is that of another guide, and its address is that of another guide, and the extension is
+│ `cqfm-criteriaReference`
+help: its address is that of another guide, and its address is that of another guide, and expected is the one of
+      `urn:x/cqfm-aggregate-Method`
+1 error
+";
+        let lines: Vec<&str> = expected.lines().collect();
+        let found = render_human(&[finding], false);
+        assert_eq!(found.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), lines, "{found}");
+    }
+
+    #[test]
     fn a_text_too_long_to_read_is_quoted_by_its_ends() {
         let long = "9".repeat(100_000);
         let message = Diagnostic::error(format!("`{long}` is no `Integer`")).message;
@@ -529,6 +645,29 @@ mod tests {
         assert!(text.find("early") < text.find("late"), "{text}");
         assert!(text.ends_with("1 error, 1 warning\n"), "{text}");
         assert_eq!(render_human(&[], false), "");
+    }
+
+    #[test]
+    fn what_is_alike_is_shown_once_with_how_many_there_are_and_where() {
+        let source = SourceFile::new("measure.json", "one\ntwo\nthree\nfour\n");
+        let warning =
+            |name: &str, start: u32| Diagnostic::warning(format!("`{name}` is always null: everybody is `unknown` by it")).at(Location::new(&source, Span::new(start, start + 1)));
+        let error = |name: &str| Diagnostic::error(format!("no definition is named `{name}`"));
+        let all = [
+            warning("a", 0),
+            warning("b", 4),
+            warning("c", 8),
+            error("d"),
+            error("e"),
+            Diagnostic::warning("value set `x` holds 9 of 10 codes"),
+            Diagnostic::warning("value set `y` holds 1 of 2 codes"),
+        ];
+        let told = render_folded(&all, false);
+        assert!(told.contains("`a` is always null") && told.contains("\n2 more like it: measure.json:2:1, measure.json:3:1\n") && !told.contains("`b` is"), "{told}");
+        assert!(told.contains("`d`") && told.contains("`e`") && told.contains("`x` holds 9 of 10") && told.contains("`y` holds 1 of 2"), "{told}");
+        let brief = "warning: value set `x` holds 9 of 10 codes (2 times)\nwarning: `a` is always null: everybody is `unknown` by it (3 times, first at measure.json:1:1)\n";
+        assert_eq!(render_brief(&all.into_iter().filter(|one| !one.is_error()).collect::<Vec<_>>()), brief);
+        assert!(told.ends_with("2 errors, 5 warnings\n"), "{told}");
     }
 
     #[test]

@@ -3,10 +3,19 @@
 
 use std::fmt;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Name of the protocol, first member of every manifest.
 pub const PROTOCOL: &str = "watershed-feed/1";
+
+/// As of when a number is asked for: a day, as it ended in a zone, or an instant. Both ends are asked in the same words.
+pub fn instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let end = |day: Date| day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp().checked_sub(SignedDuration::from_nanos(1)).ok();
+    text.parse::<Timestamp>().ok().or_else(|| end(text.parse::<Date>().ok()?))
+}
 
 /// What a report is about. The site is not part of it: a registry knows the site from the token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,6 +209,58 @@ pub struct Current {
     pub complete: bool,
     /// The feed that brought it.
     pub feed: String,
+}
+
+/// By what a report says that its numbers were counted: what two reports of one measure may differ for, beside the data. An older adapter
+/// says less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedBy {
+    /// The mapping's name and version.
+    mapping: Option<String>,
+    /// Digest of its rules.
+    rules: Option<String>,
+    /// Whether the measure is CQL or ELM, which cannot be held against each other, and a digest of it.
+    logic: Option<(String, String)>,
+    /// Digest of the value sets that it uses.
+    value_sets: Option<String>,
+}
+
+impl CountedBy {
+    /// What a MeasureReport says.
+    pub fn of(report: &serde_json::Value) -> CountedBy {
+        let extensions = |value: &serde_json::Value| value.get("extension").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+        let url = |one: &serde_json::Value| one.get("url").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let mut found = CountedBy::default();
+        let mut sets = Vec::new();
+        for lineage in extensions(report).iter().filter(|one| url(one).ends_with("/lineage")) {
+            let parts = extensions(lineage);
+            let part = |name: &str, kind: &str| parts.iter().find(|one| url(one) == name).and_then(|one| one.get(kind)?.as_str()).unwrap_or_default();
+            let (name, version) = (part("name", "valueString"), part("version", "valueString"));
+            match part("kind", "valueCode") {
+                "mapping" => found.mapping = Some(sha256_hex(format!("{name} {version}").as_bytes())),
+                "mapping-rules" => found.rules = Some(sha256_hex(version.as_bytes())),
+                "logic" => found.logic = version.split_once(':').map(|(form, digest)| (form.chars().take(8).collect(), sha256_hex(digest.as_bytes()))),
+                "value-set" => sets.push(format!("{name} {version}\n")),
+                _ => {}
+            }
+        }
+        sets.sort_unstable();
+        found.value_sets = (!sets.is_empty()).then(|| sha256_hex(sets.concat().as_bytes()));
+        found
+    }
+
+    /// What of it is another than in a later report of the same measure; of another version of it the logic and the codes are its own.
+    pub fn other_than(&self, later: &CountedBy, is_same_version: bool) -> Vec<&'static str> {
+        let differs = |own: &Option<String>, later: &Option<String>| own.is_some() && later.is_some() && own != later;
+        let mapping = if self.rules.is_some() && later.rules.is_some() { (&self.rules, &later.rules) } else { (&self.mapping, &later.mapping) };
+        let all = [
+            ("version", !is_same_version),
+            ("mapping", differs(mapping.0, mapping.1)),
+            ("logic", is_same_version && self.logic.as_ref().zip(later.logic.as_ref()).is_some_and(|(own, later)| own.0 == later.0 && own.1 != later.1)),
+            ("value sets", is_same_version && differs(&self.value_sets, &later.value_sets)),
+        ];
+        all.into_iter().filter(|(_, is_other)| *is_other).map(|(name, _)| name).collect()
+    }
 }
 
 /// Whether a name can be a site's: 1 to 63 lower-case letters, digits and hyphens, for it is part of addresses.

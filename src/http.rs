@@ -22,7 +22,7 @@ use url::{Host, Url};
 use width::Width;
 
 pub use courtesy::Courtesy;
-pub use response::{Download, Response};
+pub use response::{Download, Response, one_line};
 pub use retry::{ASKED_WAIT_MAX, Retry, passes, retry_after};
 
 /// Redirects followed for one request.

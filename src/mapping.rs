@@ -29,6 +29,11 @@ pub use watch::{Seen, Watch};
 /// Codes one mapping may translate.
 pub const CODES_MAX: usize = 1_000_000;
 
+/// Characters of what may be a code.
+const CODE_CHARS_MAX: usize = 64;
+/// Patients who have a code that is told.
+const TOLD_OF_PATIENTS: u64 = 2;
+
 /// Where an answer or a measurement of an Observation may stand beside the elements that mean one.
 const PLAIN_VALUES: [&str; 2] = ["valueString", "valueInteger"];
 
@@ -203,6 +208,14 @@ impl Mapping {
         }
         paths.into_iter().collect()
     }
+}
+
+/// Whether a code of the data's own may be told: one that looks like a code - blanks at its ends are a mistake of whoever wrote the
+/// system - and that several patients have. What else stands in its place
+/// may be anything.
+pub fn is_told(code: &str, patients: u64) -> bool {
+    let text = code.trim();
+    text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace) && patients >= TOLD_OF_PATIENTS
 }
 
 /// A text answer as it is compared: without regard to case and surrounding space.

@@ -14,7 +14,7 @@ mod adopt;
 mod state;
 
 use crate::feed::feed_id;
-pub use crate::feed::{Cause, Completeness, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, sha256_hex};
+pub use crate::feed::{Cause, Completeness, CountedBy, Entry, Manifest, PROTOCOL, ReportKey, Withdrawal, sha256_hex};
 pub use adopt::{Compared, adopt, compare};
 use state::STATE;
 pub use state::{Remaining, State};
@@ -137,6 +137,8 @@ pub struct Listed {
     pub attempts: u32,
     /// When it will be tried next, if something of it is to be sent.
     pub next_attempt: Option<Timestamp>,
+    /// Whether the destination answered the last attempt and would not have us: until that is mended there, it waits in vain.
+    pub refused: bool,
     /// Why the last attempt failed, one reason a line.
     pub reason: Option<String>,
     /// When it was appended.
@@ -316,9 +318,40 @@ fn entry(transaction: &Transaction<'_>, draft: &Draft, report: &Report) -> Resul
         .prepare_cached("INSERT INTO outbox_part (sha256, substance, body) VALUES (?1, ?2, ?3) ON CONFLICT (sha256) DO NOTHING")?
         .execute(params![sha256, substance, report.body])?;
     let replaces = before.and_then(|before| before.sha256);
-    let cause = replaces.is_some().then_some(draft.cause);
+    let cause = replaces.as_deref().map(|before| cause(transaction, draft, before, &report.body)).transpose()?;
     let bytes = u64::try_from(report.body.len()).unwrap_or(u64::MAX);
     Ok((Entry { key: report.key.clone(), sha256, bytes, complete: report.complete, replaces, cause }, true))
+}
+
+/// Why a report differs from the one before: of a month that was left as it was when the rules changed, what has changed since then is
+/// more than since the last night.
+fn cause(transaction: &Transaction<'_>, draft: &Draft, before: &str, body: &[u8]) -> Result<Cause, OutboxError> {
+    let counted_by = |body: &[u8]| serde_json::from_slice(body).map(|report| CountedBy::of(&report)).unwrap_or_default();
+    let Some(before) = part(transaction, before)?.filter(|_| draft.cause == Cause::Data) else { return Ok(draft.cause) };
+    Ok(match *counted_by(&before).other_than(&counted_by(body), true) {
+        [] => Cause::Data,
+        ["mapping"] => Cause::Mapping,
+        ["logic"] => Cause::Measure,
+        ["value sets"] => Cause::Terminology,
+        _ => Cause::Correction,
+    })
+}
+
+/// The newest report of each measure and period that was or is to be sent, by measure and period.
+pub fn standing(connection: &Connection) -> Result<Vec<(ReportKey, CountedBy)>, OutboxError> {
+    let mut statement = connection.prepare(
+        "SELECT r.measure, r.version, r.period_start, r.period_end, p.body, max(r.sequence) FROM outbox_report r JOIN outbox_feed f USING (sequence)
+         LEFT JOIN outbox_part p ON p.sha256 = r.sha256 WHERE f.state IN ('pending', 'delivered') AND f.is_history = 0
+         GROUP BY r.measure, r.period_start, r.period_end ORDER BY r.measure, r.period_start, r.period_end",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let key = ReportKey { measure: row.get(0)?, version: row.get(1)?, period_start: row.get(2)?, period_end: row.get(3)? };
+        Ok((key, row.get::<_, Option<Vec<u8>>>(4)?))
+    })?;
+    let rows: Vec<(ReportKey, Option<Vec<u8>>)> = rows.collect::<Result<_, _>>()?;
+    // What was withdrawn, or adopted without its bytes, says nothing.
+    let read = |body: Vec<u8>| Some(CountedBy::of(&serde_json::from_slice(&body).ok()?));
+    Ok(rows.into_iter().filter_map(|(key, body)| Some((key, read(body?)?))).collect())
 }
 
 fn append_under(transaction: &Transaction<'_>, draft: &Draft, epoch: i64, now: Timestamp) -> Result<Appended, OutboxError> {
@@ -474,16 +507,16 @@ pub fn settle(connection: &mut Connection, claim: &Claim, outcome: &Outcome, now
         Outcome::Delivered { receipt } => {
             transaction.execute(
                 "UPDATE outbox_feed SET state = 'delivered', receipt = coalesce(receipt, ?2), settled_at = coalesce(settled_at, ?3),
-                 attempts = attempts + 1, confirm_due = 0, lease = NULL, lease_until = NULL, reason = NULL WHERE sequence = ?1",
+                 attempts = attempts + 1, confirm_due = 0, refused = 0, lease = NULL, lease_until = NULL, reason = NULL WHERE sequence = ?1",
                 params![claim.sequence, receipt, at],
             )?;
         }
-        Outcome::Retry { reason, after, .. } => {
+        Outcome::Retry { reason, after, refused } => {
             let next = at.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
             transaction.execute(
                 "UPDATE outbox_feed SET attempts = attempts + 1, next_attempt_at = ?2, reason = CASE WHEN state = 'pending' OR confirm_due = 1 THEN ?3 END,
-                 lease = NULL, lease_until = NULL WHERE sequence = ?1",
-                params![claim.sequence, next, reason],
+                 refused = ?4, lease = NULL, lease_until = NULL WHERE sequence = ?1",
+                params![claim.sequence, next, reason, refused],
             )?;
         }
         Outcome::Dead { reasons } => {
@@ -543,7 +576,7 @@ fn draft_of(connection: &Connection, destination: &str, manifest: &Manifest) -> 
 /// Every feed, newest first.
 pub fn list(connection: &Connection) -> Result<Vec<Listed>, OutboxError> {
     let mut statement = connection.prepare(&format!(
-        "SELECT sequence, feed, site, destination, {STATE}, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt
+        "SELECT sequence, feed, site, destination, {STATE}, attempts, next_attempt_at, reason, created_at, settled_at, reports, receipt, refused
          FROM outbox_feed f ORDER BY sequence DESC"
     ))?;
     let rows = statement.query_map([], listed)?;
@@ -566,6 +599,7 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
         settled: row.get::<_, Option<i64>>(9)?.map(time),
         reports: row.get::<_, i64>(10)?.unsigned_abs(),
         receipt: row.get(11)?,
+        refused: state.is_to_be_sent() && row.get(12)?,
     })
 }
 

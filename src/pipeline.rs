@@ -25,7 +25,7 @@ use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
 use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
-use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
+use crate::store::runs::{self, ANY_TYPE, ReportFindings, Run, State, Unmapped};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
 
@@ -33,13 +33,12 @@ pub mod evaluation;
 pub mod needs;
 pub mod remarks;
 pub mod schedule;
+pub mod waits;
 
 /// The name of the one destination, as the outbox knows it.
 pub const DESTINATION: &str = "registry";
 /// File of the state database in the data directory.
 pub const STATE_FILE: &str = "state.sqlite";
-/// Every type, among the gaps of a night: what is missing may be of any.
-pub const EVERY_TYPE: &str = "*";
 /// Folder of the snapshot in the data directory.
 pub const SNAPSHOT_FOLDER: &str = "snapshot";
 /// Begins the digest of a mapping's rules; earlier ones were of its text.
@@ -268,16 +267,15 @@ impl Adapter {
                 return Err(NightError::Source(error));
             }
         };
-        let mut gaps: BTreeMap<String, u64> = BTreeMap::new();
         for gap in &outcome.gaps {
             tracing::warn!(run.id, gap.resource_type, gap.reason, "data are missing");
-            *gaps.entry(gap.resource_type.clone()).or_default() += 1;
         }
         for note in &outcome.notes {
             tracing::warn!(run.id, note.resource_type, note.reason, "the data are complete with this");
         }
         let run = self.store.transaction(|transaction| {
-            runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &gaps, outcome.quarantined)?;
+            let missing = runs::missing_from(transaction, outcome.pull_id.0)?;
+            runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &missing)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
@@ -303,9 +301,9 @@ impl Adapter {
     fn go_on_with_the_last_data(&self, run: &Run, reason: &str) -> Result<Run, NightError> {
         tracing::warn!(run.id, reason, "the night goes on with the data of the last pull, as partial");
         let latest = self.snapshot.latest()?.map_or(0, |pull| pull.0);
-        let quarantined = self.store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)))?.len() as u64;
         let run = self.store.transaction(|transaction| {
-            runs::pulled(transaction, run.id, latest, false, &BTreeMap::from([(EVERY_TYPE.to_owned(), 1)]), quarantined)?;
+            let missing = runs::Missing { gaps: BTreeMap::from([(ANY_TYPE.to_owned(), 1)]), aside: quarantine::waiting(transaction)? };
+            runs::pulled(transaction, run.id, latest, false, &missing)?;
             runs::get(transaction, run.id)
         })?;
         run.ok_or_else(|| NightError::Broken("the night's row is gone".to_owned()))
@@ -322,14 +320,18 @@ impl Adapter {
         let periods = Period::complete_months(next_month, self.setup.months as usize + 1);
         let choice = evaluation::Choice::new(&self.setup, &periods, now).map_err(|error| SourceError::Options(error.to_string()))?;
         let pull = async || source::pull_for(Some(&choice), &source, &plan, &self.snapshot, &*self.clock, progress).await;
-        match pull().await {
+        let outcome = match pull().await {
             // What is met on the way is marked, and everything is read.
             Err(SourceError::Snapshot(damaged @ SnapshotError::Damaged { .. })) => {
                 tracing::warn!(reason = %damaged, "the pull is begun again, and reads everything");
-                pull().await
+                pull().await?
             }
-            ended => ended,
+            ended => ended?,
+        };
+        if let Err(error) = probe::learn(&self.capability_file, &source, &outcome.notes, self.clock.now()) {
+            tracing::warn!(%error, "what was found out about the server is not kept");
         }
+        Ok(outcome)
     }
 
     /// What a pull brought of values that the measures ask for and that cannot be read or used, and of what the mapping does not know:
@@ -369,11 +371,9 @@ impl Adapter {
         let sums = evaluation::evaluate(&self.setup, &self.snapshot, run, stop, progress)?;
         let made = evaluation::reports(&self.setup, run, &sums)?;
         let before = self.store.with(|connection| runs::evaluated_before(connection, run.id))?.and_then(|run| run.lineage);
-        if before.as_deref().is_some_and(|earlier| self.setup.lineage.has_other_rules_than(earlier)) {
-            tracing::warn!(
-                mapping = self.setup.lineage.mapping_rules().0,
-                "the mapping's rules are not those of the last night, under the same version: raise it with every change of meaning"
-            );
+        let before = before.as_deref().and_then(Lineage::stored);
+        if let Some(change) = before.and_then(|earlier| self.setup.lineage.mapping_change(&earlier)) {
+            tracing::warn!("{change}: numbers change by it");
         }
         let sent = self.store.with(|connection| runs::sent_before(connection, run.id))?.and_then(|run| run.lineage);
         let draft = outbox::Draft {
@@ -444,11 +444,22 @@ impl Lineage {
         (label, Some(rules).filter(|rules| rules.starts_with(RULES)))
     }
 
-    /// Whether the mapping says something else than in an earlier lineage (JSON, as stored), under the same version.
-    pub fn has_other_rules_than(&self, earlier: &str) -> bool {
-        let Ok(earlier) = serde_json::from_str::<Lineage>(earlier) else { return false };
+    /// One that was stored; `None` for what is none.
+    pub fn stored(json: &str) -> Option<Lineage> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// What a change of the mapping since an earlier night is that its version does not tell: other rules under the same one, or no rules
+    /// any more.
+    pub fn mapping_change(&self, earlier: &Lineage) -> Option<String> {
         let ((label, rules), (label_then, rules_then)) = (self.mapping_rules(), earlier.mapping_rules());
-        label == label_then && rules.is_some() && rules_then.is_some() && rules != rules_then
+        match (rules, rules_then) {
+            (None, Some(_)) => Some(format!("no mapping is configured, and the last night had `{label_then}`: the site's own codes are not translated any more")),
+            (Some(rules), Some(then)) if label == label_then && rules != then => {
+                Some(format!("the rules of the mapping `{label}` are not those of the last night, under the same version"))
+            }
+            _ => None,
+        }
     }
 
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.

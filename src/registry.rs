@@ -29,6 +29,7 @@ use store::RegistryStore;
 pub mod api;
 pub mod auth;
 pub mod feeds;
+mod knocks;
 pub mod pages;
 pub mod protocol;
 mod query;
@@ -268,6 +269,7 @@ pub(crate) struct Inner {
     store: RegistryStore,
     key: ReceiptKey,
     client_keys: auth::ClientKeys,
+    knocks: knocks::Knocks,
 }
 
 impl std::ops::Deref for Registry {
@@ -314,7 +316,7 @@ impl Server {
         if let Some(certificate) = &options.tls {
             listen::load(certificate).await.map_err(unserved)?;
         }
-        let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, options }));
+        let registry = Registry(Arc::new(Inner { store, key, client_keys: auth::ClientKeys::new()?, knocks: knocks::Knocks::default(), options }));
         Ok(Server { registry, listener, _lock: lock })
     }
 

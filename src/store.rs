@@ -26,6 +26,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("009_discarded", include_str!("store/schema/009_discarded.sql")),
     ("010_identified", include_str!("store/schema/010_identified.sql")),
     ("011_units", include_str!("store/schema/011_units.sql")),
+    ("012_aside", include_str!("store/schema/012_aside.sql")),
+    ("013_refused", include_str!("store/schema/013_refused.sql")),
 ];
 
 /// Why the state database cannot be used.

@@ -7,6 +7,7 @@ pub mod bench;
 mod between;
 mod bulk;
 mod census;
+mod handles;
 mod kindness;
 mod nights;
 mod probe;
@@ -19,6 +20,7 @@ mod quirk_search;
 mod search;
 pub(crate) mod small;
 mod smart;
+mod together;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ use watershed::sandbox::Scenario;
 const ROWS: &str = include_str!("obligations/rows.txt");
 /// Set, the table is written anew.
 const WRITE: &str = "WATERSHED_WRITE_DOCS";
-const SECTIONS: [(char, &str, u32); 4] = [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 79)];
+const SECTIONS: [(char, &str, u32); 4] = [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 82)];
 
 /// Every test named after a row, as `row -> (file, name)`, from the sources of the tests and of the program.
 fn tests_by_row() -> BTreeMap<String, Vec<(String, String)>> {

@@ -50,6 +50,100 @@ async fn sixty_malformed_resources_and_cut_lines_are_kept_apart_and_the_night_is
     }
 }
 
+/// What does not come of a type changes no number of a measure that does not read it, nor of what is composed of such; it does where
+/// nobody knows of what type it is, or who there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_makes_partial_what_reads_its_type() {
+    let own = ["hac-clabsi", "ibd-remission", "perinatal-early-elective-delivery", "whole-child"];
+    let composite = Some(crate::composite::WHOLE.replace("METHOD", "opportunity"));
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 40, composite, ..Wanted::default() }).await;
+    let at = |name: &str| bed.folder.path().join("drop").join(name);
+    let partial = async || -> (Vec<String>, serde_json::Value) {
+        let mut found = Vec::new();
+        for id in own {
+            let series = reqwest::get(format!("{}/v1/measures/{id}/series", bed.registry_url))
+                .await
+                .unwrap()
+                .json::<serde_json::Value>()
+                .await
+                .unwrap();
+            let complete: Vec<bool> = series["points"].as_array().unwrap().iter().map(|point| point["complete"].as_bool().unwrap()).collect();
+            assert!(complete.len() == 4 && complete.iter().all(|one| *one == complete[0]), "{id}: {complete:?}");
+            found.extend((!complete[0]).then(|| id.to_owned()));
+        }
+        let status = output(bed.command(&["status", "--format", "json"])).await;
+        (found, serde_json::from_slice(&status.stdout).unwrap())
+    };
+    let cut = |name: &str| std::fs::write(at(name), "{\"resourceType\"").unwrap();
+    for (part, expected, gaps) in [
+        ("DeviceUseStatement.9.ndjson.part", &own[..1], serde_json::json!({ "DeviceUseStatement": 1 })),
+        ("Patient.9.ndjson.part", &own, serde_json::json!({ "Patient": 1 })),
+        ("9.ndjson.part", &own, serde_json::json!({ "*": 1 })),
+    ] {
+        cut(part);
+        let (code, said) = bed.run().await;
+        let (found, status) = partial().await;
+        assert_eq!((code, &*found, &status["nights"][0]["gaps"]), (1, &expected.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()[..], &gaps), "{part}: {said}");
+        let told: Vec<&str> = status["partial"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["measure"].as_str().unwrap().rsplit('/').next().unwrap())
+            .collect();
+        assert_eq!(told, found, "{part}: {status}");
+        std::fs::remove_file(at(part)).unwrap();
+    }
+    // So does a line that cannot be read, also in a file of several types.
+    let uses = std::fs::read_to_string(at("DeviceUseStatement.ndjson")).unwrap();
+    let bad = "{\"resourceType\":\"DeviceUseStatement\",\"id\":\"bad\",\"status\":\"active\"}\n";
+    for (file, text) in [("DeviceUseStatement.ndjson", format!("{uses}{bad}")), ("all.ndjson", format!("{uses}{bad}{}", std::fs::read_to_string(at("Device.ndjson")).unwrap()))] {
+        std::fs::write(at(file), text).unwrap();
+        let (code, said) = bed.run().await;
+        assert_eq!((code, &*partial().await.0), (1, &own[..1].iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()[..]), "{file}: {said}");
+        std::fs::write(at("DeviceUseStatement.ndjson"), "").unwrap();
+    }
+}
+
+/// Who is named and did not come is a gap wherever gaps are counted: for the site and for its network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn site_and_network_count_the_same_gaps() {
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 40, ..Wanted::default() }).await;
+    let patients = bed.folder.path().join("drop/Patient.ndjson");
+    let lines = std::fs::read_to_string(&patients).unwrap();
+    std::fs::write(&patients, lines.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let (code, said) = bed.run().await;
+    assert!(code == 1 && said.contains("data partial (1 gap, 0 in quarantine)"), "{said}");
+    let status = String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
+    let known = String::from_utf8(output(bed.command(&["known"])).await.stderr).unwrap();
+    assert!(status.contains("partial (1 gap, 0 in quarantine)") && known.contains("data partial (1 gap, 0 in quarantine)"), "{status}{known}");
+    assert!(status.contains("partial reports of the latest night: hac-clabsi (4 of 4), ibd-remission (4 of 4), perinatal-early-elective-delivery (4 of 4)\n"), "{status}");
+    let board = reqwest::get(&bed.registry_url).await.unwrap().text().await.unwrap();
+    assert!(board.contains("partial: 1 gap, 0 lines set aside"), "{board}");
+}
+
+/// A site whose key the registry does not know is told so by its own exit codes, and the network by its board.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_registered_is_told_at_both_ends() {
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 20, ..Wanted::default() }).await;
+    let file = bed.folder.path().join("registry-key.pem");
+    let registered = std::fs::read(&file).unwrap();
+    let other = crate::bed::key(bed.folder.path(), "registry-key.pem");
+    let (code, said) = bed.run().await;
+    assert_eq!(code, 5, "{said}");
+    let status = output(bed.command(&["status"])).await;
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(1), "{said}");
+    assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains("does not let this site in"), "{said}");
+    let not_let_in = async || {
+        let sites: serde_json::Value = reqwest::get(format!("{}/v1/sites", bed.registry_url)).await.unwrap().json().await.unwrap();
+        sites["notLetIn"].as_array().unwrap().iter().map(|one| (one["site"].clone(), one["key"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(not_let_in().await, [("lakeside".into(), other.kid().into())]);
+    std::fs::write(&file, registered).unwrap();
+    assert_eq!(output(bed.command(&["deliver"])).await.status.code(), Some(0));
+    assert_eq!((output(bed.command(&["status"])).await.status.code(), not_let_in().await), (Some(0), vec![]));
+}
+
 /// Its rules are in every report; what they change under one version is told, and sent with its cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mapping_that_changes_under_its_version_is_told() {
@@ -83,7 +177,10 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
     assert!(!check().await.1.contains(told));
     write("1.0.0", "394582007");
     let (_, said) = bed.run().await;
-    assert!(said.contains("the mapping's rules are not those of the last night"), "{said}");
+    let of_night = format!("{told}, under the same version: numbers change by it");
+    assert!(said.contains(&of_night), "{said}");
+    let status = async || String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
+    assert!(status().await.contains(&of_night), "{}", status().await);
     let store = watershed::registry::open_store(&at("registry")).unwrap();
     let causes: Vec<Option<String>> = store
         .read(|transaction| {
@@ -94,6 +191,71 @@ async fn a_mapping_that_changes_under_its_version_is_told() {
         .unwrap();
     assert_eq!(causes, [Some("mapping".to_owned())]);
     assert_eq!(check().await.0, 0, "the last night had these rules");
+    std::fs::write(at("site.toml"), site).unwrap();
+    let gone = "no mapping is configured, and the last night had `ours|1.0.0`";
+    assert!(check().await.1.contains(gone), "{}", check().await.1);
+    let (_, said) = bed.run().await;
+    assert!(said.contains(gone) && status().await.contains(gone), "{said}");
+    let (_, said) = bed.run().await;
+    assert!(!said.contains(gone) && !status().await.contains(gone), "it is told once: {said}");
+}
+
+/// A month that is older than a night's months keeps the number that it was counted with: series and status say so, and one night of its own
+/// counts it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_month_that_was_counted_by_other_rules_is_marked_and_can_be_counted_again() {
+    let bed = Bed::make(Wanted { of_files: true, limit: u64::MAX, patients: 20, ..Wanted::default() }).await;
+    let at = |name: &str| bed.folder.path().join(name);
+    let site = std::fs::read_to_string(at("site.toml")).unwrap();
+    std::fs::write(at("site.toml"), format!("{site}[mapping]\nfile = \"mapping.yaml\"\n")).unwrap();
+    let night = async |version: &str, code: &str, as_of: &str| {
+        let rule = format!("{{system: http://local, to: http://snomed.info/sct, elements: [Encounter.type], map: {{A: \"{code}\"}}}}");
+        std::fs::write(at("mapping.yaml"), format!("name: ours\nversion: {version}\ncodes:\n  - {rule}\n")).unwrap();
+        let said = output(bed.command(&["run", "--once", "--as-of", as_of])).await;
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    };
+    let read = async |path: &str| reqwest::get(format!("{}{path}", bed.registry_url)).await.unwrap().text().await.unwrap();
+    let marked = async || -> Vec<(String, serde_json::Value)> {
+        let series: serde_json::Value = serde_json::from_str(&read("/v1/measures/ibd-remission/series").await).unwrap();
+        let point = |point: &serde_json::Value| (point["periodStart"].as_str().unwrap()[..7].to_owned(), point["otherThanNewest"].clone());
+        series["points"].as_array().unwrap().iter().map(point).collect()
+    };
+    let (other, same) = (serde_json::json!(["mapping"]), serde_json::Value::Null);
+    let months = |marks: [&serde_json::Value; 5]| -> Vec<(String, serde_json::Value)> {
+        let names = ["2025-11", "2025-12", "2026-01", "2026-02", "2026-03"];
+        names.into_iter().zip(marks).map(|(name, mark)| (name.to_owned(), mark.clone())).collect()
+    };
+    let command = "watershed run --once --as-of 2026-03-01T12:00:00Z";
+
+    night("1.0.0", "394584008", AS_OF).await;
+    night("1.0.1", "394582007", "2026-04-02T06:30:00Z").await;
+    assert_eq!(marked().await, months([&other, &same, &same, &same, &same]), "November was left as it was");
+    let csv = read("/v1/measures/ibd-remission/series?format=csv").await;
+    assert!(
+        csv.lines().next().unwrap().ends_with(",other_than_newest") && csv.lines().nth(1).unwrap().ends_with(",mapping") && csv.lines().nth(2).unwrap().ends_with(','),
+        "{csv}"
+    );
+    let page = read("/measures/ibd-remission/sites/lakeside").await;
+    assert!(page.contains("Nov 2025 was counted by other rules than the newest (mapping): a difference may be one of counting."), "{page}");
+    assert_eq!(page.matches("other mapping</span>").count(), 1, "{page}");
+    let status = String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
+    assert!(status.contains("  ibd-remission, 2025-11-01 to 2025-11-30: 1 report (other mapping)\n") && status.contains(command), "{status}");
+
+    night("1.0.1", "394582007", command.rsplit(' ').next().unwrap()).await;
+    assert_eq!(marked().await, months([&same; 5]), "counted again, and no month before it");
+    assert!(!read("/measures/ibd-remission/sites/lakeside").await.contains("counted by other rules"));
+    let status = String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
+    assert!(!status.contains("counted otherwise"), "{status}");
+    let store = watershed::registry::open_store(&at("registry")).unwrap();
+    let causes: Vec<(String, String)> = store
+        .read(|transaction| {
+            let mut statement = transaction.prepare("SELECT DISTINCT period_start, cause FROM revision WHERE number > 1 ORDER BY 1")?;
+            Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+        })
+        .map_err(|error: watershed::registry::RegistryError| error)
+        .unwrap();
+    let expected = ["2025-11-01", "2025-12-01", "2026-01-01", "2026-02-01"].map(|month| (month.to_owned(), "mapping".to_owned()));
+    assert_eq!(causes, expected, "also where the rules had changed some nights before");
 }
 
 /// The limits are those of the measure's author: its report goes out, and run and status say what was found and what was expected.

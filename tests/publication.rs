@@ -1,6 +1,6 @@
 //! Measures as they are published: what `check` finds in them, and what a report and a site make of what they do not say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -211,19 +211,24 @@ fn which_direction_is_better_is_not_made_up() {
     }
 }
 
-/// A site at a folder, with this measure and these lines of configuration, checked.
-fn site(effective: Option<Value>, more: &str) -> (i32, String) {
-    let mut measure = measure();
-    effective.into_iter().for_each(|period| measure["effectivePeriod"] = period);
-    let folder = laid(&[measure, library(CQL)]);
+/// A site at a folder, with these resources and these lines of configuration.
+fn site_folder(resources: &[Value], more: &str) -> tempfile::TempDir {
+    let folder = laid(resources);
     let (code, out) = watershed(folder.path(), &["key", "new", "key.pem"]);
     assert_eq!(code, 0, "{out}");
     let config = format!(
         "[site]\nid = 'north'\ntime_zone = 'America/New_York'\n[source]\nfolder = 'drop'\n[measures]\nfolders = ['bundle.json']\n{more}\n\
          [registry]\nurl = 'http://127.0.0.1:9'\nclient_id = 'north'\nkey_file = 'key.pem'\n"
     );
-    let path: PathBuf = folder.path().join("site.toml");
-    std::fs::write(path, config).unwrap();
+    std::fs::write(folder.path().join("site.toml"), config).unwrap();
+    folder
+}
+
+/// The same with the measure, checked.
+fn site(effective: Option<Value>, more: &str) -> (i32, String) {
+    let mut measure = measure();
+    effective.into_iter().for_each(|period| measure["effectivePeriod"] = period);
+    let folder = site_folder(&[measure, library(CQL)], more);
     watershed(folder.path(), &["check", "--offline", "--config", "site.toml"])
 }
 
@@ -237,6 +242,7 @@ fn a_period_is_as_long_as_the_measure_says_or_the_site() {
         (effective("2026-02", "2026-02"), "", 0, "measure `own` is reported by the month, as its `effectivePeriod` says"),
         (None, "", 0, "measure `own` is reported by the month, as it has no `effectivePeriod`"),
         (effective("2026-01-01", "2026-12-31"), "[measures.periods]\nown = 'month'", 0, "measure `own` is reported by the month, as `measures.periods` says"),
+        (effective("2026-01-01", "2026-12-31"), "months = 6", 1, "measure `own` is of years, and a night reports what was over within 6 months"),
         (effective("2025-07-01", "2026-06-30"), "", 3, "say it in the site.toml: under `[measures.periods]`"),
         (effective("2025-07-01", "2026-06-30"), "[measures.periods]\nown = 'year'", 0, "measure `own` is reported by the year, as `measures.periods` says"),
         (None, "[measures.periods]\nowm = 'year'", 3, "did you mean `own`?"),
@@ -290,5 +296,115 @@ fn why_a_published_value_set_has_no_codes_is_told() {
         assert!(code == 1 && out.contains(&format!("error: value set `http://x.example/ValueSet/drugs` {words}")), "{code} {out}");
         assert!(out.contains("put its expansion into a `value-sets` folder") && out.contains("1 error"), "{out}");
         assert_eq!(with_set(set, false), (0, "1 measure is well formed\n".to_owned()), "of one that nothing uses");
+    }
+}
+
+/// What `evaluate` counts in each population; or its words.
+fn counted(resources: &[Value]) -> Result<Vec<u64>, String> {
+    let folder = laid(resources);
+    let (code, out) = watershed(folder.path(), &["evaluate", "--measure", "bundle.json", "--data", "drop", "--period", "2026"]);
+    let report: Value = serde_json::from_str(&out).map_err(|_| format!("{code} {out}"))?;
+    Ok(report["group"][0]["population"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|population| population["count"].as_u64().unwrap())
+        .collect())
+}
+
+/// The measure with these criteria of its numerator, and this library.
+fn with_criteria(language: &str, expression: &str, library: Value) -> Result<Vec<u64>, String> {
+    let mut measure = measure();
+    measure["group"][0]["population"][2]["criteria"] = json!({ "language": language, "expression": expression });
+    counted(&[measure, library])
+}
+
+#[test]
+fn criteria_may_be_expressions_of_cql() {
+    for (language, expression) in [
+        ("text/cql-expression", "Patient.gender.value = 'female'"),
+        ("text/cql-expression", "\"Girl\" // those who are girls"),
+        ("text/cql.expression", "Girl"),
+        ("text/cql-name", "Girl"),
+        ("text/cql", "Girl"),
+        ("text/cql", "\"Girl\""),
+        ("text/cql", "Girl and\nPatient.gender is not null"),
+    ] {
+        assert_eq!(with_criteria(language, expression, library(CQL)), Ok(vec![2, 2, 1]), "{language} {expression}");
+    }
+    for (language, expression, words) in [
+        ("text/cql", "Grl", "has no definition `Grl`"),
+        ("text/cql", "Grl", "did you mean `Girl`?"),
+        ("text/cql-identifier", "Girl and Everyone", "has no definition `Girl and Everyone`"),
+        ("text/cql-expression", "Patient.gendr.value = 'female'", "did you mean `gender`?"),
+        ("text/cql-expression", "Girl) define \"Other\": (true", "[criteria of own:1:5]"),
+        ("text/cql-expression", "'female'", "`'female'` gives String, a measure that counts `Patient` expects Boolean"),
+        ("text/fhirpath", "gender = 'female'", "`Measure.group[0].population[2]`: criteria in `text/fhirpath` are not evaluated"),
+        ("application/x-fhir-query", "Patient?gender=female", "criteria in `application/x-fhir-query` are not evaluated"),
+    ] {
+        let said = with_criteria(language, expression, library(CQL)).unwrap_err();
+        assert!(said.starts_with('3') && said.replace("\n│ ", " ").contains(words), "{language} {expression}: {said}");
+    }
+}
+
+#[test]
+fn an_expression_needs_the_text_of_the_library() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("own.cql"), CQL).unwrap();
+    let (code, elm) = watershed(folder.path(), &["cql", "elm", "own.cql"]);
+    assert_eq!(code, 0, "{elm}");
+    let mut library = library(CQL);
+    library["content"] = json!([{ "contentType": "application/elm+json", "data": base64::engine::general_purpose::STANDARD.encode(&elm) }]);
+    assert_eq!(with_criteria("text/cql-identifier", "Girl", library.clone()), Ok(vec![2, 2, 1]), "{elm}");
+    let said = with_criteria("text/cql-expression", "Girl and Everyone", library).unwrap_err();
+    assert!(said.contains("has no definition `Girl and Everyone`") && said.contains("an expression is read with the Library's CQL text"), "{said}");
+}
+
+#[test]
+fn a_supplemental_datum_in_another_language_is_left_out() {
+    let mut measure = measure();
+    measure["supplementalData"] = json!([{ "id": "sde", "criteria": { "language": "text/fhirpath", "expression": "gender" } }]);
+    let (code, out) = checked(&[measure, library(CQL)]);
+    assert!(code == 0 && out.contains("warning: `Measure.supplementalData[0]`: criteria in `text/fhirpath` are not evaluated"), "{code} {out}");
+}
+
+#[test]
+fn a_library_that_the_measure_contains_is_its_own() {
+    let mut contained = library(CQL);
+    contained.as_object_mut().unwrap().remove("url");
+    contained["id"] = "main".into();
+    let mut measure = measure();
+    measure["contained"] = json!([{ "resourceType": "Library", "id": "effective-data-requirements", "name": "EffectiveDataRequirements" }, contained]);
+    measure["library"] = json!(["#main"]);
+    // Another one of that name beside the Measure is not meant.
+    assert_eq!(counted(&[measure.clone(), library(&CQL.replace("'female'", "'other'"))]), Ok(vec![2, 2, 1]));
+    measure["library"] = json!(["#mian"]);
+    let said = counted(&[measure]).unwrap_err();
+    assert!(said.contains("the Measure names `#mian`, and contains no Library of that id"), "{said}");
+}
+
+#[test]
+fn warnings_of_measures_are_shown_by_who_is_asked_for_them_and_told_alike_once() {
+    let mut measure = measure();
+    let always_null = |id: &str| json!({ "id": id, "criteria": { "expression": "Nothing" } });
+    measure["group"][0]["stratifier"] = json!([always_null("one"), { "id": "three", "criteria": { "expression": "Void" } }]);
+    measure["group"].as_array_mut().unwrap().push(group("more"));
+    measure["group"][1]["stratifier"] = json!([{ "id": "two", "criteria": { "expression": "None" } }]);
+    let folder = site_folder(&[measure, library(&format!("{CQL}define \"None\": null as Integer\ndefine \"Void\": null as Code\n"))], "");
+    let say = |arguments: &[&str]| watershed(folder.path(), arguments).1;
+    let told = "is always null: everybody is `unknown` by it";
+    for (asked, more) in [
+        (&["check", "--offline"][..], "\n2 more like it: bundle.json#Measure/own:"),
+        (&["evaluate", "--measure", "bundle.json", "--data", "drop", "--period", "2026"], "by it (3 times, first at bundle.json#Measure/own:"),
+    ] {
+        let said = say(asked);
+        assert!(said.matches(told).count() == 1 && said.contains(more), "{said}");
+    }
+    let night = say(&["run", "--once"]);
+    let line = "3 warnings of configuration, measures or mapping; `watershed check --offline --config site.toml` shows them";
+    assert!(night.matches(line).count() == 1 && !night.contains("is always null"), "{night}");
+    for other in [&["known"][..], &["status"], &["pull"], &["measure", "explain", "--config", "site.toml", "--patient", "a", "--period", "2026-01"]] {
+        let said = say(other);
+        assert!(!said.contains("is always null") && !said.contains("is reported by the"), "{other:?}: {said}");
     }
 }

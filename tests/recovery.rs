@@ -177,6 +177,7 @@ async fn a_data_directory_restored_from_an_old_copy_confirms_nothing_and_overwri
     copy(&data, &bed.folder.path().join("backup"));
     assert_eq!(later_night(&bed).await.code, 0);
     let before = bed.registry();
+    let lost = jiff::Timestamp::now().to_string();
     std::fs::remove_dir_all(&data).unwrap();
     copy(&bed.folder.path().join("backup"), &data);
 
@@ -198,6 +199,9 @@ async fn a_data_directory_restored_from_an_old_copy_confirms_nothing_and_overwri
     assert!(night.code == 0 && night.out.contains("nothing changed"), "{}", night.all());
     assert_eq!(bed.registry(), before);
     assert_eq!(say(&bed, &["status"]).await.code, 0);
+    let known = say(&bed, &["known", "--on", &lost]).await;
+    assert!(known.err.contains("warning: nothing is known here of what changed between") && known.err.contains("nights were lost with a data directory"), "{}", known.all());
+    assert!(!say(&bed, &["known"]).await.err.contains("were lost with a data directory, for"), "of today all is known");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

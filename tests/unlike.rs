@@ -1,4 +1,4 @@
-//! Values that are documented and were not counted - other units, comparators, codes by other names - from the data to what a person is told.
+//! Values that are documented and were not used, or as something else - other units, comparators, codes by other names - from the data to what a person is told.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,18 +21,20 @@ const CQL: &str = "library Glucose version '1.0.0'\nusing FHIR version '4.0.1'\n
 
 const MAPPING: &str = "name: ours\nversion: 1.0.0\ncodes:\n  - {system: http://ours/lab, to: http://loinc.org, elements: [Observation.code], map: {GLU: 2345-7}}\n";
 
-/// Six patients with one glucose each: local, in another unit, in none of UCUM, above what was measured, as a text, under another name.
-const GLUCOSE: [(&str, &str, &str); 6] = [
+/// Seven patients with one glucose each: local, in another unit, in none of UCUM, above what was measured, as a text, under another name,
+/// without a unit.
+const GLUCOSE: [(&str, &str, &str); 7] = [
     ("http://ours/lab|GLU", r#""value":120"#, r#""code":"mg/dL""#),
     ("http://loinc.org|2345-7", r#""value":7"#, r#""code":"mmol/L""#),
     ("http://loinc.org|2345-7", r#""value":120"#, r#""unit":"MG/DL""#),
     ("http://loinc.org|2345-7", r#""comparator":">","value":600"#, r#""code":"mg/dL""#),
     ("http://loinc.org|2345-7", r#""value":"120""#, r#""code":"mg/dL""#),
     ("http://loinc.org/|2345-7", r#""value":120"#, r#""code":"mg/dL""#),
+    ("http://loinc.org|2345-7", r#""value":120"#, r#""system":"http://unitsofmeasure.org""#),
 ];
 
 /// One more has it as a part of a panel.
-const PANEL: &str = r#"{"resourceType":"Observation","id":"o6","status":"final","subject":{"reference":"Patient/p6"},"code":{"text":"Panel"},"component":[{"code":{"coding":[{"system":"http://loinc.org","code":"2345-7"}]},"valueQuantity":{"value":7,"unit":"mmol/L"}}]}"#;
+const PANEL: &str = r#"{"resourceType":"Observation","id":"o7","status":"final","subject":{"reference":"Patient/p7"},"code":{"text":"Panel"},"component":[{"code":{"coding":[{"system":"http://loinc.org","code":"2345-7"}]},"valueQuantity":{"value":7,"unit":"mmol/L"}}]}"#;
 
 /// A site with its data in files.
 struct Site(tempfile::TempDir);
@@ -79,11 +81,12 @@ impl Site {
     }
 }
 
-const NOT_COUNTED: [&str; 4] = [
-    "`Observation.component.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
-    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `MG/DL`, which cannot be compared with `mg/dL`: it was not counted",
-    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: it was not counted",
-    "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>`: how large it is is not known, and it was not counted",
+const NOT_COUNTED: [&str; 5] = [
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has no unit, and is compared with `mg/dL`: its value was not used",
+    "`Observation.component.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: its value was not used",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `MG/DL`, which cannot be compared with `mg/dL`: its value was not used",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: its value was not used",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>`: how large it is is not known, and its value was not used",
 ];
 
 fn extension<'v>(value: &'v Value, end: &str) -> Vec<&'v Value> {
@@ -106,6 +109,9 @@ fn what_is_documented_and_not_counted_is_told_by_every_command_and_in_the_report
     assert!(!tells(&pulled) && !tells(&said), "no value is told: {pulled}\n{said}");
     let report: Value = serde_json::from_str(known.lines().next().unwrap()).unwrap();
     assert_eq!(report["group"][0]["population"][2]["count"], 1, "the local one");
+    // Four of seven could be in the numerator, if what could not be used were known.
+    let bounds = extension(&report["group"][0], "/score-bounds")[0]["extension"].to_string();
+    assert!(bounds.contains(r#""url":"low","valueDecimal":0.142857142857"#) && bounds.contains(r#""url":"high","valueDecimal":0.714285714286"#), "{bounds}");
     let quality = extension(&report, "/data-quality")[0];
     let shown = |one: &&Value| {
         one["extension"]
@@ -122,10 +128,30 @@ fn what_is_documented_and_not_counted_is_told_by_every_command_and_in_the_report
         [
             "comparator Observation.valueQuantity http://loinc.org 2345-7",
             "unlike-unit Observation.component.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
+            "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 mg/dL",
             "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 MG/DL mg/dL",
             "unlike-unit Observation.valueQuantity http://loinc.org 2345-7 mmol/L mg/dL",
         ]
     );
+}
+
+/// Who has no value that is not high is counted where a value is missing, and was not measured where one cannot be used.
+#[test]
+fn who_is_counted_for_want_of_a_value_that_could_not_be_used_may_not_be() {
+    let site = Site::new();
+    std::fs::write(
+        site.path().join("measure/glucose.cql"),
+        CQL.replace("define \"High\": ", "define \"High\": not (\"Known\" or \"Nobody\")\ndefine \"Nobody\": \"Known\" and false\ndefine \"Known\": "),
+    )
+    .unwrap();
+    let (report, _) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let group = &report["group"][0];
+    assert_eq!(group["population"][2]["count"], 7, "nothing of the local codes is translated here");
+    let parts = |end: &str| extension(group, end)[0]["extension"].to_string();
+    assert!(parts("/cannot-tell").contains(r#""url":"count","valueInteger":4"#), "{}", parts("/cannot-tell"));
+    assert!(parts("/score-bounds").contains(r#""url":"low","valueDecimal":0.428571428571"#), "{}", parts("/score-bounds"));
+    assert!(parts("/score-bounds").contains(r#""url":"high","valueDecimal":1"#), "{}", parts("/score-bounds"));
 }
 
 /// Once for an element and a name, of those names only that may be meant; in one pass or, with more patients than fit, in several.
@@ -178,4 +204,49 @@ fn a_rule_that_meets_nothing_is_told_with_what_is_near() {
     std::fs::write(site.path().join("ours.yaml"), MAPPING.replace("http://ours/lab", "http://ours/labs")).unwrap();
     let (pulled, _) = site.say(&["pull"]);
     assert!(pulled.contains("the mapping's rule of `http://ours/labs` at `Observation.code` matched nothing in the data; `http://ours/lab` is there, and near"), "{pulled}");
+}
+
+/// What converts by UCUM's tables and may mean something else, and what is there as another type: told. What is of one kind: nothing.
+const HEMOGLOBIN: [(&str, &str); 8] = [
+    (
+        r#""valueQuantity":{"value":53,"code":"mmol/mol"}"#,
+        "`Observation.valueQuantity` of `4548-4` of 1 patient has the unit `mmol/mol`, which converts to `%` and may be of another scale, as hemoglobin A1c by IFCC and by NGSP: it was compared as converted; have it written in the unit that is asked for",
+    ),
+    (
+        r#""valueQuantity":{"value":7.2}"#,
+        "`Observation.valueQuantity` of `4548-4` of 1 patient has no unit, and was compared with `%` as a pure number, as 0.07 is 7 %: have its unit written, if it is another",
+    ),
+    (r#""valueString":"7.2 %""#, "`Observation.valueString` of `4548-4` of 1 patient stands where a quantity is compared with `%`: its value was not used"),
+    (r#""valueInteger":7"#, "`Observation.valueInteger` of `4548-4` of 1 patient stands where a quantity is compared with `%`: its value was not used"),
+    (r#""valueQuantity":{"value":72,"code":"g/kg"}"#, ""),
+    (r#""valueQuantity":{"value":0.072,"code":"1"}"#, ""),
+    (r#""valueQuantity":{"value":7.2,"unit":"%"}"#, ""),
+    (r#""dataAbsentReason":{"text":"x"}"#, ""),
+];
+
+#[test]
+fn what_compares_and_may_mean_something_else_is_told() {
+    let site = Site::new();
+    let rule = CQL.replace("2345-7", "4548-4").replace("100 'mg/dL', 1000 'mg/dL'", "9 '%', 20 '%'").replace("100 'mg/dL'", "9 '%'");
+    std::fs::write(site.path().join("measure/glucose.cql"), &rule).unwrap();
+    std::fs::write(site.path().join("drop/Patient.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p1\"}\n").unwrap();
+    let of = |value: &str| {
+        format!(
+            "{{\"resourceType\":\"Observation\",\"id\":\"o1\",\"status\":\"final\",\"subject\":{{\"reference\":\"Patient/p1\"}},\"code\":{{\"coding\":[{{\"system\":\"http://loinc.org\",\"code\":\"4548-4\"}}]}},{value}}}\n"
+        )
+    };
+    for (value, expected) in HEMOGLOBIN {
+        std::fs::write(site.path().join("drop/Observation.ndjson"), of(value)).unwrap();
+        let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+        let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("warning: `Observation.value")).collect();
+        let expected: Vec<&str> = expected.strip_prefix("`Observation.value").into_iter().collect();
+        assert_eq!(told, expected, "{value}: {said}");
+    }
+    // What the measure reads as a text too is no loss.
+    let both = rule.replace("(O.value as FHIR.Quantity) > 9 '%'", "((O.value as FHIR.Quantity) > 9 '%' or (O.value as FHIR.string).value = 'high')");
+    assert_ne!(both, rule);
+    std::fs::write(site.path().join("measure/glucose.cql"), both).unwrap();
+    std::fs::write(site.path().join("drop/Observation.ndjson"), of(r#""valueString":"low""#)).unwrap();
+    let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+    assert!(!said.contains("valueString"), "{said}");
 }

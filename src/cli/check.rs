@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::import::{told, touched};
+use super::import::{Touched, told, touched};
 use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
-use crate::config::{self, Loaded, setup};
+use crate::config::{self, Loaded, doubtful, setup};
 use crate::diagnostic::{self, Diagnostic, Severity, counted};
 use crate::feed::Accepted;
-use crate::http::{Clock, Request, SystemClock};
-use crate::pipeline::{Setup, needs};
+use crate::http::{Clock, Request, SystemClock, one_line};
+use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
@@ -23,6 +23,8 @@ use crate::store::{Store, runs};
 pub(super) const ATTEMPTS: u32 = 2;
 /// Measures that are shown of those that a registry accepts.
 const ACCEPTED_SHOWN: usize = 20;
+/// Characters of the scopes that a server says it grants.
+const SCOPES_CHARS_MAX: usize = 2_000;
 /// What stands in the place of an EHR.
 const FOLDER: &str = "folder";
 /// What stands beside it.
@@ -91,17 +93,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (Some(site), Some(checked), false) = (site, checked, diagnostic::has_errors(&findings)) else {
         match context.format {
             Format::Json => super::print_json(&json!({ "findings": diagnostic::render_json(&findings), "peers": [] })),
-            Format::Human => super::print(&diagnostic::render_human(&findings, context.colour)),
+            Format::Human => super::print(&diagnostic::render_folded(&findings, context.colour)),
         }
         return Err(Failure::configuration(format!("`{}` cannot be used", args.config.display())).hint("nothing starts until every error above is gone"));
     };
-    findings.extend(assumed(&site));
+    findings.extend(doubtful::keys(&site, &checked.measures));
     findings.extend(silently_changed(&site, &checked));
+    let touched: Vec<Touched> = checked.source.tuning.imports.iter().map(|import| touched(import, &checked)).collect();
+    findings.extend(touched.iter().flat_map(|touched| touched.uncounted.iter().cloned()));
     if args.offline {
-        findings.extend(unasked(&site, &checked));
+        findings.extend(unasked(&site, &checked, &touched));
     }
     findings.extend(last_found(&site));
-    let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked).await) })? };
+    let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked, &touched).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
     match failures.first() {
@@ -115,41 +119,24 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
 }
 
-/// What is read in a way that its author may not expect.
-fn assumed(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
-    let finding = |severity, key: &str, message: String, help: &str| Diagnostic { severity, ..site.places.error(key, message).help(help) };
-    let mut found = Vec::new();
-    let (zone, cron) = (&site.value.site.time_zone, &site.value.schedule.cron);
-    if !site.places.is_written("site.time_zone") {
-        let message = format!("`site.time_zone` is not written: days, months and nights are meant in {zone}");
-        found.push(finding(Severity::Note, "site.time_zone", message, "write the hospital's zone, for example `time_zone = \"America/New_York\"`"));
-    }
-    let more = match cron.split_whitespace().count() {
-        6 => "six fields: the first is seconds, the next minutes",
-        7 => "seven fields: the first is seconds, the last years",
-        _ => return found,
-    };
-    let help = "write five: minute, hour, day, month, weekday; `30 1 * * *` is every night at half past one";
-    found.push(finding(Severity::Warning, "schedule.cron", format!("`{cron}` has {more}"), help));
-    found
-}
-
-/// That the mapping says something else than in the last night, and calls itself the same. What is wrong with the state itself is
-/// said where it is used.
+/// That the mapping says something else than in the last night, and calls itself the same, or is gone. What is wrong with the state
+/// itself is said where it is used.
 fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Option<Diagnostic> {
     let store = super::state(site).ok()??;
     let earlier = store.with(|connection| runs::evaluated_before(connection, i64::MAX)).ok()??.lineage?;
-    let message = || format!("the rules of the mapping `{}` are not those of the last night", checked.mapping.label());
-    let help = "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`";
-    let finding = || Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", message()).help(help) };
-    checked.lineage.has_other_rules_than(&earlier).then(finding)
+    let change = checked.lineage.mapping_change(&Lineage::stored(&earlier)?)?;
+    let help = match checked.lineage.mapping_rules() {
+        (_, None) => "name its file in `mapping.file`, if it is to be used",
+        _ => "raise its `version` with every change of meaning: the next night sends what it changes with the cause `mapping`",
+    };
+    Some(Diagnostic { severity: Severity::Warning, ..site.places.error("mapping.file", change).help(help) })
 }
 
 /// Imports that no measure asks for, which is said of their tables where these are looked at.
-fn unasked(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnostic> {
-    let nobody = |import: &import::Import| touched(import, checked).nobody(import).map(|why| format!("import `{}`: {why}", import.name));
+fn unasked(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) -> Vec<Diagnostic> {
+    let nobody = |(import, touched): (&import::Import, &Touched)| touched.nobody(import).map(|why| format!("import `{}`: {why}", import.name));
     let warn = |why| Diagnostic { severity: Severity::Warning, ..site.places.error("imports.files", why) };
-    checked.source.tuning.imports.iter().filter_map(nobody).map(warn).collect()
+    checked.source.tuning.imports.iter().zip(touched).filter_map(nobody).map(warn).collect()
 }
 
 /// What the last night found of rules that met nothing, of codes under other names, and of values that were not used.
@@ -159,27 +146,25 @@ fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
         found.ok().flatten()
     };
     let found = super::state(site).ok().flatten().and_then(of_night).unwrap_or_default();
-    found
-        .iter()
-        .filter_map(super::run::unused_as_text)
-        .map(|line| Diagnostic::note(format!("in the last night: {line}")))
-        .collect()
+    let unmapped = Some(super::run::unmapped_as_text(&found)).filter(|line| !line.is_empty());
+    let lines = found.iter().filter_map(super::run::unused_as_text).chain(unmapped);
+    lines.map(|line| Diagnostic::note(format!("in the last night: {line}"))).collect()
 }
 
-async fn ask(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Answer> {
+async fn ask(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) -> Vec<Answer> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let source = match &checked.source.tuning.folder {
         Some(folder) => files(folder, checked),
         None => ehr(site, checked, &clock).await,
     };
-    let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked));
+    let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked, touched));
     std::iter::once(source).chain(imports).chain([registry(site, checked, &clock).await]).collect()
 }
 
 /// What is in the tables of the imports, and what does not fit. Who is meant by a row is seen when it is brought in.
-fn imports(checked: &Setup) -> Answer {
+fn imports(checked: &Setup, touched: &[Touched]) -> Answer {
     let (mut lines, mut due) = (Vec::new(), Vec::new());
-    for import in &checked.source.tuning.imports {
+    for (import, touched) in checked.source.tuning.imports.iter().zip(touched) {
         let name = &import.name;
         let found = match import::survey(import) {
             Ok(found) => found,
@@ -188,7 +173,7 @@ fn imports(checked: &Setup) -> Answer {
         lines.push(format!("{name}: {} of {}", counted(found.rows, "row"), import.resource_type));
         due.extend(found.gap.map(|gap| format!("{name}: {gap}")));
         due.extend(found.refused.iter().map(|(reason, sort)| format!("{name}: rows that do not fit, {}: {reason}", told(sort))));
-        due.extend(touched(import, checked).nobody(import).map(|why| format!("{name}: {why}")));
+        due.extend(touched.nobody(import).map(|why| format!("{name}: {why}")));
     }
     Answer { needs_a_person: !due.is_empty(), due, ..Answer::new(IMPORTS, lines) }
 }
@@ -226,7 +211,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             let plan = source::plan(&needs, &source.capability, &checked.source);
             let mut lines = vec![format!("{} speaks FHIR {} ({})", source.name(), source.capability.fhir_version, source.capability.software)];
             lines.push(match &source.tokens {
-                Some(tokens) => format!("token granted: {}", tokens.granted().unwrap_or_else(|| "scopes not said".to_owned())),
+                Some(tokens) => format!("token granted: {}", tokens.granted().map_or_else(|| "scopes not said".to_owned(), |granted| one_line(&granted, SCOPES_CHARS_MAX))),
                 None if source.capability.smart.is_some() => "no token asked for, though the server issues them: without `source.client_id` it may refuse every query".to_owned(),
                 None => "no token asked for".to_owned(),
             });
@@ -369,7 +354,7 @@ fn print(checked: &Setup, findings: &[Diagnostic], answers: &[Answer], context: 
         return;
     }
     if !findings.is_empty() {
-        super::print(&diagnostic::render_human(findings, context.colour));
+        super::print(&diagnostic::render_folded(findings, context.colour));
     }
     let mut text = format!("{}: configuration is sound\n  mapping {}\n", checked.site, checked.mapping.label());
     for measure in &measures {

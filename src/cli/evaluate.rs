@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::Value;
 
-use super::{Context, Ending, Failure};
+use super::{Ending, Failure};
 use crate::config::measures::{self, Loaded};
 use crate::cql::Program;
 use crate::cql::evaluate::doubt::Doubt;
-use crate::diagnostic::counted;
+use crate::diagnostic::{self, counted};
 use crate::fhir::compartment::is_id;
+use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Mapping, Seen, Watch};
 use crate::measure::report::{Completeness, Facts};
 use crate::measure::{self, Choices, Logic, Measure, MissingValueSets, Partial, PatientResult, Period, Run};
+use crate::pipeline::waits::Waits;
 use crate::pipeline::{evaluation, needs, remarks};
 use crate::source::folder::{self, Bad, Dataset, Gap, Patient, Signs};
 use crate::store::runs::Unmapped;
@@ -119,7 +121,7 @@ enum Incomplete {
 }
 
 /// Runs the command.
-pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
+pub fn run(args: Args) -> Result<Ending, Failure> {
     args.date.as_deref().map_or(Ok(()), check_date)?;
     check_reporter(&args.reporter)?;
     let zone = jiff::tz::TimeZone::get(&args.timezone)
@@ -129,7 +131,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
     if args.threads > THREADS_MAX {
         return Err(Failure::usage(format!("--threads is {}, at most {THREADS_MAX}", args.threads)));
     }
-    let loaded = load(&args, context)?;
+    let loaded = load(&args)?;
     let shape = shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
@@ -235,7 +237,7 @@ fn periods(texts: &[String], zone: &jiff::tz::TimeZone) -> Result<Vec<Period>, F
     texts.iter().map(|text| Period::parse_in(text, zone).map_err(Failure::usage)).collect()
 }
 
-fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
+fn load(args: &Args) -> Result<Loaded, Failure> {
     let mut parameters = BTreeMap::new();
     for text in &args.parameters {
         let Some((name, value)) = text.split_once('=') else {
@@ -252,9 +254,7 @@ fn load(args: &Args, context: &Context) -> Result<Loaded, Failure> {
     let choices = Choices { parameters, missing_value_sets, logic: args.logic.into() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
-    if !found.is_empty() {
-        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&found, context.colour));
-    }
+    let _ = write!(std::io::stderr(), "{}", diagnostic::render_brief(&found));
     Ok(loaded)
 }
 
@@ -384,13 +384,14 @@ impl Found {
     }
 
     /// What is missing of the data. Data without a patient are no data.
-    fn completeness(&self, measure: usize) -> Completeness {
+    fn completeness(&self, index: usize, measure: &Measure) -> Completeness {
         let missing = if self.people == 0 { self.absent.count.max(1) } else { self.absent.count };
         let mut gaps = self.missing.clone();
         if missing > 0 {
             *gaps.entry("Patient".to_owned()).or_default() += missing;
         }
-        Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(measure).cloned().unwrap_or_default() }
+        let gaps = Waits::of(measure.programs()).among(&gaps);
+        Completeness { gaps, quarantined: self.bad.count, absent: self.absent_types.get(index).cloned().unwrap_or_default() }
     }
 
     fn say(&mut self, watch: &Watch<'_>) {
@@ -424,7 +425,7 @@ impl Found {
         }
         let rest = unused.len().saturating_sub(TOLD_SHOWN_MAX);
         if rest > 0 {
-            let _ = writeln!(stderr, "warning: {rest} more kinds of values or codes are documented and not counted");
+            let _ = writeln!(stderr, "warning: {rest} more kinds of values or codes are documented and were not used");
         }
         if self.people == 0 {
             let _ = writeln!(stderr, "warning: there is no Patient in the data; the reports are partial, and their numbers say nothing");
@@ -459,8 +460,9 @@ fn evaluate(runs: &[Run<'_>], data: &Dataset, shape: &Shape, watch: &Watch<'_>, 
 fn part(runs: &[Run<'_>], patients: &[Patient<'_>], shared: &Shared<'_>, shape: &Shape, watch: &Watch<'_>, keep: bool) -> Found {
     let mut found = Found::new(runs);
     let mut record = Record::default();
+    let mut kinds = Kinds::sifted(shape);
     for patient in patients {
-        let bad = record.reread(shape, patient.lines().chain(shared.referred_to(patient.lines())));
+        let bad = record.reread(&mut kinds, patient.lines().chain(shared.referred_to(patient.lines())));
         bad.into_iter().filter_map(|bad| patient.bad(bad.index, bad.reason)).for_each(|bad| found.bad.add(Some(bad)));
         if record.patient_id().is_none() {
             found.absent.add(patient.bad(0, "it names a Patient who is not in the data".to_owned()));
@@ -517,7 +519,7 @@ fn write(args: &Args, runs: &[Run<'_>], found: &Found) -> Result<bool, Failure> 
     for (index, run) in runs.iter().enumerate() {
         let mut earlier = Vec::new();
         for (place, period) in run.periods().enumerate() {
-            let facts = facts(args, run.measure, period, found.completeness(index));
+            let facts = facts(args, run.measure, period, found.completeness(index, run.measure));
             let reporter = run.measure.reporter(period, &facts);
             let none = Partial::default();
             let sum = found.sums.get(index).and_then(|sums| sums.get(place)).unwrap_or(&none);

@@ -1,17 +1,22 @@
 //! `watershed import`: what imports would change, and bringing them in without asking the EHR.
 
+mod touched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::{Context, Ending, Failure, Format, run};
-use crate::config::setup;
-use crate::diagnostic::counted;
+use crate::config::{self, Loaded, setup};
+use crate::diagnostic::{Severity, counted, render_json};
 use crate::http::SystemClock;
 use crate::pipeline::{NightError, Setup, needs};
 use crate::source::import::{self, Difference, Import, Place, Sort};
 use crate::source::{PullOutcome, SourceError};
+
+use touched::asking;
+pub(super) use touched::{Touched, touched};
 
 /// Spans of lines that are named for each sort of rows.
 const SPANS_SHOWN: usize = 12;
@@ -35,21 +40,13 @@ pub struct Args {
 /// Ends with findings when rows were refused, a table is not whole, or the data are partial.
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let (site, checked) = run::read(&args.config)?;
-    if checked.source.tuning.imports.is_empty() {
-        return Err(Failure::configuration("no import is configured").hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one"));
-    }
+    let imports = &checked.source.tuning.imports;
     let types = types(&checked);
     if args.dry_run {
-        let Some(store) = super::state(&site)? else { return Err(failed(import::nothing_yet())) };
-        let Some(snapshot) = setup::snapshot_beside(&site, store).map_err(run::unopened)? else { return Err(failed(import::nothing_yet())) };
-        let find = |import: &Import| import::difference(import, &snapshot, &types, args.accept_loss);
-        let found: Result<Vec<(&Import, Difference)>, SourceError> = checked.source.tuning.imports.iter().map(|one| Ok((one, find(one)?))).collect();
-        let found = found.map_err(failed)?;
-        match context.format {
-            Format::Json => super::print_json(&Value::Array(found.iter().map(|(one, found)| as_json(one, found, &touched(one, &checked))).collect())),
-            Format::Human => super::print(&found.iter().map(|(one, found)| as_text(one, found, &touched(one, &checked))).collect::<Vec<_>>().join("\n")),
-        }
-        return Ok(if found.iter().all(|(_, found)| is_fine(found)) { Ending::Fine } else { Ending::Findings });
+        return foresee(&site, &checked, &types, args.accept_loss, context);
+    }
+    if imports.is_empty() {
+        return Err(none());
     }
     let imports = checked.source.tuning.imports.clone();
     let adapter = run::adapter(&site, checked)?;
@@ -59,6 +56,37 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         Format::Human => super::print(&brought(&outcome)),
     }
     Ok(if outcome.complete { Ending::Fine } else { Ending::Findings })
+}
+
+fn none() -> Failure {
+    Failure::configuration("no import is configured").hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one")
+}
+
+/// Says what bringing the imports in would change.
+fn foresee(site: &Loaded<config::Site>, checked: &Setup, types: &BTreeSet<String>, accepts_loss: bool, context: &Context) -> Result<Ending, Failure> {
+    let imports = &checked.source.tuning.imports;
+    let Some(store) = super::state(site)? else { return Err(failed(import::nothing_yet())) };
+    let Some(snapshot) = setup::snapshot_beside(site, store).map_err(run::unopened)? else { return Err(failed(import::nothing_yet())) };
+    let forsaken = import::forsaken(imports, &snapshot).map_err(failed)?;
+    if imports.is_empty() && forsaken.is_empty() {
+        return Err(none());
+    }
+    let mut found = Vec::new();
+    for one in imports {
+        found.push((one, import::difference(one, &snapshot, types, accepts_loss).map_err(failed)?, touched(one, checked)));
+    }
+    match context.format {
+        Format::Json => {
+            let of_forsaken = forsaken.iter().map(|(name, rows)| json!({ "import": name, "declared": false, "gone": rows }));
+            super::print_json(&found.iter().map(|(one, found, touched)| as_json(one, found, touched)).chain(of_forsaken).collect());
+        }
+        Format::Human => {
+            let of_forsaken = forsaken.iter().map(|(name, rows)| format!("{name}: no file of `imports.files` declares it any more\n  gone: {rows}\n"));
+            super::print(&found.iter().map(|(one, found, touched)| as_text(one, found, touched)).chain(of_forsaken).collect::<Vec<_>>().join("\n"));
+        }
+    }
+    let is_fine = forsaken.is_empty() && found.iter().all(|(_, found, touched)| is_fine(found, touched));
+    Ok(if is_fine { Ending::Fine } else { Ending::Findings })
 }
 
 fn failed(error: SourceError) -> Failure {
@@ -75,59 +103,8 @@ fn types(checked: &Setup) -> BTreeSet<String> {
     needs.into_iter().map(|need| need.resource_type).chain(["Patient".to_owned()]).collect()
 }
 
-/// Who asks for what an import brings.
-#[derive(Default)]
-pub(super) struct Touched {
-    /// The measures that ask for its codes, or do not ask by code.
-    pub measures: Vec<String>,
-    /// Those that ask for other codes of its type only.
-    pub others: Vec<String>,
-    /// Its codes, at the elements by which measures ask.
-    codes: BTreeSet<String>,
-}
-
-impl Touched {
-    /// That no measure asks for it, and why.
-    pub fn nobody(&self, import: &Import) -> Option<String> {
-        let codes: Vec<String> = self.codes.iter().map(|code| format!("`{code}`")).collect();
-        let codes = if codes.is_empty() { "no code".to_owned() } else { codes.join(", ") };
-        let verb = if self.others.len() == 1 { "asks" } else { "ask" };
-        match (self.measures.as_slice(), self.others.as_slice()) {
-            ([], []) => Some(format!("no measure asks for {}: it is not read", import.resource_type)),
-            ([], others) => Some(format!("no measure asks for {codes}: of {} {} {verb} for other codes", import.resource_type, others.join(" and "))),
-            _ => None,
-        }
-    }
-}
-
-/// The measures that ask for what an import brings, by its type and by its codes, those included that the mapping translates.
-pub(super) fn touched(import: &Import, checked: &Setup) -> Touched {
-    let mut touched = Touched::default();
-    for measure in &checked.measures {
-        let needs = needs::codes(measure, &checked.value_sets, &checked.mapping);
-        let (mut is_met, mut is_asked) = (false, false);
-        for (requirement, wanted) in needs.iter().filter(|(requirement, _)| requirement.resource_type == import.resource_type) {
-            is_met = true;
-            let element = requirement.code_path.as_deref().unwrap_or_default();
-            let (Some(wanted), Some(own)) = (wanted, import.codings(element)) else {
-                is_asked = true;
-                continue;
-            };
-            is_asked |= wanted.iter().any(|code| own.contains(code));
-            touched.codes.extend(own);
-        }
-        let name = || measure.definition.id.value.clone();
-        match (is_met, is_asked) {
-            (false, _) => {}
-            (true, true) => touched.measures.push(name()),
-            (true, false) => touched.others.push(name()),
-        }
-    }
-    touched
-}
-
-fn is_fine(found: &Difference) -> bool {
-    found.gap.is_none() && found.refused.is_empty() && found.unknown.is_empty()
+fn is_fine(found: &Difference, touched: &Touched) -> bool {
+    touched.uncounted.iter().all(|finding| finding.severity == Severity::Note) && found.gap.is_none() && found.refused.is_empty() && found.unknown.is_empty()
 }
 
 fn as_json(import: &Import, found: &Difference, touched: &Touched) -> Value {
@@ -141,8 +118,8 @@ fn as_json(import: &Import, found: &Difference, touched: &Touched) -> Value {
     };
     json!({
         "import": import.name, "file": import.file, "resourceType": import.resource_type, "measures": touched.measures, "rows": found.rows,
-        "new": sort(&found.new), "changed": sort(&found.changed), "gone": found.gone, "refused": reasons(&found.refused),
-        "unknown": reasons(&found.unknown), "ignored": found.ignored, "gap": found.gap,
+        "new": sort(&found.new), "changed": sort(&found.changed), "gone": found.gone, "kept": found.kept, "refused": reasons(&found.refused),
+        "unknown": reasons(&found.unknown), "ignored": found.ignored, "gap": found.gap, "taken": !found.is_left, "uncounted": render_json(&touched.uncounted),
     })
 }
 
@@ -155,10 +132,20 @@ fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     if let Some(gap) = &found.gap {
         text.push_str(&format!("\n  not whole: {gap}"));
     }
+    for finding in &touched.uncounted {
+        text.push_str(&format!("\n  {finding}; {}", finding.help.as_deref().unwrap_or_default()));
+    }
+    if found.is_left {
+        text.push_str("\n  nothing of it is taken");
+    }
     for (word, sort) in [("new", &found.new), ("changed", &found.changed)] {
         text.push_str(&format!("\n  {word}: {}", told(sort)));
     }
-    let kept = if found.gap.is_some() { " (nothing is let go of a table that is not whole)" } else { "" };
+    let kept = match found.kept {
+        0 if found.gap.is_some() => " (nothing is let go of a table that is not whole)".to_owned(),
+        0 => String::new(),
+        kept => format!(" ({} stay: nothing is let go of a table that is not whole)", counted(kept, "stored row")),
+    };
     text.push_str(&format!("\n  gone: {}{kept}", found.gone));
     for (reason, sort) in &found.refused {
         text.push_str(&format!("\n  refused: {}: {reason}", told(sort)));
@@ -171,12 +158,6 @@ fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     }
     text.push('\n');
     text
-}
-
-/// `a asks`, `a and b ask`.
-fn asking(names: &[String]) -> String {
-    let verb = if names.len() == 1 { "asks" } else { "ask" };
-    format!("{} {verb}", names.join(" and "))
 }
 
 /// How many, and in which lines.

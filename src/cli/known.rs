@@ -4,22 +4,23 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Context, Ending, Failure, Format, run, status};
 use crate::config::setup;
 use crate::diagnostic::counted;
+use crate::feed;
 use crate::measure::period::Period;
 use crate::outbox;
 use crate::pipeline::evaluation::{Made, Sums};
-use crate::pipeline::{EVERY_TYPE, Lineage, Setup, evaluation};
+use crate::pipeline::schedule::Schedule;
+use crate::pipeline::{Lineage, Setup, evaluation};
 use crate::source::Silent;
 use crate::source::plan::is_asked_for;
-use crate::store::runs::{self, ReportFindings, Run};
+use crate::store::runs::{self, ANY_TYPE, Beside, ReportFindings, Run};
 
 /// The site's measures over what was known on a day, from its snapshot, without asking the EHR
 ///
@@ -63,16 +64,24 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         .with(|connection| runs::types_asked_by(connection, night.pull_id.unwrap_or_default()))
         .map_err(super::state_failure)?;
     note_unasked(&mut night, &checked, &asked);
+    let beside = snapshot
+        .store()
+        .with(|connection| runs::beside(connection, night.pull_id.unwrap_or_default()))
+        .map_err(super::state_failure)?;
+    if let (Some(beside), Ok(schedule)) = (beside, Schedule::parse(&site.value.schedule.cron, checked.zone.clone())) {
+        unknown_since(&beside, &schedule, at, now).iter().for_each(|text| drop(writeln!(std::io::stderr(), "warning: {text}")));
+    }
     night.periods = periods(&args.periods, std::mem::take(&mut night.periods), at, &checked)?;
     let (_asker, stop) = watch::channel(false);
     let sums = evaluation::evaluate(&checked, &snapshot, &night, &stop, &Silent).map_err(run::failure)?;
+    night.absent = sums.missing_people();
     let made = evaluation::reports(&checked, &night, &sums).map_err(run::failure)?;
     match context.format {
         Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
     say(&night, &sums, &made);
-    let is_whole = night.complete == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
+    let is_whole = night.is_complete() == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
     Ok(if is_whole { Ending::Fine } else { Ending::Findings })
 }
 
@@ -123,7 +132,7 @@ fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
         let new = checked.lineage.measures.keys().filter(|name| !then.measures.contains_key(*name));
         new.for_each(|name| {
             say(format!("`{name}` was not among the measures of that night: what only it needs was not asked for"));
-            missing.push(EVERY_TYPE.to_owned());
+            missing.push(ANY_TYPE.to_owned());
         });
         if missing.is_empty() && then.asks_otherwise_than(&checked.lineage) {
             say("the measures, the mapping or the value sets are not those of that night: codes that they newly name were not asked for then".to_owned());
@@ -131,7 +140,7 @@ fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
     } else {
         let requirements = checked.measures.iter().flat_map(|measure| measure.program().requirements());
         let types: BTreeSet<&String> = requirements.map(|requirement| &requirement.resource_type).filter(|name| is_asked_for(name)).collect();
-        types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains(EVERY_TYPE)).for_each(|name| {
+        types.into_iter().filter(|name| !asked.contains(*name) && !asked.contains(ANY_TYPE)).for_each(|name| {
             say(format!("no pull had asked for {name} by then"));
             missing.push(name.clone());
         });
@@ -142,11 +151,24 @@ fn note_unasked(night: &mut Run, checked: &Setup, asked: &BTreeSet<String>) {
     }
 }
 
+/// That nothing is known of the time after the pull: a night was due, or the registry has a feed that none here made. Of a night that is
+/// under way, or about to be, nothing is to be said.
+fn unknown_since(beside: &Beside, schedule: &Schedule, at: Timestamp, now: Timestamp) -> Option<String> {
+    let Beside { ended, next, lost } = beside;
+    let answered = next.and_then(|next| schedule.missed(*ended, next)?.checked_sub(SignedDuration::from_secs(1)).ok());
+    let is_missed = schedule.missed(*ended, answered.map_or(at, |before| before.min(at))).is_some();
+    let until = next.unwrap_or(now);
+    let why = match lost {
+        Some(lost) => format!("nights were lost with a data directory, for the registry took a feed at {lost} that none here made"),
+        None if is_missed => "nights did not run, or were lost with a data directory that was restored from a copy".to_owned(),
+        None => return None,
+    };
+    Some(format!("nothing is known here of what changed between {ended} and {until}: {why}; these are the data of {ended}"))
+}
+
 /// The end of a day, or an instant.
 fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, Failure> {
-    let of_day = |day: Date| day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp().checked_sub(jiff::SignedDuration::from_nanos(1)).ok();
-    let found = text.parse::<Timestamp>().ok().or_else(|| of_day(text.parse::<Date>().ok()?));
-    found.ok_or_else(|| Failure::usage(format!("`--on {text}` is no day and no instant")).hint("write it as 2026-01-02 or 2026-01-02T01:30:00Z"))
+    feed::instant(text, zone).ok_or_else(|| Failure::usage(format!("`--on {text}` is no day and no instant")).hint("write it as 2026-01-02 or 2026-01-02T01:30:00Z"))
 }
 
 /// The periods asked for; else those of the night, or the complete months before the instant.
@@ -166,11 +188,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
 }
 
 fn say(night: &Run, sums: &Sums, made: &Made) {
-    let data = if night.complete == Some(true) {
-        "complete".to_owned()
-    } else {
-        format!("partial ({}, {} in quarantine)", counted(night.gaps.values().sum::<u64>(), "gap"), night.quarantined)
-    };
+    let data = run::data_as_text(night);
     let pull = night.pull_id.unwrap_or_default();
     for report in &made.held {
         let ReportFindings { measure, version, period_start, period_end, findings } = report;
@@ -186,5 +204,35 @@ fn say(night: &Run, sums: &Sums, made: &Made) {
     lines.lines().filter(|line| !line.is_empty()).for_each(|line| drop(writeln!(std::io::stderr(), "{line}")));
     if !found.is_empty() {
         let _ = writeln!(std::io::stderr(), "{}", status::not_understood(&found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nights_that_are_not_here_are_told_and_one_under_way_is_not() {
+        let schedule = Schedule::parse("30 1 * * *", TimeZone::UTC).unwrap();
+        let at = |text: &str| format!("2026-01-{text}:00Z").parse::<Timestamp>().unwrap();
+        let (ended, now) = (at("02T01:40"), at("09T12:00"));
+        for (asked, next, lost, expected) in [
+            ("02T23:59", Some("03T01:31"), None, None),
+            ("03T01:35", Some("03T01:31"), None, None),
+            ("02T23:59", Some("06T01:31"), None, None),
+            ("03T23:59", Some("06T01:31"), None, Some("nights did not run, or were lost")),
+            ("05T23:59", Some("06T01:31"), None, Some("between 2026-01-02T01:40:00Z and 2026-01-06T01:31:00Z")),
+            ("02T12:00", None, None, None),
+            ("09T11:00", None, None, Some("between 2026-01-02T01:40:00Z and 2026-01-09T12:00:00Z")),
+            ("02T23:59", Some("03T01:31"), Some("02T20:00"), Some("the registry took a feed at 2026-01-02T20:00:00Z that none here made")),
+        ] {
+            let beside = Beside { ended, next: next.map(at), lost: lost.map(at) };
+            let told = unknown_since(&beside, &schedule, at(asked), now);
+            let is_right = match expected {
+                None => told.is_none(),
+                Some(words) => told.as_ref().is_some_and(|told| told.contains(words) && told.contains("these are the data of 2026-01-02T01:40:00Z")),
+            };
+            assert!(is_right, "{asked} {next:?}: {told:?}");
+        }
     }
 }

@@ -79,6 +79,12 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     if known.since.is_some() {
         let behind = told_behind(&source, &plan, &adapter.snapshot, adapter.clock.as_ref()).map_err(failed)?;
         plan.notes.extend(behind);
+        known.exports_whole = plan.export.is_some() && source.capability.exports_whole;
+        plan.notes.extend(
+            known
+                .exports_whole
+                .then(|| "exports do not heed `_since`, as an earlier night found: changes are asked for, and everything comes".to_owned()),
+        );
     }
     if count {
         let counts = forecast::count(&source, &plan, known.since).await;

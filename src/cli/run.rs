@@ -1,33 +1,36 @@
 //! `watershed run`: the daemon at a hospital, or one night of it.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rusqlite::Connection;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded, setup};
 use crate::destination::registry::Delivered;
-use crate::diagnostic::counted;
+use crate::diagnostic::{Diagnostic, Severity, counted};
 use crate::http::SystemClock;
 use crate::outbox::Remaining;
 use crate::pipeline::schedule::Schedule;
-use crate::pipeline::{Adapter, Asked, Night, NightError, Setup, Stop};
+use crate::pipeline::{Adapter, Asked, Lineage, Night, NightError, Setup, Stop};
 use crate::snapshot::SnapshotError;
 use crate::source::{Silent, SourceError, TALK};
 use crate::store::StoreError;
-use crate::store::runs::{self, ReportFindings, State, Unmapped};
+use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
 use crate::terminology::units::NO_UNIT;
 
 /// Elements with unreadable values that are named after a night.
 const UNREADABLE_SHOWN: usize = 10;
 /// Kinds of values that were not used, and rules that met nothing.
 const UNUSED_SHOWN: usize = 20;
+/// Codes that the mapping does not know, named after a night.
+const CODES_SHOWN: usize = 3;
 /// Reports that a person should look at, named after a night.
 const REMARKS_SHOWN: usize = 10;
 /// How often the daemon looks at the clock and at what waits in the outbox: a clock that jumps is noticed within it.
@@ -55,7 +58,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     if let Some(at) = args.as_of.filter(|at| *at > Timestamp::now()) {
         return Err(Failure::usage(format!("`--as-of {at}` has not come yet: a night then would report months that are not over")));
     }
-    let (site, adapter) = open(&args.config)?;
+    let (site, checked, findings) = checked(&args.config)?;
+    let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+    if warnings > 0 {
+        tracing::warn!(target: TALK, "{} of configuration, measures or mapping; `watershed check --offline --config {}` shows them", counted(warnings, "warning"), args.config.display());
+    }
+    let adapter = adapter(&site, checked)?;
     super::block_on(async {
         let (asker, stop) = watch::channel(false);
         tokio::spawn(async move {
@@ -69,22 +77,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 /// Reads, checks and opens; says everything that is wrong at once.
-pub fn open(path: &std::path::Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
+pub fn open(path: &Path) -> Result<(Loaded<config::Site>, Adapter), Failure> {
     let (site, checked) = read(path)?;
     let adapter = adapter(&site, checked)?;
     Ok((site, adapter))
 }
 
-/// Reads and checks; what is no error is said on stderr.
-pub fn read(path: &std::path::Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
+/// Reads and checks; what is no error `watershed check` shows.
+pub fn read(path: &Path) -> Result<(Loaded<config::Site>, Setup), Failure> {
+    checked(path).map(|(site, checked, _)| (site, checked))
+}
+
+/// The same with what is no error.
+fn checked(path: &Path) -> Result<(Loaded<config::Site>, Setup, Vec<Diagnostic>), Failure> {
     let (site, findings) = config::load_site(path);
     let Some(site) = site else { return Err(Failure::diagnostics(&findings)) };
     let (checked, findings) = setup::read(&site);
-    let Some(checked) = checked else { return Err(Failure::diagnostics(&findings)) };
-    if !findings.is_empty() {
-        let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&findings, false));
+    match checked {
+        Some(checked) => Ok((site, checked, findings)),
+        None => Err(Failure::diagnostics(&findings)),
     }
-    Ok((site, checked))
 }
 
 /// Opens the state of a site that was read and checked.
@@ -106,23 +118,36 @@ pub fn unopened(error: setup::OpenError) -> Failure {
 async fn once(adapter: &Adapter, as_of: Option<Timestamp>, stop: &Stop, context: &Context) -> Result<Ending, Failure> {
     let asked = Asked { now: as_of.unwrap_or_else(Timestamp::now), scheduled: None };
     let night = adapter.night(&asked, stop, &Silent).await.map_err(failure)?;
+    let change = adapter.store.with(|connection| mapping_change(connection, &night.run)).map_err(super::state_failure)?;
     match context.format {
-        Format::Json => super::print_json(&as_json(&night)),
-        Format::Human => super::print(&as_text(adapter, &night)),
+        Format::Json => super::print_json(&as_json(&night, change.as_deref())),
+        Format::Human => super::print(&as_text(adapter, &night, change.as_deref())),
     }
     super::deliver::verdict(Some(&adapter.store), &night.delivered)?;
     let of_the_data = night.unmapped.iter().any(Unmapped::is_of_the_data);
     Ok(if night.held > 0 || night.run.complete == Some(false) || of_the_data { Ending::Findings } else { Ending::Fine })
 }
 
-fn as_json(night: &Night) -> serde_json::Value {
+/// How the mapping of a night differs from that of the one before, if its version does not tell.
+pub fn mapping_change(connection: &Connection, run: &Run) -> Result<Option<String>, StoreError> {
+    let before = runs::evaluated_before(connection, run.id)?;
+    let stored = |run: &Run| run.lineage.as_deref().and_then(Lineage::stored);
+    Ok(stored(run).zip(before.as_ref().and_then(stored)).and_then(|(own, earlier)| own.mapping_change(&earlier)))
+}
+
+/// The same for people.
+pub fn change_as_text(change: Option<&str>) -> String {
+    change.map(|change| format!("\n{change}: numbers change by it")).unwrap_or_default()
+}
+
+fn as_json(night: &Night, change: Option<&str>) -> serde_json::Value {
     let remaining = night.delivered.remaining;
     json!({
         "id": night.run.id, "startedAt": night.run.started_at.to_string(), "resumed": night.resumed, "state": night.run.state.word(),
-        "complete": night.run.complete, "gaps": night.run.gaps, "quarantined": night.run.quarantined, "patients": night.run.patients,
+        "complete": night.run.is_complete(), "gaps": night.run.all_gaps(), "quarantined": night.run.quarantined(), "patients": night.run.patients,
         "held": night.held, "feed": night.run.feed, "delivered": night.delivered.delivered, "confirmed": night.delivered.confirmed, "restored": night.delivered.restored,
         "waiting": remaining.waiting, "confirming": remaining.confirming, "rejected": remaining.rejected, "contradicted": remaining.contradicted,
-        "reason": night.run.reason, "remarks": night.remarks,
+        "reason": night.run.reason, "remarks": night.remarks, "mappingChange": change,
         "unreadable": unreadable_as_json(&night.unmapped), "notUsed": unused(&night.unmapped),
         "unmapped": night.unmapped.iter().filter(|found| !found.is_of_the_data() && unused_as_text(found).is_none()).count(),
     })
@@ -168,9 +193,17 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
         found => format!("the unit `{found}`"),
     };
     Some(match problem.as_str() {
-        "comparator" => format!("{what} of {of} has a comparator, as `>`: how large it is is not known, and it was not counted"),
-        "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: it was not counted"),
-        "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: it was not counted"),
+        "comparator" => format!("{what} of {of} has a comparator, as `>`: how large it is is not known, and its value was not used"),
+        "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: its value was not used"),
+        "unlike-unit" if found.is_empty() => format!("{what} of {of} has no unit, and is compared with `{expected}`: its value was not used"),
+        "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: its value was not used"),
+        "other-scale" if found.is_empty() => {
+            format!("{what} of {of} has no unit, and was compared with `{expected}` as a pure number, as 0.07 is 7 %: have its unit written, if it is another")
+        }
+        "other-scale" => format!(
+            "{what} of {of} has {unit}, which converts to `{expected}` and may be of another scale, as hemoglobin A1c by IFCC and by NGSP: it was compared as converted; have it written in the unit that is asked for"
+        ),
+        "other-type" => format!("{what} of {of} stands where a quantity is compared with `{expected}`: its value was not used"),
         "unknown-system" => {
             format!(
                 "`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal: have them written by that name, or translated by a site's mapping"
@@ -181,6 +214,13 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
             let near = if expected.is_empty() { String::new() } else { format!("; `{expected}` is there, and near") };
             format!("the mapping's rule {rule} at `{element}` matched nothing in the data{near}")
         }
+        "idle-entry" => {
+            format!("the entry `{code}` of the mapping's rule of `{system}` at `{element}` matched nothing in the data; `{expected}` is there, which no entry translates, and near")
+        }
+        "idle-entries" => {
+            let rule = if code.is_empty() { format!("of `{system}`") } else { format!("of `{code}` of `{system}`") };
+            format!("of the mapping's rule {rule} at `{element}` {found}")
+        }
         _ => return None,
     })
 }
@@ -188,23 +228,31 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
 /// All of which [`unused_as_text`] says something; what may cost all that a rule is for comes first.
 pub fn unused(found: &[Unmapped]) -> Vec<&Unmapped> {
     let mut unused: Vec<&Unmapped> = found.iter().filter(|found| unused_as_text(found).is_some()).collect();
-    unused.sort_by_key(|found| ["idle-rule", "unknown-system"].iter().position(|first| *first == found.problem).unwrap_or(2));
+    unused.sort_by_key(|found| ["idle-rule", "idle-entry", "unknown-system"].iter().position(|first| *first == found.problem).unwrap_or(2));
     unused
 }
 
-/// The same of all that was found, a line for each.
+/// The same of all that was found, a line for each. That some of a table's entries are rare is for `check` and `status`.
 pub fn all_unused_as_text(found: &[Unmapped]) -> String {
-    let lines: Vec<String> = unused(found).into_iter().filter_map(unused_as_text).collect();
+    let lines: Vec<String> = unused(found).into_iter().filter(|found| found.problem != "idle-entries").filter_map(unused_as_text).collect();
     let more = lines.len().saturating_sub(UNUSED_SHOWN);
     let more = if more > 0 { format!("\n{more} more (`watershed status` lists them)") } else { String::new() };
     lines.iter().take(UNUSED_SHOWN).map(|line| format!("\n{line}")).collect::<String>() + &more
 }
 
-/// How much the site's mapping does not know, in a line of its own: the data may be complete, and nobody be counted.
-fn unmapped_as_text(found: &[Unmapped]) -> String {
+/// How much the site's mapping does not know: the data may be complete, and nobody be counted.
+pub fn unmapped_as_text(found: &[Unmapped]) -> String {
     let found: Vec<&Unmapped> = found.iter().filter(|found| !found.is_of_the_data() && unused_as_text(found).is_none()).collect();
     let Some(most) = found.iter().map(|found| found.patients).max() else { return String::new() };
-    format!("\nunknown to the mapping: {} of the site's codes, answers or units, of up to {} (`watershed status` lists them)", found.len(), counted(most, "patient"))
+    let mut codes: Vec<&&Unmapped> = found.iter().filter(|found| found.is_unmapped_code()).collect();
+    codes.sort_by_key(|found| Reverse(found.patients));
+    let shown: Vec<String> = codes
+        .iter()
+        .take(CODES_SHOWN)
+        .map(|found| format!("`{}` of {}", found.shown_code(), counted(found.patients, "patient")))
+        .collect();
+    let codes = if shown.is_empty() { String::new() } else { format!("; most often {}", shown.join(", ")) };
+    format!("unknown to the mapping: {} of the site's codes, answers or units, of up to {}{codes} (`watershed status` lists them)", found.len(), counted(most, "patient"))
 }
 
 /// What a person should look at, a line for each report.
@@ -226,11 +274,17 @@ pub fn meant_as_text(meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |code| format!(" (it is no code of FHIR's; `{code}` is near)"))
 }
 
-fn as_text(adapter: &Adapter, night: &Night) -> String {
-    let data = match night.run.complete {
-        Some(false) => format!("partial ({}, {} in quarantine)", counted(night.run.gaps.values().sum::<u64>(), "gap"), night.run.quarantined),
-        _ => "complete".to_owned(),
-    };
+/// Whether everything and everybody came, or how much did not.
+pub(super) fn data_as_text(run: &Run) -> String {
+    match run.is_complete() {
+        Some(true) => "complete".to_owned(),
+        Some(false) => format!("partial ({}, {} in quarantine)", counted(run.gap_count(), "gap"), run.quarantined()),
+        None => String::new(),
+    }
+}
+
+fn as_text(adapter: &Adapter, night: &Night, change: Option<&str>) -> String {
+    let data = data_as_text(&night.run);
     // Why a feed was rejected, or is not taken yet, stands below it on stderr.
     let feed = match &night.delivered {
         Delivered { remaining: Remaining { rejected: 1.., .. }, .. } => "the registry rejected the feed",
@@ -244,9 +298,13 @@ fn as_text(adapter: &Adapter, night: &Night) -> String {
     };
     let held = if night.held > 0 { format!(", {} held for a person (`watershed status`)", counted(night.held, "report")) } else { String::new() };
     let (unreadable, unused) = (unreadable_as_text(&night.unmapped), all_unused_as_text(&night.unmapped));
-    let (unmapped, remarks) = (unmapped_as_text(&night.unmapped), remarks_as_text(&night.remarks));
+    let unmapped = Some(unmapped_as_text(&night.unmapped))
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("\n{line}"))
+        .unwrap_or_default();
+    let (change, remarks) = (change_as_text(change), remarks_as_text(&night.remarks));
     format!(
-        "{}: {}, data {data}, {} over {}, {feed}{held}{unreadable}{unused}{unmapped}{remarks}",
+        "{}: {}, data {data}, {} over {}, {feed}{held}{change}{unreadable}{unused}{unmapped}{remarks}",
         adapter.setup.site,
         counted(night.run.patients, "patient"),
         counted(adapter.setup.measures.len(), "measure"),
@@ -375,7 +433,25 @@ async fn deliver(adapter: &Adapter, stop: &Stop) {
 mod tests {
     use super::*;
     use crate::outbox::OutboxError;
-    use rusqlite::Connection;
+    use crate::store::runs::NOT_SHOWN;
+
+    #[test]
+    fn what_the_mapping_does_not_know_is_told_with_its_most_frequent_codes() {
+        let of = |problem: &str, code: &str, patients| Unmapped {
+            problem: problem.to_owned(),
+            element: "Observation.code".to_owned(),
+            system: "http://ours/lab".to_owned(),
+            code: code.to_owned(),
+            found: String::new(),
+            expected: String::new(),
+            patients,
+        };
+        let rest = format!("(2 texts {NOT_SHOWN})");
+        let found = [of("unmapped-code", "HB", 7), of("unmapped-code", "GLUC", 12), of("unmapped-code", &rest, 40), of("idle-entry", "GLU", 0)];
+        let expected = "unknown to the mapping: 3 of the site's codes, answers or units, of up to 40 patients; most often `GLUC` of 12 patients, `HB` of 7 patients (`watershed status` lists them)";
+        assert_eq!(unmapped_as_text(&found), expected);
+        assert_eq!(unmapped_as_text(&found[3..]), "");
+    }
 
     #[test]
     fn a_full_disk_is_told_as_one_wherever_it_is_met() {

@@ -1,21 +1,28 @@
 //! `watershed status`: the last nights, what waits, what was held back and what was not understood.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::json;
 
+use self::older::Older;
 use super::{Context, Ending, Failure, Format};
 use crate::config::{self, Loaded};
 use crate::diagnostic::counted;
-use crate::outbox::{self, Listed, Remaining};
+use crate::outbox::{self, Listed, Manifest, Remaining};
 use crate::source::account::{self, Account, Due, Open, Row};
 use crate::source::duty::Who;
 use crate::store::quarantine;
 use crate::store::runs::{self, ReportFindings, Run, State, Unmapped};
 use crate::terminology::units::NO_UNIT;
 
+mod older;
+
 /// Unmapped codes shown to people.
 const UNMAPPED_SHOWN: usize = 20;
+/// What to do where the registry answers and does not let this site in.
+const NOT_LET_IN: &str = "; the registry does not let this site in: send the network what `watershed key public` prints of the registry's key, and compare `registry.client_id`";
 /// Rows of the ledger shown to people: gaps first.
 const LEDGER_SHOWN: usize = 60;
 
@@ -40,6 +47,12 @@ struct Status {
     /// Of those that were sent: what a person should look at.
     remarks: Vec<ReportFindings>,
     unmapped: Vec<Unmapped>,
+    /// How the mapping of the last night differs from the one before, if its version does not tell.
+    change: Option<String>,
+    /// Reports of the latest night that are partial, by measure, and of how many.
+    partial: BTreeMap<String, (usize, usize)>,
+    /// What stands as it was counted before something was corrected, and the command that counts it again.
+    older: (Vec<Older>, Option<String>),
     /// Whether only some patients are asked for in full.
     progressive: bool,
     waiting: Vec<Listed>,
@@ -68,6 +81,9 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
             held: Vec::new(),
             remarks: Vec::new(),
             unmapped: Vec::new(),
+            change: None,
+            partial: BTreeMap::new(),
+            older: (Vec::new(), None),
             progressive,
             waiting: Vec::new(),
             quarantined: 0,
@@ -75,15 +91,20 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     };
     let read = store.with(|connection| {
         let runs = runs::list(connection, nights.max(1))?;
-        let latest = runs.iter().find(|run| run.lineage.is_some()).map(|run| run.id);
+        let latest = runs.iter().find(|run| run.lineage.is_some());
+        let change = latest.map(|run| super::run::mapping_change(connection, run)).transpose()?.flatten();
+        let latest = latest.map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
         let unmapped = latest.map(|id| runs::unmapped(connection, id)).transpose()?.unwrap_or_default();
-        let waiting = outbox::list(connection);
-        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), unmapped, waiting))
+        let feed = runs.iter().find_map(|run| run.feed.as_deref());
+        // Of a feed that was given up for what the registry holds there is none.
+        let manifest = feed.and_then(|feed| outbox::manifest_of(connection, feed).ok());
+        let sent = outbox::list(connection).and_then(|listed| Ok((listed, manifest, outbox::standing(connection)?)));
+        Ok((runs, (account::last(connection)?, account::open(connection)?), (held, remarks), (unmapped, change), sent))
     });
-    let (mut runs, (account, open), (held, remarks), unmapped, waiting) = read.map_err(super::state_failure)?;
-    let mut waiting = waiting.map_err(|error| Failure::unreachable(error.to_string()))?;
+    let (mut runs, (account, open), (held, remarks), (unmapped, change), sent) = read.map_err(super::state_failure)?;
+    let (mut waiting, manifest, standing) = sent.map_err(|error| Failure::unreachable(error.to_string()))?;
     waiting.retain(|feed| feed.state.is_to_be_sent() || feed.state.needs_a_person());
     // What a night left undone may have been done since.
     for run in runs.iter_mut().filter(|run| run.state == State::Finished) {
@@ -91,7 +112,36 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
     }
     let quarantined = store.with(|connection| quarantine::list(connection, Some(quarantine::State::Held)));
     let quarantined = quarantined.map_err(super::state_failure)?.len();
-    Ok(Status { site: name, runs, account, open, held, remarks, unmapped, progressive, waiting, quarantined })
+    let measures = manifest.iter().flat_map(|manifest| &manifest.reports).map(|entry| entry.key.measure.clone()).collect();
+    let older = older::of(&standing, &measures);
+    let command = older::command(&older, site.value.measures.months, Timestamp::now());
+    Ok(Status {
+        site: name,
+        runs,
+        account,
+        open,
+        held,
+        remarks,
+        unmapped,
+        change,
+        partial: manifest.as_ref().map(partial).unwrap_or_default(),
+        older: (older, command),
+        progressive,
+        waiting,
+        quarantined,
+    })
+}
+
+/// The measures of a feed of which some reports are partial: how many, of how many.
+fn partial(manifest: &Manifest) -> BTreeMap<String, (usize, usize)> {
+    let mut measures: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for entry in &manifest.reports {
+        let (partial, all) = measures.entry(entry.key.measure.clone()).or_default();
+        *partial += usize::from(!entry.complete);
+        *all += 1;
+    }
+    measures.retain(|_, (partial, _)| *partial > 0);
+    measures
 }
 
 fn needs_a_person(status: &Status) -> bool {
@@ -99,18 +149,18 @@ fn needs_a_person(status: &Status) -> bool {
     let due = status.account.iter().flat_map(|account| &account.rows).filter_map(|row| row.gap.as_ref());
     let is_due = due.into_iter().any(|gap| gap.who != Who::Nobody);
     let of_the_data = status.unmapped.iter().any(Unmapped::is_of_the_data);
-    failed || is_due || of_the_data || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.state.needs_a_person())
+    failed || is_due || of_the_data || !status.held.is_empty() || status.waiting.iter().any(|feed| feed.refused || feed.state.needs_a_person())
 }
 
 fn as_json(status: &Status) -> serde_json::Value {
     let night = |run: &Run| {
         json!({
             "id": run.id, "scheduledAt": run.scheduled_at.map(|at| at.to_string()), "startedAt": run.started_at.to_string(),
-            "state": run.state.word(), "complete": run.complete, "gaps": run.gaps, "quarantined": run.quarantined,
+            "state": run.state.word(), "complete": run.is_complete(), "gaps": run.all_gaps(), "quarantined": run.quarantined(),
             "patients": run.patients, "feed": run.feed, "reason": run.reason, "finishedAt": run.finished_at.map(|at| at.to_string()),
         })
     };
-    let feed = |feed: &Listed| json!({ "feed": feed.feed, "state": feed.state.word(), "attempts": feed.attempts, "reports": feed.reports, "reason": feed.reason });
+    let feed = |feed: &Listed| json!({ "feed": feed.feed, "state": feed.state.word(), "attempts": feed.attempts, "reports": feed.reports, "reason": feed.reason, "refused": feed.refused });
     json!({
         "site": status.site,
         "nights": status.runs.iter().map(night).collect::<Vec<_>>(),
@@ -118,7 +168,10 @@ fn as_json(status: &Status) -> serde_json::Value {
         "openPull": status.open,
         "held": status.held,
         "remarks": status.remarks,
+        "countedOtherwise": { "reports": status.older.0, "command": status.older.1 },
+        "partial": status.partial.iter().map(|(measure, (partial, of))| json!({ "measure": measure, "reports": partial, "of": of })).collect::<Vec<_>>(),
         "unmapped": status.unmapped,
+        "mappingChange": status.change,
         "unmappedOf": if status.progressive { "who may be in an initial population" } else { "everybody" },
         "outbox": status.waiting.iter().map(feed).collect::<Vec<_>>(),
         "quarantined": status.quarantined,
@@ -131,17 +184,12 @@ fn as_text(status: &Status) -> String {
     }
     let mut nights = super::table(&["night", "started", "state", "data", "patients", "feed", "remains"]);
     for run in &status.runs {
-        let data = match run.complete {
-            Some(true) => "complete".to_owned(),
-            Some(false) => format!("partial: {}, {} quarantined", counted(run.gaps.values().sum::<u64>(), "gap"), run.quarantined),
-            None => String::new(),
-        };
         let feed = run.feed.as_deref().unwrap_or_default().get(..8).unwrap_or_default();
         nights.add_row([
             run.id.to_string(),
             run.started_at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
             run.state.word().to_owned(),
-            data,
+            super::run::data_as_text(run),
             run.patients.to_string(),
             feed.to_owned(),
             run.reason.clone().unwrap_or_default(),
@@ -152,8 +200,10 @@ fn as_text(status: &Status) -> String {
         true => format!("{}: no night yet\n", status.site),
         false => format!("{}\n{nights}\n", status.site),
     };
+    text.push_str(&partial_as_text(&status.partial));
+    text.push_str(&older::as_text(&status.older.0, status.older.1.as_deref()));
     // In the words of the night itself: what came may be complete, and the reports partial.
-    let unreadable = super::run::unreadable_as_text(&status.unmapped);
+    let unreadable = super::run::change_as_text(status.change.as_deref()) + &super::run::unreadable_as_text(&status.unmapped);
     if !unreadable.is_empty() {
         text.push_str(&format!("{}\n", unreadable.trim_start()));
     }
@@ -175,7 +225,7 @@ fn as_text(status: &Status) -> String {
                 feed.state.word().to_owned(),
                 feed.attempts.to_string(),
                 feed.reason.clone().unwrap_or_default(),
-                feed.state.meaning().to_owned(),
+                format!("{}{}", feed.state.meaning(), if feed.refused { NOT_LET_IN } else { "" }),
             ]);
         }
         text.push_str(&format!("\noutbox\n{feeds}\n"));
@@ -190,6 +240,12 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{of}\n"));
     }
     text
+}
+
+fn partial_as_text(partial: &BTreeMap<String, (usize, usize)>) -> String {
+    let of = |(measure, (partial, all)): (&String, &(usize, usize))| format!("{} ({partial} of {all})", measure.rsplit('/').next().unwrap_or_default());
+    let told: Vec<String> = partial.iter().map(of).collect();
+    if told.is_empty() { String::new() } else { format!("partial reports of the latest night: {}\n", told.join(", ")) }
 }
 
 /// A table of what neither the mapping nor the measures understood, and of how many findings it is.
@@ -207,7 +263,9 @@ fn what_stands_there(found: &Unmapped) -> String {
     let expected = &found.expected;
     match (found.problem.as_str(), found.found.as_str()) {
         (_, "") if expected.is_empty() => String::new(),
-        ("unknown-system" | "idle-rule", _) => format!("did you mean `{expected}`?"),
+        ("idle-entries", text) => text.to_owned(),
+        ("other-type", _) => format!("expected a quantity in `{expected}`"),
+        ("unknown-system" | "idle-rule" | "idle-entry", _) => format!("did you mean `{expected}`?"),
         (_, "") => format!("no unit, expected `{expected}`"),
         (_, text) if expected.is_empty() => quoted(text),
         (_, text) => format!("{}, expected `{expected}`", quoted(text)),

@@ -4,7 +4,7 @@
 //! evaluated (an unknown value set, an `external` function, nesting beyond the bound) is an [`EvaluationError`] with its
 //! place in the text, never an empty result.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -138,7 +138,8 @@ pub(super) type Outcome<T = Value> = Result<T, EvaluationError>;
 enum Memo {
     Unseen,
     Active,
-    Done(Outcome),
+    /// With whether values that could not be used have a part in it.
+    Done(Outcome, bool),
 }
 
 /// The evaluation of one patient.
@@ -156,8 +157,13 @@ pub struct Session<'a> {
     observed: Option<Box<observe::Observed>>,
     messages: BTreeSet<String>,
     doubts: RefCell<BTreeSet<doubt::Noted>>,
+    /// How often what was evaluated met a value that could not be used.
+    doubtful: Cell<u64>,
+    /// What that was before the row of the innermost query.
+    doubtful_before_row: u64,
     /// With what was probably meant.
     unreadable: RefCell<BTreeMap<NodeId, Option<&'static str>>>,
+    texts: RefCell<property::Texts>,
 }
 
 impl<'a> Session<'a> {
@@ -178,7 +184,10 @@ impl<'a> Session<'a> {
             observed: None,
             messages: BTreeSet::new(),
             doubts: RefCell::default(),
+            doubtful: Cell::default(),
+            doubtful_before_row: 0,
             unreadable: RefCell::default(),
+            texts: RefCell::default(),
         }
     }
 
@@ -217,7 +226,10 @@ impl<'a> Session<'a> {
     /// The value of a define, evaluated on the first call only.
     pub fn evaluate(&mut self, define: DefineId) -> Result<Value, EvaluationError> {
         match self.defines.get(define.index()) {
-            Some(Memo::Done(outcome)) => return outcome.clone(),
+            Some(Memo::Done(outcome, is_doubtful)) => {
+                self.doubtful.set(self.doubtful.get() + u64::from(*is_doubtful));
+                return outcome.clone();
+            }
             Some(Memo::Unseen) => {}
             Some(Memo::Active) => return Err(self.fault_here("the define refers to itself")),
             None => return Err(self.fault_here("there is no such define in this program")),
@@ -228,8 +240,9 @@ impl<'a> Session<'a> {
         };
         self.remember(define, Memo::Active);
         let mut frame = vec![Value::Null; row.slots as usize];
+        let before = self.doubtful();
         let outcome = self.body(row.library, &row.name, &row.body, &mut frame);
-        self.remember(define, Memo::Done(outcome.clone()));
+        self.remember(define, Memo::Done(outcome.clone(), self.doubtful() != before));
         outcome
     }
 
@@ -367,6 +380,13 @@ impl<'a> Session<'a> {
             Kind::List(items) => self.list(items, frame),
             Kind::Interval(parts) => self.interval(expression, parts, frame),
             Kind::Property { source, element } => {
+                // Nearly all are of a variable that holds part of the record: nothing to copy.
+                if let Kind::Slot(slot) = source.kind
+                    && self.observed.is_none()
+                    && let Some(Value::Node(node, _)) = frame.get(slot.index())
+                {
+                    return self.node_property(expression, *node, element);
+                }
                 let source = self.expression(source, frame)?;
                 self.property(expression, &source, element)
             }
@@ -421,8 +441,10 @@ impl<'a> Session<'a> {
             [left, right] => {
                 let values = [self.expression(left, frame)?, self.expression(right, frame)?];
                 let outcome = self.apply(operator, &values, precision);
-                if let (Ok(Value::Null), [Value::Quantity(_), _] | [_, Value::Quantity(_)]) = (&outcome, &values) {
-                    self.note_units(operator, [left, right], &values, frame);
+                if let (Ok(found), [Value::Quantity(_), _] | [_, Value::Quantity(_)]) = (&outcome, &values)
+                    && (matches!(found, Value::Null) || doubt::may_differ(&values))
+                {
+                    self.note_units(operator, [left, right], (&values, matches!(found, Value::Null)), frame);
                 }
                 outcome
             }
@@ -431,7 +453,10 @@ impl<'a> Session<'a> {
                 self.apply(operator, &operands, precision)
             }
         };
-        self.bounded(expression, outcome)
+        match outcome {
+            Err(_) | Ok(Value::List(_) | Value::String(_)) => self.bounded(expression, outcome),
+            Ok(value) => Ok(value),
+        }
     }
 
     /// What an operator returned, if it is not too large. Apart, so that the frames of nested expressions stay small.
@@ -459,11 +484,12 @@ impl<'a> Session<'a> {
     }
 
     fn and(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
+        let before = self.doubtful();
         let left = self.truth(left, frame)?;
         if left == Some(false) {
             return Ok(Value::Boolean(false));
         }
-        Ok(match (left, self.truth(right, frame)?) {
+        Ok(match (left, self.decisive(right, Some(false), before, frame)?) {
             (_, Some(false)) => Value::Boolean(false),
             (Some(true), Some(true)) => Value::Boolean(true),
             _ => Value::Null,
@@ -471,15 +497,27 @@ impl<'a> Session<'a> {
     }
 
     fn or(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
+        let before = self.doubtful();
         let left = self.truth(left, frame)?;
         if left == Some(true) {
             return Ok(Value::Boolean(true));
         }
-        Ok(match (left, self.truth(right, frame)?) {
+        Ok(match (left, self.decisive(right, Some(true), before, frame)?) {
             (_, Some(true)) => Value::Boolean(true),
             (Some(false), Some(false)) => Value::Boolean(false),
             _ => Value::Null,
         })
+    }
+
+    /// The truth of a second operand, which decides alone where it is `decides`: doubts about the first, counted since `before`, are none
+    /// then.
+    fn decisive(&mut self, expression: &'a Expression, decides: Option<bool>, before: u64, frame: &mut Frame) -> Outcome<Option<bool>> {
+        let between = self.doubtful();
+        let truth = self.truth(expression, frame)?;
+        if truth == decides && self.doubtful() == between {
+            self.doubtful.set(before);
+        }
+        Ok(truth)
     }
 
     fn implies(&mut self, [left, right]: &'a [Expression; 2], frame: &mut Frame) -> Outcome {
@@ -546,6 +584,7 @@ impl<'a> Session<'a> {
             };
             if self.collects {
                 self.note_raised(frame);
+                self.doubtful.set(self.doubtful.get() + 1);
                 self.messages.insert(code);
             } else {
                 return Err(self.fault_at(expression, format!("the library raised an error by `Message` with code `{code}`")));

@@ -72,12 +72,6 @@ impl Models {
         of_profile(profile).map(|(model, class)| model.fixed(&class.name, self.fhir())).unwrap_or_default()
     }
 
-    /// Whether an element of the profile of that canonical URL is codes or, instead of them, a value set.
-    pub fn may_name_a_value_set(&self, profile: &str, element: &str) -> bool {
-        let element = of_profile(profile).and_then(|(model, class)| model.element_of(&class.name, element));
-        element.is_some_and(|element| matches!(&element.ty, Type::Choice(types) if types.contains(&Type::ValueSet)))
-    }
-
     /// Adds a model, for example one that a test describes.
     pub fn add(&mut self, model: Model) {
         self.added.push(Arc::new(model));

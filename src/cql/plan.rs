@@ -33,6 +33,15 @@ pub struct Requirement {
     pub paths: BTreeSet<String>,
 }
 
+/// What is asked of the resources of one filter, whatever others of their type are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    /// The filter, with the paths that are used of its resources.
+    pub requirement: Requirement,
+    /// Where these are compared with texts, and in no other way: with which; `status` with `final` and `amended`.
+    pub texts: BTreeMap<String, BTreeSet<String>>,
+}
+
 /// A part of a program.
 #[derive(Debug, Clone, Copy)]
 pub struct Only<'a> {
@@ -112,6 +121,7 @@ pub struct Program {
     requirements: Vec<Requirement>,
     shape: Shape,
     sought: BTreeMap<String, BTreeSet<Codes>>,
+    retrieved: BTreeSet<String>,
     live: BTreeSet<DefineId>,
 }
 
@@ -145,14 +155,16 @@ impl Program {
             requirements: Vec::new(),
             shape: Shape::default(),
             sought: BTreeMap::new(),
+            retrieved: BTreeSet::new(),
             live: BTreeSet::new(),
             tree,
             roots,
         };
-        let needs = on_deep_stack(&program, None);
+        let needs = needs_of(&program, None);
         program.requirements = needs.requirements;
         program.shape = needs.shape;
         program.sought = needs.sought;
+        program.retrieved = needs.retrieved;
         program.live = needs.live;
         program
     }
@@ -234,6 +246,11 @@ impl Program {
         &self.requirements
     }
 
+    /// The same by each filter, with what is asked of the resources of that one.
+    pub fn askings(&self) -> Vec<Asking> {
+        on_deep_stack(|| flow::askings(self)).unwrap_or_default()
+    }
+
     /// The resource types that some definitions need; `None` if that cannot be told.
     pub fn types_of(&self, defines: &[DefineId]) -> Option<BTreeSet<String>> {
         let shape = self.shape_of(Only { defines, functions: &[] });
@@ -242,12 +259,17 @@ impl Program {
 
     /// What some definitions and functions read.
     pub fn shape_of(&self, only: Only<'_>) -> Shape {
-        on_deep_stack(self, Some(only)).shape
+        needs_of(self, Some(only)).shape
     }
 
     /// What to keep of each resource while reading.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// The resource types that it asks for by themselves; what of others it reads, as a Medication, is reached by reference.
+    pub fn retrieved(&self) -> &BTreeSet<String> {
+        &self.retrieved
     }
 
     /// The same with sieves: of types that are only asked for by code, lines without any of the codes are not read. Not for
@@ -321,18 +343,22 @@ impl Program {
     }
 }
 
-/// Follows the data flow on a thread whose stack fits the deepest chain of calls through the deepest bodies. Without
-/// a thread the answer is the safe one: everything is read.
-fn on_deep_stack(program: &Program, only: Option<Only<'_>>) -> flow::Needs {
-    let analysed = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, || flow::needs(program, only)).ok().and_then(|thread| thread.join().ok())
-    });
-    analysed.unwrap_or_else(|| flow::Needs {
+/// What a program needs. Without a thread to find it the answer is the safe one: everything is read.
+fn needs_of(program: &Program, only: Option<Only<'_>>) -> flow::Needs {
+    on_deep_stack(|| flow::needs(program, only)).unwrap_or_else(|| flow::Needs {
         requirements: Vec::new(),
         shape: Shape::everything(),
         sought: BTreeMap::new(),
+        retrieved: BTreeSet::new(),
         live: (0u32..).zip(&program.tree.defines).map(|(index, _)| DefineId(index)).collect(),
+    })
+}
+
+/// Follows the data flow on a thread whose stack fits the deepest chain of calls through the deepest bodies; `None` without a thread.
+fn on_deep_stack<T: Send>(follow: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        thread.spawn_scoped(scope, follow).ok().and_then(|thread| thread.join().ok())
     })
 }
 
@@ -347,5 +373,47 @@ fn code_of(tree: &Tree, row: &super::typed::CodeDefinition) -> Code {
         system: system.map(|system| system.id.clone()),
         version: system.and_then(|system| system.version.clone()),
         display: row.display.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Libraries, Models, compile};
+    use crate::diagnostic::SourceFile;
+
+    /// With which texts the status of observations is compared, by the code that is asked for.
+    fn asked(definitions: &str) -> Vec<String> {
+        let text = format!(
+            "library T version '1'\nusing FHIR version '4.0.1'\ninclude FHIRHelpers version '4.0.1'\ncodesystem \"L\": 'http://loinc.org'\n\
+             code \"A\": 'a' from \"L\"\ncode \"B\": 'b' from \"L\"\ncontext Patient\n\
+             define private function \"Is Final\"(one FHIR.Observation): one.status = 'final'\n{definitions}\n"
+        );
+        let (program, found) = compile(&[SourceFile::new("t.cql", text)], &Libraries::default(), &Models::default());
+        let askings = program.unwrap_or_else(|| panic!("{found:?}")).askings();
+        let line = |asking: &super::Asking| format!("{:?} {:?}", asking.requirement.codes, asking.texts.get("status"));
+        askings
+            .iter()
+            .filter(|asking| asking.requirement.resource_type == "Observation")
+            .map(line)
+            .map(|line| line.replace("Direct([(\"http://loinc.org\", ", "").replace(")])", ""))
+            .collect()
+    }
+
+    #[test]
+    fn texts_that_are_asked_of_the_resources_of_one_filter_are_known_apart_from_others() {
+        for (condition, expected) in [
+            ("O.status.value = 'final'", "Some({\"final\"})"),
+            ("O.status in { 'final', 'amended' } and O.value is not null", "Some({\"amended\", \"final\"})"),
+            ("(O.status = 'final' or O.status ~ 'amended')", "Some({\"amended\", \"final\"})"),
+            ("\"Is Final\"(O)", "Some({\"final\"})"),
+            ("not \"Is Final\"(O)", "None"),
+            ("O.status != 'entered-in-error'", "None"),
+            ("not (O.status = 'entered-in-error')", "None"),
+            ("(if O.status = 'preliminary' then false else true)", "None"),
+            ("O.status is not null", "None"),
+        ] {
+            let found = asked(&format!("define D: not exists ([Observation: \"A\"] O where {condition})\ndefine E: exists [Observation: \"B\"]"));
+            assert_eq!(found, [format!("\"a\" {expected}"), "\"b\" None".to_owned()], "{condition}");
+        }
     }
 }

@@ -145,6 +145,11 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
 }
 
+/// A name as CQL text, whatever is in it.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
 fn quantity_text(quantity: &Quantity) -> String {
     format!("{} {}", quantity.value, quoted(&quantity.unit))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::feed::{Current, EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, SCOPE, Standing, feed_id, sha256_hex};
-use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings};
+use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings, one_line};
 use crate::outbox::{self, Claim, OutboxError, Outcome, Remaining};
 use crate::smart::assertion::{Jwks, SigningKey};
 use crate::smart::client::{TokenClient, TokenSettings, discover};
@@ -25,6 +25,8 @@ use crate::store::{Store, StoreError};
 const LEASE: Duration = Duration::from_secs(3600);
 /// Reasons kept of one rejection.
 const REASONS_MAX: usize = 200;
+/// Characters of each that are kept.
+const REASON_CHARS_MAX: usize = 2_000;
 /// Feeds sent in one call of [`deliver_due`].
 const FEEDS_MAX: usize = 1_000;
 /// What to do where the registry holds something else than this outbox believes.
@@ -331,7 +333,7 @@ fn is_incomplete(response: &Response) -> bool {
 }
 
 fn reasons(response: &Response) -> Vec<String> {
-    let text = |issue: &Value| issue.pointer("/details/text").and_then(Value::as_str).map(str::to_owned);
+    let text = |issue: &Value| issue.pointer("/details/text").and_then(Value::as_str).map(|text| one_line(text, REASON_CHARS_MAX));
     let found: Vec<String> = issues(response).iter().filter_map(text).take(REASONS_MAX).collect();
     if found.is_empty() { vec![format!("status {} without a reason", response.status)] } else { found }
 }

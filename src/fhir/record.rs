@@ -20,6 +20,7 @@ pub mod sieve;
 #[cfg(test)]
 mod tests;
 
+use glance::Kinds;
 pub(crate) use read::{State, content, state};
 pub use shape::{Keep, Shape};
 pub use sieve::{Outlook, Sieve};
@@ -168,12 +169,12 @@ impl Record {
     /// reason. Of several lines with one type and id the newest (`meta.versionId`, `meta.lastUpdated`, then by bytes) counts.
     pub fn read<'a>(shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> (Record, Vec<BadLine>) {
         let mut record = Record::default();
-        let bad = record.reread(shape, lines);
+        let bad = record.reread(&mut Kinds::new(shape), lines);
         (record, bad)
     }
 
     /// The same for the next patient, in the room of one that is done with.
-    pub fn reread<'a>(&mut self, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
+    pub fn reread<'a>(&mut self, kinds: &mut Kinds<'_>, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
         self.nodes.clear();
         self.texts.clear();
         self.by_type.clear();
@@ -184,7 +185,7 @@ impl Record {
             self.next_names.clear();
             self.name_index.clear();
         }
-        read::read(self, shape, lines)
+        read::read(self, kinds, lines)
     }
 
     /// The id of the record's Patient; the first by id if there are several.

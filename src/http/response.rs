@@ -81,6 +81,21 @@ impl Response {
     }
 }
 
+/// Another's words as part of one line for people: so many characters at most, and none that moves a cursor, turns the writing or is not
+/// seen.
+pub fn one_line(text: &str, most: usize) -> String {
+    let shown = |letter: char| if is_unseen(letter) { ' ' } else { letter };
+    let text: String = text.chars().take(most).map(shown).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Controls, marks of direction, signs without width, and what no text has (Unicode's `Cc`, and of `Cf`, `Zl`, `Zp` and `Co` what is known to mislead).
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}')
+        || matches!(letter, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{10ffff}')
+}
+
 /// A server's words as one line of a message: printable characters, short, and without anything that may be a secret.
 fn redacted(text: &str) -> String {
     let plain = |letter: char| if letter.is_ascii_graphic() && !matches!(letter, '"' | '\\') { letter } else { ' ' };
@@ -206,5 +221,20 @@ mod tests {
             let response = Response { status: 400, body: body.into(), url: "https://ehr.example/token".parse().unwrap(), headers };
             assert_eq!(response.said(), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn words_of_others_are_one_line_in_which_nothing_is_hidden() {
+        for (text, expected) in [
+            ("HAPI FHIR 6.10.1", "HAPI FHIR 6.10.1"),
+            ("H\u{f4}pital \u{2013} \u{201c}FHIR\u{201d}", "H\u{f4}pital \u{2013} \u{201c}FHIR\u{201d}"),
+            ("red\u{1b}[31m\u{1b}]0;title\u{7} \u{9b}2J", "red [31m ]0;title 2J"),
+            ("one\r\ntwo\u{2028}three\tfour", "one two three four"),
+            ("abc\u{202e}txt.exe\u{200b}\u{e0041}", "abc txt.exe"),
+            ("", ""),
+        ] {
+            assert_eq!(one_line(text, 100), expected, "{text:?}");
+        }
+        assert_eq!(one_line(&"\u{df}".repeat(500), 100).chars().count(), 100);
     }
 }

@@ -21,7 +21,8 @@ pub enum Problem {
     UnmappedCode,
     /// A text answer that the mapping does not name; the text is not told, it might say anything.
     UnmappedAnswer,
-    /// A code and a text that the mapping understands, and that say different things; the code counts.
+    /// A code and a text that the mapping understands, and that say different things; the code counts. Or two local codes that do; both
+    /// count.
     DisagreeingAnswer,
     /// A local code beside a standard one that says something else than the mapping; the standard one counts, and no rule is applied.
     DisagreeingCode,
@@ -35,10 +36,18 @@ pub enum Problem {
     Comparator,
     /// A quantity in a unit that cannot be compared with the one that a measure compares it with.
     UnlikeUnit,
+    /// A quantity whose unit converts to the one that a measure compares it with, and may be of another scale; or has no unit at all.
+    OtherScale,
+    /// A value of another type where a measure compares a quantity.
+    OtherType,
     /// Codes of a system that neither a rule nor a measure names, and whose name is near to one that is named.
     UnknownSystem,
     /// A rule that leads to what a measure asks for, and that met nothing in the data.
     IdleRule,
+    /// An entry of a rule that leads to what a measure asks for, and that met nothing, while a code near to it is there.
+    IdleEntry,
+    /// Entries of a rule that lead to what a measure asks for, and that met nothing.
+    IdleEntries,
     /// A Patient that says another took its place, who is not among the data.
     AbsentReplacement,
     /// Somebody of whom there are data, but no Patient.
@@ -75,6 +84,8 @@ impl From<Doubt> for Finding {
         let problem = match kind {
             DoubtKind::Comparator => Problem::Comparator,
             DoubtKind::UnlikeUnit => Problem::UnlikeUnit,
+            DoubtKind::OtherScale => Problem::OtherScale,
+            DoubtKind::OtherType => Problem::OtherType,
         };
         Finding { problem, element, system, code, found, expected }
     }
@@ -236,8 +247,16 @@ fn translate_concept(rule: &CodeRule, element: &Element, (record, concept, came)
     let list = record.get(concept, "coding").map(|list| record.items(list).collect()).unwrap_or_else(Vec::new);
     // What another rule added is the mapping's own word.
     let original: Vec<(String, String)> = list.iter().filter(|node| **node < came).map(|node| coding(record, *node)).collect();
+    let mut answer: Option<&Target> = None;
     for code in codings(record, concept) {
         let Some(target) = rule.target(element, code.clone(), findings) else { continue };
+        // An answer is one; what somebody has may well have two codes.
+        let is_answer = element.path.last().is_some_and(|name| name == "valueCodeableConcept");
+        if let Some(other) = answer.filter(|other| is_answer && other.system == target.system && other.code != target.code) {
+            let (found, expected) = (other.code.clone(), target.code.clone());
+            findings.push(Finding { problem: Problem::DisagreeingAnswer, element: element.to_string(), system: code.0.clone(), code: code.1.clone(), found, expected });
+        }
+        answer = answer.or(Some(target));
         match contradicting(&rule.system, target, &original) {
             None => add(record, concept, target),
             Some(other) => findings.push(Finding {
@@ -288,7 +307,7 @@ impl Trouble {
 }
 
 /// The element of an answer or a measurement that stands there as a text or a whole number.
-fn plain_value(record: &Record, observation: NodeId) -> Option<(&'static str, String)> {
+pub(super) fn plain_value(record: &Record, observation: NodeId) -> Option<(&'static str, String)> {
     PLAIN_VALUES.iter().find_map(|name| Some((*name, record.literal(record.get(observation, name)?)?.to_owned())))
 }
 

@@ -26,16 +26,29 @@ impl Asked {
         self.0.keys().map(String::as_str)
     }
 
-    pub(super) fn knows(&self, system: &str, code: &str) -> bool {
+    /// Whether a measure asks for a code.
+    pub fn knows(&self, system: &str, code: &str) -> bool {
         self.0.get(system).is_some_and(|codes| codes.is_empty() || codes.contains(code))
     }
 
+    /// Whether codes of a system are asked for.
+    pub fn names(&self, system: &str) -> bool {
+        self.0.contains_key(system)
+    }
+
     /// The system that was probably meant by one that no measure asks for.
-    fn near_system(&self, written: &str) -> Option<&str> {
+    pub fn near_system(&self, written: &str) -> Option<&str> {
         let systems = || self.0.keys().map(String::as_str);
         let name = written.to_lowercase();
         let within = |system: &&str| name.len() >= 3 && !name.contains(':') && system.to_lowercase().contains(&name);
         nearest(written, systems()).or_else(|| systems().find(within))
+    }
+
+    /// The code that was probably meant by one that no measure asks for. One with a number in it to which others lead is its own: of words
+    /// that are alike one is a slip, whatever else leads to the other.
+    pub fn meant(&self, system: &str, code: &str, is_led_to: impl Fn(&str) -> bool) -> Option<&str> {
+        let is_word = !code.chars().any(|sign| sign.is_ascii_digit());
+        self.near_code(system, code).filter(|near| is_word || !is_led_to(near))
     }
 
     /// The code of a system that was probably meant by another one. Numbers that are alike are codes of their own, but for one digit,
@@ -81,7 +94,12 @@ impl Mapping {
 
     /// Whether a measure asks for it, or another rule goes on from it.
     pub(super) fn is_wanted(&self, target: &Target, asked: &Asked) -> bool {
-        asked.knows(&target.system, &target.code) || self.codes.iter().any(|rule| rule.system == target.system)
+        asked.knows(&target.system, &target.code) || self.reads(&target.system)
+    }
+
+    /// Whether a rule goes on from codes of a system.
+    pub fn reads(&self, system: &str) -> bool {
+        self.codes.iter().any(|rule| rule.system == system)
     }
 
     fn slips(&self, targets: &BTreeMap<String, Target>, asked: &Asked, rule: Option<&CodeRule>) -> Vec<Diagnostic> {
@@ -89,7 +107,7 @@ impl Mapping {
         let mut findings = Vec::new();
         for (local, target) in targets.iter().filter(|(_, target)| !self.is_wanted(target, asked)) {
             let Target { system, code, .. } = target;
-            if !asked.0.contains_key(system) {
+            if !asked.names(system) {
                 // What is said of a misspelt name already is not said twice.
                 let is_new = terminology::systems::misspelled(system).is_none() && systems.insert(system.clone());
                 let near = asked.near_system(system).filter(|_| is_new);
@@ -101,9 +119,7 @@ impl Mapping {
                 continue;
             }
             let is_swapped = rule.is_some() && asked.0.get(system).is_some_and(|codes| codes.contains(local));
-            // Codes with numbers in them may well be alike and each its own; of words that are, one is a slip, whatever else leads to the other.
-            let is_word = !code.chars().any(|sign| sign.is_ascii_digit());
-            let near = asked.near_code(system, code).filter(|near| is_word || !targets.values().any(|other| other.code == *near));
+            let near = asked.meant(system, code, |near| targets.values().any(|other| other.code == near));
             let help = match near {
                 _ if is_swapped => format!("it is `{local}` that they ask for: do local and standard code stand in each other's place?"),
                 Some(near) => format!("did you mean `{near}`?"),

@@ -333,14 +333,20 @@ impl Reader<'_> {
             self.error(&rule.to, format!("`{to}` is no UCUM unit"), "UCUM is case sensitive: `wk`, `d`, `mg/dL`, `[IU]`");
         }
         let is_known = is_target && self.units.comparable(from, to);
+        let is_of_one_scale = self.units.of_one_scale(from, to);
         let factor = rule.factor.as_ref().and_then(|factor| Decimal::try_from(factor.value).ok().filter(|value| *value > Decimal::ZERO));
         match &rule.factor {
-            Some(_) if is_known => self.error(&rule.to, format!("`{from}` is converted to `{to}` exactly, without a factor"), "leave `factor` out"),
+            Some(_) if is_known && is_of_one_scale => self.error(&rule.to, format!("`{from}` is converted to `{to}` exactly, without a factor"), "leave `factor` out"),
             Some(_) if factor.is_none() => self.error(&rule.to, "`factor` is not above 0".to_owned(), "write how many of the unit at `to` one of the unit at `from` is"),
             None if is_target && !is_unit => {
                 let help =
                     format!("what the hospital calls `{from}` no table tells: write `factor:`, how many `{to}` one of it is; `factor: 1` where it is another spelling of `{to}`");
                 self.error(&rule.from, format!("`{from}` is no UCUM unit, and there is no factor"), &help);
+            }
+            None if is_known && !is_of_one_scale => {
+                let message = format!("`{from}` converts to `{to}` by counting moles as numbers, and may be of another scale, as hemoglobin A1c by IFCC and by NGSP");
+                let help = "53 mmol/mol of hemoglobin A1c would become 5.3 %, and is 7.0 %: have it written in the unit that is asked for, or write `factor:`";
+                self.findings.push(Diagnostic::warning(message).at(self.at(&rule.from)).help(help));
             }
             None if is_target && !is_known => {
                 let help = format!(

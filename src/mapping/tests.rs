@@ -517,7 +517,10 @@ fn watched(rules: &str, resources: &[&str]) -> Vec<String> {
         watch.see(&record, &mut one);
         seen.merge(one);
     }
-    let line = |(one, patients): &(Finding, u64)| format!("{:?} {} {} {} {} {patients}", one.problem, one.element, one.system, one.code, one.expected);
+    let line = |(one, patients): &(Finding, u64)| {
+        let found = if one.found.is_empty() { String::new() } else { format!(": {}", one.found) };
+        format!("{:?} {} {} {} {} {patients}{found}", one.problem, one.element, one.system, one.code, one.expected)
+    };
     watch.findings(&seen).iter().map(line).collect()
 }
 
@@ -548,4 +551,59 @@ fn a_rule_that_meets_nothing_and_a_system_by_another_name_are_told_with_what_is_
     assert_eq!(watched(&answers("XRAY"), &[&pga]), ["IdleRule Observation.code http://l XRAY  0"]);
     // What no measure asks for is no loss.
     assert_eq!(watched(&answers("PAG").replace("quiescent", "other"), &[&pga]), [""; 0]);
+}
+
+/// Each entry of a table is judged: what is near to it in the data is told where several patients have it.
+#[test]
+fn entries_that_meet_nothing_are_told_beside_those_that_do() {
+    let coded = |code: &str| observation("http://l", code, r#""status":"final""#);
+    let rule = "codes:\n  - {system: http://l, to: http://loinc.org, elements: [Observation.code], map: {GLU: 2345-7, GLUC-B: 2345-7, GL: 2345-7, HB: 718-7}}\n";
+    let (right, near) = (coded("GLU"), coded("GLUCB"));
+    let rest = "IdleEntries Observation.code http://l   0: 1 of 4 entries met nothing in the data: `GL`; others met `GLU` of 2 patients";
+    let two = "IdleEntries Observation.code http://l   0: 2 of 4 entries met nothing in the data: `GL`, `GLUC-B`; others met `GLU` of 1 patient";
+    assert_eq!(watched(rule, &[&right, &right, &near, &near]), ["IdleEntry Observation.code http://l GLUC-B GLUCB 0", rest]);
+    // What one patient has is that one's own, and what no measure asks for no loss.
+    assert_eq!(watched(rule, &[&right, &near]), [two]);
+    assert_eq!(watched(rule, &[&right, &coded("GL"), &coded("GLUC-B")]), [""; 0]);
+    // Where another rule leads to an entry, the data need not have it.
+    let steps = "codes:\n  - {system: http://l, to: http://m, elements: [Observation.code], map: {GLU: X}}\n  - {system: http://m, to: http://loinc.org, elements: [Observation.code], map: {X: 2345-7, Y: 2345-7}}\n";
+    assert_eq!(
+        watched(steps, &[&right, &observation("http://m", "Z", r#""status":"final""#)]),
+        ["IdleEntries Observation.code http://m   0: 1 of 2 entries met nothing in the data: `Y`"]
+    );
+    // Of answers the texts of the table are told, and none of the data's.
+    let answers = "answers:\n  - {observation: {system: http://l, code: PGA}, to: http://net/pga, map: {ruhend: quiescent, ruht: quiescent, aktiv: active}}\n";
+    let said = |text: &str| observation("http://l", "PGA", &format!(r#""valueString":"{text}""#));
+    assert_eq!(
+        watched(answers, &[&said(" Ruhend"), &said("ruhig, sagt die Mutter")]),
+        ["IdleEntries Observation.code http://l PGA  0: 1 of 3 entries met nothing in the data: `ruht`; others met `ruhend` of 1 patient"]
+    );
+}
+
+#[test]
+fn two_local_codes_of_one_answer_that_say_different_things_are_told() {
+    let text = "name: a\nversion: '1'\ncodes:\n  - {system: http://l, to: http://net/pga, elements: [Observation.valueCodeableConcept, Condition.code], map: {A: quiescent, B: active, C: quiescent}}\n";
+    let mapping = parse(text, LINES).0.unwrap();
+    let found = |codes: [&str; 2], resource: &str| {
+        let codings = codes.map(|code| format!(r#"{{"system":"http://l","code":"{code}"}}"#)).join(",");
+        let text = resource.replace("CODES", &format!(r#"{{"coding":[{codings}]}}"#));
+        let (mut record, _) = Record::read(&Shape::everything(), [text.as_bytes()].into_iter());
+        mapping
+            .apply(&mut record)
+            .iter()
+            .map(|one| format!("{:?} {} {} {} {}", one.problem, one.element, one.code, one.found, one.expected))
+            .collect::<Vec<_>>()
+    };
+    let answer = r#"{"resourceType":"Observation","id":"o","valueCodeableConcept":CODES}"#;
+    assert_eq!(found(["A", "B"], answer), ["DisagreeingAnswer Observation.valueCodeableConcept B quiescent active"]);
+    assert_eq!(found(["A", "C"], answer), [""; 0]);
+    assert_eq!(found(["A", "B"], r#"{"resourceType":"Condition","id":"c","code":CODES}"#), [""; 0], "somebody may have both");
+}
+
+#[test]
+fn a_unit_that_converts_and_may_be_of_another_scale_is_told() {
+    let rule = |more: &str| format!("name: a\nversion: '1'\nunits:\n  - {{observation: {{system: http://l, code: A1C}}, from: mmol/mol, to: '%'{more}}}\n");
+    let told = |more: &str| told(&parse(&rule(more), LINES).1);
+    assert!(told("").len() == 1 && told("")[0].starts_with("warning: `mmol/mol` converts to `%` by counting moles as numbers"), "{:?}", told(""));
+    assert_eq!(told(", factor: 0.1"), [""; 0], "who writes it knows");
 }

@@ -1,15 +1,22 @@
-//! Whether each rule meets anything in a site's data, and codes there under a name that is near to one that is asked for.
+//! Whether each rule, and each entry of its table, meets anything in a site's data, and codes there under a name that is near to one
+//! that is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::{all_of, contained};
-use super::{Asked, Finding, Mapping, Problem, Target};
-use crate::diagnostic::nearest;
+use super::apply::{all_of, codings, contained, plain_value};
+use super::{Asked, CodeRule, Finding, Mapping, Problem, Target, folded, is_told};
+use crate::diagnostic::{counted, nearest};
 use crate::fhir::record::{NodeId, Record};
 use crate::terminology::systems;
 
 /// Where an observation, or a component of one, says what it is.
 const OBSERVED: [&[&str]; 2] = [&["code"], &["component", "code"]];
+
+/// Entries of a table that are named: those that met nothing, and those that met the most.
+const ENTRIES_SHOWN: usize = 8;
+const MET_SHOWN: usize = 3;
+/// Entries, and codes of the data, that are looked at for what is near.
+const NEAR_MAX: usize = 500;
 
 /// A resource type and the path of a coded element.
 type Spot = (String, Vec<String>);
@@ -27,6 +34,8 @@ pub struct Watch<'m> {
 pub struct Seen {
     /// Rules that met something, by their place among all.
     met: BTreeSet<usize>,
+    /// By rule: patients with each code of its system, or with each answer that its table has.
+    entries: BTreeMap<usize, BTreeMap<String, u64>>,
     /// By spot and system: patients with codes of it.
     systems: BTreeMap<(usize, String), u64>,
     /// Of systems of observations that rules name: the codes there are.
@@ -37,6 +46,10 @@ impl Seen {
     /// Adds what was seen of other patients.
     pub fn merge(&mut self, other: Seen) {
         self.met.extend(other.met);
+        for (rule, entries) in other.entries {
+            let own = self.entries.entry(rule).or_default();
+            entries.into_iter().for_each(|(entry, patients)| *own.entry(entry).or_default() += patients);
+        }
         for (system, patients) in other.systems {
             *self.systems.entry(system).or_default() += patients;
         }
@@ -70,25 +83,56 @@ impl<'m> Watch<'m> {
     }
 
     /// Looks at one patient's record as it came.
-    pub fn see(&self, record: &Record, seen: &mut Seen) {
+    pub fn see<'r>(&'r self, record: &'r Record, seen: &mut Seen) {
         let within = contained(record);
+        let mut entries: BTreeSet<(usize, &str)> = BTreeSet::new();
         let mut systems: BTreeSet<(usize, &str)> = BTreeSet::new();
         for (place, (resource_type, path)) in self.spots.iter().enumerate() {
             for resource in all_of(record, &within, resource_type) {
                 each_code(record, resource, path, &mut |system, code| {
-                    self.meet(place, system, code, seen);
+                    self.meet((place, system, code), seen, &mut entries);
                     systems.insert((place, system));
                 });
             }
         }
         systems.into_iter().for_each(|(place, system)| *seen.systems.entry((place, system.to_owned())).or_default() += 1);
+        self.answers(record, &within, &mut entries);
+        for (rule, entry) in entries {
+            let known = seen.entries.entry(rule).or_default();
+            match known.get_mut(entry) {
+                Some(patients) => *patients += 1,
+                None => drop(known.insert(entry.to_owned(), 1)),
+            }
+        }
     }
 
-    fn meet(&self, place: usize, system: &str, code: &str, seen: &mut Seen) {
+    /// The answers that rules have; another text may be anything, and is not looked at.
+    fn answers<'r>(&'r self, record: &Record, within: &[NodeId], entries: &mut BTreeSet<(usize, &'r str)>) {
+        if self.mapping.answers.is_empty() {
+            return;
+        }
+        for observation in all_of(record, within, "Observation") {
+            let components = record.get(observation, "component").map(|list| record.items(list).collect::<Vec<_>>()).unwrap_or_default();
+            for node in std::iter::once(observation).chain(components) {
+                let codes = record.get(node, "code").map(|code| codings(record, code)).unwrap_or_default();
+                let concept = record
+                    .get(node, "valueCodeableConcept")
+                    .and_then(|concept| record.get(concept, "text"))
+                    .and_then(|text| record.text(text));
+                let Some(text) = concept.map(str::to_owned).or_else(|| plain_value(record, node).map(|(_, text)| text)) else { continue };
+                let rules = (self.mapping.codes.len()..).zip(&self.mapping.answers).filter(|(_, rule)| codes.contains(&rule.observation));
+                entries.extend(rules.filter_map(|(index, rule)| Some((index, rule.targets.get_key_value(&folded(&text))?.0.as_str()))));
+            }
+        }
+    }
+
+    fn meet<'r>(&'r self, (place, system, code): (usize, &'r str, &'r str), seen: &mut Seen, entries: &mut BTreeSet<(usize, &'r str)>) {
         let Some((resource_type, path)) = self.spots.get(place) else { return };
-        let is_here = |rule: &super::CodeRule| rule.system == system && rule.elements.iter().any(|element| element.resource_type == *resource_type && element.path == *path);
-        let rules = self.mapping.codes.iter().enumerate().filter(|(_, rule)| is_here(rule));
-        seen.met.extend(rules.map(|(index, _)| index));
+        let is_here = |rule: &CodeRule| rule.system == system && rule.elements.iter().any(|element| element.resource_type == *resource_type && element.path == *path);
+        for (index, _) in self.mapping.codes.iter().enumerate().filter(|(_, rule)| is_here(rule)) {
+            seen.met.insert(index);
+            entries.insert((index, code));
+        }
         if resource_type != "Observation" || !OBSERVED.iter().any(|observed| path.iter().eq(observed.iter())) {
             return;
         }
@@ -118,7 +162,51 @@ impl<'m> Watch<'m> {
             }));
         }
         found.extend(idle.into_iter().map(|rule| (rule.finding(), 0)));
+        found.extend(self.idle_entries(seen).into_iter().map(|finding| (finding, 0)));
         found
+    }
+
+    /// Entries that lead to what a measure asks for and met nothing, of rules that met something.
+    fn idle_entries(&self, seen: &Seen) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (index, rule) in self.mapping.codes.iter().enumerate() {
+            found.extend(seen.entries.get(&index).into_iter().flat_map(|met| self.idle_codes(rule, met)));
+        }
+        // An observation need not have an answer: one of the table's must be there.
+        for (index, rule) in (self.mapping.codes.len()..).zip(&self.mapping.answers) {
+            let Some(met) = seen.entries.get(&index) else { continue };
+            let idle: Vec<&str> = self.unmet(&rule.targets, met).collect();
+            let (system, code) = rule.observation.clone();
+            let finding = |found| Finding { element: "Observation.code".to_owned(), system, code, found, ..Finding::of(Problem::IdleEntries) };
+            found.extend(in_words(&idle, &rule.targets, met).map(finding));
+        }
+        found
+    }
+
+    /// The same of a rule of codes, with what is near in the data and translated by no entry.
+    fn idle_codes(&self, rule: &CodeRule, met: &BTreeMap<String, u64>) -> Vec<Finding> {
+        let element = rule.elements.first().map(ToString::to_string).unwrap_or_default();
+        let own = || Finding { element: element.clone(), system: rule.system.clone(), ..Finding::of(Problem::IdleEntry) };
+        // What another rule adds is not in the data as they came.
+        let all = self.mapping.codes.iter().flat_map(|other| other.targets.values());
+        let steps: BTreeSet<&str> = all.filter(|target| target.system == rule.system).map(|target| target.code.as_str()).collect();
+        let is_unknown = |(code, patients): &(&String, &u64)| is_told(code, **patients) && !rule.targets.contains_key(*code) && !rule.ignore.contains(*code);
+        let unknown: Vec<&str> = met.iter().filter(is_unknown).map(|(code, _)| code.as_str()).take(NEAR_MAX).collect();
+        let (mut found, mut idle) = (Vec::new(), Vec::new());
+        for (number, code) in self.unmet(&rule.targets, met).filter(|code| !steps.contains(code)).enumerate() {
+            match nearest(code, unknown.iter().copied().filter(|_| number < NEAR_MAX)) {
+                Some(near) => found.push(Finding { code: code.to_owned(), expected: near.to_owned(), ..own() }),
+                None => idle.push(code),
+            }
+        }
+        found.extend(in_words(&idle, &rule.targets, met).map(|found| Finding { problem: Problem::IdleEntries, found, ..own() }));
+        found
+    }
+
+    /// Entries of a table that met nothing, and lead to what a measure asks for.
+    fn unmet<'s>(&'s self, targets: &'s BTreeMap<String, Target>, met: &'s BTreeMap<String, u64>) -> impl Iterator<Item = &'s str> {
+        let unmet = targets.iter().filter(|(entry, target)| !met.contains_key(*entry) && self.mapping.is_wanted(target, self.asked));
+        unmet.map(|(entry, _)| entry.as_str())
     }
 
     /// Systems that neither a rule of codes nor a measure names.
@@ -166,6 +254,18 @@ impl<'m> Watch<'m> {
         let rules = self.mapping.codes.iter().filter(|rule| rule.system == system);
         self.asked.knows(system, code) || rules.filter_map(|rule| rule.targets.get(code)).any(|target| self.mapping.is_wanted(target, self.asked))
     }
+}
+
+/// Which entries of a table met nothing, and which the most.
+fn in_words(idle: &[&str], targets: &BTreeMap<String, Target>, met: &BTreeMap<String, u64>) -> Option<String> {
+    let more = |all: usize, shown: usize| if all > shown { " …" } else { "" };
+    let named: Vec<String> = idle.iter().take(ENTRIES_SHOWN).map(|entry| format!("`{entry}`")).collect();
+    let mut own: Vec<(&String, u64)> = met.iter().filter(|(entry, _)| targets.contains_key(*entry)).map(|(entry, patients)| (entry, *patients)).collect();
+    own.sort_by_key(|(_, patients)| std::cmp::Reverse(*patients));
+    let most: Vec<String> = own.iter().take(MET_SHOWN).map(|(entry, patients)| format!("`{entry}` of {}", counted(*patients, "patient"))).collect();
+    let most = if most.is_empty() { String::new() } else { format!("; others met {}{}", most.join(", "), more(own.len(), MET_SHOWN)) };
+    let told = || format!("{} of {} met nothing in the data: {}{}{most}", idle.len(), counted(targets.len(), "entry"), named.join(", "), more(idle.len(), ENTRIES_SHOWN));
+    (!idle.is_empty()).then(told)
 }
 
 /// A rule that met nothing.

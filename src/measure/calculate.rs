@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::composite;
-use super::definition::{Definition, Group, PATIENT, Stratifier, StratifierKind, Text, UNDETERMINED};
+use super::definition::{Definition, Group, NOT_COUNTED, PATIENT, Stratifier, StratifierKind, Text, UNDETERMINED};
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
@@ -388,11 +388,24 @@ impl<'a> Patient<'a> {
 
     fn criterion(&mut self, binding: &GroupBinding, index: usize, criteria: &mut Criteria) -> Result<(), EvaluationError> {
         let Some(own) = binding.populations.get(index) else { return Ok(()) };
+        let before = self.session.doubtful();
         let (holds, undetermined) = self.members(*own, binding.counts_patients)?;
+        let is_doubtful = self.session.doubtful() != before;
         let mut unknown = BTreeMap::new();
         for (doubt, reason) in binding.unknown.get(index).into_iter().flatten() {
             for member in self.members(*doubt, binding.counts_patients)?.0 {
                 unknown.entry(member).or_insert_with(|| (*reason).to_owned());
+            }
+        }
+        if is_doubtful {
+            // What was looked at and could not be used may be what decides: of those who are in, and of those who could be.
+            let initial = binding.shape.slots.iter().position(|slot| slot.code == PopulationCode::InitialPopulation).filter(|at| *at != index);
+            let could_be = initial.and_then(|at| criteria.holds.get(at)).into_iter().flatten().cloned();
+            for member in could_be.chain(binding.counts_patients.then(Member::new)).filter(|member| !holds.contains(member)) {
+                unknown.entry(member).or_insert_with(|| NOT_COUNTED.to_owned());
+            }
+            if let Some(doubtful) = criteria.doubtful.get_mut(index) {
+                doubtful.clone_from(&holds);
             }
         }
         if undetermined {

@@ -233,9 +233,32 @@ pub(super) fn program(files: &Files, definition: &Definition, logic: Logic, mode
     };
     let mut libraries = Libraries::default().with_remedy(remedy);
     shared.iter().for_each(|source| libraries.add(source));
-    let (program, more) = cql::compile(std::slice::from_ref(&root), &libraries, models);
+    let (program, more) = cql::compile(&[with_expressions(root, definition, found)?], &libraries, models);
     found.extend(more);
     program
+}
+
+/// The measure's own library and, in its words, criteria that are expressions: each is a definition named by its text.
+fn with_expressions(root: Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) -> Option<Arc<SourceFile>> {
+    if definition.expressions.is_empty() {
+        return Some(root);
+    }
+    let (library, _) = cql::parser::parse(&root);
+    let functions = library.functions.iter().map(|function| &*function.name.text);
+    let names: BTreeSet<&str> = library.defines.iter().map(|define| &*define.name.text).chain(functions).collect();
+    let is_word = |text: &str| text.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+    let mut whole = root.text.clone();
+    let before = found.len();
+    for (text, certain) in definition.expressions.iter().filter(|(text, _)| !names.contains(text.as_str())) {
+        let (_, faults) = cql::parser::parse_expression(&SourceFile::new(format!("criteria of {}", definition.id.value), text.as_str()));
+        match certain {
+            true if !faults.is_empty() => found.extend(faults),
+            // What may be a name, and does not read as an expression, is a name that was mistyped: it is told as one.
+            false if is_word(text) || !faults.is_empty() => {}
+            _ => whole.push_str(&format!("\ncontext Patient\ndefine {}:\n{text}\n", cql::show::identifier(text))),
+        }
+    }
+    (found.len() == before).then(|| SourceFile::new(root.name.as_str(), whole))
 }
 
 /// The CQL that the definition names, or the only one there is.
@@ -292,7 +315,8 @@ fn newest_taken(url: &str, versions: &[&str]) -> Option<Diagnostic> {
 /// Where a definition has a text: in JSON the first place where it stands as one.
 pub(super) fn written_at(source: &Arc<SourceFile>, text: &Text) -> Location {
     if published::is_published(source) {
-        return Location::new(source, Span::default()).first(&format!("\"{}", text.value));
+        let quoted = serde_json::Value::from(text.value.as_str()).to_string();
+        return Location::new(source, Span::default()).first(quoted.trim_end_matches('"'));
     }
     locate(source, text)
 }
@@ -492,6 +516,9 @@ impl Linker<'_> {
         let functions = tree.functions.iter().filter(|_| functions).map(|row| &*row.name);
         if let Some(near) = diagnostic::nearest(&name.value, defines.chain(functions)) {
             finding = finding.help(format!("did you mean `{near}`?"));
+        }
+        if self.definition.expressions.get(&name.value) == Some(&true) {
+            finding = finding.help("an expression is read with the Library's CQL text; its ELM holds definitions only");
         }
         self.found.push(finding);
     }

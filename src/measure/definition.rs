@@ -94,6 +94,9 @@ pub struct Definition {
     /// How the series is drawn.
     #[serde(default)]
     pub chart: Option<Chart>,
+    /// Of published criteria the texts that may be expressions of CQL in the place of a name, and whether they can be nothing else.
+    #[serde(skip)]
+    pub expressions: BTreeMap<String, bool>,
 }
 
 fn patient() -> Text {
@@ -163,6 +166,15 @@ impl Interval {
         }
     }
 
+    /// Its length in months.
+    pub fn months(self) -> i8 {
+        match self {
+            Interval::Month => 1,
+            Interval::Quarter => 3,
+            Interval::Year => 12,
+        }
+    }
+
     /// For people.
     pub fn word(self) -> &'static str {
         match self {
@@ -185,11 +197,7 @@ impl Interval {
     /// # Ok::<(), jiff::Error>(())
     /// ```
     pub fn periods(self, months: &[Period]) -> Vec<Period> {
-        let length: i8 = match self {
-            Interval::Month => return months.to_vec(),
-            Interval::Quarter => 3,
-            Interval::Year => 12,
-        };
+        let length = self.months();
         let around = |month: &Period| {
             let into = (month.start.month() - 1) % length;
             let start = month.start.first_of_month().checked_sub(into.months()).ok()?;
@@ -368,6 +376,9 @@ pub enum Reason {
     /// A date that is not precise enough.
     PartialDate,
 }
+
+/// Reason of a criterion that looked at a value that could not be used: its unit does not compare, or it has a comparator.
+pub const NOT_COUNTED: &str = "value-not-counted";
 
 /// Reason of a criterion that gave null and said no more.
 pub const UNDETERMINED: &str = "undetermined";

@@ -339,7 +339,12 @@ fn named(record: &Record, node: NodeId) -> Option<String> {
 }
 
 fn proof(group: &Group, population: &str, code: &'static str, membership: &Membership, step: Step) -> Proof {
-    let mut unknown: Vec<String> = membership.unknown.values().filter(|reason| *reason != definition::UNDETERMINED).cloned().collect();
+    let mut unknown: Vec<String> = membership
+        .unknown
+        .values()
+        .filter(|reason| ![definition::UNDETERMINED, definition::NOT_COUNTED].contains(&reason.as_str()))
+        .cloned()
+        .collect();
     unknown.dedup();
     let (population, verdict) = (population.to_owned(), standing(membership));
     Proof { group: group.id.value.clone(), population, code, verdict, members: membership.members.len(), unknown, step }

@@ -188,6 +188,8 @@ pub struct Criteria {
     pub holds: Vec<BTreeSet<Member>>,
     /// Members for which the record cannot tell, each with its reason.
     pub unknown: Vec<BTreeMap<Member, String>>,
+    /// Of those for which the criterion holds, the ones for which it might not if a value could be used that cannot.
+    pub doubtful: Vec<BTreeSet<Member>>,
     /// Observations of each member (only for observation slots); no entry when it gave null.
     pub observed: Vec<BTreeMap<Member, Amount>>,
 }
@@ -195,7 +197,12 @@ pub struct Criteria {
 impl Criteria {
     /// Nothing holds in any of `slots` populations.
     pub fn none(slots: usize) -> Criteria {
-        Criteria { holds: vec![BTreeSet::new(); slots], unknown: vec![BTreeMap::new(); slots], observed: vec![BTreeMap::new(); slots] }
+        Criteria {
+            holds: vec![BTreeSet::new(); slots],
+            unknown: vec![BTreeMap::new(); slots],
+            doubtful: vec![BTreeSet::new(); slots],
+            observed: vec![BTreeMap::new(); slots],
+        }
     }
 }
 
@@ -344,12 +351,13 @@ pub fn memberships(shape: &GroupShape, criteria: &Criteria) -> Vec<Membership> {
 fn outlooks(criteria: &Criteria, slots: [Option<usize>; 6]) -> BTreeMap<Member, Outlook> {
     let holds = |slot: Option<usize>, member: &Member| slot.and_then(|at| criteria.holds.get(at)).is_some_and(|holds| holds.contains(member));
     let is_unknown = |slot: Option<usize>, member: &Member| slot.and_then(|at| criteria.unknown.get(at)).is_some_and(|unknown| unknown.contains_key(member));
+    let is_doubtful = |slot: Option<usize>, member: &Member| slot.and_then(|at| criteria.doubtful.get(at)).is_some_and(|doubtful| doubtful.contains(member));
     let initial = slots[0];
     let certain = initial.and_then(|at| criteria.holds.get(at)).into_iter().flatten();
     let members = certain.chain(initial.and_then(|at| criteria.unknown.get(at)).into_iter().flat_map(BTreeMap::keys));
     let outlook = |member: &Member| {
-        let known = slots.map(|slot| holds(slot, member));
-        let open = slots.map(|slot| !holds(slot, member) && is_unknown(slot, member));
+        let open = slots.map(|slot| if holds(slot, member) { is_doubtful(slot, member) } else { is_unknown(slot, member) });
+        let known = std::array::from_fn::<bool, 6, _>(|at| holds(slots[at], member) && !open[at]);
         // Of most everything is known, and there is one way.
         if !open.contains(&true) {
             return outcome(known).map(|is_in| Outlook::certain(u8::from(is_in).into()));

@@ -4,9 +4,9 @@
 //! guide (cqfmeasures): scoring, population basis and improvement of a group, aggregate method and criteria reference of
 //! an observation, component and composite scoring of a composite group, group and weight of a component; on the Measure
 //! itself where a group has none. A composite Measure without a composite group is one. Its `effectivePeriod` says how long its reporting
-//! periods are.
+//! periods are. A Library may be one that the Measure contains, and criteria may be expressions of CQL in the place of names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,9 +18,9 @@ use serde_json::value::RawValue;
 use super::compile::Files;
 use super::composite::CompositeScoring;
 use super::definition::parts::{Form, check_group};
-use super::definition::{ComponentMeasure, Definition, Group, Improvement, Interval, Plausibility, Population, Status, Stratifier, StratifierKind, Supplement, unwritten};
+use super::definition::{ComponentMeasure, Definition, Group, Improvement, Interval, Plausibility, Population, Status, Stratifier, StratifierKind, Supplement, Text, unwritten};
 use super::population::{Aggregate, PopulationCode, Scoring};
-use crate::diagnostic::{Diagnostic, Location, SourceFile, Span, nearest};
+use crate::diagnostic::{Diagnostic, Location, Severity, SourceFile, Span, nearest};
 use crate::terminology::by_version;
 
 const MEASURES: &str = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/";
@@ -33,6 +33,9 @@ const CQL: &str = "text/cql";
 const ELM: &str = "application/elm+json";
 /// Code of the scoring of a composite.
 const COMPOSITE: &str = "composite";
+/// How `language` calls criteria: the name of a definition; CQL itself; and, as FHIR R4 has it, either.
+const NAMES: [&str; 4] = ["text/cql-identifier", "text/cql.identifier", "text/cql-name", "text/cql.name"];
+const EXPRESSIONS: [&str; 2] = ["text/cql-expression", "text/cql.expression"];
 /// Stands in the name of a text between its file and the resource that it is of.
 pub const PART: &str = "#ValueSet/";
 /// Most resources of one Bundle.
@@ -205,6 +208,15 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
         found.push(Diagnostic::error("the Measure names no `library`").at(start(measure)));
         return None;
     };
+    if let Some(id) = canonical.strip_prefix('#') {
+        let contained = contained(measure, &json, found);
+        let Some((_, root)) = contained.iter().find(|(own, _)| own == id) else {
+            let finding = Diagnostic::error(format!("the Measure names `{canonical}`, and contains no Library of that id")).at(start(measure).first(canonical));
+            found.push(finding.help("`contained` needs a Library with this `id`, or `library` the canonical URL of one"));
+            return None;
+        };
+        return together(measure, root, canonical, contained.iter().map(|(_, library)| library).chain(libraries), found);
+    }
     let (url, version) = canonical.split_once('|').unwrap_or((canonical, ""));
     let named = |library: &&Library| library.url == url || (!library.name.is_empty() && url.rsplit('/').next() == Some(&library.name));
     let root = libraries.iter().filter(named).filter(|library| version.is_empty() || library.version == version).max_by(|one, next| {
@@ -226,13 +238,30 @@ fn files(measure: &Arc<SourceFile>, libraries: &[Library], found: &mut Vec<Diagn
         found.push(Diagnostic::error(format!("there is no Library `{canonical}`, which the Measure names")).at(start(measure)).help(help));
         return None;
     };
+    together(measure, root, canonical, libraries.iter(), found)
+}
+
+/// The Libraries that a Measure contains, by their ids.
+fn contained(measure: &SourceFile, json: &Json, found: &mut Vec<Diagnostic>) -> Vec<(String, Library)> {
+    let libraries = list(json, "contained").filter(|inner| text(inner, "resourceType") == Some("Library"));
+    libraries
+        .filter_map(|inner| {
+            let id = text(inner, "id")?;
+            let source = SourceFile::new(format!("{}#{id}", measure.name), inner.to_string());
+            Some((id.to_owned(), library(&source, found)?))
+        })
+        .collect()
+}
+
+/// A Measure, the library that it names, and all that this one may include.
+fn together<'l>(measure: &Arc<SourceFile>, root: &'l Library, canonical: &str, all: impl Iterator<Item = &'l Library> + Clone, found: &mut Vec<Diagnostic>) -> Option<Files> {
     if !root.has_logic() {
         let message = format!("Library `{canonical}`, which the Measure names, holds neither CQL nor ELM that can be read");
         let help = format!("its `content` needs `contentType` {CQL} or {ELM}, and `data`: the text as Base64");
         found.push(Diagnostic::error(message).at(start(measure).first(canonical)).help(help));
         return None;
     }
-    let others = || libraries.iter().filter(|library| !std::ptr::eq(*library, root));
+    let others = || all.clone().filter(|library| !std::ptr::eq(*library, root));
     Some(Files {
         definition: measure.clone(),
         cql: root.cql.iter().cloned().collect(),
@@ -254,7 +283,7 @@ pub fn definition(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnost
         Ok(json) => json,
         Err(fault) => return (None, vec![crate::diagnostic::from_json(source, &fault)]),
     };
-    let mut reader = Reader { source, place: String::new(), found: Vec::new() };
+    let mut reader = Reader { source, place: String::new(), expressions: BTreeMap::new(), found: Vec::new() };
     let definition = reader.measure(&json);
     let usable = !crate::diagnostic::has_errors(&reader.found);
     (definition.filter(|_| usable), reader.found)
@@ -287,6 +316,8 @@ struct Reader<'a> {
     source: &'a Arc<SourceFile>,
     /// The element in hand, as FHIRPath.
     place: String,
+    /// As [`Definition::expressions`].
+    expressions: BTreeMap<String, bool>,
     found: Vec<Diagnostic>,
 }
 
@@ -337,6 +368,7 @@ impl Reader<'_> {
         };
         let improvement = improvement(json).or_else(|| list(json, "group").find_map(improvement)).unwrap_or(Improvement::NotTold);
         self.ignored(json);
+        let supplemental_data = list(json, "supplementalData").enumerate().filter_map(|(index, json)| self.supplement(index, json)).collect();
         Some(Definition {
             id: unwritten(id),
             url: unwritten(text(json, "url").unwrap_or(id)),
@@ -362,10 +394,11 @@ impl Reader<'_> {
             composite_scoring: None,
             components: Vec::new(),
             groups,
-            supplemental_data: list(json, "supplementalData").filter_map(supplement).collect(),
+            supplemental_data,
             plausibility: Plausibility::default(),
             chart: None,
             comparable_with: Vec::new(),
+            expressions: std::mem::take(&mut self.expressions),
         })
     }
 
@@ -518,7 +551,7 @@ impl Reader<'_> {
             self.error(format!("a population has the code `{code}`, which the Quality Measure guide does not know"));
             return None;
         };
-        let Some(define) = json.get("criteria").and_then(|criteria| text(criteria, "expression")) else {
+        let Some(define) = self.criteria(json, Severity::Error) else {
             self.error(format!("population `{}` has no `criteria.expression`", code.code()));
             return None;
         };
@@ -534,7 +567,7 @@ impl Reader<'_> {
         Some(Population {
             code,
             id: text(json, "id").map(unwritten),
-            define: unwritten(define),
+            define,
             text: text(json, "description").map(str::to_owned),
             of: of.as_deref().map(unwritten),
             aggregate,
@@ -542,16 +575,42 @@ impl Reader<'_> {
         })
     }
 
+    /// The name of a definition, or an expression that will have one: the text itself. What is in another language than CQL is said.
+    fn criteria(&mut self, json: &Json, severity: Severity) -> Option<Text> {
+        let criteria = json.get("criteria")?;
+        let expression = text(criteria, "expression")?;
+        match text(criteria, "language") {
+            None => {}
+            Some(language) if NAMES.contains(&language) => {}
+            Some(CQL) => drop(self.expressions.entry(expression.to_owned()).or_insert(false)),
+            Some(language) if EXPRESSIONS.contains(&language) => drop(self.expressions.insert(expression.to_owned(), true)),
+            Some(language) => {
+                let finding = Diagnostic::error(format!("criteria in `{language}` are not evaluated"));
+                let help = format!("write them in CQL: the name of a definition as `{}`, or an expression as `{}`", NAMES[0], EXPRESSIONS[0]);
+                self.say(Diagnostic { severity, ..finding.help(help) });
+            }
+        }
+        Some(unwritten(expression))
+    }
+
+    /// A supplemental datum cannot change a population: one that cannot be read is left out.
+    fn supplement(&mut self, index: usize, json: &Json) -> Option<Supplement> {
+        self.place = format!("Measure.supplementalData[{index}]");
+        let before = self.found.len();
+        let define = self.criteria(json, Severity::Warning)?;
+        let id = unwritten(text(json, "id").unwrap_or(&define.value));
+        (self.found.len() == before).then(|| Supplement { id, define, text: text(json, "description").map(str::to_owned) })
+    }
+
     /// A stratifier without an expression divides nothing: said, and left out.
     fn stratifier(&mut self, group: &str, index: usize, json: &Json) -> Option<Stratifier> {
-        let expression = |json: &Json| json.get("criteria").and_then(|criteria| text(criteria, "expression")).map(unwritten);
-        let define = expression(json);
+        let define = self.criteria(json, Severity::Error);
         let components: Vec<_> = list(json, "component")
             .enumerate()
             .filter_map(|(index, json)| {
                 let id = text(json, "id").map_or_else(|| format!("component-{}", index + 1), str::to_owned);
                 let named = json.pointer("/code/text").and_then(Json::as_str).or_else(|| text(json, "description")).map(str::to_owned);
-                Some(super::definition::Component { id: unwritten(&id), define: expression(json)?, text: named, strata: Default::default() })
+                Some(super::definition::Component { id: unwritten(&id), define: self.criteria(json, Severity::Error)?, text: named, strata: Default::default() })
             })
             .collect();
         let id = text(json, "id").map_or_else(|| format!("stratifier-{}", index + 1), str::to_owned);
@@ -570,11 +629,6 @@ impl Reader<'_> {
             strata: Default::default(),
         })
     }
-}
-
-fn supplement(json: &Json) -> Option<Supplement> {
-    let define = json.get("criteria").and_then(|criteria| text(criteria, "expression"))?;
-    Some(Supplement { id: unwritten(text(json, "id").unwrap_or(define)), define: unwritten(define), text: text(json, "description").map(str::to_owned) })
 }
 
 /// Populations refer to each other by id. Where none has that id, a code says as much of which there is one population; the

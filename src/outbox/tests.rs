@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SCHEMA: &str = include_str!("../store/schema/002_outbox.sql");
+const SCHEMA: &str = concat!(include_str!("../store/schema/002_outbox.sql"), include_str!("../store/schema/013_refused.sql"));
 const HISTORY: &str = "ALTER TABLE outbox_feed ADD COLUMN is_history INTEGER NOT NULL DEFAULT 0";
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -130,7 +130,7 @@ fn a_failed_attempt_waits_its_time_and_blocks_only_its_own_site() {
     let again = claim(&mut c, at(10), MINUTE).unwrap().unwrap();
     assert_eq!((again.feed, again.attempts), (first.clone(), 1));
     let row = list(&c).unwrap().into_iter().find(|row| row.feed == first).unwrap();
-    assert_eq!((row.state, row.reason.as_deref()), (State::Waiting, Some("connection refused")));
+    assert_eq!((row.state, row.refused, row.reason.as_deref()), (State::Waiting, false, Some("connection refused")));
     assert_eq!(retry(&mut c, &first, at(2)).unwrap(), first);
 }
 

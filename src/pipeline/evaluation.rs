@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::waits::Waits;
 use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
+use crate::fhir::record::glance::Kinds;
 use crate::fhir::record::{Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
-use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch};
+use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch, is_told};
 use crate::measure::period::Period;
 use crate::measure::report::{self, Facts};
 use crate::measure::result::Partial;
@@ -22,14 +24,9 @@ use crate::measure::{self, Measure, Setting};
 use crate::outbox;
 use crate::snapshot::{Partition, PatientLines, People, Snapshot};
 use crate::source::{Chooser, Progress};
-use crate::store::runs::{ReportFindings, Run, Unmapped};
+use crate::store::runs::{ANY_TYPE, NOT_SHOWN, ReportFindings, Run, Unmapped};
 use crate::terminology::units::Units;
 use crate::validate;
-
-/// Characters of what may be a code.
-const CODE_CHARS_MAX: usize = 64;
-/// Patients who have a code that is told.
-const TOLD_OF_PATIENTS: u64 = 2;
 
 /// The sums of a night.
 #[derive(Default)]
@@ -73,7 +70,7 @@ impl Sums {
     }
 
     /// Patients who did not come, as far as the data tell.
-    fn missing_people(&self) -> u64 {
+    pub fn missing_people(&self) -> u64 {
         self.unfollowed + self.absent
     }
 
@@ -83,7 +80,7 @@ impl Sums {
         let mut untold: BTreeMap<Finding, (u64, u64)> = BTreeMap::new();
         let mut rows = Vec::new();
         for (finding, patients) in &self.findings {
-            if finding.problem != Problem::UnmappedCode || (is_code(&finding.code) && *patients >= TOLD_OF_PATIENTS) {
+            if finding.problem != Problem::UnmappedCode || is_told(&finding.code, *patients) {
                 rows.push(row(finding, *patients));
             } else {
                 let (texts, of) = untold.entry(Finding { code: String::new(), ..finding.clone() }).or_default();
@@ -92,17 +89,11 @@ impl Sums {
             }
         }
         rows.extend(untold.into_iter().map(|(finding, (texts, of))| {
-            let code = format!("({} not shown: no code, or of one patient only)", counted(texts, "text"));
+            let code = format!("({} {NOT_SHOWN})", counted(texts, "text"));
             row(&Finding { code, ..finding }, of)
         }));
         rows
     }
-}
-
-/// Whether a text looks like a code of a system; blanks at its ends are a mistake of whoever wrote the system.
-fn is_code(text: &str) -> bool {
-    let text = text.trim();
-    text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace)
 }
 
 /// A finding as it is stored and told.
@@ -213,9 +204,10 @@ impl Chooser for Choice<'_> {
     fn may_count(&self, patients: &[PatientLines], shared: &[Vec<u8>]) -> BTreeSet<String> {
         let shared = Shared::new(shared.iter().map(Vec::as_slice));
         let mut record = Record::default();
+        let mut kinds = Kinds::new(&self.shape);
         let mut may_count = |patient: &&PatientLines| {
             let own = || patient.lines.iter().map(Vec::as_slice);
-            record.reread(&self.shape, own().chain(shared.referred_to(own())));
+            record.reread(&mut kinds, own().chain(shared.referred_to(own())));
             self.setup.mapping.apply(&mut record);
             // Who cannot be evaluated yet may be with the rest of the data.
             let is_out = |result: &measure::calculate::Evaluated| result.as_ref().is_ok_and(|result| !result.is_counted());
@@ -243,13 +235,14 @@ impl Work<'_> {
     fn partition(&self, partition: Partition) -> Result<Sums, NightError> {
         let mut sums = Sums::new(&self.periods);
         let mut record = Record::default();
+        let mut kinds = Kinds::new(&self.shape);
         for patient in self.people.of(partition)? {
             if *self.stop.borrow() {
                 return Err(NightError::Stopped);
             }
             let own = || patient.lines.iter().map(Vec::as_slice);
             let lines = own().chain(self.shared.referred_to(own()));
-            let bad = record.reread(&self.shape, lines);
+            let bad = record.reread(&mut kinds, lines);
             sums.unreadable += bad.len() as u64;
             if record.patient_id().is_none() {
                 // What merely may belong to somebody, as a Device, is kept when its patient goes.
@@ -312,17 +305,17 @@ pub struct Made {
 
 /// What the night received, for the manifest.
 pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
-    let gaps = run.gaps.values().sum::<u64>() + sums.missing_people();
-    Completeness { complete: run.complete.unwrap_or(false) && sums.missing_people() == 0, gaps, quarantined: run.quarantined }
+    let run = Run { absent: sums.missing_people(), ..run.clone() };
+    Completeness { complete: run.is_complete() == Some(true), gaps: run.gap_count(), quarantined: run.quarantined() }
 }
 
 /// Writes and checks one report per measure and period.
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
-    let facts = facts(setup, run, sums);
     let mut made = Made { reports: Vec::new(), held: Vec::new(), remarks: Vec::new() };
     let months = months(run)?;
     for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
         let definition = &measure.definition;
+        let facts = facts(setup, run, sums, measure);
         let mut earlier = Vec::new();
         let (supplements, stratifiers) = measure.varying();
         for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
@@ -337,7 +330,7 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
                 if !lines.is_empty() {
                     made.remarks.push(of_report(key.clone(), &lines));
                 }
-                let complete = completeness(run, sums).complete && reporter.is_complete(partial);
+                let complete = reporter.is_complete(partial);
                 let body = serde_json::to_vec(&report).map_err(|error| NightError::Broken(error.to_string()))?;
                 made.reports.push(outbox::Report { key, body, complete });
                 earlier.push(report);
@@ -373,14 +366,23 @@ pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
     Ok(Setting { now, zone: setup.zone.clone(), value_sets: setup.value_sets.clone(), units: Units::new().into() })
 }
 
-fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
+/// What is missing of what a measure reads.
+fn missing(measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
+    let run = Run { absent: sums.missing_people(), ..run.clone() };
+    let waits = Waits::of(measure.programs());
+    let mut gaps = run.all_gaps();
+    if run.complete != Some(true) && gaps.is_empty() && run.aside.is_empty() {
+        // It is not known of what.
+        gaps.insert(ANY_TYPE.to_owned(), 1);
+    }
+    let quarantined = waits.among(&run.aside).values().sum::<u64>() + sums.unreadable;
+    report::Completeness { gaps: waits.among(&gaps), quarantined, ..report::Completeness::default() }
+}
+
+fn facts(setup: &Setup, run: &Run, sums: &Sums, measure: &Measure) -> Facts {
     let (name, version) = setup.mapping.name_and_version();
     let (_, rules) = setup.lineage.mapping_rules();
     let rules = rules.map(|rules| ("mapping-rules".to_owned(), name.to_owned(), rules.to_owned()));
-    let mut gaps = run.gaps.clone();
-    if sums.missing_people() > 0 {
-        *gaps.entry("Patient".to_owned()).or_default() += sums.missing_people();
-    }
     Facts {
         reporter: setup.site.clone(),
         reporter_name: setup.title.clone(),
@@ -395,7 +397,7 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums) -> Facts {
         .into_iter()
         .chain(rules)
         .collect(),
-        completeness: report::Completeness { gaps, quarantined: run.quarantined + sums.unreadable, ..report::Completeness::default() },
+        completeness: missing(measure, run, sums),
     }
 }
 

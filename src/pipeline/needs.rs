@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cql::typed::CodeSystemId;
-use crate::cql::{Codes, Requirement};
+use crate::cql::{Asking, Codes, Requirement};
 use crate::fhir::record::{Keep, Shape};
 use crate::mapping::{Asked, Mapping};
 use crate::measure::Measure;
@@ -50,14 +50,15 @@ fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &V
     types.into_iter().map(need).collect()
 }
 
-/// Each requirement of a measure with the codes that would do, the site's own included; `None`: any.
-pub fn codes<'a>(measure: &'a Measure, value_sets: &ValueSets, mapping: &Mapping) -> Vec<(&'a Requirement, Option<Vec<String>>)> {
+/// What a measure asks for by each of its filters, with the codes that would do, the site's own included; `None`: any.
+pub fn askings(measure: &Measure, value_sets: &ValueSets, mapping: &Mapping) -> Vec<(Asking, Option<Vec<String>>)> {
     let local = local_codes(mapping);
-    measure
-        .program()
-        .requirements()
-        .iter()
-        .map(|requirement| (requirement, tokens(requirement, value_sets, &local)))
+    let askings = measure.program().askings().into_iter();
+    askings
+        .map(|asking| {
+            let wanted = tokens(&asking.requirement, value_sets, &local);
+            (asking, wanted)
+        })
         .collect()
 }
 

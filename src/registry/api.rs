@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::feeds::refuse;
+use super::knocks::Knock;
 use super::protocol::{Problem, Refusal, not_found};
-use super::query::unknown;
+use super::query::{Known, Unread, known_on, unknown};
 use super::series::{self, Point, Series};
 use super::store::Site;
 use super::{MeasureCard, Registry, Unit};
@@ -39,7 +40,14 @@ async fn sites(State(registry): State<Registry>) -> Response {
                     "begunAt": arrival.begun.map(|at| at.to_string()), "measuresNoLongerSent": arrival.stopped,
                 })
             };
-            Json(json!({ "sites": arrivals.iter().map(site).collect::<Vec<_>>() })).into_response()
+            let stranger = |knock: &Knock| {
+                json!({
+                    "clientId": knock.client, "key": knock.key, "site": knock.site, "count": knock.count, "lastAt": knock.last.to_string(),
+                    "reason": knock.reason(), "action": knock.action(),
+                })
+            };
+            let strangers: Vec<Value> = registry.knocks.list().iter().map(stranger).collect();
+            Json(json!({ "sites": arrivals.iter().map(site).collect::<Vec<_>>(), "notLetIn": strangers })).into_response()
         }
     }
 }
@@ -67,19 +75,18 @@ struct Wanted {
     /// Of several groups this one.
     group: Option<String>,
     format: Option<String>,
+    /// As known then: a day, as it ended in UTC, or an instant.
+    on: Option<String>,
 }
 
 async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Query(wanted): Query<Wanted>, headers: HeaderMap) -> Response {
     let Some(card) = registry.options.measures.iter().find(|card| card.id == id).cloned() else { return refuse(&not_found().into()) };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let is_csv = wanted.format.as_deref().map_or(accept.starts_with("text/csv"), |format| format == "csv");
-    let asked = card.clone();
-    let read = registry
-        .store
-        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
-    let (all, sites) = match read.await {
-        Ok(read) => read,
-        Err(error) => return refuse(&Problem::Database(error)),
+    let Known { on, series: all, sites } = match known_on(&registry, &card, wanted.on.as_deref()).await {
+        Ok(known) => known,
+        Err(Unread::Database(error)) => return refuse(&Problem::Database(error)),
+        Err(Unread::Asked(text)) => return refuse(&Refusal::new(400, "invalid", text).into()),
     };
     if let Some(text) = unheard_of(&wanted, &all, &sites) {
         return refuse(&Refusal::new(400, "invalid", text).into());
@@ -110,6 +117,9 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         if !point.made_of.is_empty() {
             told["madeOf"] = point.made_of.iter().map(String::as_str).collect();
         }
+        if !point.other.is_empty() {
+            told["otherThanNewest"] = point.other.iter().copied().collect();
+        }
         // The only group of a measure needs no name.
         if !series.group.key.is_empty() {
             told["group"] = series.group.key.as_str().into();
@@ -117,7 +127,11 @@ async fn series_of(State(registry): State<Registry>, Path(id): Path<String>, Que
         }
         told
     };
-    Json(json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() })).into_response()
+    let mut told = json!({ "measure": card.url, "points": rows.map(point).collect::<Vec<_>>() });
+    if let Some(on) = on {
+        told["asKnownOn"] = on.to_string().into();
+    }
+    Json(told).into_response()
 }
 
 /// What is asked for and cannot be had: nothing at all would look as if nothing had been reported.
@@ -134,8 +148,8 @@ fn unheard_of(wanted: &Wanted, all: &[Series], sites: &[Site]) -> Option<String>
     wrong("format", &wanted.format, &["csv", "json"]).or_else(|| wrong("site", &wanted.site, &sites)).or_else(of_group)
 }
 
-/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; which of several groups; and
-/// what a composite is made of.
+/// One row for each point. At its end stands of whom it is, where a score of the measure is no fraction; which of several groups;
+/// what a composite is made of; and what it was counted by that is another than of the newest point of the series.
 fn csv(card: &MeasureCard, all: &[Series]) -> String {
     let has_numbers = std::iter::once(&card.unit).chain(card.units.values()).any(|unit| *unit == Unit::Number);
     let has_groups = all.iter().any(|series| !series.group.key.is_empty());
@@ -143,7 +157,9 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
     text.push_str(if has_numbers { ",members,observed" } else { "" });
     let has_parts = all.iter().flat_map(|series| &series.points).any(|point| !point.made_of.is_empty());
     text.push_str(if has_groups { ",group,group_label" } else { "" });
-    text.push_str(if has_parts { ",made_of\r\n" } else { "\r\n" });
+    text.push_str(if has_parts { ",made_of" } else { "" });
+    let has_others = all.iter().flat_map(|series| &series.points).any(|point| !point.other.is_empty());
+    text.push_str(if has_others { ",other_than_newest\r\n" } else { "\r\n" });
     for (series, point) in all.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))) {
         let number = |number: Option<rust_decimal::Decimal>| number.map_or_else(String::new, |number| number.normalize().to_string());
         let unit = card.unit_of(&series.group.key);
@@ -178,6 +194,9 @@ fn csv(card: &MeasureCard, all: &[Series]) -> String {
         }
         if has_parts {
             text.push_str(&format!(",{}", cell(&point.made_of.iter().map(String::as_str).collect::<Vec<_>>().join(" "))));
+        }
+        if has_others {
+            text.push_str(&format!(",{}", cell(&point.other.join(" and "))));
         }
         text.push_str("\r\n");
     }

@@ -19,6 +19,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::feeds::refuse;
+use super::knocks::Why;
 use super::protocol::{Problem, Refusal};
 use super::store::{self, Site};
 use super::{Registry, sha256_hex};
@@ -141,38 +142,49 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<BTreeMap<String, String>, OA
     Ok(form)
 }
 
-/// The site whose assertion this is, verified against its registered keys, and never seen before.
+/// The site whose assertion this is, verified against its registered keys, and never seen before. Who is refused is told no more than that;
+/// the board and the log say why.
 async fn client(registry: &Registry, assertion: &str) -> Result<Site, OAuthError> {
-    let issuer = claimed_issuer(assertion).ok_or_else(invalid_client)?;
+    let claims = part_of(assertion, 1).ok_or_else(invalid_client)?;
+    let issuer = text_of(&claims, "iss").ok_or_else(invalid_client)?;
+    let asked = issuer.clone();
     let site = registry
         .store
-        .reading(move |connection| store::site_of_client(connection, &issuer))
+        .reading(move |connection| store::site_of_client(connection, &asked))
         .await
         .map_err(|error| out_of_order(&error))?;
-    let site = site.ok_or_else(invalid_client)?;
-    let keys = registry.client_keys.of(&site).await.ok_or_else(invalid_client)?;
-    let audiences = [format!("{}/token", registry.options.public_url)];
     let now = registry.now();
-    let client_id = site.client_id.clone();
-    let verified = verify_client_assertion(assertion, &audiences, now, |issuer| (issuer == client_id).then(|| keys.clone()))
+    let refuse = |why: Why| {
+        let key = part_of(assertion, 0).and_then(|header| text_of(&header, "kid"));
+        registry.knocks.note(&issuer, key.as_deref(), site.as_ref().map(|site| site.name.as_str()), why, now);
+        invalid_client()
+    };
+    let site = site.as_ref().ok_or_else(|| refuse(Why::Client))?;
+    let keys = registry.client_keys.of(site).await.ok_or_else(|| refuse(Why::Unpublished))?;
+    let audiences = [format!("{}/token", registry.options.public_url)];
+    let verified = verify_client_assertion(assertion, &audiences, now, |issuer| (issuer == site.client_id).then(|| keys.clone()))
         .inspect_err(|reason| tracing::warn!(site = site.name, %reason, "client assertion refused"))
-        .map_err(|_| invalid_client())?;
-    let (issuer, jti, expires) = (verified.client_id, verified.jti, verified.expires);
-    let fresh = registry.store.writing(move |transaction| store::use_assertion(transaction, &issuer, &jti, expires, now));
+        .map_err(|reason| refuse(Why::Assertion(reason)))?;
+    let (client, jti, expires) = (verified.client_id, verified.jti, verified.expires);
+    let fresh = registry.store.writing(move |transaction| store::use_assertion(transaction, &client, &jti, expires, now));
     if !fresh.await.map_err(|error: rusqlite::Error| out_of_order(&error))? {
         tracing::warn!(site = site.name, "client assertion refused: used before");
-        return Err(invalid_client());
+        return Err(refuse(Why::Replayed));
     }
-    Ok(site)
+    registry.knocks.forget(&issuer);
+    Ok(site.clone())
 }
 
-/// Who an assertion claims to be from; nothing is believed yet.
-fn claimed_issuer(assertion: &str) -> Option<String> {
+/// A part of an assertion as it claims to be; nothing is believed yet.
+fn part_of(assertion: &str, part: usize) -> Option<Value> {
     if assertion.len() > TOKEN_BODY_BYTES_MAX {
         return None;
     }
-    let claims = BASE64_URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
-    Some(serde_json::from_slice::<Value>(&claims).ok()?.get("iss")?.as_str()?.to_owned())
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(assertion.split('.').nth(part)?).ok()?).ok()
+}
+
+fn text_of(part: &Value, name: &str) -> Option<String> {
+    Some(part.get(name)?.as_str()?.to_owned())
 }
 
 /// Keys that clients publish, kept for a while.

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
+use serde::Deserialize;
 
+use super::knocks::Knock;
+use super::query::{Known, Unread, known_on};
 use super::report::{Reading, day};
 use super::series::{self, Arrival, Point, Revision, Series};
 use super::store::Site;
@@ -118,14 +121,31 @@ struct Board<'a> {
     new: usize,
     late_after: String,
     offers: Vec<Offer>,
+    strangers: Vec<Stranger>,
     now: String,
+}
+
+/// A client that was not let in.
+struct Stranger {
+    client: String,
+    key: String,
+    times: String,
+    last: String,
+    reason: String,
+    action: String,
+}
+
+fn stranger(knock: &Knock, now: Timestamp) -> Stranger {
+    let Knock { client, key, site, count, last, .. } = knock;
+    let client = site.as_ref().map_or_else(|| client.clone(), |site| format!("{client} (site {site})"));
+    Stranger { client, key: key.clone(), times: counted(*count, "time"), last: age(*last, now), reason: knock.reason(), action: knock.action() }
 }
 
 async fn board(State(registry): State<Registry>) -> Response {
     let (now, held) = (registry.now(), registry.clone());
     let read = registry.store.reading(move |connection| {
         let arrivals = series::arrivals(connection, now, held.options.late_after_hours)?;
-        let all = held.options.measures.iter().map(|card| series::series(connection, card, None)).collect::<Result<Vec<_>, _>>()?;
+        let all = held.options.measures.iter().map(|card| series::series(connection, card, None, None)).collect::<Result<Vec<_>, _>>()?;
         Ok::<_, rusqlite::Error>((arrivals, all))
     });
     let (arrivals, all) = match read.await {
@@ -141,7 +161,8 @@ async fn board(State(registry): State<Registry>) -> Response {
     let offers = registry.options.measures.iter().zip(&all).map(|(card, all)| offer(card, all)).collect();
     let options = &registry.options;
     let late_after = counted(options.late_after_hours, "hour");
-    page(StatusCode::OK, &Board { network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
+    let strangers = registry.knocks.list().iter().map(|knock| stranger(knock, now)).collect();
+    page(StatusCode::OK, &Board { strangers, network: &options.network, places, arrived, late, refused, new, late_after, offers, now: stamp(now) })
 }
 
 /// What a person should look at in the newest period that a site has of each measure.
@@ -365,6 +386,8 @@ struct MeasurePage<'a> {
     sections: Vec<Section>,
     has_remarks: bool,
     series: String,
+    csv: String,
+    on: Option<String>,
 }
 
 /// What a page shows of one group of a measure.
@@ -430,24 +453,51 @@ fn card<'a>(registry: &'a Registry, id: &str) -> Option<&'a MeasureCard> {
     registry.options.measures.iter().find(|card| card.id == id)
 }
 
-async fn measure(State(registry): State<Registry>, Path(id): Path<String>) -> Response {
+/// As of when a page is asked for.
+#[derive(Deserialize)]
+struct Asked {
+    on: Option<String>,
+}
+
+fn unread_page(registry: &Registry, unread: Unread) -> Response {
+    match unread {
+        Unread::Database(error) => unavailable(registry, &error),
+        Unread::Asked(text) => message(registry, StatusCode::BAD_REQUEST, "Not understood", &text),
+    }
+}
+
+/// The end of addresses that lead on from a page as known then: `?on=2026-01-31T23:59:59Z`.
+fn leading_on(on: Option<Timestamp>, sections: &mut [Section]) -> String {
+    let end = on.map_or_else(String::new, |on| format!("?on={}", encode(&on.to_string())));
+    sections.iter_mut().flat_map(|section| &mut section.charts).for_each(|chart| chart.link.push_str(&end));
+    end
+}
+
+async fn measure(State(registry): State<Registry>, Path(id): Path<String>, Query(asked): Query<Asked>) -> Response {
     let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
-    let asked = card.clone();
-    let read = registry
-        .store
-        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
-    let (all, sites) = match read.await {
-        Ok(read) => read,
-        Err(error) => return unavailable(&registry, &error),
+    let Known { on, series: all, sites } = match known_on(&registry, card, asked.on.as_deref()).await {
+        Ok(known) => known,
+        Err(unread) => return unread_page(&registry, unread),
     };
     let card = &as_reported(card, &all);
     let name = |site: &str| Some(organization(&sites, site));
-    let sections = sections(card, &all, name);
-    let series = format!("/v1/measures/{}/series", encode(&card.id));
+    let mut sections = sections(card, &all, name);
+    let series = format!("/v1/measures/{}/series{}", encode(&card.id), leading_on(on, &mut sections));
+    let csv = format!("{series}{}format=csv", if on.is_some() { '&' } else { '?' });
     let has_remarks = sections.iter().flat_map(|section| &section.charts).any(|chart| !chart.remarks.is_empty());
     page(
         StatusCode::OK,
-        &MeasurePage { network: &registry.options.network, card, direction: direction(card), unit: unit_text(&card.unit), sections, has_remarks, series },
+        &MeasurePage {
+            network: &registry.options.network,
+            card,
+            direction: direction(card),
+            unit: unit_text(&card.unit),
+            sections,
+            has_remarks,
+            series,
+            csv,
+            on: on.map(|on| on.to_string()),
+        },
     )
 }
 
@@ -469,31 +519,29 @@ struct SitePage<'a> {
     organization: String,
     sections: Vec<Section>,
     csv: String,
+    on: Option<String>,
 }
 
-async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, String)>) -> Response {
+async fn site(State(registry): State<Registry>, Path((id, site)): Path<(String, String)>, Query(asked): Query<Asked>) -> Response {
     let Some(card) = card(&registry, &id) else { return not_found(State(registry)).await };
-    let asked = card.clone();
-    let read = registry
-        .store
-        .reading(move |connection| Ok::<_, rusqlite::Error>((series::series(connection, &asked, None)?, super::store::sites(connection)?)));
-    let (all, sites) = match read.await {
-        Ok(read) => read,
-        Err(error) => return unavailable(&registry, &error),
+    let Known { on, series: all, sites } = match known_on(&registry, card, asked.on.as_deref()).await {
+        Ok(known) => known,
+        Err(unread) => return unread_page(&registry, unread),
     };
     if sites.iter().all(|known| known.name != site) {
         return not_found(State(registry)).await;
     }
     let card = &as_reported(card, &all);
     let organization = organization(&sites, &site);
-    let sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
+    let mut sections = sections(card, &all, |name| (name == site).then(|| organization.clone()));
     if sections.is_empty() {
         return not_found(State(registry)).await;
     }
-    let csv = format!("/v1/measures/{}/series?site={}&format=csv", encode(&card.id), encode(&site));
-    let back = format!("/measures/{}", encode(&card.id));
+    let end = leading_on(on, &mut sections);
+    let csv = format!("/v1/measures/{}/series?site={}&format=csv{}", encode(&card.id), encode(&site), end.replace('?', "&"));
+    let back = format!("/measures/{}{end}", encode(&card.id));
     let (direction, unit) = (direction(card), unit_text(&card.unit));
-    page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, organization, sections, csv })
+    page(StatusCode::OK, &SitePage { network: &registry.options.network, card, back, direction, unit, organization, sections, csv, on: on.map(|on| on.to_string()) })
 }
 
 /// One revision in the history.

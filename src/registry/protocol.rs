@@ -530,8 +530,8 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
 /// The numbers of a revision, group by group.
 fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Reading]) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt, observed, made_of)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt, observed, made_of, counted_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     let text = |number: Option<rust_decimal::Decimal>| number.map(|number| number.to_string());
     for (place, reading) in readings.iter().enumerate() {
@@ -548,7 +548,8 @@ fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Readi
             serde_json::to_string(&reading.strata).unwrap_or_default(),
             reading.doubt.as_ref().and_then(|doubt| serde_json::to_string(doubt).ok()),
             reading.observed.and_then(|observed| serde_json::to_string(&observed).ok()),
-            (!reading.made_of.is_empty()).then(|| serde_json::to_string(&reading.made_of).unwrap_or_default())
+            (!reading.made_of.is_empty()).then(|| serde_json::to_string(&reading.made_of).unwrap_or_default()),
+            serde_json::to_string(&reading.counted_by).ok()
         ])?;
     }
     Ok(())

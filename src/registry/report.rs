@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::store::Site;
 use super::{Defined, MeasureCard, Span, Unit, strict_json};
-use crate::feed::Entry;
+use crate::feed::{CountedBy, Entry};
 use crate::validate::scoring;
 
 /// Largest count that is believed.
@@ -63,6 +63,8 @@ pub struct Reading {
     pub strata: Vec<Stratum>,
     /// Of a composite what it is made of, by canonical URL with version.
     pub made_of: BTreeSet<String>,
+    /// By what it says that it was counted.
+    pub counted_by: CountedBy,
 }
 
 /// Of whom a score is that is no fraction, as a mean or a median of what was observed of them.
@@ -422,7 +424,7 @@ pub(super) fn readings(report: &Value, reasons: &mut Vec<String>, card: Option<&
         reasons.push(format!("{} groups, expected 1 to {GROUPS_MAX}", groups.len()));
         return Vec::new();
     }
-    let is_only = groups.len() == 1;
+    let (is_only, counted_by) = (groups.len() == 1, CountedBy::of(report));
     let mut readings: Vec<Reading> = Vec::with_capacity(groups.len());
     for (index, value) in groups.iter().enumerate() {
         let place = index + 1;
@@ -437,7 +439,7 @@ pub(super) fn readings(report: &Value, reasons: &mut Vec<String>, card: Option<&
         let reading = reading(value, group, &mut found, kind);
         let of_group = |reason: String| if is_only { reason } else { format!("group `{}`: {reason}", shown(&reading.group.key)) };
         reasons.extend(found.into_iter().map(of_group));
-        readings.push(reading);
+        readings.push(Reading { counted_by: counted_by.clone(), ..reading });
     }
     let strata: usize = readings.iter().map(|reading| reading.strata.len()).sum();
     if strata > STRATA_MAX {
@@ -510,7 +512,17 @@ fn reading(value: &Value, group: Group, reasons: &mut Vec<String>, kind: Kind) -
             strata.push(Stratum { stratifier: name.clone(), stratum: stratum_name(stratum), numerator, denominator, score, observed, doubt });
         }
     }
-    Reading { group, numerator, denominator, score, observed: observed(value, kind), doubt: doubt(value, reasons), strata, made_of: made_of(value) }
+    Reading {
+        group,
+        numerator,
+        denominator,
+        score,
+        observed: observed(value, kind),
+        doubt: doubt(value, reasons),
+        strata,
+        made_of: made_of(value),
+        counted_by: CountedBy::default(),
+    }
 }
 
 /// The measures of which a composite says that it is made (our own adapters do).

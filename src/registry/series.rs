@@ -1,5 +1,5 @@
 //! What the registry can say of its sites and measures: the arrival board, series, revisions, strata.
-//! Everything reads `current`, so only committed revisions are ever seen.
+//! Everything reads what `current` names, or revisions before it, so only committed ones are ever seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -12,6 +12,7 @@ use rust_decimal::prelude::ToPrimitive;
 use super::report::{Doubt, Group, Observed, Reading, Stratum};
 use super::store::{self, Site, time};
 use super::{MeasureCard, Unit};
+use crate::feed::CountedBy;
 use crate::validate::{Parts, believable};
 
 /// Points of one series.
@@ -133,6 +134,10 @@ pub struct Point {
     pub version: String,
     /// Of a composite what it is made of, by canonical URL with version.
     pub made_of: BTreeSet<String>,
+    /// By what it was counted.
+    pub counted_by: CountedBy,
+    /// What of that is another than of the newest point of its series: `version`, `mapping`, `logic`, `value sets`.
+    pub other: Vec<&'static str>,
     /// 1, 2, 3 …
     pub revision: u64,
     /// When this revision was committed.
@@ -304,15 +309,26 @@ fn group(row: &Row<'_>, first: usize) -> rusqlite::Result<Group> {
     Ok(Group { key: row.get(first)?, label: row.get(first + 1)?, higher_is_better: improvement.map(|code| code == "increase") })
 }
 
-/// Current points of a measure, by site name and in the order of the groups that was reported last; withdrawn ones are not shown.
-pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -> rusqlite::Result<Vec<Series>> {
+/// When the first report of a measure came, if one did.
+pub fn known_since(connection: &Connection, card: &MeasureCard) -> rusqlite::Result<Option<Timestamp>> {
+    let first = "SELECT min(r.committed_at) FROM current c JOIN revision r ON r.site = c.site AND r.measure = c.measure
+        AND r.period_start = c.period_start AND r.period_end = c.period_end AND r.number = 1 WHERE c.measure = ?1";
+    Ok(connection.query_row(first, [&card.url], |row| row.get::<_, Option<i64>>(0))?.map(time))
+}
+
+/// Points of a measure, current or as they were known at an instant, by site name and in the order of the groups that was reported last;
+/// withdrawn ones are not shown.
+pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>, on: Option<Timestamp>) -> rusqlite::Result<Vec<Series>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.name, r.period_start, r.period_end, g.numerator, g.denominator, r.complete, r.version, r.number, r.committed_at, g.strata, g.score, g.doubt,
-             g.key, g.label, g.improvement, g.place, g.observed, g.made_of
-         FROM current c JOIN revision r ON r.id = c.revision JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
+             g.key, g.label, g.improvement, g.place, g.observed, g.made_of, g.counted_by
+         FROM current c JOIN revision r ON r.id = CASE WHEN ?3 IS NULL THEN c.revision ELSE (
+             SELECT e.id FROM revision e WHERE e.site = c.site AND e.measure = c.measure AND e.period_start = c.period_start AND e.period_end = c.period_end
+                 AND e.committed_at <= ?3 ORDER BY e.number DESC LIMIT 1) END
+             JOIN site s ON s.id = c.site JOIN reading g ON g.revision = r.id
          WHERE c.measure = ?1 AND r.sha256 IS NOT NULL AND (?2 IS NULL OR s.name = ?2) ORDER BY s.name, r.period_start, r.period_end, g.place",
     )?;
-    let rows = statement.query_map(params![card.url, site], |row| {
+    let rows = statement.query_map(params![card.url, site, on.map(Timestamp::as_millisecond)], |row| {
         let point = Point {
             period_start: row.get(1)?,
             period_end: row.get(2)?,
@@ -327,6 +343,8 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
             doubt: kept(row.get(11)?),
             observed: kept(row.get(16)?),
             made_of: kept(row.get(17)?).unwrap_or_default(),
+            counted_by: kept(row.get(18)?).unwrap_or_default(),
+            other: Vec::new(),
             remarks: Vec::new(),
         };
         Ok((row.get::<_, String>(0)?, group(row, 12)?, row.get::<_, i64>(15)?, point))
@@ -345,8 +363,17 @@ pub fn series(connection: &Connection, card: &MeasureCard, site: Option<&str>) -
         let surplus = series.points.len().saturating_sub(POINTS_MAX);
         series.points.drain(..surplus);
         remark(card, &mut series.points);
+        compare(&mut series.points);
     }
     Ok(all.into_iter().map(|(_, series)| series).collect())
+}
+
+/// Holds what every point was counted by against the newest: a month that a site counts no more keeps its number, whatever was corrected since.
+fn compare(points: &mut [Point]) {
+    let Some(newest) = points.last().cloned() else { return };
+    points
+        .iter_mut()
+        .for_each(|point| point.other = point.counted_by.other_than(&newest.counted_by, point.version == newest.version));
 }
 
 /// Holds every point against what its version of the measure calls plausible, as the hospital does, beside those before it that can be
@@ -393,12 +420,15 @@ pub struct Revision {
 /// What a revision says, group by group.
 pub(super) fn readings(connection: &Connection, revision: i64) -> rusqlite::Result<Vec<Reading>> {
     connection
-        .prepare_cached("SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of FROM reading WHERE revision = ?1 ORDER BY place")?
+        .prepare_cached(
+            "SELECT key, label, improvement, numerator, denominator, score, doubt, strata, observed, made_of, counted_by FROM reading WHERE revision = ?1 ORDER BY place",
+        )?
         .query_map([revision], |row| {
             let (numerator, denominator, score) = (decimal(row.get(3)?), decimal(row.get(4)?), decimal(row.get(5)?));
             let strata = serde_json::from_str(&row.get::<_, String>(7)?).unwrap_or_default();
             let made_of = kept(row.get(9)?).unwrap_or_default();
-            Ok(Reading { group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
+            let counted_by = kept(row.get(10)?).unwrap_or_default();
+            Ok(Reading { counted_by, group: group(row, 0)?, numerator, denominator, score, observed: kept(row.get(8)?), doubt: kept(row.get(6)?), strata, made_of })
         })?
         .collect()
 }
@@ -445,6 +475,8 @@ mod tests {
             complete: true,
             version: String::new(),
             made_of: BTreeSet::new(),
+            counted_by: CountedBy::default(),
+            other: Vec::new(),
             revision: 1,
             committed: Timestamp::UNIX_EPOCH,
             strata: Vec::new(),

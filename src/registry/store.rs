@@ -20,7 +20,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The same for what SQLite itself does not wait for, each time.
 const LOG_WAIT: Duration = Duration::from_millis(20);
 /// The schema, step by step; `user_version` counts the steps that were taken. One that has landed is never edited.
-const SCHEMA: [&str; 10] = [
+const SCHEMA: [&str; 12] = [
     include_str!("schema/001_registry.sql"),
     include_str!("schema/002_doubt.sql"),
     include_str!("schema/003_groups.sql"),
@@ -31,9 +31,11 @@ const SCHEMA: [&str; 10] = [
     include_str!("schema/008_kept.sql"),
     include_str!("schema/009_counts.sql"),
     include_str!("schema/010_kept.sql"),
+    include_str!("schema/011_counted_by.sql"),
+    include_str!("schema/012_kept.sql"),
 ];
 /// After so many steps the readings of before are read again.
-const READ_AGAIN_AFTER: usize = 9;
+const READ_AGAIN_AFTER: usize = 11;
 /// Previous hash of the first audit record.
 const AUDIT_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Bytes of a name that people give.

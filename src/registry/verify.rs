@@ -236,7 +236,7 @@ impl Check<'_> {
         let read = if is_old { read.get(..1).unwrap_or_default() } else { &read };
         let same = |(shown, read): (&Reading, &Reading)| {
             let numbers = |reading: &Reading| (reading.numerator, reading.denominator, reading.score, reading.observed, reading.doubt.clone(), reading.made_of.clone());
-            numbers(shown) == numbers(read) && shown.strata == read.strata && (is_old || shown.group.key == read.group.key)
+            numbers(shown) == numbers(read) && shown.counted_by == read.counted_by && shown.strata == read.strata && (is_old || shown.group.key == read.group.key)
         };
         let is_same = shown.len() == read.len() && shown.iter().zip(read).all(same);
         Ok((!is_same).then(|| "shows other numbers than its report".to_owned()))

@@ -218,6 +218,8 @@ pub(super) struct Query {
     pub(super) total: bool,
     /// `_summary=count`.
     pub(super) only_count: bool,
+    /// `_sort=_lastUpdated`.
+    pub(super) by_time: bool,
     /// Parameters whose references `_include` follows.
     pub(super) includes: BTreeSet<&'static str>,
     /// What was understood, as sent, for the self link.
@@ -262,6 +264,10 @@ impl Query {
             }
             "_summary" if value == "count" => {
                 self.only_count = true;
+                return Ok(());
+            }
+            "_sort" if value == "_lastUpdated" => {
+                self.by_time = true;
                 return Ok(());
             }
             "_include" => return self.add_include(search, value),

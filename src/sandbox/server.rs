@@ -471,12 +471,15 @@ impl Server {
             Ok(query) => query,
             Err(refusal) => return Reply::outcome(StatusCode::BAD_REQUEST, refusal.code, &refusal.text),
         };
-        let matches: Vec<Arc<Version>> = match (query.ids(), &query.patient) {
+        let mut matches: Vec<Arc<Version>> = match (query.ids(), &query.patient) {
             (Some(ids), _) => ids.into_iter().filter_map(|id| state.chart.get(search.kind, id)).filter(|one| query.matches(one)).cloned().collect(),
             (None, Some(patient)) => state.chart.of_patient(search.kind, patient).filter(|one| query.matches(one)).cloned().collect(),
             (None, None) => state.chart.all(search.kind).filter(|one| query.matches(one)).cloned().collect(),
         };
         drop(state);
+        if query.by_time {
+            matches.sort_by_key(|version| version.updated);
+        }
         let page = if self.quirks.page_themselves() { u32::MAX } else { query.count.unwrap_or(self.options.page_default).min(self.options.page_max) };
         let results = Arc::new(Results {
             client: grant.client.clone(),

@@ -1,9 +1,9 @@
 //! What a FHIR server says it can do: `/metadata` and its SMART configuration, read with distrust.
 
 use super::SourceError;
-use super::probe::{Fact, Found, LIST, SERVER};
+use super::probe::{Fact, Found, LINKS, LIST, SERVER, SINCE};
 use crate::fhir::compartment::search_parameters;
-use crate::http::{Client, Request};
+use crate::http::{Client, Request, one_line};
 use crate::smart::client::{SmartConfiguration, below, discover};
 use jiff::Timestamp;
 use reqwest::Method;
@@ -11,8 +11,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 
-/// Characters of what a server calls itself.
+/// Characters of what a server calls itself, and of the version of FHIR that it names.
 const SOFTWARE_CHARS_MAX: usize = 100;
+const VERSION_CHARS_MAX: usize = 20;
 /// What a probe finds of a type beside its parameters.
 const SEARCH_ITSELF: [&str; 3] = ["search", "paging", "_summary=count"];
 
@@ -43,6 +44,10 @@ pub struct Capability {
     pub unreliable: BTreeMap<(String, String), Found>,
     /// A probe found that searches by POST are answered with nothing.
     pub no_post: bool,
+    /// A night found that links to further pages of long lists are forgotten.
+    pub forgets_links: bool,
+    /// A night found that exports of changes bring everything.
+    pub exports_whole: bool,
     /// Parameters of types of which a probe found that a list of values is not heeded.
     pub lists_unreliable: BTreeSet<(String, String)>,
 }
@@ -97,6 +102,9 @@ impl Capability {
             .filter(|fact| fact.found == Found::Wrong)
             .filter_map(|fact| Some((fact.about.clone(), fact.what.strip_suffix(LIST)?.to_owned())));
         self.lists_unreliable.extend(lists);
+        let is_so = |what: &str, found: Found| facts.iter().any(|fact| fact.about == SERVER && fact.what == what && fact.found == found);
+        self.forgets_links |= is_so(LINKS, Found::Wrong);
+        self.exports_whole |= is_so(SINCE, Found::Ignored);
         self.no_post |= facts.iter().any(|fact| fact.about == SERVER && fact.what == "search by POST" && fact.found == Found::Wrong);
     }
 
@@ -105,8 +113,11 @@ impl Capability {
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let software = statement.get("software");
         let mut capability = Capability {
-            fhir_version: text(statement.get("fhirVersion")),
-            software: one_line(&format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version"))))),
+            fhir_version: one_line(&text(statement.get("fhirVersion")), VERSION_CHARS_MAX),
+            software: one_line(
+                &format!("{} {}", text(software.and_then(|software| software.get("name"))), text(software.and_then(|software| software.get("version")))),
+                SOFTWARE_CHARS_MAX,
+            ),
             ..Capability::default()
         };
         let guides = ["instantiates", "implementationGuide"]
@@ -147,12 +158,6 @@ impl Capability {
             }
         }
     }
-}
-
-/// A server's words as part of one line, for people.
-fn one_line(text: &str) -> String {
-    let text: String = text.chars().take(SOFTWARE_CHARS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    text.trim().to_owned()
 }
 
 fn items(value: Option<&Value>) -> &[Value] {

@@ -52,6 +52,10 @@ pub enum Code {
     Hidden,
     /// Pages shift, repeat, lead in a circle or nowhere.
     Paging,
+    /// Links to further pages that are forgotten, and gone on from.
+    Forgotten,
+    /// An export of changes that brings everything.
+    Unheeded,
     /// Pages at another origin, which may be the server's own behind its proxy.
     InternalOrigin,
     /// Files or states of exports at another origin, which may be the EHR's.
@@ -162,6 +166,8 @@ impl Code {
             Code::Reported => (EhrTeam, "say what the error means that the server reports"),
             Code::Hidden => (EhrTeam, "let this client see it; if the measures need none of it, the site engineer: `watershed pull --accept-loss`"),
             Code::Paging => (EhrTeam, "repair the paging of searches; `watershed check` shows it"),
+            Code::Forgotten => (EhrTeam, "nothing is missing; keep the results of searches longer, so that their last pages can be had"),
+            Code::Unheeded => (EhrTeam, "nothing is missing; let exports heed `_since`, or every night costs the server as much as the first"),
             Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
             Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
             Code::Categories => (SiteEngineer, "name this hospital's categories in `source.parameters`"),

@@ -38,12 +38,14 @@ pub struct Known {
     pub since: Option<Timestamp>,
     /// Resources of a type that have changed since, where the server was asked.
     pub changed: BTreeMap<String, u64>,
+    /// An export of changes brings everything.
+    pub exports_whole: bool,
 }
 
 impl Known {
     /// How many of a type the next pull brings.
     fn brings(&self, resource_type: &str) -> Option<u64> {
-        if self.since.is_some() { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
+        if self.since.is_some() && !self.exports_whole { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
     }
 }
 
@@ -110,7 +112,7 @@ impl Forecast {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.brings(name)).collect();
             // Of changes there is a small file, or where there is none a search whether the export is only silent.
-            let files = |name: &&str| if known.since.is_some() { 1 } else { known.requests.get(*name).copied().unwrap_or_default().max(1) };
+            let files = |name: &&str| if known.since.is_some() && !known.exports_whole { 1 } else { known.requests.get(*name).copied().unwrap_or_default().max(1) };
             // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
             // often it wants to be polled is the server's own matter.
             let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {})", diagnostic::counted(codes.len(), "code"))).collect();
@@ -188,8 +190,11 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
 fn samples(plan: &Plan, known: &Known) -> Option<Step> {
     let of = |name: &str| known.resources.get(name).copied().unwrap_or_default();
     let is_one_question = plan.group.is_empty() || of("Patient") <= PATIENTS_PER_COUNT as u64;
-    let questions = questions(plan, &Capability::default()).into_iter().filter(|_| known.since.is_some() && is_one_question);
-    let drawn = questions.map(|query| (sample::of_type(plan, &query.resource_type, of(&query.resource_type)).into_iter().filter(|drawn| *drawn).count() as u64, query.name));
+    let questions = questions(plan, &Capability::default()).into_iter().filter(|_| known.since.is_some());
+    let drawn = questions.map(|query| {
+        let [by_id, by_time] = sample::of_type(plan, &query.resource_type, of(&query.resource_type));
+        (u64::from(by_id) + u64::from(by_time && is_one_question), query.name)
+    });
     let (requests, names): (Vec<u64>, Vec<String>) = drawn.filter(|(requests, _)| *requests > 0).unzip();
     (!names.is_empty()).then(|| Step {
         asked: format!("_summary=count of samples of {}", names.join(", ")),

@@ -19,13 +19,17 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 
+use crate::diagnostic::Location;
+
 pub(in crate::source) use bring::bring;
 pub use bring::{bring_alone, nothing_yet};
 use cell::Column;
 pub use declare::parse;
-pub use reading::{Difference, Place, Sort, difference, survey};
+pub use reading::{Difference, Place, Sort, difference, forsaken, survey};
 use template::Part;
 
+/// Begins the names of the units of imports, and of their counts.
+const UNITS: &str = "import ";
 /// Characters of a name.
 const NAME_CHARS_MAX: usize = 32;
 
@@ -47,6 +51,8 @@ pub struct Import {
     /// The columns that tell one row from every other.
     key: Vec<usize>,
     template: Part,
+    /// Where the resource is declared.
+    pub at: Location,
     /// In which days and times are meant.
     zone: TimeZone,
 }
@@ -54,7 +60,7 @@ pub struct Import {
 impl Import {
     /// What it is called in the ledger, and its unit.
     pub fn query(&self) -> String {
-        format!("import {}", self.name)
+        format!("{UNITS}{}", self.name)
     }
 
     /// The codings that its rows can have at an element of the resource, as `system|code`; `None` where a cell says of which code
@@ -64,6 +70,43 @@ impl Import {
         let parts = self.template.members().filter(|(name, _)| name.starts_with(element)).map(|(_, part)| part);
         (parts.filter(|part| !part.codings(&self.columns, &mut found)).count() == 0).then_some(found)
     }
+
+    /// The codes that its rows can have, as far as the declaration tells.
+    pub fn given(&self) -> Vec<Given<'_>> {
+        let mut found = Vec::new();
+        for (element, part) in self.template.members() {
+            part.each_code(&self.columns, &mut |column, system, code, at| found.push(Given { element, column, system, code, at }));
+        }
+        found
+    }
+
+    /// The elements that its rows can have, as JSON names them.
+    pub fn elements(&self) -> impl Iterator<Item = &str> {
+        self.template.members().map(|(name, _)| name.as_str())
+    }
+
+    /// The columns of days and times.
+    pub fn dates(&self) -> impl Iterator<Item = &str> {
+        self.columns
+            .iter()
+            .filter(|column| matches!(column.kind, cell::Kind::Date(_) | cell::Kind::DateTime(_)))
+            .map(|column| column.name.as_str())
+    }
+}
+
+/// A code that rows can have.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// At this element of the resource, as JSON names it.
+    pub element: &'a str,
+    /// The column that leads to it.
+    pub column: Option<&'a str>,
+    /// Its system; empty where the element holds a bare code.
+    pub system: &'a str,
+    /// The code.
+    pub code: &'a str,
+    /// Where it is written.
+    pub at: &'a Location,
 }
 
 fn is_name(text: &str) -> bool {

@@ -174,7 +174,7 @@ pub fn open_plan(store: &Store, source: &str) -> Result<Option<String>, StoreErr
 /// Makes a pull one of an earlier one's plan: its source's units are that one's.
 pub fn stand_on(transaction: &Transaction<'_>, earlier: PullId, pull: PullId) -> Result<(), StoreError> {
     repeat(transaction, earlier, pull)?;
-    transaction.execute("UPDATE pull SET plan = (SELECT plan FROM pull WHERE id = ?1) WHERE id = ?2", [earlier.0, pull.0])?;
+    transaction.execute("UPDATE pull SET (plan, kept_all) = (SELECT plan, kept_all FROM pull WHERE id = ?1) WHERE id = ?2", [earlier.0, pull.0])?;
     Ok(())
 }
 
@@ -461,11 +461,11 @@ pub fn lacking(store: &Store, source: &str, plan: &str, but: &[Code]) -> Result<
     })
 }
 
-/// Whether a line was discarded of which no pull has read everything since: what is stored of it is to go, or of what it was to
-/// be taken for.
-pub fn is_discarded_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
+/// Whether a line was decided about of which no pull has read everything since: it is to be judged again, or what is stored of it is to
+/// go, or of what it was to be taken for.
+pub fn is_decided_since(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
-        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine AS line WHERE state = 'discarded' AND source NOT LIKE 'import %' AND NOT EXISTS
+        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine AS line WHERE state IN ('discarded', 'retry') AND source NOT LIKE 'import %' AND NOT EXISTS
            (SELECT 1 FROM pull WHERE id > last_pull AND pull.source = ?1 AND plan = ?2 AND full = 1 AND pull.state = 'committed' AND NOT EXISTS
              (SELECT 1 FROM unit WHERE pull_id = id AND unit.state = 'gap' AND (line.resource_type IS NULL OR unit.resource_type IN (line.resource_type, '*')))))";
         Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
@@ -575,6 +575,8 @@ pub struct Closing<'a> {
     pub without_cursor: BTreeSet<String>,
     /// No gap.
     pub complete: bool,
+    /// Nothing of any type was let go of, for so much less of one came than before.
+    pub kept_all: bool,
     /// Everything was read.
     pub full: bool,
     /// Now.
@@ -627,8 +629,8 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
     transaction.execute("DELETE FROM place WHERE pull_id IN (SELECT id FROM pull WHERE state <> 'open')", [])?;
     let held = held(transaction)?;
     transaction.execute(
-        "UPDATE pull SET finished_at = ?2, complete = ?3, quarantined = ?4 WHERE id = ?1",
-        params![id, closing.now.to_string(), closing.complete && held == 0, held as i64],
+        "UPDATE pull SET finished_at = ?2, complete = ?3, quarantined = ?4, kept_all = max(kept_all, ?5) WHERE id = ?1",
+        params![id, closing.now.to_string(), closing.complete && held == 0, held as i64, closing.kept_all],
     )?;
     Ok(held)
 }

@@ -10,7 +10,7 @@ mod kept;
 use super::capability::Capability;
 use super::plan::{Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
-use super::search::{Bundle, Item, counted, issue_shown, next_address};
+use super::search::{Bundle, Item, categories, counted, issue_shown, next_address};
 use super::{Mode, Source};
 use crate::fhir::compartment::{is_id, patient_of, reference_target, search_parameters};
 use crate::http::{Request, Response};
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 pub use finding::{Finding, findings};
-pub use kept::{Kept, KeptError, keep, kept_of, was_granted};
+pub use kept::{Kept, KeptError, keep, kept_of, learn, was_granted};
 
 /// Requests of one probe.
 pub const REQUESTS_MAX: usize = 300;
@@ -33,6 +33,11 @@ const PARAMETERS_MAX: usize = 8;
 const SCOPES_MAX: usize = 100;
 /// Longest scope that is shown.
 const SCOPE_BYTES_MAX: usize = 120;
+
+/// Code of the issue that says that a parameter is missing.
+const REQUIRED: &str = "required";
+/// Before what a search of a patient brings, where one of everybody is refused for lack of a parameter.
+const OF_PATIENT_TOO: &str = "of a patient too: ";
 
 /// Characters of a digest that are shown.
 const DIGEST_CHARS: usize = 12;
@@ -57,6 +62,13 @@ const LIST_VALUES: usize = 25;
 
 /// The server as a whole, among the types that facts are about.
 pub const SERVER: &str = "server";
+/// What facts about its version are called.
+const FHIR_VERSION: &str = "FHIR version";
+const SOFTWARE: &str = "digest of the software's name";
+/// What a night finds and a check does not look at: that links to further pages are forgotten.
+pub const LINKS: &str = "links to further pages";
+/// The same: that exports do not heed `_since`.
+pub const SINCE: &str = "_since of exports";
 /// What a fact about the granted scopes is called.
 const SCOPES_GRANTED: &str = "scopes granted";
 
@@ -216,7 +228,7 @@ impl Probing<'_> {
         let (answer, page) = match searched(answer) {
             Ok(searched) => searched,
             Err((found, detail)) => {
-                let is_of_patients = found == Found::Refused && detail.contains("required");
+                let is_of_patients = found == Found::Refused && detail.contains(REQUIRED);
                 let (found, detail) = if is_of_patients { self.of_member(name, &base).await.unwrap_or((found, detail)) } else { (found, detail) };
                 self.note(name, "search", declared, found, detail);
                 return None;
@@ -241,16 +253,25 @@ impl Probing<'_> {
         has_data.then(|| Seen { resource_type: name.to_owned(), base, has_next, count: count.unwrap_or(if has_next { 2 } else { 1 }) })
     }
 
-    /// Whether a type is searched of one of the Group's patients, as pulls do; `None` if it is not. The patient stands in no address.
+    /// Whether a type is searched of one of the Group's patients, as pulls do; `None` where there is none to ask of. The patient stands in
+    /// no address.
     async fn of_member(&mut self, name: &str, base: &[(String, String)]) -> Option<(Found, String)> {
         let parameter = self.source.capability.patient_parameter(name)?;
         let member = self.member().await?;
-        let answer = self.ask(name, base, &[(parameter, &member), ("_count", "1")], How::Post).await;
-        match searched(answer) {
-            Ok(_) => Some((Found::Works, "of a patient".to_owned())),
-            Err((Found::Absent | Found::Untold, _)) => Some((Found::Untold, "nothing but of a patient, who would stand in an address: searches by POST do not work".to_owned())),
-            Err(_) => None,
+        let by_post = searched(self.ask(name, base, &[(parameter, &member), ("_count", "1")], How::Post).await);
+        let Err((found, detail)) = by_post else { return Some((Found::Works, "of a patient".to_owned())) };
+        // Nobody has this id.
+        if searched(self.ask(name, base, &[(parameter, NOTHING), ("_count", "1")], How::Strict).await).is_ok() {
+            return Some((Found::Works, format!("of a patient, who stands in an address: by POST it is not ({detail})")));
         }
+        let category = categories(name).and_then(<[_]>::first).filter(|_| detail.contains(REQUIRED));
+        if let Some(category) = category {
+            let by_category = self.ask(name, base, &[(parameter, &member), ("category", category), ("_count", "1")], How::Post).await;
+            if searched(by_category).is_ok() {
+                return Some((Found::Works, "of a patient and by category".to_owned()));
+            }
+        }
+        Some((found, format!("{OF_PATIENT_TOO}{detail}")))
     }
 
     /// A patient of the Group.
@@ -470,7 +491,7 @@ fn identity(capability: &Capability) -> [Fact; 2] {
     // What a server calls itself is free text, which is not kept; that it changed is told by its digest.
     let mut digest = crate::store::sha256_hex(capability.software.as_bytes());
     digest.truncate(DIGEST_CHARS);
-    [fact("FHIR version", version), fact("digest of the software's name", digest)]
+    [fact(FHIR_VERSION, version), fact(SOFTWARE, digest)]
 }
 
 /// The page that a search brought, or what came in its place.

@@ -272,7 +272,7 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
     let last_full = ledger::last_full(store, &name, &digest)?;
     let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
-    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_discarded_since(store, &name, &digest)?)
+    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_decided_since(store, &name, &digest)?)
 }
 
 /// How far everything has been read, but what is behind.
@@ -290,8 +290,8 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         return Err(SourceError::Nothing { reason: first.reason.clone() });
     }
     gaps.extend(gaps_of(&imported));
-    let mut sound = sound_types(pull, &units);
-    let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units)?.intersection(&sound).cloned().collect() };
+    let (mut sound, mut notes) = (sound_types(pull, &units), Vec::new());
+    let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units, &mut notes)?.intersection(&sound).cloned().collect() };
     // What was asked for of some patients only can be gone of these only.
     full_types.retain(|name| !pull.later.contains_key(name));
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
@@ -311,7 +311,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     let came = Came { units: &units, imported: &imported };
     let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
-    let notes = accepted.into_iter().chain(notes_of(&units)).collect();
+    notes.extend(accepted.into_iter().chain(notes_of(&units)));
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest, pull.clock.now());
     if prepared.replaced > 0 {
@@ -319,32 +319,45 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         without_cursor.extend(pull.plan.types.iter().cloned());
     }
     let name = pull.source.name();
-    let covered = search::later::to_keep(pull, &sound)?;
     // What was decided while it was read is left out by the next one.
     let complete = gaps.is_empty() && units.iter().chain(&imported).all(|unit| unit.quarantined == 0);
-    let closing = Closing { pull: pull.id, source: &name, plan: digest, covered, cursors, without_cursor, complete, full: opened.full, now: pull.clock.now() };
+    let closing = Closing {
+        pull: pull.id,
+        source: &name,
+        plan: digest,
+        covered: search::later::to_keep(pull, &sound)?,
+        cursors,
+        without_cursor,
+        complete,
+        kept_all: is_suspicious,
+        full: opened.full,
+        now: pull.clock.now(),
+    };
     // Data, cursor and ledger together or not at all.
     let quarantined = store.transaction(|transaction| {
         pull.snapshot.publish(transaction, &prepared)?;
         ledger::close(transaction, &closing)
     })?;
     pull.snapshot.discard_staging(pull.id)?;
-    let mut received: BTreeMap<String, u64> = BTreeMap::new();
-    for unit in units.iter().chain(&imported) {
-        *received.entry(unit.resource_type.clone()).or_default() += unit.received;
-    }
     Ok(PullOutcome {
         pull_id: pull.id,
         complete: complete && quarantined == 0,
         gaps,
         notes,
-        received,
+        received: received_of(units.iter().chain(&imported)),
         quarantined,
         new_versions: prepared.new_versions,
         removed: prepared.removed,
         replaced: prepared.replaced,
         full: opened.full,
     })
+}
+
+/// Resources received by type, copies included.
+fn received_of<'a>(units: impl Iterator<Item = &'a Recorded>) -> BTreeMap<String, u64> {
+    let mut received = BTreeMap::new();
+    units.for_each(|unit| *received.entry(unit.resource_type.clone()).or_default() += unit.received);
+    received
 }
 
 /// What came of the source, and of the imports.
@@ -437,6 +450,13 @@ fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &s
     pull.record(&Unit { name, resource_type: resource_type.to_owned(), query: query.to_owned(), gap: Some(why), ..Unit::default() })
 }
 
+/// Records what is to be known of what came whole, and is of no query's.
+fn note(pull: &Pull<'_>, notes: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
+    notes.push(Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code });
+    let name = format!("{query} {resource_type}");
+    pull.record(&Unit { name, resource_type: resource_type.to_owned(), query: query.to_owned(), note: Some(why), ..Unit::default() })
+}
+
 /// What came otherwise than it should have, and what of that a person has accepted. Of a reading of changes it is what the last
 /// reading of everything found: it has not been looked at since.
 async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
@@ -453,9 +473,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
     let mut notes = Vec::new();
     for Doubt { resource_type, why, .. } in accepted {
-        let query = why.code.word();
-        notes.push(Gap { resource_type: resource_type.clone(), patient: None, reason: why.text.clone(), code: why.code });
-        pull.record(&Unit { name: format!("{query} {resource_type}"), resource_type, query, note: Some(why), ..Unit::default() })?;
+        note(pull, &mut notes, &resource_type, &why.code.word(), why)?;
     }
     Ok((doubts, notes))
 }
@@ -470,23 +488,33 @@ pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
     pull.plan.types.iter().filter(|name| !broken.contains(name.as_str())).cloned().collect()
 }
 
-/// Types of which changes were asked for and everything came, because the server does not know or ignores the question: what
-/// is not among it is gone. A group's export may bring the history of new members, which is no such sign.
-fn read_in_full(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
-    let since = pull.since.filter(|_| pull.plan.export.is_some() && pull.plan.group.is_empty());
+/// Types of which an export of changes brought what it was to leave out, nine tenths of what is stored or more: the server does not know
+/// or ignores the question, and it is told. Where it is of everybody, what is not among it is gone. What a group's export brings of new
+/// members is no sign.
+fn read_in_full(pull: &Pull<'_>, units: &[Recorded], notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
+    let since = pull.since.filter(|_| pull.plan.export.is_some());
     let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
+    let is_of_group = !pull.plan.group.is_empty();
+    let known: BTreeSet<String> = if is_of_group { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
     // What was read again by search was asked for whole.
     let exported = units.iter().filter(|unit| unit.query.starts_with("export"));
     let files: Vec<String> = exported.filter_map(|unit| unit.file.clone()).collect();
     let mut older: BTreeMap<String, u64> = BTreeMap::new();
     pull.snapshot.staged(pull.id, &files, |header, _| {
-        if !header.removed && header.updated.is_some_and(|updated| updated < since) {
+        let is_new = is_of_group && !header.patient.is_empty() && !known.contains(&header.patient);
+        if !header.removed && !is_new && header.updated.is_some_and(|updated| updated < since) {
             *older.entry(header.resource_type.clone()).or_default() += 1;
         }
         Ok(())
     })?;
     let is_most = |name: &String, stored: u64| older.get(name).is_some_and(|older| older.saturating_mul(10) >= stored.saturating_mul(9));
-    Ok(pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect())
+    let whole: BTreeSet<String> = pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect();
+    if !whole.is_empty() {
+        let names = whole.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let why = Why::new(Code::Unheeded, format!("the export was asked for what has changed, and brought everything of {names}"));
+        note(pull, notes, "*", "export of changes", why)?;
+    }
+    Ok(if is_of_group { BTreeSet::new() } else { whole })
 }
 
 /// A server that suddenly shows less than half of what is stored of a type, or much less than in earlier nights, is not
@@ -665,6 +693,10 @@ impl Receiving<'_> {
     /// The same, where the page it came on calls patients by aliases.
     pub fn take_of(&mut self, json: &[u8], entry: u64, aliases: &BTreeMap<String, String>) -> Result<Option<Taken>, SourceError> {
         self.unit.received += 1;
+        if self.pull.is_discarded(json) {
+            self.unit.discarded += 1;
+            return Ok(None);
+        }
         let mut incoming = match judge(json, &self.pull.plan.types) {
             Ok(incoming) => incoming,
             // Nobody asked for it, so that nothing is missing without it: an export may add Provenance, or ignore `_type`.

@@ -2,6 +2,7 @@
 
 mod ask;
 pub(super) mod census;
+mod course;
 mod deleted;
 pub(super) mod later;
 mod lists;
@@ -102,6 +103,10 @@ pub(super) struct Habits {
     files_from_base: AtomicBool,
     /// Strict handling is refused.
     lenient: AtomicBool,
+    /// Links to further pages of long lists are forgotten.
+    forgets_links: AtomicBool,
+    /// Searches are not sorted by times of change.
+    unsorted: AtomicBool,
     /// Ways to ask for a number that bring none.
     uncounted: AtomicUsize,
     /// The members of the Group.
@@ -132,7 +137,7 @@ struct TypeHabits {
 impl Habits {
     /// What a check has found out.
     pub fn of(capability: &Capability) -> Habits {
-        Habits { no_post: AtomicBool::new(capability.no_post), ..Habits::default() }
+        Habits { no_post: AtomicBool::new(capability.no_post), forgets_links: AtomicBool::new(capability.forgets_links), ..Habits::default() }
     }
 
     /// Whether relative addresses of files were found to be meant from the base.
@@ -448,7 +453,8 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
     pull.record(&pull.receive(Unit { server_time, ..task.unit() }, members)?.finish(None)?)
 }
 
-fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
+/// The categories by which a type is asked for where it is not without one, if they are known.
+pub(super) fn categories(resource_type: &str) -> Option<&'static [&'static str]> {
     CATEGORIES.iter().find(|(name, _)| *name == resource_type).map(|(_, categories)| *categories)
 }
 

@@ -13,6 +13,9 @@ pub const SHIFT_POINTS_MIN: usize = 6;
 pub const TREND_POINTS_MIN: usize = 5;
 /// Off-median points below which the number of runs and of crossings is not judged.
 pub const USEFUL_POINTS_MIN: usize = 10;
+/// Points below which there is no median: of a few it is hardly more than one of them, and moves with each that is added. It is as many as
+/// the rules about it take.
+pub const MEDIAN_POINTS_MIN: usize = USEFUL_POINTS_MIN;
 /// Points beyond which a series is not charted.
 pub const POINTS_MAX: usize = 10_000;
 /// Chance, on both sides together, of an ordinary series being called unusual by its number of runs.
@@ -96,7 +99,7 @@ pub enum Untold {
 /// A run chart of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunChart {
-    /// The centre line; `None` for a series without values.
+    /// The centre line; `None` below [`MEDIAN_POINTS_MIN`] values.
     pub median: Option<f64>,
     /// Every signal, in the order of the stretches in which they were found, shifts first.
     pub signals: Vec<Signal>,
@@ -154,7 +157,7 @@ fn about(stretches: &[Stretch], centre: f64) -> RunChart {
         (false, ..USEFUL_POINTS_MIN) => Some(Untold::TooFew(most)),
         _ => None,
     };
-    RunChart { median: Some(centre), signals, untold }
+    RunChart { median: (points >= MEDIAN_POINTS_MIN).then_some(centre), signals, untold }
 }
 
 /// Points above and below the centre.
@@ -423,6 +426,14 @@ mod tests {
         let expected = Signal { points: 0..12, rule: Rule::TooFewRuns { runs: 2, expected_min: 4 } };
         assert!(found.signals.contains(&expected), "{found:?}");
         assert_eq!((found.median, found.untold), (Some(5.0), None));
+    }
+
+    #[test]
+    fn the_median_is_one_of_ten_points_or_more() {
+        let of = |count: usize| run_chart(&[1., 2., 3.].into_iter().cycle().take(count).map(Some).collect::<Vec<_>>()).median;
+        assert_eq!([1, 2, 9, 10, 12].map(of), [None, None, None, Some(2.0), Some(2.0)]);
+        // A trend is told without one.
+        assert!(matches!(chart(&[1., 2., 3., 4., 5.]), RunChart { median: None, ref signals, .. } if signals.len() == 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a person decided about a refused line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,14 @@ pub fn list(connection: &Connection, state: Option<State>) -> Result<Vec<Item>, 
     let mut statement = connection.prepare(&sql)?;
     let rows = statement.query_map([state.map(State::name)], item)?.collect::<Result<Vec<_>, _>>()?;
     rows.into_iter().map(with_state).collect()
+}
+
+/// How many lines wait for a decision, by resource type; `*` where it could not be read.
+pub fn waiting(connection: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
+    let sql = "SELECT coalesce(resource_type, '*'), count(*) FROM quarantine WHERE state IN ('held', 'retry') GROUP BY 1";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// One refused line with its ciphertext, or `None`.

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::Serialize;
 
-use super::StoreError;
+use super::{StoreError, quarantine};
 
+/// Stands for every type, among what is missing: it may be of any.
+pub const ANY_TYPE: &str = "*";
 /// Runs listed at most.
 pub const LISTED_MAX: u32 = 1000;
 
@@ -73,8 +75,10 @@ pub struct Run {
     pub complete: Option<bool>,
     /// What could not be had, by resource type.
     pub gaps: BTreeMap<String, u64>,
-    /// Lines and resources set aside.
-    pub quarantined: u64,
+    /// Lines and resources set aside, by resource type.
+    pub aside: BTreeMap<String, u64>,
+    /// Patients who did not come, as the evaluation found.
+    pub absent: u64,
     /// Patients evaluated.
     pub patients: u64,
     /// Versions and digests of what the numbers depend on, JSON.
@@ -99,13 +103,38 @@ impl Run {
             pull_id: Some(pull),
             complete: None,
             gaps: BTreeMap::new(),
-            quarantined: 0,
+            aside: BTreeMap::new(),
+            absent: 0,
             patients: 0,
             lineage: None,
             feed: None,
             reason: None,
             finished_at: None,
         }
+    }
+
+    /// Whether everything and everybody came; `None` while it is not known.
+    pub fn is_complete(&self) -> Option<bool> {
+        self.complete.map(|complete| complete && self.absent == 0)
+    }
+
+    /// What could not be had, by resource type, patients who did not come among it: what the registry is told.
+    pub fn all_gaps(&self) -> BTreeMap<String, u64> {
+        let mut gaps = self.gaps.clone();
+        if self.absent > 0 {
+            *gaps.entry("Patient".to_owned()).or_default() += self.absent;
+        }
+        gaps
+    }
+
+    /// How much that is.
+    pub fn gap_count(&self) -> u64 {
+        self.all_gaps().values().sum()
+    }
+
+    /// Lines and resources set aside, of all types.
+    pub fn quarantined(&self) -> u64 {
+        self.aside.values().sum()
     }
 }
 
@@ -128,8 +157,8 @@ pub struct ReportFindings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
     /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `disagreeing-code`, `unexpected-unit`, `unlike-unit`,
-    /// `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `absent-replacement`,
-    /// `absent-patient`.
+    /// `other-scale`, `other-type`, `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `idle-entry`,
+    /// `idle-entries`, `absent-replacement`, `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -145,6 +174,8 @@ pub struct Unmapped {
     pub patients: u64,
 }
 
+/// Stands in the place of codes that may be anything.
+pub const NOT_SHOWN: &str = "not shown: no code, or of one patient only";
 /// What [`Unmapped::problem`] says of a value that is none of its type.
 const UNREADABLE: &str = "unreadable-value";
 /// And of Patients whose replacement did not come, and of those who did not come themselves.
@@ -154,6 +185,11 @@ impl Unmapped {
     /// Whether no mapping could help: a value that is none of its type, a Patient that did not come.
     pub fn is_of_the_data(&self) -> bool {
         self.problem == UNREADABLE || self.is_absent()
+    }
+
+    /// Whether it is a code that the mapping does not translate, and shown.
+    pub fn is_unmapped_code(&self) -> bool {
+        self.problem == "unmapped-code" && !self.code.contains(NOT_SHOWN)
     }
 
     /// The code of FHIR's that is near to one that FHIR does not have; a code with a system is that of an observation.
@@ -172,13 +208,18 @@ impl Unmapped {
     }
 }
 
-const COLUMNS: &str = "id, scheduled_at, started_at, periods, state, pull_id, complete, gaps, quarantined, patients, lineage, feed, reason, finished_at";
+const COLUMNS: &str = "id, scheduled_at, started_at, periods, state, pull_id, complete, gaps, aside, patients, lineage, feed, reason, finished_at, \
+    (SELECT coalesce(sum(found.patients), 0) FROM run_unmapped AS found WHERE run_id = id AND problem IN ('absent-replacement', 'absent-patient'))";
 
 fn read(row: &Row<'_>) -> Result<Run, StoreError> {
     let instant = |text: String| text.parse::<Timestamp>().map_err(|_| StoreError::Corrupt(format!("instant `{text}` of a run")));
     let scheduled: Option<String> = row.get(1)?;
     let finished: Option<String> = row.get(13)?;
-    let (periods, gaps): (String, String) = (row.get(3)?, row.get(7)?);
+    let by_type = |index: usize| {
+        let text: String = row.get(index)?;
+        serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("what was missing from a run: {error}")))
+    };
+    let periods: String = row.get(3)?;
     let count = |index: usize| row.get::<_, i64>(index).map(i64::unsigned_abs);
     Ok(Run {
         id: row.get(0)?,
@@ -188,8 +229,9 @@ fn read(row: &Row<'_>) -> Result<Run, StoreError> {
         state: State::read(&row.get::<_, String>(4)?)?,
         pull_id: row.get(5)?,
         complete: row.get(6)?,
-        gaps: serde_json::from_str(&gaps).map_err(|error| StoreError::Corrupt(format!("gaps of a run: {error}")))?,
-        quarantined: count(8)?,
+        gaps: by_type(7)?,
+        aside: by_type(8)?,
+        absent: count(14)?,
         patients: count(9)?,
         lineage: row.get(10)?,
         feed: row.get(11)?,
@@ -264,24 +306,39 @@ pub fn known_at(connection: &Connection, at: Timestamp) -> Result<Option<Run>, S
         }
         let night = select(connection, "WHERE pull_id = ?1 AND state <> 'failed' ORDER BY id LIMIT 1", &[&id])?.into_iter().next();
         let alone = Run {
-            id: 0,
-            scheduled_at: None,
-            started_at: finished,
-            periods: Vec::new(),
-            state: State::Evaluating,
-            pull_id: Some(id),
             complete: row.get(2)?,
             gaps: gaps_of_pull(connection, id)?,
-            quarantined: row.get::<_, i64>(3)?.unsigned_abs(),
-            patients: 0,
-            lineage: None,
-            feed: None,
-            reason: None,
-            finished_at: None,
+            aside: of_any_type(row.get::<_, i64>(3)?.unsigned_abs()),
+            ..Run::over(id, finished, Vec::new())
         };
         return Ok(Some(night.unwrap_or(alone)));
     }
     Ok(None)
+}
+
+/// What lies beside a pull in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// When the one after it began, if there is one.
+    pub next: Option<Timestamp>,
+    /// When the registry took the last feed between them that no night here made: it was adopted, in the place of lost nights.
+    pub lost: Option<Timestamp>,
+}
+
+/// What lies beside a pull; `None` where it has not ended.
+pub fn beside(connection: &Connection, pull: i64) -> Result<Option<Beside>, StoreError> {
+    let instant = |text: String| text.parse::<Timestamp>().map_err(|_| StoreError::Corrupt(format!("instant `{text}` of a pull")));
+    let ended: Option<Option<String>> = connection.query_row("SELECT finished_at FROM pull WHERE id = ?1", [pull], |row| row.get(0)).optional()?;
+    let Some(ended) = ended.flatten().map(instant).transpose()? else { return Ok(None) };
+    let after = "SELECT started_at FROM pull WHERE id > ?1 AND state <> 'abandoned' ORDER BY id LIMIT 1";
+    let next = connection.query_row(after, [pull], |row| row.get(0)).optional()?.map(instant).transpose()?;
+    let unmade = "SELECT max(settled_at) FROM outbox_feed f WHERE state = 'delivered' AND settled_at > ?1 AND settled_at < ?2
+        AND NOT EXISTS (SELECT 1 FROM run WHERE run.feed = f.feed AND run.pull_id <= ?3)";
+    let until = next.map_or(i64::MAX, Timestamp::as_millisecond);
+    let lost: Option<i64> = connection.query_row(unmade, [ended.as_millisecond(), until, pull], |row| row.get(0))?;
+    Ok(Some(Beside { ended, next, lost: lost.and_then(|at| Timestamp::from_millisecond(at).ok()) }))
 }
 
 /// When the first pull ended, if one did.
@@ -296,11 +353,35 @@ pub fn types_asked_by(connection: &Connection, pull: i64) -> Result<BTreeSet<Str
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+fn of_any_type(count: u64) -> BTreeMap<String, u64> {
+    if count == 0 { BTreeMap::new() } else { BTreeMap::from([(ANY_TYPE.to_owned(), count)]) }
+}
+
+/// Where nothing was let go of, what is gone may still be there, of whatever type.
 fn gaps_of_pull(connection: &Connection, pull: i64) -> Result<BTreeMap<String, u64>, StoreError> {
     let distinct = "SELECT DISTINCT resource_type, query, reason FROM unit WHERE pull_id = ?1 AND state = 'gap'";
     let mut statement = connection.prepare(&format!("SELECT resource_type, count(*) FROM ({distinct}) GROUP BY resource_type"))?;
     let rows = statement.query_map([pull], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let gaps: BTreeMap<String, u64> = rows.collect::<Result<_, _>>()?;
+    let kept_all: bool = connection.query_row("SELECT kept_all FROM pull WHERE id = ?1", [pull], |row| row.get(0))?;
+    Ok(if kept_all { of_any_type(gaps.values().sum::<u64>().max(1)) } else { gaps })
+}
+
+/// What is missing from a pull: what did not come, and what waits in quarantine. Of a type of which something was refused and nothing
+/// waits - it was not kept, is of another type than was asked for, or was decided while it was read - that is a gap; so it is of a file of
+/// several types of which not all lines that were refused wait.
+pub fn missing_from(connection: &Connection, pull: i64) -> Result<Missing, StoreError> {
+    let (mut gaps, aside) = (gaps_of_pull(connection, pull)?, quarantine::waiting(connection)?);
+    let waiting = "SELECT count(*) FROM quarantine WHERE source = unit.query AND quarantine.state IN ('held', 'retry')";
+    let mut statement = connection
+        .prepare(&format!("SELECT DISTINCT resource_type FROM unit WHERE pull_id = ?1 AND quarantined > 0 AND (resource_type <> '{ANY_TYPE}' OR quarantined > ({waiting}))"))?;
+    for name in statement.query_map([pull], |row| row.get::<_, String>(0))? {
+        let name = name?;
+        if ![&name, ANY_TYPE].iter().any(|name| gaps.contains_key(*name) || aside.contains_key(*name)) {
+            gaps.insert(name, 1);
+        }
+    }
+    Ok(Missing { gaps, aside })
 }
 
 fn advance(transaction: &Transaction<'_>, id: i64, next: State) -> Result<(), StoreError> {
@@ -313,13 +394,21 @@ fn advance(transaction: &Transaction<'_>, id: i64, next: State) -> Result<(), St
     Ok(())
 }
 
-/// The pull is committed; what it received decides how every report of the night is labelled.
-pub fn pulled(transaction: &Transaction<'_>, id: i64, pull_id: i64, complete: bool, gaps: &BTreeMap<String, u64>, quarantined: u64) -> Result<(), StoreError> {
+/// What is missing from a pull, by resource type; `*` is of any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// What could not be had.
+    pub gaps: BTreeMap<String, u64>,
+    /// What was set aside.
+    pub aside: BTreeMap<String, u64>,
+}
+
+/// The pull is committed; what is missing from it decides how the reports of the night are labelled.
+pub fn pulled(transaction: &Transaction<'_>, id: i64, pull_id: i64, complete: bool, missing: &Missing) -> Result<(), StoreError> {
+    let json = |by_type: &BTreeMap<String, u64>| serde_json::to_string(by_type).unwrap_or_default();
     advance(transaction, id, State::Evaluating)?;
-    transaction.execute(
-        "UPDATE run SET pull_id = ?2, complete = ?3, gaps = ?4, quarantined = ?5 WHERE id = ?1",
-        params![id, pull_id, complete, serde_json::to_string(gaps).unwrap_or_default(), count(quarantined)],
-    )?;
+    transaction
+        .execute("UPDATE run SET pull_id = ?2, complete = ?3, gaps = ?4, aside = ?5 WHERE id = ?1", params![id, pull_id, complete, json(&missing.gaps), json(&missing.aside)])?;
     Ok(())
 }
 

@@ -18,6 +18,8 @@ const SHOWN_MAX: usize = 24;
 const SCALE_MAX: u32 = 8;
 /// Digits of a converted value that can be trusted, of the 28 that are computed.
 const SIGNIFICANT_DIGITS: u32 = 24;
+/// Units of amounts of substance, and of their rate.
+const AMOUNTS: [&str; 5] = ["mol", "eq", "osm", "kat", "U"];
 /// The largest power that a product of units is written with.
 const EXPONENT_MAX: i32 = 99;
 
@@ -50,6 +52,33 @@ pub fn shown_unit(unit: &str) -> String {
     let is_value = unit.starts_with(|first: char| first.is_ascii_digit()) && !Units::new().is_valid(unit);
     let is_shown = unit.chars().count() <= SHOWN_MAX && !unit.contains(char::is_whitespace) && !is_value;
     if is_shown { unit.to_owned() } else { NO_UNIT.to_owned() }
+}
+
+/// How many units of amount stand above and below the line of a unit; an equivalent and an osmole are moles of something.
+fn amounts(unit: &str) -> [usize; 2] {
+    let mut found = [0, 0];
+    // What stands in braces is a remark.
+    let mut rest = String::new();
+    let mut depth = 0_usize;
+    for letter in unit.chars() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => rest.push(letter),
+            _ => {}
+        }
+    }
+    let terms = rest
+        .split('/')
+        .enumerate()
+        .flat_map(|(place, part)| part.split('.').enumerate().map(move |(inner, term)| (place > 0 && inner == 0, term)));
+    for (is_below, term) in terms {
+        let atom = term.trim_matches(|sign: char| sign.is_ascii_digit() || matches!(sign, '(' | ')' | '-' | '+'));
+        if AMOUNTS.iter().any(|amount| atom.ends_with(amount)) {
+            found[usize::from(is_below)] += 1;
+        }
+    }
+    found
 }
 
 fn is_calendar(unit: &str) -> bool {
@@ -147,6 +176,12 @@ impl Units {
         }
         let pair = analyse(left).zip(analyse(right));
         pair.is_some_and(|(left, right)| commensurable(&left, &right))
+    }
+
+    /// Whether units that can be compared measure the same: UCUM counts a mole as a number, so that `mmol/mol` is a per mille, and what is
+    /// told in amounts of substance may be of another scale than what is told in none.
+    pub fn of_one_scale(&self, left: &str, right: &str) -> bool {
+        amounts(left) == amounts(right)
     }
 
     /// The value in another unit, exact where the units are; `None` when there is no conversion.
@@ -343,6 +378,25 @@ fn write_powers(powers: &BTreeMap<String, i32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_that_convert_and_may_be_of_another_scale() {
+        for (left, right, expected) in [
+            ("mmol/mol", "%", false),
+            ("mmol/mol{Hb}", "%", false),
+            ("mmol/mol", "1", false),
+            ("mmol/L", "10*3/L", false),
+            ("mg/g", "%", true),
+            ("mg/g{creat}", "ug/mg", true),
+            ("mmol/mol", "umol/mmol", true),
+            ("meq/L", "mmol/L", true),
+            ("mg/dL", "g/L", true),
+            ("%", "1", true),
+        ] {
+            assert!(Units::new().comparable(left, right), "{left} {right}");
+            assert_eq!(Units::new().of_one_scale(left, right), expected, "{left} {right}");
+        }
+    }
 
     fn d(text: &str) -> Decimal {
         text.parse().unwrap()

@@ -209,8 +209,8 @@ fn peers_that_are_down_exit_with_4_and_every_reason() {
     insta::assert_snapshot!(said.shown(folder.path()), @"
     exit 4
     --- stdout
-    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/flowsheet` leads to, as `labor-
-    │ onset` of `http://watershed.example/fhir/CodeSystem/perinatal`
+    note: no measure of this site asks for what `http://harbor.example/fhir/CodeSystem/flowsheet` leads to, as
+    │ `labor-onset` of `http://watershed.example/fhir/CodeSystem/perinatal`
         ╭─[mappings/sites/harbor.yaml:52:9]
      51 │   - system: http://harbor.example/fhir/CodeSystem/flowsheet
      52 │     to: http://watershed.example/fhir/CodeSystem/perinatal
@@ -376,6 +376,30 @@ async fn a_token_endpoint_that_fails_for_now_is_unreachable() {
     assert!(said.code == 4 && said.out.contains("no access token: the token endpoint answers 503"), "{} {}{}", said.code, said.out, said.err);
 }
 
+/// What no check looks at: a night finds it, and the next plan and check know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_night_finds_of_the_server_is_in_the_next_plan_and_check() {
+    let bed = Bed::make(Wanted { mode: "bulk", group: "all", limit: u64::MAX, patients: 12, quirks: vec!["q_82"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    run(&["check"]).await;
+    assert_eq!(run(&["pull"]).await.code, 0);
+    let cost = |said: &Said| said.json()["forecast"]["steps"][0]["resources"].as_u64();
+    let plan = run(&["pull", "--dry-run", "--format", "json"]).await;
+    assert_eq!(cost(&plan), None, "how much has changed is not known: {}", plan.out);
+    let said = run(&["pull"]).await;
+    let told = "the export was asked for what has changed, and brought everything of ";
+    assert!(said.code == 0 && said.out.contains(told), "{}{}", said.out, said.err);
+    let status = run(&["status"]).await.out;
+    assert!(status.contains(told) && status.contains("EHR team: nothing is missing; let exports heed `_since`"), "{status}");
+    // A check finds the rest anew, and forgets nothing of it.
+    for _ in 0..2 {
+        let check = run(&["check"]).await.out;
+        assert!(check.contains("EHR team: server: a night found that an export of changes brings everything"), "{check}");
+        let plan = run(&["pull", "--dry-run", "--format", "json"]).await;
+        assert!(cost(&plan) > Some(200) && plan.out.contains("exports do not heed `_since`, as an earlier night found"), "{}", plan.out);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;
@@ -501,6 +525,6 @@ async fn what_a_night_leaves_is_shown_decided_and_sent_by_commands() {
     );
     assert_eq!(said["nights"][0]["reason"], Value::Null, "what was left undone is done");
     let people = run(&["status"], &[]).await;
-    assert!(people.code == 0 && people.out.contains("partial: 0 gaps, 3 quarantined"), "{}", people.out);
+    assert!(people.code == 0 && people.out.contains("partial (0 gaps, 3 in quarantine)"), "{}", people.out);
     assert!(people.out.contains("ledger of the last pull (everything, begun 2") && people.out.contains("nobody yet: all are decided"), "{}", people.out);
 }

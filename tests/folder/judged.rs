@@ -3,7 +3,7 @@
 use watershed::source::{Options, PullOutcome};
 use watershed::store::quarantine;
 
-use super::{Yard, observations};
+use super::{Yard, observations, patients};
 
 #[tokio::test]
 async fn lines_are_judged_as_those_of_an_export_and_nothing_names_a_patient() {
@@ -87,6 +87,31 @@ async fn a_patient_who_is_named_by_an_identifier_is_found_where_exactly_one_has_
     yard.discard_all();
     let decided = yard.pull().await;
     assert_eq!((decided.complete, decided.quarantined, decided.removed, yard.counts()["Observation"]), (true, 0, 0, 3));
+}
+
+/// Though its file is as it was; and what was discarded stays out though it could be taken.
+#[tokio::test]
+async fn what_is_to_be_judged_again_is_read_again_and_what_was_discarded_is_never_taken() {
+    let yard = Yard::new();
+    let decide = |state| {
+        let decided = yard.store.with(|connection| {
+            let held = quarantine::list(connection, Some(quarantine::State::Held))?;
+            held.iter().try_for_each(|item| quarantine::decide(connection, item.id, state))
+        });
+        decided.unwrap();
+    };
+    let lines = |named: &str| format!("{{\"resourceType\":\"Observation\",\"id\":\"o9\",\"subject\":{{\"identifier\":{{\"system\":\"http://h/mrn\",\"value\":\"{named}\"}}}}}}\n");
+    yard.write("Observation.ndjson", lines("001"));
+    assert_eq!(yard.pull().await.quarantined, 1);
+    decide(quarantine::State::Retry);
+    let again = yard.pull().await;
+    assert!(again.full && again.quarantined == 1 && !yard.pull().await.full, "read again, once");
+    decide(quarantine::State::Discarded);
+    let identified = r#""id":"p1","identifier":[{"system":"http://h/mrn","value":"001"}]"#;
+    yard.write("Patient.ndjson", patients().replace(r#""id":"p1""#, identified));
+    let decided = yard.pull().await;
+    assert_eq!((decided.complete, yard.counts().get("Observation")), (true, None));
+    assert_eq!((yard.pull().await.complete, yard.counts().get("Observation")), (true, None));
 }
 
 /// While a line waits it may be one of those that are in no file any more; once it is discarded, they are gone.

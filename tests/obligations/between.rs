@@ -309,6 +309,26 @@ async fn q_77_what_changes_and_is_no_newer_for_it_is_found_among_some() {
 }
 
 #[tokio::test]
+async fn q_77_of_a_group_of_more_than_one_question_takes_some_are_read_by_their_ids_too() {
+    let mut bench = Bench::of(510, &[], Serving::default()).await;
+    (bench.options.group, bench.options.page_size) = ("all".to_owned(), 500);
+    bench.needs.retain(|need| ["Patient", "Observation"].contains(&need.resource_type.as_str()));
+    bench.pull(Mode::Search).await.is_the_truth();
+    let quiet = is_right_the_next_night(&bench, Mode::Search).await;
+    assert_eq!((quiet.count("/Observation?_id="), quiet.outcome.notes.len()), (1, 0), "one question more");
+    bench.hospital.recode_unseen("Observation", 100_000, "1988-5", "another");
+    // One in twenty is otherwise, and others are read each night.
+    for nights in 1.. {
+        let night = bench.pull(Mode::Search).await;
+        assert!(nights < 7 && !night.outcome.full, "it is not found");
+        if night.outcome.new_versions > 0 {
+            night.is_the_truth();
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn q_77_a_server_that_changes_without_a_word_each_night_is_not_wholly_read_each_night() {
     let mut bench = Bench::new(&[]).await;
     (bench.options.group, bench.options.page_size) = ("all".to_owned(), 5);

@@ -232,6 +232,9 @@ async fn a_volume_far_below_earlier_nights_makes_the_data_partial_until_it_is_ac
         }
         assert!(pulled.has_gap("usually do; what is stored is kept until a steward has looked"), "{:?}", pulled.outcome.gaps);
         assert_eq!(pulled.gaps().into_iter().collect::<Vec<_>>(), ["Observation"]);
+        // Nothing of any type was let go of, so that every measure waits for it.
+        let missing = bench.store.with(|connection| watershed::store::runs::missing_from(connection, pulled.outcome.pull_id.0)).unwrap();
+        assert_eq!(missing.gaps, [("*".to_owned(), 1)].into());
         let account = account(&bench);
         let due = account.rows.iter().find_map(|row| row.gap.clone()).unwrap();
         assert!(due.who == Who::SiteEngineer && due.what.contains("`watershed pull --accept-loss`"), "{due:?}");

@@ -100,6 +100,30 @@ async fn paging_counts_and_searches_that_fail_are_found() {
 }
 
 #[tokio::test]
+async fn of_a_group_it_is_looked_at_what_a_search_of_a_patient_brings() {
+    for (quirk, about, expected, advice) in [
+        ("q_12", "Observation", (Found::Works, "of a patient and by category"), None),
+        (
+            "q_14",
+            "Encounter",
+            (Found::Refused, "of a patient too: status 400 (required)"),
+            Some("EHR team: Encounter: searches are refused, of a patient too: status 400 (required): let this client search it of a patient, or say which parameters it wants"),
+        ),
+    ] {
+        let mut bench = Bench::new(&[quirk]).await;
+        (bench.options.mode, bench.options.group) = (Mode::Search, "ibd".to_owned());
+        let (facts, findings) = probed(&bench).await;
+        let (_, verdict, detail) = found(&facts, about, "search");
+        assert_eq!((verdict, detail), expected, "{quirk}");
+        let said: Vec<String> = says(&findings).into_iter().filter(|said| said.contains(about)).collect();
+        assert_eq!(said.len(), usize::from(advice.is_some()), "{said:?}");
+        assert!(said.iter().all(|said| said.starts_with(advice.unwrap_or_default())), "{said:?}");
+        let members = bench.hospital.members("ibd").unwrap();
+        assert!(bench.running.requests().iter().all(|seen| members.iter().all(|id| !seen.target.contains(id.as_str()))), "a patient stands in an address");
+    }
+}
+
+#[tokio::test]
 async fn exports_that_are_not_there_or_begin_nevertheless_are_found_and_ended() {
     let serving = Serving { export_levels: &["patient"], ..Serving::default() };
     let (facts, findings) = probed(&Bench::serving(&[], serving).await).await;

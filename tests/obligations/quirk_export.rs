@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
+use watershed::source::duty::Code;
 use watershed::source::{Mode, SourceError, TypeFilter};
 use watershed::store::quarantine;
 
 use super::bench::{Bench, Pulled, What};
+use super::quirk_search::of_group;
 
 async fn swift(quirks: &[&str]) -> Bench {
     Bench::new(quirks).await.swift()
@@ -270,6 +272,24 @@ async fn q_46_where_search_is_refused_too_the_loss_is_named_and_the_cursor_waits
     let pulled = bench.pull(Mode::Bulk).await;
     assert!(!pulled.differences.is_empty() && pulled.has_gap("of members left out"), "{:?}", pulled.outcome.gaps);
     pulled.is_the_truth_or_says_what_is_not();
+}
+
+#[tokio::test]
+async fn q_82_an_export_of_changes_that_brings_everything_is_told_of() {
+    for group in ["", "ibd"] {
+        for (quirks, is_told) in [(["q_82"].as_slice(), true), (&[], false)] {
+            let mut bench = if group.is_empty() { Bench::new(quirks).await } else { of_group(quirks, Serving::default()).await };
+            bench.options.group = group.to_owned();
+            assert!(bench.pull(Mode::Bulk).await.outcome.notes.is_empty(), "everything was asked for");
+            bench.hospital.amend(3);
+            let night = bench.pull(Mode::Bulk).await;
+            assert!(!night.outcome.full);
+            night.is_the_truth();
+            let told: Vec<&str> = night.outcome.notes.iter().filter(|note| note.code == Code::Unheeded).map(|note| note.reason.as_str()).collect();
+            let expected = "the export was asked for what has changed, and brought everything of ";
+            assert_eq!(told.len() == 1 && told[0].starts_with(expected) && told[0].contains("Observation, Patient"), is_told, "`{group}`: {told:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,46 @@ async fn tenants_cannot_tell_that_the_other_exists() {
     assert_eq!(network.announce(&north, &done.bytes()).await.refusal().0, 401, "a token ends after five minutes");
 }
 
+/// Who knocks with what is not registered is told nothing, and stands on the board until it is let in: its names and its key's, no secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_let_in_stands_on_the_board() {
+    let network = Network::start(vec![proportion()]).await;
+    let north = network.join("north", "North").await;
+    let (lost, stranger) = (SigningKey::generate(Algorithm::Es384).unwrap(), SigningKey::generate(Algorithm::Es384).unwrap());
+    assert!(!network.get("/").await.text.contains("Not let in"));
+    let knock = async |key: &SigningKey, client: &str, jti: &str| {
+        let signed = sign_client_assertion(key, client, &format!("{}/token", network.base()), network.now(), jti).unwrap();
+        ask_token(&network.http, &network.base(), &signed).await
+    };
+    for (key, client) in [(&lost, "client-north"), (&lost, "client-north"), (&stranger, "<i>Jane</i>"), (&stranger, "east-client")] {
+        let (status, said) = knock(key, client, &format!("{client}{}", Timestamp::now())).await;
+        assert_eq!((status, &said["error_description"]), (401, &"the client assertion was not accepted".into()));
+    }
+    let told: Value = serde_json::from_str(&network.get("/v1/sites").await.text).unwrap();
+    let mut told: Vec<[Value; 4]> = told["notLetIn"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| ["site", "key", "count", "reason"].map(|name| one[name].clone()))
+        .collect();
+    told.sort_by_key(|one| one[0].is_null());
+    let unknown = |key: &SigningKey| [Value::Null, key.kid().into(), 1.into(), "no site is registered under this client identifier".into()];
+    assert_eq!(told, [["north".into(), lost.kid().into(), 2.into(), "this key is not registered for the site".into()], unknown(&stranger), unknown(&stranger)]);
+    let board = network.get("/").await.text;
+    for said in [
+        "<th scope=\"row\" role=\"rowheader\">client-north (site north)</th>",
+        "2 times, last just now",
+        "`watershed registry site keys north --jwks FILE` with what it sends",
+        "`watershed registry site add NAME --client-id east-client --jwks FILE`",
+    ] {
+        assert!(board.contains(said), "{said} in {board}");
+    }
+    assert!(!board.contains("Jane"), "{board}");
+    assert_eq!(knock(&north.key, "client-north", "let in").await.0, 200);
+    let board = network.get("/").await.text;
+    assert!(!board.contains("site north") && board.contains("east-client"), "{board}");
+}
+
 /// Rotation without a gap: the set holds both keys for a while; a lost key opens nothing from the moment it is replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_a_site_are_replaced_while_the_registry_serves() {

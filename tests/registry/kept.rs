@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use watershed::destination::registry::verify_receipt;
 use watershed::feed::Withdrawal;
 use watershed::registry::quota::Quota;
@@ -191,13 +191,63 @@ async fn no_parameter_is_passed_over() {
     ] {
         assert_eq!(network.get(path).await.refusal(), (400, reason.to_owned()), "{path}");
     }
-    for path in ["/?sort=site", "/measures/remission?group=kept", "/measures/remission/sites/north?x"] {
+    // A page tells all groups; as of when, it may be asked.
+    for (path, there) in [("/?sort=site", "none"), ("/measures/remission?group=kept", "`on`"), ("/measures/remission/sites/north?x", "`on`")] {
         let page = network.get(path).await;
-        assert!(page.status == 400 && page.text.contains(" is no parameter here; there is none"), "{path}: {}", page.text);
+        assert!(page.status == 400 && page.text.contains(&format!(" is no parameter here; there is {there}")), "{path}: {}", page.text);
     }
     let refused = network.ask(reqwest::Method::GET, "/v1/feeds?site=south", Some(&north), &[], vec![]).await;
     assert_eq!(refused.refusal().0, 400);
     assert_eq!(network.get("/v1/measures/remission/series?site=north&format=json").await.json()["points"][0]["numerator"], json!("60"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_known_on_a_day_is_what_had_come_by_then() {
+    let network = Network::start(vec![proportion()]).await;
+    let mut north = network.join("north", "North").await;
+    let first = Feed::first("north", &[60]);
+    deliver(&network, &north, &first).await.receipt();
+    let then = network.now();
+    network.clock.fetch_add(2 * 86_400, Ordering::SeqCst);
+    network.log_in(&mut north).await;
+    deliver(&network, &north, &Feed::after("north", Some(&first), &[61, 70])).await.receipt();
+
+    let numbers = |series: &Value| {
+        series["points"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| (point["numerator"].clone(), point["revision"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let now = network.get("/v1/measures/remission/series").await.json();
+    assert_eq!((numbers(&now), now.get("asKnownOn")), (vec![(json!("61"), json!(2)), (json!("70"), json!(1))], None));
+    let day = then.strftime("%Y-%m-%d").to_string();
+    for (on, shown) in [(day.clone(), format!("{day}T23:59:59.999999999Z")), (then.to_string(), then.to_string())] {
+        let series = network.get(&format!("/v1/measures/remission/series?on={on}")).await.json();
+        assert_eq!((numbers(&series), &series["asKnownOn"]), (vec![(json!("60"), json!(1))], &json!(shown)), "{on}");
+        let csv = network.get(&format!("/v1/measures/remission/series?site=north&format=csv&on={on}")).await.text;
+        assert!(csv.lines().count() == 2 && csv.contains("north,remission,1.0.0,2024-01-01,2024-01-31,60,100,60,true,1,"), "{csv}");
+        for page in ["/measures/remission", "/measures/remission/sites/north"] {
+            let (then, now) = (network.get(&format!("{page}?on={on}")).await.text, network.get(page).await.text);
+            assert!(then.contains(&format!("As known on {shown}</strong>")) && then.contains("60 of 100") && !then.contains("70 of 100"), "{then}");
+            assert!(!now.contains("As known on") && now.contains("70 of 100"), "{now}");
+        }
+    }
+    let page = network.get(&format!("/measures/remission?on={then}")).await.text;
+    let end = then.to_string().replace(':', "%3A");
+    assert!(page.contains(&format!("/measures/remission/sites/north?on={end}")) && page.contains(&format!("series?on={end}&#38;format=csv")), "{page}");
+
+    let early = format!("nothing is known of that day: the first report of this measure came at {then}");
+    for (on, reason) in [
+        ("2020-02-01", early.as_str()),
+        ("2999-01-01", "`on=2999-01-01` has not come yet"),
+        ("soon", "`on=soon` is no day and no instant; write it as 2026-01-02, which ends in UTC, or 2026-01-02T01:30:00Z"),
+    ] {
+        assert_eq!(network.get(&format!("/v1/measures/remission/series?on={on}")).await.refusal(), (400, reason.to_owned()), "{on}");
+        let page = network.get(&format!("/measures/remission?on={on}")).await;
+        assert_eq!(page.status, 400, "{}", page.text);
+    }
 }
 
 /// As a server that starts and a command that adds its first site.

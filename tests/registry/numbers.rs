@@ -146,6 +146,7 @@ async fn held_before(card: MeasureCard, bodies: Vec<Vec<u8>>) {
          UPDATE reading SET numerator = NULL, strata = (SELECT json_group_array(json_set(value, '$.numerator', NULL)) FROM json_each(strata)) WHERE denominator IS NULL;
          ALTER TABLE reading DROP COLUMN observed;
          ALTER TABLE reading DROP COLUMN made_of;
+         ALTER TABLE reading DROP COLUMN counted_by;
          CREATE TRIGGER reading_is_never_changed BEFORE UPDATE ON reading BEGIN SELECT raise(ABORT, 'a reading is never changed'); END;
          PRAGMA user_version = 4;",
     )

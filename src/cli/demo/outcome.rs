@@ -135,7 +135,7 @@ fn delivered(row: &Row, unit: &Unit) -> String {
 
 fn told(night: &SiteNight) -> String {
     let run = &night.night.run;
-    let complete = if run.complete == Some(true) { "complete" } else { "PARTIAL" };
+    let complete = if run.is_complete() == Some(true) { "complete" } else { "PARTIAL" };
     format!("{complete}, {} measured, {} held, {:.1} s", counted(run.patients, "patient"), counted(night.night.held, "report"), night.took.as_secs_f64())
 }
 

@@ -65,7 +65,7 @@ struct Subject {
 pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let Subject { measures, setting, record, places } = match &args.config {
         Some(config) => of_site(config, args)?,
-        None => of_files(args, context)?,
+        None => of_files(args)?,
     };
     let period = Period::parse_in(&args.period, &setting.zone).map_err(Failure::usage)?;
     let Some(own) = record.patient_id() else {
@@ -138,7 +138,7 @@ fn of_site(config: &Path, args: &Args) -> Result<Subject, Failure> {
 }
 
 /// What stands in files.
-fn of_files(args: &Args, context: &Context) -> Result<Subject, Failure> {
+fn of_files(args: &Args) -> Result<Subject, Failure> {
     let zone = jiff::tz::TimeZone::get(&args.timezone)
         .map_err(|_| Failure::usage(format!("no time zone is named `{}`", args.timezone)).hint("use an IANA name, as `America/New_York`"))?;
     // What is wrong with it is said before anything is read.
@@ -147,7 +147,7 @@ fn of_files(args: &Args, context: &Context) -> Result<Subject, Failure> {
     let choices = Choices { missing_value_sets, ..Choices::default() };
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
-    let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_human(&found, context.colour));
+    let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_brief(&found));
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let shape = evaluate::shape(&loaded);
     let files = folder::files(&args.data).map_err(unreadable)?;

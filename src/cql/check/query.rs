@@ -26,7 +26,8 @@ impl Checker<'_> {
         let ty = Type::list(Type::Class(class.clone()));
         let model = self.conversions.model_of(&class);
         let fixed = model.zip(self.conversions.fhir()).map_or_else(Vec::new, |(model, fhir)| model.fixed(&class, fhir));
-        let negated = self.may_name_a_value_set(retrieve, &class, code_path.as_deref());
+        // As the reference translator has it: who writes the element asks for codes in it, and for nothing that stands in their place.
+        let negated = retrieve.code_path.is_none() && self.may_name_a_value_set(&class, code_path.as_deref());
         let typed = Retrieve { class, resource_type, fixed, code, date: None };
         let whole = typed.of_whole_value_set().filter(|_| negated);
         let made = |one: Retrieve| Expression::new(Kind::Retrieve(Box::new(one)), ty.clone(), at);
@@ -36,10 +37,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether the compared element of a profile is codes or, instead of them, a value set.
-    fn may_name_a_value_set(&self, retrieve: &ast::Retrieve, class: &str, default: Option<&str>) -> bool {
-        let name = retrieve.code_path.as_ref().map_or(default.map(str::to_owned), |path| Some(path.text()));
-        let ty = name.and_then(|name| self.element_type(&Type::class(class), &name));
+    /// Whether the element by which a class is retrieved is codes or, instead of them, a value set.
+    fn may_name_a_value_set(&self, class: &str, element: Option<&str>) -> bool {
+        let ty = element.and_then(|element| self.element_type(&Type::class(class), element));
         matches!(ty, Some(Type::Choice(types)) if types.contains(&Type::ValueSet))
     }
 

@@ -34,14 +34,8 @@ impl<'a> Reader<'a> {
             self.at_node(context, |reader| reader.fault(&format!("`Retrieve` with `context` asks for the data of somebody else: {OTHERS_DATA}")));
         }
         let resource_type = class.rsplit('.').next().unwrap_or_default().into();
-        let negated = text_of(node, "codeProperty").is_some_and(|path| self.models.may_name_a_value_set(profile, path));
         let retrieve = Retrieve { class: class.clone(), resource_type, fixed, code, date };
-        let whole = retrieve.of_whole_value_set().filter(|_| negated);
-        let made = |one: Retrieve| self.made(Kind::Retrieve(Box::new(one)), Type::list(ty.clone()));
-        match whole.map(made) {
-            Some(whole) => self.operation("Union", vec![made(retrieve), whole], None),
-            None => made(retrieve),
-        }
+        self.made(Kind::Retrieve(Box::new(retrieve)), Type::list(ty))
     }
 
     fn code_filter(&mut self, class: &str, node: &'a Json, codes: &'a Json) -> Option<CodeFilter> {

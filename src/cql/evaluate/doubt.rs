@@ -6,8 +6,9 @@ use super::reason::DESCENT_MAX;
 use super::{Frame, Session};
 use crate::cql::operators::Operator;
 use crate::cql::typed::{Expression, Kind};
+use crate::cql::types::Type;
 use crate::cql::value::Value;
-use crate::fhir::record::NodeId;
+use crate::fhir::record::{Keep, NodeId};
 use crate::terminology::systems;
 use crate::terminology::units::shown_unit;
 
@@ -16,6 +17,9 @@ const UCUM: &str = "http://unitsofmeasure.org";
 /// Operators that are null for quantities of different kinds.
 const COMPARING: [&str; 10] = ["Equal", "NotEqual", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "In", "ProperIn", "Contains", "ProperContains"];
 
+/// Elements of a choice that hold what is documented in the place of a quantity.
+const OTHER_TYPES: [&str; 3] = ["valueString", "valueInteger", "valueCodeableConcept"];
+
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DoubtKind {
@@ -23,6 +27,10 @@ pub enum DoubtKind {
     Comparator,
     /// Its unit cannot be compared with the one that it was compared with, or is none.
     UnlikeUnit,
+    /// Its unit converts to the one that it was compared with, and may be of another scale; or it has none.
+    OtherScale,
+    /// It is of another type than a quantity, with which it was compared.
+    OtherType,
 }
 
 impl DoubtKind {
@@ -31,6 +39,8 @@ impl DoubtKind {
         match self {
             DoubtKind::Comparator => "comparator",
             DoubtKind::UnlikeUnit => "unlike-unit",
+            DoubtKind::OtherScale => "other-scale",
+            DoubtKind::OtherType => "other-type",
         }
     }
 }
@@ -75,23 +85,73 @@ impl<'a> Session<'a> {
         self.doubts.borrow().iter().map(named).collect()
     }
 
-    /// A comparison is null: notes quantities of different kinds. Apart, because it is rare.
+    /// How often what was evaluated so far met a value that could not be used: where it grows, what was evaluated could have come out
+    /// otherwise. Where something else decides alone, it does not.
+    pub fn doubtful(&self) -> u64 {
+        self.doubtful.get()
+    }
+
+    /// Quantities of different units were compared, or what is none with one: notes what cannot be compared, and what converts and may
+    /// mean something else. Apart, because it is rare.
     #[inline(never)]
-    pub(super) fn note_units(&mut self, operator: &Operator, operands: [&'a Expression; 2], values: &[Value; 2], frame: &mut Frame) {
+    pub(super) fn note_units(&mut self, operator: &Operator, operands: [&'a Expression; 2], (values, is_null): (&[Value; 2], bool), frame: &mut Frame) {
         if self.observed.is_some() || !COMPARING.contains(&operator.name) {
             return;
         }
-        let Some((left, right)) = self.unlike_units(values) else { return };
-        let origins = operands.map(|operand| self.origin(operand, frame, 0));
-        let (node, found, expected) = match origins {
-            [None, Some(node)] => (Ok(node), right, left),
-            [Some(node), _] => (Ok(node), left, right),
+        let (left, right) = match (unit(&values[0]), unit(&values[1]), operands) {
+            (Some(left), Some(right), _) => (left, right),
+            (None, Some(expected), [operand, _]) | (Some(expected), None, [_, operand]) => return self.note_type(operand, expected, frame),
+            (None, None, _) => return,
+        };
+        if is_null && self.context.units.comparable(left, right) {
+            return;
+        }
+        // What has no unit is read as a pure number.
+        let [bare_left, bare_right] = [(left, operands[0]), (right, operands[1])].map(|(unit, operand)| unit == "1" && self.is_bare(operand, frame));
+        if !is_null && !bare_left && !bare_right && self.context.units.of_one_scale(left, right) {
+            return;
+        }
+        let found = |unit: &str, is_bare: bool| if is_bare { String::new() } else { shown_unit(unit) };
+        let (of, found, expected) = match operands.map(|operand| self.origin(operand, frame, 0)) {
+            [None, Some(node)] => (Ok(node), found(right, bare_right), left),
+            [Some(node), _] => (Ok(node), found(left, bare_left), right),
             [None, None] => {
                 let place = operands.first().and_then(|operand| self.place(operand));
-                (Err(place.map(|(library, line)| format!("{library}:{line}")).unwrap_or_default()), left, right)
+                (Err(place.map(|(library, line)| format!("{library}:{line}")).unwrap_or_default()), found(left, false), right)
             }
         };
-        self.doubts.borrow_mut().insert(Noted { kind: DoubtKind::UnlikeUnit, of: node, found, expected });
+        let kind = if is_null { DoubtKind::UnlikeUnit } else { DoubtKind::OtherScale };
+        self.doubtful.set(self.doubtful.get() + u64::from(is_null));
+        self.doubts.borrow_mut().insert(Noted { kind, of, found, expected: shown_unit(expected) });
+    }
+
+    /// Whether it is made of a quantity of the record that has no unit.
+    fn is_bare(&mut self, operand: &'a Expression, frame: &mut Frame) -> bool {
+        let record = self.context.record;
+        let has_none = |node| ["code", "unit"].iter().all(|name| record.get(node, name).is_none());
+        self.origin(operand, frame, 0).is_some_and(has_none)
+    }
+
+    /// Whether the program reads what stands at an element as what it is too: its codes, or its text or number.
+    fn is_read_otherwise(&self, element: &str) -> bool {
+        let (resource_type, path) = element.split_once('.').unwrap_or((element, ""));
+        let kept = self.program.shape().of(resource_type).and_then(|whole| path.split('.').try_fold(whole, |keep, name| keep.field(name)));
+        kept.is_some_and(|kept| *kept == Keep::All || kept.field("coding").is_some())
+    }
+
+    /// A value that is there and is no quantity.
+    fn note_type(&mut self, operand: &'a Expression, expected: &str, frame: &mut Frame) {
+        if !is_cast(operand) {
+            return;
+        }
+        let Some(node) = self.origin(operand, frame, 0) else { return };
+        let element = self.context.record.place(node).map(|place| place.element).unwrap_or_default();
+        if OTHER_TYPES.iter().any(|name| element.ends_with(name)) && !self.is_read_otherwise(&element) {
+            self.doubts
+                .borrow_mut()
+                .insert(Noted { kind: DoubtKind::OtherType, of: Ok(node), found: String::new(), expected: shown_unit(expected) });
+            self.doubtful.set(self.doubtful.get() + 1);
+        }
     }
 
     /// The units of two quantities, or of a quantity and an interval of them, that cannot be compared.
@@ -156,6 +216,20 @@ impl<'a> Session<'a> {
         let known = codings.iter().find(|(system, _)| systems::is_known(system));
         known.or_else(|| codings.first()).cloned().unwrap_or_default()
     }
+}
+
+/// Whether one of several types is taken, and then no more than converted.
+fn is_cast(expression: &Expression) -> bool {
+    match &expression.kind {
+        Kind::As { operand, .. } => matches!(operand.ty, Type::Choice(_)) || is_cast(operand),
+        Kind::Call { operands, .. } | Kind::Operator { operands, .. } => matches!(operands.as_slice(), [one] if is_cast(one)),
+        _ => false,
+    }
+}
+
+/// Whether two quantities, or a quantity and an interval of them, are written in different units.
+pub(super) fn may_differ(values: &[Value; 2]) -> bool {
+    matches!((unit(&values[0]), unit(&values[1])), (Some(left), Some(right)) if left != right)
 }
 
 /// The unit of a quantity, of an interval that of a bound.

@@ -3,15 +3,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-
 use super::{Outcome, Session};
 use crate::cql::operators::comparison;
 use crate::cql::plan::Vital;
 use crate::cql::typed::{Alternative, Element, Expression};
 use crate::cql::types::Type;
-use crate::cql::value::{Date, DateTime, Time, Value};
-use crate::fhir::record::{NodeId, NodeKind, Record};
+use crate::cql::value::{ClassId, Date, DateTime, Time, Value};
+use crate::fhir::record::{NodeId, NodeKind};
 use crate::fhir::required;
 
 impl<'a> Session<'a> {
@@ -104,14 +102,22 @@ impl<'a> Session<'a> {
             return Value::Null;
         }
         let Type::Class(class) = ty else { return self.primitive(node, ty) };
-        let own = record.resource_type(node).and_then(|resource_type| {
-            let model = class.split('.').next().unwrap_or_default();
-            self.program.class_id(&format!("{model}.{resource_type}"))
-        });
-        match own.or_else(|| self.program.class_id(class)) {
+        let declared = self.program.class_id(class);
+        let id = match declared.map(|id| self.program.vital(id)) {
+            // What may be any resource is of its own class.
+            None | Some(Vital::Nothing) => self.own_class(node, class).or(declared),
+            Some(_) => declared,
+        };
+        match id {
             Some(class) if self.is_readable(node, self.program.vital(class)) => Value::Node(node, class),
             _ => Value::Null,
         }
+    }
+
+    /// The class of a resource by its type, in the model of a class.
+    fn own_class(&self, node: NodeId, class: &str) -> Option<ClassId> {
+        let resource_type = self.context.record.resource_type(node)?;
+        self.program.class_id(&format!("{}.{resource_type}", class.split('.').next()?))
     }
 
     /// Whether an element can be believed: [`Vital`].
@@ -165,27 +171,46 @@ impl<'a> Session<'a> {
 
     /// A JSON scalar as a System value; null, and noted, when it is no valid one. What is written in UTC is meant in the zone.
     pub(super) fn primitive(&self, node: NodeId, ty: &Type) -> Value {
-        let value = scalar(self.context.record, node, ty, self.context.zone);
+        let value = self.scalar(node, ty);
         if value.is_null() && self.context.record.kind(node) != NodeKind::Null {
             self.note_unreadable(node, None);
         }
         value
     }
+
+    /// What is written: FHIR has numbers and Booleans as JSON has them, not in texts.
+    fn scalar(&self, node: NodeId, ty: &Type) -> Value {
+        let record = self.context.record;
+        let text = record.literal(node);
+        let digits = || text.filter(|_| record.kind(node) == NodeKind::Number);
+        let value = match ty {
+            Type::Boolean => record.boolean(node).map(Value::Boolean),
+            Type::Integer => digits().and_then(|text| text.parse().ok()).map(Value::Integer),
+            Type::Long => digits().and_then(|text| text.parse().ok()).map(Value::Long),
+            Type::Decimal => record.number(node).map(Value::Decimal),
+            Type::Date => text.and_then(Date::parse_fhir).map(Value::Date),
+            Type::DateTime => text.and_then(DateTime::parse_fhir).map(|at| Value::DateTime(at.of_utc_in(self.context.zone))),
+            Type::Time => text.and_then(Time::parse).map(Value::Time),
+            _ => text.map(|text| Value::String(self.texts.borrow_mut().shared(text))),
+        };
+        value.unwrap_or_default()
+    }
 }
 
-/// What is written: FHIR has numbers and Booleans as JSON has them, not in texts.
-fn scalar(record: &Record, node: NodeId, ty: &Type, zone: &TimeZone) -> Value {
-    let text = record.literal(node);
-    let digits = || text.filter(|_| record.kind(node) == NodeKind::Number);
-    let value = match ty {
-        Type::Boolean => record.boolean(node).map(Value::Boolean),
-        Type::Integer => digits().and_then(|text| text.parse().ok()).map(Value::Integer),
-        Type::Long => digits().and_then(|text| text.parse().ok()).map(Value::Long),
-        Type::Decimal => record.number(node).map(Value::Decimal),
-        Type::Date => text.and_then(Date::parse_fhir).map(Value::Date),
-        Type::DateTime => text.and_then(DateTime::parse_fhir).map(|at| Value::DateTime(at.of_utc_in(zone))),
-        Type::Time => text.and_then(Time::parse).map(Value::Time),
-        _ => text.map(Value::string),
-    };
-    value.unwrap_or_default()
+/// Texts that were read last: systems, codes, units and statuses come again and again, and sharing one costs less than another copy.
+#[derive(Default)]
+pub(super) struct Texts([Option<Arc<str>>; Texts::ROOM]);
+
+impl Texts {
+    const ROOM: usize = 32;
+
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        let bytes = text.as_bytes();
+        let last = bytes.last().copied().map_or(0, usize::from);
+        let Some(place) = self.0.get_mut((bytes.len() + last) % Texts::ROOM) else { return Arc::from(text) };
+        match place {
+            Some(known) if **known == *text => known.clone(),
+            _ => place.insert(Arc::from(text)).clone(),
+        }
+    }
 }

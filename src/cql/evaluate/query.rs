@@ -89,8 +89,14 @@ impl<'a> Session<'a> {
 
     fn exists(&mut self, query: &'a Query, frame: &mut Frame) -> Outcome {
         let mut found = false;
+        let before = self.doubtful();
         self.rows(query, frame, &mut |session, frame| {
+            let before_row = session.doubtful_before_row;
             found = !session.result(query, frame)?.is_null();
+            if found && session.doubtful() == before_row {
+                // Whatever the other rows are.
+                session.doubtful.set(before);
+            }
             Ok(if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(Value::Boolean(found))
@@ -170,6 +176,7 @@ impl<'a> Session<'a> {
     }
 
     fn row(&mut self, query: &'a Query, related: &mut [Related], frame: &mut Frame, sink: Sink<'_, 'a>) -> Outcome<ControlFlow<()>> {
+        let before = self.doubtful();
         for variable in &query.lets {
             let value = self.expression(&variable.expression, frame)?;
             set(frame, variable.slot, value);
@@ -184,6 +191,7 @@ impl<'a> Session<'a> {
         {
             return Ok(ControlFlow::Continue(()));
         }
+        self.doubtful_before_row = before;
         sink(self, frame)
     }
 

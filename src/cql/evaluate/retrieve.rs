@@ -47,7 +47,7 @@ type Coded<'r> = (Option<&'r str>, &'r str, bool);
 const UNREADABLE: Coded<'static> = (None, "", true);
 
 /// So few resources of a type are looked at one by one: an index of their codes costs more.
-const FEW: usize = 4;
+const FEW: usize = 8;
 
 impl<'a> Session<'a> {
     pub(super) fn retrieve(&mut self, expression: &'a Expression, retrieve: &'a Retrieve, frame: &mut Frame) -> Outcome {

@@ -135,6 +135,7 @@ fn equal_within(left: &Value, right: &Value, context: &Context<'_>, depth: usize
     let depth = depth.checked_sub(1)?;
     match (left, right) {
         (Value::Null, _) | (_, Value::Null) => None,
+        (Value::String(left), Value::String(right)) => Some(left == right),
         (Value::List(left), Value::List(right)) => {
             if left.len() != right.len() {
                 return Some(false);

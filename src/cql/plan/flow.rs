@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Codes, Only, Program, Requirement, Vital};
+use super::{Asking, Codes, Only, Program, Requirement, Vital};
 use crate::cql::typed::{Access, Alternative, CodeFilter, Comparator, DefineId, Element, Expression, Function, FunctionId, Kind, Query, Repeat, Retrieve, Slot, Source};
 use crate::cql::types::Type;
 use crate::cql::value::Value;
@@ -26,6 +26,8 @@ const PASSING: &[&str] = &["First", "Last", "SingletonFrom", "Flatten", "ToList"
 const PRESENCE: &[&str] = &["Exists", "Count", "IsNull", "Length"];
 /// Operators that hand on elements and compare them for equality: resources by id, others whole.
 const SETS: &[&str] = &["Union", "Intersect", "Except", "Distinct"];
+/// Operators by which a text is one of those that are asked for.
+const ASKING: &[&str] = &["Equal", "Equivalent", "In", "Contains"];
 /// Operators that compare for equality only.
 const EQUALITY: &[&str] = &["Equal", "NotEqual", "In", "Contains", "IncludedIn", "Includes", "IndexOf"];
 
@@ -83,21 +85,13 @@ pub(super) struct Needs {
     pub live: BTreeSet<DefineId>,
     /// Types of which every retrieve asks for codes that are known without a patient, with these.
     pub sought: BTreeMap<String, BTreeSet<Codes>>,
+    /// Types that retrieves ask for.
+    pub retrieved: BTreeSet<String>,
 }
 
 /// What the roots need, or only some definitions and functions.
 pub(super) fn needs(program: &Program, only: Option<Only<'_>>) -> Needs {
-    let mut analysis = Analysis {
-        program,
-        shape: Shape::default(),
-        filters: BTreeSet::new(),
-        sought: BTreeMap::new(),
-        defines: BTreeMap::new(),
-        calls: BTreeMap::new(),
-        odd: BTreeSet::new(),
-        depth: 0,
-        bodies: 0,
-    };
+    let mut analysis = Analysis::new(program, None);
     match only {
         None => analysis.roots(),
         Some(only) => analysis.some(only),
@@ -116,7 +110,24 @@ pub(super) fn needs(program: &Program, only: Option<Only<'_>>) -> Needs {
         place.kept(&mut shape);
     }
     let sought = analysis.sought.into_iter().filter_map(|(name, codes)| Some((name, codes?))).collect();
-    Needs { requirements, shape, live, sought }
+    Needs { requirements, shape, live, sought, retrieved: analysis.retrieved }
+}
+
+/// What is asked of the resources of each filter, apart from others of the same type.
+pub(super) fn askings(program: &Program) -> Vec<Asking> {
+    let mut analysis = Analysis::new(program, Some(Apart::default()));
+    analysis.roots();
+    let (shape, apart) = (analysis.shape, analysis.apart.unwrap_or_default());
+    let asking = |(number, filter): (usize, &Requirement)| {
+        let name = Apart::name(number, filter);
+        let mut paths = BTreeSet::new();
+        shape.types.get(&*name).into_iter().for_each(|keep| list_paths(keep, "", &mut paths));
+        let is_loose = |place: &Place| apart.loose.iter().any(|loose| loose.resource_type == place.resource_type && place.path.starts_with(&loose.path));
+        let own = apart.texts.iter().filter(|(place, _)| place.resource_type == name && !is_loose(place));
+        let texts = own.map(|(place, texts)| (place.path.join("."), texts.clone())).collect();
+        Asking { requirement: Requirement { paths, ..filter.clone() }, texts }
+    };
+    apart.filters.iter().enumerate().map(asking).collect()
 }
 
 fn list_paths(keep: &Keep, before: &str, paths: &mut BTreeSet<String>) {
@@ -143,17 +154,95 @@ struct Analysis<'a> {
     shape: Shape,
     filters: BTreeSet<Requirement>,
     sought: BTreeMap<String, Option<BTreeSet<Codes>>>,
+    retrieved: BTreeSet<String>,
     defines: BTreeMap<DefineId, Flow>,
     calls: BTreeMap<(FunctionId, Vec<Flow>), Flow>,
     /// What other versions of FHIR have in the place of what is used: read so that it is noticed, and never asked for.
     odd: BTreeSet<Place>,
     depth: usize,
     bodies: usize,
+    /// Where each filter's resources are looked at apart.
+    apart: Option<Apart>,
+}
+
+/// What is asked of each filter's resources.
+#[derive(Default)]
+struct Apart {
+    /// The filters, in the order in which they were met; the places of each are under a name of its own.
+    filters: Vec<Requirement>,
+    /// Where a value is compared with texts: with which.
+    texts: BTreeMap<Place, BTreeSet<String>>,
+    /// Where it, or anything below, is asked for in another way too.
+    loose: BTreeSet<Place>,
+    /// Whether what is asked for is denied, or decides between two.
+    is_denied: bool,
+}
+
+impl Apart {
+    fn name(number: usize, filter: &Requirement) -> Arc<str> {
+        format!("{}#{number}", filter.resource_type).into()
+    }
+
+    fn name_of(&mut self, filter: &Requirement) -> Arc<str> {
+        let number = self.filters.iter().position(|known| known == filter).unwrap_or(self.filters.len());
+        if number == self.filters.len() {
+            self.filters.push(filter.clone());
+        }
+        Apart::name(number, filter)
+    }
 }
 
 type Slots = BTreeMap<Slot, Flow>;
 
 impl<'a> Analysis<'a> {
+    fn new(program: &'a Program, apart: Option<Apart>) -> Analysis<'a> {
+        Analysis {
+            program,
+            shape: Shape::default(),
+            filters: BTreeSet::new(),
+            sought: BTreeMap::new(),
+            retrieved: BTreeSet::new(),
+            defines: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            odd: BTreeSet::new(),
+            depth: 0,
+            bodies: 0,
+            apart,
+        }
+    }
+
+    /// Follows something of which it is denied, or not, that it must be so.
+    fn denied<T>(&mut self, is_denied: bool, follow: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.apart.as_mut().map(|apart| std::mem::replace(&mut apart.is_denied, is_denied));
+        let found = follow(self);
+        self.apart.iter_mut().zip(before).for_each(|(apart, before)| apart.is_denied = before);
+        found
+    }
+
+    /// Two sides that are compared: with which texts values of the record are.
+    fn compared(&mut self, name: &str, operands: &'a [Expression], flows: &[Flow]) {
+        let ([left, right], [of_left, of_right], Some(_)) = (operands, flows, &self.apart) else { return };
+        for (flow, other) in [(of_left, right), (of_right, left)] {
+            let texts = self.texts(other);
+            let Some(apart) = self.apart.as_mut() else { return };
+            match texts.filter(|_| ASKING.contains(&name) && !apart.is_denied) {
+                Some(texts) => flow.places.iter().for_each(|place| apart.texts.entry(place.clone()).or_default().extend(texts.clone())),
+                None => apart.loose.extend(flow.places.iter().cloned()),
+            }
+        }
+    }
+
+    /// The texts that an expression is, or a list of them.
+    fn texts(&self, expression: &Expression) -> Option<BTreeSet<String>> {
+        match &expression.kind {
+            Kind::Literal(Value::String(text)) => Some(BTreeSet::from([text.to_string()])),
+            Kind::List(items) => items.iter().map(|item| self.texts(item)).collect::<Option<Vec<_>>>().map(|all| all.into_iter().flatten().collect()),
+            Kind::As { operand, .. } => self.texts(operand),
+            Kind::Define(id) => self.program.tree().defines.get(id.index()).and_then(|define| self.texts(&define.body)),
+            _ => None,
+        }
+    }
+
     fn roots(&mut self) {
         let tree = self.program.tree();
         for (index, define) in (0u32..).zip(&tree.defines) {
@@ -227,12 +316,19 @@ impl<'a> Analysis<'a> {
         }
         self.defines.insert(id, Flow::default());
         let Some(row) = self.program.tree().defines.get(id.index()) else { return Flow::default() };
-        let flow = self.flow(&row.body, &mut Slots::new());
+        let flow = self.denied(false, |analysis| analysis.flow(&row.body, &mut Slots::new()));
         self.defines.insert(id, flow.clone());
         flow
     }
 
+    fn is_denied(&self) -> bool {
+        self.apart.as_ref().is_some_and(|apart| apart.is_denied)
+    }
+
     fn call(&mut self, function: FunctionId, operands: Vec<Flow>) -> Flow {
+        if let Some(apart) = self.apart.as_mut().filter(|apart| apart.is_denied) {
+            apart.loose.extend(operands.iter().flat_map(|flow| flow.places.iter().cloned()));
+        }
         if let Some(flow) = self.calls.get(&(function, operands.clone())) {
             return flow.clone();
         }
@@ -299,7 +395,8 @@ impl<'a> Analysis<'a> {
                     *keep = Keep::All;
                 }
                 self.believe(&next, ty);
-                if !scalar {
+                // The scalar of an element is what is compared.
+                if !scalar || self.apart.is_some() {
                     result.places.insert(next);
                 }
             }
@@ -343,13 +440,14 @@ impl<'a> Analysis<'a> {
                 self.call(*function, operands)
             }
             Kind::And(pair) | Kind::Or(pair) | Kind::Implies(pair) => {
-                let flow = self.merged(pair.as_slice(), slots);
+                let may_deny = matches!(expression.kind, Kind::Implies(_)) || self.is_denied();
+                let flow = self.denied(may_deny, |analysis| analysis.merged(pair.as_slice(), slots));
                 self.keep(&flow);
                 Flow::default()
             }
             Kind::If(parts) => {
                 let [condition, then, otherwise] = &**parts;
-                let condition = self.flow(condition, slots);
+                let condition = self.denied(true, |analysis| analysis.flow(condition, slots));
                 self.keep(&condition);
                 self.flow(then, slots).merge(self.flow(otherwise, slots))
             }
@@ -396,7 +494,11 @@ impl<'a> Analysis<'a> {
     }
 
     fn operator(&mut self, name: &str, operands: &'a [Expression], slots: &mut Slots) -> Flow {
-        let flows = self.all(operands, slots);
+        let may_deny = name == "Not" || self.is_denied();
+        let flows = self.denied(may_deny, |analysis| analysis.all(operands, slots));
+        if ASKING.contains(&name) || ["NotEqual", "NotEquivalent"].contains(&name) {
+            self.compared(name, operands, &flows);
+        }
         let merged = flows.into_iter().fold(Flow::default(), Flow::merge);
         if PASSING.contains(&name) {
             return merged;
@@ -419,7 +521,7 @@ impl<'a> Analysis<'a> {
 
     fn case(&mut self, comparand: Option<&'a Expression>, items: &'a [(Expression, Expression)], otherwise: &'a Expression, slots: &mut Slots) -> Flow {
         for condition in comparand.into_iter().chain(items.iter().map(|(when, _)| when)) {
-            let flow = self.flow(condition, slots);
+            let flow = self.denied(true, |analysis| analysis.flow(condition, slots));
             self.keep(&flow);
         }
         let results = items.iter().map(|(_, then)| then).chain([otherwise]);
@@ -432,7 +534,12 @@ impl<'a> Analysis<'a> {
         flow
     }
 
+    /// That there is no row is another thing than that a row is none.
     fn query(&mut self, query: &'a Query, slots: &mut Slots) -> Flow {
+        self.denied(false, |analysis| analysis.clauses(query, slots))
+    }
+
+    fn clauses(&mut self, query: &'a Query, slots: &mut Slots) -> Flow {
         let mut rows = Vec::new();
         for source in &query.sources {
             rows.push((source.name.clone(), self.source(source, slots)));
@@ -498,10 +605,22 @@ impl<'a> Analysis<'a> {
     }
 
     fn retrieve(&mut self, retrieve: &'a Retrieve, slots: &mut Slots) -> Flow {
-        let root = Place { resource_type: retrieve.resource_type.clone(), path: Vec::new() };
+        // Whose code is a value set as such - none of it was done - has none of its codes.
+        let is_named = |filter: &CodeFilter| filter.comparator == Comparator::Equivalent && filter.codes.ty == Type::ValueSet;
+        let codes = retrieve.code.as_ref().filter(|filter| !is_named(filter)).map_or(Codes::Any, |filter| self.codes(&filter.codes));
+        let asked = Requirement {
+            resource_type: retrieve.resource_type.to_string(),
+            code_path: retrieve.code.as_ref().map(|CodeFilter { path, .. }| dotted(path)),
+            codes: codes.clone(),
+            date_path: retrieve.date.as_ref().map(|filter| dotted(&filter.path)),
+            paths: BTreeSet::new(),
+        };
+        let name = self.apart.as_mut().map_or_else(|| retrieve.resource_type.clone(), |apart| apart.name_of(&asked));
+        let root = Place { resource_type: name, path: Vec::new() };
         let mut flow = Flow::default();
         flow.places.insert(root.clone());
         self.place(&root);
+        self.retrieved.insert(retrieve.resource_type.to_string());
         for fixed in &retrieve.fixed {
             if !fixed.path.is_empty() {
                 self.keep_path(&flow, &fixed.path);
@@ -509,14 +628,10 @@ impl<'a> Analysis<'a> {
             let claim = Place { path: vec!["meta".into(), "profile".into()], ..root.clone() };
             *self.place(&claim) = Keep::All;
         }
-        let mut codes = Codes::Any;
         if let Some(filter) = &retrieve.code {
             self.keep_path(&flow, &filter.path);
             let inner = self.flow(&filter.codes, slots);
             self.keep(&inner);
-            // Whose code is a value set as such - none of it was done - has none of its codes.
-            let is_named = filter.comparator == Comparator::Equivalent && filter.codes.ty == Type::ValueSet;
-            codes = if is_named { Codes::Any } else { self.codes(&filter.codes) };
             if filter.through_reference {
                 self.medications(&retrieve.resource_type, &filter.path, &codes);
             }
@@ -528,14 +643,8 @@ impl<'a> Analysis<'a> {
         }
         let refers = |row: &Alternative| row.field.ends_with("Reference") || matches!(&row.ty, Type::Class(class) if class.ends_with(".Reference"));
         let is_direct = retrieve.code.as_ref().is_some_and(|filter| !filter.path.iter().flat_map(|element| &element.alternatives).any(refers));
-        self.seek(&retrieve.resource_type, (is_direct && codes != Codes::Any).then(|| codes.clone()));
-        self.filters.insert(Requirement {
-            resource_type: retrieve.resource_type.to_string(),
-            code_path: retrieve.code.as_ref().map(|CodeFilter { path, .. }| dotted(path)),
-            codes,
-            date_path: retrieve.date.as_ref().map(|filter| dotted(&filter.path)),
-            paths: BTreeSet::new(),
-        });
+        self.seek(&retrieve.resource_type, (is_direct && codes != Codes::Any).then_some(codes));
+        self.filters.insert(asked);
         flow
     }
 

@@ -84,12 +84,29 @@ pub struct Kinds<'s> {
     /// The beginning of the last line, up to the quote after its type; empty before the first.
     beginning: Vec<u8>,
     last: Kind<'s>,
+    sifts: bool,
 }
 
 impl<'s> Kinds<'s> {
     /// Of lines that a shape reads.
     pub fn new(shape: &'s Shape) -> Kinds<'s> {
-        Kinds { shape, beginning: Vec::new(), last: Kind { name: Arc::from(""), keep: None, fault: None, sieve: None, beginning: 0, seed: 0 } }
+        let last = Kind { name: Arc::from(""), keep: None, fault: None, sieve: None, beginning: 0, seed: 0 };
+        Kinds { shape, beginning: Vec::new(), last, sifts: true }
+    }
+
+    /// Of lines among which those that cannot matter were left out already.
+    pub fn sifted(shape: &'s Shape) -> Kinds<'s> {
+        Kinds { sifts: false, ..Kinds::new(shape) }
+    }
+
+    /// Whether lines in which none of the codes stands are still to be passed over.
+    pub(super) fn sifts(&self) -> bool {
+        self.sifts
+    }
+
+    /// The shape by which lines are read.
+    pub(super) fn shape(&self) -> &'s Shape {
+        self.shape
     }
 
     /// Whether the shape keeps anything of a type.

@@ -34,20 +34,19 @@ pub(crate) fn state(line: &[u8]) -> Option<State> {
     let keep = Keep::Fields([("meta", Keep::Fields(versions.into()))].into());
     let shape = Shape { types: [(resource_type, keep)].into(), ..Shape::default() };
     let mut record = Record::default();
-    let Ok(Line::Resource(found)) = read_line(&mut record, &mut Kinds::new(&shape), line, false) else { return None };
+    let Ok(Line::Resource(found)) = read_line(&mut record, &mut Kinds::sifted(&shape), line) else { return None };
     let meta = record.get(found.root, "meta");
     let text = |name| meta.and_then(|meta| record.text(record.get(meta, name)?)).unwrap_or_default();
     let updated = text("lastUpdated");
     Some((text("versionId").parse().ok(), updated.parse().ok(), updated.to_owned()))
 }
 
-pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
+pub(super) fn read<'a>(record: &mut Record, kinds: &mut Kinds<'_>, lines: impl Iterator<Item = &'a [u8]>) -> Vec<BadLine> {
     let mut bad = Vec::new();
     let mut found = Vec::new();
     let mut passed_over = Vec::new();
-    let mut kinds = Kinds::new(shape);
     for (index, line) in lines.enumerate() {
-        match read_line(record, &mut kinds, line, true) {
+        match read_line(record, kinds, line) {
             Ok(Line::Resource(resource)) => found.push(Found { index, ..resource }),
             Ok(Line::PassedOver) => passed_over.push((index, line)),
             Ok(Line::Unwanted) => {}
@@ -55,7 +54,7 @@ pub(super) fn read<'a>(record: &mut Record, shape: &Shape, lines: impl Iterator<
         }
     }
     if !found.is_empty() && !passed_over.is_empty() {
-        read_versions(record, shape, &passed_over, &mut found, &mut bad);
+        read_versions(record, kinds.shape(), &passed_over, &mut found, &mut bad);
     }
     record.lines.extend(found.iter().map(|found| (found.root, found.index)));
     record.lines.sort_unstable();
@@ -129,7 +128,7 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
         if !glance::id(line.trim_ascii_start()).is_none_or(|id| ids.contains(&*id)) {
             continue;
         }
-        match read_line(record, &mut Kinds::new(shape), line, false) {
+        match read_line(record, &mut Kinds::sifted(shape), line) {
             Ok(Line::Resource(resource)) if ids.contains(resource.id(record)) => found.push(Found { index: *index, ..resource }),
             Ok(_) => {}
             Err(reason) => bad.push(BadLine { index: *index, reason }),
@@ -139,7 +138,7 @@ fn read_versions<'a>(record: &mut Record, shape: &Shape, lines: &[(usize, &'a [u
 
 pub(super) fn add(record: &mut Record, json: &[u8]) -> Result<NodeId, String> {
     let shape = Shape::everything();
-    let Line::Resource(found) = read_line(record, &mut Kinds::new(&shape), json, false)? else { return Err("an empty line is no resource".to_owned()) };
+    let Line::Resource(found) = read_line(record, &mut Kinds::sifted(&shape), json)? else { return Err("an empty line is no resource".to_owned()) };
     record.index(found.root);
     Ok(found.root)
 }
@@ -154,7 +153,7 @@ enum Line<'a> {
     Unwanted,
 }
 
-fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sifted: bool) -> Result<Line<'a>, String> {
+fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8]) -> Result<Line<'a>, String> {
     // The end is not looked at before the line is wanted: it lies in memory that nobody has touched yet.
     let line = line.trim_ascii_start();
     if line.is_empty() {
@@ -163,9 +162,10 @@ fn read_line<'a>(record: &mut Record, kinds: &mut Kinds<'_>, line: &'a [u8], sif
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
+    let sifts = kinds.sifts();
     let kind = kinds.of(line)?;
     let Some(keep) = kind.keep else { return Ok(Line::Unwanted) };
-    if sifted && !kind.may_matter(line) {
+    if sifts && !kind.may_matter(line) {
         return Ok(Line::PassedOver);
     }
     let resource_type = kind.name.clone();

@@ -13,12 +13,16 @@ fn proportion() -> GroupShape {
     GroupShape { scoring: Scoring::Proportion, slots: codes.map(|code| slot(code, None, None)).to_vec(), composite: None }
 }
 
-/// A patient-based criterion list, from `1`, `0`, `?` per slot.
+/// A patient-based criterion list, from `1`, `0`, `?` per slot; `!` where it holds by a value that could not be used.
 fn patient(criteria: &str) -> Criteria {
     let mut made = Criteria::none(criteria.len());
     for (index, mark) in criteria.chars().enumerate() {
         match mark {
             '1' => drop(made.holds[index].insert(String::new())),
+            '!' => {
+                made.holds[index].insert(String::new());
+                made.doubtful[index].insert(String::new());
+            }
             '?' => drop(made.unknown[index].insert(String::new(), "not-documented".into())),
             _ => {}
         }
@@ -235,10 +239,13 @@ fn bounds_say_what_the_blanks_could_do() {
         ("1101?0", Some((1, 1))), // excepted unless in the numerator
         ("110?00", Some((0, 0))),
         ("110010", Some((1, 1))),
+        ("1100!0", Some((0, 1))), // in the numerator by what could not be used
+        ("11!010", Some((1, 1))),
+        ("1!0000", Some((0, 0))),
     ] {
         let mut tallies = Tallies::new(6);
         tallies.add(&memberships(&proportion(), &patient(criteria)), None);
-        let expected = (u64::from(criteria.contains('?')), Some(1), range.map(|(low, high): (u64, u64)| (low.into(), high.into())));
+        let expected = (u64::from(criteria.contains(['?', '!'])), Some(1), range.map(|(low, high): (u64, u64)| (low.into(), high.into())));
         assert_eq!((tallies.open, candidates(&proportion(), &tallies), bounds(&proportion(), &tallies)), expected, "{criteria}");
     }
 }
@@ -261,11 +268,11 @@ fn tallied(criteria: &[String]) -> Tallies {
 
 /// The lowest and the highest score over every way in which the blanks may be filled in.
 fn tried(criteria: &[String]) -> Option<(Decimal, Decimal)> {
-    let blanks = criteria.iter().flat_map(|one| one.chars()).filter(|mark| *mark == '?').count();
+    let blanks = criteria.iter().flat_map(|one| one.chars()).filter(|mark| ['?', '!'].contains(mark)).count();
     let score_of = |truth: u32| {
         let mut bit = 0;
         let mut known = |mark: char| match mark {
-            '?' => {
+            '?' | '!' => {
                 bit += 1;
                 if truth >> (bit - 1) & 1 == 1 { '1' } else { '0' }
             }
@@ -285,7 +292,7 @@ proptest! {
     #[test]
     fn bounds_are_what_the_blanks_can_make_of_the_score(
         known in prop::collection::vec("1[01]{5}", 0..4),
-        open in prop::collection::vec(prop::sample::select(vec!["1?0010", "?10000", "110?00", "11?010", "11?0?0", "1101?0", "1100??", "111?00", "1?0?10", "??0000"]), 0..5),
+        open in prop::collection::vec(prop::sample::select(vec!["1?0010", "?10000", "110?00", "11?010", "11?0?0", "1101?0", "1100??", "111?00", "1?0?10", "??0000", "1100!0", "11!0!0", "!10!?0"]), 0..5),
     ) {
         let all: Vec<String> = known.into_iter().chain(open.into_iter().map(str::to_owned)).collect();
         prop_assert_eq!(bounds(&proportion(), &tallied(&all)), tried(&all), "{:?}", all);
@@ -293,7 +300,7 @@ proptest! {
 
     /// What a network adds up is what it would find in all patients at once: not a hair wider.
     #[test]
-    fn sums_of_sites_are_the_bounds_of_all(sites in prop::collection::vec(prop::collection::vec("1[01?]{5}", 1..3), 1..3)) {
+    fn sums_of_sites_are_the_bounds_of_all(sites in prop::collection::vec(prop::collection::vec("1[01?!]{5}", 1..3), 1..3)) {
         let all: Vec<String> = sites.concat();
         let ends = |patients: &Vec<String>| summable_bounds(&proportion(), &tallied(patients));
         if let (Some(ends), Some(bounds)) = (sites.iter().map(ends).collect::<Option<Vec<_>>>(), bounds(&proportion(), &tallied(&all))) {

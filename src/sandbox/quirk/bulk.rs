@@ -1,4 +1,4 @@
-//! What servers may do by the Bulk Data guide, and what they do beside it: B-02 to B-22, Q-44.
+//! What servers may do by the Bulk Data guide, and what they do beside it: B-02 to B-22, Q-44, Q-82.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -17,6 +17,7 @@ const STATUS_OF_EXPORT: HeaderName = HeaderName::from_static("x-export-status");
 const PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 
 pub(super) static SCENARIOS: &[Scenario] = &[
+    Scenario { name: "q_82", says: "exports take `_since`, and do not heed it", make: || Box::new(UnheededSince) },
     Scenario { name: "b_02", says: "the status of an export is told in a header of its own, and the answer's is 200", make: || Box::new(OwnStatus) },
     Scenario {
         name: "b_03",
@@ -475,5 +476,17 @@ impl Quirk for LineForms {
             2 => text.trim_end().to_owned(),
             _ => text.lines().map(|line| format!(" \t{line}  \n\r\n")).collect(),
         });
+    }
+}
+
+///
+struct UnheededSince;
+
+impl Quirk for UnheededSince {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        if request.endpoint() == Endpoint::KickOff {
+            request.take("_since");
+        }
+        None
     }
 }

@@ -1,4 +1,4 @@
-//! Quirks of paging, and what the specification leaves to servers.
+//! Quirks of paging, and what the specification leaves to servers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +51,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         says: "the first reading of Observation lacks an entry on its second page, which warns that pages have shifted",
         make: || Box::new(Shifted::default()),
     },
+    Scenario {
+        name: "q_80",
+        says: "each 25th link to a further page that is followed is not known any more (404 and 410 in turn), as where results are kept for so long only",
+        make: || Box::new(LostHandles::default()),
+    },
+    Scenario { name: "q_81", says: "`_sort` is taken, and results are in the order of their ids", make: || Box::new(IgnoredSort) },
     Scenario { name: "q_32", says: "one Observation cannot be written: every page that would hold it is an error", make: || Box::new(Poison::default()) },
 ];
 
@@ -546,5 +552,38 @@ impl Quirk for Poison {
         if bad {
             *reply = Reply::outcome(StatusCode::INTERNAL_SERVER_ERROR, "exception", "Extension.url must not be null");
         }
+    }
+}
+
+///
+#[derive(Default)]
+struct LostHandles {
+    followed: AtomicU64,
+}
+
+impl LostHandles {
+    const LIFE: u64 = 25;
+}
+
+impl Quirk for LostHandles {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        if request.endpoint() != Endpoint::Page {
+            return None;
+        }
+        let followed = self.followed.fetch_add(1, Ordering::Relaxed) + 1;
+        let status = if followed / Self::LIFE % 2 == 0 { StatusCode::NOT_FOUND } else { StatusCode::GONE };
+        followed
+            .is_multiple_of(Self::LIFE)
+            .then(|| Reply::outcome(status, "not-found", "the search does not exist and may have expired"))
+    }
+}
+
+///
+struct IgnoredSort;
+
+impl Quirk for IgnoredSort {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        request.take("_sort");
+        None
     }
 }

@@ -163,14 +163,20 @@ impl Signs {
         if rank < 2 { self.gap(place, ANY_TYPE, reason) } else { self.say(place, reason) }
     }
 
-    /// A Bundle that may be a page of a search for these types. Where it holds none, its address tells the type. Of types that nobody
-    /// asks for nothing is missed.
+    /// A Bundle that may be a page of a search for these types. Where it holds none, its address tells the type; where it holds several, the
+    /// other pages may hold any. Of types that nobody asks for nothing is missed.
     pub(super) fn page(&mut self, place: Place, types: &[String], page: Page, is_wanted: impl Fn(&str) -> bool) {
         self.addresses.extend(page.own.clone());
         let searched = page.own.as_deref().and_then(searched).filter(|_| types.is_empty());
         let known: Vec<&str> = types.iter().map(String::as_str).chain(searched).collect();
-        let wanted = known.iter().find(|name| is_wanted(name)).copied();
-        let wanted = wanted.or(known.is_empty().then_some(ANY_TYPE));
+        let types: BTreeSet<&str> = known.iter().copied().filter(|name| is_wanted(name)).collect();
+        let wanted = match (types.first(), types.len()) {
+            (None, _) => known.is_empty().then_some(ANY_TYPE),
+            // Who is missing matters to all.
+            (_, 2..) if types.contains("Patient") => Some("Patient"),
+            (_, 2..) => Some(ANY_TYPE),
+            (only, _) => only.copied(),
+        };
         if page.is_a_part() {
             self.pages.push(Placed { place, resource_type: wanted.map(str::to_owned), page });
         }

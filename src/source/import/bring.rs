@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Import;
 use super::known::{Fresh, Known};
 use super::reading::{Met, asks, discarded, read};
+use super::{Import, UNITS};
 use crate::diagnostic::counted;
 use crate::http::Clock;
 use crate::snapshot::{PullId, Reconcile, Rows, Snapshot};
@@ -13,8 +13,6 @@ use crate::source::ledger::{self, Closing, Unit};
 use crate::source::pull::{Pull, gaps_of, refuse, sound_types};
 use crate::source::{PullOutcome, SourceError};
 
-/// Begins the names of the units of imports.
-const UNITS: &str = "import ";
 /// The plan of a pull that reads imports alone, until it has come to its end: no other pull goes on with it.
 const ALONE: &str = "imports";
 
@@ -121,6 +119,8 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
             cursors: BTreeMap::new(),
             without_cursor: BTreeSet::new(),
             complete,
+            // As the pull that it stands on.
+            kept_all: false,
             full: false,
             now: clock.now(),
         };

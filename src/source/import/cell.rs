@@ -1,5 +1,6 @@
 //! What a column's cells are, and what FHIR makes of them. A reason why a cell does not fit tells nothing of what is in it.
 
+use crate::diagnostic::Location;
 use jiff::civil::{Date, DateTime};
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -60,6 +61,8 @@ pub(super) struct Coding {
     pub system: String,
     pub code: String,
     pub display: Option<String>,
+    /// Where it is written.
+    pub at: Location,
 }
 
 impl Coding {
@@ -240,6 +243,7 @@ fn decimal(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnostic::{SourceFile, Span};
 
     fn read(kind: &Kind, text: &str) -> String {
         kind.read(text, &TimeZone::get("America/New_York").unwrap()).map_or_else(|reason| reason, |cell| cell.json.to_string())
@@ -249,7 +253,11 @@ mod tests {
     fn what_cells_become() {
         let us = || Some("%m/%d/%Y".to_owned());
         let us_time = || Some("%m/%d/%Y %I:%M %p".to_owned());
-        let map = [("clabsi".to_owned(), Coding { system: "s".to_owned(), code: "c".to_owned(), display: Some("d".to_owned()) })].into();
+        let map = [(
+            "clabsi".to_owned(),
+            Coding { system: "s".to_owned(), code: "c".to_owned(), display: Some("d".to_owned()), at: Location::new(&SourceFile::new("", ""), Span::new(0, 0)) },
+        )]
+        .into();
         let cases = [
             (Kind::Date(None), "2026-03-05", r#""2026-03-05""#),
             (Kind::Date(None), "2026-03-05 00:00:00", "no date as 2026-03-05"),

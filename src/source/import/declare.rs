@@ -71,8 +71,11 @@ fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZon
         }
     };
     let key = key(reader, fields.get("key").copied(), &columns, &start);
-    let (resource_type, template) = match fields.get("resource") {
-        Some(written) => resource(reader, written, &columns)?,
+    let (resource_type, template, at) = match fields.get("resource") {
+        Some(written) => {
+            let (resource_type, template) = resource(reader, written, &columns)?;
+            (resource_type, template, reader.at(written))
+        }
         None => {
             reader.error(start, "the key `resource` is missing", "write the FHIR resource that a row becomes; its texts name columns: `subject: \"{MRN}\"`");
             return None;
@@ -89,6 +92,7 @@ fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZon
         columns,
         key,
         template,
+        at,
         resource_type,
         digest: sha256_hex(reader.source.text.as_bytes()),
         zone: zone.clone(),
@@ -279,11 +283,12 @@ fn coding(reader: &mut Reader<'_>, target: &Node, system: Option<&str>, at: &Loc
         }
         _ => (None, reader.text(target, "a code")?.to_owned(), None),
     };
+    let written = reader.at(target);
     let Some(system) = own.or(system.map(str::to_owned)) else {
         reader.error(at.clone(), format!("code `{code}` has no system"), "write `system:` for the whole column, or beside the code");
         return None;
     };
-    Some(Coding { system, code, display })
+    Some(Coding { system, code, display, at: written })
 }
 
 fn key(reader: &mut Reader<'_>, written: Option<&Node>, columns: &[Column], start: &Location) -> Vec<usize> {

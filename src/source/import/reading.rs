@@ -1,9 +1,9 @@
 //! An import read whole: each row judged, and all of them beside what is stored.
 
-use super::Import;
 use super::known::{Ask, Known};
 use super::row::Outcome;
 use super::table::{Line, Stop, Table, find};
+use super::{Import, UNITS};
 use crate::snapshot::{Incoming, Rows, Snapshot};
 use crate::source::SourceError;
 use crate::source::account::is_fall;
@@ -207,6 +207,8 @@ pub struct Difference {
     pub changed: Sort,
     /// Stored rows that are in the table no more.
     pub gone: u64,
+    /// Stored rows that are not in the table, or not taken from it, and stay all the same.
+    pub kept: u64,
     /// Rows that do not fit, by reason.
     pub refused: BTreeMap<String, Sort>,
     /// Rows of those who are not known here, by reason.
@@ -215,6 +217,8 @@ pub struct Difference {
     pub ignored: u64,
     /// Why it is not whole: then nothing is let go.
     pub gap: Option<String>,
+    /// Nothing of it is taken: it is not believed, or no measure needs its type.
+    pub is_left: bool,
 }
 
 /// What is in the tables of an import, whoever is meant.
@@ -227,7 +231,19 @@ pub fn difference(import: &Import, snapshot: &Snapshot, types: &BTreeSet<String>
     let mut asked = BTreeSet::new();
     asks(import, &mut asked)?;
     let known = Known::find(asked, snapshot, types, None)?;
-    compare(import, (&known, &discarded(import, snapshot)?), &snapshot.rows_of(&import.name)?, accepts_loss)
+    let stored = snapshot.rows_of(&import.name)?;
+    let found = compare(import, (&known, &discarded(import, snapshot)?), &stored, accepts_loss)?;
+    // What is not stored is not read either, and what was stored of it goes.
+    let is_needed = types.contains(&import.resource_type);
+    Ok(if is_needed { found } else { Difference { rows: found.rows, gone: stored.len() as u64, is_left: true, ..Difference::default() } })
+}
+
+/// Imports of which rows are stored and that are declared no more, with how many these are: they go.
+pub fn forsaken(imports: &[Import], snapshot: &Snapshot) -> Result<BTreeMap<String, u64>, SourceError> {
+    let is_declared = |name: &str| imports.iter().any(|import| import.name == name);
+    let counts = snapshot.counts()?.into_iter();
+    let of_imports = counts.filter_map(|(name, rows)| Some((name.strip_prefix(UNITS)?.to_owned(), rows)));
+    Ok(of_imports.filter(|(name, rows)| *rows > 0 && !is_declared(name)).collect())
 }
 
 fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), stored: &BTreeMap<String, (String, [u8; 32])>, accepts_loss: bool) -> Result<Difference, SourceError> {
@@ -247,14 +263,15 @@ fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), sto
         }
         Ok(())
     })?;
-    if !accepts_loss {
-        tally.doubt(stored.keys());
+    if !accepts_loss && tally.doubt(stored.keys()) {
+        found = Difference { is_left: true, refused: found.refused, unknown: found.unknown, ..Difference::default() };
     }
     (found.rows, found.ignored) = (tally.rows, tally.ignored);
     found.gap = tally.gap.as_ref().map(|why| why.text.clone());
     let came = std::mem::take(&mut tally.came);
-    if let Rows::Whole(beside) = tally.stored() {
-        found.gone = stored.keys().filter(|id| !came.contains_key(*id) && !beside.contains(*id)).count() as u64;
+    match tally.stored() {
+        Rows::Whole(beside) => found.gone = stored.keys().filter(|id| !came.contains_key(*id) && !beside.contains(*id)).count() as u64,
+        Rows::InDoubt => found.kept = stored.keys().filter(|id| found.is_left || !came.contains_key(*id)).count() as u64,
     }
     Ok(found)
 }

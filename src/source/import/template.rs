@@ -1,6 +1,6 @@
 //! The resource that a row becomes: a template whose texts name columns, checked against FHIR's model.
 
-use super::cell::{Cell, Column, Kind};
+use super::cell::{Cell, Coding, Column, Kind};
 use super::written::{Reader, did_you_mean};
 use crate::cql::Models;
 use crate::cql::model::Model;
@@ -20,8 +20,8 @@ const OWN: [&str; 2] = ["id", "meta"];
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Part {
-    /// The same in each row.
-    Fixed(Value),
+    /// The same in each row, and where it is written.
+    Fixed(Value, Location),
     /// A column as a value.
     Column(usize, Form),
     /// A text with columns in it.
@@ -54,7 +54,7 @@ impl Part {
     pub fn fill(&self, cells: &[Option<Cell>]) -> Option<Value> {
         let cell = |column: &usize| cells.get(*column).and_then(Option::as_ref);
         match self {
-            Part::Fixed(value) => Some(value.clone()),
+            Part::Fixed(value, _) => Some(value.clone()),
             Part::Column(column, form) => {
                 let cell = cell(column)?;
                 Some(match form {
@@ -88,7 +88,7 @@ impl Part {
                 let text = cells.get(*column).and_then(Option::as_ref)?.text.as_str();
                 (!codes.contains(&text)).then(|| (*column, required::meant(codes, text)))
             }
-            Part::Fixed(_) | Part::Column(..) | Part::Woven(_) => None,
+            Part::Fixed(..) | Part::Column(..) | Part::Woven(_) => None,
             Part::List(items) => items.iter().find_map(|item| item.misfit(cells)),
             Part::Object(members) => members.iter().find_map(|(_, part)| part.misfit(cells)),
         }
@@ -107,14 +107,14 @@ impl Part {
                 found.extend(mapped(column).into_iter().flat_map(|map| map.values()).map(|coding| format!("{}|{}", coding.system, coding.code)));
                 true
             }
-            Part::Fixed(_) | Part::Column(..) | Part::Woven(_) => true,
+            Part::Fixed(..) | Part::Column(..) | Part::Woven(_) => true,
             Part::List(items) => items.iter().filter(|item| !item.codings(columns, found)).count() == 0,
             Part::Object(members) => {
                 let member = |name: &str| members.iter().find(|(own, _)| own == name).map(|(_, part)| part);
                 let Some(system) = member("system") else { return members.iter().filter(|(_, part)| !part.codings(columns, found)).count() == 0 };
                 match (system, member("code")) {
                     (_, None) => true,
-                    (Part::Fixed(Value::String(system)), Some(Part::Fixed(Value::String(code)))) => {
+                    (Part::Fixed(Value::String(system), _), Some(Part::Fixed(Value::String(code), _))) => {
                         found.insert(format!("{system}|{code}"));
                         true
                     }
@@ -124,10 +124,37 @@ impl Part {
         }
     }
 
+    /// Calls `each` for the codes that it can have, as an element of a resource: with their column, system and place. An element that
+    /// holds a bare code has no system.
+    pub fn each_code<'p>(&'p self, columns: &'p [Column], each: &mut dyn FnMut(Option<&'p str>, &'p str, &'p str, &'p Location)) {
+        match self {
+            Part::Column(column, form) => {
+                let Some(Column { name, kind: Kind::Code(map), .. }) = columns.get(*column) else { return };
+                let is_bare = matches!(form, Form::Text | Form::One(_));
+                map.values().for_each(|Coding { system, code, at, .. }| each(Some(name), if is_bare { "" } else { system }, code, at));
+            }
+            Part::Fixed(Value::String(code), at) => each(None, "", code, at),
+            Part::Fixed(..) | Part::Woven(_) => {}
+            Part::List(items) => items.iter().for_each(|item| item.each_code(columns, each)),
+            Part::Object(members) => {
+                let member = |name: &str| members.iter().find(|(own, _)| own == name).map(|(_, part)| part);
+                if let (Some(Part::Fixed(Value::String(system), _)), Some(Part::Fixed(Value::String(code), at))) = (member("system"), member("code")) {
+                    each(None, system, code, at);
+                }
+                // What stands alone below an element, as a text of people, is no code of it.
+                let inner = members
+                    .iter()
+                    .map(|(_, part)| part)
+                    .filter(|part| matches!(part, Part::Object(_) | Part::List(_) | Part::Column(_, Form::AsIs | Form::Coding)));
+                inner.for_each(|part| part.each_code(columns, each));
+            }
+        }
+    }
+
     /// The columns that it names.
     pub fn columns(&self, found: &mut Vec<usize>) {
         match self {
-            Part::Fixed(_) => {}
+            Part::Fixed(..) => {}
             Part::Column(column, _) => found.push(*column),
             Part::Woven(pieces) => found.extend(pieces.iter().filter_map(|piece| if let Piece::Column(column) = piece { Some(*column) } else { None })),
             Part::List(items) => items.iter().for_each(|item| item.columns(found)),
@@ -215,10 +242,10 @@ impl<'r, 'a> Weaver<'r, 'a> {
                 self.reader.error(at, format!("`{name}`: `{text}` is none of FHIR's codes for it"), &near(codes, text));
                 None
             }
-            (Content::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()))),
-            (Content::Boolean(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is))),
-            (Content::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()))),
-            (Content::Number(number), Some(Type::Integer)) if number.is_i64() => Some(Part::Fixed(Value::Number(number.clone()))),
+            (Content::Text(text), Some(Type::String | Type::Date | Type::DateTime | Type::Time)) => Some(Part::Fixed(Value::from(text.as_str()), at)),
+            (Content::Boolean(is), Some(Type::Boolean)) => Some(Part::Fixed(Value::from(*is), at)),
+            (Content::Number(number), Some(Type::Decimal)) => Some(Part::Fixed(Value::Number(number.clone()), at)),
+            (Content::Number(number), Some(Type::Integer)) if number.is_i64() => Some(Part::Fixed(Value::Number(number.clone()), at)),
             (Content::Number(_) | Content::Boolean(_), Some(Type::String)) => wrong(self, "write it in quotes"),
             (_, None) => wrong(self, &format!("write its elements as keys, or name a column: `{name}: \"{{column}}\"`")),
             (_, Some(_)) => wrong(self, &format!("write a value, or name a column: `{name}: \"{{column}}\"`")),

@@ -1,6 +1,6 @@
 //! What the facts about a server mean, and who must do what about them. Pure.
 
-use super::{Fact, Found, LIST, SERVER};
+use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE};
 use crate::source::duty::Who;
 use crate::source::{Mode, Options};
 use serde::Serialize;
@@ -66,7 +66,13 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             let says = format!("patients are not searched for ({detail}): name a Group in `source.group`, whose members are read one by one");
             options.group.is_empty().then_some((Who::SiteEngineer, says))
         }
-        Found::Refused if detail.contains("required") => {
+        // A night asks so too: what parameters there are to name, only who runs the server knows.
+        Found::Refused if detail.starts_with(OF_PATIENT_TOO) => {
+            let says =
+                format!("searches are refused, {detail}: let this client search it of a patient, or say which parameters it wants, which the site names in `source.parameters`");
+            Some((Who::EhrTeam, says))
+        }
+        Found::Refused if detail.contains(REQUIRED) => {
             let of_patients = if options.group.is_empty() { "; if it wants a patient, name a Group in `source.group`, of whose members it is then asked for" } else { "" };
             let says =
                 format!("the server searches it with further parameters only ({detail}); name them in `source.parameters`, for example {about} = [\"category=…\"]{of_patients}");
@@ -93,6 +99,13 @@ fn of_server(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             Some((Who::EhrTeam, format!("searches by POST do not work ({detail}), so that patients' ids stand in addresses, and in the logs of whatever is on the way")))
         }
         ("_total=accurate", Found::Wrong) => Some((Who::EhrTeam, format!("`_total`: {detail}; it is not used"))),
+        (LINKS, Found::Wrong) => Some((
+            Who::EhrTeam,
+            "a night found that links to further pages of long lists are forgotten before they are followed; nights go on from where they are, by times of change: keep the results of searches longer".to_owned(),
+        )),
+        (SINCE, Found::Ignored) => {
+            Some((Who::EhrTeam, "a night found that an export of changes brings everything; every night costs the server as much as the first until exports heed `_since`".to_owned()))
+        }
         ("scopes granted", Found::Is) => may_write(detail).map(|scope| (Who::EhrTeam, format!("`{scope}` lets this client change data; it only reads: grant `.rs`, or `.read`"))),
         (level, Found::Absent | Found::Refused) if level.ends_with("export") && *declared == Some(true) && options.mode != Mode::Search => {
             let meanwhile = match options.mode {

@@ -1,6 +1,8 @@
 //! The file of what a server does: reviewed by people, compared with by the next check.
 
-use super::{Fact, Found, SCOPES_GRANTED, Source, identity};
+use super::{FHIR_VERSION, Fact, Found, LINKS, SCOPES_GRANTED, SERVER, SINCE, SOFTWARE, Source, identity};
+use crate::source::Gap;
+use crate::source::duty::Code;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -41,7 +43,14 @@ pub fn keep(path: &Path, server: &str, facts: Vec<Fact>, now: Timestamp) -> Resu
     };
     let same = |fact: &Fact, other: &Fact| fact.about == other.about && fact.what == other.what;
     let earlier = |fact: &Fact| before.facts.iter().find(|other| same(fact, other));
-    let facts: Vec<Fact> = facts.into_iter().map(|fact| earlier(&fact).filter(|_| fact.found == Found::Untold).cloned().unwrap_or(fact)).collect();
+    // What nights found stands while it is the same version.
+    let is_same_version = facts.iter().filter(|fact| is_identity(fact)).all(|fact| before.facts.contains(fact));
+    let of_nights = before.facts.iter().filter(|fact| is_same_version && is_of_nights(fact)).cloned();
+    let facts: Vec<Fact> = facts
+        .into_iter()
+        .map(|fact| earlier(&fact).filter(|_| fact.found == Found::Untold).cloned().unwrap_or(fact))
+        .chain(of_nights)
+        .collect();
     if facts == before.facts {
         return Ok((before, Vec::new()));
     }
@@ -59,10 +68,50 @@ pub fn kept_of(path: &Path, source: &Source) -> Result<Vec<Fact>, KeptError> {
     Ok(read(path)?.filter(is_same).map(|kept| kept.facts).unwrap_or_default())
 }
 
+/// Keeps what a pull found out about its server, which no check looks at; nothing, where the file is of another version of it.
+pub fn learn(path: &Path, source: &Source, notes: &[Gap], now: Timestamp) -> Result<(), KeptError> {
+    let found: Vec<Fact> = notes.iter().filter_map(of_night).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let identity = identity(&source.capability);
+    let new = || Kept { server: source.name(), since: now.to_string(), facts: identity.to_vec() };
+    let before = read(path)?.filter(|before| before.server == source.name()).unwrap_or_else(new);
+    if !identity.iter().all(|fact| before.facts.contains(fact)) {
+        return Ok(());
+    }
+    let mut kept = before.clone();
+    for fact in found {
+        if !kept.facts.iter().any(|other| other.about == fact.about && other.what == fact.what) {
+            kept.facts.push(fact);
+        }
+    }
+    if kept.facts == before.facts { Ok(()) } else { write(path, &Kept { since: now.to_string(), ..kept }) }
+}
+
+/// What a note of a pull says of the server.
+fn of_night(note: &Gap) -> Option<Fact> {
+    let (what, found) = match note.code {
+        Code::Forgotten => (LINKS, Found::Wrong),
+        Code::Unheeded => (SINCE, Found::Ignored),
+        _ => return None,
+    };
+    Some(Fact { about: SERVER.to_owned(), what: what.to_owned(), declared: None, found, detail: "found by a night".to_owned() })
+}
+
+fn is_of_nights(fact: &Fact) -> bool {
+    fact.about == SERVER && [LINKS, SINCE].contains(&fact.what.as_str())
+}
+
 /// Whether an earlier check of this server was granted a token: then a refusal may be a passing mood.
 pub fn was_granted(path: &Path, server: &str) -> bool {
     let kept = read(path).ok().flatten().filter(|kept| kept.server == server.trim_end_matches('/'));
     kept.is_some_and(|kept| kept.facts.iter().any(|fact| fact.what == SCOPES_GRANTED))
+}
+
+/// Whether it says which version of which software the server is.
+fn is_identity(fact: &Fact) -> bool {
+    fact.about == SERVER && [FHIR_VERSION, SOFTWARE].contains(&fact.what.as_str())
 }
 
 fn change(before: &Fact, now: &Fact) -> String {

@@ -2,9 +2,9 @@
 //! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
 
 use super::ask::{Ask, try_post};
-use super::page::{self, Bundle, counted};
+use super::page::{self, Bundle, Item, counted};
 use super::part::instant;
-use super::recount::kept_name;
+use super::recount::{IDS_PER_QUERY, kept_name};
 use super::{lists, named};
 use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering;
 
 /// Patients of a Group of whom one request asks.
 pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
+/// Resources that are asked for by their ids, where a number is too small for what came.
+const VANISHED_MAX: usize = 500;
 /// One resource in so many may come or go while everything is read, where a count cannot be bounded by time.
 const DRIFT: u64 = 100;
 /// How a number is asked for, the better way first.
@@ -316,10 +318,43 @@ async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, pre
         } else if is_far_below(counted, came) && questions.iter().filter(|other| other.resource_type == name).count() == 1 {
             // What was entered meanwhile is in no number of what was there before.
             let all = ask_all(pull, query, None, &[]).await?;
-            all.filter(|all| is_far_below(*all, came)).map_or(Ok(()), keep)?;
+            if let Some(all) = all.filter(|all| is_far_below(*all, came)) {
+                // What was deleted while the rest was read is missed the next night, and looked for.
+                if !has_vanished(pull, units, query).await? {
+                    keep(all)?;
+                }
+            }
         }
     }
     Ok(doubts)
+}
+
+/// Whether some of what came of a type is not there any more, as far as so many can be asked for by their ids.
+async fn has_vanished(pull: &Pull<'_>, units: &[Recorded], query: &Query) -> Result<bool, SourceError> {
+    let name = &query.resource_type;
+    let files: Vec<String> = units.iter().filter_map(|unit| unit.file.clone()).collect();
+    let mut ids: BTreeSet<String> = BTreeSet::new();
+    pull.snapshot.staged(pull.id, &files, |header, _| {
+        if !header.removed && header.resource_type == *name {
+            ids.insert(header.id.clone());
+        }
+        Ok(())
+    })?;
+    if !pull.plan.by_id.contains(name) || ids.len() > VANISHED_MAX {
+        return Ok(false);
+    }
+    let (ids, by_id) = (ids.into_iter().collect::<Vec<_>>(), Query { by_patient: Some("_id".to_owned()), incremental: false, ..query.clone() });
+    for some in ids.chunks(IDS_PER_QUERY) {
+        let Some(page) = page_of(pull, &by_id, some).await? else { return Ok(false) };
+        let came = page
+            .items(name)
+            .filter_map(|item| if let Item::Match(json) = item { page::id_of(json) } else { None })
+            .collect::<BTreeSet<_>>();
+        if some.iter().any(|id| !came.contains(id)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a number is too small for what came, whatever was entered meanwhile.

@@ -3,6 +3,7 @@
 use crate::fhir::compartment::reference_target;
 use crate::http::Response;
 use crate::source::duty::{Code, Why};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,8 @@ struct Head {
     resource_type: Option<serde_json::Value>,
     #[serde(default)]
     id: Option<serde_json::Value>,
+    #[serde(default)]
+    meta: Option<serde_json::Value>,
 }
 
 impl Head {
@@ -98,6 +101,13 @@ impl Head {
 /// A resource's id.
 pub(super) fn id_of(json: &str) -> Option<String> {
     Head::of(json).text(|head| &head.id)
+}
+
+/// A resource's id, and its time of change in microseconds since 1970.
+pub(super) fn id_and_time(json: &str) -> (Option<String>, Option<i64>) {
+    let head = Head::of(json);
+    let updated = head.meta.as_ref().and_then(|meta| meta.get("lastUpdated")?.as_str()?.parse::<Timestamp>().ok());
+    (head.text(|head| &head.id), updated.map(Timestamp::as_microsecond))
 }
 
 /// What an entry is.

@@ -2,6 +2,7 @@
 //! in the next one.
 
 use super::ask::Ask;
+use super::course::Course;
 use super::deleted::Kept;
 use super::part::Part;
 use super::reading::Walk;
@@ -83,6 +84,8 @@ pub(super) struct Left {
     pub complaint: Option<Why>,
     pub shifted: bool,
     pub posted: bool,
+    pub is_followed: bool,
+    pub course: Course,
 }
 
 /// A tally without what it has seen: that is in the staged files.
@@ -155,6 +158,8 @@ impl Left {
             complaint: walk.complaint.clone(),
             shifted: walk.shifted,
             posted: walk.posted,
+            is_followed: walk.is_followed,
+            course: walk.course.clone(),
         }
     }
 }
@@ -198,6 +203,8 @@ pub(super) fn taken_up(places: &[Place], tally: impl Fn(usize, Sums) -> Result<T
         total: left.total,
         ignored: left.ignored.clone(),
         posted: left.posted,
+        is_followed: left.is_followed,
+        course: left.course.clone(),
         complaint: left.complaint.clone(),
         shifted: left.shifted,
     };

@@ -1,7 +1,10 @@
 //! Reading a query to its end, whatever its pages do. What is cut, shifts or breaks is read again, or in parts; what stays
 //! doubtful is a gap with its reason.
 
+mod links;
+
 use super::ask::{self, Ask, next_address, parameters};
+use super::course::Course;
 use super::deleted::{self, Deletions, Kept};
 use super::page::{self, Bundle, Item};
 use super::part::{Part, Span};
@@ -15,7 +18,7 @@ use crate::source::duty::{Code, Why};
 use crate::source::filter::Filter;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
-use crate::source::pull::{Pull, Receiving};
+use crate::source::pull::{Pull, Receiving, Taken};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -39,6 +42,8 @@ const PASSES_MAX: u32 = 4;
 const ROUND: u64 = 50;
 /// The same, so likely cut that it is not believed, whatever the server says how many there are, until parts were read.
 const VERY_ROUND: u64 = 1_000;
+/// One in so many may be deleted while a query is read a second time.
+const DRIFT: u64 = 100;
 /// Reasons of parts that are shown.
 const REASONS_MAX: usize = 5;
 
@@ -56,6 +61,8 @@ pub(super) struct Read {
 enum Trouble {
     /// The paging broke: begin again.
     Again(Why),
+    /// A link to a further page is forgotten, and what is after it cannot be gone on with.
+    Lost(Why),
     /// Less came than was announced: once more.
     Short(Why),
     /// Smaller parts may do.
@@ -113,6 +120,10 @@ pub(super) struct Walk {
     pub shifted: bool,
     /// The first page was asked for by POST.
     pub posted: bool,
+    /// A link was followed by GET.
+    pub is_followed: bool,
+    /// How far it has come by times of change.
+    pub course: Course,
 }
 
 /// How a part is read.
@@ -137,7 +148,8 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             None => Reading { tries, ..Reading::anew(pull, task, members)? },
         };
         tries = reading.tries;
-        let is_divisible = |reading: &Reading<'_>| whole.halves(reading.times, pull.clock.now()).is_some();
+        let is_divisible = |reading: &Reading<'_>| reading.halves(&whole).is_some();
+        let is_sorted = reading.is_sorted(&whole);
         match reading.part(&whole, Manner::Whole).await {
             Ok(()) => return reading.finish(None, None),
             Err(Trouble::Fatal(error)) => return Err(error),
@@ -146,9 +158,15 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Short(reason)) if tries.short => return reading.finish(Some(reason), None),
             Err(Trouble::Short(_)) => tries.short = true,
             // What took longer than a night, and cannot be gone on with, would take longer than a night again.
-            Err(Trouble::Again(reason)) if reading.is_taken_up && is_divisible(&reading) => return in_parts(reading, &whole, reason, false).await,
-            Err(Trouble::Again(reason)) if tries.restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
-            Err(Trouble::Again(_)) => tries.restarts += 1,
+            Err(Trouble::Again(reason) | Trouble::Lost(reason)) if reading.is_taken_up && is_divisible(&reading) => {
+                return in_parts(reading, &whole, reason, false).await;
+            }
+            // In the order of times it would have been gone on with.
+            Err(Trouble::Lost(reason)) if reading.lost_after > 0 && is_sorted == reading.is_sorted(&whole) && is_divisible(&reading) => {
+                return in_parts(reading, &whole, reason, false).await;
+            }
+            Err(Trouble::Again(reason) | Trouble::Lost(reason)) if tries.restarts == RESTARTS_MAX => return reading.finish(Some(reason), None),
+            Err(Trouble::Again(_) | Trouble::Lost(_)) => tries.restarts += 1,
             Err(Trouble::Divide(reason)) if !is_divisible(&reading) => return reading.finish(Some(reason), None),
             Err(Trouble::Divide(reason)) => return in_parts(reading, &whole, reason, false).await,
             Err(Trouble::Doubt(came)) if !is_divisible(&reading) => return reading.finish(cut_at(came), None),
@@ -167,6 +185,7 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
 /// Reads a query in parts, because reading it at once met `reason`. Where pages shifted, two readings must agree.
 async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) -> Result<Read, SourceError> {
     tracing::info!(pull = first.pull.id.0, query = %first.task.query.name, %reason, "read in parts");
+    let at_once = if first.in_parts { 0 } else { first.all.distinct };
     let mut reading = if first.in_parts {
         first
     } else {
@@ -179,7 +198,9 @@ async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) 
         reading.receiving.unit.expected = announced;
         let shift = reading.shift.clone();
         let agrees = shift.as_ref().is_none_or(|shift| shift.digest == reading.all.digest);
-        if announced.is_some_and(|announced| reading.all.distinct < announced) {
+        // But for what was deleted meanwhile.
+        let is_less = announced.map_or_else(|| at_once.saturating_sub(reading.all.distinct).saturating_mul(DRIFT) > at_once, |announced| reading.all.distinct < announced);
+        if is_less {
             reasons.push(reason.clone().put(|reason| format!("{reason}; in parts {} came", reading.all.distinct)));
         } else if let Some(Shift { why, .. }) = shift.as_ref().filter(|shift| !agrees && shift.pass == PASSES_MAX) {
             reasons.push(why.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
@@ -211,6 +232,8 @@ struct Reading<'a> {
     all: Tally,
     /// First and last time of change that came.
     times: Option<(Timestamp, Timestamp)>,
+    /// Times of change that came, the first of many.
+    came_at: Vec<i64>,
     entries: u64,
     /// Whether failures are sat out.
     patient: bool,
@@ -226,6 +249,8 @@ struct Reading<'a> {
     parts: u32,
     /// Patients of the longest list among the parts that were read.
     longest: usize,
+    /// Pages that came before a link was forgotten; 0: none was, or links are not followed at all.
+    lost_after: u32,
     /// What an earlier night left of a part, and whether nothing of it was read since.
     left: Option<(Walk, Option<Ask>)>,
     is_taken_up: bool,
@@ -257,6 +282,7 @@ impl<'a> Reading<'a> {
             filter,
             all: Tally::default(),
             times: None,
+            came_at: Vec::new(),
             entries: 0,
             patient: true,
             in_parts: false,
@@ -267,6 +293,7 @@ impl<'a> Reading<'a> {
             failed: Vec::new(),
             parts: 0,
             longest: 0,
+            lost_after: 0,
             left: None,
             is_taken_up: false,
             kept: Kept::default(),
@@ -285,15 +312,16 @@ impl<'a> Reading<'a> {
 
     /// From the beginning, in parts.
     fn divided(self, whole: &Part, shift: Option<Shift>) -> Result<Reading<'a>, SourceError> {
-        let Reading { pull, task, members, times, .. } = self;
+        let halves = self.halves(whole);
+        let Reading { pull, task, members, times, came_at, lost_after, .. } = self;
         let announced = if self.in_parts { self.announced } else { self.receiving.unit.expected };
         // Its staged file is written anew.
         drop(self.receiving);
-        let waiting = match whole.halves(times, pull.clock.now()) {
+        let waiting = match halves {
             Some([older, newer]) => vec![(newer, false), (older, false)],
             None => vec![(whole.clone(), false)],
         };
-        Ok(Reading { times, waiting, shift, announced, in_parts: true, ..Reading::anew(pull, task, members)? })
+        Ok(Reading { times, came_at, waiting, shift, announced, lost_after, in_parts: true, ..Reading::anew(pull, task, members)? })
     }
 
     /// From where an earlier night left it, if it did.
@@ -372,7 +400,6 @@ impl<'a> Reading<'a> {
 
     /// Reads the parts that wait, dividing further what is still in trouble. Gives the reasons of those that stay so.
     async fn parts(&mut self) -> Result<Vec<Why>, SourceError> {
-        let now = self.pull.clock.now();
         let (mut reasons, mut failures) = (Vec::new(), 0);
         // The older first: what changes meanwhile moves to a part that is still to come.
         while let Some((part, patient)) = self.waiting.pop() {
@@ -381,7 +408,7 @@ impl<'a> Reading<'a> {
                 reasons.push(Why::new(Code::Failing, format!("given up after {} parts", self.parts)));
                 break;
             }
-            let halves = part.halves(self.times, now);
+            let halves = self.halves(&part);
             // What fails is divided at once; the smallest part that fails gets every chance.
             self.patient = patient || halves.is_none();
             let manner = if self.shift.is_some() && halves.is_some() { Manner::OnePage } else { Manner::Whole };
@@ -399,9 +426,19 @@ impl<'a> Reading<'a> {
                 // Two readings of everything decide.
                 (Trouble::Shifted(_), None) => {}
                 (Trouble::Doubt(came), None) => reasons.extend(cut_at(came)),
-                (Trouble::Again(_) | Trouble::Divide(_) | Trouble::Doubt(_) | Trouble::Shifted(_), Some([older, newer])) => self.waiting.extend([(newer, false), (older, false)]),
+                (Trouble::Again(_) | Trouble::Lost(_) | Trouble::Divide(_) | Trouble::Doubt(_) | Trouble::Shifted(_), Some([older, newer])) => {
+                    self.waiting.extend([(newer, false), (older, false)])
+                }
                 (Trouble::Gap(_), _) if !self.patient => self.waiting.push((part, true)),
-                (Trouble::Refused(Refusal { reason, .. }) | Trouble::Gap(reason) | Trouble::Short(reason) | Trouble::Again(reason) | Trouble::Divide(reason), _) => {
+                (
+                    Trouble::Refused(Refusal { reason, .. })
+                    | Trouble::Gap(reason)
+                    | Trouble::Short(reason)
+                    | Trouble::Again(reason)
+                    | Trouble::Lost(reason)
+                    | Trouble::Divide(reason),
+                    _,
+                ) => {
                     let shown = part.to_string();
                     reasons.push(if shown.is_empty() { reason } else { reason.put(|reason| format!("{shown}: {reason}")) });
                     self.failed.push(part);
@@ -461,6 +498,9 @@ impl<'a> Reading<'a> {
 
     /// Takes the first page of a part.
     async fn first(&mut self, part: &Part, manner: Manner) -> Result<(Walk, Option<Ask>), Trouble> {
+        if self.halves(part).is_some() && self.is_too_long(part).await? {
+            return Err(Trouble::Divide(Why::new(Code::Paging, "more pages than links are kept for")));
+        }
         let (first, answer) = self.first_page(part).await?;
         let since = self.pieces + usize::from(self.pages > 0);
         let mut walk = Walk { part: self.parts, since, posted: first.form.is_some(), ..Walk::default() };
@@ -485,40 +525,11 @@ impl<'a> Reading<'a> {
         Ok((walk, next))
     }
 
-    /// Takes the further pages of a part.
-    async fn further(&mut self, part: &Part, walk: &mut Walk, next: &mut Option<Ask>) -> Result<(), Trouble> {
-        while let Some(ask) = next.as_ref() {
-            let digest = short(&ask.digest());
-            if walk.addresses.contains(digest) {
-                return Err(Trouble::Gap(Why::new(Code::Paging, "the server's paging leads in a circle")));
-            }
-            if walk.addresses.len() >= PAGES_MAX {
-                return Err(Trouble::Gap(Why::new(Code::Paging, format!("more than {PAGES_MAX} pages"))));
-            }
-            let answer = self.further_page(ask, part, walk.posted).await?;
-            let bundle = read_page(&answer)?;
-            let deletions = deleted::look(self.pull, &bundle, &self.task.query.resource_type).await?;
-            walk.addresses.insert(digest);
-            self.take_page(&bundle, &deletions, part, walk)?;
-            self.is_taken_up = false;
-            *next = next_page(self.pull, &answer.url, &bundle)?;
-            // An estimate, until the last page has the number.
-            if next.is_none() && walk.total.is_some() && bundle.total() == Some(walk.tally.distinct) {
-                let unit = &mut self.receiving.unit;
-                unit.expected = if unit.expected == walk.total { bundle.total() } else { unit.expected };
-                walk.total = bundle.total();
-            }
-            if next.is_some() && self.pages >= self.pull.source.options.tuning.pages_per_place.max(1) {
-                self.keep(part, Some((walk, next.as_ref())))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The search for a part.
     fn ask(&self, part: &Part, by_post: bool) -> Result<Ask, HttpError> {
         let mut parameters = parameters(self.pull, self.task, part);
         parameters.push(("_count".to_owned(), self.page_size().to_string()));
+        parameters.extend(self.is_sorted(part).then(|| (links::SORT.0.to_owned(), links::SORT.1.to_owned())));
         Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)
     }
 
@@ -552,6 +563,7 @@ impl<'a> Reading<'a> {
                     tracing::warn!(page_size = half, "the server refuses larger pages: lower `source.page_size`");
                     habits.page_max.store(half, Ordering::Relaxed);
                 }
+                400 | 422 if self.is_sorted(part) => habits.unsorted.store(true, Ordering::Relaxed),
                 400 | 422 if strict && page::issue_code(&answer.body).as_deref() != Some("required") => strict = false,
                 400 | 422 if has_code && self.leaves_out_code(&answer) => {}
                 _ => return Err(refused(&answer)),
@@ -583,29 +595,16 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// A further page by its link; by POST where the first one came so or the link is too long.
-    async fn further_page(&self, ask: &Ask, part: &Part, posted: bool) -> Result<Response, Trouble> {
-        let mut answer = ask.send(self.pull, false, self.patient).await?;
-        if ask.is_long() && matches!(answer.status, 400 | 404 | 414 | 431) {
-            answer = ask.posted().send(self.pull, false, self.patient).await?;
-        }
-        if posted && matches!(answer.status, 400 | 404 | 405) {
-            answer = Ask { url: ask.url.clone(), form: self.ask(part, true)?.form }.send(self.pull, false, self.patient).await?;
-            // Begun again, the search is sent in its address.
-            self.pull.habits.no_post.fetch_or(!answer.is_success(), Ordering::Relaxed);
-        }
-        match answer.status {
-            200..=299 => Ok(answer),
-            414 | 431 => Err(Trouble::Divide(answered(&answer))),
-            401 | 403 => Err(Trouble::Gap(answered(&answer))),
-            // An expired page: 404, 410 and some servers' 400 or 500.
-            _ => Err(Trouble::Again(answered(&answer))),
-        }
-    }
-
     fn page_size(&self) -> u32 {
         let most = self.pull.habits.page_max.load(Ordering::Relaxed);
-        let usual = self.pull.source.options.page_size.max(1);
+        let usual = self
+            .pull
+            .source
+            .options
+            .page_size
+            .max(1)
+            .saturating_mul(self.larger())
+            .min(WIDE_PAGE_MAX.max(self.pull.source.options.page_size));
         self.wide_page.unwrap_or(if most == 0 { usual } else { usual.min(most) })
     }
 
@@ -614,6 +613,7 @@ impl<'a> Reading<'a> {
         let aliases = bundle.aliases();
         let mut content: Vec<u8> = Vec::new();
         walk.on_page = 0;
+        walk.course.page();
         self.pages += 1;
         self.kept.add(deletions.kept);
         for item in bundle.items(&self.task.query.resource_type) {
@@ -621,6 +621,7 @@ impl<'a> Reading<'a> {
             match item {
                 Item::Empty | Item::Failed(_) => {
                     walk.on_page += 1;
+                    walk.course.came_unnamed();
                     [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);
                     self.receiving.unit.received += 1;
                     self.receiving.refuse(Reason::NoResource, None, b"", 0, self.entries)?;
@@ -661,21 +662,39 @@ impl<'a> Reading<'a> {
         let asked = part.patients.as_ref().filter(|_| self.task.is_by_id());
         let is_other = asked.is_some_and(|ids| page::id_of(json).is_some_and(|id| !ids.contains(&id)));
         if is_other || !self.filter.keeps(json.as_bytes(), &walk.ignored) {
-            let id = page::id_of(json).unwrap_or_default();
-            [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.note(&self.task.query.resource_type, &id, &[0; 32]));
+            let (id, updated) = page::id_and_time(json);
+            let left_out = Taken { resource_type: self.task.query.resource_type.clone(), id: id.unwrap_or_default(), hash: [0; 32], updated };
+            self.note(walk, &left_out);
             return Ok(None);
         }
         let Some(taken) = self.receiving.take_of(json.as_bytes(), self.entries, aliases)? else {
             // What is refused may have no name by which it could be known again.
+            walk.course.came_unnamed();
             [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);
             return Ok(None);
         };
-        [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.note(&taken.resource_type, &taken.id, &taken.hash));
+        // What is read again, in parts or after a link was forgotten, came once.
+        let is_copy = self.in_parts && self.all.has_seen(&taken.resource_type, &taken.id);
+        let is_new = self.note(walk, &taken);
+        self.receiving.unit.received = self.receiving.unit.received.saturating_sub(u64::from(is_copy || !is_new));
+        if !is_new {
+            return Ok(None);
+        }
         if let Some(updated) = taken.updated.and_then(|at| Timestamp::from_microsecond(at).ok()) {
             let (first, last) = self.times.unwrap_or((updated, updated));
             self.times = Some((first.min(updated), last.max(updated)));
+            self.came_at.extend(taken.updated.filter(|_| self.came_at.len() < links::TIMES_MAX));
         }
         Ok(Some(taken.hash))
+    }
+
+    /// Notes a match, unless it is known since a link was forgotten and some came again. Whether it is new.
+    fn note(&mut self, walk: &mut Walk, taken: &Taken) -> bool {
+        let is_known = walk.course.came(taken.updated, walk.tally.has_seen(&taken.resource_type, &taken.id));
+        if !is_known {
+            [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.note(&taken.resource_type, &taken.id, &taken.hash));
+        }
+        !is_known
     }
 
     /// Whether what came may be all. A total is a reason for alarm, and so is an end that looks like a cut; the server is

@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Resources of which one request asks by their ids.
-const IDS_PER_QUERY: usize = 50;
+pub(super) const IDS_PER_QUERY: usize = 50;
 /// Codes of a type that are counted each by itself.
 const CODES_MAX: usize = 12;
 /// Times that the whole of a type is read again before everything is.

@@ -210,7 +210,7 @@ async fn read(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<Optio
     Ok(Some(found))
 }
 
-/// Whether samples are counted of a type of so many, asked of all patients at once or of so few as one question takes: by ids, by
+/// Whether samples are looked at of a type of so many: by ids; and, asked of all patients at once or of so few as one question takes, by
 /// times of change.
 pub(in crate::source) fn of_type(plan: &Plan, resource_type: &str, resources: u64) -> [bool; 2] {
     let is_any = resources > 0;
@@ -221,17 +221,20 @@ pub(in crate::source) fn of_type(plan: &Plan, resource_type: &str, resources: u6
 pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) -> Result<(), SourceError> {
     let (store, name, digest) = (pull.snapshot.store(), pull.source.name(), pull.plan.digest());
     let kept = |name: &str, store| ledger::kept_difference(store, &pull.source.name(), &digest, name);
+    let batches: Vec<usize> = (0..subject.batches().len()).collect();
     // A number that is the server's own is none to draw from.
-    if subject.batches().len() != 1 || kept(&recount::kept_name(&subject.resource_type), store)?.is_some_and(|kept| kept != 0) {
+    if kept(&recount::kept_name(&subject.resource_type), store)?.is_some_and(|kept| kept != 0) {
         return Ok(());
     }
     let resources = known.all.iter().sum();
     let [by_id, by_time] = of_type(pull.plan, &subject.resource_type, resources);
+    // Of more patients than one question takes, each night counts others together.
+    let is_one_question = batches.len() == 1;
     let mut off: Vec<&str> = Vec::new();
     off.extend((!by_id).then_some(BY_IDS));
-    off.extend((resources > IDS as u64 && (!by_time || subject.until.is_none())).then_some(BY_TIMES));
+    off.extend((is_one_question && resources > IDS as u64 && (!by_time || subject.until.is_none())).then_some(BY_TIMES));
     let last_full = ledger::last_full(store, &name, &digest)?;
-    let instant = known.urn.instant(subject.night, last_full).filter(|_| by_time && subject.until.is_some());
+    let instant = known.urn.instant(subject.night, last_full).filter(|_| is_one_question && by_time && subject.until.is_some());
     for sample in [instant.map(Sample::Before), by_id.then_some(Sample::Ids)].into_iter().flatten() {
         let unlike = sample.name(&subject.resource_type);
         if kept(&unlike, pull.snapshot.store())?.is_some() {
@@ -246,7 +249,7 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
             continue;
         }
         let is_rewritten = matches!(sample, Sample::Ids) && read(pull, subject, known).await?.is_some_and(|found| found.is_rewritten(known));
-        recount::again(pull, subject, &[0], sample.places()).await?;
+        recount::again(pull, subject, &batches, sample.places()).await?;
         let now = recount::known_of(pull, subject)?;
         // What was read again and is otherwise shows that the sample is right to differ.
         let is_unlike = now.urn.digest == known.urn.digest && !recount::has_gap(pull, &subject.resource_type)? && !sample.agrees(pull, subject, &now, "last").await?;

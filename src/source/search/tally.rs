@@ -48,6 +48,11 @@ impl Tally {
         self.seen.contains(&Tally::key(resource_type, id))
     }
 
+    /// Whether all that came is remembered.
+    pub fn remembers_all(&self) -> bool {
+        self.seen.len() < REMEMBERED_MAX
+    }
+
     fn key(resource_type: &str, id: &str) -> u64 {
         short(&crate::store::sha256_hex(format!("{resource_type}/{id}").as_bytes()))
     }
