@@ -45,6 +45,12 @@ fn an_unknown_patient_or_population_says_what_to_do() {
     assert_eq!((code, said.contains("without `Patient/`")), (Some(2), true), "{said}");
     let (code, _, said) = explain("p1", &["--population", "nobody"]);
     assert_eq!((code, said.contains("leave out --population")), (Some(2), true), "{said}");
+    let (code, _, said) = explain("p1", &["--population", "numertor"]);
+    assert_eq!((code, said.contains("did you mean `numerator`?")), (Some(2), true), "{said}");
+    let (code, found, _) = explain("p1", &["--measure", "ibd-remission"]);
+    assert_eq!((code, found.starts_with("IBD in remission, 2025-06\n")), (Some(0), true), "{found}");
+    let (code, _, said) = explain("p1", &["--measure", "remission"]);
+    assert_eq!((code, said.contains("there are `ibd-remission`")), (Some(2), true), "{said}");
 }
 
 fn coverage(more: &[&str]) -> (Option<i32>, String) {

@@ -31,6 +31,7 @@ mod publication;
 mod recovery;
 mod registry;
 mod sandbox;
+mod shapes;
 mod shared;
 mod source;
 mod tidy;

@@ -61,7 +61,8 @@ fn a_null_observation_is_not_counted() {
         );
         assert_eq!(said, nothing);
         let (_, explained) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--period", "2026-02", "--patient", "p"]);
-        let expected = if median.is_some() { "\"Hours\" = 4, 9, Encounter/e1 gave nothing\n" } else { "\"Hours\" = Encounter/e0 gave nothing\n" };
+        let expected =
+            if median.is_some() { "\"Hours\" = Encounter/e0 gave 4, Encounter/e2 gave 9, Encounter/e1 gave nothing\n" } else { "\"Hours\" = Encounter/e0 gave nothing\n" };
         assert!((explained + "\n").contains(expected), "{expected}");
         let group = &report["group"][0];
         assert_eq!((code, &group["population"][1]["count"]), (0, &population.into()), "{out}");
@@ -297,12 +298,34 @@ fn what_divides_and_describes_names_nobody() {
         ("First(Patient.address).period", "Address.period"),
         ("ToInteger(First(Patient.identifier).value.value)", "Patient.identifier"),
         // Of when something was, all but the year.
-        ("First([Encounter]).period", "the day of an event"),
-        ("start of First([Encounter] E return E.period)", "the day of an event"),
-        ("ToString(date from start of First([Encounter] E return E.period))", "ToString(day)"),
+        ("First([Encounter]).period", "Encounter.period"),
+        ("start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("ToString(date from start of First([Encounter] E return E.period))", "Encounter.period"),
+        ("start of \"Measurement Period\"", "the day of an event"),
+        // As a number too.
+        ("First([Encounter] E let s: start of E.period return (year from s) * 10000 + (month from s) * 100 + (day from s))", "Encounter.period"),
+        ("month from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("day from First([Encounter]).period.\"end\".value", "Encounter.period"),
+        ("difference in days between @2026-01-01 and date from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("hours between @2026-01-01T00:00:00 and start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("months between @2026-01-01 and date from start of First([Encounter] E return E.period)", "Encounter.period"),
+        ("days between Today() and (First([Observation]).effective as FHIR.dateTime).value", "Observation.effective"),
+        ("Max([Encounter] E return days between start of \"Measurement Period\" and start of E.period)", "Encounter.period"),
+        // And who has one value.
+        ("First(Patient.address).postalCode = '45229'", "Address.postalCode"),
+        ("not (First(Patient.address).city.value ~ 'Oxford') and AgeInYears() > 3", "Address.city"),
+        ("if First(Patient.address).postalCode = '45229' then 'near' else 'far'", "Address.postalCode"),
+        ("exists (Patient.address A where A.postalCode.value in { '45229' })", "Address.postalCode"),
+        ("Patient.id = 'a-19'", "Patient.id"),
+        ("exists (Patient.identifier I where I.value = '0019')", "Identifier.value"),
+        ("Patient.birthDate = @2012-05-01", "Patient.birthDate"),
+        ("start of First([Encounter] E return E.period) same day as @2026-02-03", "Encounter.period"),
+        ("Patient.deceased", "Patient.deceased"),
+        ("First([Observation]).effective", "Observation.effective"),
         ("First([Device]).serialNumber", "Device.serialNumber"),
     ] {
         let (code, out) = checked(&logic("stay.class", told), &definition);
+        let out = out.replace("\n│ ", " ");
         let element = if element.contains('.') || element.contains('(') { format!("`{element}`") } else { element.to_owned() };
         assert!(code == 1 && out.contains(&format!("reads {element}: a report would tell who")) && out.contains("measure.yaml:23:24"), "{told}: {out}");
     }
@@ -350,11 +373,49 @@ fn what_divides_and_describes_names_nobody() {
         "(First([MedicationRequest]).medication as FHIR.Reference).display",
         "First([Encounter] E return Tuple { id: E.id, kind: E.class }).kind",
         "First([Observation] O return O.value as FHIR.CodeableConcept)",
+        "First([Observation] O return O.value) as FHIR.CodeableConcept",
+        // How long something took, or who was how old, is no day.
+        "First([Encounter] E return hours between start of E.period and end of E.period)",
+        "First([Encounter] E return duration in days of E.period)",
+        "First([Encounter] E return AgeInDaysAt(date from start of E.period))",
+        "First([Encounter] E return hour from start of E.period)",
+        "exists (Patient.identifier I where I.system = 'http://hospital.example/mrn')",
+        "exists ([Encounter] E where E.id = Patient.id)",
+        "First(Patient.extension E where E.url = 'sex' return E.value) as FHIR.code = 'M'",
+        "ToString(AgeInYears()) = '4'",
+        "Patient.deceased as FHIR.boolean = true",
+        "start of First([Encounter] E return E.period) after @2026-02-03",
+        "start of First([Encounter] E return E.period) same year as @2026-02-03",
     ] {
         let (code, out) = checked(&logic("stay.class", shared), &definition);
         assert_eq!(code, 0, "{shared}: {out}");
         assert!(!out.contains("would tell") && !out.contains("free text"), "{shared}: {out}");
     }
+    // A number of its own for nearly everybody is said before it is missing from a report.
+    for (told, element) in [
+        ("First([Encounter]).length", Some("Encounter.length")),
+        ("First([Encounter] E return days between start of E.period and end of E.period)", Some("Encounter.period")),
+        ("Max([Observation] O return (O.value as FHIR.Quantity).value)", Some("Observation.value")),
+        ("if First([Encounter]).length > 24 'h' then 'long' else 'short'", None),
+        ("First([Observation] O return (O.value as FHIR.Quantity).code)", None),
+        ("First([Observation] O return O.value as FHIR.CodeableConcept)", None),
+        ("Count([Encounter])", None),
+        ("AgeInYears()", None),
+        ("year from Patient.birthDate", None),
+        ("Patient.gender", None),
+    ] {
+        let (code, out) = checked(&logic("stay.class", told), &definition);
+        let said = element.is_some_and(|element| out.contains(&format!("reads `{element}`: it is left out of each report")));
+        assert_eq!((code, said, out.contains("left out")), (0, element.is_some(), element.is_some()), "{told}: {out}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_it_may_be() {
+    let (code, out) = checked(LOGIC, &MEASURE.replace("improvement: decrease\n", ""));
+    assert!(code == 1 && out.contains("the field `improvement` is missing") && out.contains("`improvement: increase` or `improvement: decrease`"), "{code} {out}");
+    let (code, out) = checked(LOGIC, &MEASURE.replace("  - code: measure-population\n    define: Stays\n", ""));
+    assert!(code == 1 && out.contains("needs the population `measure-population`") && out.contains("measure.yaml:11:1"), "{code} {out}");
 }
 
 #[test]
@@ -391,8 +452,56 @@ fn what_was_observed_is_explained_by_code_and_by_id() {
     std::fs::write(folder.path().join("stay/measure.yaml"), MEASURE.replace("    of: measure-population", "    id: hours\n    of: measure-population")).unwrap();
     for name in ["hours", "measure-observation"] {
         let (code, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02", "--population", name]);
-        assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = 4, 9"), "{out}");
+        assert!(code == 0 && out.contains("measure-observation (group-1): in, 2 times") && out.contains("\"Hours\" = Encounter/e0 gave 4, Encounter/e1 gave 9"), "{out}");
     }
+}
+
+#[test]
+fn two_observations_of_a_group_are_explained_by_their_ids() {
+    let folder = laid(&["4"]);
+    let ratio = MEASURE.split_once("scoring").unwrap().0.to_owned()
+        + "scoring: ratio\nbasis: Encounter\nimprovement: decrease\npopulations:\n- {code: initial-population, define: Stays}\n- {code: denominator, define: Stays}\n\
+           - {code: numerator, define: Stays}\n- {code: measure-observation, id: expected, of: denominator, aggregate: sum, define: Hours}\n\
+           - {code: measure-observation, id: seen, of: numerator, aggregate: sum, define: Hours}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), ratio).unwrap();
+    let (_, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02"]);
+    let headings: Vec<&str> = out.lines().filter(|line| line.contains("(group-1)")).collect();
+    assert_eq!(headings[2..], ["numerator (group-1): in", "measure-observation `expected` (group-1): in", "measure-observation `seen` (group-1): in"], "{out}");
+}
+
+/// Why an event is in a population or not, down to what it was held against.
+#[test]
+fn of_events_it_is_explained_which_were_left_out_and_by_what() {
+    let folder = laid(&["4", "9"]);
+    let proportion = MEASURE.split_once("scoring").unwrap().0.to_owned()
+        + "scoring: proportion\nbasis: Encounter\nimprovement: decrease\npopulations:\n- {code: initial-population, define: Index}\n- {code: denominator, define: Noted}\n\
+           - {code: numerator, define: Returned}\n";
+    std::fs::write(folder.path().join("stay/measure.yaml"), proportion).unwrap();
+    let logic = "define \"Index\": \"Stays\" E where E.length > 5 'h'\ndefine function \"Back\"(stay Encounter): stay.length > 12 'h'\n\
+         define \"Returned\": \"Index\" E where \"Back\"(E)\ndefine \"Noted\": \"Index\" E with [Observation] O such that O.status = 'final'\n";
+    std::fs::write(folder.path().join("stay/stay.cql"), LOGIC.to_owned() + logic).unwrap();
+    let (code, out) = watershed(folder.path(), &["measure", "explain", "stay", "--data", "all.ndjson", "--patient", "p", "--period", "2026-02"]);
+    let lines: Vec<&str> = out.lines().map(|line| line.split("   Stay:").next().unwrap()).filter(|line| !line.is_empty()).collect();
+    let expected = [
+        "initial-population (group-1): in",
+        "  ✓ \"Index\" = 1: Encounter/e1",
+        "    ✓ \"Stays\" = 2: Encounter/e0, Encounter/e1",
+        "    ✗ Encounter/e0 = left out",
+        "      ✗ E.length > 5 'h' = false",
+        "        · E.length = 4 'hour'",
+        "denominator (group-1): not in",
+        "  ✗ \"Noted\" = none",
+        "    ✓ \"Index\" (above) = 1: Encounter/e1",
+        "    ✗ Encounter/e1 = left out",
+        "      ✗ with [Observation] O such that O.status = 'final' = none",
+        "numerator (group-1): not in",
+        "  ✗ \"Returned\" = none",
+        "    ✓ \"Index\" (above) = 1: Encounter/e1",
+        "    ✗ Encounter/e1 = left out",
+        "      ✗ \"Back\"(E) = false",
+        "        ✗ stay.length > 12 'h' = false",
+    ];
+    assert_eq!((code, &lines[1..]), (0, &expected[..]), "{out}");
 }
 
 /// What `evaluate` says on stderr of one stay in January, and of so many a month later: all of 4 hours.

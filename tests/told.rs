@@ -195,6 +195,9 @@ fn a_type_that_no_file_has_is_asked_after() {
     let (code, err, parts) = told(&[("a.ndjson", format!("{PATIENT}\n"))]);
     assert_eq!((code, parts.as_str()), (0, "complete, absent Encounter"), "nobody may have been there");
     assert_eq!(err, ["note: the data have no Encounter, which `seen` asks for: is a file missing?"]);
+    let (_, err, _) = told(&[("a.ndjson", format!("{PATIENT}\n")), ("Encounter.ndjson", String::new())]);
+    assert!(err[0].ends_with("Encounter.ndjson: it is empty"), "{err:?}");
+    assert_eq!(err[1..], ["note: the data have no Encounter, which `seen` asks for: its file is empty"]);
 }
 
 #[test]

@@ -135,7 +135,8 @@ pub fn run(args: Args) -> Result<Ending, Failure> {
     let shape = shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;
-    for file in files.iter().filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() == 0)).take(TOLD_SHOWN_MAX) {
+    let empty: Vec<&PathBuf> = files.iter().filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() == 0)).collect();
+    for file in empty.iter().take(TOLD_SHOWN_MAX) {
         let _ = writeln!(std::io::stderr(), "warning: {}: it is empty", file.display());
     }
     if let count @ 1.. = folder::xml(&args.data) {
@@ -155,7 +156,7 @@ pub fn run(args: Args) -> Result<Ending, Failure> {
             say_patients_that_differ(&data);
             if !data.signs.types.is_empty() {
                 found.absent_types = loaded.measures.iter().map(|measure| absent_types(measure, &data.signs)).collect();
-                say_absent_types(&loaded, &found.absent_types);
+                say_absent_types(&loaded, &found.absent_types, &empty);
             }
         }
         found.merge(evaluate(&runs, &data, &shape, &watch, threads(args.threads), args.report != Kind::Summary));
@@ -172,14 +173,16 @@ fn absent_types(measure: &Measure, signs: &Signs) -> BTreeSet<String> {
 }
 
 /// Asks after types that no file has: it may be so, and the reports say it and are not partial for it, or a file was forgotten.
-fn say_absent_types(loaded: &Loaded, absent: &[BTreeSet<String>]) {
+fn say_absent_types(loaded: &Loaded, absent: &[BTreeSet<String>], empty: &[&PathBuf]) {
     let mut askers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (measure, absent) in loaded.measures.iter().zip(absent) {
         absent.iter().for_each(|name| askers.entry(name).or_default().push(format!("`{}`", measure.definition.id.value)));
     }
     for (name, measures) in askers {
         let ask = if measures.len() == 1 { "asks" } else { "ask" };
-        let _ = writeln!(std::io::stderr(), "note: the data have no {name}, which {} {ask} for: is a file missing?", measures.join(", "));
+        let is_of = |file: &&PathBuf| file.file_name().and_then(|own| own.to_str()?.split('.').next()) == Some(name);
+        let why = if empty.iter().any(is_of) { "its file is empty" } else { "is a file missing?" };
+        let _ = writeln!(std::io::stderr(), "note: the data have no {name}, which {} {ask} for: {why}", measures.join(", "));
     }
 }
 

@@ -176,7 +176,8 @@ fn human(path: &Path, tested: &Tested) -> String {
     }
     let passed = tested.cases.iter().filter(|(_, mismatches)| mismatches.is_empty()).count();
     let (reached, all) = tested.coverage.reached();
-    let mut text = format!("{}\n{table}\n{passed} of {} pass; {reached} of {} reached\n", path.display(), counted(tested.cases.len(), "case"), counted(all, "branch"));
+    let pass = if tested.cases.len() == 1 { "passes" } else { "pass" };
+    let mut text = format!("{}\n{table}\n{passed} of {} {pass}; {reached} of {} reached\n", path.display(), counted(tested.cases.len(), "case"), counted(all, "branch"));
     let (never_true, never_false) = tested.coverage.gaps();
     for (names, what) in [(never_true, "never true or never with a member"), (never_false, "never false or never empty")] {
         if !names.is_empty() {

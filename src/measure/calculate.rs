@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::composite;
-use super::definition::{Definition, Group, NOT_COUNTED, PATIENT, StratifierKind, UNDETERMINED};
+use super::definition::{Definition, Group, NOT_COUNTED, PATIENT, Stratifier, StratifierKind, Text, UNDETERMINED};
 use super::logic::Fingerprint;
 use super::period::Period;
 use super::population::{self, Amount, Criteria, GroupShape, Member, Membership, PopulationCode};
@@ -52,6 +52,8 @@ pub struct Measure {
     pub(super) fingerprint: Fingerprint,
     /// Value sets that it uses, or a measure that it is composed of, and that are not whole.
     pub incomplete_sets: BTreeSet<Shortfall>,
+    /// Definitions, shown in its reports, whose value may be another one for everybody: a number, a day, a free text.
+    pub(super) varying: BTreeSet<String>,
     /// The measures that its composites are made of; without the components of theirs.
     pub(super) components: Vec<Measure>,
     /// Of the supplemental data after its own: the components that have it, and its place there.
@@ -187,6 +189,18 @@ impl Measure {
             types.extend(measure.program.types_of(&defines.collect::<Option<Vec<_>>>()?)?);
         }
         Some(types)
+    }
+
+    /// The ids of supplemental data, and the stratifiers by group and place, whose values may be others for everybody.
+    pub fn varying(&self) -> (Vec<&str>, Vec<(usize, usize)>) {
+        let varies = |define: &Text| self.varying.contains(&define.value);
+        let data = self.definition.supplemental_data.iter().filter(|datum| varies(&datum.define));
+        let each = |(at, group): (usize, &Group)| {
+            let of = |stratifier: &Stratifier| stratifier.define.iter().chain(stratifier.components.iter().map(|one| &one.define)).any(varies);
+            let places: Vec<_> = (0..).zip(&group.stratifiers).filter(|(_, stratifier)| of(stratifier)).map(|(place, _)| (at, place)).collect();
+            places
+        };
+        (data.map(|datum| datum.id.value.as_str()).collect(), self.groups.iter().enumerate().flat_map(each).collect())
     }
 
     /// What to keep of each resource for any of these.
@@ -566,9 +580,20 @@ impl<'a> Patient<'a> {
     }
 
     fn render_elements(&self, elements: &[(Arc<str>, Value)], whom: For, depth: usize) -> String {
-        let mut parts: Vec<String> = elements.iter().filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, whom, depth + 1)?))).collect();
+        // Beside a code, as of a payer, stands when it was so: to people that is nobody's.
+        let shown = elements.iter().filter(|(_, value)| whom == For::Telling || !self.is_day(value));
+        let mut parts: Vec<String> = shown.filter_map(|(name, value)| Some(format!("{name}={}", self.render(value, whom, depth + 1)?))).collect();
         parts.sort();
         parts.join(";")
+    }
+
+    fn is_day(&self, value: &Value) -> bool {
+        match value {
+            Value::Date(_) | Value::DateTime(_) => true,
+            Value::Interval(interval) => self.is_day(&interval.low) || self.is_day(&interval.high),
+            Value::Node(node, _) => ["start", "end"].iter().any(|bound| self.session.record().get(*node, bound).is_some()),
+            _ => false,
+        }
     }
 
     /// A text; where it is the patient's own id, as the reference that it is, so that no report leaves with it. So short a number may

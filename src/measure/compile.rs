@@ -93,11 +93,20 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
     let library = program.roots().first().and_then(|id| program.tree().libraries.get(id.index())).map(|library| library.name.to_string());
     let library = library.unwrap_or_default();
     let before = std::mem::take(found);
-    let mut linker = Linker { source: &files.definition, definition: &definition, program: &program, root: &library, found: before, mismatched: Vec::new() };
+    let mut linker = Linker {
+        source: &files.definition,
+        definition: &definition,
+        program: &program,
+        root: &library,
+        found: before,
+        mismatched: Vec::new(),
+        varying: BTreeSet::new(),
+    };
     let incomplete_sets = linker.value_sets(value_sets, choices.missing_value_sets);
     let (parameters, shown_parameters) = linker.parameters(choices);
     let bindings: Vec<Option<GroupBinding>> = groups.iter().map(|group| linker.group(group)).collect();
     let supplements: Vec<_> = linker.supplements();
+    let varying = linker.varying;
     *found = linker.found;
     if diagnostic::has_errors(found) {
         return None;
@@ -118,6 +127,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
         digest: digest(files),
         fingerprint,
         definition,
+        varying,
         incomplete_sets,
         components: Vec::new(),
         inherited: Vec::new(),
@@ -144,6 +154,7 @@ fn compose(compiled: Vec<Option<Measure>>, places: &[Vec<Vec<Place>>]) -> Vec<Op
         }
         let parts = components.iter().map(|component| (component.definition.canonical(), &component.fingerprint)).collect();
         measure.fingerprint = measure.fingerprint.with_parts(parts);
+        measure.varying.extend(components.iter().flat_map(|component| component.varying.iter().cloned()));
         measure.incomplete_sets.extend(components.iter().flat_map(|component| component.incomplete_sets.iter().cloned()));
         measure.components = components;
         Some(measure)
@@ -319,6 +330,8 @@ struct Linker<'a> {
     found: Vec<Diagnostic>,
     /// Criteria of the group in hand that are not of the type that its basis asks for.
     mismatched: Vec<(Diagnostic, Type)>,
+    /// Definitions, shown in reports, whose value may be another one for everybody.
+    varying: BTreeSet<String>,
 }
 
 impl Linker<'_> {

@@ -582,6 +582,10 @@ impl Group {
 pub fn parse(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) {
     let definition: Definition = match yaml::read(source) {
         Ok(definition) => definition,
+        // What is missing names no values.
+        Err(fault) if fault.help.is_none() && fault.message == "the field `improvement` is missing" => {
+            return (None, vec![fault.help("say which direction is better: `improvement: increase` or `improvement: decrease`")]);
+        }
         Err(fault) => return (None, vec![fault]),
     };
     let mut found = Vec::new();

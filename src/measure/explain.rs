@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use super::calculate::{Binding, Run};
 use super::composite::{self, Component, Composite};
 use super::definition::{self, Group};
-use super::population::{Amount, Member, Membership};
+use super::population::{Member, Membership};
 use super::result::PatientResult;
+use crate::cql::evaluate::dropped::Failure;
 use crate::cql::show;
 use crate::cql::typed::{Define, DefineId, Expression, Form, Kind, LibraryId};
 use crate::cql::value::Value;
@@ -80,7 +81,7 @@ pub fn explain(run: &Run<'_>, record: &Record, period: usize, only: Option<&str>
     let result = run.evaluate(record).into_iter().nth(period)?;
     let components = run.of_components(record, period)?;
     Some(result.and_then(|result| {
-        let explainer = Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new() };
+        let explainer = Explainer { program: run.measure.program(), session, steps: 0, seen: BTreeSet::new(), counts_events: false };
         Ok(explainer.proofs(run, &result, &components?, only))
     }))
 }
@@ -91,6 +92,8 @@ struct Explainer<'a> {
     steps: usize,
     /// Definitions that have been explained; once is enough.
     seen: BTreeSet<DefineId>,
+    /// What the group in hand counts: of events it is told which were left out, and by what.
+    counts_events: bool,
 }
 
 impl<'a> Explainer<'a> {
@@ -104,14 +107,13 @@ impl<'a> Explainer<'a> {
                 let whole = Membership { members: found.memberships.iter().flat_map(|one| one.members.clone()).collect(), ..Membership::default() };
                 let own = group.populations.iter().zip(&found.memberships).map(|(population, membership)| (population.code.code(), membership));
                 let shown = if group.populations.is_empty() { vec![(COMPOSITE, &whole)] } else { own.collect() };
-                proofs.extend(
-                    shown
-                        .into_iter()
-                        .filter(|(code, _)| asked(code, code))
-                        .map(|(code, membership)| proof(group, code, code, membership, made_of.clone())),
-                );
+                let above = Step { what: format!("{} (above)", made_of.what), because: Vec::new(), ..made_of.clone() };
+                let steps = std::iter::once(made_of).chain(std::iter::repeat(above));
+                let asked = shown.into_iter().filter(|(code, _)| asked(code, code));
+                proofs.extend(asked.zip(steps).map(|((code, membership), step)| proof(group, code, code, membership, step)));
                 continue;
             }
+            self.counts_events = !binding.counts_patients;
             let slots = binding.shape.slots.iter().zip(&found.memberships);
             for ((population, binding), (slot, membership)) in group.populations.iter().zip(&binding.populations).zip(slots) {
                 if asked(population.code.code(), population.id()) {
@@ -233,7 +235,40 @@ impl<'a> Explainer<'a> {
         if more > 0 {
             steps.push(step(format!("{more} more"), None, "dropped alike".to_owned()));
         }
+        if self.counts_events {
+            let more = found.failed_count - found.failed.len();
+            let left_out = |what: String, because| Step { what, at: None, value: "left out".to_owned(), verdict: Some(Verdict::No), because };
+            for (values, failures) in &found.failed {
+                let because = failures.iter().map(|failure| self.failure(failure)).collect();
+                steps.push(left_out(values.iter().map(|value| self.brief(value)).collect::<Vec<_>>().join(", "), because));
+            }
+            steps.extend((more > 0).then(|| left_out(format!("{more} more"), Vec::new())));
+        }
         steps
+    }
+
+    /// A condition that an event did not meet, with what it was made of.
+    fn failure(&self, failure: &Failure<'_>) -> Step {
+        let Failure { library, expression, value, of, parts } = failure;
+        let own = self.source(*library, expression);
+        let what = match of {
+            Some(relationship) => {
+                let word = if relationship.without { "without" } else { "with" };
+                clip(&format!("{word} {} {} such that {own}", self.source(*library, &relationship.source.expression), relationship.source.name))
+            }
+            None => own.clone(),
+        };
+        let parts = parts.iter().filter(|part| self.varies(part.expression)).map(|part| self.failure(part));
+        // A conversion that the author did not write stands at the text of its operand.
+        let because = parts.filter(|part| part.what != own).collect();
+        let value = if of.is_some() { if value.truth() == Some(true) { "there is one".to_owned() } else { "none".to_owned() } } else { self.brief(value) };
+        Step {
+            what,
+            at: self.place(*library, expression),
+            value,
+            verdict: Some(Verdict::No).filter(|_| verdict(&failure.value) == Some(Verdict::No)),
+            because,
+        }
     }
 
     /// What is the same for every patient, and the patient itself, explain nothing.
@@ -247,6 +282,13 @@ impl<'a> Explainer<'a> {
             Kind::Call { operands, .. } | Kind::Operator { operands, .. } => operands.iter().all(|operand| self.is_constant(operand)),
             _ => false,
         }
+    }
+
+    /// Whether a part of a condition may be another thing for each event, and is not the event itself.
+    fn varies(&self, part: &Expression) -> bool {
+        let is_named = |kind: &Kind| matches!(kind, Kind::Slot(_) | Kind::Retrieve(_) | Kind::Query(_) | Kind::Define(_));
+        let inner = part.children().into_iter().any(|inner| is_named(&inner.kind) || self.varies(inner));
+        inner || matches!(&part.kind, Kind::Define(id) if self.program.define_name(*id) != "Patient")
     }
 
     fn step(&self, what: String, at: Option<(String, usize)>, value: &Value, because: Vec<Step>) -> Step {
@@ -339,7 +381,10 @@ fn standing(membership: &Membership) -> Verdict {
 
 /// What a function of events observed: a number of each that is known, and of which events nothing is.
 fn observed(name: &str, membership: &Membership, of: Option<&BTreeSet<Member>>) -> Step {
-    let known = membership.observed.values().map(Amount::shown);
+    let known = membership.observed.iter().map(|(member, amount)| match member.is_empty() {
+        true => amount.shown(),
+        false => format!("{} gave {}", clip(member), amount.shown()),
+    });
     let nothing = of.into_iter().flatten().filter(|member| !membership.observed.contains_key(*member));
     let nothing = nothing.map(|member| format!("{} gave nothing", clip(member)).trim_start().to_owned());
     let (shown, count) = (known.clone().take(NAMED_MAX).chain(nothing.clone().take(NAMED_MAX)), known.count() + nothing.count());

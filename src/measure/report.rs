@@ -399,7 +399,7 @@ impl Reporter<'_> {
         if let Some(policy) = &stratifier.policy {
             value.insert("extension".into(), json!([{ "url": format!("{OWN}/stratification-policy"), "valueString": policy }]));
         }
-        if stratifier.components.is_empty() || stratifier.text.is_some() {
+        if stratifier.components.is_empty() {
             value.insert("code".into(), json!([{ "text": stratifier.text.as_ref().unwrap_or(&stratifier.id.value) }]));
         }
         let names: Vec<&Stratum> = strata.into_iter().flat_map(BTreeMap::keys).collect();

@@ -317,10 +317,11 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
         let definition = &measure.definition;
         let facts = facts(setup, run, sums, measure);
         let mut earlier = Vec::new();
+        let (supplements, stratifiers) = measure.varying();
         for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
             let reporter = measure.reporter(period, &facts);
             let mut report = reporter.summary(partial);
-            let left_out = validate::leave_out(&mut report);
+            let left_out = validate::leave_out(&mut report, &supplements, &stratifiers);
             let key = key(&definition.url.value, &definition.version.value, &report)?;
             let reasons = reasons_to_hold(partial, &report);
             if reasons.is_empty() {

@@ -8,12 +8,17 @@ use serde_json::Value;
 use super::{Finding, Owner, Weight, items, url_ends};
 use crate::fhir::compartment::{ID_BYTES_MAX, in_compartment};
 
-/// So many values are told apart without asking how many members each has: sexes, age groups, payers, wards.
+/// So many values of a set that is known are told apart without asking how many members each has: sexes, age groups, payers, wards.
 const VALUES_MAX: usize = 20;
+
+/// The value of those of whom nothing is known.
+const UNKNOWN: &str = "\"unknown\"";
 
 /// What the extensions of supplemental data end in, and the rule of them.
 const SUPPLEMENT: &str = "/supplemental-data";
 const SUPPLEMENTS: &str = "supplemental-data-name-nobody";
+/// The rule of strata.
+const STRATA: &str = "strata-name-nobody";
 
 /// How many members each value has.
 type Members = BTreeMap<String, u64>;
@@ -24,11 +29,11 @@ pub(super) fn check(report: &Value, found: &mut Vec<Finding>) {
     if report.get("type").and_then(Value::as_str) != Some("summary") {
         return;
     }
-    let mut judge = |rule, at: String, members: &Members| found.extend(told(members).map(|message| finding(rule, at, message)));
+    let mut judge = |rule, at: String, members: &Members| found.extend(told(members, false).map(|message| finding(rule, at, message)));
     for (index, group) in items(report, "group").iter().enumerate() {
         for (place, stratifier) in items(group, "stratifier").iter().enumerate() {
             let at = format!("/group/{index}/stratifier/{place}");
-            of_stratifier(stratifier).values().for_each(|members| judge("strata-name-nobody", at.clone(), members));
+            of_stratifier(stratifier).values().for_each(|members| judge(STRATA, at.clone(), members));
         }
     }
     for (first, members) in of_supplements(report).values() {
@@ -36,20 +41,40 @@ pub(super) fn check(report: &Value, found: &mut Vec<Finding>) {
     }
 }
 
-/// Takes out of a report what supplemental data tell who the members are, so that its numbers need not wait: which and why, to be told.
-pub fn leave_out(report: &mut Value) -> Vec<Finding> {
+/// Takes out of a report the supplemental data and the strata that tell who the members are, so that its numbers need not wait: which and
+/// why, to be told. Of these supplemental data, by id, and stratifiers, by group and place, the values may be others for everybody, so that
+/// one of a single member tells of that one.
+pub fn leave_out(report: &mut Value, supplements: &[&str], stratifiers: &[(usize, usize)]) -> Vec<Finding> {
     if report.get("type").and_then(Value::as_str) != Some("summary") {
         return Vec::new();
     }
-    let telling: BTreeMap<String, String> = of_supplements(report).into_iter().filter_map(|(id, (_, members))| Some((id, told(&members)?))).collect();
+    let mut left_out = Vec::new();
+    for (at, group) in report.get_mut("group").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+        for (place, stratifier) in group.get_mut("stratifier").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+            let is_varying = stratifiers.contains(&(at, place));
+            let Some(why) = of_stratifier(stratifier).values().find_map(|members| told(members, is_varying)) else { continue };
+            let id = written(stratifier.get("id"));
+            stratifier.as_object_mut().and_then(|stratifier| stratifier.remove("stratum"));
+            left_out.push(left(STRATA, "stratifier", &id, &why));
+        }
+    }
+    left_out.extend(leave_out_supplements(report, supplements));
+    left_out
+}
+
+fn leave_out_supplements(report: &mut Value, varying: &[&str]) -> Vec<Finding> {
+    let is_varying = |id: &str| varying.contains(&id.trim_matches('"'));
+    let each = of_supplements(report).into_iter();
+    let telling: BTreeMap<String, String> = each.filter_map(|(id, (_, members))| told(&members, is_varying(&id)).map(|why| (id, why))).collect();
     if let Some(extensions) = report.get_mut("extension").and_then(Value::as_array_mut) {
         extensions.retain(|extension| !url_ends(extension, SUPPLEMENT) || !telling.contains_key(&written(part(extension, "id", "valueString"))));
     }
-    let message = |(id, why): (String, String)| format!("the supplemental datum `{}` is left out of the report: {why}", id.trim_matches('"'));
-    telling
-        .into_iter()
-        .map(|one| Finding { weight: Weight::Warn, ..finding(SUPPLEMENTS, String::new(), message(one)) })
-        .collect()
+    telling.iter().map(|(id, why)| left(SUPPLEMENTS, "supplemental datum", id, why)).collect()
+}
+
+fn left(rule: &'static str, what: &str, id: &str, why: &str) -> Finding {
+    let message = format!("the {what} `{}` is left out of the report: {why}", id.trim_matches('"'));
+    Finding { weight: Weight::Warn, ..finding(rule, String::new(), message) }
 }
 
 fn finding(rule: &'static str, at: String, message: String) -> Finding {
@@ -57,12 +82,14 @@ fn finding(rule: &'static str, at: String, message: String) -> Finding {
     Finding { weight: Weight::Block, rule, at, message, owner: Owner::Author, action }
 }
 
-/// What is wrong with these values. A reference to a record of a patient tells who it is however few there are.
-fn told(members: &Members) -> Option<String> {
+/// What is wrong with these values. A reference to a record of a patient tells who it is however few there are, and so does a value of
+/// one member where everybody may have another one.
+fn told(members: &Members, is_varying: bool) -> Option<String> {
     let references = members.keys().filter(|value| value.split(['"', ',', ';', '=']).any(is_record)).count();
-    let alone = members.values().filter(|count| **count <= 1).count();
+    let alone = members.iter().filter(|(value, count)| **count <= 1 && !(is_varying && value.contains(UNKNOWN))).count();
+    let is_telling = if is_varying { alone > 0 } else { members.len() > VALUES_MAX && alone * 2 > members.len() };
     let found = match references {
-        0 if members.len() > VALUES_MAX && alone * 2 > members.len() => format!("{alone} are of one member each"),
+        0 if is_telling => format!("{alone} are of one member each"),
         0 => return None,
         some => format!("{some} are records of patients"),
     };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Context, Ending, Failure, Format, evaluate, print, print_json, run as night};
 use crate::config::{measures, setup};
-use crate::diagnostic::counted;
+use crate::diagnostic::{self, counted};
 use crate::fhir::record::{Place, Record};
 use crate::fhir::shared::Shared;
 use crate::measure::explain::{self, Proof, Step, Verdict};
@@ -35,6 +35,9 @@ pub struct Args {
     /// Reporting period, as `2026-01-01/2026-12-31`, `2026-01` or `2026`
     #[arg(long, value_name = "START/END")]
     period: String,
+    /// Only this measure, by its id
+    #[arg(long, value_name = "ID")]
+    measure: Option<String>,
     /// Only this population, by its code or id
     #[arg(long, value_name = "NAME")]
     population: Option<String>,
@@ -73,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
     let mut shown = Vec::new();
     let mut texts = Vec::new();
-    for measure in &measures {
+    for measure in chosen(&measures, args)? {
         let run = measure.over(&[period], &setting);
         let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
             .unwrap_or(Ok(Vec::new()))
@@ -90,13 +93,32 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         shown.push(json!({ "measure": measure.definition.canonical(), "period": period.to_string(), "populations": proofs.iter().map(machine).collect::<Vec<_>>() }));
     }
     if shown.is_empty() {
-        return Err(Failure::usage("the measure has no such population").hint("leave out --population to see them all"));
+        return Err(no_population(&measures, args.population.as_deref().unwrap_or_default()));
     }
     match context.format {
         Format::Human => print(&texts.join("\n\n")),
         Format::Json => print_json(&Value::Array(shown)),
     }
     Ok(Ending::Fine)
+}
+
+/// All measures, or the one that is asked for.
+fn chosen<'m>(measures: &'m [Measure], args: &Args) -> Result<Vec<&'m Measure>, Failure> {
+    let Some(wanted) = &args.measure else { return Ok(measures.iter().collect()) };
+    let id = |measure: &'m Measure| measure.definition.id.value.as_str();
+    let found: Vec<&Measure> = measures.iter().filter(|measure| id(measure) == wanted).collect();
+    if found.is_empty() {
+        let all: Vec<String> = measures.iter().map(|measure| format!("`{}`", id(measure))).collect();
+        return Err(Failure::usage(format!("there is no measure of the id `{wanted}`")).hint(format!("there are {}", all.join(", "))));
+    }
+    Ok(found)
+}
+
+fn no_population(measures: &[Measure], wanted: &str) -> Failure {
+    let populations = || measures.iter().flat_map(|measure| &measure.groups).flat_map(|group| &group.populations);
+    let names = populations().flat_map(|population| [population.id(), population.code.code()]);
+    let near = diagnostic::nearest(wanted, names).map(|near| format!("did you mean `{near}`? Or "));
+    Failure::usage("the measure has no such population").hint(format!("{}leave out --population to see them all", near.unwrap_or_default()))
 }
 
 /// What stands in a site's snapshot, as its mapping has it.
@@ -151,7 +173,9 @@ fn human(title: &str, period: &str, proofs: &[Proof]) -> String {
             Verdict::No => "not in",
             Verdict::Unknown => "cannot tell",
         };
-        text.push_str(&format!("\n{} ({}): {verdict}{members}{why}\n", proof.code, proof.group));
+        let is_one = proofs.iter().filter(|other| (&other.group, other.code) == (&proof.group, proof.code)).count() == 1;
+        let id = if is_one { String::new() } else { format!(" `{}`", proof.population) };
+        text.push_str(&format!("\n{}{id} ({}): {verdict}{members}{why}\n", proof.code, proof.group));
         lines(&proof.step, 1, &mut text);
     }
     text.trim_end().to_owned()

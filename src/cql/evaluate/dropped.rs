@@ -1,4 +1,4 @@
-//! Rows that a query dropped because a condition was null: which, and what is not known of them.
+//! Rows that a query dropped because a condition was null: which, and what is not known of them. And those that did not meet one: which one.
 //!
 //! To CQL a condition that is null fails, so an empty query looks the same whether its rows did not meet the conditions or
 //! nobody knows whether they do. Whoever explains asks for the difference; evaluation itself takes no note of it.
@@ -6,7 +6,7 @@
 use super::Session;
 use super::query::{Rows, set};
 use super::reason::{DESCENT_MAX, Reason, Scope};
-use crate::cql::typed::{DefineId, Expression, Kind, Query, Relationship, Source};
+use crate::cql::typed::{DefineId, Expression, Kind, LibraryId, Query, Relationship, Source};
 use crate::cql::value::Value;
 
 /// A row that a query dropped though it may meet the conditions.
@@ -18,26 +18,46 @@ pub struct Row {
     pub reasons: Vec<Reason>,
 }
 
+/// A condition that a row did not meet.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    /// Where it stands.
+    pub library: LibraryId,
+    /// The condition; of a relationship what is asked of the related row.
+    pub expression: &'a Expression,
+    /// What it came to.
+    pub value: Value,
+    /// The relationship that it is of.
+    pub of: Option<&'a Relationship>,
+    /// What it is made of.
+    pub parts: Vec<Failure<'a>>,
+}
+
 /// The rows that were dropped.
 #[derive(Debug, Default)]
-pub struct Dropped {
+pub struct Dropped<'a> {
     /// The first of them.
     pub rows: Vec<Row>,
     /// How many there are.
     pub count: usize,
+    /// The first of those that did not meet a condition, each with what it is made of, and how many there are.
+    pub failed: Vec<(Vec<Value>, Vec<Failure<'a>>)>,
+    /// How many there are of these.
+    pub failed_count: usize,
     rows_max: usize,
+    failed_max: usize,
 }
 
 impl<'a> Session<'a> {
-    /// The rows that a query, or the query that a function is, dropped because a condition was null: at most so many of them, and how many.
+    /// The rows that a query, or the query that a function is, dropped: at most so many of each sort, and how many.
     /// The part is one of the define's body that stands outside its queries.
-    pub fn dropped(&mut self, define: DefineId, part: &'a Expression, rows_max: usize) -> Dropped {
-        let mut found = Dropped { rows_max, ..Dropped::default() };
+    pub fn dropped(&mut self, define: DefineId, part: &'a Expression, rows_max: usize) -> Dropped<'a> {
+        let mut found = Dropped { rows_max, failed_max: rows_max, ..Dropped::default() };
         self.in_define(define, |session, _, scope| session.dropped_of(part, scope, &mut found, 0));
         found
     }
 
-    fn dropped_of(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+    fn dropped_of(&mut self, expression: &'a Expression, scope: &mut Scope<'a>, found: &mut Dropped<'a>, depth: usize) {
         match &expression.kind {
             _ if depth > DESCENT_MAX => {}
             Kind::Query(query) => self.dropped_by(query, scope, found, depth),
@@ -49,7 +69,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn dropped_by(&mut self, query: &'a Query, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+    fn dropped_by(&mut self, query: &'a Query, scope: &mut Scope<'a>, found: &mut Dropped<'a>, depth: usize) {
         let sources: Vec<Rows> = query.sources.iter().map(|source| self.source_rows(source, scope)).collect();
         let lets = scope.lets.len();
         scope.lets.extend(&query.lets);
@@ -61,13 +81,22 @@ impl<'a> Session<'a> {
         Rows::of(self.expression(&source.expression, &mut scope.frame).unwrap_or_default(), &source.expression.ty)
     }
 
-    fn each_row(&mut self, query: &'a Query, sources: &[Rows], row: &mut Vec<Value>, scope: &mut Scope<'a>, found: &mut Dropped, depth: usize) {
+    fn each_row(&mut self, query: &'a Query, sources: &[Rows], row: &mut Vec<Value>, scope: &mut Scope<'a>, found: &mut Dropped<'a>, depth: usize) {
         let Some((source, rows)) = query.sources.get(row.len()).zip(sources.get(row.len())) else {
             let mut reasons = Vec::new();
-            if self.meets(query, scope, &mut reasons, depth).is_none() {
-                found.count += 1;
-                if found.rows.len() < found.rows_max {
-                    found.rows.push(Row { values: row.clone(), reasons });
+            match self.meets(query, scope, &mut reasons, depth) {
+                Some(true) => {}
+                Some(false) => {
+                    found.failed_count += 1;
+                    if found.failed.len() < found.failed_max {
+                        found.failed.push((row.clone(), self.failures(query, scope, depth)));
+                    }
+                }
+                None => {
+                    found.count += 1;
+                    if found.rows.len() < found.rows_max {
+                        found.rows.push(Row { values: row.clone(), reasons });
+                    }
                 }
             }
             return;
@@ -101,6 +130,46 @@ impl<'a> Session<'a> {
             Some(condition) if all != Some(false) => both(all, self.known(condition, scope, reasons, depth + 1)),
             _ => all,
         }
+    }
+
+    /// Which conditions of a query the row in the frame does not meet: relationships first, as they are asked.
+    fn failures(&mut self, query: &'a Query, scope: &mut Scope<'a>, depth: usize) -> Vec<Failure<'a>> {
+        let mut found = Vec::new();
+        for relationship in &query.relationships {
+            let is_related = self.related(relationship, scope, &mut Vec::new(), depth) == Some(true);
+            if is_related == relationship.without {
+                let (library, value) = (self.library, Value::Boolean(is_related));
+                found.push(Failure { library, expression: &relationship.such_that, value, of: Some(relationship), parts: Vec::new() });
+            }
+        }
+        if let Some(condition) = query.condition.as_ref().filter(|_| found.is_empty()) {
+            self.false_parts(condition, scope, &mut found);
+        }
+        found
+    }
+
+    /// Of a condition the parts that are false.
+    fn false_parts(&mut self, condition: &'a Expression, scope: &mut Scope<'a>, found: &mut Vec<Failure<'a>>) {
+        if let Kind::And(pair) = &condition.kind {
+            pair.iter().for_each(|part| self.false_parts(part, scope, found));
+            return;
+        }
+        let Some(failure) = self.failure(condition, scope).filter(|failure| failure.value.truth() == Some(false)) else { return };
+        let parts = match &condition.kind {
+            Kind::Operator { operands, .. } => operands.iter().filter_map(|operand| self.failure(operand, scope)).collect(),
+            Kind::Call { function, operands } => {
+                let body = self.in_call(*function, operands, scope, |session, body, scope| session.failure(body, scope));
+                body.flatten().into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        found.push(Failure { parts, ..failure });
+    }
+
+    /// An expression and what it comes to, if that can be had.
+    fn failure(&mut self, expression: &'a Expression, scope: &mut Scope<'a>) -> Option<Failure<'a>> {
+        let value = self.expression(expression, &mut scope.frame).ok()?;
+        Some(Failure { library: self.library, expression, value, of: None, parts: Vec::new() })
     }
 
     fn related(&mut self, relationship: &'a Relationship, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {

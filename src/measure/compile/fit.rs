@@ -2,7 +2,8 @@
 //! can be shown.
 
 use super::super::definition::{self, Text};
-use super::{Binding, Linker, identity, published};
+use super::identity::{self, Content};
+use super::{Binding, Linker, published};
 use crate::cql::Only;
 use crate::cql::typed::{DefineId, FunctionId, Kind};
 use crate::cql::types::Type;
@@ -29,7 +30,7 @@ const IDENTIFYING: [(&str, &[&str]); 4] = [
 const OF_EVENTS: [&str; 9] =
     ["id", "identifier", "text", "subject.reference", "subject.display", "subject.identifier", "patient.reference", "patient.display", "patient.identifier"];
 
-/// A day that is no Patient's own element, and yet somebody's.
+/// A day of which it cannot be told what it is of.
 const DAY_OF_AN_EVENT: &str = "the day of an event";
 /// Classes that hold days and times.
 const DAYS: [&str; 4] = ["FHIR.date", "FHIR.dateTime", "FHIR.instant", "FHIR.Period"];
@@ -163,7 +164,14 @@ impl Linker<'_> {
             let finding = Diagnostic::warning(format!("`{}` is always null: everybody is `unknown` by it", name.value));
             self.found.push(finding.at(self.place(name)).help("let it give what is to be told apart"));
         }
-        let Some((element, is_plain)) = self.tells_who(binding, &ty) else { return Some(binding) };
+        let content = identity::content(self.program, binding);
+        if content.varying.is_some() {
+            self.varying.insert(name.value.clone());
+        }
+        let Some((element, is_plain)) = self.tells_who(binding, &ty, &content) else {
+            self.many_valued(name, &ty, &content);
+            return Some(binding);
+        };
         // An id may be there to find something by, and what is published is not the reader's to change.
         let is_error = is_plain && !published::is_published(self.source);
         let (finding, consequence) = if is_error { (Diagnostic::error as fn(String) -> Diagnostic, "would") } else { (Diagnostic::warning as fn(String) -> Diagnostic, "may") };
@@ -171,6 +179,14 @@ impl Linker<'_> {
         self.found
             .push(finding.at(self.place(name)).help("divide by what many patients share, as a code, an age group or a Boolean"));
         (!is_error).then_some(binding)
+    }
+
+    /// A number of its own for nearly everybody is left out of reports again and again: better known before than after.
+    fn many_valued(&mut self, name: &Text, ty: &Type, content: &Content) {
+        let Some(element) = content.varying.as_ref().filter(|_| !published::is_published(self.source)) else { return };
+        let message = format!("`{}` gives {ty} and reads `{element}`: it is left out of each report in which a value is of one member", name.value);
+        let help = "make groups of it that many patients share, as `case when X < 24 then 'under 24' else '24 and more' end`";
+        self.found.push(Diagnostic::warning(message).at(self.place(name)).help(help));
     }
 
     /// Whether a definition is nothing but null, under whatever names.
@@ -191,9 +207,10 @@ impl Linker<'_> {
     /// The element by which what is shown could identify people (45 CFR 164.514(b)(2)), if there is one, and whether there is hardly
     /// another use of it: what is made of a name may be the name. A count, and whether there is one, is nobody's, unless it counts the days
     /// of a life.
-    fn tells_who(&self, binding: Binding, ty: &Type) -> Option<(String, bool)> {
-        let content = identity::content(self.program, binding);
-        if let Some(element) = content.own {
+    fn tells_who(&self, binding: Binding, ty: &Type, content: &Content) -> Option<(String, bool)> {
+        // What may be a code as well is hardly ever a day.
+        let day = content.day.as_ref().filter(|_| !may_be_code(ty));
+        if let Some(element) = content.own.as_ref().or(day) {
             return Some((format!("`{element}`"), true));
         }
         if is_day(ty) {
@@ -215,7 +232,7 @@ impl Linker<'_> {
             let mut own = shape.types.iter().filter(|(resource_type, _)| in_compartment(resource_type));
             own.find_map(|(resource_type, keep)| Some((format!("`{resource_type}.{}`", first(keep, &OF_EVENTS)?), false)))
         };
-        let text = content.text.map(|element| (format!("`{element}`, a free text"), false));
+        let text = content.text.as_ref().map(|element| (format!("`{element}`, a free text"), false));
         plain.or(text).or_else(of_events)
     }
 
@@ -243,6 +260,16 @@ fn is_day(ty: &Type) -> bool {
         Type::Choice(types) => types.iter().all(is_day),
         Type::Tuple(elements) => elements.iter().any(|(_, ty)| is_day(ty)),
         Type::Class(class) => DAYS.contains(&&**class),
+        _ => false,
+    }
+}
+
+/// Whether a value is one of several types of which one is a code.
+fn may_be_code(ty: &Type) -> bool {
+    let is_code = |ty: &Type| matches!(ty, Type::Code | Type::Concept) || matches!(ty, Type::Class(class) if ["FHIR.Coding", "FHIR.CodeableConcept"].contains(&&**class));
+    match ty {
+        Type::List(inner) => may_be_code(inner),
+        Type::Choice(types) => types.iter().any(is_code),
         _ => false,
     }
 }

@@ -40,7 +40,11 @@ pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, fo
         unique(source, "groups", &group.id, &mut ids, found);
     }
     for group in &groups {
-        let at = locate(source, if definition.groups.is_empty() { &definition.id } else { &group.id });
+        let at = match definition.groups.is_empty() {
+            true if !definition.populations.is_empty() => key(source, "populations"),
+            true => at(),
+            false => locate(source, &group.id),
+        };
         check_group(source, Form::Yaml, at, definition.scoring_of(group), group, found);
     }
 }
