@@ -535,7 +535,7 @@ fn revise(transaction: &Transaction<'_>, site: &Site, feed: &str, revising: &Rev
 fn keep_readings(transaction: &Transaction<'_>, revision: i64, readings: &[Reading]) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO reading (revision, place, key, label, improvement, numerator, denominator, score, strata, doubt, observed, made_of, counted_by, logic)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let text = |number: Option<rust_decimal::Decimal>| number.map(|number| number.to_string());
     for (place, reading) in readings.iter().enumerate() {

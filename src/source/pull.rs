@@ -549,7 +549,9 @@ fn refuse_sudden_loss(
     for (name, patients) in full_of.iter().filter(|_| is_full) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);
     }
-    for (name, stored) in stored.into_iter().filter(|(name, _)| is_comparable(name)) {
+    // Of what was asked for changes only, less came than there is.
+    let is_whole = |name: &str| is_full || full_types.contains(name);
+    for (name, stored) in stored.into_iter().filter(|(name, _)| is_whole(name) && is_comparable(name)) {
         if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
             let reason = format!("{} came where {stored} are stored", came(&name));
             losses.insert(name, reason);

@@ -9,7 +9,7 @@ use watershed::source::{Mode, SourceError};
 const SERVERS: &[(&[&str], Mode, &str)] = &[
     (&["q_80", "q_27", "q_31"], Mode::Search, ""),
     (&["q_80", "q_61"], Mode::Search, ""),
-    (&["q_80", "q_58", "q_59"], Mode::Search, ""),
+    (&["q_80", "q_59"], Mode::Search, ""),
     (&["q_80", "q_12", "q_16"], Mode::Search, "ibd"),
     (&["q_80", "q_78", "q_79"], Mode::Search, ""),
     (&["q_82", "q_46", "q_65"], Mode::Bulk, "ibd"),
