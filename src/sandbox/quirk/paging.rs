@@ -571,7 +571,7 @@ impl Quirk for LostHandles {
             return None;
         }
         let followed = self.followed.fetch_add(1, Ordering::Relaxed) + 1;
-        let status = if followed / Self::LIFE % 2 == 0 { StatusCode::NOT_FOUND } else { StatusCode::GONE };
+        let status = if (followed / Self::LIFE).is_multiple_of(2) { StatusCode::NOT_FOUND } else { StatusCode::GONE };
         followed
             .is_multiple_of(Self::LIFE)
             .then(|| Reply::outcome(status, "not-found", "the search does not exist and may have expired"))
