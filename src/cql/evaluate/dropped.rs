@@ -138,8 +138,8 @@ impl<'a> Session<'a> {
         for relationship in &query.relationships {
             let is_related = self.related(relationship, scope, &mut Vec::new(), depth) == Some(true);
             if is_related == relationship.without {
-                let (library, value) = (self.library, Value::Boolean(is_related));
-                found.push(Failure { library, expression: &relationship.such_that, value, of: Some(relationship), parts: Vec::new() });
+                let (Session { library, .. }, value) = (&*self, Value::Boolean(is_related));
+                found.push(Failure { library: *library, expression: &relationship.such_that, value, of: Some(relationship), parts: Vec::new() });
             }
         }
         if let Some(condition) = query.condition.as_ref().filter(|_| found.is_empty()) {
@@ -169,7 +169,8 @@ impl<'a> Session<'a> {
     /// An expression and what it comes to, if that can be had.
     fn failure(&mut self, expression: &'a Expression, scope: &mut Scope<'a>) -> Option<Failure<'a>> {
         let value = self.expression(expression, &mut scope.frame).ok()?;
-        Some(Failure { library: self.library, expression, value, of: None, parts: Vec::new() })
+        let Session { library, .. } = self;
+        Some(Failure { library: *library, expression, value, of: None, parts: Vec::new() })
     }
 
     fn related(&mut self, relationship: &'a Relationship, scope: &mut Scope<'a>, reasons: &mut Vec<Reason>, depth: usize) -> Option<bool> {
