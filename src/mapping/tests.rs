@@ -320,7 +320,7 @@ fn what_leads_to_two_things_is_refused() {
     assert_eq!(of(&format!("units:\n{}{}", by("18.016"), by("18.016"))), [""; 0]);
     assert_eq!(
         of(&format!("units:\n{}{}", by("18.016"), by("10"))),
-        ["error: `mmol/L` of `X` is converted by 10 here, and by 18.016 in an earlier rule (site.yaml:5:52); what a hospital writes means one thing: leave one of the two out"]
+        ["error: `mmol/L` of `X` is converted by 10 here, and by 18.016 in an earlier rule (site.yaml:5:54); what a hospital writes means one thing: leave one of the two out"]
     );
 }
 
