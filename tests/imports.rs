@@ -507,7 +507,7 @@ async fn who_is_not_known_waits_or_is_counted() {
 
 #[tokio::test]
 async fn tables_of_several_files_name_patients_and_encounters_by_id() {
-    let declared = "name: stays\nfile: t/stay-*.csv\ndelimiter: ';'\ncolumns:\n  P: patient\n  E: {type: encounter, optional: true}\n  n: integer\n  yes: boolean\nkey: n\nresource:\n  resourceType: Observation\n  subject: '{P}'\n  encounter: '{E}'\n  code: {text: 'no {n} of {P}'}\n  valueBoolean: '{yes}'\n";
+    let declared = "name: stays\nfile: t/stay-*.csv\ndelimiter: ';'\ncolumns:\n  P: patient\n  E: {type: encounter, optional: true}\n  n: integer\n  yes: boolean\nkey: n\nresource:\n  resourceType: Observation\n  status: final\n  subject: '{P}'\n  encounter: '{E}'\n  code: {text: 'no {n} of {P}'}\n  valueBoolean: '{yes}'\n";
     let ward = Ward::new().with(&[declared]);
     ward.write("t/stay-1.csv", "n;yes;P;E\n1;yes;p1;e1\n2;no;p1;\n");
     ward.write("t/stay-2.csv", "P;E;n;yes\np2;e2;3;1\np2;e1;4;1\np2;e9;5;1\n");
@@ -564,7 +564,7 @@ async fn beside_a_server_neither_reading_takes_from_the_other() {
         let mut bench = Bench::new(&[]).await;
         bench.options.tuning.imports = vec![
             declare(
-                "name: lab\nfile: lab.csv\ncolumns: {P: patient, n: integer}\nkey: [P, n]\nresource: {resourceType: Observation, subject: '{P}', valueInteger: '{n}'}\n",
+                "name: lab\nfile: lab.csv\ncolumns: {P: patient, n: integer}\nkey: [P, n]\nresource: {resourceType: Observation, status: final, subject: '{P}', valueInteger: '{n}'}\n",
                 folder.path(),
             )
             .0
