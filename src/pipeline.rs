@@ -378,8 +378,8 @@ impl Adapter {
         if let Some(change) = before.as_ref().and_then(|earlier| self.setup.lineage.mapping_change(earlier)) {
             tracing::warn!("{change}: numbers change by it");
         }
-        if let Some(zone) = before.as_ref().and_then(|earlier| self.setup.lineage.other_zone(earlier)) {
-            tracing::warn!(zone = self.setup.lineage.zone, before = zone, "`site.time_zone` is not that of the last night: days and months are other ones, and so may numbers be");
+        if let Some(change) = before.and_then(|earlier| self.setup.lineage.zone_change(&earlier)) {
+            tracing::warn!("{change}");
         }
         let sent = self.store.with(|connection| runs::sent_before(connection, run.id))?.and_then(|run| run.lineage);
         let draft = outbox::Draft {
@@ -468,9 +468,10 @@ impl Lineage {
         }
     }
 
-    /// The time zone of an earlier lineage, where it is another one.
-    pub fn other_zone<'e>(&self, earlier: &'e Lineage) -> Option<&'e str> {
-        Some(earlier.zone.as_str()).filter(|zone| !zone.is_empty() && *zone != self.zone)
+    /// That the days of an earlier night were those of another zone.
+    pub fn zone_change(&self, earlier: &Lineage) -> Option<String> {
+        let (zone, then) = (&self.zone, &earlier.zone);
+        (!then.is_empty() && then != zone).then(|| format!("`site.time_zone` is {zone}, in the last night it was {then}: days and months are other ones, and so may numbers be"))
     }
 
     /// Why numbers that differ from those of an earlier lineage (JSON, as stored) may differ.
@@ -481,7 +482,7 @@ impl Lineage {
             (self.mapping != earlier.mapping, outbox::Cause::Mapping),
             (self.measures != earlier.measures, outbox::Cause::Measure),
             (self.terminology != earlier.terminology, outbox::Cause::Terminology),
-            (self.other_zone(&earlier).is_some(), outbox::Cause::Zone),
+            (self.zone_change(&earlier).is_some(), outbox::Cause::Zone),
         ];
         let mut causes = changed.iter().filter(|(changed, _)| *changed).map(|(_, cause)| *cause);
         match (causes.next(), causes.next()) {

@@ -86,7 +86,7 @@ const NOT_COUNTED: [&str; 5] = [
     "`Observation.component.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: its value was not used",
     "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `MG/DL`, which cannot be compared with `mg/dL`: its value was not used",
     "`Observation.valueQuantity` of `2345-7` of 1 patient has the unit `mmol/L`, which cannot be compared with `mg/dL`: its value was not used",
-    "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>`: how large it is is not known, and its value was not used",
+    "`Observation.valueQuantity` of `2345-7` of 1 patient has a comparator, as `>` or `<`: how large it is is not known, and its value was not used",
 ];
 
 fn extension<'v>(value: &'v Value, end: &str) -> Vec<&'v Value> {

@@ -133,9 +133,8 @@ fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnos
         };
         found.push(warn("mapping.file", change, help));
     }
-    if let Some(zone) = checked.lineage.other_zone(&earlier) {
-        let message = format!("`site.time_zone` is {}, in the last night it was {zone}: days and months are other ones, and so may numbers be", checked.zone_name);
-        found.push(warn("site.time_zone", message, "write the hospital's zone: the next night sends what it changes with the cause `zone`"));
+    if let Some(change) = checked.lineage.zone_change(&earlier) {
+        found.push(warn("site.time_zone", change, "write the hospital's zone: the next night sends what it changes with the cause `zone`"));
     }
     found
 }

@@ -193,7 +193,7 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
         found => format!("the unit `{found}`"),
     };
     Some(match problem.as_str() {
-        "comparator" => format!("{what} of {of} has a comparator, as `>`: how large it is is not known, and its value was not used"),
+        "comparator" => format!("{what} of {of} has a comparator, as `>` or `<`: how large it is is not known, and its value was not used"),
         "unlike-unit" if expected.is_empty() => format!("{what} of {of} has {unit}, which is none of UCUM: its value was not used"),
         "unlike-unit" if found.is_empty() => format!("{what} of {of} has no unit, and is compared with `{expected}`: its value was not used"),
         "unlike-unit" => format!("{what} of {of} has {unit}, which cannot be compared with `{expected}`: its value was not used"),

@@ -97,7 +97,7 @@ fn read(site: &Loaded<config::Site>, nights: u32) -> Result<Status, Failure> {
         let runs = runs::list(connection, nights.max(1))?;
         let latest = runs.iter().find(|run| run.lineage.is_some());
         let change = latest.map(|run| super::run::mapping_change(connection, run)).transpose()?.flatten();
-        let zone = latest.and_then(|run| other_zone(run.lineage.as_deref()?, &site.value.site.time_zone));
+        let zone = latest.and_then(|run| zone_change(run.lineage.as_deref()?, &site.value.site.time_zone));
         let latest = latest.map(|run| run.id);
         let held = latest.map(|id| runs::held(connection, id)).transpose()?.unwrap_or_default();
         let remarks = latest.map(|id| runs::remarks(connection, id)).transpose()?.unwrap_or_default();
@@ -151,10 +151,8 @@ fn partial(manifest: &Manifest) -> BTreeMap<String, (usize, usize)> {
 }
 
 /// Said where a night meant its days in another zone than this.
-fn other_zone(lineage: &str, zone: &str) -> Option<String> {
-    let earlier = Lineage::stored(lineage)?;
-    let then = Lineage { zone: zone.to_owned(), ..Lineage::default() }.other_zone(&earlier)?.to_owned();
-    Some(format!("`site.time_zone` is {zone}, in the last night it was {then}: days and months are other ones, and so may numbers be"))
+fn zone_change(lineage: &str, zone: &str) -> Option<String> {
+    Lineage { zone: zone.to_owned(), ..Lineage::default() }.zone_change(&Lineage::stored(lineage)?)
 }
 
 fn needs_a_person(status: &Status) -> bool {

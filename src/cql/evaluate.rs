@@ -227,7 +227,7 @@ impl<'a> Session<'a> {
     pub fn evaluate(&mut self, define: DefineId) -> Result<Value, EvaluationError> {
         match self.defines.get(define.index()) {
             Some(Memo::Done(outcome, is_doubtful)) => {
-                self.doubtful.set(self.doubtful.get() + u64::from(*is_doubtful));
+                self.count_doubt(*is_doubtful);
                 return outcome.clone();
             }
             Some(Memo::Unseen) => {}
@@ -453,6 +453,7 @@ impl<'a> Session<'a> {
                 self.apply(operator, &operands, precision)
             }
         };
+        // Only these can be too large, and nothing else is worth a copy.
         match outcome {
             Err(_) | Ok(Value::List(_) | Value::String(_)) => self.bounded(expression, outcome),
             Ok(value) => Ok(value),
@@ -584,7 +585,7 @@ impl<'a> Session<'a> {
             };
             if self.collects {
                 self.note_raised(frame);
-                self.doubtful.set(self.doubtful.get() + 1);
+                self.count_doubt(true);
                 self.messages.insert(code);
             } else {
                 return Err(self.fault_at(expression, format!("the library raised an error by `Message` with code `{code}`")));

@@ -91,6 +91,11 @@ impl<'a> Session<'a> {
         self.doubtful.get()
     }
 
+    /// One more, where it is so.
+    pub(super) fn count_doubt(&self, is_one: bool) {
+        self.doubtful.set(self.doubtful.get() + u64::from(is_one));
+    }
+
     /// Quantities of different units were compared, or what is none with one: notes what cannot be compared, and what converts and may
     /// mean something else. Apart, because it is rare.
     #[inline(never)]
@@ -121,7 +126,7 @@ impl<'a> Session<'a> {
             }
         };
         let kind = if is_null { DoubtKind::UnlikeUnit } else { DoubtKind::OtherScale };
-        self.doubtful.set(self.doubtful.get() + u64::from(is_null));
+        self.count_doubt(is_null);
         self.doubts.borrow_mut().insert(Noted { kind, of, found, expected: shown_unit(expected) });
     }
 
@@ -150,7 +155,7 @@ impl<'a> Session<'a> {
             self.doubts
                 .borrow_mut()
                 .insert(Noted { kind: DoubtKind::OtherType, of: Ok(node), found: String::new(), expected: shown_unit(expected) });
-            self.doubtful.set(self.doubtful.get() + 1);
+            self.count_doubt(true);
         }
     }
 
