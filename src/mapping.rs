@@ -15,6 +15,7 @@ use crate::diagnostic::{Diagnostic, Location, SourceFile};
 mod apply;
 mod asked;
 mod element;
+mod near;
 mod read;
 mod table;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! measuring with it would silently find nobody.
 
 pub mod read;
+pub mod spelling;
 pub mod systems;
 pub mod units;
 

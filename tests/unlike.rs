@@ -172,12 +172,18 @@ fn systems_by_other_names_are_told_of_files() {
              under two names are never equal: have them written by that name, or translated by a site's mapping"
         )
     };
+    let elsewhere = |patients: usize| {
+        format!(
+            "warning: `Observation.code` of {patients} patients has codes of `http://ours/lab`, `2345-7`, which measures ask for of `http://loinc.org`: they are counted \
+             nowhere; have them written as their system does, or translated by a site's mapping"
+        )
+    };
     for (patients, memory) in [(8, "1GiB"), (1_600, "16MiB")] {
         std::fs::write(site.path().join("drop/Patient.ndjson"), (0..patients).zip(systems.iter().cycle()).map(|(number, system)| line(number, system)).collect::<String>())
             .unwrap();
         std::fs::write(site.path().join("drop/Observation.ndjson"), "").unwrap();
         let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop/Patient.ndjson", "--period", "2026-01", "--memory", memory]);
-        let expected = [stranger("LOINC", patients / 4), stranger("urn:oid:2.16.840.1.113883.6.1", patients / 4)];
+        let expected = [stranger("LOINC", patients / 4), stranger("urn:oid:2.16.840.1.113883.6.1", patients / 4), elsewhere(patients / 4)];
         assert_eq!(said.lines().filter(|line| line.contains("codes of")).collect::<Vec<_>>(), expected, "{said}");
     }
 }
@@ -249,4 +255,46 @@ fn what_compares_and_may_mean_something_else_is_told() {
     std::fs::write(site.path().join("drop/Observation.ndjson"), of(r#""valueString":"low""#)).unwrap();
     let (_, said) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
     assert!(!said.contains("valueString"), "{said}");
+}
+
+const CROHN: &str = "library Glucose version '1.0.0'\nusing FHIR version '4.0.1'\n\
+    codesystem \"ICD-10-CM\": 'http://hl7.org/fhir/sid/icd-10-cm'\ncodesystem \"LOINC\": 'http://loinc.org'\n\
+    code \"Crohn\": 'K50.90' from \"ICD-10-CM\"\ncode \"Glucose\": '2345-7' from \"LOINC\"\ncontext Patient\n\
+    define \"Everybody\": true\n\
+    define \"High\": exists [Condition: \"Crohn\"] or exists ([Observation: \"Glucose\"] O where O.status.value = 'final')\n";
+
+/// Codes as hospitals write them, of two patients each: the lines are read though the code that is asked for does not stand in them, and
+/// whoever searches by codes says what is wrong as well.
+#[test]
+fn codes_that_are_nearly_asked_for_and_resources_without_status_are_told_by_every_command() {
+    let site = Site::new();
+    std::fs::write(site.path().join("measure/glucose.cql"), CROHN).unwrap();
+    let icd = "http://hl7.org/fhir/sid/icd-10-cm";
+    let codes = [(icd, "K5090"), ("http://hl7.org/fhir/sid/icd-10", "K50.90"), ("", "K50.90"), (icd, "K50.90"), (icd, "K50.9")];
+    let condition = |(number, (system, code)): (usize, &(&str, &str))| {
+        let system = if system.is_empty() { String::new() } else { format!("\"system\":\"{system}\",") };
+        format!(
+            "{{\"resourceType\":\"Condition\",\"id\":\"c{number}\",\"subject\":{{\"reference\":\"Patient/p{}\"}},\"code\":{{\"coding\":[{{{system}\"code\":\"{code}\"}}]}}}}\n",
+            number / codes.len()
+        )
+    };
+    std::fs::write(site.path().join("drop/Condition.ndjson"), codes.iter().chain(&codes).enumerate().map(condition).collect::<String>()).unwrap();
+    let observations = (0..2).map(|number| {
+        format!("{{\"resourceType\":\"Observation\",\"id\":\"o{number}\",\"subject\":{{\"reference\":\"Patient/p{number}\"}},\"code\":{{\"coding\":[{{\"system\":\"http://loinc.org\",\"code\":\"2345-7\"}}]}}}}\n")
+    });
+    std::fs::write(site.path().join("drop/Observation.ndjson"), observations.collect::<String>()).unwrap();
+    let expected = [
+        "`Condition.code` of 2 patients has codes without a system, `K50.90`, which measures ask for of `http://hl7.org/fhir/sid/icd-10-cm`: they are counted nowhere",
+        "`Condition.code` of 2 patients has codes of `http://hl7.org/fhir/sid/icd-10`, `K50.90`, which measures ask for of `http://hl7.org/fhir/sid/icd-10-cm`",
+        "`Condition.code` of 2 patients has codes of `http://hl7.org/fhir/sid/icd-10-cm` that are nearly what measures ask for, `K5090` for `K50.90`",
+        "`Observation.status` of 2 patients is missing, which FHIR demands",
+    ];
+    let (_, evaluated) = site.say(&["evaluate", "--measure", "measure", "--data", "drop", "--period", "2026-01"]);
+    let (pulled, _) = site.say(&["pull"]);
+    let (_, known) = site.say(&["known", "--format", "json"]);
+    for line in expected {
+        assert!(known.contains(line), "{line}\n{known}");
+        assert!(evaluated.contains(&format!("warning: {line}")) && pulled.contains(line), "{line}\n{evaluated}\n{pulled}");
+    }
+    assert_eq!(evaluated.matches("`Condition.code`").count(), 3, "{evaluated}");
 }

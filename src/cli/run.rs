@@ -209,6 +209,17 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
                 "`{element}` of {of} has codes of `{system}`, which no rule of codes and no measure names; `{expected}` is near, and codes under two names are never equal: have them written by that name, or translated by a site's mapping"
             )
         }
+        "near-codes" => {
+            let what = match system.as_str() {
+                "" => format!("has codes without a system, {found}, which measures ask for of `{expected}`"),
+                system if system == expected => format!("has codes of `{system}` that are nearly what measures ask for, {found}"),
+                system => format!("has codes of `{system}`, {found}, which measures ask for of `{expected}`"),
+            };
+            format!("`{element}` of {of} {what}: they are counted nowhere; have them written as their system does, or translated by a site's mapping")
+        }
+        "without-status" => {
+            format!("`{element}` of {of} is missing, which FHIR demands: what a measure asks of the status of such a resource is not known, and most count none without it")
+        }
         "idle-rule" => {
             let rule = if code.is_empty() { format!("of `{system}`") } else { format!("of `{code}` of `{system}`") };
             let near = if expected.is_empty() { String::new() } else { format!("; `{expected}` is there, and near") };
@@ -228,7 +239,12 @@ pub fn unused_as_text(found: &Unmapped) -> Option<String> {
 /// All of which [`unused_as_text`] says something; what may cost all that a rule is for comes first.
 pub fn unused(found: &[Unmapped]) -> Vec<&Unmapped> {
     let mut unused: Vec<&Unmapped> = found.iter().filter(|found| unused_as_text(found).is_some()).collect();
-    unused.sort_by_key(|found| ["idle-rule", "idle-entry", "unknown-system"].iter().position(|first| *first == found.problem).unwrap_or(2));
+    unused.sort_by_key(|found| {
+        ["idle-rule", "idle-entry", "unknown-system", "near-codes"]
+            .iter()
+            .position(|first| *first == found.problem)
+            .unwrap_or(2)
+    });
     unused
 }
 

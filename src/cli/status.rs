@@ -279,6 +279,8 @@ fn what_stands_there(found: &Unmapped) -> String {
     match (found.problem.as_str(), found.found.as_str()) {
         (_, "") if expected.is_empty() => String::new(),
         ("idle-entries", text) => text.to_owned(),
+        ("near-codes", text) if found.system == *expected => text.to_owned(),
+        ("near-codes", text) => format!("{text}, expected of `{expected}`"),
         ("other-type", _) => format!("expected a quantity in `{expected}`"),
         ("unknown-system" | "idle-rule" | "idle-entry", _) => format!("did you mean `{expected}`?"),
         (_, "") => format!("no unit, expected `{expected}`"),

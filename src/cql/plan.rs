@@ -12,6 +12,7 @@ use super::value::{ClassId, Code, Concept, Value, Vocabulary};
 use crate::fhir::record::Shape;
 use crate::fhir::required;
 use crate::terminology::ValueSets;
+use crate::terminology::spelling::usual_slip;
 
 mod flow;
 
@@ -283,7 +284,10 @@ impl Program {
                 Codes::ValueSet(url) => Some(value_sets.get(url)?.members().map(|member| member.code.to_string()).collect()),
             });
             if let Some(texts) = texts.collect::<Option<Vec<_>>>() {
-                shape.sift(resource_type, texts.into_iter().flatten().collect());
+                let codes: BTreeSet<String> = texts.into_iter().flatten().collect();
+                // What is meant and written otherwise is read too, and told.
+                let slips: Vec<String> = codes.iter().filter_map(|code| usual_slip(code)).collect();
+                shape.sift(resource_type, codes.into_iter().chain(slips).collect());
             }
         }
         shape

@@ -42,6 +42,10 @@ pub enum Problem {
     OtherType,
     /// Codes of a system that neither a rule nor a measure names, and whose name is near to one that is named.
     UnknownSystem,
+    /// Codes that are nearly what measures ask for: written otherwise, without their system, or under another one.
+    NearCodes,
+    /// Resources with a code that a measure asks for, without the status that FHIR demands.
+    WithoutStatus,
     /// A rule that leads to what a measure asks for, and that met nothing in the data.
     IdleRule,
     /// An entry of a rule that leads to what a measure asks for, and that met nothing, while a code near to it is there.

@@ -26,6 +26,11 @@ impl Asked {
         self.0.keys().map(String::as_str)
     }
 
+    /// Every code that is asked for, with its system.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|(system, codes)| codes.iter().map(|code| (system.as_str(), code.as_str())))
+    }
+
     /// Whether a measure asks for a code.
     pub fn knows(&self, system: &str, code: &str) -> bool {
         self.0.get(system).is_some_and(|codes| codes.is_empty() || codes.contains(code))

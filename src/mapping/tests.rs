@@ -1,6 +1,7 @@
 //! Tests of site mappings.
 
 use super::*;
+use crate::cql::{Codes, Requirement};
 use crate::diagnostic;
 use crate::fhir::record::{Record, Shape};
 
@@ -515,7 +516,14 @@ fn watched(rules: &str, resources: &[&str]) -> Vec<String> {
     [("http://loinc.org", "2345-7"), ("http://net/pga", "quiescent")]
         .iter()
         .for_each(|(system, code)| asked.insert(system, code));
-    let watch = Watch::new(&mapping, &asked, std::iter::once(("Observation".to_owned(), "code".to_owned())));
+    let by_code = Requirement {
+        resource_type: "Observation".to_owned(),
+        code_path: Some("code".to_owned()),
+        codes: Codes::Any,
+        date_path: None,
+        paths: BTreeSet::from(["status.value".to_owned()]),
+    };
+    let watch = Watch::new(&mapping, &asked, std::iter::once(&by_code));
     let mut seen = Seen::default();
     for resource in resources {
         let (record, _) = Record::read(&Shape::everything(), [resource.as_bytes()].into_iter());
@@ -557,6 +565,42 @@ fn a_rule_that_meets_nothing_and_a_system_by_another_name_are_told_with_what_is_
     assert_eq!(watched(&answers("XRAY"), &[&pga]), ["IdleRule Observation.code http://l XRAY  0"]);
     // What no measure asks for is no loss.
     assert_eq!(watched(&answers("PAG").replace("quiescent", "other"), &[&pga]), [""; 0]);
+}
+
+/// A code that a measure asks for is written otherwise, stands without its system, or under another one.
+#[test]
+fn codes_that_are_nearly_asked_for_are_told() {
+    let coded = |system: &str, code: &str| observation(system, code, r#""status":"final""#);
+    let table: [(&str, &str, &[&str]); 9] = [
+        ("http://loinc.org", "23457", &["NearCodes Observation.code http://loinc.org  http://loinc.org 2: `23457` for `2345-7`"]),
+        ("http://loinc.org", "2345-7 ", &["NearCodes Observation.code http://loinc.org  http://loinc.org 2: `2345-7 ` for `2345-7`"]),
+        ("", "2345-7", &["NearCodes Observation.code   http://loinc.org 2: `2345-7`"]),
+        ("", "23457", &[]),
+        ("http://other", "2345-7", &["NearCodes Observation.code http://other  http://loinc.org 2: `2345-7`"]),
+        ("Dr. Mayer", "2345-7", &[]),
+        ("http://other", "quiescent", &[]),
+        ("http://loinc.org", "2345-8", &[]),
+        // That the system is another name is told, and enough.
+        ("http://loinc.org/", "2345-7", &["UnknownSystem Observation.code http://loinc.org/  http://loinc.org 2"]),
+    ];
+    for (system, code, expected) in table {
+        assert_eq!(watched("", &[&coded(system, code), &coded(system, code)]), expected, "{system}|{code}");
+    }
+    // Of one patient alone another system's name may be anything.
+    assert_eq!(watched("", &[&coded("http://other", "2345-7")]), [""; 0]);
+    // Beside the right code others may be what they like, and what is translated is known.
+    let both =
+        r#"{"resourceType":"Observation","id":"o","status":"final","code":{"coding":[{"system":"http://other","code":"2345-7"},{"system":"http://loinc.org","code":"2345-7"}]}}"#;
+    assert_eq!(watched("", &[both, both]), [""; 0]);
+    let rule = "codes:\n  - {system: http://other, to: http://loinc.org, elements: [Observation.code], map: {2345-7: 2345-7}}\n";
+    assert_eq!(watched(rule, &[&coded("http://other", "2345-7"), &coded("http://other", "2345-7")]), [""; 0]);
+}
+
+#[test]
+fn a_resource_that_is_asked_for_and_has_no_status_is_told() {
+    let without = |code: &str| observation("http://loinc.org", code, r#""effectiveDateTime":"2026-01-01""#);
+    assert_eq!(watched("", &[&without("2345-7")]), ["WithoutStatus Observation.status    1"]);
+    assert_eq!(watched("", &[&without("718-7")]), [""; 0], "nobody asks for it");
 }
 
 /// Each entry of a table is judged: what is near to it in the data is told where several patients have it.

@@ -1,16 +1,22 @@
 //! Whether each rule, and each entry of its table, meets anything in a site's data, and codes there under a name that is near to one
-//! that is asked for.
+//! that is asked for. And what FHIR demands of each resource and no measure can do without: its status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{all_of, codings, contained, plain_value};
+use super::near::{Near, OfPatient, Slips};
 use super::{Asked, CodeRule, Finding, Mapping, Problem, Target, folded, is_told};
+use crate::cql::Requirement;
 use crate::diagnostic::{counted, nearest};
 use crate::fhir::record::{NodeId, Record};
 use crate::terminology::systems;
 
 /// Where an observation, or a component of one, says what it is.
 const OBSERVED: [&[&str]; 2] = [&["code"], &["component", "code"]];
+
+/// The element that says whether a resource is to be counted, and the types that may do without one (FHIR R4: 0..1).
+const STATUS: &str = "status";
+const STATUS_OPTIONAL: [&str; 6] = ["Device", "HealthcareService", "Location", "Medication", "Specimen", "Substance"];
 
 /// Entries of a table that are named: those that met nothing, and those that met the most.
 const ENTRIES_SHOWN: usize = 8;
@@ -25,7 +31,10 @@ type Spot = (String, Vec<String>);
 pub struct Watch<'m> {
     mapping: &'m Mapping,
     asked: &'m Asked,
+    near: Near<'m>,
     spots: Vec<Spot>,
+    /// Types whose status is read, and that have one by FHIR.
+    with_status: BTreeSet<String>,
     named: BTreeSet<&'m str>,
 }
 
@@ -40,6 +49,10 @@ pub struct Seen {
     systems: BTreeMap<(usize, String), u64>,
     /// Of systems of observations that rules name: the codes there are.
     codes: BTreeMap<String, BTreeSet<String>>,
+    /// Codes that are nearly asked for.
+    slips: Slips,
+    /// By type: patients with resources that are asked for and have no status.
+    without_status: BTreeMap<String, u64>,
 }
 
 impl Seen {
@@ -56,21 +69,28 @@ impl Seen {
         for (system, codes) in other.codes {
             self.codes.entry(system).or_default().extend(codes);
         }
+        self.slips.merge(other.slips);
+        other.without_status.into_iter().for_each(|(name, patients)| *self.without_status.entry(name).or_default() += patients);
     }
 }
 
 impl<'m> Watch<'m> {
-    /// Of a mapping, and of the elements by whose codes measures ask: type and element.
-    pub fn new(mapping: &'m Mapping, asked: &'m Asked, elements: impl Iterator<Item = (String, String)>) -> Watch<'m> {
+    /// Of a mapping, and of what measures ask for.
+    pub fn new<'r>(mapping: &'m Mapping, asked: &'m Asked, requirements: impl Iterator<Item = &'r Requirement>) -> Watch<'m> {
         let mut spots: BTreeSet<Spot> = mapping
             .codes
             .iter()
             .flat_map(|rule| &rule.elements)
             .map(|element| (element.resource_type.clone(), element.path.clone()))
             .collect();
-        for (resource_type, element) in elements {
+        let mut with_status = BTreeSet::new();
+        for Requirement { resource_type, code_path, paths, .. } in requirements {
+            if !STATUS_OPTIONAL.contains(&resource_type.as_str()) && paths.iter().any(|path| path.split('.').next() == Some(STATUS)) {
+                with_status.insert(resource_type.clone());
+            }
+            let Some(element) = code_path else { continue };
             spots.insert((resource_type.clone(), vec![format!("{element}CodeableConcept")]));
-            spots.insert((resource_type, element.split('.').map(str::to_owned).collect()));
+            spots.insert((resource_type.clone(), element.split('.').map(str::to_owned).collect()));
         }
         if mapping.named_observations().next().is_some() {
             spots.extend(OBSERVED.map(|path| ("Observation".to_owned(), path.iter().map(|name| (*name).to_owned()).collect())));
@@ -79,7 +99,7 @@ impl<'m> Watch<'m> {
         let targets = targets.flat_map(BTreeMap::values).map(|target| target.system.as_str());
         // What only rules of answers and units name is not translated.
         let named = mapping.codes.iter().map(|rule| rule.system.as_str()).chain(targets).chain(asked.systems()).collect();
-        Watch { mapping, asked, spots: spots.into_iter().collect(), named }
+        Watch { mapping, asked, near: Near::new(asked), spots: spots.into_iter().collect(), with_status, named }
     }
 
     /// Looks at one patient's record as it came.
@@ -87,14 +107,25 @@ impl<'m> Watch<'m> {
         let within = contained(record);
         let mut entries: BTreeSet<(usize, &str)> = BTreeSet::new();
         let mut systems: BTreeSet<(usize, &str)> = BTreeSet::new();
+        let mut without_status: BTreeSet<&str> = BTreeSet::new();
+        let mut slips = OfPatient::new();
+        let mut codings: Vec<(&str, &str)> = Vec::new();
         for (place, (resource_type, path)) in self.spots.iter().enumerate() {
             for resource in all_of(record, &within, resource_type) {
-                each_code(record, resource, path, &mut |system, code| {
-                    self.meet((place, system, code), seen, &mut entries);
-                    systems.insert((place, system));
+                each_concept(record, resource, path, &mut |concept| {
+                    codings.clear();
+                    each_code(record, concept, &mut |system, code| codings.push((system, code)));
+                    systems.extend(codings.iter().map(|(system, _)| (place, *system)));
+                    let is_asked = seen.slips.look(&self.near, &mut slips, place, &codings, |system| self.mapping.reads(system));
+                    if is_asked && self.with_status.contains(resource_type) && record.get(resource, STATUS).is_none() {
+                        without_status.insert(resource_type);
+                    }
+                    codings.iter().for_each(|(system, code)| self.meet((place, system, code), seen, &mut entries));
                 });
             }
         }
+        seen.slips.add(&self.near, slips);
+        without_status.into_iter().for_each(|name| *seen.without_status.entry(name.to_owned()).or_default() += 1);
         systems.into_iter().for_each(|(place, system)| *seen.systems.entry((place, system.to_owned())).or_default() += 1);
         self.answers(record, &within, &mut entries);
         for (rule, entry) in entries {
@@ -148,6 +179,7 @@ impl<'m> Watch<'m> {
     pub fn findings(&self, seen: &Seen) -> Vec<(Finding, u64)> {
         let idle = self.idle(seen);
         let mut found = Vec::new();
+        let mut renamed: BTreeSet<(String, &str)> = BTreeSet::new();
         for ((place, system), patients) in self.strangers(seen) {
             let named = self.named.iter().copied().chain(self.mapping.named_observations().map(|(_, (system, _))| system.as_str()));
             let alike = named.into_iter().find(|name| *name != system && systems::alike(name, system));
@@ -157,10 +189,16 @@ impl<'m> Watch<'m> {
                 .or_else(meant)
                 .or_else(|| nearest(system, idle.iter().map(|rule| rule.system)).map(str::to_owned));
             found.extend(near.map(|near| {
+                renamed.insert((self.element(place), system));
                 let finding = Finding { element: self.element(place), system: system.to_owned(), expected: near, ..Finding::of(Problem::UnknownSystem) };
                 (finding, patients)
             }));
         }
+        // Of a system by another name it was said already.
+        let is_new = |(finding, _): &(Finding, u64)| !renamed.contains(&(finding.element.clone(), finding.system.as_str()));
+        found.extend(self.near.findings(&seen.slips, |place| self.element(place)).into_iter().filter(is_new));
+        let without_status = |(name, patients): (&String, &u64)| (Finding { element: format!("{name}.{STATUS}"), ..Finding::of(Problem::WithoutStatus) }, *patients);
+        found.extend(seen.without_status.iter().map(without_status));
         found.extend(idle.into_iter().map(|rule| (rule.finding(), 0)));
         found.extend(self.idle_entries(seen).into_iter().map(|finding| (finding, 0)));
         found
@@ -293,19 +331,23 @@ impl Mapping {
     }
 }
 
-/// System and code of each coding at a path below a node, through every repetition and however an element holds them.
-fn each_code<'r>(record: &'r Record, node: NodeId, path: &[String], each: &mut dyn FnMut(&'r str, &'r str)) {
+/// Each concept at a path below a node, through every repetition.
+fn each_concept(record: &Record, node: NodeId, path: &[String], each: &mut dyn FnMut(NodeId)) {
+    match path.split_first() {
+        Some((name, rest)) => {
+            let items = record.get(node, name).into_iter().flat_map(|field| record.items(field));
+            items.for_each(|item| each_concept(record, item, rest, each));
+        }
+        None => each(node),
+    }
+}
+
+/// System and code of each coding of a concept, however an element holds them.
+fn each_code<'r>(record: &'r Record, concept: NodeId, each: &mut dyn FnMut(&'r str, &'r str)) {
     let text = |node, name| record.get(node, name).and_then(|field| record.text(field)).unwrap_or_default();
     let mut code = |node| each(text(node, "system"), text(node, "code"));
-    match path.split_first() {
-        Some((name, rest)) => record
-            .get(node, name)
-            .into_iter()
-            .flat_map(|field| record.items(field))
-            .for_each(|item| each_code(record, item, rest, each)),
-        None => match record.get(node, "coding") {
-            Some(codings) => record.items(codings).for_each(code),
-            None => code(node),
-        },
+    match record.get(concept, "coding") {
+        Some(codings) => record.items(codings).for_each(code),
+        None => code(concept),
     }
 }

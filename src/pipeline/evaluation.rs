@@ -175,8 +175,7 @@ pub fn record_of(setup: &Setup, snapshot: &Snapshot, patient: &str) -> Result<Op
 
 /// What of the data is held against a mapping's rules and against what measures ask for.
 pub fn watch<'a>(mapping: &'a Mapping, asked: &'a Asked, measures: &[Measure]) -> Watch<'a> {
-    let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
-    Watch::new(mapping, asked, requirements.filter_map(|need| Some((need.resource_type.clone(), need.code_path.clone()?))))
+    Watch::new(mapping, asked, measures.iter().flat_map(|measure| measure.program().requirements()))
 }
 
 /// What is read of each record.

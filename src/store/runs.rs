@@ -157,8 +157,8 @@ pub struct ReportFindings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unmapped {
     /// What it is: `unmapped-code`, `unmapped-answer`, `disagreeing-answer`, `disagreeing-code`, `unexpected-unit`, `unlike-unit`,
-    /// `other-scale`, `other-type`, `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `idle-rule`, `idle-entry`,
-    /// `idle-entries`, `absent-replacement`, `absent-patient`.
+    /// `other-scale`, `other-type`, `comparator`, `unexpected-value`, `unreadable-value`, `unknown-system`, `near-codes`, `without-status`,
+    /// `idle-rule`, `idle-entry`, `idle-entries`, `absent-replacement`, `absent-patient`.
     pub problem: String,
     /// The element.
     pub element: String,
@@ -485,7 +485,7 @@ fn of_reports(connection: &Connection, table: &str, id: i64) -> Result<Vec<Repor
 pub fn unmapped(connection: &Connection, id: i64) -> Result<Vec<Unmapped>, StoreError> {
     let mut statement = connection.prepare(
         "SELECT problem, element, system, code, found, expected, patients FROM run_unmapped WHERE run_id = ?1 \
-         ORDER BY CASE problem WHEN 'idle-rule' THEN 0 WHEN 'unknown-system' THEN 1 ELSE 2 END, patients DESC, element, code, found, expected",
+         ORDER BY CASE problem WHEN 'idle-rule' THEN 0 WHEN 'unknown-system' THEN 1 WHEN 'near-codes' THEN 1 ELSE 2 END, patients DESC, element, code, found, expected",
     )?;
     let rows = statement.query_map([id], |row| {
         let patients = row.get::<_, i64>(6)?.unsigned_abs();
