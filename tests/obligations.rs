@@ -9,6 +9,7 @@ mod bulk;
 mod census;
 mod handles;
 mod kindness;
+mod meanwhile;
 mod nights;
 mod probe;
 mod progressive;

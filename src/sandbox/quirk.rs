@@ -9,6 +9,7 @@ mod bulk;
 mod change;
 mod content;
 mod export;
+mod meanwhile;
 mod paging;
 mod search;
 
@@ -98,7 +99,7 @@ pub const SERVERS: &[(&str, &[&str])] = &[
 impl Scenario {
     /// Every scenario, by section.
     pub fn all() -> impl Iterator<Item = &'static Scenario> {
-        [access::SCENARIOS, search::SCENARIOS, paging::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS, bulk::SCENARIOS]
+        [access::SCENARIOS, search::SCENARIOS, paging::SCENARIOS, export::SCENARIOS, change::SCENARIOS, content::SCENARIOS, bulk::SCENARIOS, meanwhile::SCENARIOS]
             .into_iter()
             .flatten()
     }

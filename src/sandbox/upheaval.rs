@@ -1,6 +1,7 @@
 //! What befalls a hospital's server between two nights without a word: data that vanish, new ids for everything, codes that change,
 //! a clock that is set.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +21,20 @@ impl Hospital {
             let is_there = version.kind == resource_type && version.content.is_some();
             let goes = is_there && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             (!goes).then(|| Arc::clone(version))
+        });
+    }
+
+    /// These resources of a type are gone, as if they had never been.
+    pub fn withdraw(&self, resource_type: &str, ids: &BTreeSet<String>) {
+        let goes = |version: &Version| version.kind == resource_type && ids.contains(&*version.id);
+        self.write().chart.replace(|version| (!goes(version)).then(|| Arc::clone(version)));
+    }
+
+    /// These resources of a type are changed, in nothing but their time.
+    pub fn touch(&self, resource_type: &str, ids: &BTreeSet<String>, now: Timestamp) {
+        self.write().chart.replace(|version| {
+            let is_it = version.kind == resource_type && ids.contains(&*version.id);
+            Some(if is_it { Arc::new(version.renamed(str::to_owned, &version.id, now)) } else { Arc::clone(version) })
         });
     }
 

@@ -374,13 +374,20 @@ impl Snapshot {
         let mut files = files.to_vec();
         files.sort();
         let present: Vec<String> = files.iter().filter(|file| reconcile.present_in.contains(*file)).cloned().collect();
+        // What was read again and is not there any more came before that.
+        let mut vanished: FxHashSet<Mark> = FxHashSet::default();
         self.staged(pull, &present, |header, _| {
-            sorted.present.insert(mark(&header.resource_type, &header.id));
+            let known = if header.removed { &mut vanished } else { &mut sorted.present };
+            known.insert(mark(&header.resource_type, &header.id));
             Ok(())
         })?;
+        vanished.retain(|mark| !sorted.present.contains(mark));
         self.staged(pull, &files, |header, json| {
             if header.removed {
                 sorted.removals.insert((header.resource_type.clone(), header.id.clone()));
+                return Ok(());
+            }
+            if !vanished.is_empty() && vanished.contains(&mark(&header.resource_type, &header.id)) {
                 return Ok(());
             }
             sorted.newest = sorted.newest.max(header.updated.filter(|at| *at <= until));

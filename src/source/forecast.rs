@@ -152,6 +152,7 @@ impl Forecast {
             .chain(referenced)
             .chain(looked_at)
             .chain(counts(plan, known))
+            .chain(meanwhile(plan, known))
             .chain(samples(plan, known))
             .collect();
         let least = Cost::of(steps.iter().filter(|step| !step.at_most), options.requests_at_once);
@@ -184,6 +185,15 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
     };
     let requests = batches.map(|batches| batches * (types.len() + narrowed) as u64);
     (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests, at_most: false })
+}
+
+/// What changed while everything was read, asked for at its end: of each type at once, or how many are there unchanged.
+fn meanwhile(plan: &Plan, known: &Known) -> Option<Step> {
+    let is_settled = |query: &&Query| query.incremental && query.by_patient.is_none() && query.later.is_none();
+    let types: BTreeSet<&str> = plan.queries.iter().filter(is_settled).map(|query| query.resource_type.as_str()).collect();
+    let asked = || format!("what changed meanwhile of {}", types.iter().copied().collect::<Vec<_>>().join(", "));
+    let is_asked = known.since.is_none() && plan.export.is_none() && !types.is_empty();
+    is_asked.then(|| Step { asked: asked(), resources: Some(0), requests: Some(types.len() as u64), at_most: false })
 }
 
 /// The questions of how many the server counts of samples, after a night of changes.
@@ -315,18 +325,19 @@ mod tests {
         let later = Query { later: Some("patient".to_owned()), ..query("Observation", &[], None) };
         let plan = Plan { queries: vec![query("Patient", &[], None), later], ..Plan::default() };
         let mut known = Known { resources: [("Patient".to_owned(), 1_000), ("Observation".to_owned(), 40_000)].into(), ..Known::default() };
-        assert_eq!(Forecast::new(&plan, &known, &Options::default()).least.requests, 207, "as it was of these patients last time");
+        assert_eq!(Forecast::new(&plan, &known, &Options::default()).least.requests, 208, "as it was of these patients last time");
         known.counted = ["Observation".to_owned()].into();
         assert_snapshot!(told(&plan, &known), @r"
         Patient: 1000 resources, 5 requests
         Observation, of patients who may be in an initial population only, where that takes fewer requests: at most 40000 resources, 240 requests
         _summary=count of Patient, Observation: 0 resources, 2 requests
-        7 to 247 requests, 2.0 MB to 82.0 MB at 2000 bytes a resource, 2 s to 62 s at 1 s a request
+        what changed meanwhile of Patient: 0 resources, 1 requests
+        8 to 248 requests, 2.0 MB to 82.0 MB at 2000 bytes a resource, 2 s to 62 s at 1 s a request
         ");
         let options = Options { requests_per_night: 5, ..Options::default() };
         assert!(Forecast::new(&plan, &known, &options).to_string().contains("; 4 nights or more by `source.requests_per_night`"));
         let unknown = Forecast::new(&plan, &Known::default(), &options);
-        assert_eq!((unknown.most, unknown.least.requests), (None, 2));
+        assert_eq!((unknown.most, unknown.least.requests), (None, 3));
     }
 
     #[test]
@@ -340,7 +351,8 @@ mod tests {
         Observation?code=http://loinc.org|1988-5: 40001 resources, 201 requests
         Encounter for each patient of the group: ? resources, ? requests
         _summary=count of Patient, Observation, Encounter: 0 resources, 3 requests
-        at least 209 requests, 82.0 MB at 2000 bytes a resource, 53 s at 1 s a request
+        what changed meanwhile of Observation, Patient: 0 resources, 2 requests
+        at least 211 requests, 82.0 MB at 2000 bytes a resource, 53 s at 1 s a request
         ");
         plan = Plan {
             referenced: ["Device".to_owned(), "Location".to_owned()].into(),

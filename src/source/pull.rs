@@ -200,9 +200,7 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         search::run(pull).await?;
     }
     identified::resolve(pull)?;
-    if pull.since.is_some() {
-        recount::take(pull).await?;
-    }
+    if pull.since.is_some() { recount::take(pull).await } else { recount::settle(pull).await }?;
     search::hydrate(pull).await?;
     if pull.since.is_none() { census::take(pull).await } else { search::look_again(pull).await }
 }

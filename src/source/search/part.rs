@@ -40,6 +40,17 @@ impl Span {
         Some(self.split(middle))
     }
 
+    /// So many spans, or fewer, of about as many of these times each, which lie in it: one after the other, each from a whole second.
+    pub fn stretches(self, times: &[i64], count: usize) -> Vec<Span> {
+        let at = |number: usize| Timestamp::from_second(times.get(number * times.len() / count.max(1))?.div_euclid(1_000_000)).ok();
+        let mut ends: Vec<Timestamp> = (1..count).filter_map(at).collect();
+        ends.dedup();
+        ends.retain(|end| self.from.is_none_or(|from| from < *end) && self.until.is_none_or(|until| *end < until));
+        let [froms, untils] = [std::iter::once(self.from), std::iter::once(self.until)];
+        let froms = froms.chain(ends.iter().copied().map(Some));
+        froms.zip(ends.iter().copied().map(Some).chain(untils)).map(|(from, until)| Span { from, until }).collect()
+    }
+
     /// Before an instant, and since.
     pub fn split(self, at: Timestamp) -> [Span; 2] {
         [Span { until: Some(at), ..self }, Span { from: Some(at), ..self }]
@@ -127,6 +138,9 @@ mod tests {
 
     #[test]
     fn a_span_holds_its_first_instant_and_is_halved_at_a_whole_second() {
+        let stretches = |times: &[i64], count| Span::ALL.stretches(times, count).iter().map(|span| span.of(times).len()).collect::<Vec<_>>();
+        let even: Vec<i64> = (0..9).map(|second| second * 1_000_000).collect();
+        assert_eq!((stretches(&even, 3), stretches(&[7; 9], 3), stretches(&[], 3)), (vec![3, 3, 3], vec![0, 9], vec![0]));
         let seconds = |times: &[i64]| times.iter().map(|second| second * 1_000_000 + 250_000).collect::<Vec<i64>>();
         let second = |span: Span| span.until.map_or(0, Timestamp::as_second);
         let times = seconds(&[10, 20, 30, 40]);

@@ -27,6 +27,8 @@ pub(super) const IDS_PER_QUERY: usize = 50;
 const CODES_MAX: usize = 12;
 /// Times that the whole of a type is read again before everything is.
 const WHOLE_MAX: u64 = 2;
+/// Stretches of time in which a larger one is counted after it changed while it was read.
+const STRETCHES: usize = 32;
 /// Pages of a type that may be read as often as it takes.
 const PAGES_LITTLE: u64 = 10;
 
@@ -79,6 +81,8 @@ pub(super) enum Places {
     Differing,
     /// The same, where these differ before an instant and since, and are right together.
     Around(Timestamp),
+    /// In so many stretches of time, each counted by itself: as many may lack as are too many.
+    Stretches(usize),
     /// Everywhere.
     Everywhere,
 }
@@ -167,6 +171,47 @@ pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceErr
         }
     }
     uncounted.into_iter().try_for_each(|(subject, known)| tell_uncounted(pull, &subject, &known))
+}
+
+/// After a reading of everything by search: what changed meanwhile stood on pages that were read already, or on none. Where as many are
+/// there unchanged as its first page announced, nothing did; else what has changed since is read too, and, as a page by number lacks what
+/// moved to the one before it, all of a type of few pages, or the times of change of which the numbers differ.
+pub(in crate::source) async fn settle(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    if pull.plan.export.is_some() {
+        return Ok(());
+    }
+    for subject in subjects(pull).await?.into_iter().filter(|subject| subject.until.is_some() && subject.whom.is_none()) {
+        let Some(announced) = announced(pull, &subject).await? else {
+            read(pull, &subject, &[], subject.after()).await?;
+            continue;
+        };
+        let unchanged = subject.number(pull, None, subject.span(), "settle").await?;
+        if unchanged.is_none_or(|number| number.agrees(announced, 0)) {
+            continue;
+        }
+        let is_little = announced <= u64::from(pull.source.options.page_size).saturating_mul(PAGES_LITTLE);
+        let is_one = subject.queries.len() == 1;
+        match (is_little, is_one) {
+            (true, _) => again(pull, &subject, &[0], Places::Everywhere).await?,
+            (false, true) => again(pull, &subject, &[0], Places::Stretches(STRETCHES)).await?,
+            (false, false) => read(pull, &subject, &[], subject.after()).await?,
+        }
+    }
+    Ok(())
+}
+
+/// How many of a type the first pages of all its queries said that there are.
+async fn announced(pull: &Pull<'_>, subject: &Subject) -> Result<Option<u64>, SourceError> {
+    let name = subject.resource_type.as_str();
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    // Of a reading that was recorded in pieces the last one has the number.
+    let of_query = |query: &Query| {
+        let told: Vec<u64> = units.iter().filter(|unit| unit.resource_type == name && unit.query == query.name).filter_map(|unit| unit.expected).collect();
+        (!told.is_empty()).then(|| told.iter().sum::<u64>())
+    };
+    let sum = async { Ok(subject.queries.iter().map(of_query).sum()) };
+    // As it was before anything was read again.
+    once(pull, name, &format!("announced {name}"), sum).await
 }
 
 /// Of how many patients the server can be asked at once, where that turns out to be fewer than it was.
@@ -400,7 +445,7 @@ pub(super) fn has_gap(pull: &Pull<'_>, resource_type: &str) -> Result<bool, Sour
 async fn spans(pull: &Pull<'_>, subject: &Subject, places: Places) -> Result<Vec<Span>, SourceError> {
     let (None, Some(_), [_]) = (&subject.whom, subject.until, subject.queries.as_slice()) else { return Ok(vec![Span::ALL]) };
     let mut first = match places {
-        Places::Differing => None,
+        Places::Differing | Places::Stretches(_) => None,
         Places::Around(at) => Some(subject.span().split(at)),
         Places::Everywhere => return Ok(vec![Span::ALL]),
     };
@@ -412,6 +457,13 @@ async fn spans(pull: &Pull<'_>, subject: &Subject, places: Places) -> Result<Vec
     // As many questions as half of the pages that they may spare.
     let mut left = whole.most.max(times.len() as u64) / page / 2;
     let (mut waiting, mut found) = (vec![(subject.span(), whole.most)], Vec::new());
+    if let Places::Stretches(count) = places {
+        waiting.clear();
+        for span in subject.span().stretches(&times, count) {
+            let Some(number) = subject.number(pull, None, span, "again").await? else { return Ok(Vec::new()) };
+            waiting.push((span, number.most));
+        }
+    }
     while let Some((span, theirs)) = waiting.pop() {
         let (own, parts) = (span.of(&times), first.take());
         if own.len() as u64 == theirs && parts.is_none() {
@@ -451,9 +503,9 @@ async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<Strin
     run_tasks(pull, "search", tasks, None).await
 }
 
-/// What came of a type.
-pub(super) fn came(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
-    let (files, _) = foreseeable(pull)?;
+/// What came of a type where it was read again: what came before that may be gone.
+pub(super) fn came_again(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
+    let files: Vec<String> = ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().collect();
     let mut came: HashSet<u64> = HashSet::new();
     pull.snapshot.staged(pull.id, &files, |header, _| {
         if header.resource_type == resource_type && !header.removed {
@@ -466,7 +518,7 @@ pub(super) fn came(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>,
 
 /// What is known, and did not come where it was read again.
 fn missed(pull: &Pull<'_>, subject: &Subject, differing: &[usize], spans: &[Span]) -> Result<BTreeSet<String>, SourceError> {
-    let came = came(pull, &subject.resource_type)?;
+    let came = came_again(pull, &subject.resource_type)?;
     let mut missed = BTreeSet::new();
     each_known(pull, std::slice::from_ref(subject), |_, batch, header| {
         let is_read = differing.contains(&batch) && spans.iter().any(|span| span.holds(header.updated));
@@ -531,7 +583,8 @@ async fn judge(pull: &Pull<'_>, subject: &Subject) -> Result<(), SourceError> {
             return pull.record(&lacking(resource_type, Code::Missed, reason));
         }
     }
-    tracing::warn!(pull = pull.id.0, resource_type, theirs, known = known.sum(), "the server counts others than it sends; later numbers are held against that");
+    let reason = format!("the server counts {theirs} where {} are known, and reading it again showed no other; later numbers are held against that", known.sum());
+    tell(pull, subject, "kept", Why::new(Code::Uncounted, reason))?;
     keep(pull, subject, theirs, &known)
 }
 

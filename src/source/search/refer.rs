@@ -129,7 +129,7 @@ pub(in crate::source) async fn look_again(pull: &mut Pull<'_>) -> Result<(), Sou
         if recount::has_gap(pull, &resource_type)? {
             continue;
         }
-        let came = recount::came(pull, &resource_type)?;
+        let came = recount::came_again(pull, &resource_type)?;
         let gone: BTreeSet<String> = ids.iter().filter(|id| !came.contains(&hash_of(&resource_type, id))).cloned().collect();
         let_go(pull, &resource_type, &gone, ids.len())?;
     }
