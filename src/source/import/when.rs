@@ -15,6 +15,8 @@ const UTC: [&str; 3] = ["Z", "UTC", "GMT"];
 /// Names of what directives write, by the letters of those that write it alone.
 const FIELDS: [(char, &str); 6] = [('Y', "the year"), ('m', "the month"), ('d', "the day"), ('H', "the hour"), ('M', "the minute"), ('S', "the second")];
 
+const LEFT_OUT: &str = "a time that the clocks left out when they were put forward";
+
 /// A form of strftime.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Format {
@@ -69,7 +71,10 @@ impl Format {
             parts.set_offset(Some(Offset::UTC));
         }
         if parts.offset().is_some() || parts.iana_time_zone().is_some() || parts.timestamp().is_some() {
-            return parts.to_zoned().ok().map(When::At);
+            let at = parts.to_zoned().ok()?;
+            // Of a zone alone, a time may be one that its clocks left out.
+            let is_told = parts.offset().is_some() || parts.timestamp().is_some() || parts.to_datetime().is_ok_and(|local| local == at.datetime());
+            return is_told.then_some(When::At(at));
         }
         let local = parts.to_datetime().ok()?;
         Some(if parts.hour().is_some() { When::Local(local) } else { When::Day(local.date()) })
@@ -157,9 +162,11 @@ pub(super) fn instant(text: &str, format: Option<&Format>, site: &TimeZone) -> R
     if text.len() <= 10 {
         return day(text, None, site).map(|date| date.to_string()).map_err(|_| wrong());
     }
-    if text.ends_with(']') {
+    if let Some((local, _)) = text.strip_suffix(']').and_then(|text| text.split_once('[')) {
         // A zone by its name, with an offset or without.
-        return shown(&Zoned::from_str(text).map_err(|_| wrong())?.with_time_zone(site.clone()));
+        let at = Zoned::from_str(text).map_err(|_| wrong())?;
+        let is_there = DateTime::from_str(local).map_or(true, |local| local == at.datetime());
+        return if is_there { shown(&at.with_time_zone(site.clone())) } else { Err(LEFT_OUT.to_owned()) };
     }
     match (Timestamp::from_str(text), DateTime::from_str(text)) {
         (Ok(at), _) => shown(&at.to_zoned(site.clone())),
@@ -172,7 +179,7 @@ pub(super) fn instant(text: &str, format: Option<&Format>, site: &TimeZone) -> R
 fn of_zone(local: DateTime, zone: &TimeZone) -> Result<String, String> {
     let ambiguous = zone.to_ambiguous_zoned(local);
     if matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. }) {
-        return Err("a time that the site's clocks left out when they were put forward".to_owned());
+        return Err(LEFT_OUT.to_owned());
     }
     shown(&ambiguous.earlier().map_err(|_| "a time that cannot be".to_owned())?)
 }
@@ -206,8 +213,9 @@ mod tests {
             ("%m/%d/%Y %H:%M %z", "02/01/2026 05:30 +0100", "2026-01-31T23:30:00-05:00"),
             ("%Y-%m-%d %H:%M %:z", "2026-02-01 05:30 +01:00", "2026-01-31T23:30:00-05:00"),
             ("%Y-%m-%d %H:%M %Q", "2026-02-01 05:30 Europe/Berlin", "2026-01-31T23:30:00-05:00"),
+            ("%Y-%m-%d %H:%M %Q", "2026-03-29 02:30 Europe/Berlin", "no date or time as `%Y-%m-%d %H:%M %Q` has it"),
             ("%s", "1769920200", "2026-01-31T23:30:00-05:00"),
-            ("%Y-%m-%d %H:%M", "2026-03-08 02:30", "a time that the site's clocks left out when they were put forward"),
+            ("%Y-%m-%d %H:%M", "2026-03-08 02:30", LEFT_OUT),
             ("%m/%d", "", "refused: it does not tell one day from another"),
             ("day", "", "refused: it does not tell one day from another"),
             ("%d.%m.%Y %H:%m", "", "refused: `%m` has the month in it a second time; `%m` is the month, `%M` the minute"),
