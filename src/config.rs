@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::{Diagnostic, SourceFile, nearest};
 use crate::fhir::compartment::is_id;
 use crate::measure::definition::Interval;
+use foreign::{Expected, foreign};
 
 pub mod doubtful;
+pub mod foreign;
 pub mod layers;
 pub mod measures;
 pub mod setup;
@@ -260,7 +262,10 @@ fn read(path: &Path, example: &str) -> Result<Arc<SourceFile>, Diagnostic> {
         return Err(Diagnostic::error(format!("configuration `{shown}` has {size} bytes, at most {} are read", layers::FILE_BYTES_MAX)));
     }
     let text = std::fs::read_to_string(path).map_err(missing)?;
-    Ok(SourceFile::new(shown, text))
+    match foreign(&shown, text.as_bytes(), Expected::Keys) {
+        Some(finding) => Err(finding),
+        None => Ok(SourceFile::new(shown, text)),
+    }
 }
 
 /// What the types cannot say; each finding at its key.

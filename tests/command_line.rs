@@ -221,6 +221,45 @@ fn without_a_configuration_every_site_command_says_where_to_start() {
     assert!(said.code == 3 && said.err.contains("`elsewhere.toml`"), "{}", said.err);
 }
 
+/// A file of patients or a key in the place of another one is told by what it is, and nothing of it is shown, wherever it is named.
+#[test]
+fn of_a_file_that_is_named_in_the_place_of_another_nothing_is_shown() {
+    let folder = scratch();
+    let key = say(folder.path(), &["key", "new", "key.pem", "--algorithm", "ES384"]);
+    assert_eq!(key.code, 0);
+    let files = [
+        ("table.csv", "Mayer;4711\nMayer;4712\n"),
+        ("latin.csv", "Mayer\u{fc};4711\n"),
+        ("Patient.ndjson", "{\"resourceType\":\"Patient\",\"id\":\"4711\",\"name\":[{\"family\":\"Mayer\"}]\n"),
+        ("Patient.json", "{\n  \"resourceType\": \"Patient\",\n  \"name\": [{\"family\": \"Mayer\"}],\n}\n"),
+        ("key.pem", ""),
+    ];
+    for (name, text) in files.iter().filter(|(_, text)| !text.is_empty()) {
+        let bytes: Vec<u8> = if *name == "latin.csv" { text.chars().map(|letter| letter as u8).collect() } else { text.as_bytes().to_vec() };
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let lines = std::fs::read_to_string(folder.path().join("key.pem")).unwrap();
+    let secret = lines.lines().nth(1).unwrap().get(..12).unwrap();
+    let places = ["[imports]\nfiles = [\"FILE\"]\n", "[mapping]\nfile = \"FILE\"\n", "[measures]\nfolders = [\"FILE\"]\n", "[measures]\nvalue_sets = [\"FILE\"]\n"];
+    for (name, _) in files {
+        let mut said: Vec<String> = Vec::new();
+        let all = |arguments: &[&str]| {
+            let said = say(folder.path(), arguments);
+            said.out + &said.err
+        };
+        for place in places {
+            std::fs::write(folder.path().join("site.toml"), format!("[site]\nid = \"ours\"\n{}", place.replace("FILE", name))).unwrap();
+            said.push(all(&["check", "--offline"]));
+        }
+        said.push(all(&["check", "--offline", "--config", name]));
+        said.push(all(&["measure", "check", name]));
+        said.push(all(&["cql", "check", name]));
+        for said in said {
+            assert!(!said.contains("Mayer") && !said.contains("4711") && !said.contains(secret) && !said.is_empty(), "{name}: {said}");
+        }
+    }
+}
+
 #[test]
 fn a_key_is_private_shown_by_its_public_half_and_never_overwritten() {
     let folder = scratch();

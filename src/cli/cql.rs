@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
 use super::{Context, Ending, Failure, Format, print, print_json, report};
+use crate::config::foreign::{Expected, foreign};
 use crate::config::measures;
 use crate::cql::typed::{LibraryId, Parameter};
 use crate::cql::types::Type;
@@ -206,6 +207,9 @@ fn read_text(path: &Path) -> Result<String, Failure> {
         return Err(Failure::configuration(format!("`{}` has {size} bytes; at most {FILE_BYTES_MAX} are read", path.display())));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
+    if let Some(finding) = foreign(&path.display().to_string(), &bytes, Expected::Definition) {
+        return Err(Failure::diagnostics(&[finding]));
+    }
     utf8(&path.display().to_string(), bytes).map_err(|finding| Failure::diagnostics(&[finding]))
 }
 

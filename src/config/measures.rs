@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::foreign::{Expected, foreign};
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, counted};
@@ -455,7 +456,11 @@ fn text(path: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
     let file = crate::source::folder::open(path).map_err(|error| fault(error.reason))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
-    Ok(SourceFile::new(shown(path), crate::diagnostic::utf8(&shown(path), bytes)?))
+    let name = shown(path);
+    match foreign(&name, &bytes, Expected::Definition) {
+        Some(finding) => Err(finding),
+        None => Ok(SourceFile::new(name.clone(), crate::diagnostic::utf8(&name, bytes)?)),
+    }
 }
 
 /// The path as a person would type it from here.

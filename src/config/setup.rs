@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use super::foreign::{Expected, foreign};
 use super::{Loaded, Site, measures};
 use crate::destination::registry::Registry;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors, nearest};
@@ -202,7 +203,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// A file that a person wrote, in words where it is none.
-fn text(path: &Path) -> Result<String, Diagnostic> {
+fn text(path: &Path, expected: Expected) -> Result<String, Diagnostic> {
     let shown = measures::shown(path);
     let fault = |error: String| Diagnostic::error(format!("cannot read `{shown}`: {error}"));
     let found = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?;
@@ -212,12 +213,16 @@ fn text(path: &Path) -> Result<String, Diagnostic> {
     if found.len() > TEXT_BYTES_MAX {
         return Err(fault(format!("{} bytes, at most {TEXT_BYTES_MAX} are read", found.len())));
     }
-    crate::diagnostic::utf8(&shown, std::fs::read(path).map_err(|error| fault(error.to_string()))?)
+    let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    match foreign(&shown, &bytes, expected) {
+        Some(finding) => Err(finding),
+        None => crate::diagnostic::utf8(&shown, bytes),
+    }
 }
 
 /// The same with its name; what is wrong with it as a whole is said of the key that names it.
 fn source_file(path: &Path, key: &str, site: &Loaded<Site>) -> Result<Arc<SourceFile>, Diagnostic> {
-    let text = text(path).map_err(|fault| match (&fault.at, fault.help) {
+    let text = text(path, Expected::Keys).map_err(|fault| match (&fault.at, fault.help) {
         (Some(_), help) => Diagnostic { help, ..fault },
         (None, help) => Diagnostic { help, ..site.places.error(key, fault.message) },
     })?;
@@ -385,7 +390,7 @@ impl Reader {
         };
         let beside = path.parent().unwrap_or(Path::new("."));
         let named = Mapping::files_named(&source).into_iter().filter(|name| beside.join(name).exists());
-        let files: BTreeMap<String, Result<String, Diagnostic>> = named.map(|name| (name.clone(), text(&beside.join(&name)))).collect();
+        let files: BTreeMap<String, Result<String, Diagnostic>> = named.map(|name| (name.clone(), text(&beside.join(&name), Expected::Table))).collect();
         let (mapping, findings) = Mapping::parse(&source, &files);
         self.findings.extend(findings);
         let mapping = mapping.unwrap_or_else(Mapping::none);
