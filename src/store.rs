@@ -28,6 +28,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("011_units", include_str!("store/schema/011_units.sql")),
     ("012_aside", include_str!("store/schema/012_aside.sql")),
     ("013_refused", include_str!("store/schema/013_refused.sql")),
+    ("014_ended", include_str!("store/schema/014_ended.sql")),
 ];
 
 /// Why the state database cannot be used.

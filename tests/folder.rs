@@ -355,7 +355,10 @@ async fn a_file_that_is_not_whole_is_a_gap_and_nothing_of_its_type_is_let_go() {
     // Its first two lines and a half.
     let half = &text[..text.len() - 30];
     type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+    let utf_16 = |text: &str| -> Vec<u8> { std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect() };
     let cases: Vec<(&str, Files<'_>, &str, &str)> = vec![
+        ("UTF-16", vec![("Observation.ndjson", utf_16(&text))], "Observation", "it is UTF-16; have it written in UTF-8"),
+        ("UTF-16 Bundle", vec![("Observation.json", utf_16(&bundle(&text)))], "Observation", "it is UTF-16; have it written in UTF-8"),
         ("cut", vec![("Observation.ndjson", half.into())], "Observation", "it ends in the middle of a line"),
         ("cut gzip", vec![("Observation.ndjson.gz", cut(gzip(&text)))], "Observation", "its compression has no end"),
         ("cut zstd", vec![("Observation.ndjson.zst", cut(zstd(&text)))], "Observation", "its compression has no end"),

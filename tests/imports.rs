@@ -18,6 +18,7 @@ use crate::bed::output;
 use crate::obligations::bench::Bench;
 
 mod foreseen;
+mod lacking;
 
 const ZONE: &str = "America/New_York";
 const EXAMPLE: &str = include_str!("../mappings/imports/clabsi.yaml");
@@ -38,7 +39,7 @@ fn every_mistake_of_a_declaration_is_told_at_once_where_it_is() {
     let text = r#"name: CLABSI list
 fil: clabsi.csv
 columns:
-  MRN: {type: pacient, system: http://h/mrn}
+  MRN: {type: pacient, sistem: http://h/mrn}
   CSN: {type: encounter, sistem: http://h/csn}
   onset: {type: date, format: "%m/%d"}
   dose: {type: quantity, unit: milligrams}
@@ -62,6 +63,7 @@ resource:
         "error: `CLABSI list` is no name of an import (clabsi.yaml:1:7); 1 to 32 lower-case letters, digits and hyphens",
         "error: the key `file` is missing (clabsi.yaml:1:1)",
         "error: no type of columns is named `pacient` (clabsi.yaml:4:15); did you mean `patient`?",
+        "error: a column of type `patient` has no key `sistem` (clabsi.yaml:4:24); did you mean `system`?",
         "error: a column of type `encounter` has no key `sistem` (clabsi.yaml:5:26); did you mean `system`?",
         "error: `%m/%d` is no form of a date",
         "error: `milligrams` is no UCUM unit (clabsi.yaml:7:32)",
@@ -101,6 +103,9 @@ fn what_a_declaration_lacks_is_told() {
         ("'{D}'", "'{D'", "a `{` without its `}`"),
         ("'{D}'", "[x]", "`onsetDateTime` is a list, expected one value"),
         ("onsetDateTime", "recordedDate: 7, onsetDateTime", "`recordedDate` is a number, expected dateTime"),
+        ("'{D}'", "'{D}', onsetString: x", "`onsetString` stands beside `onsetDateTime`, and `onset[x]` is one value"),
+        ("Condition, subject", "Conditon, subjekt", "`Condition` has no element `subjekt`"),
+        ("D: date", "D: {type: dat, format: '%d.%m'}", "`%d.%m` is no form of a date: it does not tell one day from another"),
         ("a.csv", "x*/a.csv", "`x*/a.csv` names no file"),
         ("file: a.csv", "file: a.csv\ndelimiter: tab", "`tab` is no delimiter"),
         ("D: date", "D: date, E: date", "warning: the column `E` is used neither in the key nor in the resource"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::import::{Touched, told, touched};
+use super::import::{Touched, told, touched, types};
 use super::outbox::adopt;
 use super::{Context, Ending, Failure, Format, Kind};
 use crate::config::{self, Loaded, doubtful, setup};
@@ -14,6 +14,7 @@ use crate::feed::Accepted;
 use crate::http::{Clock, Request, SystemClock, one_line};
 use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
+use crate::snapshot::Snapshot;
 use crate::source::capability::Capability;
 use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
@@ -101,11 +102,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     findings.extend(silently_changed(&site, &checked));
     let touched: Vec<Touched> = checked.source.tuning.imports.iter().map(|import| touched(import, &checked)).collect();
     findings.extend(touched.iter().flat_map(|touched| touched.uncounted.iter().cloned()));
+    let stored = stored(&site);
+    findings.extend(stored.iter().flat_map(|stored| forsaken(&site, &checked, stored)));
     if args.offline {
         findings.extend(unasked(&site, &checked, &touched));
     }
     findings.extend(last_found(&site));
-    let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked, &touched).await) })? };
+    let answers = if args.offline { Vec::new() } else { super::block_on(async { Ok(ask(&site, &checked, (&touched, stored.as_ref())).await) })? };
     print(&checked, &findings, &answers, context);
     let failures: Vec<(&str, Kind)> = answers.iter().filter_map(|answer| Some((answer.peer, answer.failure.as_ref()?.kind))).collect();
     match failures.first() {
@@ -139,6 +142,22 @@ fn silently_changed(site: &Loaded<config::Site>, checked: &Setup) -> Vec<Diagnos
     found
 }
 
+/// What the last pull brought; what is wrong with it is said where it is used.
+fn stored(site: &Loaded<config::Site>) -> Option<Snapshot> {
+    let snapshot = setup::snapshot_beside(site, super::state(site).ok()??).ok()??;
+    snapshot.latest().ok()?.map(|_| snapshot)
+}
+
+/// That rows will go whose import is declared no more.
+fn forsaken(site: &Loaded<config::Site>, checked: &Setup, stored: &Snapshot) -> Vec<Diagnostic> {
+    let help = "if it was taken out by mistake, name the file again that declares it; under another name its rows are others, and come again";
+    let warn = |(name, rows): (String, u64)| {
+        let message = format!("no file of `imports.files` declares `{name}` any more: the next pull removes {}", counted(rows, "stored row"));
+        Diagnostic { severity: Severity::Warning, ..site.places.error("imports.files", message).help(help) }
+    };
+    import::forsaken(&checked.source.tuning.imports, stored).unwrap_or_default().into_iter().map(warn).collect()
+}
+
 /// Imports that no measure asks for, which is said of their tables where these are looked at.
 fn unasked(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) -> Vec<Diagnostic> {
     let nobody = |(import, touched): (&import::Import, &Touched)| touched.nobody(import).map(|why| format!("import `{}`: {why}", import.name));
@@ -158,22 +177,24 @@ fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
     lines.map(|line| Diagnostic::note(format!("in the last night: {line}"))).collect()
 }
 
-async fn ask(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) -> Vec<Answer> {
+async fn ask(site: &Loaded<config::Site>, checked: &Setup, (touched, stored): (&[Touched], Option<&Snapshot>)) -> Vec<Answer> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let source = match &checked.source.tuning.folder {
         Some(folder) => files(folder, checked),
         None => ehr(site, checked, &clock).await,
     };
-    let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked, touched));
+    let imports = (!checked.source.tuning.imports.is_empty()).then(|| imports(checked, touched, stored));
     std::iter::once(source).chain(imports).chain([registry(site, checked, &clock).await]).collect()
 }
 
-/// What is in the tables of the imports, and what does not fit. Who is meant by a row is seen when it is brought in.
-fn imports(checked: &Setup, touched: &[Touched]) -> Answer {
+/// What is in the tables of the imports, and what does not fit, or is missing beside what is stored. Who is meant by a row is seen when it
+/// is brought in.
+fn imports(checked: &Setup, touched: &[Touched], stored: Option<&Snapshot>) -> Answer {
     let (mut lines, mut due) = (Vec::new(), Vec::new());
     for (import, touched) in checked.source.tuning.imports.iter().zip(touched) {
         let name = &import.name;
-        let found = match import::survey(import) {
+        let beside = stored.and_then(|stored| import::difference(import, stored, &types(checked), false).ok());
+        let found = match beside.map_or_else(|| import::survey(import), Ok) {
             Ok(found) => found,
             Err(error) => return Answer::failed(IMPORTS, Failure::unreachable(error.to_string())),
         };

@@ -67,6 +67,9 @@ fn foresee(site: &Loaded<config::Site>, checked: &Setup, types: &BTreeSet<String
     let imports = &checked.source.tuning.imports;
     let Some(store) = super::state(site)? else { return Err(failed(import::nothing_yet())) };
     let Some(snapshot) = setup::snapshot_beside(site, store).map_err(run::unopened)? else { return Err(failed(import::nothing_yet())) };
+    if snapshot.latest().map_err(|error| failed(error.into()))?.is_none() {
+        return Err(failed(import::nothing_yet()));
+    }
     let forsaken = import::forsaken(imports, &snapshot).map_err(failed)?;
     if imports.is_empty() && forsaken.is_empty() {
         return Err(none());
@@ -98,7 +101,7 @@ fn failed(error: SourceError) -> Failure {
 }
 
 /// The types that are stored: what the measures need.
-fn types(checked: &Setup) -> BTreeSet<String> {
+pub(super) fn types(checked: &Setup) -> BTreeSet<String> {
     let needs = needs::of(&checked.measures, &checked.value_sets, &checked.mapping, false);
     needs.into_iter().map(|need| need.resource_type).chain(["Patient".to_owned()]).collect()
 }
@@ -196,6 +199,9 @@ fn brought(outcome: &PullOutcome) -> String {
     );
     for gap in &outcome.gaps {
         text.push_str(&format!("\nmissing: {} ({})", gap.resource_type, gap.reason));
+    }
+    for note in &outcome.notes {
+        text.push_str(&format!("\nnote: {} ({})", note.resource_type, note.reason));
     }
     if !outcome.complete && outcome.gaps.is_empty() && outcome.quarantined == 0 {
         text.push_str("\nwhat the last pull lacked is lacking still: `watershed status`");

@@ -144,18 +144,6 @@ pub fn is_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= ID_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
-/// Whether a line is a Patient that another one has replaced (`link.type` `replaced-by`): a record that was merged into
-/// another, and no person of its own any more.
-pub fn is_replaced(line: &[u8]) -> bool {
-    if memchr::memmem::find(line, b"\"replaced-by\"").is_none() {
-        return false;
-    }
-    let Ok(resource) = serde_json::from_slice::<serde_json::Value>(line) else { return false };
-    let links = resource.get("link").and_then(|links| links.as_array()).into_iter().flatten();
-    resource.get("resourceType").and_then(|name| name.as_str()) == Some("Patient")
-        && links.into_iter().any(|link| link.get("type").and_then(|kind| kind.as_str()) == Some("replaced-by"))
-}
-
 /// A reference taken apart: the type if it is named, and the bare id. Understands `Type/id`, absolute addresses,
 /// `/_history/n`, and `urn:uuid:`; `None` for contained, logical and malformed ones.
 pub fn reference_target(reference: &str) -> Option<(Option<&str>, &str)> {

@@ -16,6 +16,13 @@ use super::compartment::reference_target;
 pub struct Links(BTreeMap<String, BTreeSet<String>>);
 
 impl Links {
+    /// Those of one line.
+    pub fn of(line: &[u8]) -> Links {
+        let mut links = Links::default();
+        links.take(line);
+        links
+    }
+
     /// Takes the links of a line, if it is a Patient that another one has replaced; says whether it is.
     pub fn take(&mut self, line: &[u8]) -> bool {
         if memchr::memmem::find(line, b"\"replaced-by\"").is_none() {

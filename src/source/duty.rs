@@ -94,6 +94,8 @@ pub enum Code {
     Import,
     /// The file of an import that is much smaller than before.
     ImportLoss,
+    /// An import that is declared no more.
+    ImportGone,
     /// Both sent and said to be deleted.
     Conflict,
     /// Named as deleted by a search, and still there.
@@ -187,6 +189,7 @@ impl Code {
             Code::Copies => (EhrTeam, "let each resource come once, or with `meta.versionId` or `meta.lastUpdated`, by which the newest is known"),
             Code::Import => (SiteEngineer, "see to the file, or to the import that names it; `watershed import --dry-run` shows what is in it"),
             Code::ImportLoss => (SiteEngineer, "ask who writes the file whether the rows are gone; if so, `watershed import --accept-loss`"),
+            Code::ImportGone => (SiteEngineer, "nothing is due if it was taken out on purpose; else name its declaration in `imports.files` again, which brings the rows back"),
             Code::Conflict => (Nobody, "the next pull of everything decides"),
             Code::Undeleted => (EhrTeam, "let searches name as deleted only what the server does not have any more"),
             Code::Loss => (SiteEngineer, "ask the EHR team whether they are gone; if so, `watershed pull --accept-loss`"),

@@ -29,8 +29,8 @@ mod whole;
 use dataset::{Asked, Part, Scan, Wanted};
 pub use dataset::{Bad, Dataset, Patient, Share};
 use listing::LOG;
-pub(in crate::source) use listing::UNFINISHED;
 pub use listing::{Dropped, Listing, State, look};
+pub(in crate::source) use listing::{UNFINISHED, UTF_16};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};
 use whole::ANY_TYPE;
@@ -202,7 +202,7 @@ impl Passes<'_> {
         let tasks: Vec<Task<'_>> = (0..).zip(tasks).filter(|(index, _)| has_people(index)).map(|(_, task)| *task).collect();
         let wanted = Wanted { asked: Asked::new(asked, parts.values()), ..Wanted::default() };
         let found = self.run(&tasks, share.clone(), Some(&wanted))?;
-        Ok(dataset::known(wanted.asked, found.parts.into_values()))
+        Ok(dataset::known(wanted.asked, Arc::clone(&share.merged), found.parts.into_values()))
     }
 
     /// Reads what else there is of what was kept: versions that were passed over, and, where several patients have a resource, what

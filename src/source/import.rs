@@ -12,9 +12,10 @@ mod reading;
 mod row;
 mod table;
 mod template;
+mod when;
 mod written;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
@@ -63,6 +64,11 @@ impl Import {
         format!("{UNITS}{}", self.name)
     }
 
+    /// The columns that name patients or encounters.
+    fn whoms(&self) -> impl Iterator<Item = &cell::Whom> {
+        self.columns.iter().filter_map(|column| if let cell::Kind::Whom(whom) = &column.kind { Some(whom) } else { None })
+    }
+
     /// The codings that its rows can have at an element of the resource, as `system|code`; `None` where a cell says of which code
     /// it is.
     pub fn codings(&self, element: &str) -> Option<BTreeSet<String>> {
@@ -78,6 +84,35 @@ impl Import {
             part.each_code(&self.columns, &mut |column, system, code, at| found.push(Given { element, column, system, code, at }));
         }
         found
+    }
+
+    /// Whether another one reads a file of it into the same: resources of one type, of a code that both have, and not with values of
+    /// other columns.
+    pub fn repeats(&self, other: &Import) -> bool {
+        if self.resource_type != other.resource_type || !table::share_a_file(self, other) {
+            return false;
+        }
+        let (own, others) = (self.codes(), other.codes());
+        let common: Vec<bool> = own.iter().filter_map(|(element, codes)| Some(!codes.is_disjoint(others.get(element)?))).collect();
+        let (values, other_values) = (self.values(), other.values());
+        let is_of_others = !values.is_empty() && !other_values.is_empty() && values.is_disjoint(&other_values);
+        !common.is_empty() && common.into_iter().all(|is_met| is_met) && !is_of_others
+    }
+
+    /// Its codes and their systems, by element.
+    fn codes(&self) -> BTreeMap<&str, BTreeSet<(&str, &str)>> {
+        let mut codes: BTreeMap<&str, BTreeSet<(&str, &str)>> = BTreeMap::new();
+        for one in self.given().into_iter().filter(|one| !one.system.is_empty()) {
+            codes.entry(one.element).or_default().insert((one.system, one.code));
+        }
+        codes
+    }
+
+    /// The columns of which its values are.
+    fn values(&self) -> BTreeSet<&str> {
+        let mut used = Vec::new();
+        self.template.members().filter(|(name, _)| name.starts_with("value")).for_each(|(_, part)| part.columns(&mut used));
+        used.into_iter().filter_map(|column| Some(self.columns.get(column)?.name.as_str())).collect()
     }
 
     /// The elements that its rows can have, as JSON names them.

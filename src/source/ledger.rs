@@ -40,6 +40,8 @@ pub struct Unit {
     pub gap: Option<Why>,
     /// What is to be known of it though it is complete.
     pub note: Option<Why>,
+    /// It is a table whose last row had its end of line.
+    pub ended: bool,
 }
 
 /// An open pull.
@@ -221,8 +223,8 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
     let why = unit.gap.as_ref().or(unit.note.as_ref());
     transaction.execute(
         "INSERT OR REPLACE INTO unit (pull_id, name, resource_type, query, state, reason, expected, received,
-           quarantined, undated, server_time, file, sha256, code, discarded, identified)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+           quarantined, undated, server_time, file, sha256, code, discarded, identified, ended)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         params![
             pull.0,
             unit.name,
@@ -239,7 +241,8 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
             sha256,
             why.map(|why| why.code.word()),
             unit.discarded as i64,
-            unit.identified
+            unit.identified,
+            unit.ended
         ],
     )?;
     Ok(())
@@ -320,6 +323,22 @@ pub fn none_came(store: &Store, pull: PullId, prefix: &str) -> Result<Option<Why
 pub fn read_again(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
     let units = recorded(store, pull, "(name LIKE 'again %' OR name LIKE 'look %')")?;
     Ok(units.into_iter().filter_map(|unit| unit.file).collect())
+}
+
+/// The type of an import when it was last read, by its unit's name.
+pub fn type_of(store: &Store, name: &str) -> Result<Option<String>, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT resource_type FROM unit WHERE name = ?1 ORDER BY pull_id DESC LIMIT 1";
+        Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+    })
+}
+
+/// Whether a table's last row had its end of line when it was last read whole, by its unit's name.
+pub fn had_ended(store: &Store, name: &str) -> Result<bool, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT ended FROM unit JOIN pull ON id = pull_id WHERE name = ?1 AND unit.state = 'done' AND pull.state = 'committed' ORDER BY pull_id DESC LIMIT 1";
+        Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?.unwrap_or(false))
+    })
 }
 
 /// The units of a pull's imports.

@@ -309,7 +309,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     let came = Came { units: &units, imported: &imported };
     let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
-    notes.extend(accepted.into_iter().chain(notes_of(&units)));
+    notes.extend(accepted.into_iter().chain(notes_of(&units)).chain(notes_of(&imported)));
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest, pull.clock.now());
     if prepared.replaced > 0 {
@@ -434,10 +434,10 @@ pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     found.into_iter().map(|(resource_type, reason, code)| Gap { resource_type, patient: None, reason, code }).collect()
 }
 
-/// What is to be known of what came whole, but for what a person accepted in an earlier pull.
-fn notes_of(units: &[Recorded]) -> impl Iterator<Item = Gap> + '_ {
+/// What is to be known of what came whole, but for what a person accepted in an earlier pull, and rows of others in tables that may have them.
+pub(super) fn notes_of(units: &[Recorded]) -> impl Iterator<Item = Gap> + '_ {
     let found: BTreeSet<(&str, &Why)> = units.iter().filter_map(|unit| Some((unit.resource_type.as_str(), unit.note.as_ref()?))).collect();
-    let told = found.into_iter().filter(|(_, why)| !why.code.is_acceptable());
+    let told = found.into_iter().filter(|(_, why)| !why.code.is_acceptable() && why.code != Code::Import);
     told.map(|(resource_type, why)| Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code })
 }
 

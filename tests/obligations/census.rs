@@ -1,12 +1,14 @@
 //! What came beside what the server itself counts: nothing is called complete because nobody looked.
 
 use super::bench::{Bench, Pulled, TYPES};
+use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
+use watershed::diagnostic::SourceFile;
 use watershed::sandbox::Scenario;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::account::{self, Account};
 use watershed::source::duty::{Code, Who};
-use watershed::source::{Gap, Mode, Need, TypeFilter};
+use watershed::source::{Gap, Mode, Need, TypeFilter, import};
 
 const MODES: [Mode; 2] = [Mode::Search, Mode::Bulk];
 
@@ -163,6 +165,17 @@ async fn where_nothing_has_a_code_that_is_asked_for_it_is_asked_whether_the_mapp
             assert_eq!(codes(&pulled.outcome.gaps), [(name, Code::Uncoded)], "{mode:?}: {:?}", pulled.outcome.gaps);
         }
     }
+    // An import that cannot be read may have them, which is the one thing to see to.
+    let mut bench = Bench::new(&[]).await;
+    let text = "name: lab\nfile: lab.csv\ncolumns: {P: patient}\nkey: P\nresource: {resourceType: Observation, status: final, subject: '{P}'}\n";
+    let folder = tempfile::tempdir().unwrap();
+    bench.options.tuning.imports = import::parse(&SourceFile::new("lab.yaml", text), folder.path(), &TimeZone::UTC).0.into_iter().collect();
+    bench.needs.retain(|need| need.resource_type != "Observation");
+    bench
+        .needs
+        .push(Need { resource_type: "Observation".to_owned(), codes: ["urn:local|nothing-of-the-kind".to_owned()].into(), ..Need::all("Observation") });
+    let unread = bench.pull(Mode::Search).await;
+    assert_eq!(codes(&unread.outcome.gaps), [("Observation", Code::Import)], "{:?}", unread.outcome.gaps);
     // Where one is found, the measures have something to look at.
     let narrowed = Bench::new(&[]).await.narrowed(TypeFilter::Off);
     assert!(narrowed.pull(Mode::Bulk).await.outcome.complete);

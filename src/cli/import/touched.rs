@@ -21,7 +21,7 @@ pub struct Touched {
     pub measures: Vec<String>,
     /// Those that ask for other codes of its type only.
     pub others: Vec<String>,
-    /// What rows are, of which no measure counts anything: a warning; of codes that may be others' a note.
+    /// What rows are that no measure counts, or counts twice: a warning; of codes that may be others' a note.
     pub uncounted: Vec<Diagnostic>,
     /// Its codes, at the elements by which measures ask.
     codes: BTreeSet<String>,
@@ -81,6 +81,7 @@ pub fn touched(import: &Import, checked: &Setup) -> Touched {
     }
     let by_code = if is_open { BTreeSet::new() } else { by_code };
     touched.uncounted = codes(import, checked, &askings, &by_code);
+    touched.uncounted.extend(repeated(import, &checked.source.tuning.imports));
     touched.uncounted.extend(bare_codes(import, &touched.measures, &askings));
     touched.uncounted.extend(undated(import, &touched.measures, &askings));
     touched
@@ -130,6 +131,14 @@ fn codes(import: &Import, checked: &Setup, askings: &[Asking], by_code: &BTreeSe
         }
     }
     found
+}
+
+/// That an earlier import reads the same rows into the same.
+fn repeated(import: &Import, all: &[Import]) -> Option<Diagnostic> {
+    let first = all.iter().take_while(|other| other.name != import.name).find(|other| import.repeats(other))?;
+    let (own, name, resource_type) = (&import.name, &first.name, &import.resource_type);
+    let message = format!("import `{own}` reads a file that `{name}` ({}) reads, into the same `{resource_type}`: its rows are stored and counted twice", first.at);
+    Some(Diagnostic::warning(message).help("leave one of the two out of `imports.files`").at(import.at.clone()))
 }
 
 fn of_column(one: &Given<'_>) -> String {

@@ -17,6 +17,8 @@ const MANIFEST: &str = "manifest.json";
 const PACKED: [&str; 7] = [".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2"];
 /// Endings of files that are being written.
 pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
+/// What a file of UTF-16 begins with.
+pub(in crate::source) const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// Endings of data.
 const DATA: [&str; 3] = [".ndjson", ".jsonl", ".json"];
 /// Words of a name that are no patient's, beside the names of types.

@@ -5,7 +5,7 @@ use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
 use super::whole::{Page, refusal};
-use super::{DOCUMENT_BYTES_MAX, open};
+use super::{DOCUMENT_BYTES_MAX, UTF_16, open};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
 use crate::source::duty::{Code, Why};
@@ -75,6 +75,9 @@ impl Reading<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
                 Err(error) => return Err(Broken::Cut(cut(self.file, &error))),
             };
+            if self.plain == 0 {
+                encoded(piece).map_err(Broken::Cut)?;
+            }
             self.lines.push(piece, |event| line(event, &mut each)).map_err(Broken::Taker)?;
             piece.len()
         };
@@ -99,6 +102,7 @@ impl Reading<'_> {
         if read.map_err(|error| Broken::Cut(cut(self.file, &error)))? as u64 > DOCUMENT_BYTES_MAX {
             return Err(Broken::Cut(Why::new(Code::Unreadable, "it is larger than 2 GiB; have it written as NDJSON")));
         }
+        encoded(&bytes).map_err(Broken::Cut)?;
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
         if !is_json(text) {
             return Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short, or no JSON")));
@@ -109,6 +113,12 @@ impl Reading<'_> {
         }
         .map_err(Broken::Taker)
     }
+}
+
+/// Why a file that begins so is not read: JSON is UTF-8.
+fn encoded(start: &[u8]) -> Result<(), Why> {
+    let is_utf_16 = UTF_16.iter().any(|mark| start.starts_with(mark));
+    if is_utf_16 { Err(Why::new(Code::Unreadable, "it is UTF-16; have it written in UTF-8")) } else { Ok(()) }
 }
 
 fn is_json(bytes: &[u8]) -> bool {

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known::{Fresh, Known};
-use super::reading::{Met, asks, discarded, read};
+use super::reading::{Beside, Met, asks, forsaken, read};
 use super::{Import, UNITS};
 use crate::diagnostic::counted;
 use crate::http::Clock;
 use crate::snapshot::{PullId, Reconcile, Rows, Snapshot};
 use crate::source::duty::{Code, Why};
 use crate::source::ledger::{self, Closing, Unit};
-use crate::source::pull::{Pull, gaps_of, refuse, sound_types};
+use crate::source::pull::{Pull, gaps_of, notes_of, refuse, sound_types};
 use crate::source::{PullOutcome, SourceError};
 
 /// The plan of a pull that reads imports alone, until it has come to its end: no other pull goes on with it.
@@ -44,6 +44,7 @@ impl Ground<'_> {
     /// Stages and records every import of a type that is stored, anew if it was before.
     fn bring(&self, imports: &[Import], fresh: Option<&Fresh<'_>>) -> Result<BTreeMap<String, Rows>, SourceError> {
         ledger::forget(self.snapshot.store(), self.pull, UNITS)?;
+        self.note_forsaken(imports)?;
         let wanted: Vec<&Import> = imports.iter().filter(|import| self.types.contains(&import.resource_type)).collect();
         let mut asked = BTreeSet::new();
         for import in &wanted {
@@ -58,20 +59,34 @@ impl Ground<'_> {
             .collect()
     }
 
+    /// Records that rows go whose import is declared no more.
+    fn note_forsaken(&self, imports: &[Import]) -> Result<(), SourceError> {
+        let store = self.snapshot.store();
+        for (name, rows) in forsaken(imports, self.snapshot)? {
+            let query = format!("{UNITS}{name}");
+            let resource_type = ledger::type_of(store, &query)?.unwrap_or_else(|| "*".to_owned());
+            let note = format!("{} of `{name}`, which no file of `imports.files` declares any more, removed", counted(rows, "row"));
+            let note = Some(Why::new(Code::ImportGone, note));
+            ledger::record(store, self.pull, &[Unit { name: query.clone(), query, resource_type, note, ..Unit::default() }])?;
+        }
+        Ok(())
+    }
+
     /// Reads one, of which rows with these ids are stored.
     fn one<'i>(&self, import: &Import, known: &Known, stored: impl Iterator<Item = &'i String>) -> Result<Rows, SourceError> {
         let (name, resource_type) = (import.query(), import.resource_type.clone());
         let mut unit = Unit { query: name.clone(), name, resource_type, ..Unit::default() };
         let mut stage = self.snapshot.stage(self.pull, &unit.name)?;
-        let mut tally = read(import, known, &discarded(import, self.snapshot)?, &mut |met, place| match met {
+        let beside = Beside::of(import, known, self.snapshot, self.accepts_loss)?;
+        let mut tally = read(import, &beside, &mut |met, place| match met {
             Met::Fits(incoming) => Ok(stage.push(&incoming)?),
             Met::Refused { reason, raw, .. } => {
                 let reason = if import.file.contains('*') { format!("file {}: {reason}", place.file) } else { reason };
                 refuse(&mut unit, self.snapshot.key(), reason, Some(import.resource_type.clone()), (raw, raw.len() as u64, place.line))
             }
         })?;
-        let is_doubted = !self.accepts_loss && tally.doubt(stored);
-        (unit.received, unit.discarded) = (tally.rows, tally.discarded);
+        let is_doubted = tally.judge(import, &beside, stored);
+        (unit.received, unit.discarded, unit.ended) = (tally.rows, tally.discarded, !tally.is_open);
         unit.staged = Some(stage.finish()?).filter(|_| !is_doubted);
         unit.gap.clone_from(&tally.gap);
         if tally.ignored > 0 {
@@ -133,7 +148,7 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
         pull_id: opened.id,
         complete: complete && quarantined == 0,
         gaps: gaps_of(&units),
-        notes: Vec::new(),
+        notes: notes_of(&units).collect(),
         received,
         quarantined,
         new_versions: prepared.new_versions,

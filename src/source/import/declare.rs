@@ -1,7 +1,8 @@
 //! From a declaration's YAML to an [`Import`]; every problem at once, each at its place.
 
-use super::cell::{Cell, Coding, Column, Kind, Whom, folded, try_format};
+use super::cell::{Cell, Coding, Column, Kind, Whom, folded};
 use super::template::{Part, Weaver};
+use super::when::Format;
 use super::written::{Reader, did_you_mean, quoted};
 use super::{Import, is_name, row};
 use crate::cql::Models;
@@ -168,14 +169,23 @@ fn column(reader: &mut Reader<'_>, name: &str, declared: &Node, at: &Location) -
         };
         (reader.text(written, "`type`")?, reader.at(written))
     };
-    let Some((_, keys)) = TYPES.iter().find(|(name, _)| *name == word) else {
+    let is_named = names.contains(&word);
+    if !is_named {
         reader.error(at_type, format!("no type of columns is named `{word}`"), &did_you_mean(word, &names));
+    }
+    // What else is wrong is said of the type that was probably meant.
+    let Some((word, keys)) = TYPES
+        .iter()
+        .copied()
+        .find(|(name, _)| *name == if is_named { word } else { nearest(word, names.iter().copied()).unwrap_or_default() })
+    else {
+        reader.fields(declared, &what, &all);
         return None;
     };
     let known: Vec<&str> = ["type", "optional"].into_iter().chain(keys.iter().copied()).collect();
     let fields = if is_short { BTreeMap::new() } else { reader.fields(declared, &format!("a column of type `{word}`"), &known) };
     let is_optional = fields.get("optional").is_some_and(|written| truth(reader, written));
-    let kind = kind(reader, word, &fields, at);
+    let kind = kind(reader, word, &fields, at).filter(|_| is_named);
     if let (Some(Kind::Whom(Whom { resource_type: "Patient", .. })), true) = (&kind, is_optional) {
         reader.error(at.clone(), format!("{what} is a patient, and optional"), "each row is some patient's: leave `optional` out");
     }
@@ -228,14 +238,17 @@ fn whom(reader: &mut Reader<'_>, resource_type: &'static str, fields: &BTreeMap<
     Some(Kind::Whom(Whom { resource_type, system, ignores_others }))
 }
 
-fn format(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>) -> Option<String> {
+fn format(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>) -> Option<Format> {
     let written = fields.get("format")?;
     let format = reader.text(written, "`format`")?;
-    if let Err(error) = try_format(format) {
-        let at = reader.at(written);
-        reader.error(at, format!("`{format}` is no form of a date: {error}"), "write it as strftime does, with year, month and day: `%m/%d/%Y`, `%d.%m.%Y %H:%M`");
+    match Format::new(format) {
+        Ok(format) => Some(format),
+        Err(error) => {
+            let at = reader.at(written);
+            reader.error(at, format!("`{format}` is no form of a date: {error}"), "write it as strftime does, with year, month and day: `%m/%d/%Y`, `%d.%m.%Y %H:%M`");
+            None
+        }
     }
-    Some(format.to_owned())
 }
 
 fn quantity(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>, at: &Location) -> Option<Kind> {
@@ -333,10 +346,13 @@ fn resource(reader: &mut Reader<'_>, written: &Node, columns: &[Column]) -> Opti
     let name = reader.text(written, "`resourceType`")?;
     let at_type = reader.at(written);
     let models = Models::default();
-    let Some(class) = models.fhir().retrievable(name).map(|class| class.name.to_string()) else {
+    let class_of = |name| models.fhir().retrievable(name).map(|class| class.name.to_string());
+    let Some(class) = class_of(name) else {
         let near = nearest(name, models.fhir().retrievable_names());
         let help = near.map_or_else(|| "resource types are written as in `Observation`".to_owned(), |name| format!("did you mean `{name}`?"));
         reader.error(at_type, format!("FHIR R4 has no resource type `{name}`"), &help);
+        // What else is wrong is said of the type that was probably meant.
+        near.and_then(class_of).map(|class| Weaver::new(reader, columns).resource(entries, &class));
         return None;
     };
     if name == "Patient" || !in_compartment(name) {

@@ -1,11 +1,17 @@
 //! Who is meant by the rows of tables: the patients and encounters of the source, by id or by identifier.
 
 use super::cell::Whom;
-use crate::fhir::compartment::is_replaced;
+use crate::diagnostic::nearest;
+use crate::fhir::merged::{Links, Merged};
 use crate::snapshot::{PullId, Snapshot, SnapshotError};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Systems of identifiers that are kept apart for each type, and that are shown.
+const SYSTEMS_MAX: usize = 1_000;
+const SYSTEMS_SHOWN: usize = 4;
 
 /// A question of who is meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +51,12 @@ pub(in crate::source) struct Known {
     /// By type and id: whose it is, and the questions that it answers.
     there: BTreeMap<(&'static str, String), (String, Vec<Ask>)>,
     answers: BTreeMap<Ask, Vec<(String, String)>>,
+    /// Every Patient, with whom it names in its place.
+    people: BTreeMap<String, Links>,
+    /// Who counts as whom: several records of one person are nobody else's.
+    merged: Arc<Merged>,
+    /// By type the systems of their identifiers; with the id where one alone has one of a system.
+    systems: BTreeMap<&'static str, BTreeMap<String, Option<String>>>,
     /// Types that the source is not asked for: an id of theirs is believed.
     untold: BTreeSet<&'static str>,
     /// Nobody is looked up: everybody is known.
@@ -82,18 +94,22 @@ impl Known {
                 Ok(())
             })?;
         }
-        let members = fresh.and_then(|fresh| fresh.members);
+        let is_member = |patient: &str| fresh.and_then(|fresh| fresh.members).is_none_or(|members| members.contains(patient));
         for ((_, id), (patient, asks)) in std::mem::take(&mut known.there) {
-            if members.is_none_or(|members| members.contains(&patient)) {
+            if is_member(&patient) {
                 known.answer(&id, &patient, asks);
             }
         }
+        known.people.retain(|id, _| is_member(id));
+        let mut links = Links::default();
+        known.people.values().for_each(|own| links.merge(own.clone()));
+        known.merged = Merged::follow(&links, |id| known.people.contains_key(id)).into();
         Ok(known)
     }
 
     /// Patients, each with the questions that it answers.
-    pub fn patients(asked: BTreeSet<Ask>, people: BTreeMap<String, Vec<Ask>>) -> Known {
-        let mut known = Known { asked, ..Known::default() };
+    pub fn patients(asked: BTreeSet<Ask>, people: BTreeMap<String, Vec<Ask>>, merged: Arc<Merged>) -> Known {
+        let mut known = Known { asked, merged, ..Known::default() };
         people.into_iter().for_each(|(id, asks)| known.answer(&id, &id, asks));
         known
     }
@@ -110,7 +126,13 @@ impl Known {
     /// A resource, in the place of an earlier form of it; or none, when it is gone.
     fn take(&mut self, (resource_type, id): (&str, &str), patient: &str, json: Option<&[u8]>) {
         let Some(resource_type) = ["Patient", "Encounter"].into_iter().find(|name| *name == resource_type) else { return };
-        let asks = json.map_or_else(Vec::new, |json| answered(&self.asked, (resource_type, id), json));
+        let identifiers = json.map(identifiers).unwrap_or_default();
+        let asks = if json.is_some() { answers(&self.asked, (resource_type, id), &identifiers) } else { Vec::new() };
+        self.meet(resource_type, id, identifiers);
+        if resource_type == "Patient" {
+            self.people.remove(id);
+            self.people.extend(json.map(|json| (id.to_owned(), Links::of(json))));
+        }
         let key = (resource_type, id.to_owned());
         match asks.is_empty() {
             true => drop(self.there.remove(&key)),
@@ -118,25 +140,62 @@ impl Known {
         }
     }
 
-    /// Who is meant.
+    fn meet(&mut self, resource_type: &'static str, id: &str, identifiers: Vec<(String, String)>) {
+        let systems = self.systems.entry(resource_type).or_default();
+        for (system, _) in identifiers {
+            let has_room = systems.len() < SYSTEMS_MAX;
+            match systems.get_mut(&system) {
+                Some(alone) if alone.as_deref() == Some(id) => {}
+                Some(alone) => *alone = None,
+                None if has_room => drop(systems.insert(system, Some(id.to_owned()))),
+                None => {}
+            }
+        }
+    }
+
+    /// That nobody here has an identifier of the system by which a column names them, and which is near or there instead. What one alone
+    /// has may say who it is, and is not shown.
+    pub(super) fn strange(&self, whom: &Whom) -> Option<String> {
+        let system = whom.system.as_deref().filter(|_| !self.anybody && !self.untold.contains(whom.resource_type))?;
+        let met = self.systems.get(whom.resource_type)?;
+        if met.contains_key(system) || met.len() == SYSTEMS_MAX {
+            return None;
+        }
+        let shared: Vec<&str> = met.iter().filter(|(_, alone)| alone.is_none()).map(|(system, _)| system.as_str()).collect();
+        let instead = match (nearest(system, shared.iter().copied()), shared.as_slice()) {
+            (Some(near), _) => format!("; did you mean `{near}`?"),
+            (None, []) => String::new(),
+            (None, shared) => format!("; theirs are of `{}`", shared.iter().take(SYSTEMS_SHOWN).copied().collect::<Vec<_>>().join("`, `")),
+        };
+        Some(format!("no {} has an identifier of `{system}`{instead}", whom.resource_type))
+    }
+
+    /// Who is meant. Of several records of one person it is that of who stands for them; a record that was merged into another counts
+    /// as that one's, and is meant by what it alone has.
     pub fn hit<'k>(&'k self, ask: &'k Ask) -> Hit<'k> {
         let is_believed = self.anybody || (self.untold.contains(ask.resource_type) && ask.system.is_none());
-        match self.answers.get(ask).map(Vec::as_slice) {
+        let answers = self.answers.get(ask).map_or(&[][..], Vec::as_slice);
+        let stands = |id: &'k str| if ask.resource_type == "Patient" { self.merged.survivor(id) } else { id };
+        match answers {
             _ if is_believed => Hit::One { id: &ask.value, patient: None },
-            None | Some([]) => Hit::None,
-            Some([(id, patient)]) => Hit::One { id, patient: Some(patient) },
-            Some(_) => Hit::Several,
+            [] => Hit::None,
+            [(first, _), others @ ..] if others.iter().any(|(id, _)| stands(id) != stands(first)) => Hit::Several,
+            [first, others @ ..] => {
+                let (id, patient) = others.iter().find(|(id, _)| stands(id) == id).unwrap_or(first);
+                Hit::One { id, patient: Some(self.merged.survivor(patient)) }
+            }
         }
     }
 }
 
-/// Which questions a resource answers; a Patient whom another one replaced answers none.
-pub(in crate::source) fn answered(asked: &BTreeSet<Ask>, (resource_type, id): (&'static str, &str), json: &[u8]) -> Vec<Ask> {
-    if resource_type == "Patient" && is_replaced(json) {
-        return Vec::new();
-    }
+/// Which questions a resource answers.
+pub(in crate::source) fn answered(asked: &BTreeSet<Ask>, whose: (&'static str, &str), json: &[u8]) -> Vec<Ask> {
+    answers(asked, whose, &identifiers(json))
+}
+
+fn answers(asked: &BTreeSet<Ask>, (resource_type, id): (&'static str, &str), identifiers: &[(String, String)]) -> Vec<Ask> {
     let by_id = Ask { resource_type, system: None, value: id.to_owned() };
-    let by_identifier = identifiers(json).into_iter().map(|(system, value)| Ask { resource_type, system: Some(system), value });
+    let by_identifier = identifiers.iter().cloned().map(|(system, value)| Ask { resource_type, system: Some(system), value });
     let answered: BTreeSet<Ask> = std::iter::once(by_id).chain(by_identifier).filter(|ask| asked.contains(ask)).collect();
     answered.into_iter().collect()
 }

@@ -4,10 +4,11 @@ use super::known::{Ask, Known};
 use super::row::Outcome;
 use super::table::{Line, Stop, Table, find};
 use super::{Import, UNITS};
+use crate::diagnostic::counted;
 use crate::snapshot::{Incoming, Rows, Snapshot};
-use crate::source::SourceError;
 use crate::source::account::is_fall;
 use crate::source::duty::{Code, Why};
+use crate::source::{SourceError, ledger};
 use crate::store::{quarantine, sha256_hex};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,25 @@ pub(super) enum Met<'a> {
     },
 }
 
+/// What is known beside a table.
+pub(super) struct Beside<'k> {
+    known: &'k Known,
+    /// The SHA-256 of each row that a person has discarded.
+    discarded: BTreeSet<String>,
+    /// Its last row had its end of line when it was last read whole.
+    ended: bool,
+    /// However little is in it, it is believed.
+    accepts_loss: bool,
+}
+
+impl<'k> Beside<'k> {
+    pub fn of(import: &Import, known: &'k Known, snapshot: &Snapshot, accepts_loss: bool) -> Result<Beside<'k>, SourceError> {
+        let discarded = snapshot.store().with(|connection| quarantine::discarded(connection, Some(&import.query())))?;
+        let ended = !accepts_loss && ledger::had_ended(snapshot.store(), &import.query())?;
+        Ok(Beside { known, discarded, ended, accepts_loss })
+    }
+}
+
 /// What an import holds.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -47,12 +67,18 @@ pub(super) struct Tally {
     pub rows: u64,
     /// Those of whom nobody is known and that are to be ignored.
     pub ignored: u64,
+    /// Those of whom nobody is known, these included.
+    strangers: u64,
     /// What each row says that fits, by id.
     came: BTreeMap<String, [u8; 32]>,
     /// Ids of rows that do not fit.
     beside: BTreeSet<String>,
     /// Rows that do not fit, and that a person has discarded.
     pub discarded: u64,
+    /// The ids of these, where their keys can be read.
+    left_out: BTreeSet<String>,
+    /// A file of it does not end in an end of line.
+    pub is_open: bool,
     /// Rows of which not even the key can be read.
     unkeyed: u64,
     /// Why it is not whole.
@@ -63,25 +89,50 @@ impl Tally {
     /// A table in which suddenly much less is than what is stored, or other rows, is not believed: it is the whole truth of its import,
     /// and grows. Ids are those of stored rows. Whether it is so: nothing of the table is taken then, for rows whose keys are only
     /// written otherwise would be stored twice.
-    pub fn doubt<'i>(&mut self, ids: impl Iterator<Item = &'i String>) -> bool {
-        let (mut stored, mut missing) = (0_u64, 0_u64);
+    fn doubt<'i>(&mut self, ids: impl Iterator<Item = &'i String>) -> bool {
+        let (mut stored, mut missing, mut left_out) = (0_u64, 0_u64, 0_u64);
         for id in ids {
             stored += 1;
-            missing += u64::from(!self.came.contains_key(id) && !self.beside.contains(id));
+            if self.left_out.contains(id) {
+                left_out += 1;
+            } else {
+                missing += u64::from(!self.came.contains_key(id) && !self.beside.contains(id));
+            }
         }
-        // So many may be rows that a person has discarded, or whose key cannot be read.
-        let gone = missing.saturating_sub(self.discarded + self.unkeyed);
-        let rows = self.rows;
+        // So many may be rows whose key cannot be read.
+        let gone = missing.saturating_sub(self.unkeyed);
+        // What was discarded and never stored makes up for nothing.
+        let others = self.discarded - left_out.min(self.discarded);
+        let rows = self.rows - others;
+        let in_it = if others == 0 { format!("{rows} rows are in it") } else { format!("{rows} rows are in it (beside {others} that were discarded)") };
         let found = if is_fall(stored, rows) && (stored.abs_diff(rows) > ROWS_GONE_FREE || rows == 0) {
-            format!("{rows} rows are in it where {stored} are stored")
+            format!("{in_it} where {stored} are stored")
         } else if gone > 0 && (gone == stored || gone > ROWS_GONE_FREE && is_fall(stored, stored - gone)) {
-            format!("{rows} rows are in it, and of the {stored} that are stored it lacks {gone}: others, or their keys are written otherwise (leading zeros, a date's form)")
+            format!("{in_it}, and of the {stored} that are stored it lacks {gone}: others, or their keys are written otherwise (leading zeros, a date's form)")
         } else {
             return false;
         };
         let kept = "what is stored is kept until a person has looked; if they are gone, `watershed import --accept-loss`";
         self.gap.get_or_insert(Why::new(Code::ImportLoss, format!("{found}; {kept}")));
         true
+    }
+
+    /// Looks at all of it, of which rows with these ids are stored: whether nothing of it is taken. That nobody has an identifier of its
+    /// system is a gap however few rows there are; else a few may all be of others.
+    pub fn judge<'i>(&mut self, import: &Import, beside: &Beside<'_>, ids: impl Iterator<Item = &'i String>) -> bool {
+        if beside.accepts_loss {
+            return false;
+        }
+        let strangers = if self.came.is_empty() { self.strangers } else { 0 };
+        let nobody = |why: &str| Why::new(Code::Import, format!("none of its rows is taken, {} of those who are not known here: {why}", counted(strangers, "row")));
+        let strange = import.whoms().find_map(|whom| beside.known.strange(whom)).filter(|_| strangers > 0);
+        self.gap = self.gap.take().or(strange.as_deref().map(nobody));
+        let is_doubted = self.doubt(ids);
+        if strangers > ROWS_GONE_FREE {
+            self.gap
+                .get_or_insert_with(|| nobody("are their identifiers written as in the EHR (leading zeros, a prefix), and is it the right table?"));
+        }
+        is_doubted
     }
 
     /// What that means for what is stored.
@@ -98,24 +149,19 @@ pub(super) fn asks(import: &Import, asked: &mut BTreeSet<Ask>) -> Result<(), Sou
             Ok(())
         };
         // What is wrong with it is said when it is read for good.
-        if let Err(Stop::Taker(error)) = table.read(import, &mut each) {
+        if let Err(Stop::Taker(error)) = table.read(import, false, &mut each) {
             return Err(error);
         }
     }
     Ok(())
 }
 
-/// The SHA-256 of each row of an import that a person has discarded.
-pub(super) fn discarded(import: &Import, snapshot: &Snapshot) -> Result<BTreeSet<String>, SourceError> {
-    Ok(snapshot.store().with(|connection| quarantine::discarded(connection, Some(&import.query())))?)
-}
-
 /// Reads all files of an import, but for the rows that were discarded.
-pub(super) fn read(import: &Import, known: &Known, discarded: &BTreeSet<String>, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
+pub(super) fn read(import: &Import, beside: &Beside<'_>, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
     let (tables, gap) = find(import);
     let mut tally = Tally { gap, ..Tally::default() };
     for (file, table) in (1..).zip(&tables) {
-        match read_one(import, (known, discarded), (file, table), &mut tally, each) {
+        match read_one(import, beside, (file, table), &mut tally, each) {
             Ok(()) => {}
             Err(Stop::Gap(why)) => drop(tally.gap.get_or_insert(why)),
             Err(Stop::Taker(error)) => return Err(error),
@@ -126,7 +172,7 @@ pub(super) fn read(import: &Import, known: &Known, discarded: &BTreeSet<String>,
 
 fn read_one(
     import: &Import,
-    (known, discarded): (&Known, &BTreeSet<String>),
+    beside: &Beside<'_>,
     (file, table): (usize, &Table),
     tally: &mut Tally,
     each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>,
@@ -139,13 +185,14 @@ fn read_one(
             tally.gap.get_or_insert(Why::new(Code::Import, TOO_MANY));
             return Ok(());
         }
-        if !discarded.is_empty() && discarded.contains(&sha256_hex(&line.raw)) {
+        if !beside.discarded.is_empty() && beside.discarded.contains(&sha256_hex(&line.raw)) {
             tally.discarded += 1;
+            tally.left_out.extend(line.cells.as_ref().ok().and_then(|cells| import.id_of(cells)));
             return Ok(());
         }
         let place = Place { file, line: line.number };
         let outcome = match &line.cells {
-            Ok(cells) => import.row(cells, known, &sha256),
+            Ok(cells) => import.row(cells, beside.known, &sha256),
             Err(reason) => Outcome::Refused { id: None, reason: reason.clone() },
         };
         let (id, reason, is_unknown) = match outcome {
@@ -159,8 +206,12 @@ fn read_one(
                 Entry::Occupied(_) => (Some(incoming.header.id), "its key is that of an earlier row, which says something else".to_owned(), false),
             },
             Outcome::Refused { id, reason } => (id, reason, false),
-            Outcome::Unknown { reason } => (None, reason, true),
+            Outcome::Unknown { reason } => {
+                tally.strangers += 1;
+                (None, reason, true)
+            }
             Outcome::Ignored => {
+                tally.strangers += 1;
                 tally.ignored += 1;
                 return Ok(());
             }
@@ -171,8 +222,9 @@ fn read_one(
         }
         each(Met::Refused { reason, raw: &line.raw, is_unknown }, place)
     };
-    let read = table.read(import, &mut take)?;
-    if read != sha256 {
+    let whole = table.read(import, beside.ended, &mut take)?;
+    tally.is_open |= !whole.is_ended;
+    if whole.sha256 != sha256 {
         return Err(Stop::Gap(Why::new(Code::Import, format!("{}: it is being written: it changed while it was read", table.shown))));
     }
     Ok(())
@@ -223,7 +275,8 @@ pub struct Difference {
 
 /// What is in the tables of an import, whoever is meant.
 pub fn survey(import: &Import) -> Result<Difference, SourceError> {
-    compare(import, (&Known::anybody(), &BTreeSet::new()), &BTreeMap::new(), true)
+    let beside = Beside { known: &Known::anybody(), discarded: BTreeSet::new(), ended: false, accepts_loss: true };
+    compare(import, &beside, &BTreeMap::new())
 }
 
 /// What bringing an import in would change. `types` are those that are stored.
@@ -232,7 +285,7 @@ pub fn difference(import: &Import, snapshot: &Snapshot, types: &BTreeSet<String>
     asks(import, &mut asked)?;
     let known = Known::find(asked, snapshot, types, None)?;
     let stored = snapshot.rows_of(&import.name)?;
-    let found = compare(import, (&known, &discarded(import, snapshot)?), &stored, accepts_loss)?;
+    let found = compare(import, &Beside::of(import, &known, snapshot, accepts_loss)?, &stored)?;
     // What is not stored is not read either, and what was stored of it goes.
     let is_needed = types.contains(&import.resource_type);
     Ok(if is_needed { found } else { Difference { rows: found.rows, gone: stored.len() as u64, is_left: true, ..Difference::default() } })
@@ -246,9 +299,9 @@ pub fn forsaken(imports: &[Import], snapshot: &Snapshot) -> Result<BTreeMap<Stri
     Ok(of_imports.filter(|(name, rows)| *rows > 0 && !is_declared(name)).collect())
 }
 
-fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), stored: &BTreeMap<String, (String, [u8; 32])>, accepts_loss: bool) -> Result<Difference, SourceError> {
+fn compare(import: &Import, beside: &Beside<'_>, stored: &BTreeMap<String, (String, [u8; 32])>) -> Result<Difference, SourceError> {
     let mut found = Difference::default();
-    let mut tally = read(import, known, discarded, &mut |met, place| {
+    let mut tally = read(import, beside, &mut |met, place| {
         match met {
             Met::Fits(incoming) => {
                 let header = &incoming.header;
@@ -263,7 +316,7 @@ fn compare(import: &Import, (known, discarded): (&Known, &BTreeSet<String>), sto
         }
         Ok(())
     })?;
-    if !accepts_loss && tally.doubt(stored.keys()) {
+    if tally.judge(import, beside, stored.keys()) {
         found = Difference { is_left: true, refused: found.refused, unknown: found.unknown, ..Difference::default() };
     }
     (found.rows, found.ignored) = (tally.rows, tally.ignored);

@@ -39,14 +39,23 @@ impl Import {
         self.columns.iter().zip(cells).filter_map(whom).collect()
     }
 
-    /// A row, of a file with this digest. Its cells are those of the declared columns, without surrounding space.
-    pub(super) fn row(&self, cells: &[&str], known: &Known, file_sha256: &str) -> Outcome {
+    fn read(&self, cells: &[&str]) -> Vec<Result<Option<Cell>, Unfit>> {
         let read = |(column, cell): (&super::Column, &&str)| match *cell {
             "" if column.is_optional => Ok(None),
             "" => Err(Unfit(format!("column `{}` is empty", column.name))),
             cell => column.kind.read(cell, &self.zone).map(Some).map_err(|reason| Unfit(format!("column `{}`: {reason}", column.name))),
         };
-        let read: Vec<Result<Option<Cell>, Unfit>> = self.columns.iter().zip(cells).map(read).collect();
+        self.columns.iter().zip(cells).map(read).collect()
+    }
+
+    /// The id that a row has or would have, whatever else is wrong with it.
+    pub(super) fn id_of(&self, cells: &[&str]) -> Option<String> {
+        self.id(&self.read(cells))
+    }
+
+    /// A row, of a file with this digest. Its cells are those of the declared columns, without surrounding space.
+    pub(super) fn row(&self, cells: &[&str], known: &Known, file_sha256: &str) -> Outcome {
+        let read = self.read(cells);
         let id = self.id(&read);
         let mut found = Vec::with_capacity(read.len());
         for cell in read {

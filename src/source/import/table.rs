@@ -4,10 +4,10 @@ use super::{Import, row};
 use crate::diagnostic::nearest;
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
-use crate::source::folder::UNFINISHED;
+use crate::source::folder::{UNFINISHED, UTF_16};
 use aws_lc_rs::digest::Context;
 use csv::ByteRecord;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ const ROW_BYTES_MAX: usize = 1 << 20;
 const BUFFER_BYTES: usize = 128 << 10;
 /// Files of one import.
 const FILES_MAX: usize = 10_000;
-/// What a file of UTF-16 begins with.
-const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What most letters with a mark become where their UTF-8 is taken for Latin-1.
 const MOJIBAKE: char = 'Ã';
+const CUT: &str = "it is cut short: its last row has no end of line, which it had before, and may lack the end of its last cell; have it written anew, or, if it is \
+                   whole, `watershed import --accept-loss`";
 
 /// One file.
 pub(super) struct Table {
@@ -32,6 +32,14 @@ pub(super) struct Table {
     pub shown: String,
     bytes: u64,
     modified: Option<SystemTime>,
+}
+
+/// A file that was read to its end.
+pub(super) struct Whole {
+    /// SHA-256 of all that was read.
+    pub sha256: String,
+    /// Its last row had its end of line.
+    pub is_ended: bool,
 }
 
 /// A row as it stands in a file.
@@ -82,6 +90,12 @@ pub(super) fn find(import: &Import) -> (Vec<Table>, Option<Why>) {
         _ => None,
     };
     (if tables.len() > FILES_MAX { Vec::new() } else { tables }, why)
+}
+
+/// Whether a file is read by both.
+pub(super) fn share_a_file(one: &Import, other: &Import) -> bool {
+    let files = |import: &Import| find(import).0.iter().filter_map(|table| table.path.canonicalize().ok()).collect::<BTreeSet<_>>();
+    one.path == other.path || !files(one).is_disjoint(&files(other))
 }
 
 fn shown(import: &Import, number: usize, count: usize) -> String {
@@ -138,8 +152,9 @@ impl Table {
         }
     }
 
-    /// Hands over row by row; gives the SHA-256 of all that was read.
-    pub fn read(&self, import: &Import, each: &mut dyn FnMut(Line<'_>) -> Result<(), SourceError>) -> Result<String, Stop> {
+    /// Hands over row by row. A last row without its end of line is none where such files were `ended`: a part of its last cell may be a
+    /// value too.
+    pub fn read(&self, import: &Import, ended: bool, each: &mut dyn FnMut(Line<'_>) -> Result<(), SourceError>) -> Result<Whole, Stop> {
         let cannot = |error: &io::Error| match error.kind() {
             io::ErrorKind::FileTooLarge => self.stop("a row is longer than 1 MiB, as where a quotation mark has no end"),
             _ => self.stop(format!("it cannot be read: {error}")),
@@ -173,6 +188,9 @@ impl Table {
                 continue;
             }
             is_short = record.len() < heading.count;
+            if ended && !reader.get_ref().is_ended() {
+                break;
+            }
             let number = last_line.saturating_sub(inner_lines(&record));
             each(Line { number, cells: heading.cells(&record, import), raw: raw(&record, import.delimiter) }).map_err(Stop::Taker)?;
         }
@@ -180,8 +198,9 @@ impl Table {
         match heading {
             None => Err(self.stop("it is empty: it has not even a heading")),
             Some(_) if self.has_changed() => Err(self.stop("it is being written: it changed while it was read")),
-            Some(_) if is_short && tap.last != b'\n' => Err(self.stop("it is cut short: it ends in the middle of a row")),
-            Some(_) => Ok(row::finish(tap.context)),
+            Some(_) if is_short && !tap.is_ended() => Err(self.stop("it is cut short: it ends in the middle of a row")),
+            Some(_) if ended && !tap.is_ended() => Err(self.stop(CUT)),
+            Some(_) => Ok(Whole { is_ended: tap.is_ended(), sha256: row::finish(tap.context) }),
         }
     }
 }
@@ -275,6 +294,11 @@ impl Tap {
     fn open(path: &Path, delimiter: u8) -> io::Result<Tap> {
         let quotes = Quotes::new(delimiter);
         Ok(Tap { file: File::open(path)?, context: row::begin(), left: ROW_BYTES_MAX, last: b'\n', read: 0, passed: 0, ahead: VecDeque::new(), quotes })
+    }
+
+    /// Not at the end of a file within a row.
+    fn is_ended(&self) -> bool {
+        !self.quotes.is_at_end || matches!(self.last, b'\n' | b'\r')
     }
 
     /// The line in which a row ends, of which this is the first byte after its own end of line.

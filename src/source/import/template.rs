@@ -9,7 +9,7 @@ use crate::diagnostic::yaml::node::{Content, Named, Node};
 use crate::diagnostic::{Location, Span, nearest};
 use crate::fhir::required;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Objects and lists within each other.
@@ -203,7 +203,16 @@ impl<'r, 'a> Weaver<'r, 'a> {
     fn object(&mut self, entries: &[&(serde_saphyr::Spanned<String>, Node)], class: &str, depth: usize) -> Part {
         let fields = self.model.fields(class);
         let mut members = Vec::new();
+        let mut chosen: BTreeMap<&str, &str> = BTreeMap::new();
         for (key, written) in entries {
+            if let Some((element, first)) = self.choice(class, &key.value).and_then(|element| Some((element, chosen.insert(element, &key.value)?))) {
+                let at = self.reader.place(key);
+                self.reader.error(
+                    at,
+                    format!("`{}` stands beside `{first}`, and `{element}[x]` is one value", key.value),
+                    "leave one of them out; of what else a row says, another import makes a resource",
+                );
+            }
             let Some((_, ty, is_list)) = fields.iter().find(|(name, ..)| **name == *key.value) else {
                 let at = self.reader.place(key);
                 let short = class.strip_prefix("FHIR.").unwrap_or(class);
@@ -215,6 +224,13 @@ impl<'r, 'a> Weaver<'r, 'a> {
             members.extend(self.element(&key.value, written, ty, *is_list, depth).map(|part| (key.value.clone(), part)));
         }
         Part::Object(members)
+    }
+
+    /// The element of which a key chooses the type: `value` of `valueQuantity`.
+    fn choice<'k>(&self, class: &str, key: &'k str) -> Option<&'k str> {
+        let bases = key.match_indices(|letter: char| letter.is_ascii_uppercase()).filter_map(|(at, _)| key.get(..at));
+        let is_choice = |name: &&str| self.model.element_of(class, name).is_some_and(|element| matches!(element.ty, Type::Choice(_)));
+        bases.into_iter().find(is_choice)
     }
 
     fn element(&mut self, name: &str, written: &Node, ty: &Type, is_list: bool, depth: usize) -> Option<Part> {

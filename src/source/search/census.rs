@@ -243,8 +243,9 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
     }
     for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         let there = uncoded(pull, units, name, codes, prepared.present.get(name).copied().unwrap_or_default()).await?;
-        // A hospital that keeps these outside the EHR has them in an import.
-        if there >= VOLUME_MIN && !is_coded(pull, imported, name, codes)? {
+        // A hospital that keeps these outside the EHR has them in an import; of one that is not whole nobody knows.
+        let is_untold = imported.iter().any(|unit| unit.resource_type == *name && unit.gap.is_some());
+        if there >= VOLUME_MIN && !is_untold && !is_coded(pull, imported, name, codes)? {
             doubts.push(Doubt::new(name, Code::Uncoded, format!("none of the {there} has a code that the measures ask for")));
         }
     }

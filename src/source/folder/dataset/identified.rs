@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use crate::fhir::compartment::{Head, Naming, is_id, patient_required};
+use crate::fhir::merged::Merged;
 use crate::fhir::modifier;
 use crate::fhir::record::{State, glance, state};
 use crate::source::identified::whose;
@@ -43,7 +44,7 @@ impl Asked {
 }
 
 /// Who has what was asked for, by the newest version of each Patient.
-pub(in crate::source::folder) fn known(asked: Asked, parts: impl Iterator<Item = Part>) -> Arc<Known> {
+pub(in crate::source::folder) fn known(asked: Asked, merged: Arc<Merged>, parts: impl Iterator<Item = Part>) -> Arc<Known> {
     let mut newest: BTreeMap<String, (State, Vec<Ask>)> = BTreeMap::new();
     for Bearer { id, state, asks } in parts.flat_map(|part| part.bearers) {
         let (latest, own) = newest.entry(id).or_insert_with(|| (state.clone(), Vec::new()));
@@ -53,7 +54,7 @@ pub(in crate::source::folder) fn known(asked: Asked, parts: impl Iterator<Item =
             own.extend(asks.into_iter().filter(|ask| !own.contains(ask)).collect::<Vec<_>>());
         }
     }
-    Known::patients(asked.asks, newest.into_iter().map(|(id, (_, asks))| (id, asks)).collect()).into()
+    Known::patients(asked.asks, newest.into_iter().map(|(id, (_, asks))| (id, asks)).collect(), merged).into()
 }
 
 impl Part {
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn exactly_one_patient_has_it_whatever_the_order_the_memory_and_the_threads() {
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 10] = [
             ("one", &["Patient/p1 1 a", "Observation/o 1 a"], "p1 o; nobody's 0, set aside 0"),
             ("none", &["Patient/p1 1 a", "Observation/o 1 b"], "; nobody's 0, set aside 1"),
             ("several", &["Patient/p1 1 a", "Patient/p2 1 a", "Observation/o 1 a"], "; nobody's 0, set aside 1"),
@@ -186,6 +187,11 @@ mod tests {
             (
                 "he was replaced",
                 &[r#"Patient/p1 1 a ,"link":[{"other":{"reference":"Patient/p2"},"type":"replaced-by"}]"#, "Patient/p2 1 a", "Observation/o 1 a"],
+                "p2 o; nobody's 0, set aside 0",
+            ),
+            (
+                "who was replaced alone has it",
+                &[r#"Patient/p1 1 a ,"link":[{"other":{"reference":"Patient/p2"},"type":"replaced-by"}]"#, "Patient/p2 1 b", "Observation/o 1 a"],
                 "p2 o; nobody's 0, set aside 0",
             ),
             (
