@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, reference_target};
+use crate::fhir::entries::Entries;
 use crate::fhir::merged::{Links, Merged};
 use crate::fhir::modifier;
 use crate::fhir::record::glance::{self, Key, Kinds};
@@ -486,6 +487,8 @@ struct BundleText<'a> {
 
 #[derive(Deserialize)]
 struct EntryText<'a> {
+    #[serde(borrow, default, rename = "fullUrl")]
+    full_url: Option<&'a RawValue>,
     #[serde(borrow, default)]
     resource: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -587,12 +590,14 @@ impl<'s> Scan<'s> {
             return self.set_aside(line.unwrap_or(1), "the Bundle cannot be read");
         };
         self.depth += 1;
+        let named = bundle.entry.iter().filter_map(|entry| Some((text_of(Some(entry.full_url?)), entry.resource?.get())));
+        let entries = Entries::of(named);
         let (mut types, mut matches): (Vec<String>, u64) = (Vec::new(), 0);
         for (entry, number) in bundle.entry.iter().zip(1..) {
             let number = line.unwrap_or(number);
             match entry.resource {
                 Some(resource) => {
-                    self.take(resource.get().as_bytes(), number, None, true);
+                    self.take(&entries.resolve(resource.get().as_bytes()), number, None, true);
                     types.extend(self.met.as_deref().filter(|met| types.iter().all(|name| name != met)).map(str::to_owned));
                     matches += u64::from(self.met.is_some() && text_of::<Mode<'_>>(entry.search).mode != "include");
                 }

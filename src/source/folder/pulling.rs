@@ -11,11 +11,12 @@ use super::whole::{ANY_TYPE, Gap, Holding, Signs};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
 use crate::source::duty::{Code, Why};
+use crate::source::import::Import;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
 use crate::source::{Plan, SourceError, search};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, sha256_hex};
 
 const CHANGED: &str = "it is being written: it changed while the folder was read";
 const UNFINISHED: &str = "it is being written, by its name";
@@ -25,19 +26,24 @@ const UNKNOWN_ENDING: &str = "its ending is not known: .ndjson, .jsonl and .json
 pub(in crate::source) struct Dump<'a> {
     folder: &'a Path,
     listing: Listing,
-    /// The files that are read, with the digest of what is in them, or why there is none.
+    /// The files that are read, with a digest of what is in them and of what is asked of it, or why there is none.
     files: Vec<(Dropped, Result<String, Why>)>,
 }
 
 impl<'a> Dump<'a> {
-    /// Looks, and takes the digest of every file that is to be read.
-    pub async fn find(folder: &'a Path, plan: &Plan) -> Result<Dump<'a>, SourceError> {
+    /// Looks, and takes the digest of every file that is to be read. Whether there is enough in files that have not changed is another
+    /// question when measures ask for other codes, or other imports stand beside them.
+    pub async fn find(folder: &'a Path, plan: &Plan, imports: &[Import]) -> Result<Dump<'a>, SourceError> {
         let listing = look(folder)?;
+        let asked = format!("{:?} {:?}", plan.codes, imports.iter().map(|import| &import.digest).collect::<BTreeSet<_>>());
         let mut files = Vec::new();
         for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
             let digest = match withheld(file) {
                 Some(why) => Err(why),
-                None => file.digest().map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
+                None => file
+                    .digest()
+                    .map(|digest| sha256_hex(format!("{digest} {asked}").as_bytes()))
+                    .map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
             };
             files.push((file.clone(), digest));
             tokio::task::yield_now().await;
@@ -45,7 +51,7 @@ impl<'a> Dump<'a> {
         Ok(Dump { folder, listing, files })
     }
 
-    /// The last pull, if nothing was missing from it and the files are what they were.
+    /// The last pull, if nothing was missing from it, and the files and what is asked of them are what they were.
     pub fn known(&self, store: &Store, source: &str, plan: &str) -> Result<Option<PullId>, StoreError> {
         let Some((last, units)) = ledger::last_complete(store, source, plan)? else { return Ok(None) };
         let names: BTreeSet<String> = self.names().collect();
@@ -297,8 +303,8 @@ impl Taking<'_> {
     fn take(&mut self, met: Met<'_>) -> Result<(), SourceError> {
         let receiving = &mut self.receiving;
         match met {
-            Met::Resource { json, number, aliases } => {
-                if let Some(taken) = receiving.take_of(json, number, aliases)? {
+            Met::Resource { json, number } => {
+                if let Some(taken) = receiving.take(json, number)? {
                     self.told.hold(&self.path, &taken.resource_type);
                     *self.types.entry(taken.resource_type).or_default() += 1;
                 }

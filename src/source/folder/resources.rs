@@ -1,6 +1,5 @@
 //! One dropped file, read piece by piece: its resources, and those in its Bundles, one after the other.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
@@ -20,8 +19,8 @@ const BUNDLES_DEPTH_MAX: usize = 4;
 
 /// What a file holds.
 pub(super) enum Met<'a> {
-    /// A resource, with the ids of patients whom its Bundle calls by aliases.
-    Resource { json: &'a [u8], number: u64, aliases: &'a BTreeMap<String, String> },
+    /// A resource.
+    Resource { json: &'a [u8], number: u64 },
     /// A line that is too long.
     TooLong { number: u64, length: u64, start: &'a [u8] },
     /// A Bundle that cannot be read.
@@ -141,17 +140,18 @@ fn resource<E>(json: &[u8], line: Option<u64>, each: &mut impl FnMut(Met<'_>) ->
         let worst = std::str::from_utf8(json).ok().and_then(worst_issue);
         return worst.map_or(Ok(()), |worst| each(Met::Complaint(worst)));
     }
-    if is_of(json, "Bundle") { bundle(json, line, 0, each) } else { each(Met::Resource { json, number, aliases: &BTreeMap::new() }) }
+    if is_of(json, "Bundle") { bundle(json, line, 0, each) } else { each(Met::Resource { json, number }) }
 }
 
 fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
     let Some(read) = Bundle::read(json).filter(|_| depth < BUNDLES_DEPTH_MAX) else { return each(Met::Unreadable { json, number: line.unwrap_or(1) }) };
-    let aliases = read.aliases();
+    let entries = read.entries();
     let link = |relation| read.link(relation).map(str::to_owned);
     let mut page = Page { own: link("self"), next: link("next"), total: read.total(), matches: 0 };
     let mut types: Vec<String> = Vec::new();
     for (entry, (item, is_match)) in (1..).zip(read.items("").zip(read.matches())) {
         let number = line.unwrap_or(entry);
+        let resolved;
         each(match item {
             Item::Match(json) | Item::Include(json, _) if is_of(json.as_bytes(), "Bundle") => {
                 bundle(json.as_bytes(), Some(number), depth + 1, each)?;
@@ -161,7 +161,8 @@ fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut
                 page.matches += u64::from(is_match);
                 let named = Head::read(json.as_bytes()).and_then(|head| Head::text(head.resource_type));
                 types.extend(named.filter(|name| !types.contains(name)));
-                Met::Resource { json: json.as_bytes(), number, aliases: &aliases }
+                resolved = entries.resolve(json.as_bytes());
+                Met::Resource { json: &resolved, number }
             }
             Item::Deleted(resource_type, id) => {
                 page.matches += 1;

@@ -1,12 +1,14 @@
 //! One page of a search as it came: a Bundle, its entries and links, the server's complaints.
 
 use crate::fhir::compartment::reference_target;
+use crate::fhir::entries::Entries;
 use crate::http::Response;
 use crate::source::duty::{Code, Why};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use url::Url;
 
 /// Longest code of an issue that is shown.
@@ -169,16 +171,10 @@ impl Bundle {
         self.entry.iter().flatten().map(mode)
     }
 
-    /// Patients whom this page's references name by a `urn:uuid:` that means something on this page only, with their ids.
-    pub fn aliases(&self) -> BTreeMap<String, String> {
+    /// What this page's references call its entries by.
+    pub fn entries(&self) -> Entries {
         let entries = self.entry.iter().flatten().flatten();
-        let named = entries.filter_map(|entry| {
-            let (_, alias) = reference_target(entry.full_url.as_deref().filter(|url| url.starts_with("urn:"))?)?;
-            let head = Head::of(entry.resource.as_ref()?.get());
-            let is_patient = head.text(|head| &head.resource_type).as_deref() == Some("Patient");
-            Some((alias.to_owned(), head.text(|head| &head.id).filter(|_| is_patient)?))
-        });
-        named.collect()
+        Entries::of(entries.filter_map(|entry| Some((Cow::Borrowed(entry.full_url.as_deref()?), entry.resource.as_ref()?.get()))))
     }
 
     /// The parameters that were sent and that the server's account of what it did leaves out; none if it gives none.
