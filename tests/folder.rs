@@ -13,6 +13,7 @@ use watershed::store::{Store, quarantine};
 
 use crate::bed::{Bed, Wanted, output};
 
+mod dropped;
 mod judged;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

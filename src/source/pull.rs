@@ -396,8 +396,11 @@ async fn prepare(
         prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
     }
     for (name, count) in &prepared.conflicts {
-        let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
-        note_gap(pull, gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
+        let why = match pull.plan.of_files {
+            true => Why::new(Code::Undated, format!("{count} are in files, and said to be deleted in files, and not which of it came later; they are kept")),
+            false => Why::new(Code::Conflict, format!("{count} were sent and said to be deleted; they are kept until everything is read again")),
+        };
+        note_gap(pull, gaps, name, "deletions", why)?;
         sound.remove(name);
     }
     for (name, count) in &prepared.ambiguous {

@@ -17,6 +17,7 @@ use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 use crate::source::import::known::{Ask, Known};
 
+use super::opening;
 use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
 use identified::Bearer;
 pub(super) use identified::{Asked, known};
@@ -573,7 +574,7 @@ impl<'s> Scan<'s> {
     /// A Bundle's resources, or a single resource.
     pub(super) fn take_document(&mut self, bytes: &[u8]) {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
-        let Some(head) = Head::read(bytes) else { return self.set_aside(1, NO_OBJECT) };
+        let Some(head) = Head::read(bytes) else { return self.set_aside(1, opening(bytes).unwrap_or(NO_OBJECT)) };
         let kinds = &self.kinds;
         match Head::text(head.resource_type).as_deref() {
             Some("Bundle") => self.take_bundle(bytes, None),
@@ -640,7 +641,7 @@ impl<'s> Scan<'s> {
     /// Of a line in a file, `stream` says where it begins there, and what is known from there on.
     pub(super) fn take(&mut self, line: &[u8], number: u64, stream: Option<(u64, &[u8])>, terminated: bool) {
         if line.first() != Some(&b'{') || line.last() != Some(&b'}') || (!terminated && Head::read(line).is_none()) {
-            return self.set_aside(number, NO_OBJECT);
+            return self.set_aside(number, opening(line).filter(|_| number == 1).unwrap_or(NO_OBJECT));
         }
         let Ok(kind) = self.kinds.of(line) else {
             return self.set_aside(number, if Head::read(line).is_some() { "no resourceType" } else { NO_OBJECT });

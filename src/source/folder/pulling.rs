@@ -5,8 +5,10 @@ use std::path::Path;
 
 use super::FolderError;
 use super::listing::{self, Dropped, Listing, State, look};
+use super::nights::Nights;
 use super::resources::{Broken, Met, Reading};
 use super::series;
+use super::walk::Block;
 use super::whole::{ANY_TYPE, Gap, Holding, Signs};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
@@ -71,6 +73,7 @@ fn withheld(file: &Dropped) -> Option<Why> {
         State::Data | State::Manifest => None,
         State::Unfinished => Some(Why::new(Code::Unfinished, UNFINISHED)),
         State::UnknownEnding => Some(Why::new(Code::Unreadable, UNKNOWN_ENDING)),
+        State::Blocked(block) => Some(Why::new(Code::Unreadable, block.text())),
     }
 }
 
@@ -99,6 +102,10 @@ pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(
             Err(why) => note(pull, file, why.clone())?,
         }
     }
+    for link in &dump.listing.loops {
+        let note = Some(Why::new(Code::Loop, format!("{}: {}", link.name, Block::Loop.text())));
+        pull.record(&Unit { name: format!("loop {}", link.key), resource_type: "*".to_owned(), query: link.name.clone(), note, ..Unit::default() })?;
+    }
     told.note(pull, &dump.files)?;
     note_series(pull, dump)?;
     for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
@@ -118,6 +125,7 @@ fn note(pull: &Pull<'_>, file: &Dropped, why: Why) -> Result<(), SourceError> {
 struct Told {
     signs: Signs,
     holding: BTreeMap<String, Holding>,
+    nights: Nights,
 }
 
 impl Told {
@@ -127,8 +135,8 @@ impl Told {
         let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
             match met {
                 Met::Resource { json, .. } => {
-                    if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)) {
-                        self.hold(&path, &name);
+                    if let Some((name, id)) = named(json) {
+                        self.hold(file, &path, &name, &id);
                     }
                 }
                 met => drop(self.take(&path, met, types)),
@@ -151,7 +159,10 @@ impl Told {
         true
     }
 
-    fn hold(&mut self, path: &str, resource_type: &str) {
+    fn hold(&mut self, file: &Dropped, path: &str, resource_type: &str, id: &str) {
+        if let Some(night) = &file.night {
+            self.nights.meet(night, resource_type, id);
+        }
         let holding = match self.holding.get_mut(path) {
             Some(holding) => holding,
             None => self.holding.entry(path.to_owned()).or_default(),
@@ -160,6 +171,21 @@ impl Told {
         if !holding.types.contains(resource_type) {
             holding.types.insert(resource_type.into());
         }
+    }
+
+    /// The type of which each night seems to bring everything, `*` for several, and what that means.
+    fn of_nights(&self, types: &BTreeSet<String>) -> Option<(String, String)> {
+        let (names, nights): (Vec<&str>, Vec<usize>) = self.nights.repeated().filter(|(name, _)| types.contains(*name)).unzip();
+        let of = match names.as_slice() {
+            [] => return None,
+            [only] => (*only).to_owned(),
+            _ => "*".to_owned(),
+        };
+        let (nights, names) = (nights.into_iter().max().unwrap_or_default(), names.join(", "));
+        let reason = format!(
+            "there are files of {nights} nights, and of {names} one night brings nearly all again that the one before has: each seems to be everything, and what is missing from the newest still counts"
+        );
+        Some((of, reason))
     }
 
     /// What is missing, by type, in words that name no patient: how often, where first, and why.
@@ -182,14 +208,24 @@ impl Told {
         told.collect()
     }
 
-    /// Records what is missing of what files announce.
+    /// Records what is missing of what files announce, and what their being of several nights means.
     fn note(self, pull: &Pull<'_>, files: &[(Dropped, Result<String, Why>)]) -> Result<(), SourceError> {
+        if let Some((resource_type, reason)) = self.of_nights(&pull.plan.types) {
+            let (gap, query) = (Some(Why::new(Code::Nights, reason)), "folder".to_owned());
+            pull.record(&Unit { name: "nights".to_owned(), resource_type, query, gap, ..Unit::default() })?;
+        }
         for (resource_type, query, reason) in self.missing(files.iter().map(|(file, _)| file)) {
             let gap = Some(Why::new(Code::NotAll, reason));
             pull.record(&Unit { name: format!("announced {resource_type}"), resource_type, query, gap, ..Unit::default() })?;
         }
         Ok(())
     }
+}
+
+/// Type and id of a resource.
+fn named(json: &[u8]) -> Option<(String, String)> {
+    let head = Head::read(json)?;
+    Some((Head::text(head.resource_type)?, Head::text(head.id).unwrap_or_default()))
 }
 
 /// Records files that are missing from a series, and those that the last pull read and that are not there any more though others
@@ -225,7 +261,7 @@ fn note_series(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(), SourceError> {
 
 async fn read(pull: &Pull<'_>, file: &Dropped, name: String, told: &mut Told) -> Result<(), SourceError> {
     let receiving = pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?;
-    let mut taking = Taking { receiving, types: BTreeMap::new(), complaint: None, told, path: file.path.display().to_string(), is_manifest: file.state == State::Manifest };
+    let mut taking = Taking { receiving, types: BTreeMap::new(), complaint: None, told, path: file.path.display().to_string(), file };
     let cut = match Reading::open(file) {
         Err(why) => Some(why),
         Ok(mut reading) => loop {
@@ -296,7 +332,7 @@ struct Taking<'a> {
     complaint: Option<Why>,
     told: &'a mut Told,
     path: String,
-    is_manifest: bool,
+    file: &'a Dropped,
 }
 
 impl Taking<'_> {
@@ -305,14 +341,14 @@ impl Taking<'_> {
         match met {
             Met::Resource { json, number } => {
                 if let Some(taken) = receiving.take(json, number)? {
-                    self.told.hold(&self.path, &taken.resource_type);
+                    self.told.hold(self.file, &self.path, &taken.resource_type, &taken.id);
                     *self.types.entry(taken.resource_type).or_default() += 1;
                 }
                 Ok(())
             }
             Met::Untyped { json } => {
                 let is_taken = self.told.take(&self.path, met, receiving.types());
-                if is_taken || self.is_manifest { Ok(()) } else { receiving.take(json, 1).map(drop) }
+                if is_taken || self.file.state == State::Manifest { Ok(()) } else { receiving.take(json, 1).map(drop) }
             }
             Met::Page { .. } => {
                 self.told.take(&self.path, met, receiving.types());
@@ -330,7 +366,11 @@ impl Taking<'_> {
                 receiving.unit.received += 1;
                 receiving.refuse(Reason::NoResource, None, b"", 0, number)
             }
-            Met::Gone { resource_type, id } => receiving.take_removal(&tombstone(resource_type, id)),
+            Met::Gone { resource_type, id, at } => {
+                let mut gone = tombstone(resource_type, id);
+                gone.header.updated = at;
+                receiving.take_removal(&gone)
+            }
             Met::Complaint(complaint) => {
                 self.complaint.get_or_insert(complaint);
                 Ok(())
@@ -366,6 +406,7 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
         troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble.text)));
     }
     let read = || listing.files.iter().filter(|file| file.is_read(types));
+    troubles.extend(told.of_nights(types).map(|(_, reason)| ("folder".to_owned(), format!("{reason}; {}", Code::Nights.duty().1))));
     let announced = told.missing(read()).into_iter().chain(series::holes(read()));
     troubles.extend(announced.map(|(_, file, reason)| (file, reason)));
     counts.retain(|name, _| types.contains(name));
@@ -381,8 +422,8 @@ fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String,
     let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
         match met {
             Met::Resource { json, .. } => {
-                if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)).filter(|name| types.contains(name)) {
-                    told.hold(&path, &name);
+                if let Some((name, id)) = named(json).filter(|(name, _)| types.contains(name)) {
+                    told.hold(file, &path, &name, &id);
                     *counts.entry(name).or_default() += 1;
                 }
             }

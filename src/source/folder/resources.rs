@@ -1,14 +1,15 @@
 //! One dropped file, read piece by piece: its resources, and those in its Bundles, one after the other.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
 use super::whole::{Page, refusal};
-use super::{DOCUMENT_BYTES_MAX, open};
+use super::{DOCUMENT_BYTES_MAX, open, opening};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
 use crate::source::duty::{Code, Why};
-use crate::source::search::{Bundle, Item, worst_issue};
+use crate::source::search::{Bundle, Item, id_and_time, worst_issue};
 
 /// Largest expansion of a compressed file; FHIR's lines are much alike.
 const INFLATION_MAX: u64 = 1_000;
@@ -27,8 +28,8 @@ pub(super) enum Met<'a> {
     Unreadable { json: &'a [u8], number: u64 },
     /// An entry of a Bundle with nothing in it.
     Empty { number: u64 },
-    /// Type and id of what is gone.
-    Gone { resource_type: &'a str, id: &'a str },
+    /// Type and id of what is gone, and when it went, in microseconds since 1970.
+    Gone { resource_type: &'a str, id: &'a str, at: Option<i64> },
     /// What made the file says that something is missing.
     Complaint(Why),
     /// The end of a Bundle, which may be a page of a search, with the types in it.
@@ -74,7 +75,7 @@ impl Reading<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
                 Err(error) => return Err(Broken::Cut(cut(self.file, &error))),
             };
-            self.lines.push(piece, |event| line(event, &mut each)).map_err(Broken::Taker)?;
+            self.lines.push(piece, |event| line(event, &mut each))?;
             piece.len()
         };
         self.input.consume(length);
@@ -87,7 +88,7 @@ impl Reading<'_> {
         }
         std::mem::take(&mut self.lines).finish(|event| match event {
             Event::Text { bytes, .. } if !is_json(bytes) => Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short: it ends in the middle of a line"))),
-            event => line(event, &mut each).map_err(Broken::Taker),
+            event => line(event, &mut each),
         })?;
         Ok(false)
     }
@@ -101,6 +102,9 @@ impl Reading<'_> {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
         if !is_json(text) {
             return Err(Broken::Cut(Why::new(Code::CutShort, "it is cut short, or no JSON")));
+        }
+        if let Some(why) = opening(text) {
+            return Err(Broken::Cut(Why::new(Code::Unreadable, why)));
         }
         match Head::read(text) {
             Some(head) if head.resource_type.is_none() => each(Met::Untyped { json: text }),
@@ -122,10 +126,31 @@ fn cut(file: &Dropped, error: &std::io::Error) -> Why {
     }
 }
 
-fn line<E>(event: Event<'_>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), E> {
+fn line<E>(event: Event<'_>, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), Broken<E>> {
     match event {
-        Event::Text { number, bytes } => resource(bytes, Some(number), each),
+        Event::Text { number, bytes } => match opening(bytes).filter(|_| number == 1) {
+            Some(why) => return Err(Broken::Cut(Why::new(Code::Unreadable, why))),
+            None => resource(bytes, Some(number), each),
+        },
         Event::TooLong { number, length, start } => each(Met::TooLong { number, length, start }),
+    }
+    .map_err(Broken::Taker)
+}
+
+/// What a history has told so far, the newest first: when a resource was there last, by type and id, and when it went.
+#[derive(Default)]
+struct History {
+    there: BTreeMap<(String, String), Option<i64>>,
+    gone: BTreeMap<(String, String), Option<i64>>,
+}
+
+impl History {
+    /// Whether what an entry says holds: not where a newer one says the opposite, unless times of both tell which is the newer.
+    fn holds(&mut self, named: (String, String), is_there: bool, at: Option<i64>) -> bool {
+        let (own, opposite) = if is_there { (&mut self.there, &self.gone) } else { (&mut self.gone, &self.there) };
+        let holds = opposite.get(&named).is_none_or(|newer| newer.is_some() && at.is_some());
+        own.entry(named).or_insert(at);
+        holds
     }
 }
 
@@ -148,7 +173,7 @@ fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut
     let entries = read.entries();
     let link = |relation| read.link(relation).map(str::to_owned);
     let mut page = Page { own: link("self"), next: link("next"), total: read.total(), matches: 0 };
-    let mut types: Vec<String> = Vec::new();
+    let (mut types, mut history): (Vec<String>, History) = (Vec::new(), History::default());
     for (entry, (item, is_match)) in (1..).zip(read.items("").zip(read.matches())) {
         let number = line.unwrap_or(entry);
         let resolved;
@@ -160,13 +185,22 @@ fn bundle<E>(json: &[u8], line: Option<u64>, depth: usize, each: &mut impl FnMut
             Item::Match(json) | Item::Include(json, _) => {
                 page.matches += u64::from(is_match);
                 let named = Head::read(json.as_bytes()).and_then(|head| Head::text(head.resource_type));
+                let (id, at) = if read.is_history() { id_and_time(json) } else { (None, None) };
+                if let (Some(named), Some(id)) = (&named, id)
+                    && !history.holds((named.clone(), id), true, at)
+                {
+                    continue;
+                }
                 types.extend(named.filter(|name| !types.contains(name)));
                 resolved = entries.resolve(json.as_bytes());
                 Met::Resource { json: &resolved, number }
             }
-            Item::Deleted(resource_type, id) => {
+            Item::Deleted(resource_type, id, at) => {
                 page.matches += 1;
-                Met::Gone { resource_type, id }
+                if read.is_history() && !history.holds((resource_type.to_owned(), id.to_owned()), false, at) {
+                    continue;
+                }
+                Met::Gone { resource_type, id, at }
             }
             Item::Failed(status) => match refusal(status).filter(|refusal| refusal.is_gap) {
                 Some(refusal) => Met::Complaint(Why::new(Code::Reported, refusal.words)),
