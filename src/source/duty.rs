@@ -190,7 +190,9 @@ impl Code {
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::Loop => (SiteEngineer, "nothing is missing; take the link out of `source.folder`"),
             Code::Nights => (SiteEngineer, "keep one folder that is replaced each night, or let `source.folder` name the newest (`folder = \"drop/latest\"`)"),
-            Code::Undated => (SiteEngineer, "let what fills `source.folder` date what it says is deleted (`response.lastModified`), or leave it out"),
+            Code::Undated => {
+                (SiteEngineer, "let what fills `source.folder` date what it says is deleted (`response.lastModified`, or `meta.lastUpdated` of the Bundle), or leave it out")
+            }
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
             Code::NotAll => (SiteEngineer, "let what fills `source.folder` fetch all of it: every page of a search, every file of an export"),
             Code::Copies => (EhrTeam, "let each resource come once, or with `meta.versionId` or `meta.lastUpdated`, by which the newest is known"),

@@ -49,6 +49,7 @@ const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
 const BUFFER: usize = 1 << 18;
 
+/// What a file is that has something else in the place of a first line.
 const LIST: &str = "it is a JSON list: have each resource written as a line of NDJSON, or as an entry of a Bundle";
 const SEVERAL_LINES: &str = "its first line is not a whole resource: have each written in one line, or name the file `.json` where it is one document";
 
@@ -387,6 +388,8 @@ fn packing(path: &Path) -> Option<Packing> {
         Some("zst") => return Some(Packing::Zstd),
         _ => {}
     }
+    // What is read from a pipe is gone.
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     let mut start = [0; 4];
     File::open(path).ok()?.read_exact(&mut start).ok()?;
     match start {
@@ -593,5 +596,12 @@ mod tests {
         std::fs::write(&table, "id,born\n1,2020\n").unwrap();
         let table = read_all(&[table], &Shape::everything()).unwrap_err().to_string();
         assert!(table.contains("no line of it is a FHIR resource (line 1: this is not one JSON object)"), "{table}");
+        for (name, text, expected) in
+            [("a.ndjson", format!("[{PATIENT}]"), "(line 1: it is a JSON list"), ("b.ndjson", format!("{{\n{}", &PATIENT[1..]), "(line 1: its first line is not a whole resource")]
+        {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let told = read_all(&[folder.path().join(name)], &Shape::everything()).unwrap_err().to_string();
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }

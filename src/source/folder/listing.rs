@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::nights::night;
 use super::walk::{Block, Walk};
-use super::{BUFFER, FolderError, Kind, fault, kind, packing};
+use super::{BUFFER, FolderError, Kind, fault, kind};
 use crate::store::{hex, sha256_hex};
 
 /// What tools write for themselves beside the data.
@@ -97,11 +97,6 @@ impl Dropped {
     /// Whether it is one document: a Bundle or a resource.
     pub(super) fn is_document(&self) -> bool {
         kind(&self.path) == Some(Kind::Document)
-    }
-
-    /// Whether it is to be decompressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        packing(&self.path).is_some()
     }
 
     /// SHA-256 of its bytes.

@@ -5,7 +5,7 @@ use std::io::{BufRead, ErrorKind, Read as _};
 
 use super::listing::Dropped;
 use super::whole::{Page, refusal};
-use super::{DOCUMENT_BYTES_MAX, open, opening};
+use super::{DOCUMENT_BYTES_MAX, open, opening, packing};
 use crate::fhir::compartment::Head;
 use crate::fhir::ndjson::{Event, Pushed};
 use crate::source::duty::{Code, Why};
@@ -49,6 +49,7 @@ pub(super) enum Broken<E> {
 /// A file that is being read.
 pub(super) struct Reading<'f> {
     file: &'f Dropped,
+    is_compressed: bool,
     input: Box<dyn BufRead + Send>,
     lines: Pushed,
     plain: u64,
@@ -57,11 +58,12 @@ pub(super) struct Reading<'f> {
 impl Reading<'_> {
     /// Opens it.
     pub fn open(file: &Dropped) -> Result<Reading<'_>, Why> {
-        if file.bytes == 0 && file.is_compressed() {
+        let is_compressed = packing(&file.path).is_some();
+        if file.bytes == 0 && is_compressed {
             return Err(Why::new(Code::CutShort, "it is cut short: nothing is in it, not even an end"));
         }
         let input = open(&file.path).map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {}", error.reason)))?;
-        Ok(Reading { file, input, lines: Pushed::default(), plain: 0 })
+        Ok(Reading { file, is_compressed, input, lines: Pushed::default(), plain: 0 })
     }
 
     /// Reads a piece of it; false when that was the last.
@@ -73,14 +75,14 @@ impl Reading<'_> {
             let piece = match self.input.fill_buf() {
                 Ok(piece) => piece,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
-                Err(error) => return Err(Broken::Cut(cut(self.file, &error))),
+                Err(error) => return Err(Broken::Cut(cut(self.is_compressed, &error))),
             };
             self.lines.push(piece, |event| line(event, &mut each))?;
             piece.len()
         };
         self.input.consume(length);
         self.plain += length as u64;
-        if self.file.is_compressed() && self.plain > self.file.bytes.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
+        if self.is_compressed && self.plain > self.file.bytes.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
             return Err(Broken::Cut(Why::new(Code::Unreadable, "its compression inflates too far")));
         }
         if length > 0 {
@@ -96,7 +98,7 @@ impl Reading<'_> {
     fn document<E>(&mut self, each: &mut impl FnMut(Met<'_>) -> Result<(), E>) -> Result<(), Broken<E>> {
         let mut bytes = Vec::new();
         let read = self.input.by_ref().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
-        if read.map_err(|error| Broken::Cut(cut(self.file, &error)))? as u64 > DOCUMENT_BYTES_MAX {
+        if read.map_err(|error| Broken::Cut(cut(self.is_compressed, &error)))? as u64 > DOCUMENT_BYTES_MAX {
             return Err(Broken::Cut(Why::new(Code::Unreadable, "it is larger than 2 GiB; have it written as NDJSON")));
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
@@ -118,10 +120,10 @@ fn is_json(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
-fn cut(file: &Dropped, error: &std::io::Error) -> Why {
+fn cut(is_compressed: bool, error: &std::io::Error) -> Why {
     match error.kind() {
-        ErrorKind::UnexpectedEof if file.is_compressed() => Why::new(Code::CutShort, "it is cut short: its compression has no end"),
-        _ if file.is_compressed() => Why::new(Code::CutShort, "it is cut short or damaged: its compression is broken"),
+        ErrorKind::UnexpectedEof if is_compressed => Why::new(Code::CutShort, "it is cut short: its compression has no end"),
+        _ if is_compressed => Why::new(Code::CutShort, "it is cut short or damaged: its compression is broken"),
         _ => Why::new(Code::Unreadable, format!("it cannot be read: {error}")),
     }
 }
