@@ -37,7 +37,8 @@ impl<'a> Dump<'a> {
     /// question when measures ask for other codes, or other imports stand beside them.
     pub async fn find(folder: &'a Path, plan: &Plan, imports: &[Import]) -> Result<Dump<'a>, SourceError> {
         let listing = look(folder)?;
-        let asked = format!("{:?} {:?}", plan.codes, imports.iter().map(|import| &import.digest).collect::<BTreeSet<_>>());
+        let imports: BTreeSet<&str> = imports.iter().map(|import| import.digest.as_str()).collect();
+        let asked = sha256_hex(format!("{:?} {imports:?}", plan.codes).as_bytes());
         let mut files = Vec::new();
         for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
             let digest = match withheld(file) {
