@@ -13,6 +13,7 @@ use watershed::store::{Store, quarantine};
 
 use crate::bed::{Bed, Wanted, output};
 
+mod dropped;
 mod judged;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,11 +184,13 @@ impl Yard {
     }
 
     async fn try_pull(&self, options: Options) -> Result<PullOutcome, SourceError> {
-        let mut options = options;
+        self.try_pull_of(&["Encounter", "Observation", "Location"].map(Need::all), options).await
+    }
+
+    async fn try_pull_of(&self, needs: &[Need], mut options: Options) -> Result<PullOutcome, SourceError> {
         options.tuning.folder = Some(self.drop.path().to_owned());
-        let needs = ["Encounter", "Observation", "Location"].map(Need::all);
         let source = Source::connect(&options, None, &Default::default(), Arc::new(SystemClock)).await?;
-        let plan = plan(&needs, &source.capability, &options);
+        let plan = plan(needs, &source.capability, &options);
         pull(&source, &plan, &self.snapshot(), &SystemClock, &Silent).await
     }
 
@@ -416,6 +419,60 @@ async fn a_bundle_says_what_is_deleted_and_calls_patients_by_aliases() {
     let snapshot = yard.snapshot();
     let of_patient = snapshot.patients(snapshot.partition_of("p9"), None).unwrap();
     assert!(of_patient.iter().any(|patient| patient.patient_id == "p9" && patient.lines.len() == 2));
+}
+
+/// As Synthea writes a patient: a transaction whose entries are called by `urn:uuid:`, in references too.
+fn called_by_urn(lines: &str) -> String {
+    let urn = |name: &str| format!("urn:uuid:{:0<8}-0000-4000-8000-000000000000", name.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let entry = |line: &str| {
+        let id = line.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+        format!(r#"{{"fullUrl":"{}","resource":{line},"request":{{"method":"POST"}}}}"#, urn(id))
+    };
+    let mut entries: Vec<String> = lines.lines().map(entry).collect();
+    for (target, id) in [("Patient/p1", "p1"), ("Patient/p2", "p2"), ("Patient/p3", "p3"), ("Location/l1", "l1")] {
+        entries.iter_mut().for_each(|entry| *entry = entry.replace(target, &urn(id)));
+    }
+    format!(r#"{{"resourceType":"Bundle","type":"transaction","entry":[{}]}}"#, entries.join(","))
+}
+
+#[tokio::test]
+async fn what_a_bundle_calls_its_entries_by_is_stored_as_what_it_means() {
+    let plain = Yard::new();
+    assert!(plain.pull().await.complete);
+    let text = called_by_urn(&whole().map(|(_, lines)| lines).concat());
+    assert!(!text.contains("Patient/p1") && !text.contains("Location/l1"), "{text}");
+    for (name, content) in [("one.json", text.clone()), ("two.ndjson", text)] {
+        let yard = Yard::new();
+        whole().iter().for_each(|(name, _)| yard.remove(name));
+        yard.write(name, content);
+        let found = yard.pull().await;
+        assert!(found.complete, "{name}: {:?}", found.gaps);
+        assert_eq!((yard.digest(), yard.counts()), (plain.digest(), plain.counts()), "{name}");
+    }
+}
+
+/// A rule of the mapping is lost, and no file has changed.
+#[tokio::test]
+async fn whether_anything_has_a_code_that_is_asked_for_is_another_question_when_others_are_asked_for() {
+    let yard = Yard::new();
+    let line =
+        |n: u32| format!(r#"{{"resourceType":"Observation","id":"m{n}","code":{{"coding":[{{"system":"http://local","code":"lda"}}]}},"subject":{{"reference":"Patient/p1"}}}}"#);
+    yard.write("Observation.ndjson", (0..40).map(|n| line(n) + "\n").collect::<String>());
+    let of = |codes: &[&str]| {
+        let tokens: std::collections::BTreeSet<String> = codes.iter().map(|code| (*code).to_owned()).collect();
+        [Need { codes: tokens.clone(), elsewhere: tokens, ..Need::all("Observation") }]
+    };
+    let (with, without) = (of(&["http://loinc.org|1", "http://local|lda"]), of(&["http://loinc.org|1"]));
+    let pull = async |needs: &[Need]| yard.try_pull_of(needs, Options::default()).await.unwrap();
+    let (first, same) = (pull(&with).await, pull(&with).await);
+    assert_eq!((first.complete, same.complete, same.full), (true, true, false), "{:?}", first.gaps);
+    for night in 1..=2 {
+        let lost = pull(&without).await;
+        let reason = lost.gaps.first().map(|gap| gap.reason.as_str());
+        assert_eq!((lost.complete, lost.removed, reason), (false, 0, Some("none of the 40 has a code that the measures ask for")), "night {night}");
+    }
+    let again = pull(&with).await;
+    assert!(again.complete && !pull(&with).await.full, "{:?}", again.gaps);
 }
 
 #[tokio::test]

@@ -126,6 +126,7 @@ fn withheld(file: &Dropped) -> Option<&'static str> {
         State::Data | State::Manifest => None,
         State::Unfinished => Some("is being written"),
         State::UnknownEnding => Some("its ending is not known"),
+        State::Blocked(block) => Some(block.text()),
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Prepared {
     pub removed: u64,
     /// The newest time of change that came and is believed.
     pub newest: Option<Timestamp>,
-    /// Resources that came and were said to be deleted in the same pull, by type.
+    /// Resources that came and were said to be deleted in the same pull, and not which was later, by type.
     pub conflicts: BTreeMap<String, u64>,
     /// Resources that came with several contents, none of them newer than the others, by type.
     pub ambiguous: BTreeMap<String, u64>,
@@ -223,13 +223,36 @@ struct Change {
     /// Places in the sorted file of what is new or changed.
     written: BTreeSet<u64>,
     gone: Vec<Header>,
-    /// What came and was said to be deleted, by type.
+    /// What came and was said to be deleted, and not which was later, by type.
     conflicts: BTreeMap<String, u64>,
     /// What came with several contents, none of them newer than the others, by type.
     ambiguous: BTreeMap<String, u64>,
     /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
+}
+
+/// Whether what came was said to be deleted as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    No,
+    /// And it came again.
+    Before,
+    Later,
+    /// Nothing says when.
+    Sometime,
+}
+
+impl Deleted {
+    /// By when it was said to be deleted, if it was, and from when it is.
+    fn of(removal: Option<&Option<i64>>, updated: Option<i64>) -> Deleted {
+        match (removal, updated) {
+            (None, _) => Deleted::No,
+            (Some(Some(at)), Some(updated)) if *at < updated => Deleted::Before,
+            (Some(Some(at)), Some(updated)) if *at > updated => Deleted::Later,
+            _ => Deleted::Sometime,
+        }
+    }
 }
 
 /// The newest copy of a resource among those that came.
@@ -240,8 +263,8 @@ struct Winner {
     /// Its type, by its place among those of the partition.
     resource_type: usize,
     is_import: bool,
-    /// It was said to be deleted as well.
-    is_deleted: bool,
+    /// Whether it was said to be deleted as well.
+    deleted: Deleted,
     /// A Patient of [`Reconcile::members`].
     is_member: bool,
     /// What is stored is the same, or newer.
@@ -277,7 +300,8 @@ impl Winners {
 
 struct Sorted {
     files: BTreeMap<Partition, PathBuf>,
-    removals: BTreeSet<ResourceKey>,
+    /// What was said to be deleted, and when at the latest, in microseconds.
+    removals: BTreeMap<ResourceKey, Option<i64>>,
     places: Option<FxHashMap<Mark, (Partition, Rank)>>,
     /// What came of patients in different partitions, none of them newer than the other.
     split: FxHashSet<Mark>,
@@ -314,7 +338,7 @@ impl Snapshot {
             self.prepare_partition(partition, &sorted, reconcile, &mut prepared)?;
         }
         remove_folder(&self.sorting(pull))?;
-        let is_deleted = |patient: &&String| sorted.removals.contains(&("Patient".to_owned(), (*patient).clone()));
+        let is_deleted = |patient: &&String| sorted.removals.contains_key(&("Patient".to_owned(), (*patient).clone()));
         prepared.absent = prepared.absent.saturating_sub(reconcile.members.iter().flatten().filter(is_deleted).count() as u64);
         Ok(prepared)
     }
@@ -364,7 +388,7 @@ impl Snapshot {
         let mut writers: BTreeMap<Partition, (LineWriter, PathBuf)> = BTreeMap::new();
         let mut sorted = Sorted {
             files: BTreeMap::new(),
-            removals: BTreeSet::new(),
+            removals: BTreeMap::new(),
             places: Some(FxHashMap::default()),
             split: FxHashSet::default(),
             present: FxHashSet::default(),
@@ -384,7 +408,8 @@ impl Snapshot {
         vanished.retain(|mark| !sorted.present.contains(mark));
         self.staged(pull, &files, |header, json| {
             if header.removed {
-                sorted.removals.insert((header.resource_type.clone(), header.id.clone()));
+                let at = sorted.removals.entry((header.resource_type.clone(), header.id.clone())).or_default();
+                *at = header.updated.max(*at);
                 return Ok(());
             }
             if !vanished.is_empty() && vanished.contains(&mark(&header.resource_type, &header.id)) {
@@ -453,14 +478,14 @@ impl Snapshot {
                 winner.is_known = !supersedes(&winner.rank, header, reconcile.present_wins || sorted.present.contains(&mark));
             }
             let elsewhere = sorted.place(&mark).is_some_and(|place| place != partition);
-            if elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains(key) || reconcile.is_missed(header))) {
+            if elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains_key(key) || reconcile.is_missed(header))) {
                 gone.push(Header { removed: true, ..header.clone() });
             }
         }
         Ok(Change {
             written: winners.newest.values().filter(|winner| !winner.is_known).map(|winner| winner.ordinal).collect(),
             gone,
-            conflicts: winners.count(|winner| winner.is_deleted),
+            conflicts: winners.count(|winner| winner.deleted == Deleted::Sometime),
             ambiguous: winners.count(|winner| winner.is_matched),
             present: winners.count(|winner| !winner.is_import),
             members: winners.count(|winner| winner.is_member).into_values().sum(),
@@ -484,15 +509,17 @@ impl Snapshot {
                     let is_import = !header.import.is_empty();
                     let is_patient = header.resource_type == "Patient";
                     let is_member = is_patient && reconcile.members.as_ref().is_some_and(|members| members.contains(&header.id));
-                    let is_deleted = !sorted.removals.is_empty() && sorted.removals.contains(&(header.resource_type, header.id));
-                    let is_member = is_member && !is_deleted;
+                    let removal = if sorted.removals.is_empty() { None } else { sorted.removals.get(&(header.resource_type, header.id)) };
+                    let deleted = Deleted::of(removal, rank.updated);
+                    let is_member = is_member && deleted == Deleted::No;
                     winners
                         .newest
-                        .insert(mark, Winner { ordinal, rank, resource_type, is_import, is_deleted, is_member, is_known: false, is_matched });
+                        .insert(mark, Winner { ordinal, rank, resource_type, is_import, deleted, is_member, is_known: false, is_matched });
                 }
             }
             ordinal += 1;
         }
+        winners.newest.retain(|_, winner| winner.deleted != Deleted::Later);
         Ok(winners)
     }
 

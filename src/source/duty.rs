@@ -84,6 +84,12 @@ pub enum Code {
     CutShort,
     /// A dropped file that cannot be read.
     Unreadable,
+    /// A link in the folder that leads back to where it lies.
+    Loop,
+    /// Dropped files of several nights, each of everything.
+    Nights,
+    /// Both in dropped files and said to be deleted there, and not when.
+    Undated,
     /// No dropped file of a type.
     NoFile,
     /// A page, a file of an export or of a series that dropped files speak of and that is not there.
@@ -184,6 +190,11 @@ impl Code {
             Code::Unfinished => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),
             Code::CutShort => (SiteEngineer, "have the file written again, whole"),
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
+            Code::Loop => (SiteEngineer, "nothing is missing; take the link out of `source.folder`"),
+            Code::Nights => (SiteEngineer, "keep one folder that is replaced each night, or let `source.folder` name the newest (`folder = \"drop/latest\"`)"),
+            Code::Undated => {
+                (SiteEngineer, "let what fills `source.folder` date what it says is deleted (`response.lastModified`, or `meta.lastUpdated` of the Bundle), or leave it out")
+            }
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
             Code::NotAll => (SiteEngineer, "let what fills `source.folder` fetch all of it: every page of a search, every file of an export"),
             Code::Copies => (EhrTeam, "let each resource come once, or with `meta.versionId` or `meta.lastUpdated`, by which the newest is known"),

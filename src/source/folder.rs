@@ -21,9 +21,11 @@ use crate::source::import::known::{Ask, Known};
 
 mod dataset;
 mod listing;
+mod nights;
 mod pulling;
 mod resources;
 mod series;
+mod walk;
 mod whole;
 
 use dataset::{Asked, Part, Scan, Wanted};
@@ -33,13 +35,11 @@ pub use listing::{Dropped, Listing, State, look};
 pub(in crate::source) use listing::{UNFINISHED, UTF_16};
 pub(super) use pulling::{Dump, run};
 pub use pulling::{Survey, survey};
+pub use walk::Block;
+use walk::Walk;
 use whole::ANY_TYPE;
 pub use whole::{Gap, Signs};
 
-/// Deepest folder that is followed.
-const DEPTH_MAX: usize = 8;
-/// Most files of one data set.
-const FILES_MAX: usize = 1_000_000;
 /// Largest single JSON document (a Bundle), decompressed.
 const DOCUMENT_BYTES_MAX: u64 = 2 << 30;
 /// Most shares that data are cut into; beyond it one may need more memory than was asked for.
@@ -48,6 +48,10 @@ const SHARES_MAX: u64 = 4_096;
 const BLOCK: u64 = 8 << 20;
 /// Bytes of a file that are in memory at a time.
 const BUFFER: usize = 1 << 18;
+
+/// What a file is that has something else in the place of a first line.
+const LIST: &str = "it is a JSON list: have each resource written as a line of NDJSON, or as an entry of a Bundle";
+const SEVERAL_LINES: &str = "its first line is not a whole resource: have each written in one line, or name the file `.json` where it is one document";
 
 /// Why a data set cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +72,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
     for path in paths {
         let is_log = |found: &Path| found.file_name().is_some_and(|name| name == LOG);
-        list(path, 0, &|found, is_folder| is_folder || found == path || (kind(found).is_some() && !is_log(found)), &mut files)?;
+        files.extend(list(path, &|found, is_folder| is_folder || found == path || (kind(found).is_some() && !listing::is_beside(found) && !is_log(found)))?);
     }
     if files.is_empty() {
         let path = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
@@ -82,7 +86,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FolderError> {
 pub fn unread(paths: &[PathBuf], shape: &Shape) -> Result<Vec<Gap>, FolderError> {
     let mut files = Vec::new();
     for path in paths {
-        list(path, 0, &|found, is_folder| is_folder || (found != path && listing::unread(found).is_some()), &mut files)?;
+        files.extend(list(path, &|found, is_folder| is_folder || (found != path && listing::unread(found).is_some()))?);
     }
     let gap = |file: &PathBuf| {
         let (why, named) = listing::unread(file)?;
@@ -96,10 +100,9 @@ pub fn unread(paths: &[PathBuf], shape: &Shape) -> Result<Vec<Gap>, FolderError>
 /// How many files of XML the paths name or hold: FHIR XML is not read.
 pub fn xml(paths: &[PathBuf]) -> u64 {
     let is_xml = |found: &Path| uncompressed(found).is_some_and(|name| name.ends_with(".xml"));
-    let mut found = Vec::new();
     // What cannot be listed is said by whoever reads it.
-    let _ = paths.iter().try_for_each(|path| list(path, 0, &|file, is_folder| is_folder || is_xml(file), &mut found));
-    found.len() as u64
+    let found = |path: &PathBuf| Walk::below(path, &|file, is_folder| is_folder || is_xml(file)).map_or(0, |walk| walk.files.len() as u64);
+    paths.iter().map(found).sum()
 }
 
 /// All patients at once, however much memory they take.
@@ -233,7 +236,7 @@ impl Passes<'_> {
     fn tasks(&self) -> Result<Vec<Task<'_>>, FolderError> {
         let mut tasks = Vec::new();
         for file in self.files {
-            if kind(file) == Some(Kind::Document) || is_compressed(file) {
+            if kind(file) == Some(Kind::Document) || packing(file).is_some() {
                 tasks.push(Task { file, bytes: None });
                 continue;
             }
@@ -362,49 +365,59 @@ fn kind(path: &Path) -> Option<Kind> {
     if name.ends_with(".ndjson") || name.ends_with(".jsonl") { Some(Kind::Lines) } else { name.ends_with(".json").then_some(Kind::Document) }
 }
 
-/// The files below a path that are wanted, in folders that are (`true`), sorted, so that the order of the file system does not
-/// matter.
-fn list(path: &Path, depth: usize, is_wanted: &dyn Fn(&Path, bool) -> bool, files: &mut Vec<PathBuf>) -> Result<(), FolderError> {
-    if path.is_dir() {
-        if !is_wanted(path, true) {
-            return Ok(());
-        }
-        if depth > DEPTH_MAX {
-            return Err(fault(path, format!("folders are nested more than {DEPTH_MAX} deep")));
-        }
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(|error| fault(path, error))? {
-            entries.push(entry.map_err(|error| fault(path, error))?.path());
-        }
-        entries.sort();
-        return entries.iter().try_for_each(|entry| list(entry, depth + 1, is_wanted, files));
+/// The files below a path that are wanted, in folders that are (`true`). What cannot be followed is a mistake in the command.
+fn list(path: &Path, is_wanted: &dyn Fn(&Path, bool) -> bool) -> Result<Vec<PathBuf>, FolderError> {
+    let walk = Walk::below(path, is_wanted)?;
+    match walk.blocked.iter().find(|(_, block)| *block != Block::Loop) {
+        Some((path, block)) => Err(fault(path, block.text())),
+        None => Ok(walk.files),
     }
-    if !path.exists() {
-        return Err(fault(path, "it does not exist"));
-    }
-    if is_wanted(path, false) {
-        files.push(path.to_owned());
-    }
-    if files.len() > FILES_MAX {
-        return Err(fault(path, format!("more than {FILES_MAX} files")));
-    }
-    Ok(())
 }
 
-fn is_compressed(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "gz" || end == "zst")
+/// How a file is compressed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Gzip,
+    Zstd,
 }
 
-/// The file, decompressed by its name.
+/// By its name or, where that says nothing, by the bytes that it begins with.
+fn packing(path: &Path) -> Option<Packing> {
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("gz") => return Some(Packing::Gzip),
+        Some("zst") => return Some(Packing::Zstd),
+        _ => {}
+    }
+    // What is read from a pipe is gone.
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let mut start = [0; 4];
+    File::open(path).ok()?.read_exact(&mut start).ok()?;
+    match start {
+        [0x1f, 0x8b, ..] => Some(Packing::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some(Packing::Zstd),
+        _ => None,
+    }
+}
+
+/// The file, decompressed.
 pub fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, FolderError> {
     let file = File::open(path).map_err(|error| fault(path, error))?;
-    match path.extension().and_then(|end| end.to_str()) {
-        Some("gz") => Ok(Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(file)))),
-        Some("zst") => {
+    match packing(path) {
+        Some(Packing::Gzip) => Ok(Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(file)))),
+        Some(Packing::Zstd) => {
             let decoder = zstd::stream::read::Decoder::new(file).map_err(|error| fault(path, error))?;
             Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)))
         }
-        _ => Ok(Box::new(BufReader::with_capacity(BUFFER, file))),
+        None => Ok(Box::new(BufReader::with_capacity(BUFFER, file))),
+    }
+}
+
+/// What a first line says that is no resource: a list, or a document that goes on over the next lines.
+fn opening(line: &[u8]) -> Option<&'static str> {
+    match line {
+        [b'[', ..] => Some(LIST),
+        b"{" => Some(SEVERAL_LINES),
+        _ => None,
     }
 }
 
@@ -494,8 +507,18 @@ mod tests {
         let bundle = format!(r#"{{"resourceType":"Bundle","type":"collection","entry":[{{"resource":{PATIENT}}},{{"resource":{VISIT}}},{{}},{{"resource":{PLACE}}}]}}"#);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(lines.as_bytes()).unwrap();
-        let zst = zstd::encode_all(lines.as_bytes(), 1).unwrap();
-        for (name, bytes) in [("a.ndjson", lines.clone().into_bytes()), ("a.json", bundle.into_bytes()), ("a.ndjson.gz", gz.finish().unwrap()), ("a.ndjson.zst", zst)] {
+        let (gz, zst) = (gz.finish().unwrap(), zstd::encode_all(lines.as_bytes(), 1).unwrap());
+        let called = bundle.replacen("{\"resource\"", "{\"fullUrl\":\"urn:uuid:a\",\"resource\"", 1).replace("Patient/p1", "urn:uuid:a");
+        let forms = [
+            ("a.ndjson", lines.clone().into_bytes()),
+            ("a.json", bundle.into_bytes()),
+            ("b.json", called.into_bytes()),
+            ("a.ndjson.gz", gz.clone()),
+            ("a.ndjson.zst", zst.clone()),
+            ("b.ndjson", gz),
+            ("c.ndjson", zst),
+        ];
+        for (name, bytes) in forms {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("sub")).unwrap();
             std::fs::write(folder.path().join("sub").join(name), bytes).unwrap();
@@ -573,5 +596,12 @@ mod tests {
         std::fs::write(&table, "id,born\n1,2020\n").unwrap();
         let table = read_all(&[table], &Shape::everything()).unwrap_err().to_string();
         assert!(table.contains("no line of it is a FHIR resource (line 1: this is not one JSON object)"), "{table}");
+        for (name, text, expected) in
+            [("a.ndjson", format!("[{PATIENT}]"), "(line 1: it is a JSON list"), ("b.ndjson", format!("{{\n{}", &PATIENT[1..]), "(line 1: its first line is not a whole resource")]
+        {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let told = read_all(&[folder.path().join(name)], &Shape::everything()).unwrap_err().to_string();
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }

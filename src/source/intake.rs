@@ -26,6 +26,8 @@ pub enum Reason {
     NoType,
     /// No `id`, or not an id by FHIR's rules.
     BadId,
+    /// No `id`, of what may hold resources that have one.
+    Holder,
     /// A type that was not asked for.
     Unrequested,
     /// A type that FHIR does not have, and that is nearly one that was asked for.
@@ -59,6 +61,7 @@ impl Reason {
             Reason::TooDeep => "nested deeper than 64 levels",
             Reason::NoType => "no resourceType, or none of FHIR's",
             Reason::BadId => "no id, or not an id by FHIR's rules",
+            Reason::Holder => "a Parameters resource, which may hold others: have each written as a line of its own",
             Reason::Unrequested => "a type that was not asked for",
             Reason::Misspelt => "FHIR has no such resourceType, and this type's name is near",
             Reason::NoPatient => "no reference to a patient",
@@ -110,7 +113,9 @@ pub fn judge(json: &[u8], types: &BTreeSet<String>) -> Result<Incoming, (Reason,
     let named = Head::text(head.resource_type).filter(|name| !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphabetic()));
     let resource_type = named.ok_or((Reason::NoType, None))?;
     let refuse = |reason| Err((reason, Some(resource_type.clone())));
-    let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else { return refuse(Reason::BadId) };
+    let Some(id) = Head::text(head.id).filter(|id| is_id(id)) else {
+        return refuse(if resource_type == "Parameters" { Reason::Holder } else { Reason::BadId });
+    };
     if !types.contains(&resource_type) {
         let meant = misspelt(&resource_type, types.iter().map(String::as_str));
         return match meant {
@@ -237,6 +242,7 @@ mod tests {
             (r#"{"resourceType":7,"id":"a"}"#, Some(Reason::NoType)),
             (r#"{"resourceType":"../etc","id":"a"}"#, Some(Reason::NoType)),
             (r#"{"resourceType":"Patient"}"#, Some(Reason::BadId)),
+            (r#"{"resourceType":"Parameters","parameter":[]}"#, Some(Reason::Holder)),
             (r#"{"resourceType":"Patient","id":""}"#, Some(Reason::BadId)),
             (r#"{"resourceType":"Patient","id":"a b"}"#, Some(Reason::BadId)),
             (r#"{"resourceType":"Patient","id":7}"#, Some(Reason::BadId)),

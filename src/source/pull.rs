@@ -120,7 +120,7 @@ impl Job<'_> {
             tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
         }
         let dump = match &source.options.tuning.folder {
-            Some(folder) => Some(Dump::find(folder, plan).await?),
+            Some(folder) => Some(Dump::find(folder, plan, &source.options.tuning.imports).await?),
             None => None,
         };
         let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
@@ -394,8 +394,11 @@ async fn prepare(
         prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
     }
     for (name, count) in &prepared.conflicts {
-        let reason = format!("{count} were sent and said to be deleted; they are kept until everything is read again");
-        note_gap(pull, gaps, name, "deletions", Why::new(Code::Conflict, reason))?;
+        let why = match pull.plan.of_files {
+            true => Why::new(Code::Undated, format!("{count} are in files, and said to be deleted in files, and not which of it came later; they are kept")),
+            false => Why::new(Code::Conflict, format!("{count} were sent and said to be deleted; they are kept until everything is read again")),
+        };
+        note_gap(pull, gaps, name, "deletions", why)?;
         sound.remove(name);
     }
     for (name, count) in &prepared.ambiguous {
@@ -687,11 +690,6 @@ pub(super) fn refuse(unit: &mut Unit, key: &Key, reason: String, resource_type: 
 impl Receiving<'_> {
     /// Takes one resource as received, unless it is refused.
     pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<Taken>, SourceError> {
-        self.take_of(json, entry, &BTreeMap::new())
-    }
-
-    /// The same, where the page it came on calls patients by aliases.
-    pub fn take_of(&mut self, json: &[u8], entry: u64, aliases: &BTreeMap<String, String>) -> Result<Option<Taken>, SourceError> {
         self.unit.received += 1;
         if self.pull.is_discarded(json) {
             self.unit.discarded += 1;
@@ -709,9 +707,6 @@ impl Receiving<'_> {
         };
         if self.is_left_out(&incoming.header.resource_type, &incoming.json) {
             return Ok(None);
-        }
-        if let Some(patient) = aliases.get(&incoming.header.patient) {
-            patient.clone_into(&mut incoming.header.patient);
         }
         if self.pull.source.options.unstable_ids.contains(&incoming.header.resource_type) {
             by_content(&mut incoming);

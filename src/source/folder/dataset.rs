@@ -10,12 +10,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::fhir::compartment::{Head, PatientElement, in_compartment, is_id, reference_target};
+use crate::fhir::entries::Entries;
 use crate::fhir::merged::{Links, Merged};
 use crate::fhir::modifier;
 use crate::fhir::record::glance::{self, Key, Kinds};
 use crate::fhir::record::{Outlook, Shape};
 use crate::source::import::known::{Ask, Known};
 
+use super::opening;
 use super::whole::{ANY_TYPE, Holding, Link, Page, Refusal, Signs, address, refusal};
 use identified::Bearer;
 pub(super) use identified::{Asked, known};
@@ -486,6 +488,8 @@ struct BundleText<'a> {
 
 #[derive(Deserialize)]
 struct EntryText<'a> {
+    #[serde(borrow, default, rename = "fullUrl")]
+    full_url: Option<&'a RawValue>,
     #[serde(borrow, default)]
     resource: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -570,7 +574,7 @@ impl<'s> Scan<'s> {
     /// A Bundle's resources, or a single resource.
     pub(super) fn take_document(&mut self, bytes: &[u8]) {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
-        let Some(head) = Head::read(bytes) else { return self.set_aside(1, NO_OBJECT) };
+        let Some(head) = Head::read(bytes) else { return self.set_aside(1, opening(bytes).unwrap_or(NO_OBJECT)) };
         let kinds = &self.kinds;
         match Head::text(head.resource_type).as_deref() {
             Some("Bundle") => self.take_bundle(bytes, None),
@@ -587,12 +591,14 @@ impl<'s> Scan<'s> {
             return self.set_aside(line.unwrap_or(1), "the Bundle cannot be read");
         };
         self.depth += 1;
+        let named = bundle.entry.iter().filter_map(|entry| Some((text_of(Some(entry.full_url?)), entry.resource?.get())));
+        let entries = Entries::of(named);
         let (mut types, mut matches): (Vec<String>, u64) = (Vec::new(), 0);
         for (entry, number) in bundle.entry.iter().zip(1..) {
             let number = line.unwrap_or(number);
             match entry.resource {
                 Some(resource) => {
-                    self.take(resource.get().as_bytes(), number, None, true);
+                    self.take(&entries.resolve(resource.get().as_bytes()), number, None, true);
                     types.extend(self.met.as_deref().filter(|met| types.iter().all(|name| name != met)).map(str::to_owned));
                     matches += u64::from(self.met.is_some() && text_of::<Mode<'_>>(entry.search).mode != "include");
                 }
@@ -635,7 +641,7 @@ impl<'s> Scan<'s> {
     /// Of a line in a file, `stream` says where it begins there, and what is known from there on.
     pub(super) fn take(&mut self, line: &[u8], number: u64, stream: Option<(u64, &[u8])>, terminated: bool) {
         if line.first() != Some(&b'{') || line.last() != Some(&b'}') || (!terminated && Head::read(line).is_none()) {
-            return self.set_aside(number, NO_OBJECT);
+            return self.set_aside(number, opening(line).filter(|_| number == 1).unwrap_or(NO_OBJECT));
         }
         let Ok(kind) = self.kinds.of(line) else {
             return self.set_aside(number, if Head::read(line).is_some() { "no resourceType" } else { NO_OBJECT });

@@ -6,7 +6,9 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{BUFFER, FolderError, Kind, fault, is_compressed, kind, list};
+use super::nights::night;
+use super::walk::{Block, Walk};
+use super::{BUFFER, FolderError, Kind, fault, kind};
 use crate::store::{hex, sha256_hex};
 
 /// What tools write for themselves beside the data.
@@ -19,6 +21,10 @@ const PACKED: [&str; 7] = [".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.xz", 
 pub(in crate::source) const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", ".crdownload"];
 /// What a file of UTF-16 begins with.
 pub(in crate::source) const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// Endings of what tells of the file beside it, and is no data.
+const BESIDE: [&str; 8] = [".asc", ".crc", ".md5", ".sha1", ".sha256", ".sha512", ".sig", ".sum"];
+/// Begins the names under which macOS keeps what it knows of a file beside it.
+const APPLE_DOUBLE: &str = "._";
 /// Endings of data.
 const DATA: [&str; 3] = [".ndjson", ".jsonl", ".json"];
 /// Words of a name that are no patient's, beside the names of types.
@@ -40,6 +46,8 @@ pub enum State {
     Unfinished,
     /// Data with something done to them that is not known here.
     UnknownEnding,
+    /// It cannot be followed, file or folder.
+    Blocked(Block),
 }
 
 /// A file as it was found.
@@ -57,6 +65,8 @@ pub struct Dropped {
     pub state: State,
     /// Its name as the ledger has it.
     pub(super) key: String,
+    /// The night that its path names.
+    pub(super) night: Option<String>,
     modified: Option<SystemTime>,
 }
 
@@ -65,11 +75,15 @@ impl Dropped {
         let state = state(&path)?;
         // What vanishes meanwhile is noticed at the end; what is no file, a pipe for example, cannot be read twice.
         let found = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Dropped { bytes: found.len(), modified: found.modified().ok(), ..Dropped::named(folder, path, state, types) })
+    }
+
+    fn named(folder: &Path, path: PathBuf, state: State, types: &BTreeSet<String>) -> Dropped {
         let relative = path.strip_prefix(folder).unwrap_or(&path);
         let digest = sha256_hex(relative.as_os_str().as_encoded_bytes());
         let (name, resource_type) = shown(relative, types, digest.get(..SHOWN_CHARS).unwrap_or_default());
         let key = digest.get(..KEY_CHARS).unwrap_or_default().to_owned();
-        Some(Dropped { name, resource_type, bytes: found.len(), state, key, modified: found.modified().ok(), path })
+        Dropped { name, resource_type, bytes: 0, state, key, night: night(relative), modified: None, path }
     }
 
     /// Whether it is read, for these types: of lines the name is believed, documents are mixed.
@@ -85,11 +99,6 @@ impl Dropped {
     /// Whether it is one document: a Bundle or a resource.
     pub(super) fn is_document(&self) -> bool {
         kind(&self.path) == Some(Kind::Document)
-    }
-
-    /// Whether it is to be decompressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        is_compressed(&self.path)
     }
 
     /// SHA-256 of its bytes.
@@ -111,8 +120,10 @@ impl Dropped {
 /// What a folder holds.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Files of data, sorted by name.
+    /// Files of data, and what may hold some and cannot be followed; sorted by name.
     pub files: Vec<Dropped>,
+    /// Links that lead back to where they lie.
+    pub(super) loops: Vec<Dropped>,
     /// How many others there are.
     pub passed_over: u64,
 }
@@ -135,28 +146,46 @@ pub fn look(folder: &Path) -> Result<Listing, FolderError> {
     if !folder.is_dir() {
         return Err(fault(folder, if folder.exists() { "it is no folder" } else { "it does not exist" }));
     }
-    let mut paths = Vec::new();
-    list(folder, 0, &|path, is_folder| !is_folder || path == folder || !is_hidden(path), &mut paths).map_err(|error| {
+    let is_wanted = |path: &Path, is_folder: bool| !is_folder || path == folder || !is_hidden(path);
+    let walk = Walk::below(folder, &is_wanted).map_err(|error| {
         let is_top = error.path == folder.display().to_string();
         // A name below it may be a patient's.
         fault(folder, if is_top { error.reason } else { format!("something below it: {}", error.reason) })
     })?;
     let types = types();
-    let found = paths.len() as u64;
-    let mut files: Vec<Dropped> = paths.into_iter().filter_map(|path| Dropped::find(folder, path, &types)).collect();
+    let found = (walk.files.len() + walk.blocked.len()) as u64;
+    let blocked = walk.blocked.into_iter().filter(|(path, _)| may_be_data(path));
+    let (loops, blocked): (Vec<Dropped>, Vec<Dropped>) = blocked
+        .map(|(path, block)| Dropped::named(folder, path, State::Blocked(block), &types))
+        .partition(|found| found.state == State::Blocked(Block::Loop));
+    let mut files: Vec<Dropped> = walk.files.into_iter().filter_map(|path| Dropped::find(folder, path, &types)).chain(blocked).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     if files.iter().all(|file| file.state == State::Manifest) {
         return Err(fault(folder, format!("it holds no data ({found} other files); files of {} are read, compressed by .gz or .zst or not", DATA.join(", "))));
     }
-    Ok(Listing { passed_over: found - files.len() as u64, files })
+    Ok(Listing { passed_over: found - files.len() as u64, files, loops })
 }
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
+/// Whether what cannot be followed may be data, or a folder of them.
+fn may_be_data(path: &Path) -> bool {
+    !is_hidden(path) && (path.extension().is_none() || path.is_dir() || state(path).is_some())
+}
+
+/// Whether a file tells of the one beside it, as a checksum does.
+pub(super) fn is_beside(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    BESIDE.iter().any(|ending| name.ends_with(ending)) || (name.starts_with(APPLE_DOUBLE) && kind(path).is_some())
+}
+
 /// What a name tells; nothing for files that are no data.
 fn state(path: &Path) -> Option<State> {
+    if is_beside(path) {
+        return None;
+    }
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     let has_data = DATA.iter().any(|ending| name.contains(ending));
     if UNFINISHED.iter().any(|ending| name.ends_with(ending)) || (name.starts_with('.') && has_data) {
@@ -197,7 +226,7 @@ pub(super) fn types() -> BTreeSet<String> {
 /// Of a file of data that cannot be read: why, and the type that its name names.
 pub(super) fn unread(path: &Path) -> Option<(&'static str, Option<String>)> {
     let why = match state(path).filter(|_| kind(path).is_none())? {
-        State::Data | State::Manifest => return None,
+        State::Data | State::Manifest | State::Blocked(_) => return None,
         State::Unfinished => "it is being written, or was left unfinished: bring it to its end, or remove it",
         State::UnknownEnding => "it is packed as nothing here can unpack it: unpack it, or pack it as .gz or .zst",
     };
@@ -263,6 +292,11 @@ mod tests {
             ("manifest.json", Some(State::Manifest)),
             (".metadata", None),
             ("README.txt", None),
+            ("Encounter.ndjson.sha256", None),
+            ("Encounter.ndjson.gz.md5", None),
+            ("._Encounter.ndjson", None),
+            ("Thumbs.db", None),
+            ("_SUCCESS", None),
         ];
         for (name, expected) in cases {
             assert_eq!(state(Path::new(name)), expected, "{name}");

@@ -5,17 +5,20 @@ use std::path::Path;
 
 use super::FolderError;
 use super::listing::{self, Dropped, Listing, State, look};
+use super::nights::Nights;
 use super::resources::{Broken, Met, Reading};
 use super::series;
+use super::walk::Block;
 use super::whole::{ANY_TYPE, Gap, Holding, Signs};
 use crate::fhir::compartment::Head;
 use crate::snapshot::PullId;
 use crate::source::duty::{Code, Why};
+use crate::source::import::Import;
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
 use crate::source::{Plan, SourceError, search};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, sha256_hex};
 
 const CHANGED: &str = "it is being written: it changed while the folder was read";
 const UNFINISHED: &str = "it is being written, by its name";
@@ -25,19 +28,25 @@ const UNKNOWN_ENDING: &str = "its ending is not known: .ndjson, .jsonl and .json
 pub(in crate::source) struct Dump<'a> {
     folder: &'a Path,
     listing: Listing,
-    /// The files that are read, with the digest of what is in them, or why there is none.
+    /// The files that are read, with a digest of what is in them and of what is asked of it, or why there is none.
     files: Vec<(Dropped, Result<String, Why>)>,
 }
 
 impl<'a> Dump<'a> {
-    /// Looks, and takes the digest of every file that is to be read.
-    pub async fn find(folder: &'a Path, plan: &Plan) -> Result<Dump<'a>, SourceError> {
+    /// Looks, and takes the digest of every file that is to be read. Whether there is enough in files that have not changed is another
+    /// question when measures ask for other codes, or other imports stand beside them.
+    pub async fn find(folder: &'a Path, plan: &Plan, imports: &[Import]) -> Result<Dump<'a>, SourceError> {
         let listing = look(folder)?;
+        let imports: BTreeSet<&str> = imports.iter().map(|import| import.digest.as_str()).collect();
+        let asked = sha256_hex(format!("{:?} {imports:?}", plan.codes).as_bytes());
         let mut files = Vec::new();
         for file in listing.files.iter().filter(|file| file.is_read(&plan.types)) {
             let digest = match withheld(file) {
                 Some(why) => Err(why),
-                None => file.digest().map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
+                None => file
+                    .digest()
+                    .map(|digest| sha256_hex(format!("{digest} {asked}").as_bytes()))
+                    .map_err(|error| Why::new(Code::Unreadable, format!("it cannot be read: {error}"))),
             };
             files.push((file.clone(), digest));
             tokio::task::yield_now().await;
@@ -45,7 +54,7 @@ impl<'a> Dump<'a> {
         Ok(Dump { folder, listing, files })
     }
 
-    /// The last pull, if nothing was missing from it and the files are what they were.
+    /// The last pull, if nothing was missing from it, and the files and what is asked of them are what they were.
     pub fn known(&self, store: &Store, source: &str, plan: &str) -> Result<Option<PullId>, StoreError> {
         let Some((last, units)) = ledger::last_complete(store, source, plan)? else { return Ok(None) };
         let names: BTreeSet<String> = self.names().collect();
@@ -65,6 +74,7 @@ fn withheld(file: &Dropped) -> Option<Why> {
         State::Data | State::Manifest => None,
         State::Unfinished => Some(Why::new(Code::Unfinished, UNFINISHED)),
         State::UnknownEnding => Some(Why::new(Code::Unreadable, UNKNOWN_ENDING)),
+        State::Blocked(block) => Some(Why::new(Code::Unreadable, block.text())),
     }
 }
 
@@ -93,6 +103,10 @@ pub(in crate::source) async fn run(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(
             Err(why) => note(pull, file, why.clone())?,
         }
     }
+    for link in &dump.listing.loops {
+        let note = Some(Why::new(Code::Loop, format!("{}: {}", link.name, Block::Loop.text())));
+        pull.record(&Unit { name: format!("loop {}", link.key), resource_type: "*".to_owned(), query: link.name.clone(), note, ..Unit::default() })?;
+    }
     told.note(pull, &dump.files)?;
     note_series(pull, dump)?;
     for changed in dump.listing.changes(&look(dump.folder)?).filter(|file| file.is_read(&pull.plan.types)) {
@@ -112,6 +126,7 @@ fn note(pull: &Pull<'_>, file: &Dropped, why: Why) -> Result<(), SourceError> {
 struct Told {
     signs: Signs,
     holding: BTreeMap<String, Holding>,
+    nights: Nights,
 }
 
 impl Told {
@@ -121,8 +136,8 @@ impl Told {
         let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
             match met {
                 Met::Resource { json, .. } => {
-                    if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)) {
-                        self.hold(&path, &name);
+                    if let Some((name, id)) = named(json) {
+                        self.hold(file, &path, &name, &id);
                     }
                 }
                 met => drop(self.take(&path, met, types)),
@@ -145,7 +160,10 @@ impl Told {
         true
     }
 
-    fn hold(&mut self, path: &str, resource_type: &str) {
+    fn hold(&mut self, file: &Dropped, path: &str, resource_type: &str, id: &str) {
+        if let Some(night) = &file.night {
+            self.nights.meet(night, resource_type, id);
+        }
         let holding = match self.holding.get_mut(path) {
             Some(holding) => holding,
             None => self.holding.entry(path.to_owned()).or_default(),
@@ -154,6 +172,21 @@ impl Told {
         if !holding.types.contains(resource_type) {
             holding.types.insert(resource_type.into());
         }
+    }
+
+    /// The type of which each night seems to bring everything, `*` for several, and what that means.
+    fn of_nights(&self, types: &BTreeSet<String>) -> Option<(String, String)> {
+        let (names, nights): (Vec<&str>, Vec<usize>) = self.nights.repeated().filter(|(name, _)| types.contains(*name)).unzip();
+        let of = match names.as_slice() {
+            [] => return None,
+            [only] => (*only).to_owned(),
+            _ => "*".to_owned(),
+        };
+        let (nights, names) = (nights.into_iter().max().unwrap_or_default(), names.join(", "));
+        let reason = format!(
+            "there are files of {nights} nights, and of {names} one night brings nearly all again that the one before has: each seems to be everything, and what is missing from the newest still counts"
+        );
+        Some((of, reason))
     }
 
     /// What is missing, by type, in words that name no patient: how often, where first, and why.
@@ -176,14 +209,24 @@ impl Told {
         told.collect()
     }
 
-    /// Records what is missing of what files announce.
+    /// Records what is missing of what files announce, and what their being of several nights means.
     fn note(self, pull: &Pull<'_>, files: &[(Dropped, Result<String, Why>)]) -> Result<(), SourceError> {
+        if let Some((resource_type, reason)) = self.of_nights(&pull.plan.types) {
+            let (gap, query) = (Some(Why::new(Code::Nights, reason)), "folder".to_owned());
+            pull.record(&Unit { name: "nights".to_owned(), resource_type, query, gap, ..Unit::default() })?;
+        }
         for (resource_type, query, reason) in self.missing(files.iter().map(|(file, _)| file)) {
             let gap = Some(Why::new(Code::NotAll, reason));
             pull.record(&Unit { name: format!("announced {resource_type}"), resource_type, query, gap, ..Unit::default() })?;
         }
         Ok(())
     }
+}
+
+/// Type and id of a resource.
+fn named(json: &[u8]) -> Option<(String, String)> {
+    let head = Head::read(json)?;
+    Some((Head::text(head.resource_type)?, Head::text(head.id).unwrap_or_default()))
 }
 
 /// Records files that are missing from a series, and those that the last pull read and that are not there any more though others
@@ -219,7 +262,7 @@ fn note_series(pull: &Pull<'_>, dump: &Dump<'_>) -> Result<(), SourceError> {
 
 async fn read(pull: &Pull<'_>, file: &Dropped, name: String, told: &mut Told) -> Result<(), SourceError> {
     let receiving = pull.receive(Unit { name, query: file.name.clone(), ..Unit::default() }, None)?;
-    let mut taking = Taking { receiving, types: BTreeMap::new(), complaint: None, told, path: file.path.display().to_string(), is_manifest: file.state == State::Manifest };
+    let mut taking = Taking { receiving, types: BTreeMap::new(), complaint: None, told, path: file.path.display().to_string(), file };
     let cut = match Reading::open(file) {
         Err(why) => Some(why),
         Ok(mut reading) => loop {
@@ -290,23 +333,23 @@ struct Taking<'a> {
     complaint: Option<Why>,
     told: &'a mut Told,
     path: String,
-    is_manifest: bool,
+    file: &'a Dropped,
 }
 
 impl Taking<'_> {
     fn take(&mut self, met: Met<'_>) -> Result<(), SourceError> {
         let receiving = &mut self.receiving;
         match met {
-            Met::Resource { json, number, aliases } => {
-                if let Some(taken) = receiving.take_of(json, number, aliases)? {
-                    self.told.hold(&self.path, &taken.resource_type);
+            Met::Resource { json, number } => {
+                if let Some(taken) = receiving.take(json, number)? {
+                    self.told.hold(self.file, &self.path, &taken.resource_type, &taken.id);
                     *self.types.entry(taken.resource_type).or_default() += 1;
                 }
                 Ok(())
             }
             Met::Untyped { json } => {
                 let is_taken = self.told.take(&self.path, met, receiving.types());
-                if is_taken || self.is_manifest { Ok(()) } else { receiving.take(json, 1).map(drop) }
+                if is_taken || self.file.state == State::Manifest { Ok(()) } else { receiving.take(json, 1).map(drop) }
             }
             Met::Page { .. } => {
                 self.told.take(&self.path, met, receiving.types());
@@ -324,7 +367,11 @@ impl Taking<'_> {
                 receiving.unit.received += 1;
                 receiving.refuse(Reason::NoResource, None, b"", 0, number)
             }
-            Met::Gone { resource_type, id } => receiving.take_removal(&tombstone(resource_type, id)),
+            Met::Gone { resource_type, id, at } => {
+                let mut gone = tombstone(resource_type, id);
+                gone.header.updated = at;
+                receiving.take_removal(&gone)
+            }
             Met::Complaint(complaint) => {
                 self.complaint.get_or_insert(complaint);
                 Ok(())
@@ -360,6 +407,7 @@ pub fn survey(folder: &Path, types: &BTreeSet<String>, referenced: &BTreeSet<Str
         troubles.extend(trouble.map(|trouble| (file.name.clone(), trouble.text)));
     }
     let read = || listing.files.iter().filter(|file| file.is_read(types));
+    troubles.extend(told.of_nights(types).map(|(_, reason)| ("folder".to_owned(), format!("{reason}; {}", Code::Nights.duty().1))));
     let announced = told.missing(read()).into_iter().chain(series::holes(read()));
     troubles.extend(announced.map(|(_, file, reason)| (file, reason)));
     counts.retain(|name, _| types.contains(name));
@@ -375,8 +423,8 @@ fn count(file: &Dropped, types: &BTreeSet<String>, counts: &mut BTreeMap<String,
     let mut take = |met: Met<'_>| -> Result<(), std::convert::Infallible> {
         match met {
             Met::Resource { json, .. } => {
-                if let Some(name) = Head::read(json).and_then(|head| Head::text(head.resource_type)).filter(|name| types.contains(name)) {
-                    told.hold(&path, &name);
+                if let Some((name, id)) = named(json).filter(|(name, _)| types.contains(name)) {
+                    told.hold(file, &path, &name, &id);
                     *counts.entry(name).or_default() += 1;
                 }
             }

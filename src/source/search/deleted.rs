@@ -79,7 +79,7 @@ impl Named {
 pub(super) async fn look(pull: &Pull<'_>, page: &Bundle, searched: &str) -> Result<Deletions, SourceError> {
     let mut found = Deletions::default();
     for item in page.items(searched) {
-        let Item::Deleted(resource_type, id) = item else { continue };
+        let Item::Deleted(resource_type, id, _) = item else { continue };
         match is_served(pull, resource_type, id).await? {
             Some(false) => {
                 found.gone.insert((resource_type.to_owned(), id.to_owned()));

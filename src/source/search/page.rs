@@ -1,12 +1,14 @@
 //! One page of a search as it came: a Bundle, its entries and links, the server's complaints.
 
 use crate::fhir::compartment::reference_target;
+use crate::fhir::entries::Entries;
 use crate::http::Response;
 use crate::source::duty::{Code, Why};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use url::Url;
 
 /// Longest code of an issue that is shown.
@@ -23,6 +25,9 @@ const HIDDEN: [&str; 3] = ["forbidden", "security", "suppressed"];
 pub(in crate::source) struct Bundle {
     #[serde(rename = "resourceType")]
     resource_type: String,
+    #[serde(rename = "type")]
+    kind: Option<serde_json::Value>,
+    meta: Option<serde_json::Value>,
     total: Option<serde_json::Value>,
     #[serde(default)]
     link: Option<Vec<Option<Link>>>,
@@ -50,6 +55,8 @@ struct Entry {
 #[derive(Deserialize)]
 struct Answer {
     status: Option<String>,
+    #[serde(rename = "lastModified")]
+    last_modified: Option<serde_json::Value>,
 }
 
 /// What an entry says was done to a resource.
@@ -65,6 +72,11 @@ impl Entry {
         let change = self.request.as_ref().filter(|change| change.method.as_deref() == Some("DELETE"))?;
         let (resource_type, id) = reference_target(change.url.as_deref()?)?;
         Some((resource_type?, id))
+    }
+
+    /// When it came to be as it is.
+    fn modified(&self) -> Option<i64> {
+        time(self.response.as_ref()?.last_modified.as_ref()?)
     }
 
     /// The status of a request that failed.
@@ -104,10 +116,19 @@ pub(super) fn id_of(json: &str) -> Option<String> {
 }
 
 /// A resource's id, and its time of change in microseconds since 1970.
-pub(super) fn id_and_time(json: &str) -> (Option<String>, Option<i64>) {
+pub(in crate::source) fn id_and_time(json: &str) -> (Option<String>, Option<i64>) {
     let head = Head::of(json);
-    let updated = head.meta.as_ref().and_then(|meta| meta.get("lastUpdated")?.as_str()?.parse::<Timestamp>().ok());
-    (head.text(|head| &head.id), updated.map(Timestamp::as_microsecond))
+    (head.text(|head| &head.id), head.meta.as_ref().and_then(updated))
+}
+
+/// The time in a `meta`.
+fn updated(meta: &serde_json::Value) -> Option<i64> {
+    time(meta.get("lastUpdated")?)
+}
+
+/// In microseconds since 1970.
+fn time(text: &serde_json::Value) -> Option<i64> {
+    Some(text.as_str()?.parse::<Timestamp>().ok()?.as_microsecond())
 }
 
 /// What an entry is.
@@ -118,8 +139,8 @@ pub(in crate::source) enum Item<'a> {
     Include(&'a str, String),
     /// What the server has to say.
     Outcome(&'a str),
-    /// Type and id of what is gone; a history has no resource then.
-    Deleted(&'a str, &'a str),
+    /// Type and id of what is gone, and when it went, in microseconds since 1970; a history has no resource then.
+    Deleted(&'a str, &'a str, Option<i64>),
     /// The status of a request that failed, in place of a resource.
     Failed(&'a str),
     /// Nothing.
@@ -130,6 +151,16 @@ impl Bundle {
     /// Reads a page; `None` if the body is no Bundle.
     pub fn read(body: &[u8]) -> Option<Bundle> {
         serde_json::from_slice::<Bundle>(body).ok().filter(|bundle| bundle.resource_type == "Bundle")
+    }
+
+    /// Whether it tells what became of resources, the newest first.
+    pub fn is_history(&self) -> bool {
+        self.kind.as_ref().and_then(serde_json::Value::as_str) == Some("history")
+    }
+
+    /// Until when deletions go that are not dated: those of an export are those until the time of its Bundle.
+    fn deleted_until(&self) -> Option<i64> {
+        self.meta.as_ref().filter(|_| !self.is_history()).and_then(updated)
     }
 
     /// How many match, if the server says so in a number.
@@ -150,7 +181,8 @@ impl Bundle {
             let Some(json) = json.filter(|json| *json != "null") else {
                 let entry = entry.as_ref();
                 let failed = || entry.and_then(Entry::failed).map_or(Item::Empty, Item::Failed);
-                return entry.and_then(Entry::deleted).map_or_else(failed, |(resource_type, id)| Item::Deleted(resource_type, id));
+                let modified = || entry.and_then(Entry::modified).or_else(|| self.deleted_until());
+                return entry.and_then(Entry::deleted).map_or_else(failed, |(resource_type, id)| Item::Deleted(resource_type, id, modified()));
             };
             let mode = entry.as_ref().and_then(|entry| entry.search.as_ref()?.mode.as_deref());
             let named = Head::of(json).text(|head| &head.resource_type).unwrap_or_default();
@@ -169,16 +201,10 @@ impl Bundle {
         self.entry.iter().flatten().map(mode)
     }
 
-    /// Patients whom this page's references name by a `urn:uuid:` that means something on this page only, with their ids.
-    pub fn aliases(&self) -> BTreeMap<String, String> {
+    /// What this page's references call its entries by.
+    pub fn entries(&self) -> Entries {
         let entries = self.entry.iter().flatten().flatten();
-        let named = entries.filter_map(|entry| {
-            let (_, alias) = reference_target(entry.full_url.as_deref().filter(|url| url.starts_with("urn:"))?)?;
-            let head = Head::of(entry.resource.as_ref()?.get());
-            let is_patient = head.text(|head| &head.resource_type).as_deref() == Some("Patient");
-            Some((alias.to_owned(), head.text(|head| &head.id).filter(|_| is_patient)?))
-        });
-        named.collect()
+        Entries::of(entries.filter_map(|entry| Some((Cow::Borrowed(entry.full_url.as_deref()?), entry.resource.as_ref()?.get()))))
     }
 
     /// The parameters that were sent and that the server's account of what it did leaves out; none if it gives none.

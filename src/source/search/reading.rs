@@ -20,7 +20,7 @@ use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving, Taken};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use url::Url;
 
@@ -610,7 +610,7 @@ impl<'a> Reading<'a> {
 
     /// Takes a page's entries.
     fn take_page(&mut self, bundle: &Bundle, deletions: &Deletions, part: &Part, walk: &mut Walk) -> Result<(), Trouble> {
-        let aliases = bundle.aliases();
+        let entries = bundle.entries();
         let mut content: Vec<u8> = Vec::new();
         walk.on_page = 0;
         walk.course.page();
@@ -636,12 +636,12 @@ impl<'a> Reading<'a> {
                 }
                 Item::Include(json, named) => {
                     if self.pull.plan.types.contains(&named) {
-                        self.receiving.take_of(json.as_bytes(), self.entries, &aliases)?;
+                        self.receiving.take(&entries.resolve(json.as_bytes()), self.entries)?;
                     }
                 }
                 Item::Match(json) => {
                     walk.on_page += 1;
-                    content.extend(self.take_match(json, part, walk, &aliases)?.into_iter().flatten());
+                    content.extend(self.take_match(json, &entries.resolve(json.as_bytes()), part, walk)?.into_iter().flatten());
                 }
             }
         }
@@ -657,17 +657,17 @@ impl<'a> Reading<'a> {
         Err(if self.is_taken_up || walk.posted && !self.pull.habits.no_post.swap(true, Ordering::Relaxed) { Trouble::Again(reason) } else { Trouble::Gap(reason) })
     }
 
-    /// Takes a match, unless it is not what was asked for. Gives its hash.
-    fn take_match(&mut self, json: &str, part: &Part, walk: &mut Walk, aliases: &BTreeMap<String, String>) -> Result<Option<[u8; 32]>, Trouble> {
+    /// Takes a match, with what its references mean, unless it is not what was asked for. Gives its hash.
+    fn take_match(&mut self, json: &str, line: &[u8], part: &Part, walk: &mut Walk) -> Result<Option<[u8; 32]>, Trouble> {
         let asked = part.patients.as_ref().filter(|_| self.task.is_by_id());
         let is_other = asked.is_some_and(|ids| page::id_of(json).is_some_and(|id| !ids.contains(&id)));
-        if is_other || !self.filter.keeps(json.as_bytes(), &walk.ignored) {
+        if is_other || !self.filter.keeps(line, &walk.ignored) {
             let (id, updated) = page::id_and_time(json);
             let left_out = Taken { resource_type: self.task.query.resource_type.clone(), id: id.unwrap_or_default(), hash: [0; 32], updated };
             self.note(walk, &left_out);
             return Ok(None);
         }
-        let Some(taken) = self.receiving.take_of(json.as_bytes(), self.entries, aliases)? else {
+        let Some(taken) = self.receiving.take(line, self.entries)? else {
             // What is refused may have no name by which it could be known again.
             walk.course.came_unnamed();
             [&mut walk.tally, &mut self.all].into_iter().for_each(|tally| tally.distinct += 1);

@@ -206,7 +206,11 @@ async fn announced(pull: &Pull<'_>, subject: &Subject) -> Result<Option<u64>, So
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     // Of a reading that was recorded in pieces the last one has the number.
     let of_query = |query: &Query| {
-        let told: Vec<u64> = units.iter().filter(|unit| unit.resource_type == name && unit.query == query.name).filter_map(|unit| unit.expected).collect();
+        let told: Vec<u64> = units
+            .iter()
+            .filter(|unit| unit.resource_type == name && unit.query == query.name)
+            .filter_map(|unit| unit.expected)
+            .collect();
         (!told.is_empty()).then(|| told.iter().sum::<u64>())
     };
     let sum = async { Ok(subject.queries.iter().map(of_query).sum()) };

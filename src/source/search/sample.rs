@@ -194,8 +194,9 @@ async fn read(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<Optio
     let (resource_type, mut came) = (&subject.resource_type, BTreeMap::new());
     for query in &subject.by_id().queries {
         let Some(page) = census::page_of(pull, query, &known.urn.ids()).await? else { return Ok(None) };
+        let entries = page.entries();
         for json in page.items(resource_type).filter_map(|item| if let Item::Match(json) = item { Some(json) } else { None }) {
-            let taken = judge(json.as_bytes(), &pull.plan.types).map(|taken| taken.header);
+            let taken = judge(&entries.resolve(json.as_bytes()), &pull.plan.types).map(|taken| taken.header);
             came.extend(taken.ok().map(|Header { id, updated, hash, .. }| (id, (updated, hash))));
         }
     }
