@@ -64,8 +64,8 @@ impl<'a> Shared<'a> {
 /// Id and type of a resource, and its versions.
 type Target<'s, 'a> = ((&'s str, &'s str), &'s [&'a [u8]]);
 
-/// The string behind a key of an object: a colon, a string, white space between.
-fn string_value(rest: &[u8]) -> Option<Cow<'_, str>> {
+/// The string behind a key of an object, whatever is written by escapes: a colon, a string, white space between.
+pub fn string_value(rest: &[u8]) -> Option<Cow<'_, str>> {
     let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let inner = rest.strip_prefix(b"\"")?;
     let end = memchr::memchr2(b'"', b'\\', inner)?;

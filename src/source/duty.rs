@@ -126,6 +126,8 @@ pub enum Code {
     NoPatients,
     /// Nothing has a code that the measures ask for.
     Uncoded,
+    /// None of what others refer to is there.
+    Unseen,
     /// The configuration asks for a part only.
     Narrowed,
     /// Lines or resources that were refused.
@@ -147,7 +149,7 @@ impl Code {
 
     /// Whether it may be as it should, if a person says so.
     pub fn is_acceptable(self) -> bool {
-        matches!(self, Code::Hidden | Code::Narrowed | Code::NoPatients | Code::Uncoded)
+        matches!(self, Code::Hidden | Code::Narrowed | Code::NoPatients | Code::Uncoded | Code::Unseen)
     }
 
     /// As it is stored.
@@ -213,6 +215,7 @@ impl Code {
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
             Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
+            Code::Unseen => (EhrTeam, "let this client read it; if there is none, or the measures can do without, the site engineer: `watershed pull --accept-loss`"),
             Code::Narrowed => (SiteEngineer, "take the parameters out of `source.parameters`; if the measures need no more than these bring, `watershed pull --accept-loss`"),
             Code::Quarantined => (SiteEngineer, "decide on them: `watershed quarantine list`"),
             Code::Untold => (EhrTeam, "say what the reason means; `watershed check` shows what the server does"),

@@ -27,7 +27,7 @@ const REFUSED_BYTES_MAX: usize = 256 * 1024;
 const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
-const STANDING: [Code; 5] = [Code::Counted, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded];
+const STANDING: [Code; 6] = [Code::Counted, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded, Code::Unseen];
 
 /// What makes the next pull read everything: a night of changes would pass over what this one did not bring, and be called complete.
 const UNTIL_FULL: [Code; 3] = [Code::Clock, Code::Loss, Code::Missed];

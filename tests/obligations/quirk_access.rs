@@ -196,3 +196,14 @@ async fn q_11_presigned_addresses_get_no_token_whatever_the_manifest_says() {
     assert!(times((true, 400)) > 0 && times((true, 400)) == times((false, 200)) && times((true, 400)) * 2 == unknown.len(), "{unknown:?}");
     pulled.is_the_truth();
 }
+
+#[tokio::test]
+async fn q_86_none_of_what_others_refer_to_is_a_gap_until_it_is_accepted() {
+    let mut bench = Bench::new(&["q_86"]).await;
+    for (accepts_loss, is_complete) in [(false, false), (false, false), (true, true), (false, true)] {
+        bench.options.tuning.accepts_loss = accepts_loss;
+        let night = bench.pull(Mode::Search).await;
+        let is_told = night.outcome.gaps.iter().any(|gap| gap.resource_type == "Location" && gap.reason.starts_with("none of the "));
+        assert_eq!((night.outcome.complete, is_told), (is_complete, !is_complete), "{:?}", night.outcome.gaps);
+    }
+}

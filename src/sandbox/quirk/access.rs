@@ -1,4 +1,4 @@
-//! Quirks of authentication and discovery.
+//! Quirks of authentication and discovery.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +44,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "q_05",
         says: "an export of Condition brings Practitioner instead, with status 200, and a search for Condition is forbidden",
         make: || Box::new(OtherType),
+    },
+    Scenario {
+        name: "q_86",
+        says: "of Locations, which this client may not see, it knows none: searches are empty, and each is 404",
+        make: || Box::new(Unseen),
     },
     Scenario {
         name: "q_06",
@@ -184,6 +189,19 @@ impl Quirk for OtherType {
             }
             Endpoint::Search if request.kind() == Some(asked) => Some(Reply::outcome(StatusCode::FORBIDDEN, "forbidden", "out of scope")),
             _ => None,
+        }
+    }
+}
+
+///
+struct Unseen;
+
+impl Quirk for Unseen {
+    fn after(&self, sent: &Incoming, reply: &mut Reply, _scene: &Scene) {
+        match sent.endpoint() {
+            Endpoint::Read if sent.kind() == Some("Location") => *reply = Reply::outcome(StatusCode::NOT_FOUND, "not-found", "no such resource"),
+            Endpoint::Search | Endpoint::Page if sent.kind() == Some("Location") => reply.retain_resources(|_| false),
+            _ => {}
         }
     }
 }

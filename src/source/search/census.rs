@@ -5,6 +5,7 @@ use super::ask::{Ask, try_post};
 use super::page::{self, Bundle, Item, counted};
 use super::part::instant;
 use super::recount::{IDS_PER_QUERY, kept_name};
+use super::refer::wanted_references;
 use super::{lists, named};
 use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
@@ -28,6 +29,8 @@ pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
 const VANISHED_MAX: usize = 500;
 /// One resource in so many may come or go while everything is read, where a count cannot be bounded by time.
 const DRIFT: u64 = 100;
+/// So many of a type are referred to before it says something that none of them is there.
+const REFERRED_MIN: usize = 3;
 /// How a number is asked for, the better way first.
 const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
 /// Attempts at a number: it is worth some seconds, and not a night.
@@ -240,6 +243,19 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
     }
     for (name, narrowing) in pull.plan.narrowed.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         doubts.extend(narrowed(pull, units, name, narrowing, came(units, prepared, name)).await?);
+    }
+    for name in pull
+        .plan
+        .referenced
+        .iter()
+        .filter(|name| !prepared.present.contains_key(*name) && is_whole(&doubts, name))
+        .collect::<Vec<_>>()
+    {
+        let referred_to = wanted_references(pull, &BTreeSet::from([name.clone()]))?.len();
+        if referred_to >= REFERRED_MIN {
+            let text = format!("none of the {referred_to} that others refer to is there: some servers say so of what this client may not see");
+            doubts.push(Doubt::new(name, Code::Unseen, text));
+        }
     }
     for (name, codes) in pull.plan.codes.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         let there = uncoded(pull, units, name, codes, prepared.present.get(name).copied().unwrap_or_default()).await?;

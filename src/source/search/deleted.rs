@@ -9,6 +9,7 @@ use crate::fhir::compartment::is_id;
 use crate::smart::client::below;
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
+use crate::source::ledger;
 use crate::source::pull::Pull;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -22,7 +23,7 @@ const ASKED_MAX: usize = 1_000;
 #[derive(Default)]
 pub(super) struct Named {
     asked: AtomicUsize,
-    /// Hashes of the names of all that is stored.
+    /// Hashes of the names of all that is stored, or came before the first was named.
     stored: OnceLock<HashSet<u64>>,
 }
 
@@ -68,6 +69,11 @@ impl Named {
             let mut stored = HashSet::new();
             pull.snapshot.each_stored(|resource_type, id| {
                 stored.insert(hash_of(resource_type, id));
+            })?;
+            let files: Vec<String> = ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+            pull.snapshot.staged(pull.id, &files, |header, _| {
+                stored.insert(hash_of(&header.resource_type, &header.id));
+                Ok(())
             })?;
             self.stored.get_or_init(|| stored);
         }

@@ -4,6 +4,7 @@
 
 use super::ask::try_post;
 use super::census::{self, PATIENTS_PER_COUNT, once};
+use super::deleted::Named;
 use super::lists;
 use super::part::{Span, instant};
 use super::refer::hash_of;
@@ -180,6 +181,8 @@ pub(in crate::source) async fn settle(pull: &mut Pull<'_>) -> Result<(), SourceE
     if pull.plan.export.is_some() {
         return Ok(());
     }
+    // What came meanwhile may be named as deleted.
+    pull.habits.named = Named::default();
     for subject in subjects(pull).await?.into_iter().filter(|subject| subject.until.is_some() && subject.whom.is_none()) {
         let Some(announced) = announced(pull, &subject).await? else {
             read(pull, &subject, &[], subject.after()).await?;

@@ -2,6 +2,7 @@
 
 use super::{Task, named, read_group, recount, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
+use crate::fhir::shared::string_value;
 use crate::smart::client::below;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
@@ -10,6 +11,7 @@ use crate::source::intake::tombstone;
 use crate::source::ledger::{self, Unit};
 use crate::source::plan::Query;
 use crate::source::pull::{Pull, foreseeable};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
@@ -68,7 +70,7 @@ fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(St
         return Ok(BTreeSet::new());
     }
     let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
-    let target = |reference: &str| match reference_target(reference) {
+    let target = |reference: Cow<'_, str>| match reference_target(&reference) {
         // Whoever is no member of the group has no business here.
         Some((Some(resource_type), id)) if resource_type != "Patient" && exported.contains(resource_type) => Some((resource_type.to_owned(), id.to_owned())),
         _ => None,
@@ -206,7 +208,7 @@ pub(in crate::source) fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<Str
             have.insert((header.resource_type.clone(), header.id.clone()));
         }
         for reference in references(json) {
-            if let Some((Some(resource_type), id)) = reference_target(reference)
+            if let Some((Some(resource_type), id)) = reference_target(&reference)
                 && types.contains(resource_type)
                 && wanted.len() < REFERENCES_MAX
             {
@@ -218,12 +220,19 @@ pub(in crate::source) fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<Str
     Ok(wanted.difference(&have).cloned().collect())
 }
 
-/// The values of all `reference` elements, found by their text; the JSON is one of ours, without white space.
-fn references(json: &[u8]) -> impl Iterator<Item = &str> {
-    const MARK: &[u8] = br#""reference":""#;
-    memchr::memmem::find_iter(json, MARK).filter_map(move |at| {
-        let rest = json.get(at + MARK.len()..)?;
-        let end = memchr::memchr(b'"', rest)?;
-        std::str::from_utf8(rest.get(..end)?).ok()
-    })
+/// The values of all `reference` elements, found by their text.
+fn references(json: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
+    const MARK: &[u8] = br#""reference""#;
+    memchr::memmem::find_iter(json, MARK).filter_map(move |at| string_value(json.get(at + MARK.len()..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_73_references_are_found_however_json_writes_them() {
+        let line = br#"{"subject":{"reference":"Patient/p"},"device":{"reference":"Device\/d1"},"location":[{"location":{"reference" : "Location\u002fward"}}]}"#;
+        assert_eq!(references(line).collect::<Vec<_>>(), ["Patient/p", "Device/d1", "Location/ward"]);
+    }
 }
