@@ -15,7 +15,7 @@ pub(super) mod refer;
 pub(super) mod sample;
 mod tally;
 
-use super::SourceError;
+use super::{Source, SourceError};
 use super::capability::Capability;
 use super::duty::{Code, Why};
 use super::ledger::Unit;
@@ -135,9 +135,11 @@ struct TypeHabits {
 }
 
 impl Habits {
-    /// What a check has found out.
-    pub fn of(capability: &Capability) -> Habits {
-        Habits { no_post: AtomicBool::new(capability.no_post), forgets_links: AtomicBool::new(capability.forgets_links), ..Habits::default() }
+    /// What a check has found out, and what no right was granted to.
+    pub fn of(source: &Source) -> Habits {
+        let Capability { no_post, forgets_links, .. } = &source.capability;
+        let types = TypeHabits { refused: source.withheld.clone(), ..TypeHabits::default() };
+        Habits { no_post: AtomicBool::new(*no_post), forgets_links: AtomicBool::new(*forgets_links), types: Mutex::new(types), ..Habits::default() }
     }
 
     /// Whether relative addresses of files were found to be meant from the base.
@@ -358,7 +360,7 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
     for query in &queries {
         for task in tasks_of(pull, query, Some(patients), &known) {
             if task.patients.as_ref().is_some_and(|patients| !patients.is_empty()) && !pull.done.contains(&task.name) {
-                fetch(pull, task, None).await?;
+                fetch(pull, task, Some(patients)).await?;
             }
         }
     }
