@@ -15,8 +15,8 @@ use crate::http::{Clock, Request, SystemClock, one_line};
 use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
 use crate::source::capability::Capability;
-use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::duty::Code;
+use crate::source::probe::{self, Fact, Finding, Found};
 use crate::source::{self, Options, Source, SourceError, Tuning, folder, import, ledger};
 use crate::store::{Store, runs};
 

@@ -206,6 +206,8 @@ mod tests {
         let cases = [
             ("Client is not active", "Client is not active"),
             ("assertion eyJhbGciOiJFUzM4NCJ9.eyJpc3MiOiJzaXRlIn0.c2ln expired", "assertion … expired"),
+            ("not allowed: 'system/DeviceUseStatement.rs', system/Observation.read.", "not allowed: 'system/DeviceUseStatement.rs', system/Observation.read."),
+            ("system/eyJhbGciOiJFUzM4NCJ9.c2ln patient/Jane-Doe-of-1970.rs", "… …"),
             ("two\nlines\t\u{1b}[31mand \"colour\"", "two lines [31mand colour"),
             ("", ""),
         ];

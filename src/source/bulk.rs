@@ -538,8 +538,13 @@ pub(super) async fn release_finished(pull: &Pull<'_>, notes: &mut Vec<Gap>) -> R
         }
     }
     for (status, exports) in kept {
-        let why = Why::new(Code::Undeletable, format!("the server does not delete {} (status {status}): the files, with patients' data, stay there", counted(exports, "finished export")));
-        note(pull, notes, "*", &format!("deletion of exports, status {status}"), why)?;
+        let why = Why::new(
+            Code::Undeletable,
+            format!("the server does not delete {} (status {status}): the files, with patients' data, stay there", counted(exports, "finished export")),
+        );
+        let query = format!("deletion of exports, status {status}");
+        note(pull, notes, "*", &query, why)?;
+        ledger::enter_late(store, pull.id, &query)?;
     }
     Ok(())
 }

@@ -278,7 +278,8 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
 /// How far everything has been read, but what is behind.
 fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Timestamp>, SourceError> {
     let behind = behind(source, plan, snapshot, Timestamp::MAX)?;
-    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(|name| !behind.contains_key(*name) && !source.withheld.contains_key(*name)).cloned().collect();
+    let is_read = |name: &&String| !behind.contains_key(*name) && !source.withheld.contains_key(*name);
+    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(is_read).cloned().collect();
     Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
 }
 

@@ -15,12 +15,12 @@ pub(super) mod refer;
 pub(super) mod sample;
 mod tally;
 
-use super::{Source, SourceError};
 use super::capability::Capability;
 use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
+use super::{Source, SourceError};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;

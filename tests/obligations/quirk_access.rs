@@ -7,7 +7,7 @@ use watershed::sandbox::Fault;
 use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::{Client, Options as Serving};
 use watershed::source::duty::{Code, Who};
-use watershed::source::{Mode, SourceError, ledger};
+use watershed::source::{Mode, SourceError, ledger, plan, probe};
 
 /// Answers to token requests, oldest first.
 fn token_answers(pulled: &Pulled) -> Vec<u16> {
@@ -130,7 +130,9 @@ async fn q_04_each_type_that_is_not_granted_is_a_gap_of_its_own_and_the_others_a
         bench.options.tuning.full_every_days = 0;
         let pulled = bench.pull(mode).await;
         assert_eq!((pulled.outcome.full, pulled.gaps(), pulled.differing()), (true, ["Condition", "Procedure"].into(), [].into()), "{mode:?}");
-        let kept_all = bench.store.with(|connection| Ok(connection.query_row("SELECT kept_all FROM pull ORDER BY id DESC LIMIT 1", [], |row| row.get::<_, bool>(0))?));
+        let kept_all = bench
+            .store
+            .with(|connection| Ok(connection.query_row("SELECT kept_all FROM pull ORDER BY id DESC LIMIT 1", [], |row| row.get::<_, bool>(0))?));
         assert!(!kept_all.unwrap(), "{mode:?}: the others are as they are at the hospital");
     }
 }
@@ -153,6 +155,20 @@ async fn q_04_a_type_for_which_the_configuration_asks_no_right_is_the_site_engin
     let pulled = bench.pull(Mode::Search).await;
     let [gap] = pulled.outcome.gaps.as_slice() else { panic!("{:?}", pulled.outcome.gaps) };
     assert_eq!((gap.resource_type.as_str(), gap.code, gap.code.duty().0), ("Procedure", Code::Unasked, Who::SiteEngineer));
+    assert_eq!(of_procedures(&bench).await, (Who::SiteEngineer, "`source.scopes` asks for no right to read it, and none was granted".to_owned()));
+    let mut bench = with_narrow_client(&["Procedure"]).await;
+    bench.options.client_id = "narrow".to_owned();
+    let (who, says) = of_procedures(&bench).await;
+    assert!(who == Who::EhrTeam && says.contains("let this client read and search it, scope `system/Procedure.rs`"), "{says}");
+}
+
+/// What a check says is to be done about Procedure.
+async fn of_procedures(bench: &Bench) -> (Who, String) {
+    let source = bench.connect().await.unwrap();
+    let facts = probe::probe(&source, &plan(&bench.needs, &source.capability, &bench.options)).await;
+    let findings = probe::findings(&facts, &bench.options);
+    let finding = findings.into_iter().find(|finding| finding.about == "Procedure").unwrap();
+    (finding.who, finding.says)
 }
 
 #[tokio::test]

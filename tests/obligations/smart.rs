@@ -531,7 +531,10 @@ async fn s_11_refused_scopes_are_named_and_the_key_is_not_doubted() {
     let described = r#"{"error":"invalid_scope","error_description":"requested scope is not allowed: 'system/DeviceUseStatement.rs'"}"#;
     let listed = r#"{"error":"invalid_scope","scope":"system/DeviceUseStatement.rs eyJhbGciOiJFUzM4NCJ9.secret"}"#;
     for (body, words) in [
-        (described, "with `invalid_scope` (\"requested scope is not allowed: 'system/DeviceUseStatement.rs'\"): `system/Patient.rs system/DeviceUseStatement.rs`; let the EHR team"),
+        (
+            described,
+            "with `invalid_scope` (\"requested scope is not allowed: 'system/DeviceUseStatement.rs'\"): `system/Patient.rs system/DeviceUseStatement.rs`; let the EHR team",
+        ),
         (listed, "with `invalid_scope`: `system/DeviceUseStatement.rs`; let the EHR team allow it each of them, or name in `source.scopes` those"),
     ] {
         let server = Small::start(move |_, _| said(400, "application/json", body)).await;
