@@ -522,15 +522,16 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
 
 /// Why a type may not be read by what was granted: what was asked for, and what was not.
 fn why_withheld(options: &Options, name: &str, granted: &str) -> duty::Why {
-    let configured = options.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace());
-    if !options.scopes.is_empty() && !configured.into_iter().any(|scope| grants_read(scope, name)) {
+    let is_generated = options.scopes.is_empty();
+    if !is_generated && !options.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).any(|scope| grants_read(scope, name)) {
         return duty::Why::new(duty::Code::Unasked, "`source.scopes` asks for no right to read it, and none was granted");
     }
     let of_part = format!("system/{name}.");
     let is_in_part = granted.split_ascii_whitespace().any(|scope| scope.starts_with(&of_part));
     let but = if is_in_part { ", which lets this client read it in part at most" } else { "" };
+    let asked = if is_generated { format!("`system/{name}.rs` (or `.read`)") } else { format!("`{}`", options.scopes.join(" ")) };
     let granted = probe::shown_scopes(granted);
-    duty::Why::new(duty::Code::Ungranted, format!("the authorization server was asked for `system/{name}.rs` (or `.read`) and granted `{granted}`{but}: it is not read"))
+    duty::Why::new(duty::Code::Ungranted, format!("the authorization server was asked for {asked} and granted `{granted}`{but}: it is not read"))
 }
 
 /// The scopes to ask for, in one writing or the other: the types that are read, and the Group whose patients are.

@@ -175,7 +175,9 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         _ => BTreeSet::new(),
     };
     let plan = pull.plan;
-    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(|query| query.later.is_some() && pull.chooser.is_some());
+    // What may not be read needs no thought of whom to ask for.
+    let is_later = |query: &&Query| query.later.is_some() && pull.chooser.is_some() && !pull.source.withheld.contains_key(&query.resource_type);
+    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
     let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
     if later.is_empty() { Ok(()) } else { later::run(pull, &later, members.as_ref()).await }
