@@ -19,7 +19,7 @@ pub mod search;
 
 use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
-use crate::smart::client::{SmartConfiguration, TokenClient, TokenSettings, apart, scopes_for};
+use crate::smart::client::{SmartConfiguration, TokenClient, TokenSettings, apart, grants_read, scopes_for};
 use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
@@ -222,7 +222,7 @@ pub enum SourceError {
         /// What the server says of it, in brackets.
         said: String,
     },
-    /// The token's scopes are too narrow. Found before any data is asked for.
+    /// The token's scopes let nothing be read, or no patient. Found before any data is asked for.
     #[error("the authorization server granted no right to read {}; ask the EHR's administrator for `system/<type>.rs` (or `.read`) of each", types.join(", "))]
     Scopes {
         /// Types that would be refused.
@@ -353,6 +353,8 @@ pub struct Source {
     pub capability: Capability,
     /// The token client, when the server asks for tokens.
     pub tokens: Option<Arc<TokenClient>>,
+    /// Needed types that the token does not let us read, and why: each is a gap of its own.
+    pub withheld: BTreeMap<String, duty::Why>,
     /// How far the server's clock and ours are apart, in words, if that is far enough to harm.
     pub clocks_apart: Option<String>,
     retry: crate::http::Retry,
@@ -385,21 +387,23 @@ impl Source {
         }
         let mut client = Client::new(settings.clone())?.with_clock(Arc::clone(&clock));
         let retry = settings.retry.clone();
-        let mut tokens = None;
+        let (mut tokens, mut withheld) = (None, BTreeMap::new());
         // A plan always reads Patient, whether a measure asks for it or not.
         let types = &types.iter().cloned().chain(["Patient".to_owned()]).collect::<BTreeSet<String>>();
         if !options.client_id.is_empty() {
             let token_client = Arc::new(token_client(options, key, types, &capability, settings, clock)?);
             token_client.fetch().await?;
             let missing = token_client.not_granted();
-            if !missing.is_empty() {
+            if missing.iter().any(|name| name == "Patient") || missing.len() == types.len() {
                 return Err(SourceError::Scopes { types: missing });
             }
+            let granted = token_client.granted().unwrap_or_default();
+            withheld = missing.into_iter().map(|name| (name.clone(), why_withheld(options, &name, &granted))).collect();
             client = client.with_tokens(Arc::clone(&token_client) as Arc<dyn crate::http::Authorizer>, own_origins(options, &base)?);
             tokens = Some(token_client);
         }
         let origins = own_origins(options, &base)?;
-        Ok(Source { options: options.clone(), base, origins, client, capability, tokens, clocks_apart, retry })
+        Ok(Source { options: options.clone(), base, origins, client, capability, tokens, withheld, clocks_apart, retry })
     }
 
     /// The scopes that this client asks for to read these types, as the server writes them.
@@ -413,7 +417,17 @@ impl Source {
         let base = named.ok_or_else(|| SourceError::Options(format!("`source.folder`: `{}` is no path", folder.display())))?;
         let settings = Settings::default();
         let (client, retry) = (Client::new(settings.clone())?, settings.retry);
-        Ok(Source { options: options.clone(), base, origins: BTreeSet::new(), client, capability: Capability::default(), tokens: None, clocks_apart: None, retry })
+        Ok(Source {
+            options: options.clone(),
+            base,
+            origins: BTreeSet::new(),
+            client,
+            capability: Capability::default(),
+            tokens: None,
+            withheld: BTreeMap::new(),
+            clocks_apart: None,
+            retry,
+        })
     }
 
     /// Whether an address is at the EHR itself, at an origin that may see the token.
@@ -504,6 +518,20 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
         settings.trusted_origins.extend(Origin::of(&endpoint));
     }
     Ok(settings)
+}
+
+/// Why a type may not be read by what was granted: what was asked for, and what was not.
+fn why_withheld(options: &Options, name: &str, granted: &str) -> duty::Why {
+    let is_generated = options.scopes.is_empty();
+    if !is_generated && !options.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).any(|scope| grants_read(scope, name)) {
+        return duty::Why::new(duty::Code::Unasked, "`source.scopes` asks for no right to read it, and none was granted");
+    }
+    let of_part = format!("system/{name}.");
+    let is_in_part = granted.split_ascii_whitespace().any(|scope| scope.starts_with(&of_part));
+    let but = if is_in_part { ", which lets this client read it in part at most" } else { "" };
+    let asked = if is_generated { format!("`system/{name}.rs` (or `.read`)") } else { format!("`{}`", options.scopes.join(" ")) };
+    let granted = probe::shown_scopes(granted);
+    duty::Why::new(duty::Code::Ungranted, format!("the authorization server was asked for {asked} and granted `{granted}`{but}: it is not read"))
 }
 
 /// The scopes to ask for, in one writing or the other: the types that are read, and the Group whose patients are.

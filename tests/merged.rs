@@ -149,6 +149,7 @@ async fn a_night_counts_as_evaluate_does() {
         code == 1 && out.contains("8 patients") && out.contains("1 patient name another in their place (`Patient.link`, `replaced-by`) who did not come"),
         "{code} {out} {err}"
     );
+    assert!(out.contains("EHR team: add these to the Group, or let this client read them"), "{out}");
     assert!(err.contains("merged into others who did not come"), "{err}");
     // The status says the same, and that somebody is to act.
     let (code, status, err) = say(&["status"]).await;

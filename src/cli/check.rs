@@ -16,8 +16,9 @@ use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
 use crate::snapshot::Snapshot;
 use crate::source::capability::Capability;
+use crate::source::duty::Code;
 use crate::source::probe::{self, Fact, Finding, Found};
-use crate::source::{self, Options, Source, SourceError, Tuning, folder, import};
+use crate::source::{self, Options, Source, SourceError, Tuning, folder, import, ledger};
 use crate::store::{Store, runs};
 
 /// Attempts at one request to the EHR while a person waits.
@@ -165,16 +166,27 @@ fn unasked(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) ->
     checked.source.tuning.imports.iter().zip(touched).filter_map(nobody).map(warn).collect()
 }
 
-/// What the last night found of rules that met nothing, of codes under other names, and of values that were not used.
+/// What the last night found of rules that met nothing, of codes under other names, of values that were not used, and of exports that stay at
+/// the EHR.
 fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
-    let of_night = |store: Store| {
+    let store = super::state(site).ok().flatten();
+    let of_night = |store: &Store| {
         let found = store.with(|connection| runs::evaluated_before(connection, i64::MAX)?.map(|night| runs::unmapped(connection, night.id)).transpose());
         found.ok().flatten()
     };
-    let found = super::state(site).ok().flatten().and_then(of_night).unwrap_or_default();
+    let found = store.as_ref().and_then(of_night).unwrap_or_default();
     let unmapped = Some(super::run::unmapped_as_text(&found)).filter(|line| !line.is_empty());
-    let lines = found.iter().filter_map(super::run::unused_as_text).chain(unmapped);
+    let kept = store.as_ref().and_then(exports_kept).unwrap_or_default();
+    let lines = found.iter().filter_map(super::run::unused_as_text).chain(unmapped).chain(kept);
     lines.map(|line| Diagnostic::note(format!("in the last night: {line}"))).collect()
+}
+
+/// What the last pull says of exports that the EHR did not delete, and who must do what.
+fn exports_kept(store: &Store) -> Option<Vec<String>> {
+    let (pull, ..) = ledger::last(store).ok()??;
+    let notes = ledger::units(store, pull).ok()?.into_iter().filter_map(|unit| unit.note);
+    let (who, what) = Code::Undeletable.duty();
+    Some(notes.filter(|why| why.code == Code::Undeletable).map(|why| format!("{why}; {who}: {what}")).collect())
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup, (touched, stored): (&[Touched], Option<&Snapshot>)) -> Vec<Answer> {

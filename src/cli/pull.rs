@@ -95,6 +95,10 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
             known.resources.extend(counts);
         }
     }
+    plan.notes.extend(source.withheld.iter().map(|(name, why)| {
+        let (who, what) = why.code.duty();
+        format!("{name}: {why}; {who}: {what}")
+    }));
     let options = &source.options;
     let forecast = Forecast::new(&plan, &known, options);
     let scopes = source.scopes(&plan.types);

@@ -172,7 +172,11 @@ pub fn unreadable_as_text(found: &[Unmapped]) -> String {
             return format!("\ndata name {of} who did not come: they are not counted, and all reports are partial");
         }
         if found.is_absent() {
-            return format!("\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial", found.element);
+            return format!(
+                "\n{of} name another in their place (`{}`, `replaced-by`) who did not come: they count themselves, and all reports are partial until who took their place comes, of whom a Group need not know: \
+                 EHR team: add these to the Group, or let this client read them; whoever fills `source.folder`: write them too",
+                found.element
+            );
         }
         let whose = if found.system.is_empty() { String::new() } else { format!(" (observations `{}`)", found.code) };
         format!("\n`{}`{whose} of {of} cannot be read{meant}: what it says is not known, and reports that ask for it are partial", found.element)

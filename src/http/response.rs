@@ -100,8 +100,22 @@ fn is_unseen(letter: char) -> bool {
 fn redacted(text: &str) -> String {
     let plain = |letter: char| if letter.is_ascii_graphic() && !matches!(letter, '"' | '\\') { letter } else { ' ' };
     let text: String = text.chars().take(SAID_CHARS_MAX).map(plain).collect();
-    let shown = |word: &str| if word.len() >= SECRET_CHARS_MIN { "…".to_owned() } else { word.to_owned() };
+    let shown = |word: &str| if word.len() >= SECRET_CHARS_MIN && !is_scope(word) { "…".to_owned() } else { word.to_owned() };
     text.split_ascii_whitespace().map(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// Letters of the longest name of a resource type, and more.
+const TYPE_CHARS_MAX: usize = 40;
+/// The rights that a scope may name by a letter.
+const RIGHTS: &[u8] = b"cruds";
+
+/// Whether a word is the name of a SMART scope, `system/Observation.rs`, in whatever marks: no secret is.
+fn is_scope(word: &str) -> bool {
+    let word = word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric() && letter != '*');
+    let named = ["system/", "user/", "patient/"].into_iter().find_map(|context| word.strip_prefix(context));
+    let Some((kind, rights)) = named.and_then(|name| name.split_once('.')) else { return false };
+    let is_kind = kind == "*" || kind.len() <= TYPE_CHARS_MAX && kind.bytes().all(|letter| letter.is_ascii_alphabetic());
+    is_kind && (matches!(rights, "read" | "write" | "*") || rights.len() <= RIGHTS.len() && rights.bytes().all(|right| RIGHTS.contains(&right)))
 }
 
 /// An answer whose body has not been read.
@@ -192,6 +206,8 @@ mod tests {
         let cases = [
             ("Client is not active", "Client is not active"),
             ("assertion eyJhbGciOiJFUzM4NCJ9.eyJpc3MiOiJzaXRlIn0.c2ln expired", "assertion … expired"),
+            ("not allowed: 'system/DeviceUseStatement.rs', system/Observation.read.", "not allowed: 'system/DeviceUseStatement.rs', system/Observation.read."),
+            ("system/eyJhbGciOiJFUzM4NCJ9.c2ln patient/Jane-Doe-of-1970.rs", "… …"),
             ("two\nlines\t\u{1b}[31mand \"colour\"", "two lines [31mand colour"),
             ("", ""),
         ];

@@ -132,6 +132,8 @@ struct Answer {
 #[derive(Default, Deserialize)]
 struct Refusal {
     error: Option<String>,
+    /// Not in the RFC: the scopes that are refused.
+    scope: Option<String>,
 }
 
 struct Granted {
@@ -199,15 +201,15 @@ impl TokenClient {
     /// A token by the writing of the scopes that serves; which one that is, is found out once.
     async fn obtain(&self, progress: &mut Progress) -> Result<Granted, Failure> {
         let first = self.attempts(progress).await;
-        let short = self.shortfall(&first);
-        if progress.settled || short == Some(0) || short.is_none() || self.settings.scopes.len() < 2 {
+        let (worth, is_unnamed) = (self.worth(&first), matches!(&first, Ok(Granted { scopes: None, .. })));
+        if progress.settled || is_unnamed || worth.is_none_or(|worth| worth > self.settings.needs.len()) || self.settings.scopes.len() < 2 {
             progress.settled |= first.is_ok();
             return first;
         }
         let preferred = progress.writing;
         progress.writing = (preferred + 1) % self.settings.scopes.len();
         let second = self.attempts(progress).await;
-        if self.shortfall(&second).is_some_and(|other| Some(other) < short) {
+        if self.worth(&second) > worth {
             progress.settled = second.is_ok();
             return second;
         }
@@ -216,11 +218,15 @@ impl TokenClient {
         first
     }
 
-    /// How many needed types an answer leaves out, all of them if it refuses the scopes; `None` if it is no answer.
-    fn shortfall(&self, answer: &Result<Granted, Failure>) -> Option<usize> {
+    /// What an answer is worth beside one to the other writing: nothing if it refuses the scopes, something if it gives a token, more with each
+    /// needed type that it is known to grant; `None` if it is no answer.
+    fn worth(&self, answer: &Result<Granted, Failure>) -> Option<usize> {
+        let needs = &self.settings.needs;
         match answer {
-            Ok(granted) => Some(not_granted(granted.scopes.as_deref(), &self.settings.needs).len()),
-            Err(Failure::Refused { code, .. }) if code == "invalid_scope" => Some(usize::MAX),
+            Ok(Granted { scopes: Some(scopes), .. }) => Some(1 + needs.len() - not_granted(Some(scopes), needs).len()),
+            // That all is granted need not be so: what others name counts more, unless it is nothing.
+            Ok(_) => Some(2),
+            Err(Failure::Refused { code, .. }) if code == "invalid_scope" => Some(0),
             Err(_) => None,
         }
     }
@@ -290,12 +296,12 @@ impl TokenClient {
                 let after = answer.header("retry-after").and_then(|value| retry_after(value, now)).map(|wait| wait.min(ASKED_WAIT_MAX));
                 Err(Failure::Again { error: HttpError::NoTokenNow(format!("the token endpoint answers {}", answer.status)), after })
             }
-            _ => Err(self.refused(&answer, &key, now)),
+            _ => Err(self.refused(&answer, &key, scope, now)),
         }
     }
 
     /// What a refusal says to the person who can act on it, and nothing secret.
-    fn refused(&self, answer: &Response, key: &SigningKey, now: Timestamp) -> Failure {
+    fn refused(&self, answer: &Response, key: &SigningKey, asked: &str, now: Timestamp) -> Failure {
         let refusal = answer.json::<Refusal>().unwrap_or_default();
         let is_silent = refusal.error.is_none();
         // Only the registered error codes' alphabet, so that nothing else of the body reaches a log.
@@ -305,11 +311,21 @@ impl TokenClient {
             nothing if nothing.is_empty() && is_silent => " without a word why (some servers do so at random: try again)".to_owned(),
             said => said,
         };
+        let (client, kid) = (&self.settings.client_id, key.kid());
+        if code == "invalid_scope" {
+            // Who the client is was accepted.
+            let is_named = |scope: &&str| refusal.scope.iter().any(|named| named.split(' ').any(|named| named == *scope));
+            let named: Vec<&str> = asked.split(' ').filter(is_named).collect();
+            let refused = if named.is_empty() { asked.to_owned() } else { named.join(" ") };
+            let text = format!(
+                "the authorization server knows client `{client}` and refused scopes that it asked for with `{code}`{said}: `{refused}`; let the EHR team allow it each of them, or name in `source.scopes` those that it is allowed"
+            );
+            return Failure::Refused { code, text };
+        }
         let clock = match answer.date().and_then(|theirs| apart(theirs, now)) {
             Some(apart) => format!("; {apart}, which makes assertions invalid: set this one right"),
             None => ", and is the client enabled for it".to_owned(),
         };
-        let (client, kid) = (&self.settings.client_id, key.kid());
         let text = format!("the authorization server refused client `{client}` with `{code}`{said}; is its public key (kid `{kid}`) registered there{clock}");
         Failure::Refused { code, text }
     }
@@ -377,7 +393,7 @@ fn not_granted(granted: Option<&str>, needs: &BTreeSet<String>) -> Vec<String> {
 }
 
 /// Whether a granted system scope lets us read and search a type: `system/X.read`, `.rs`, `.cruds`, `.*`, and `*` for X.
-fn grants_read(scope: &str, resource_type: &str) -> bool {
+pub fn grants_read(scope: &str, resource_type: &str) -> bool {
     let Some((name, rights)) = scope.strip_prefix("system/").and_then(|rest| rest.split_once('.')) else { return false };
     if rights.contains('?') {
         return false;

@@ -9,9 +9,9 @@ mod telling;
 use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
 use super::plan::Export;
-use super::pull::Pull;
+use super::pull::{Pull, note};
 use super::search::{issue_code, issue_shown};
-use super::{Mode, SourceError};
+use super::{Gap, Mode, SourceError};
 use crate::diagnostic::counted;
 use crate::http::{HttpError, Origin, Request, Response, passes, retry_after};
 use crate::smart::client::below;
@@ -98,18 +98,33 @@ struct Wanted<'a> {
     codes: &'a BTreeMap<String, BTreeSet<String>>,
 }
 
+impl Pull<'_> {
+    /// The export, of the types that may be read.
+    pub(super) fn export(&self) -> Option<Export> {
+        let mut export = self.plan.export.clone()?;
+        export.types.retain(|name| !self.source.withheld.contains_key(name));
+        export.codes.retain(|name, _| !self.source.withheld.contains_key(name));
+        Some(export)
+    }
+}
+
 /// Runs the export of a pull, or continues it.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let Some(export) = pull.plan.export.clone() else { return Ok(()) };
+    let Some(export) = pull.export() else { return Ok(()) };
+    for name in pull.plan.export.iter().flat_map(|export| &export.types) {
+        if let Some(why) = pull.source.withheld.get(name) {
+            record_gap(pull, [name], why)?;
+        }
+    }
     let wanted = Wanted { name: export.path.clone(), path: &export.path, types: &export.types, since: pull.since, patients: &[], codes: &export.codes };
     match fetch(pull, &wanted).await? {
         None => Ok(()),
         // Who does not answer at all does not answer searches either.
         Some(reason) if pull.plan.instead.is_some() && reason.code != Code::Unreachable => Err(SourceError::NoExport(reason)),
         Some(reason) if pull.source.options.mode == Mode::Bulk => {
-            record_gap(pull, &export, &reason.put(|reason| format!("{reason}; `source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does")))
+            record_gap(pull, &export.types, &reason.put(|reason| format!("{reason}; `source.mode = \"bulk\"` allows no search in its place, `\"auto\"` does")))
         }
-        Some(reason) => record_gap(pull, &export, &reason),
+        Some(reason) => record_gap(pull, &export.types, &reason),
     }
 }
 
@@ -136,8 +151,8 @@ async fn fetch(pull: &mut Pull<'_>, wanted: &Wanted<'_>) -> Result<Option<Why>, 
     Ok(Some(Why::new(Code::Export, format!("{EXPORTS_MAX} times in a row {why}"))))
 }
 
-fn record_gap(pull: &Pull<'_>, export: &Export, reason: &Why) -> Result<(), SourceError> {
-    for name in &export.types {
+fn record_gap<'a>(pull: &Pull<'_>, types: impl IntoIterator<Item = &'a String>, reason: &Why) -> Result<(), SourceError> {
+    for name in types {
         pull.record(&Unit { name: format!("export {name}"), resource_type: name.clone(), query: "export".to_owned(), gap: Some(reason.clone()), ..Unit::default() })?;
     }
     Ok(())
@@ -499,8 +514,9 @@ fn account_for_absent_types(pull: &Pull<'_>, wanted: &Wanted<'_>, manifest: &Man
     Ok(())
 }
 
-/// Tells the server that exports of pulls that are over may be deleted. Whatever it answers is fine.
-pub(super) async fn release_finished(pull: &Pull<'_>) -> Result<(), SourceError> {
+/// Tells the server that exports of pulls that are over may be deleted. What it does not delete is not asked again, and told: patients' data stay
+/// there.
+pub(super) async fn release_finished(pull: &Pull<'_>, notes: &mut Vec<Gap>) -> Result<(), SourceError> {
     let store = pull.snapshot.store();
     let jobs: Vec<(i64, String)> = store.with(|connection| {
         let mut statement = connection.prepare(
@@ -510,23 +526,41 @@ pub(super) async fn release_finished(pull: &Pull<'_>) -> Result<(), SourceError>
         let rows = statement.query_map([pull.source.name()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<_>, _>>()?;
         Ok(rows)
     })?;
+    let mut kept: BTreeMap<u16, u64> = BTreeMap::new();
     for (id, status_url) in jobs {
-        if cancel(pull, &status_url).await {
-            store.with(|connection| {
-                connection.execute("UPDATE bulk_job SET state = 'released' WHERE id = ?1", [id])?;
-                Ok(())
-            })?;
+        let Some(refusal) = cancel(pull, &status_url).await else { continue };
+        store.with(|connection| {
+            connection.execute("UPDATE bulk_job SET state = 'released' WHERE id = ?1", [id])?;
+            Ok(())
+        })?;
+        if let Err(status) = refusal {
+            *kept.entry(status).or_default() += 1;
         }
+    }
+    for (status, exports) in kept {
+        let why = Why::new(
+            Code::Undeletable,
+            format!("the server does not delete {} (status {status}): the files, with patients' data, stay there", counted(exports, "finished export")),
+        );
+        let query = format!("deletion of exports, status {status}");
+        note(pull, notes, "*", &query, why)?;
+        ledger::enter_late(store, pull.id, &query)?;
     }
     Ok(())
 }
 
-/// Deletes an export at the server; false when that is to be tried again.
-async fn cancel(pull: &Pull<'_>, status_url: &str) -> bool {
-    let Ok(address) = Url::parse(status_url) else { return true };
-    let answer = pull.source.client.send(Request::new(Method::DELETE, address).once()).await;
-    if let Err(error) = &answer {
-        tracing::warn!(%error, "the export could not be deleted at the server");
-    }
-    answer.is_ok()
+/// Deletes an export at the server, or gives the status with which it is not; `None` when that is to be tried again.
+async fn cancel(pull: &Pull<'_>, status_url: &str) -> Option<Result<(), u16>> {
+    let Ok(address) = Url::parse(status_url) else { return Some(Ok(())) };
+    let refusal = match pull.source.client.send(Request::new(Method::DELETE, address).once()).await {
+        Ok(answer) if answer.is_success() || matches!(answer.status, 404 | 410) => return Some(Ok(())),
+        Ok(answer) => answer.status,
+        Err(HttpError::Unauthorized { .. }) => 401,
+        Err(error) => {
+            tracing::warn!(%error, "the export could not be deleted at the server");
+            return None;
+        }
+    };
+    tracing::warn!(status = refusal, due = Code::Undeletable.duty().1, "the server does not delete an export that is over: its files stay there");
+    Some(Err(refusal))
 }

@@ -40,6 +40,10 @@ pub enum Code {
     Failing,
     /// It does not let this client read or search.
     Forbidden,
+    /// The authorization server granted no right to read it.
+    Ungranted,
+    /// The configuration asks for no right to read it.
+    Unasked,
     /// It does not let this client export.
     ExportForbidden,
     /// It refuses what is asked.
@@ -74,6 +78,8 @@ pub enum Code {
     Members,
     /// The life of an export.
     Export,
+    /// An export that is over, and that the server does not delete.
+    Undeletable,
     /// An export of a copy that is behind the EHR.
     Behind,
     /// A file of one.
@@ -170,6 +176,8 @@ impl Code {
             Code::Unreachable => (Nobody, "the next pull asks again; if it lasts, the EHR team and the network's firewall"),
             Code::Failing => (Nobody, "the next pull asks again; if it lasts, the EHR team"),
             Code::Forbidden => (EhrTeam, "let this client read and search the type"),
+            Code::Ungranted => (EhrTeam, "grant this client the right to read and search the type, `system/<type>.rs` or `.read`"),
+            Code::Unasked => (SiteEngineer, "name `system/<type>.rs` or `.read` in `source.scopes`, as the EHR team grants it"),
             Code::ExportForbidden => (EhrTeam, "let this client export, if need be with a wider scope (`source.scopes`)"),
             Code::Refused => (EhrTeam, "say why it is refused; `watershed check` shows what is"),
             Code::Answer => (EhrTeam, "say why it does not answer with FHIR R4; `watershed check` shows what the server does"),
@@ -187,6 +195,7 @@ impl Code {
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
+            Code::Undeletable => (EhrTeam, "let this client delete its exports (`system/*.d`, or as the server has it), or have the server delete them after some days"),
             Code::Behind => (EhrTeam, "nothing is due where exports are made of a copy, as long as the copy is renewed between nights"),
             Code::File => (EhrTeam, "repair the files of exports"),
             Code::Unfinished => (SiteEngineer, "the next pull reads it; if it stays, what writes it broke off: have it written again"),

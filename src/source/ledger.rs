@@ -654,6 +654,19 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
     Ok(held)
 }
 
+/// Enters what a query came to after its pull was closed; nothing where it is open.
+pub fn enter_late(store: &Store, pull: PullId, query: &str) -> Result<(), StoreError> {
+    store.with(|connection| {
+        connection.execute(
+            "INSERT OR REPLACE INTO ledger (pull_id, resource_type, query, status, expected, received, reason, code)
+             SELECT pull_id, resource_type, query, 'complete', expected, received, reason, code
+             FROM unit JOIN pull ON pull.id = pull_id WHERE pull_id = ?1 AND query = ?2 AND pull.state = 'committed'",
+            params![pull.0, query],
+        )?;
+        Ok(())
+    })
+}
+
 fn held(connection: &Connection) -> Result<u64, StoreError> {
     let count: i64 = connection.query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get(0))?;
     Ok(count.max(0) as u64)

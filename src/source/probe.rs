@@ -224,6 +224,10 @@ impl Probing<'_> {
     async fn about_type(&mut self, name: &str) -> Option<Seen> {
         let base = self.base_of(name);
         let declared = Some(self.source.capability.types.contains_key(name));
+        if let Some(why) = self.source.withheld.get(name) {
+            self.note(name, "search", declared, Found::Refused, why.text.clone());
+            return None;
+        }
         let answer = self.ask(name, &base, &[("_count", "1")], How::Strict).await;
         let (answer, page) = match searched(answer) {
             Ok(searched) => searched,
@@ -559,7 +563,7 @@ pub(super) fn impossible(resource_type: &str, parameter: &str) -> Option<&'stati
 }
 
 /// The scopes of a token, sorted, without the queries that narrow them; a server's words that are no scopes are left out.
-fn shown_scopes(granted: &str) -> String {
+pub(super) fn shown_scopes(granted: &str) -> String {
     let scopes: BTreeSet<&str> = granted.split_ascii_whitespace().filter_map(scope).take(SCOPES_MAX).collect();
     scopes.into_iter().collect::<Vec<_>>().join(" ")
 }

@@ -144,7 +144,7 @@ impl Job<'_> {
             full: opened.full,
             done: ledger::done(store, opened.id)?,
             members: None,
-            habits: search::Habits::of(&source.capability),
+            habits: search::Habits::of(source),
             chooser,
             later: BTreeMap::new(),
             accepted: accepted_types(store, &name, &digest)?,
@@ -175,9 +175,9 @@ impl Job<'_> {
         }
         identified::resolve(&pull)?;
         import::bring(&mut pull)?;
-        let outcome = finish(&pull, &opened, &digest).await?;
+        let mut outcome = finish(&pull, &opened, &digest).await?;
         if plan.export.is_some() {
-            bulk::release_finished(&pull).await?;
+            bulk::release_finished(&pull, &mut outcome.notes).await?;
         }
         Ok(outcome)
     }
@@ -191,7 +191,7 @@ fn accepted_types(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<St
 
 /// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
 async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    bulk::release_finished(pull).await?;
+    bulk::release_finished(pull, &mut Vec::new()).await?;
     if pull.plan.export.is_some() {
         bulk::run(pull).await?;
         search::beside_export(pull).await?;
@@ -276,7 +276,8 @@ fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Cl
 /// How far everything has been read, but what is behind.
 fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Timestamp>, SourceError> {
     let behind = behind(source, plan, snapshot, Timestamp::MAX)?;
-    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(|name| !behind.contains_key(*name)).cloned().collect();
+    let is_read = |name: &&String| !behind.contains_key(*name) && !source.withheld.contains_key(*name);
+    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(is_read).cloned().collect();
     Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
 }
 
@@ -452,7 +453,7 @@ fn note_gap(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, query: &s
 }
 
 /// Records what is to be known of what came whole, and is of no query's.
-fn note(pull: &Pull<'_>, notes: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
+pub(super) fn note(pull: &Pull<'_>, notes: &mut Vec<Gap>, resource_type: &str, query: &str, why: Why) -> Result<(), SourceError> {
     notes.push(Gap { resource_type: resource_type.to_owned(), patient: None, reason: why.text.clone(), code: why.code });
     let name = format!("{query} {resource_type}");
     pull.record(&Unit { name, resource_type: resource_type.to_owned(), query: query.to_owned(), note: Some(why), ..Unit::default() })
@@ -540,7 +541,7 @@ fn refuse_sudden_loss(
     let kind = account::Kind { source: &name, plan: &plan, full: true, before: pull.id.0 };
     // Changes are few or many as they come; only pulls of everything have a usual volume.
     let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
-    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name);
+    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !pull.source.withheld.contains_key(name);
     let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
     // What is asked for by code for the first time is less than what is stored, and not for a loss.

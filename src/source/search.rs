@@ -15,12 +15,12 @@ pub(super) mod refer;
 pub(super) mod sample;
 mod tally;
 
-use super::SourceError;
 use super::capability::Capability;
 use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
+use super::{Source, SourceError};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use futures_util::StreamExt as _;
@@ -135,9 +135,11 @@ struct TypeHabits {
 }
 
 impl Habits {
-    /// What a check has found out.
-    pub fn of(capability: &Capability) -> Habits {
-        Habits { no_post: AtomicBool::new(capability.no_post), forgets_links: AtomicBool::new(capability.forgets_links), ..Habits::default() }
+    /// What a check has found out, and what no right was granted to.
+    pub fn of(source: &Source) -> Habits {
+        let Capability { no_post, forgets_links, .. } = &source.capability;
+        let types = TypeHabits { refused: source.withheld.clone(), ..TypeHabits::default() };
+        Habits { no_post: AtomicBool::new(*no_post), forgets_links: AtomicBool::new(*forgets_links), types: Mutex::new(types), ..Habits::default() }
     }
 
     /// Whether relative addresses of files were found to be meant from the base.
@@ -173,7 +175,9 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         _ => BTreeSet::new(),
     };
     let plan = pull.plan;
-    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(|query| query.later.is_some() && pull.chooser.is_some());
+    // What may not be read needs no thought of whom to ask for.
+    let is_later = |query: &&Query| query.later.is_some() && pull.chooser.is_some() && !pull.source.withheld.contains_key(&query.resource_type);
+    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
     let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
     if later.is_empty() { Ok(()) } else { later::run(pull, &later, members.as_ref()).await }
@@ -358,7 +362,7 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
     for query in &queries {
         for task in tasks_of(pull, query, Some(patients), &known) {
             if task.patients.as_ref().is_some_and(|patients| !patients.is_empty()) && !pull.done.contains(&task.name) {
-                fetch(pull, task, None).await?;
+                fetch(pull, task, Some(patients)).await?;
             }
         }
     }

@@ -400,6 +400,21 @@ async fn what_a_night_finds_of_the_server_is_in_the_next_plan_and_check() {
     }
 }
 
+/// The second deletion is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_stays_at_the_ehr_is_told_until_one_is_deleted() {
+    let bed = Bed::make(Wanted { mode: "bulk", limit: u64::MAX, patients: 12, quirks: vec!["q_42"], ..Wanted::default() }).await;
+    let run = async |arguments: &[&str]| Said::of(output(bed.command(arguments)).await);
+    let told = "the server does not delete 1 finished export (status 405): the files, with patients' data, stay there";
+    assert!(!run(&["pull"]).await.out.contains("does not delete"));
+    let said = run(&["pull"]).await;
+    assert!(said.code == 0 && said.out.contains(told) && said.err.contains("let this client delete its exports"), "{}{}", said.out, said.err);
+    for command in [&["status"][..], &["check", "--offline"]] {
+        let said = run(command).await.out.replace("\n│ ", " ");
+        assert!(said.contains(told) && said.contains("EHR team: let this client delete its exports"), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_keeps_what_the_server_does_and_says_who_must_do_what() {
     let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, quirks: vec!["q_15", "q_24"], ..Wanted::default() }).await;

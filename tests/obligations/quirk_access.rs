@@ -6,11 +6,24 @@ use watershed::http::HttpError;
 use watershed::sandbox::Fault;
 use watershed::sandbox::request::Seen;
 use watershed::sandbox::server::{Client, Options as Serving};
-use watershed::source::{Mode, SourceError, ledger};
+use watershed::source::duty::{Code, Who};
+use watershed::source::{Mode, SourceError, ledger, plan, probe};
 
 /// Answers to token requests, oldest first.
 fn token_answers(pulled: &Pulled) -> Vec<u16> {
     pulled.requests.iter().filter(|seen| seen.target == "/token").map(|seen| seen.status).collect()
+}
+
+/// A hospital that knows the site, and under another name as a client that may not read these types.
+async fn with_narrow_client(withheld: &[&str]) -> Bench {
+    let mut bench = Bench::new(&[]).await;
+    let jwks = serde_json::to_value(bench.key.public_jwks()).unwrap();
+    let granted = TYPES.iter().filter(|name| !withheld.contains(name)).map(|name| format!("system/{name}.rs"));
+    let narrow = Client { id: "narrow".to_owned(), jwks: jwks.clone(), scopes: granted.collect() };
+    let other = Bench::serving(&[], Serving { clients: vec![Client::reader("site", jwks), narrow], ..Serving::default() }).await;
+    (bench.running, bench.hospital) = (other.running, other.hospital);
+    bench.options.url = bench.running.base_url.clone();
+    bench
 }
 
 /// Whether any data were asked for.
@@ -98,18 +111,64 @@ async fn q_04_scopes_that_are_dropped_without_a_word_are_named_before_any_data_i
 }
 
 #[tokio::test]
-async fn q_04_each_type_that_is_not_granted_is_named() {
+async fn q_04_each_type_that_is_not_granted_is_a_gap_of_its_own_and_the_others_are_pulled() {
     for mode in [Mode::Search, Mode::Bulk] {
-        let mut bench = Bench::new(&[]).await;
-        let granted = TYPES.iter().filter(|name| !["Condition", "Procedure"].contains(name)).map(|name| format!("system/{name}.rs"));
-        let client = Client { id: "narrow".to_owned(), jwks: serde_json::to_value(bench.key.public_jwks()).unwrap(), scopes: granted.collect() };
-        let narrow = Bench::serving(&[], Serving { clients: vec![client], ..Serving::default() }).await;
-        (bench.running, bench.options.client_id) = (narrow.running, "narrow".to_owned());
-        bench.options.url = bench.running.base_url.clone();
+        let mut bench = with_narrow_client(&["Condition", "Procedure"]).await;
+        bench.options.client_id = "narrow".to_owned();
+        for is_full in [true, false] {
+            let pulled = bench.pull(mode).await;
+            assert_eq!(pulled.outcome.full, is_full, "{mode:?}: what is not granted is no reason to read the rest again");
+            assert_eq!((pulled.gaps(), pulled.differing()), (["Condition", "Procedure"].into(), ["Condition", "Procedure"].into()), "{mode:?}");
+            let gap = &pulled.outcome.gaps[0];
+            assert!(gap.code == Code::Ungranted && gap.reason.contains("was asked for `system/Condition.rs` (or `.read`) and granted `system/Device.rs "), "{gap:?}");
+            assert!(pulled.requests.iter().all(|seen| !seen.target.contains("Condition") && seen.status < 400), "it is not asked for");
+        }
+        bench.options.client_id = "site".to_owned();
+        bench.pull(mode).await.is_the_truth();
+        // Withdrawn again: it is no loss, and what is stored stays.
+        bench.options.client_id = "narrow".to_owned();
+        bench.options.tuning.full_every_days = 0;
+        let pulled = bench.pull(mode).await;
+        assert_eq!((pulled.outcome.full, pulled.gaps(), pulled.differing()), (true, ["Condition", "Procedure"].into(), [].into()), "{mode:?}");
+        let kept_all = bench
+            .store
+            .with(|connection| Ok(connection.query_row("SELECT kept_all FROM pull ORDER BY id DESC LIMIT 1", [], |row| row.get::<_, bool>(0))?));
+        assert!(!kept_all.unwrap(), "{mode:?}: the others are as they are at the hospital");
+    }
+}
+
+#[tokio::test]
+async fn q_04_without_a_right_to_patients_nothing_is_asked_for() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let mut bench = with_narrow_client(&["Patient", "Procedure"]).await;
+        bench.options.client_id = "narrow".to_owned();
         let error = bench.try_pull(mode).await.unwrap_err();
-        assert!(error.to_string().contains("no right to read Condition, Procedure; ask the EHR's administrator"), "{error}");
+        assert!(error.to_string().contains("no right to read Patient, Procedure; ask the EHR's administrator"), "{error}");
         assert!(!data_were_asked_for(&bench), "{mode:?}");
     }
+}
+
+#[tokio::test]
+async fn q_04_a_type_for_which_the_configuration_asks_no_right_is_the_site_engineers() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.scopes = TYPES.iter().filter(|name| **name != "Procedure").map(|name| format!("system/{name}.rs")).collect();
+    let pulled = bench.pull(Mode::Search).await;
+    let [gap] = pulled.outcome.gaps.as_slice() else { panic!("{:?}", pulled.outcome.gaps) };
+    assert_eq!((gap.resource_type.as_str(), gap.code, gap.code.duty().0), ("Procedure", Code::Unasked, Who::SiteEngineer));
+    assert_eq!(of_procedures(&bench).await, (Who::SiteEngineer, "`source.scopes` asks for no right to read it, and none was granted".to_owned()));
+    let mut bench = with_narrow_client(&["Procedure"]).await;
+    bench.options.client_id = "narrow".to_owned();
+    let (who, says) = of_procedures(&bench).await;
+    assert!(who == Who::EhrTeam && says.contains("let this client read and search it, scope `system/Procedure.rs`"), "{says}");
+}
+
+/// What a check says is to be done about Procedure.
+async fn of_procedures(bench: &Bench) -> (Who, String) {
+    let source = bench.connect().await.unwrap();
+    let facts = probe::probe(&source, &plan(&bench.needs, &source.capability, &bench.options)).await;
+    let findings = probe::findings(&facts, &bench.options);
+    let finding = findings.into_iter().find(|finding| finding.about == "Procedure").unwrap();
+    (finding.who, finding.says)
 }
 
 #[tokio::test]

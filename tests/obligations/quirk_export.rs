@@ -6,7 +6,7 @@ use std::time::Duration;
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::duty::Code;
-use watershed::source::{Mode, SourceError, TypeFilter};
+use watershed::source::{Mode, SourceError, TypeFilter, ledger};
 use watershed::store::quarantine;
 
 use super::bench::{Bench, Pulled, What};
@@ -150,15 +150,21 @@ async fn q_40_an_export_that_expired_is_begun_anew() {
 #[tokio::test]
 async fn q_42_deletion_of_an_export_may_be_answered_with_anything() {
     let bench = Bench::serving(&["q_42"], Serving { export_jobs_max: 20, ..Serving::default() }).await.swift();
-    let mut answers = Vec::new();
+    let (mut answers, mut told) = (Vec::new(), Vec::new());
     for night in 0..7 {
         bench.pass(Duration::from_secs(60));
         bench.hospital.amend_at(night, bench.clock.now());
         let pulled = bench.pull(Mode::Bulk).await;
         answers.extend(pulled.requests.iter().filter(|seen| seen.method == "DELETE").map(|seen| seen.status));
+        told.extend(pulled.outcome.notes.iter().filter(|note| note.code == Code::Undeletable).map(|note| note.reason.clone()));
+        let kept = |unit: &ledger::Recorded| unit.note.as_ref().is_some_and(|why| why.code == Code::Undeletable);
+        let units = ledger::units(&bench.store, pulled.outcome.pull_id).unwrap();
+        assert_eq!(units.iter().filter(|unit| kept(unit)).count(), usize::from([1, 2, 3].contains(&night)), "night {night}: the ledger tells it");
         pulled.is_the_truth();
     }
     assert_eq!(answers, [404, 405, 500, 501, 200, 204, 202], "each once");
+    let stays = |status: u16| format!("the server does not delete 1 finished export (status {status}): the files, with patients' data, stay there");
+    assert_eq!(told, [405, 500, 501].map(stays), "patients' data that stay at the EHR are told of");
 }
 
 #[tokio::test]
@@ -261,6 +267,15 @@ async fn q_46_a_group_export_that_drops_updates_or_everything_is_noticed_by_its_
     assert!(second.begun("Observation") > 0 && second.outcome.received["Patient"] > 0, "some changes came, and those of the others are asked for");
     let unseen: Vec<_> = second.differences.iter().filter(|difference| difference.what != What::Extra).collect();
     assert!(unseen.is_empty(), "{unseen:?}");
+}
+
+#[tokio::test]
+async fn q_46_what_a_search_for_members_brings_of_others_is_not_stored() {
+    // Searches of Condition do not heed `patient`.
+    let bench = of_group(&["q_46", "r_03"], Serving::default()).await.swift();
+    let pulled = bench.pull(Mode::Bulk).await;
+    assert!(pulled.begun("Condition") > 0, "members who did not come are asked for");
+    pulled.is_the_truth();
 }
 
 #[tokio::test]

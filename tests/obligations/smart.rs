@@ -505,6 +505,45 @@ async fn s_11_scopes_are_written_as_the_server_says_or_the_other_way_once() {
 }
 
 #[tokio::test]
+async fn s_11_of_two_answers_the_one_that_is_known_to_grant_more_counts() {
+    // What is granted of `.rs` and of `.read`, if the server says so, and what the token that is kept does not let us read.
+    for (first, second, kept, missing) in [
+        (Some("system/Patient.rs"), None, "rs", &["Condition"][..]),
+        (Some("system/Patient.rs"), Some("system/Condition.read"), "rs", &["Condition"]),
+        (Some("system/Patient.rs"), Some("system/*.read"), "read", &[]),
+        (Some("launch"), None, "read", &[]),
+        (None, Some("system/*.read"), "rs", &[]),
+    ] {
+        let server = Small::start(move |heard, _| {
+            let (token, scope) = if heard.field("scope").unwrap().contains(".rs") { ("rs", first) } else { ("read", second) };
+            json(json!({"access_token": token, "scope": scope}))
+        })
+        .await;
+        let client = tokens(&server, &["system/Patient.rs system/Condition.rs", "system/Patient.read system/Condition.read"], SetClock::new());
+        assert_eq!(client.fetch().await.as_deref(), Ok(kept), "{first:?} {second:?}");
+        assert_eq!(client.not_granted(), missing, "{first:?} {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn s_11_refused_scopes_are_named_and_the_key_is_not_doubted() {
+    let asked = "system/Patient.rs system/DeviceUseStatement.rs";
+    let described = r#"{"error":"invalid_scope","error_description":"requested scope is not allowed: 'system/DeviceUseStatement.rs'"}"#;
+    let listed = r#"{"error":"invalid_scope","scope":"system/DeviceUseStatement.rs eyJhbGciOiJFUzM4NCJ9.secret"}"#;
+    for (body, words) in [
+        (
+            described,
+            "with `invalid_scope` (\"requested scope is not allowed: 'system/DeviceUseStatement.rs'\"): `system/Patient.rs system/DeviceUseStatement.rs`; let the EHR team",
+        ),
+        (listed, "with `invalid_scope`: `system/DeviceUseStatement.rs`; let the EHR team allow it each of them, or name in `source.scopes` those"),
+    ] {
+        let server = Small::start(move |_, _| said(400, "application/json", body)).await;
+        let error = tokens(&server, &[asked], SetClock::new()).fetch().await.unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("key") && !error.contains("eyJ"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn the_group_whose_patients_are_taken_is_among_the_scopes() {
     let asked = async |group: &str, version: &'static str| {
         let server = Small::start(move |heard, origin| match heard.target.as_str() {

@@ -24,7 +24,7 @@ struct Arrived {
 
 /// Compares what came with the group's members, and fetches what did not.
 pub(in crate::source) async fn check(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let Some(export) = pull.plan.export.clone().filter(|_| !pull.plan.group.is_empty()) else { return Ok(()) };
+    let Some(export) = pull.export().filter(|_| !pull.plan.group.is_empty()) else { return Ok(()) };
     let group = pull.plan.group.clone();
     let members = match search::read_group(pull, &group).await {
         Ok(members) => members,

@@ -72,6 +72,7 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
                 format!("searches are refused, {detail}: let this client search it of a patient, or say which parameters it wants, which the site names in `source.parameters`");
             Some((Who::EhrTeam, says))
         }
+        Found::Refused if detail.contains("`source.scopes`") => Some((Who::SiteEngineer, detail.clone())),
         Found::Refused if detail.contains(REQUIRED) => {
             let of_patients = if options.group.is_empty() { "; if it wants a patient, name a Group in `source.group`, of whose members it is then asked for" } else { "" };
             let says =

@@ -30,7 +30,7 @@ pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let types: BTreeSet<String> = pull.habits.types(|types| types.unsearchable.union(&pull.plan.referenced).cloned().collect());
     // What is set aside as it arrives is not missing.
     let is_whole = |name: &&String| !pull.plan.is_narrowed(name);
-    let mut exported: BTreeSet<String> = pull.plan.export.iter().flat_map(|export| &export.types).filter(is_whole).cloned().collect();
+    let mut exported: BTreeSet<String> = pull.export().into_iter().flat_map(|export| export.types).filter(|name| is_whole(&name)).collect();
     // Whose they may be, where not everybody is pulled.
     let mut members = None;
     if !pull.plan.group.is_empty() && !exported.is_empty() {
