@@ -99,7 +99,7 @@ fn unnamed(lost: u64, beyond: u64, unread: u64) -> Option<Why> {
         (
             lost,
             format!(
-                "{} of the Group {} named in a way that cannot be followed: by nothing but a text, or by an identifier that no patient or more than one has",
+                "{} of the Group {} named in a way that cannot be followed: by nothing but a text, or by an identifier by which a search does not find exactly one patient",
                 counted(lost, "member"),
                 are(lost, "is", "are")
             ),
@@ -123,8 +123,8 @@ async fn find(pull: &Pull<'_>, named: &Named) -> Result<BTreeMap<Identifier, Str
     let mut people: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
     let mut waiting: Vec<Vec<Identifier>> = identifiers.chunks(IDENTIFIERS_PER_QUERY).map(<[Identifier]>::to_vec).collect();
     while let Some(some) = waiting.pop() {
-        let (came, is_all) = having(pull, &some, &asked).await?;
-        let missing = some.iter().filter(|one| !is_all || !came.values().flatten().any(|answer| *answer == ask(one)));
+        let came = having(pull, &some, &asked).await?;
+        let missing = some.iter().filter(|one| !came.values().flatten().any(|answer| *answer == ask(one)));
         waiting.extend(missing.filter(|_| some.len() > 1).map(|one| vec![one.clone()]));
         people.extend(came);
     }
@@ -133,15 +133,16 @@ async fn find(pull: &Pull<'_>, named: &Named) -> Result<BTreeMap<Identifier, Str
     Ok(identifiers.iter().filter_map(|one| Some((one.clone(), only(one)?))).collect())
 }
 
-/// Patients who have one of these identifiers, with the questions that they answer, and whether these are all of them.
-async fn having(pull: &Pull<'_>, some: &[Identifier], asked: &BTreeSet<Ask>) -> Result<(BTreeMap<String, Vec<Ask>>, bool), SourceError> {
+/// Patients who have one of these identifiers, with the questions that they answer; nobody where these are not all of them.
+async fn having(pull: &Pull<'_>, some: &[Identifier], asked: &BTreeSet<Ask>) -> Result<BTreeMap<String, Vec<Ask>>, SourceError> {
     let tokens: Vec<String> = some.iter().map(|(system, value)| format!("{}|{}", escaped(system), escaped(value))).collect();
-    let parameters = [("identifier".to_owned(), tokens.join(",")), ("_count".to_owned(), (2 * IDENTIFIERS_PER_QUERY).to_string())];
+    let parameters = [("identifier".to_owned(), tokens.join(",")), ("_count".to_owned(), (some.len() + 1).to_string())];
     let answer = send_somehow(pull, &parameters, "Patient", true).await?;
     let page = answer.filter(|answer| answer.is_success()).and_then(|answer| Some((Bundle::read(&answer.body)?, answer.url)));
-    // Who does not heed identifiers names anybody.
-    let Some((page, _)) = page.filter(|(page, url)| page.ignored(url, ["identifier"].into_iter()).is_empty()) else { return Ok((BTreeMap::new(), false)) };
     let mut came = BTreeMap::new();
+    // Who does not heed identifiers names anybody.
+    let is_all = |page: &Bundle, url: &url::Url| page.link("next").is_none() && page.ignored(url, ["identifier"].into_iter()).is_empty();
+    let Some((page, _)) = page.filter(|(page, url)| is_all(page, url)) else { return Ok(came) };
     for item in page.items("Patient") {
         if let Item::Match(json) = item
             && let Some(id) = id_of(json)
@@ -150,7 +151,7 @@ async fn having(pull: &Pull<'_>, some: &[Identifier], asked: &BTreeSet<Ask>) -> 
             came.insert(id, answers);
         }
     }
-    Ok((came, page.link("next").is_none()))
+    Ok(came)
 }
 
 /// A part of a token, as searches write it.
