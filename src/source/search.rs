@@ -351,8 +351,9 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
         return fetch_by_category(pull, &task, members).await;
     }
-    // What may not be read of one patient may be of others.
-    if refusal.status != 403 || task.patients.as_ref().is_none_or(|some| some.len() > 1) {
+    // What may not be read of one patient, who is left over from lists, may be of others.
+    let is_left_over = pull.source.options.tuning.patients_per_query > 1 && task.patients.as_ref().is_some_and(|some| some.len() == 1);
+    if refusal.status != 403 || !is_left_over {
         pull.habits.note_refusal(resource_type, &refusal);
     }
     if task.is_by_id() && refusal.status != 403 {
