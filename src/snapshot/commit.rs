@@ -93,6 +93,8 @@ pub struct Prepared {
     pub present: BTreeMap<String, u64>,
     /// Of [`Reconcile::members`] those whose Patient neither came nor is said to be deleted.
     pub absent: u64,
+    /// Patients of whom something came, and who are none of [`Reconcile::members`]: nothing of them is stored.
+    pub strangers: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -230,6 +232,8 @@ struct Change {
     /// Different resources that came of the source, by type, and how many of them are Patients among [`Reconcile::members`].
     present: BTreeMap<String, u64>,
     members: u64,
+    /// Patients of whom something came, and who are no members.
+    strangers: u64,
 }
 
 /// Whether what came was said to be deleted as well.
@@ -267,6 +271,8 @@ struct Winner {
     deleted: Deleted,
     /// A Patient of [`Reconcile::members`].
     is_member: bool,
+    /// Of nobody, or of somebody of whom something may be stored.
+    is_kept: bool,
     /// What is stored is the same, or newer.
     is_known: bool,
     /// Another copy is as new and says something else.
@@ -278,6 +284,8 @@ struct Winner {
 struct Winners {
     newest: FxHashMap<Mark, Winner>,
     types: Vec<String>,
+    /// Patients of the source who are no members.
+    strangers: FxHashSet<String>,
 }
 
 impl Winners {
@@ -330,6 +338,7 @@ impl Snapshot {
             replaced: 0,
             present: BTreeMap::new(),
             absent,
+            strangers: 0,
         };
         prepared.replaced = self.store.with(|connection| repair::damaged(connection))?;
         let mut partitions = self.partitions();
@@ -438,7 +447,7 @@ impl Snapshot {
 
     fn prepare_partition(&self, partition: Partition, sorted: &Sorted, reconcile: &Reconcile, prepared: &mut Prepared) -> Result<(), SnapshotError> {
         let live = self.live_headers(partition)?;
-        let Change { written, gone, conflicts, ambiguous, present, members } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
+        let Change { written, gone, conflicts, ambiguous, present, members, strangers } = self.change(partition, sorted, reconcile, prepared.pull, &live)?;
         for (resource_type, count) in conflicts {
             *prepared.conflicts.entry(resource_type).or_default() += count;
         }
@@ -449,6 +458,7 @@ impl Snapshot {
             *prepared.present.entry(resource_type).or_default() += count;
         }
         prepared.absent = prepared.absent.saturating_sub(members);
+        prepared.strangers += strangers;
         if written.is_empty() && gone.is_empty() && prepared.replaced == 0 {
             return Ok(());
         }
@@ -474,14 +484,16 @@ impl Snapshot {
             let mark = mark(&key.0, &key.1);
             let came = winners.newest.get_mut(&mark);
             let stays = came.is_some();
+            let mut elsewhere = sorted.place(&mark).is_some_and(|place| place != partition);
             if let Some(winner) = came {
                 winner.is_known = !supersedes(&winner.rank, header, reconcile.present_wins || sorted.present.contains(&mark));
+                elsewhere |= !winner.is_known && !winner.is_kept;
             }
-            let elsewhere = sorted.place(&mark).is_some_and(|place| place != partition);
             if elsewhere || !reconcile.is_of_member(header) || (!stays && (sorted.removals.contains_key(key) || reconcile.is_missed(header))) {
                 gone.push(Header { removed: true, ..header.clone() });
             }
         }
+        winners.newest.retain(|_, winner| winner.is_kept);
         Ok(Change {
             written: winners.newest.values().filter(|winner| !winner.is_known).map(|winner| winner.ordinal).collect(),
             gone,
@@ -489,6 +501,7 @@ impl Snapshot {
             ambiguous: winners.count(|winner| winner.is_matched),
             present: winners.count(|winner| !winner.is_import),
             members: winners.count(|winner| winner.is_member).into_values().sum(),
+            strangers: winners.strangers.len() as u64,
         })
     }
 
@@ -509,12 +522,16 @@ impl Snapshot {
                     let is_import = !header.import.is_empty();
                     let is_patient = header.resource_type == "Patient";
                     let is_member = is_patient && reconcile.members.as_ref().is_some_and(|members| members.contains(&header.id));
+                    let is_kept = reconcile.is_of_member(&header);
+                    if !is_kept && !is_import {
+                        winners.strangers.insert(header.patient);
+                    }
                     let removal = if sorted.removals.is_empty() { None } else { sorted.removals.get(&(header.resource_type, header.id)) };
                     let deleted = Deleted::of(removal, rank.updated);
                     let is_member = is_member && deleted == Deleted::No;
                     winners
                         .newest
-                        .insert(mark, Winner { ordinal, rank, resource_type, is_import, deleted, is_member, is_known: false, is_matched });
+                        .insert(mark, Winner { ordinal, rank, resource_type, is_import, deleted, is_member, is_kept, is_known: false, is_matched });
                 }
             }
             ordinal += 1;

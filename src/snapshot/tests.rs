@@ -140,6 +140,28 @@ fn a_resource_that_moves_to_another_patient_is_counted_once() {
 }
 
 #[test]
+fn of_who_is_no_member_nothing_is_stored_and_what_becomes_theirs_is_gone() {
+    let members = Reconcile { members: Some(["p1".to_owned()].into()), ..Reconcile::default() };
+    let came = [
+        resource("Patient", "p1", "p1", Some(1), "a"),
+        resource("Patient", "p2", "p2", Some(1), "a"),
+        resource("Observation", "o", "p1", Some(1), "a"),
+        resource("Location", "l", "", None, "ward"),
+    ];
+    // In the member's partition, and in each other one.
+    for stranger in ["p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"] {
+        let bench = Bench::new();
+        let snapshot = bench.open();
+        for written in [3, 0] {
+            let (_, new, removed) = bench.pull(&snapshot, &[&came], &members);
+            assert_eq!((new, removed, all(&snapshot, None).len(), snapshot.shared(None).unwrap().len()), (written, 0, 2, 1));
+        }
+        let (_, new, removed) = bench.pull(&snapshot, &[&[resource("Observation", "o", stranger, Some(2), "b")]], &members);
+        assert_eq!((new, removed, all(&snapshot, None).len()), (0, 1, 1), "{stranger}");
+    }
+}
+
+#[test]
 fn deletions_find_their_resource_without_its_patient() {
     let bench = Bench::new();
     let snapshot = bench.open();

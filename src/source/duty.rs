@@ -76,6 +76,10 @@ pub enum Code {
     Counted,
     /// Members of the Group of whom no Patient came.
     Members,
+    /// Members of the Group of whom it is not known who they are.
+    Unnamed,
+    /// Patients whom the Group's export brings, and the Group does not name.
+    Strangers,
     /// The life of an export.
     Export,
     /// An export that is over, and that the server does not delete.
@@ -194,6 +198,8 @@ impl Code {
             Code::Announced => (EhrTeam, "say why fewer come than are announced"),
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
+            Code::Unnamed => (EhrTeam, "name each member of the Group by a reference to a Patient, or by an identifier that exactly one Patient has and searches find"),
+            Code::Strangers => (EhrTeam, "nothing is missing if the Group names all its members; let its export be of these"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
             Code::Undeletable => (EhrTeam, "let this client delete its exports (`system/*.d`, or as the server has it), or have the server delete them after some days"),
             Code::Behind => (EhrTeam, "nothing is due where exports are made of a copy, as long as the copy is renewed between nights"),

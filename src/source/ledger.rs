@@ -448,6 +448,52 @@ pub fn standing(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Resu
     })
 }
 
+/// Types of which a person has accepted that something is as it is, and what. That stands until everything was read of the type and it was so
+/// no more: a night in which something else was wrong cannot tell.
+pub fn accepted(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<(String, Code)>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT pull_id, resource_type, unit.code, max(unit.state = 'done'), max(unit.state = 'gap' OR unit.quarantined > 0)
+             FROM unit JOIN pull ON pull.id = pull_id WHERE source = ?1 AND plan = ?2 AND full = 1 AND pull.state = 'committed'
+             GROUP BY pull_id, resource_type, unit.code",
+        )?;
+        let rows = statement.query_map([source, plan], |row| {
+            let code: Option<String> = row.get(2)?;
+            Ok((row.get::<_, i64>(0)?, Found { resource_type: row.get(1)?, code: code.map(|code| Code::read(Some(&code))), is_done: row.get(3)?, is_broken: row.get(4)? }))
+        })?;
+        let mut pulls: BTreeMap<i64, Vec<Found>> = BTreeMap::new();
+        for row in rows {
+            let (pull, found) = row?;
+            pulls.entry(pull).or_default().push(found);
+        }
+        let mut accepted = BTreeSet::new();
+        for found in pulls.values() {
+            let is_broken = |name: &str| found.iter().any(|one| one.is_broken && (one.resource_type == name || one.resource_type == "*"));
+            accepted.retain(|(name, _): &(String, Code)| is_broken(name));
+            for one in found {
+                let Some(code) = one.code.filter(|code| code.is_acceptable()) else { continue };
+                let named = (one.resource_type.clone(), code);
+                if one.is_done {
+                    accepted.insert(named)
+                } else {
+                    accepted.remove(&named)
+                };
+            }
+        }
+        Ok(accepted)
+    })
+}
+
+/// What a pull found of a type.
+struct Found {
+    resource_type: String,
+    code: Option<Code>,
+    /// A unit of it is done.
+    is_done: bool,
+    /// A unit of it has a gap, or something in quarantine.
+    is_broken: bool,
+}
+
 /// Whether the last pull of this source and plan lacks something for one of these reasons.
 pub fn last_lacks(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Result<bool, StoreError> {
     store.with(|connection| {

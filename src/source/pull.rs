@@ -11,10 +11,10 @@ use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
+use crate::diagnostic::counted;
 use crate::fhir::compartment::Head;
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, SnapshotError, Stage, seal_bytes};
-use crate::store::Store;
 use crate::store::quarantine::{self, Refused};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,8 +61,8 @@ pub(super) struct Pull<'a> {
     pub chooser: Option<&'a dyn Chooser>,
     /// Types that are asked for last, and were not asked for of everybody.
     pub later: BTreeMap<String, Asked>,
-    /// Types of which a person has accepted that the server leaves out what this client may not see.
-    pub accepted: BTreeSet<String>,
+    /// Types of which a person has accepted that something is as it is, and what.
+    pub accepted: BTreeSet<(String, Code)>,
     /// What the imports brought, once they are read.
     pub imported: Option<BTreeMap<String, Rows>>,
     /// The SHA-256 of each line that a person has discarded.
@@ -147,7 +147,7 @@ impl Job<'_> {
             habits: search::Habits::of(source),
             chooser,
             later: BTreeMap::new(),
-            accepted: accepted_types(store, &name, &digest)?,
+            accepted: ledger::accepted(store, &name, &digest)?,
             imported: None,
             discarded: store.with(|connection| quarantine::discarded(connection, None))?,
         };
@@ -183,12 +183,6 @@ impl Job<'_> {
     }
 }
 
-/// Types of which a person has accepted that the server leaves out what this client may not see.
-fn accepted_types(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<String>, SourceError> {
-    let hidden = ledger::standing(store, source, plan, &[Code::Hidden])?;
-    Ok(hidden.into_iter().filter(|one| one.is_accepted).map(|one| one.resource_type).collect())
-}
-
 /// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
 async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     bulk::release_finished(pull, &mut Vec::new()).await?;
@@ -201,6 +195,7 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     }
     identified::resolve(pull)?;
     if pull.since.is_some() { recount::take(pull).await } else { recount::settle(pull).await }?;
+    search::later::of_newcomers(pull).await?;
     search::hydrate(pull).await?;
     if pull.since.is_none() { census::take(pull).await } else { search::look_again(pull).await }
 }
@@ -295,7 +290,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     full_types.retain(|name| !pull.later.contains_key(name));
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
     let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
-    let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)?;
+    let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? | pull.habits.unnamed().is_some();
     if is_suspicious {
         full_types.clear();
         full_of.clear();
@@ -376,7 +371,7 @@ async fn prepare(
 ) -> Result<(Prepared, Vec<Gap>), SourceError> {
     let files: Vec<String> = came.units.iter().chain(came.imported).filter_map(|unit| unit.file.clone()).collect();
     let mut prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
-    let (doubts, notes) = doubts(pull, opened, came, &prepared).await?;
+    let (doubts, mut notes) = doubts(pull, opened, came, &prepared).await?;
     let is_in_doubt = !doubts.is_empty();
     for doubt in doubts {
         let is_of_all = doubt.why.code == Code::NoPatients;
@@ -409,6 +404,10 @@ async fn prepare(
             "came in several forms each, of which nothing says which is the newest: one of each was taken"
         };
         note_gap(pull, gaps, name, "copies", Why::new(Code::Copies, format!("{count} {each}")))?;
+    }
+    if prepared.strangers > 0 {
+        let reason = format!("the export brought {} whom the Group does not name: nothing of them is kept", counted(prepared.strangers, "patient"));
+        note(pull, &mut notes, "Patient", "strangers", Why::new(Code::Strangers, reason))?;
     }
     Ok((prepared, notes))
 }
@@ -463,13 +462,12 @@ pub(super) fn note(pull: &Pull<'_>, notes: &mut Vec<Gap>, resource_type: &str, q
 /// reading of everything found: it has not been looked at since.
 async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
-    let accepted: BTreeSet<(String, Code)> = standing.iter().filter(|one| one.is_accepted).map(|one| (one.resource_type.clone(), one.why.code)).collect();
     let found = match opened.full {
         true => census::doubts(pull, came.units, came.imported, prepared).await?,
         false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }).collect(),
     };
     let is_accepted = |doubt: &Doubt| {
-        let before = accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
+        let before = pull.accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
         doubt.is_settled || doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
     };
     let (accepted, doubts): (Vec<Doubt>, Vec<Doubt>) = found.into_iter().partition(is_accepted);
@@ -575,6 +573,10 @@ fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &s
 /// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
 fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTreeSet<String>>, SourceError> {
     let Some(members) = &pull.members else { return Ok(None) };
+    if let Some(why) = pull.habits.unnamed() {
+        note_gap(pull, gaps, "Patient", "members", why.clone())?;
+        return Ok(None);
+    }
     let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
     let named = members.len() as u64;
     if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
@@ -652,7 +654,7 @@ impl Pull<'_> {
     }
 
     fn is_accepted(&self, unit: &Unit) -> bool {
-        let is_by_person = self.source.options.tuning.accepts_loss || self.accepted.contains(&unit.resource_type);
+        let is_by_person = self.source.options.tuning.accepts_loss || self.accepted.contains(&(unit.resource_type.clone(), Code::Hidden));
         is_by_person && unit.gap.as_ref().is_some_and(|why| why.code == Code::Hidden)
     }
 

@@ -4,6 +4,7 @@ mod ask;
 pub(super) mod census;
 mod course;
 mod deleted;
+mod group;
 pub(super) mod later;
 mod lists;
 mod page;
@@ -21,8 +22,6 @@ use super::ledger::Unit;
 use super::plan::Query;
 use super::pull::Pull;
 use super::{Source, SourceError};
-use crate::fhir::compartment::{is_id, reference_target};
-use crate::smart::client::below;
 use futures_util::StreamExt as _;
 use part::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,14 +29,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use ask::next_address;
+pub(super) use group::read_group;
 pub(super) use page::{Bundle, Item, code_of, counted, id_and_time, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use refer::{hydrate, look_again, wanted_references};
-
-/// Groups within each other.
-const GROUPS_MAX: usize = 1000;
-/// Patients taken from a Group.
-const MEMBERS_MAX: usize = 5_000_000;
 
 /// Categories by which a type is asked for where the server does not search it without one: those of US Core and of
 /// FHIR's own code systems.
@@ -111,6 +106,8 @@ pub(super) struct Habits {
     uncounted: AtomicUsize,
     /// The members of the Group.
     members: OnceLock<BTreeSet<String>>,
+    /// Why not all of them are known.
+    unnamed: OnceLock<Why>,
     /// What searches name as deleted.
     named: deleted::Named,
     /// Resources on a page, above which the server refuses it; 0: not known.
@@ -145,6 +142,11 @@ impl Habits {
     /// Whether relative addresses of files were found to be meant from the base.
     pub fn files_from_base(&self) -> &AtomicBool {
         &self.files_from_base
+    }
+
+    /// Why not all members of the Group are known, if they are not.
+    pub fn unnamed(&self) -> Option<&Why> {
+        self.unnamed.get()
     }
 
     fn types<T>(&self, of: impl FnOnce(&mut TypeHabits) -> T) -> T {
@@ -300,51 +302,6 @@ fn named(kind: &str, query: &Query, ids: &[String]) -> String {
     format!("{kind} {} {}", query.name, digest.get(..16).unwrap_or_default())
 }
 
-/// The members of a group, and of the groups that are its members; read once in each run of a pull.
-pub(super) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
-    if !is_id(group) {
-        return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
-    }
-    if let Some(members) = pull.habits.members.get() {
-        return Ok(members.clone());
-    }
-    let mut waiting = vec![group.to_owned()];
-    let mut seen = BTreeSet::new();
-    let mut members = BTreeSet::new();
-    while let Some(group) = waiting.pop() {
-        if seen.len() < GROUPS_MAX && seen.insert(group.clone()) {
-            let (patients, groups) = read_members(pull, &group).await?;
-            members.extend(patients);
-            waiting.extend(groups);
-        }
-    }
-    Ok(pull.habits.members.get_or_init(|| members).clone())
-}
-
-/// The patients and groups that are named as a group's members.
-async fn read_members(pull: &Pull<'_>, group: &str) -> Result<(Vec<String>, Vec<String>), SourceError> {
-    let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, ask::FHIR_JSON).await?;
-    let body = answer.json::<serde_json::Value>().filter(|_| answer.is_success());
-    let body = body.filter(|body| body.get("resourceType").and_then(|name| name.as_str()) == Some("Group"));
-    let Some(body) = body else {
-        return Err(SourceError::Nothing { reason: format!("the configured Group cannot be read (status {})", answer.status) });
-    };
-    let members = body.get("member").and_then(|members| members.as_array()).map(Vec::as_slice).unwrap_or_default();
-    let active = members
-        .iter()
-        .take(MEMBERS_MAX)
-        .filter(|member| member.get("inactive").and_then(serde_json::Value::as_bool) != Some(true));
-    let (mut patients, mut groups) = (Vec::new(), Vec::new());
-    for member in active {
-        match member.get("entity").and_then(|entity| reference_target(entity.get("reference")?.as_str()?)) {
-            Some((Some("Patient"), id)) => patients.push(id.to_owned()),
-            Some((Some("Group"), id)) if is_id(id) => groups.push(id.to_owned()),
-            _ => {}
-        }
-    }
-    Ok((patients, groups))
-}
-
 /// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
 pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSet<String>, patients: &BTreeSet<String>, since: bool) -> Result<(), SourceError> {
     let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);
@@ -398,7 +355,11 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
         return fetch_by_category(pull, &task, members).await;
     }
-    pull.habits.note_refusal(resource_type, &refusal);
+    // What may not be read of one patient, who is left over from lists, may be of others.
+    let is_left_over = pull.source.options.tuning.patients_per_query > 1 && task.patients.as_ref().is_some_and(|some| some.len() == 1);
+    if refusal.status != 403 || !is_left_over {
+        pull.habits.note_refusal(resource_type, &refusal);
+    }
     if task.is_by_id() && refusal.status != 403 {
         return pull.record(&refer::read_each(pull, &task, members).await?);
     }

@@ -59,6 +59,16 @@ struct Flaw {
     slow_above: usize,
     /// Exports are refused: today's was made, and one must name types.
     exports: bool,
+    /// The first of the Group's members are named by an identifier alone.
+    by_identifier: usize,
+    /// And these, before them, by nothing that anybody has.
+    unnamed: usize,
+    /// All patients from this one on have one identifier; 0: each has another one.
+    alike: usize,
+    /// Groups of which the Group consists.
+    groups: usize,
+    /// Encounters of this patient may not be searched for.
+    forbidden: &'static str,
 }
 
 const PATIENTS: usize = 30;
@@ -70,7 +80,8 @@ fn truth(flaw: Flaw) -> Vec<Value> {
     for number in 0..PATIENTS {
         let subject = json!({"reference": format!("Patient/p{number}")});
         let observation = |code: &str| json!({"resourceType": "Observation", "id": format!("{code}{number}"), "status": "final", "subject": subject, "code": {"coding": [{"system": "urn:x", "code": code}]}});
-        all.push(json!({"resourceType": "Patient", "id": format!("p{number}")}));
+        let identifier = if flaw.alike > 0 { number.min(flaw.alike) } else { number };
+        all.push(json!({"resourceType": "Patient", "id": format!("p{number}"), "identifier": [{"system": "urn:mrn", "value": format!("m{identifier}")}]}));
         all.push(
             json!({"resourceType": "Encounter", "id": format!("e{number}"), "status": "finished", "subject": subject, "location": [{"location": {"reference": "Location/ward"}}]}),
         );
@@ -94,14 +105,20 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
         ["metadata"] => {
             let one =
                 |name: &str, own: &[&str]| json!({"type": name, "searchParam": own.iter().chain(&["_id", "_lastUpdated"]).map(|name| json!({"name": name})).collect::<Vec<_>>()});
-            let types = json!([one("Patient", &[]), one("Location", &[]), one("Group", &[]), one("Encounter", &["patient"]), one("Observation", &["patient", "code"])]);
+            let mut types =
+                json!([one("Patient", &["identifier"]), one("Location", &[]), one("Group", &[]), one("Encounter", &["patient"]), one("Observation", &["patient", "code"])]);
+            if !flaw.files.is_empty() {
+                types[2]["operation"] = json!([{"name": "export"}]);
+            }
             let operations = if flaw.exports { json!([{"name": "export"}]) } else { json!([]) };
             json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types, "operation": operations}]}))
         }
         ["Group", "g"] => {
-            let members: Vec<Value> = (0..PATIENTS - flaw.away).map(|number| json!({"entity": {"reference": format!("Patient/p{number}")}})).collect();
+            let of_groups = (0..flaw.groups).map(|number| json!({"entity": {"reference": format!("Group/{number}")}}));
+            let members: Vec<Value> = (0..PATIENTS - flaw.away).map(|number| member(flaw, number)).chain(of_groups).collect();
             json(json!({"resourceType": "Group", "id": "g", "member": members}))
         }
+        ["Group", id] if flaw.groups > 0 => json(json!({"resourceType": "Group", "id": id})),
         ["$export"] | ["Patient", "$export"] if flaw.exports => {
             let code = if query.contains("_type=") { "business-rule" } else { "required" };
             said(400, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code}]}).to_string())
@@ -114,7 +131,7 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
             }
         }
         [name] if name.starts_with(char::is_uppercase) => search(flaw, name, query, origin),
-        ["Patient", "$export"] => Said { headers: vec![("content-location", format!("{origin}/outer/jobs/1"))], ..said(202, "application/json", "") },
+        ["Patient", "$export"] | ["Group", "g", "$export"] => Said { headers: vec![("content-location", format!("{origin}/outer/jobs/1"))], ..said(202, "application/json", "") },
         ["jobs", "1"] if heard.method == "GET" => {
             let files = ["Patient", "Encounter", "Observation"].map(|name| json!({"type": name, "url": format!("{}{name}", flaw.files)}));
             json(json!({"transactionTime": "2999-01-01T00:00:00Z", "requiresAccessToken": false, "output": files}))
@@ -139,6 +156,15 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
     said
 }
 
+/// A member of the Group, however it is named.
+fn member(flaw: Flaw, number: usize) -> Value {
+    match number {
+        _ if number < flaw.unnamed => json!({"entity": {"type": "Patient", "display": "somebody"}}),
+        _ if number < flaw.unnamed + flaw.by_identifier => json!({"entity": {"identifier": {"system": "urn:mrn", "value": format!("m{number}")}}}),
+        _ => json!({"entity": {"reference": format!("Patient/p{number}")}}),
+    }
+}
+
 fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     let asked: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let value = |own: &str| asked.iter().find(|(name, _)| name == own).map(|(_, value)| value.as_str());
@@ -151,6 +177,10 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     }
     if flaw.of_patients && name != "Location" && value("patient").is_none() && value("_id").is_none() {
         return refuse("required", "a patient");
+    }
+    if name == "Encounter" && value("patient").is_some_and(|ids| ids.split(',').any(|id| id == flaw.forbidden)) && (!flaw.refuses_lists || value("patient") == Some(flaw.forbidden))
+    {
+        return said(403, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden"}]}).to_string());
     }
     let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());
     if flaw.refuses_lists && ids > 1 {
@@ -216,6 +246,7 @@ fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) -> bool {
     let text = |pointer: &str| resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     match parameter {
         "_id" => list.contains(&text("/id")),
+        "identifier" => list.contains(&format!("{}|{}", text("/identifier/0/system"), text("/identifier/0/value")).as_str()),
         "patient" => list
             .iter()
             .any(|one| text("/subject/reference") == if flaw.typed { (*one).to_owned() } else { format!("Patient/{one}") }),
@@ -313,7 +344,12 @@ fn found(facts: &[Fact], about: &str, what: &str) -> Found {
 }
 
 fn all() -> BTreeMap<String, u64> {
-    let patients = PATIENTS as u64;
+    of(PATIENTS)
+}
+
+/// How many there are of each type of so many patients.
+fn of(patients: usize) -> BTreeMap<String, u64> {
+    let patients = patients as u64;
     [("Encounter", patients), ("Location", 1), ("Observation", 2 * patients), ("Patient", patients)]
         .map(|(name, number)| (name.to_owned(), number))
         .into()
@@ -443,6 +479,107 @@ async fn what_this_client_may_not_see_is_a_gap_until_a_person_accepts_it() {
             let (outcome, _) = site.pull(&[]).await;
             assert_eq!((reasons(&outcome).as_str(), outcome.full), ("", accepts_loss), "{warns}");
         }
+    }
+}
+
+/// A night in which something else is wrong with the type cannot tell; one that reads all of it can.
+#[tokio::test]
+async fn what_a_person_accepted_is_forgotten_only_when_it_is_so_no_more() {
+    for (warns, parameters) in [("suppressed", &[][..]), ("", &["code=urn:x|a"])] {
+        let mut site = Site::of(Flaw { warns, ..Flaw::default() }, "").await;
+        let narrowed = parameters.first().map(|_| ("Observation".to_owned(), parameters.iter().map(|one| (*one).to_owned()).collect()));
+        site.options.parameters.extend(narrowed);
+        site.options.tuning.full_every_days = 0;
+        site.options.tuning.accepts_loss = true;
+        assert_eq!(reasons(&site.pull(&[]).await.0), "", "{warns}");
+        site.options.tuning.accepts_loss = false;
+        site.becomes(|flaw| flaw.warns = "throttled");
+        for _ in 0..2 {
+            let (bad, _) = site.pull(&[]).await;
+            assert!(bad.full && reasons(&bad).contains("(throttled)") && bad.gaps.len() == 1, "{}", reasons(&bad));
+        }
+        site.becomes(|flaw| flaw.warns = warns);
+        let (healed, _) = site.pull(&[]).await;
+        assert_eq!((healed.full, reasons(&healed).as_str()), (true, ""), "{warns}");
+    }
+    let mut site = Site::of(Flaw { warns: "suppressed", ..Flaw::default() }, "").await;
+    site.options.tuning.full_every_days = 0;
+    for (accepts_loss, warns, expected) in [(true, "suppressed", true), (false, "", true), (false, "suppressed", false)] {
+        site.options.tuning.accepts_loss = accepts_loss;
+        site.becomes(|flaw| flaw.warns = warns);
+        assert_eq!(site.pull(&[]).await.0.complete, expected, "{accepts_loss} `{warns}`");
+    }
+}
+
+#[tokio::test]
+async fn a_patient_who_may_not_be_asked_for_is_the_only_one_who_is_missed() {
+    // Where each is asked for alone, and where only the last one is.
+    for (refuses_lists, forbidden, at_once) in [(true, "p0", 25), (false, "p9", 29)] {
+        let mut site = Site::of(Flaw { refuses_lists, forbidden, ..Flaw::default() }, "g").await;
+        site.options.tuning.patients_per_query = at_once;
+        for _ in 0..2 {
+            let (outcome, counts) = site.pull(&[]).await;
+            let expected = BTreeMap::from([("Encounter".to_owned(), PATIENTS as u64 - 1)]);
+            assert_eq!(counts, all().into_iter().chain(expected).collect(), "{forbidden}: {}", reasons(&outcome));
+            assert!(outcome.gaps.len() == 1 && reasons(&outcome).contains("the server answered 403 (forbidden)"), "{}", reasons(&outcome));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_whom_the_group_does_not_name_nothing_is_stored_whatever_its_export_brings() {
+    let mut site = Site::of(Flaw { files: "../files/", away: 5, ..Flaw::default() }, "g").await;
+    site.options.mode = Mode::Bulk;
+    for full_every_days in [7, 7, 7, 0, 7] {
+        site.options.tuning.full_every_days = full_every_days;
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts), ("", of(PATIENTS - 5)));
+        let told = outcome
+            .notes
+            .iter()
+            .filter(|note| note.reason.starts_with("the export brought 5 patients whom the Group does not name"));
+        assert_eq!(told.count(), 1, "{:?}", outcome.notes);
+    }
+    site.becomes(|flaw| flaw.away = 0);
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((outcome.full, reasons(&outcome).as_str(), counts), (false, "", all()));
+    site.becomes(|flaw| flaw.away = 5);
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((outcome.full, reasons(&outcome).as_str(), counts, outcome.removed), (false, "", of(PATIENTS - 5), 20));
+}
+
+#[tokio::test]
+async fn members_who_are_named_by_an_identifier_are_those_who_have_it() {
+    // Where lists are heeded, and where they are not.
+    for (mode, heeded) in [(Mode::Search, 0), (Mode::Search, 1), (Mode::Bulk, 0)] {
+        let mut site = Site::of(Flaw { by_identifier: 10, files: "../files/", heeded, ..Flaw::default() }, "g").await;
+        site.options.mode = mode;
+        for _ in 0..2 {
+            let (outcome, counts) = site.pull(&[]).await;
+            assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{mode:?} {heeded}");
+        }
+        assert_eq!(site.server.count("identifier="), 0, "no identifier stands in an address");
+    }
+}
+
+#[tokio::test]
+async fn members_whose_names_lead_nowhere_are_told_and_meanwhile_nobody_is_let_go() {
+    let cases: [(fn(&mut Flaw), &str); 3] = [
+        (|flaw| flaw.unnamed = 2, "2 members of the Group are named in a way that cannot be followed"),
+        // Three patients have one identifier, of which the Group names the first.
+        (|flaw| (flaw.alike, flaw.by_identifier) = (27, 28), "1 member of the Group is named in a way that cannot be followed"),
+        (|flaw| flaw.groups = 1_001, "2 Groups within the Group were not read"),
+    ];
+    for (change, expected) in cases {
+        let site = Site::of(Flaw::default(), "g").await;
+        site.pull(&[]).await;
+        site.becomes(change);
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((outcome.gaps.len(), outcome.removed, counts), (1, 0, all()), "{}", reasons(&outcome));
+        assert!(reasons(&outcome).starts_with(&format!("Patient: {expected}")), "{}", reasons(&outcome));
+        site.becomes(|flaw| *flaw = Flaw::default());
+        let (healed, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&healed).as_str(), counts), ("", all()), "{expected}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::bench::{Bench, Pulled};
 use crate::bed::{AS_OF, Bed, Wanted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use watershed::config::setup;
 use watershed::pipeline::Asked;
@@ -19,10 +19,11 @@ fn is_of(line: &[u8], resource_type: &str) -> bool {
     std::str::from_utf8(line).unwrap().contains(&format!("\"resourceType\":\"{resource_type}\""))
 }
 
-/// Half of the patients, other ones when encounters change.
+/// Half of the patients, other ones when encounters change; and who has an encounter that came late.
 fn may_count(patient: &PatientLines) -> bool {
-    let encounters = patient.lines.iter().filter(|line| is_of(line, "Encounter"));
-    encounters.map(Vec::len).sum::<usize>() % 2 == 0
+    let encounters: Vec<&Vec<u8>> = patient.lines.iter().filter(|line| is_of(line, "Encounter")).collect();
+    let is_late = |line: &&Vec<u8>| std::str::from_utf8(line).unwrap().contains("\"id\":\"late-");
+    encounters.iter().any(is_late) || encounters.iter().map(|line| line.len()).sum::<usize>() % 2 == 0
 }
 
 async fn bench(group: &str, is_progressive: bool) -> Bench {
@@ -50,6 +51,12 @@ fn of_those_who_matter(bench: &Bench) -> Vec<String> {
     let mut lines: Vec<String> = lines.map(|line| String::from_utf8(line).unwrap()).collect();
     lines.sort();
     lines
+}
+
+fn who_matters(bench: &Bench) -> BTreeSet<String> {
+    let snapshot = bench.snapshot();
+    let patients = snapshot.partitions().into_iter().flat_map(|partition| snapshot.patients(partition, None).unwrap());
+    patients.filter(may_count).map(|patient| patient.patient_id).collect()
 }
 
 fn stored(bench: &Bench) -> u64 {
@@ -98,6 +105,47 @@ async fn nights_bring_all_of_those_who_matter_and_fewer_of_the_others() {
             }
         }
     }
+}
+
+/// Encounters that no change brings are found by their number, and change who matters.
+#[tokio::test]
+async fn who_comes_to_matter_by_what_was_missed_is_asked_for_whole_the_same_night() {
+    for group in ["", "all"] {
+        let (plain, some) = (bench(group, false).await, bench(group, true).await.swift().on_disk());
+        for site in [&plain, &some] {
+            site.pull(Mode::Search).await;
+            site.hospital.slip_in("Encounter", 9, "2026-01-05T12:00:00Z".parse().unwrap());
+        }
+        let before = who_matters(&some);
+        let (all, whole) = (plain.pull(Mode::Search).await, some.pull(Mode::Search).await);
+        assert!(all.outcome.complete && whole.outcome.complete && !whole.outcome.full, "{:?} {:?}", all.outcome.gaps, whole.outcome.gaps);
+        assert!(!who_matters(&some).is_subset(&before), "nobody comes to matter");
+        assert!(of_those_who_matter(&plain) == of_those_who_matter(&some), "group `{group}`");
+        let quiet = some.pull(Mode::Search).await;
+        assert_eq!((quiet.outcome.complete, quiet.outcome.new_versions), (true, 0), "group `{group}`");
+    }
+}
+
+#[tokio::test]
+async fn a_pull_that_is_killed_while_it_looks_for_what_was_missed_asks_for_the_same() {
+    let site = async || {
+        let bench = bench("", true).await.swift().on_disk();
+        bench.pull(Mode::Search).await;
+        bench.hospital.slip_in("Encounter", 9, "2026-01-05T12:00:00Z".parse().unwrap());
+        bench
+    };
+    let (wakes, calm) = site().await.pull_for(Mode::Search, u64::MAX).await;
+    let mut bench = site().await;
+    let mut killed = 0;
+    let pulled = loop {
+        match bench.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 4) / 12 } else { u64::MAX }).await {
+            (_, Some(pulled)) => break pulled,
+            (_, None) => killed += 1,
+        }
+        bench.reopen();
+    };
+    assert!(killed >= 3 && !pulled.outcome.full && pulled.outcome.complete, "killed {killed} times");
+    assert_eq!(pulled.digest, calm.unwrap().digest);
 }
 
 #[tokio::test]

@@ -141,6 +141,22 @@ async fn found(pull: &Pull<'_>, id: &str, by_post: bool) -> Result<Option<u64>, 
     Ok(None)
 }
 
+/// Sends a search that names patients, who stand in an address only where searches by POST do not work. Gives the answer, if there is one;
+/// failures are sat out if it is `patient`.
+pub(super) async fn send_somehow(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, patient: bool) -> Result<Option<Response>, SourceError> {
+    let send = async |by_post| answered(Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, patient).await);
+    let no_post = &pull.habits.no_post;
+    if !no_post.load(Ordering::Relaxed) {
+        let answer = send(true).await?;
+        if !answer.as_ref().is_some_and(|answer| matches!(answer.status, 403 | 404 | 405 | 415 | 501)) {
+            return Ok(answer);
+        }
+    }
+    let answer = send(false).await?;
+    no_post.fetch_or(answer.as_ref().is_some_and(Response::is_success), Ordering::Relaxed);
+    Ok(answer)
+}
+
 /// An answer, if there is one.
 pub(super) fn answered(answer: Result<Response, HttpError>) -> Result<Option<Response>, SourceError> {
     match answer {

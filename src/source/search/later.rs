@@ -54,9 +54,40 @@ pub(super) async fn run(pull: &mut Pull<'_>, queries: &[&Query], members: Option
     Ok(())
 }
 
+/// Asks for these types of those who came to be in an initial population by what no change brought, and was found missing since.
+pub(in crate::source) async fn of_newcomers(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    let mut is_any = false;
+    if !pull.later.is_empty() {
+        let files: Vec<String> = ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().collect();
+        pull.snapshot.staged(pull.id, &files, |_, _| {
+            is_any = true;
+            Ok(())
+        })?;
+    }
+    if !is_any {
+        return Ok(());
+    }
+    super::hydrate(pull).await?;
+    let (chosen, _) = choose(pull, pull.members.as_ref()).await?;
+    for (resource_type, asked) in pull.later.clone() {
+        let new: BTreeSet<String> = chosen.difference(&asked.covered).cloned().collect();
+        let own = pull.plan.queries.iter().filter(|query| query.resource_type == resource_type && query.later.is_some());
+        let queries: Vec<Query> = own.map(by_patient).collect();
+        let tasks = queries.iter().flat_map(|query| tasks_of(pull, query, Some(&new), &BTreeSet::new())).collect();
+        run_tasks(pull, "search", tasks, Some(&new)).await?;
+        pull.later.insert(resource_type, Asked { whole: &asked.whole | &new, covered: &asked.covered | &new });
+    }
+    Ok(())
+}
+
+/// The same query, of named patients.
+fn by_patient(query: &Query) -> Query {
+    Query { by_patient: query.later.clone(), ..query.clone() }
+}
+
 /// Asks for a type: of everybody, or of these patients. Changes are asked for as usual, and taken of who is covered.
 async fn ask(pull: &mut Pull<'_>, resource_type: &str, queries: &[&Query], asked: Option<Asked>, is_group: bool) -> Result<(), SourceError> {
-    let by_patient: Vec<Query> = queries.iter().map(|query| Query { by_patient: query.later.clone(), ..(*query).clone() }).collect();
+    let by_patient: Vec<Query> = queries.iter().map(|query| by_patient(query)).collect();
     let mut tasks: Vec<Task<'_>> = Vec::new();
     match &asked {
         Some(asked) => {

@@ -1,15 +1,13 @@
 //! Lists of values (`patient=a,b`): some servers take one literally, heed its first values only, or know a patient by `Patient/a`
 //! alone, and answer with too little and no word. One is tried before it is relied upon; what fails is asked for singly.
 
-use super::ask::{Ask, answered};
+use super::ask::send_somehow;
 use super::census::once;
 use super::page::{Bundle, Item, counted};
-use crate::http::Response;
 use crate::source::SourceError;
 use crate::source::plan::Query;
 use crate::source::pull::Pull;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 /// Values that are asked for one by one to find one that something has.
 const VALUES_TRIED: usize = 3;
@@ -135,7 +133,7 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     let mut spellings = vec![values.to_vec()];
     spellings.extend((!matches!(parameter.as_str(), "_id" | "code")).then(|| typed(values)));
     for (is_typed, spelled) in spellings.iter().enumerate().map(|(number, spelled)| (number == 1, spelled)) {
-        let Some(way) = trial(pull, &alone, spelled).await? else { continue };
+        let Some(way) = trial(pull, &alone, spelled, is_typed).await? else { continue };
         let heeded = std::mem::replace(&mut made.longest, values.len());
         lists.known(|known| {
             known.is_answered = true;
@@ -164,16 +162,14 @@ pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) ->
 }
 
 /// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
-async fn trial(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<Way>, SourceError> {
+async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool) -> Result<Option<Way>, SourceError> {
     let Some(all) = number(pull, query, values).await? else { return Ok(None) };
-    if all == REFUSED {
-        // Some answer for each of its values.
-        let one = number(pull, query, values.get(..1).unwrap_or_default()).await?;
-        return Ok(one.filter(|one| *one != REFUSED).map(|_| Way::Singly));
-    }
-    if all == 0 {
+    // Some that refuse a list answer for each of its values, but for those that this client may not ask for. That nothing is found by
+    // another spelling is no answer.
+    let least = u64::from(all == 0 || is_typed);
+    if all == 0 || all == REFUSED {
         for value in values.iter().rev().take(VALUES_TRIED) {
-            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| (1..REFUSED).contains(&own)) {
+            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| (least..REFUSED).contains(&own)) {
                 return Ok(Some(Way::Singly));
             }
         }
@@ -200,7 +196,7 @@ async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String
     let mut refused = None;
     for way in [("_summary", "count"), ("_count", "1")] {
         let asked: Vec<(String, String)> = parameters.iter().cloned().chain([(way.0.to_owned(), way.1.to_owned())]).collect();
-        let Some(answer) = send_somehow(pull, &asked, resource_type).await? else { return Ok(None) };
+        let Some(answer) = send_somehow(pull, &asked, resource_type, false).await? else { return Ok(None) };
         refused = matches!(answer.status, 400 | 413 | 414 | 422).then_some(REFUSED);
         let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { continue };
         if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
@@ -214,23 +210,4 @@ async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String
         }
     }
     Ok(refused)
-}
-
-/// Patients stand in an address only where searches by POST do not work.
-async fn send_somehow(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str) -> Result<Option<Response>, SourceError> {
-    let no_post = &pull.habits.no_post;
-    if !no_post.load(Ordering::Relaxed) {
-        let answer = send(pull, parameters, resource_type, true).await?;
-        if !answer.as_ref().is_some_and(|answer| matches!(answer.status, 403 | 404 | 405 | 415 | 501)) {
-            return Ok(answer);
-        }
-    }
-    let answer = send(pull, parameters, resource_type, false).await?;
-    no_post.fetch_or(answer.as_ref().is_some_and(Response::is_success), Ordering::Relaxed);
-    Ok(answer)
-}
-
-/// The answer, if there is one.
-async fn send(pull: &Pull<'_>, parameters: &[(String, String)], resource_type: &str, by_post: bool) -> Result<Option<Response>, SourceError> {
-    answered(Ask::first(pull, parameters, resource_type, by_post)?.send(pull, false, false).await)
 }
