@@ -257,6 +257,17 @@ fn what_compares_and_may_mean_something_else_is_told() {
     assert!(!said.contains("valueString"), "{said}");
 }
 
+/// What is kept as it came and is found not to be readable when it is evaluated makes reports partial, and is told.
+#[test]
+fn a_resource_that_no_reader_can_take_is_told() {
+    let site = Site::new();
+    let odd = PANEL.replace("\"text\":\"Panel\"", "\"text\":\"\\ud800\"");
+    assert_ne!(odd, PANEL);
+    std::fs::write(site.path().join("drop/Observation.ndjson"), odd).unwrap();
+    let (pulled, _) = site.say(&["pull"]);
+    assert!(pulled.contains("`Observation` of 1 patient cannot be read: what it says is not known, and reports that ask for it are partial"), "{pulled}");
+}
+
 const CROHN: &str = "library Glucose version '1.0.0'\nusing FHIR version '4.0.1'\n\
     codesystem \"ICD-10-CM\": 'http://hl7.org/fhir/sid/icd-10-cm'\ncodesystem \"LOINC\": 'http://loinc.org'\n\
     code \"Crohn\": 'K50.90' from \"ICD-10-CM\"\ncode \"Glucose\": '2345-7' from \"LOINC\"\ncontext Patient\n\

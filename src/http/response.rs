@@ -1,9 +1,10 @@
 //! Answers: read whole within limits, or handed out in chunks.
 
 use super::retry::Signal;
-use super::{HttpError, origin_text, transport};
+use super::{HttpError, TIMED_OUT, origin_text, transport};
 use reqwest::header::HeaderMap;
 use std::io::Read as _;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
@@ -118,8 +119,17 @@ fn is_scope(word: &str) -> bool {
     is_kind && (matches!(rights, "read" | "write" | "*") || rights.len() <= RIGHTS.len() && rights.bytes().all(|right| RIGHTS.contains(&right)))
 }
 
+/// After so many seconds a body must have come at so many bytes a second: one that trickles would take years.
+const PATIENCE_SECONDS: u64 = 120;
+const BYTES_PER_SECOND_MIN: u64 = 100;
+
+fn is_too_slow(received: u64, seconds: u64) -> bool {
+    seconds >= PATIENCE_SECONDS && received < seconds.saturating_mul(BYTES_PER_SECOND_MIN)
+}
+
 /// An answer whose body has not been read.
 pub struct Download {
+    began: Instant,
     answer: reqwest::Response,
     url: Url,
     limit: u64,
@@ -129,7 +139,7 @@ pub struct Download {
 
 impl Download {
     pub(super) fn new(answer: reqwest::Response, url: Url, limit: u64, permit: OwnedSemaphorePermit) -> Download {
-        Download { answer, url, limit, received: 0, _permit: permit }
+        Download { began: Instant::now(), answer, url, limit, received: 0, _permit: permit }
     }
 
     /// The HTTP status.
@@ -154,6 +164,10 @@ impl Download {
             self.received = self.received.saturating_add(chunk.len() as u64);
             if self.received > self.limit {
                 return Err(HttpError::TooLarge { origin: origin_text(&self.url), limit: self.limit });
+            }
+            if is_too_slow(self.received, self.began.elapsed().as_secs()) {
+                let reason = format!("{TIMED_OUT}: it sends fewer than {BYTES_PER_SECOND_MIN} bytes a second");
+                return Err(HttpError::Unreachable { origin: origin_text(&self.url), reason, attempts: 1, is_lasting: false });
             }
         }
         Ok(chunk)
@@ -200,6 +214,14 @@ fn inflate(raw: &[u8], limit: u64, origin: &str) -> Result<Vec<u8>, HttpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_trickles_is_given_up() {
+        let cases = [(0, 119, false), (119, 120, true), (12_000, 120, false), (12_000, 121, true), (u64::MAX, u64::MAX, false)];
+        for (received, seconds, expected) in cases {
+            assert_eq!(is_too_slow(received, seconds), expected, "{received} in {seconds}");
+        }
+    }
 
     #[test]
     fn servers_words_are_shown_without_secrets_and_on_one_line() {

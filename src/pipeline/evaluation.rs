@@ -13,8 +13,8 @@ use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
 use crate::feed::{Completeness, ReportKey};
 use crate::fhir::compartment::patient_required;
-use crate::fhir::record::glance::Kinds;
-use crate::fhir::record::{Keep, Place, Record, Shape};
+use crate::fhir::record::glance::{Kinds, identity};
+use crate::fhir::record::{BadLine, Keep, Place, Record, Shape};
 use crate::fhir::shared::Shared;
 use crate::mapping::{Asked, Finding, Mapping, Problem, Seen, Watch, is_told};
 use crate::measure::period::Period;
@@ -243,6 +243,15 @@ impl Work<'_> {
             let lines = own().chain(self.shared.referred_to(own()));
             let bad = record.reread(&mut kinds, lines);
             sums.unreadable += bad.len() as u64;
+            let line_of = |bad: &BadLine| own().chain(self.shared.referred_to(own())).nth(bad.index);
+            let unread: BTreeSet<String> = bad
+                .iter()
+                .filter_map(line_of)
+                .map(|line| identity(line).map_or_else(|| "a resource".to_owned(), |(name, _)| name))
+                .collect();
+            for name in &unread {
+                *sums.findings.entry(unreadable_value(name)).or_default() += 1;
+            }
             if record.patient_id().is_none() {
                 // What merely may belong to somebody, as a Device, is kept when its patient goes.
                 sums.absent += u64::from(record.resource_types().any(patient_required));

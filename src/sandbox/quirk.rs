@@ -2,7 +2,7 @@
 //!
 //! A quirk stands before the honest server, after it, or changes how resources are written; the honest server knows of
 //! none. Each scenario stands in the file of its section: `access`, `search`, `paging`, `export`, `change`, `content`; what
-//! servers may do by the Bulk Data guide is in `bulk`.
+//! happens while data are read is in `meanwhile`, and what servers may do by the Bulk Data guide in `bulk`.
 
 mod access;
 mod bulk;

@@ -294,7 +294,8 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
         "scopes to ask for: system/Condition.rs system/",
         "not known",
         "6          0          _summary=count of Patient, Condition, ",
-        "at least 6 requests, 0.0 MB",
+        "at least 11 requests, 0.0 MB",
+        "what changed meanwhile of Condition, ",
         "asked for by --count",
     ] {
         assert!(said.out.contains(part), "{part}: {}", said.out);

@@ -12,7 +12,8 @@ fn reasons(found: &PullOutcome) -> Vec<(&str, &str)> {
 #[tokio::test]
 async fn what_cannot_be_followed_is_a_gap_and_the_rest_is_read() {
     let nested = ["Smith"; 10].join("/");
-    let cases: [(&str, &dyn Fn(&Yard), &str); 4] = [
+    type Case<'c> = (&'c str, &'c dyn Fn(&Yard), &'c str);
+    let cases: [Case<'_>; 4] = [
         ("a link to nothing", &|yard| symlink("/gone/2026-11-29", yard.path("latest")).unwrap(), "it is a link to nothing that can be read"),
         ("one of a type", &|yard| symlink("/gone/x", yard.path("Encounter.1.ndjson")).unwrap(), "it is a link to nothing that can be read"),
         ("a link to itself", &|yard| symlink("smith", yard.path("smith")).unwrap(), "it is a link to nothing that can be read"),

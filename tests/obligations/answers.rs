@@ -564,7 +564,8 @@ async fn members_who_are_named_by_an_identifier_are_those_who_have_it() {
 
 #[tokio::test]
 async fn members_whose_names_lead_nowhere_are_told_and_meanwhile_nobody_is_let_go() {
-    let cases: [(fn(&mut Flaw), &str); 3] = [
+    type Case = (fn(&mut Flaw), &'static str);
+    let cases: [Case; 3] = [
         (|flaw| flaw.unnamed = 2, "2 members of the Group are named in a way that cannot be followed"),
         // Three patients have one identifier, of which the Group names the first.
         (|flaw| (flaw.alike, flaw.by_identifier) = (27, 28), "1 member of the Group is named in a way that cannot be followed"),

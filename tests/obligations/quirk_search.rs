@@ -144,7 +144,9 @@ async fn q_20_an_address_that_is_too_long_becomes_a_search_by_post() {
         pulled
             .requests
             .iter()
-            .filter(|seen| seen.method == "POST" && seen.target.ends_with("/_search") && seen.body.contains(part) && !seen.body.contains("_summary="))
+            .filter(|seen| {
+                seen.method == "POST" && seen.target.ends_with("/_search") && seen.body.contains(part) && !seen.body.contains("_summary=") && !seen.body.contains("_lastUpdated=")
+            })
             .count()
     };
     assert_eq!(posted("none-299"), 1, "the search whose address would be too long");
@@ -194,7 +196,7 @@ async fn q_23_fewer_than_announced_is_partial_after_one_more_reading() {
 async fn q_24_a_link_that_vanishes_is_noticed_like_a_cut_result() {
     let pulled = Bench::new(&["q_24"]).await.pull(Mode::Search).await;
     // What was announced is asked for on one page, which this server takes.
-    assert!(pulled.count("/Observation?") == 2 && pulled.count("_page=") == 0, "{:?}", pulled.requests);
+    assert!(pulled.begun("Observation") == 2 && pulled.count("_page=") == 0, "{:?}", pulled.requests);
     pulled.is_the_truth();
 }
 

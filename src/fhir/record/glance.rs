@@ -142,8 +142,8 @@ impl<'s> Kinds<'s> {
 /// The resource type, from the first bytes if they have it.
 fn resource_type(line: &[u8]) -> Result<Cow<'_, str>, String> {
     let name = match line.strip_prefix(PREFIX).and_then(|rest| Some(rest.split_at_checked(memchr::memchr(b'"', rest)?)?.0)) {
-        Some(name) => String::from_utf8_lossy(name),
-        None => Cow::Owned(top_level(line, "resourceType")?.ok_or("the object has no `resourceType`")?),
+        Some(name) if !name.contains(&b'\\') => String::from_utf8_lossy(name),
+        _ => Cow::Owned(top_level(line, "resourceType")?.ok_or("the object has no `resourceType`")?),
     };
     let plausible = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if plausible { Ok(name) } else { Err("`resourceType` is no name of a resource type".to_owned()) }
@@ -209,6 +209,7 @@ mod tests {
             r#"{"id":"p1","resourceType":"Patient"}"#,
             r#"{"active":true,"contained":[{"resourceType":"Basic","id":"b"}],"resourceType":"Patient","id":"p\u0031"}"#,
             r#"{"resourceType":"Patient","meta":{"versionId":"2"},"id":"p1"}"#,
+            r#"{"resourceType":"P\u0061tient","id":"p1"}"#,
         ] {
             let kind = kinds.of(line.as_bytes()).unwrap();
             assert_eq!((&*kind.name, id(line.as_bytes()).as_deref()), ("Patient", Some("p1")), "{line}");

@@ -183,7 +183,11 @@ pub(in crate::source) async fn settle(pull: &mut Pull<'_>) -> Result<(), SourceE
     }
     // What came meanwhile may be named as deleted.
     pull.habits.named = Named::default();
-    for subject in subjects(pull).await?.into_iter().filter(|subject| subject.until.is_some() && subject.whom.is_none()) {
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    // Of what was refused in part nothing is let go, and it would be refused again.
+    let is_refused = |name: &str| units.iter().any(|unit| unit.resource_type == name && unit.quarantined + unit.discarded > 0);
+    let is_settled = |subject: &Subject| subject.until.is_some() && subject.whom.is_none() && !is_refused(&subject.resource_type);
+    for subject in subjects(pull).await?.into_iter().filter(is_settled) {
         let Some(announced) = announced(pull, &subject).await? else {
             read(pull, &subject, &[], subject.after()).await?;
             continue;
@@ -590,8 +594,7 @@ async fn judge(pull: &Pull<'_>, subject: &Subject) -> Result<(), SourceError> {
             return pull.record(&lacking(resource_type, Code::Missed, reason));
         }
     }
-    let reason = format!("the server counts {theirs} where {} are known, and reading it again showed no other; later numbers are held against that", known.sum());
-    tell(pull, subject, "kept", Why::new(Code::Uncounted, reason))?;
+    tracing::warn!(pull = pull.id.0, resource_type, theirs, known = known.sum(), "the server counts others than it sends; later numbers are held against that");
     keep(pull, subject, theirs, &known)
 }
 
