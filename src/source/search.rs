@@ -355,6 +355,11 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
         return fetch_by_category(pull, &task, members).await;
     }
+    let is_of_changes = task.since && task.query.incremental && task.span == Span::ALL && pull.since_of(resource_type).is_some();
+    if is_of_changes && matches!(refusal.status, 400 | 422) {
+        // Some take no time of change beside other parameters: all of it is asked for in the place of what has changed.
+        return Box::pin(fetch(pull, Task { since: false, ..task }, members)).await;
+    }
     // What may not be read of one patient, who is left over from lists, may be of others.
     let is_left_over = pull.source.options.tuning.patients_per_query > 1 && task.patients.as_ref().is_some_and(|some| some.len() == 1);
     if refusal.status != 403 || !is_left_over {

@@ -414,15 +414,10 @@ impl Pulled {
         self.requests.iter().filter(|seen| seen.target.contains(part)).count()
     }
 
-    /// Requests that begin a search of a type, but for those of what changed while everything was read.
+    /// Requests that begin a search of a type.
     pub fn begun(&self, resource_type: &str) -> usize {
         let starts = [format!("/fhir/{resource_type}?"), format!("/fhir/{resource_type}/_search")];
-        let is_further = |target: &str| {
-            ["_page=", "_offset=", "_summary=", "_total="]
-                .iter()
-                .chain(self.outcome.full.then_some(&"_lastUpdated=ge"))
-                .any(|part| target.contains(part))
-        };
+        let is_further = |target: &str| ["_page=", "_offset=", "_summary=", "_total="].iter().any(|part| target.contains(part));
         self.requests
             .iter()
             .filter(|seen| starts.iter().any(|start| seen.target.starts_with(start)) && !is_further(&seen.target) && !seen.body.contains("_summary="))

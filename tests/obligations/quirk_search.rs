@@ -144,9 +144,7 @@ async fn q_20_an_address_that_is_too_long_becomes_a_search_by_post() {
         pulled
             .requests
             .iter()
-            .filter(|seen| {
-                seen.method == "POST" && seen.target.ends_with("/_search") && seen.body.contains(part) && !seen.body.contains("_summary=") && !seen.body.contains("_lastUpdated=")
-            })
+            .filter(|seen| seen.method == "POST" && seen.target.ends_with("/_search") && seen.body.contains(part) && !seen.body.contains("_summary="))
             .count()
     };
     assert_eq!(posted("none-299"), 1, "the search whose address would be too long");
@@ -285,4 +283,27 @@ async fn q_34_an_error_or_a_login_page_with_status_200_is_not_an_empty_result() 
     assert!(pulled.has_gap("Encounter: the answer is not a Bundle (processing)"), "{:?}", pulled.outcome.gaps);
     assert_eq!((pulled.gaps(), pulled.differing()), (only("Encounter"), only("Encounter")));
     assert_eq!(pulled.begun("Condition"), 2);
+}
+
+#[tokio::test]
+async fn q_87_where_times_of_change_are_refused_beside_other_parameters_all_is_asked_for() {
+    let mut bench = Bench::new(&["q_87"]).await;
+    bench
+        .options
+        .parameters
+        .insert("Observation".to_owned(), vec!["category=laboratory,vital-signs,survey,exam".to_owned()]);
+    bench.pull(Mode::Search).await.is_the_truth();
+    bench.hospital.slip_in("Observation", 2, jiff::Timestamp::now());
+    let night = bench.pull(Mode::Search).await;
+    assert!(!night.outcome.full && night.outcome.complete, "{:?}", night.outcome.gaps);
+    night.is_the_truth();
+    assert!(
+        night
+            .outcome
+            .notes
+            .iter()
+            .any(|note| note.resource_type == "Observation" && note.reason.starts_with("the server does not count it")),
+        "{:?}",
+        night.outcome.notes
+    );
 }

@@ -1,4 +1,4 @@
-//! Quirks of search beside its paging: required parameters, filters, what stands in the answers.
+//! Quirks of search beside its paging: required parameters, filters, what stands in the answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -56,6 +56,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario { name: "q_13", says: "patients cannot be searched for, only read by id", make: || Box::new(Unsearchable("Patient")) },
     Scenario { name: "q_14", says: "encounters cannot be searched for, only read by id", make: || Box::new(Unsearchable("Encounter")) },
     Scenario { name: "q_15", says: "`date` and `-timing-boundsPeriod` are accepted, said to be used, and ignored", make: || Box::new(IgnoredDates) },
+    Scenario { name: "q_87", says: "times of change are refused beside a category or a code", make: || Box::new(TimesAlone) },
     Scenario { name: "q_16", says: "`_include` and `_revinclude` are ignored", make: || Box::new(NoIncludes) },
     Scenario { name: "q_33", says: "procedures have another id in each answer", make: || Box::new(FreshIds::default()) },
     Scenario {
@@ -321,6 +322,17 @@ impl Quirk for Unsearchable {
 
 ///
 struct IgnoredDates;
+
+///
+struct TimesAlone;
+
+impl Quirk for TimesAlone {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        let has = |name: &str| request.parameter(name).is_some();
+        let is_refused = request.endpoint() == Endpoint::Search && has("_lastUpdated") && (has("category") || has("code"));
+        is_refused.then(|| Reply::outcome(StatusCode::BAD_REQUEST, "invalid", "this combination of parameters is not supported"))
+    }
+}
 
 impl Quirk for IgnoredDates {
     fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {

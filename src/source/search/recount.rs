@@ -189,7 +189,10 @@ pub(in crate::source) async fn settle(pull: &mut Pull<'_>) -> Result<(), SourceE
     let is_settled = |subject: &Subject| subject.until.is_some() && subject.whom.is_none() && !is_refused(&subject.resource_type);
     for subject in subjects(pull).await?.into_iter().filter(is_settled) {
         let Some(announced) = announced(pull, &subject).await? else {
-            read(pull, &subject, &[], subject.after()).await?;
+            let changed = subject.number(pull, None, subject.after(), "settle").await?;
+            if changed.is_some_and(|number| number.most > 0) {
+                read(pull, &subject, &[], subject.after()).await?;
+            }
             continue;
         };
         let unchanged = subject.number(pull, None, subject.span(), "settle").await?;
