@@ -473,7 +473,12 @@ async fn spans(pull: &Pull<'_>, subject: &Subject, places: Places) -> Result<Vec
     let (mut waiting, mut found) = (vec![(subject.span(), whole.most)], Vec::new());
     if let Places::Stretches(count) = places {
         waiting.clear();
-        for span in subject.span().stretches(&times, count) {
+        let stretches = subject.span().stretches(&times, count);
+        // Where all was loaded at about one time, numbers by times tell nothing.
+        if stretches.len() * 4 < count {
+            return Ok(vec![Span::ALL]);
+        }
+        for span in stretches {
             let Some(number) = subject.number(pull, None, span, "again").await? else { return Ok(Vec::new()) };
             waiting.push((span, number.most));
         }
