@@ -1,6 +1,7 @@
 //! After a night of changes: what the server counts of each type, beside what is known then. A deletion that nobody announces, a row
 //! that becomes visible late, a code that is not asked for any more and data that got new ids are in no change. Where the numbers
-//! differ, the times of change in which they do are read again, and what does not come is gone.
+//! differ, the times of change in which they do are read again, and what does not come is gone. After a reading of everything the same is
+//! done of what changed while it was read.
 
 use super::ask::try_post;
 use super::census::{self, PATIENTS_PER_COUNT, once};
