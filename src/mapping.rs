@@ -211,12 +211,16 @@ impl Mapping {
     }
 }
 
-/// Whether a code of the data's own may be told: one that looks like a code - blanks at its ends are a mistake of whoever wrote the
-/// system - and that several patients have. What else stands in its place
+/// Whether a code of the data's own may be told: one that looks like a code and that several patients have. What else stands in its place
 /// may be anything.
 pub fn is_told(code: &str, patients: u64) -> bool {
-    let text = code.trim();
-    text.chars().count() <= CODE_CHARS_MAX && !text.contains(char::is_whitespace) && patients >= TOLD_OF_PATIENTS
+    looks_like_code(code) && patients >= TOLD_OF_PATIENTS
+}
+
+/// Blanks at its ends are a mistake of whoever wrote the system; what moves a cursor stands in no code.
+fn looks_like_code(code: &str) -> bool {
+    let text = code.trim_matches(' ');
+    text.chars().count() <= CODE_CHARS_MAX && !text.contains(|sign: char| sign.is_whitespace() || sign.is_control())
 }
 
 /// A text answer as it is compared: without regard to case and surrounding space.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use super::{Asked, Finding, Problem, is_told};
+use super::{Asked, Finding, Problem, is_told, looks_like_code};
 use crate::terminology::{spelling, systems};
 
 /// Codes of one element that are named.
@@ -119,6 +119,9 @@ impl<'m> Near<'m> {
     fn judge(&self, system: &str, code: &str) -> Verdict {
         if self.asked.knows(system, code) {
             return Verdict::Known;
+        }
+        if !looks_like_code(code) {
+            return Verdict::Strange;
         }
         let common = spelling::common(code);
         let first = self.codes.partition_point(|(other, _, _)| *other < common);

@@ -571,9 +571,10 @@ fn a_rule_that_meets_nothing_and_a_system_by_another_name_are_told_with_what_is_
 #[test]
 fn codes_that_are_nearly_asked_for_are_told() {
     let coded = |system: &str, code: &str| observation(system, code, r#""status":"final""#);
-    let table: [(&str, &str, &[&str]); 9] = [
+    let table: [(&str, &str, &[&str]); 10] = [
         ("http://loinc.org", "23457", &["NearCodes Observation.code http://loinc.org  http://loinc.org 2: `23457` for `2345-7`"]),
         ("http://loinc.org", "2345-7 ", &["NearCodes Observation.code http://loinc.org  http://loinc.org 2: `2345-7 ` for `2345-7`"]),
+        ("http://loinc.org", "\\u001b[2345-7", &[]),
         ("", "2345-7", &["NearCodes Observation.code   http://loinc.org 2: `2345-7`"]),
         ("", "23457", &[]),
         ("http://other", "2345-7", &["NearCodes Observation.code http://other  http://loinc.org 2: `2345-7`"]),
