@@ -169,6 +169,19 @@ impl Bench {
         (woken, pulled)
     }
 
+    /// A pull that is killed up to eight times, at moments that are spread over so many wakes from this twelfth of them on, and each time
+    /// gone on with. How often it was killed, and what it came to.
+    pub async fn pull_killed(&mut self, mode: Mode, wakes: u64, from: u64) -> (u64, Pulled) {
+        let mut killed = 0;
+        loop {
+            match self.pull_for(mode, if killed < 8 { wakes * (killed + from) / 12 } else { u64::MAX }).await {
+                (_, Some(pulled)) => return (killed, pulled),
+                (_, None) => killed += 1,
+            }
+            self.reopen();
+        }
+    }
+
     /// Lets time pass.
     pub fn pass(&self, time: Duration) {
         self.ahead.fetch_add(time.as_millis() as u64, Ordering::SeqCst);

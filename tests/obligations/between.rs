@@ -71,14 +71,7 @@ async fn q_77_a_night_that_is_killed_while_it_counts_ends_as_one_that_is_not() {
     };
     let (wakes, calm) = site().await.pull_for(Mode::Search, u64::MAX).await;
     let mut bench = site().await;
-    let mut killed = 0;
-    let pulled = loop {
-        match bench.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 4) / 12 } else { u64::MAX }).await {
-            (_, Some(pulled)) => break pulled,
-            (_, None) => killed += 1,
-        }
-        bench.reopen();
-    };
+    let (killed, pulled) = bench.pull_killed(Mode::Search, wakes, 4).await;
     assert!(killed >= 3 && !pulled.outcome.full, "killed {killed} times");
     pulled.is_the_truth();
     assert_eq!(pulled.digest, calm.unwrap().digest);

@@ -78,14 +78,7 @@ async fn q_80_a_night_that_is_killed_while_it_goes_on_ends_as_one_that_is_not() 
     for quirks in [["q_80"].as_slice(), &["q_80", "q_30"]] {
         let (wakes, calm) = site(quirks).await.pull_for(Mode::Search, u64::MAX).await;
         let mut bench = site(quirks).await;
-        let mut killed = 0;
-        let pulled = loop {
-            match bench.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 3) / 12 } else { u64::MAX }).await {
-                (_, Some(pulled)) => break pulled,
-                (_, None) => killed += 1,
-            }
-            bench.reopen();
-        };
+        let (killed, pulled) = bench.pull_killed(Mode::Search, wakes, 3).await;
         assert!(killed >= 2, "killed {killed} times");
         pulled.is_the_truth();
         assert_eq!(pulled.digest, calm.unwrap().digest, "{quirks:?}");

@@ -136,14 +136,7 @@ async fn a_pull_that_is_killed_while_it_looks_for_what_was_missed_asks_for_the_s
     };
     let (wakes, calm) = site().await.pull_for(Mode::Search, u64::MAX).await;
     let mut bench = site().await;
-    let mut killed = 0;
-    let pulled = loop {
-        match bench.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 4) / 12 } else { u64::MAX }).await {
-            (_, Some(pulled)) => break pulled,
-            (_, None) => killed += 1,
-        }
-        bench.reopen();
-    };
+    let (killed, pulled) = bench.pull_killed(Mode::Search, wakes, 4).await;
     assert!(killed >= 3 && !pulled.outcome.full && pulled.outcome.complete, "killed {killed} times");
     assert_eq!(pulled.digest, calm.unwrap().digest);
 }
@@ -153,15 +146,7 @@ async fn a_pull_that_is_killed_asks_the_same_patients_and_ends_in_the_same_snaps
     let (wakes, calm) = bench("", true).await.swift().on_disk().pull_for(Mode::Search, u64::MAX).await;
     let calm = calm.unwrap();
     let mut site = bench("", true).await.swift().on_disk();
-    let mut killed = 0;
-    let pulled = loop {
-        let (_, pulled) = site.pull_for(Mode::Search, if killed < 8 { wakes * (killed + 3) / 12 } else { u64::MAX }).await;
-        match pulled {
-            Some(pulled) => break pulled,
-            None => killed += 1,
-        }
-        site.reopen();
-    };
+    let (killed, pulled) = site.pull_killed(Mode::Search, wakes, 3).await;
     assert!(killed >= 3, "killed {killed} times");
     assert_eq!((pulled.digest, pulled.outcome.complete), (calm.digest, true));
 }
