@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use url::{Host, Url};
 use width::Width;
 
@@ -522,7 +523,7 @@ impl Client {
             _ => None,
         };
         self.settings.courtesy.admit(&*self.clock).await?;
-        let permit = self.width.enter().await.ok_or_else(|| HttpError::Settings("client is closed".to_owned()))?;
+        let permit = self.enter(&request.url).await?;
         let is_here = is_loopback(&request.url);
         let mut builder = if is_here { &self.direct } else { &self.inner }.request(request.method.clone(), request.url.clone());
         if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
@@ -542,7 +543,38 @@ impl Client {
         let origin = origin_text(&request.url);
         let proxy = self.proxy.filter(|_| !is_here);
         let answer = builder.send().await.map_err(|error| transport(&origin, &error, proxy))?;
-        Ok((Download::new(answer, request.url.clone(), self.settings.download_bytes_max, permit), token))
+        let answer = Download::new(answer, request.url.clone(), self.settings.download_bytes_max, permit);
+        self.heed(&request.url, &answer.signal());
+        if answer.status() == 206 {
+            let reason = "a part of the answer (206) came, where nobody asked for a part".to_owned();
+            return Err(HttpError::Unreachable { origin, reason, attempts: 1, is_lasting: false });
+        }
+        Ok((answer, token))
+    }
+
+    /// Waits for a place among the requests under way, and for the end of what its origin asked of everybody meanwhile.
+    async fn enter(&self, url: &Url) -> Result<OwnedSemaphorePermit, HttpError> {
+        let held = || Origin::of(url).and_then(|origin| self.settings.courtesy.held(&origin, self.clock.now()));
+        loop {
+            if let Some(wait) = held() {
+                self.clock.sleep(wait).await;
+            }
+            let permit = self.width.enter().await.ok_or_else(|| HttpError::Settings("client is closed".to_owned()))?;
+            if held().is_none() {
+                return Ok(permit);
+            }
+        }
+    }
+
+    /// Holds every request to an origin that asks to be left alone for a while.
+    fn heed(&self, url: &Url, signal: &retry::Signal) {
+        let now = self.clock.now();
+        let (Some(origin), Some(wait)) = (Origin::of(url), signal.asked_of_all(now)) else { return };
+        let Ok(until) = now.checked_add(wait) else { return };
+        let text = origin.to_string();
+        if self.settings.courtesy.hold(origin, until) && wait > retry::SILENT_WAIT {
+            tracing::warn!("{text}: status {}, asks to be left alone: nothing is sent there before {}", signal.status, until.strftime("%Y-%m-%dT%H:%M:%SZ"));
+        }
     }
 
     /// Refuses addresses that no configured peer should name: other schemes, credentials in the URL, plain http

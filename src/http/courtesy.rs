@@ -1,8 +1,10 @@
-//! What a server is spared: more than so many requests a minute, more than so many in all, and more than a few repeated ones.
+//! What a server is spared: more than so many requests a minute, more than so many in all, more than a few repeated ones, and any
+//! before the wait is over that it asked for.
 
-use super::{Clock, HttpError};
+use super::{Clock, HttpError, Origin};
 use crate::diagnostic::counted;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ struct State {
     next: Option<Timestamp>,
     made: u64,
     retries: u64,
+    /// Until when an origin wants to be left alone.
+    held: BTreeMap<Origin, Timestamp>,
 }
 
 impl Courtesy {
@@ -59,6 +63,22 @@ impl Courtesy {
         let apart = SignedDuration::from_mins(1) / i32::try_from(self.per_minute).unwrap_or(i32::MAX);
         state.next = turn.checked_add(apart).ok();
         Duration::try_from(turn.duration_since(now)).unwrap_or_default()
+    }
+
+    /// Sends nothing more to an origin before its wait is over. Whether that is news.
+    pub(super) fn hold(&self, origin: Origin, until: Timestamp) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = state.held.entry(origin).or_insert(Timestamp::MIN);
+        let is_news = until > *held;
+        *held = until.max(*held);
+        is_news
+    }
+
+    /// How long an origin wants to be left alone yet.
+    pub(super) fn held(&self, origin: &Origin, now: Timestamp) -> Option<Duration> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = state.held.get(origin)?;
+        Duration::try_from(until.duration_since(now)).ok().filter(|wait| !wait.is_zero())
     }
 
     /// Whether a request may be repeated; counts it if so.

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Failed attempts at one request before the log warns of it: one or two happen every night.
 const SILENT_ATTEMPTS: u32 = 3;
 /// Longest wait that nobody wonders about.
-const SILENT_WAIT: Duration = Duration::from_secs(60);
+pub(super) const SILENT_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait a 5xx answer may ask for.
 pub const ASKED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait a 429 answer may ask for; it is honoured in full up to here, because it is a courtesy.
@@ -86,6 +86,20 @@ pub(super) struct Signal {
     pub retry_after: Option<String>,
 }
 
+impl Signal {
+    /// The wait that is asked for, within sense.
+    fn asked(&self, now: Timestamp) -> Option<Duration> {
+        let most = if self.status == 429 { ASKED_WAIT_429_MAX } else { ASKED_WAIT_MAX };
+        Some(retry_after(self.retry_after.as_deref()?, now)?.min(most))
+    }
+
+    /// The wait that is asked of everybody: who is sent too much (RFC 6585 section 4) or is not available (RFC 9110 section 15.6.4)
+    /// speaks of itself, not of one request.
+    pub(super) fn asked_of_all(&self, now: Timestamp) -> Option<Duration> {
+        self.asked(now).filter(|_| matches!(self.status, 429 | 503))
+    }
+}
+
 /// The row of the table that an outcome falls in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -102,14 +116,8 @@ pub fn passes(status: u16) -> bool {
 /// every other status is the caller's to judge. What may have had an effect is repeated only if it is idempotent.
 pub(super) fn classify(outcome: Result<Signal, &HttpError>, idempotent: bool, now: Timestamp) -> Class {
     match outcome {
-        Ok(signal) => {
-            let asked = signal.retry_after.as_deref().and_then(|value| retry_after(value, now));
-            match signal.status {
-                429 => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_429_MAX)) },
-                status if passes(status) && idempotent => Class::Again { after: asked.map(|wait| wait.min(ASKED_WAIT_MAX)) },
-                _ => Class::Final,
-            }
-        }
+        Ok(signal) if signal.status == 429 || passes(signal.status) && idempotent => Class::Again { after: signal.asked(now) },
+        Ok(_) => Class::Final,
         Err(HttpError::Unreachable { is_lasting: false, .. } | HttpError::Encoding { .. }) if idempotent => Class::Again { after: None },
         Err(_) => Class::Final,
     }

@@ -67,6 +67,51 @@ fn the_table_of_what_is_tried_again() {
     assert_eq!(classify(Ok(asked), true, now()), Class::Again { after: Some(Duration::from_secs(7200)) });
 }
 
+/// A server that answers its first request so, and all others `200`; what it is asked on one connection is one request.
+async fn first_answered_by(head: &'static str) -> Url {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for head in std::iter::once(head).chain(std::iter::repeat("200 OK")) {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        }
+    });
+    format!("http://{address}/fhir").parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_wait_that_a_server_asks_for_holds_every_request_to_it_and_none_to_another() {
+    for (head, seconds) in [
+        ("429 Too Many Requests\r\nretry-after: 8", 8),
+        ("429 Too Many Requests\r\nretry-after: Thu, 01 Jan 1970 00:01:30 GMT", 90),
+        ("429 Too Many Requests\r\nretry-after: 9999999", 6 * 3600),
+        ("503 Service Unavailable\r\nretry-after: 9999999", 900),
+        ("429 Too Many Requests", 0),
+        ("500 Internal Server Error\r\nretry-after: 8", 0),
+        ("200 OK\r\nretry-after: 8", 0),
+    ] {
+        let clock = Arc::new(Jumping::default());
+        let client = Client::new(Settings::default()).unwrap().with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let (here, elsewhere) = (first_answered_by(head).await, first_answered_by("200 OK").await);
+        let ask = async |url: &Url| client.send(Request::new(Method::GET, url.clone()).once()).await.unwrap().status;
+        assert_eq!(ask(&here).await.to_string(), head[..3]);
+        assert_eq!((ask(&elsewhere).await, clock.millis()), (200, 0), "{head}");
+        assert_eq!((ask(&here).await, clock.millis()), (200, seconds * 1000), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_nobody_asked_for_is_no_answer() {
+    let client = Client::new(Settings::default()).unwrap().with_clock(Arc::new(Jumping::default()));
+    let url = first_answered_by("206 Partial Content\r\ncontent-range: bytes 0-0/9").await;
+    let error = client.send(Request::new(Method::GET, url.clone()).once()).await.unwrap_err();
+    assert!(error.to_string().ends_with("a part of the answer (206) came, where nobody asked for a part (after 1 attempts)"), "{error}");
+    assert_eq!(client.get(url, "*/*").await.unwrap().status, 200);
+}
+
 #[test]
 fn waits_double_up_to_their_ceiling() {
     let retry = Retry { jitter: Arc::new(|| 1.0), ..Retry::default() };

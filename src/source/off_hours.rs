@@ -52,8 +52,8 @@ impl OffHours {
             true => (time < self.until).then_some(date)?,
         };
         let end = ends.to_datetime(self.until).to_zoned(self.zone.clone()).ok()?;
-        // In an hour that a clock change repeats, the end may lie behind the present.
-        Some(Duration::try_from(end.timestamp().duration_since(now)).unwrap_or_default())
+        // In an hour that a clock change repeats, the end may lie behind the present: they are over.
+        Duration::try_from(end.timestamp().duration_since(now)).ok().filter(|left| !left.is_zero())
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(minutes("20:00-06:00", "2026-11-01T00:00:00Z"), Some(660));
         assert_eq!(minutes("01:00-03:00", "2026-11-01T05:00:00Z"), Some(180));
         assert_eq!(minutes("01:00-03:00", "2026-11-01T06:00:00Z"), Some(120));
-        assert_eq!(minutes("01:00-01:30", "2026-11-01T06:15:00Z"), Some(0), "over the first time");
+        assert_eq!(minutes("01:00-01:30", "2026-11-01T06:15:00Z"), None, "over the first time");
     }
 
     #[test]

@@ -192,6 +192,28 @@ async fn a_pull_stops_at_the_end_of_the_off_hours_and_goes_on_in_the_next_ones()
 }
 
 #[tokio::test]
+async fn the_wait_that_one_query_is_told_is_everybodys() {
+    let told = Fault::Status { path: "/Condition".to_owned(), status: 429, retry_after: Some(3000), times: 1 };
+    let mut bench = Bench::serving(&[], Serving { faults: vec![told], ..Serving::default() }).await;
+    bench.clock = Arc::new(ByHand(Arc::clone(&bench.ahead)));
+    (bench.options.requests_at_once, bench.options.page_size) = (4, 5);
+    let seen = || bench.running.requests().iter().map(|seen| seen.status).collect::<Vec<_>>();
+    let wait = async {
+        while !seen().contains(&429) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Time enough for whoever does not wait; nobody's clock moves.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let later = seen().iter().skip_while(|status| **status != 429).count() - 1;
+        bench.pass(Duration::from_secs(3600));
+        later
+    };
+    let (pulled, later) = tokio::join!(bench.pull(Mode::Search), wait);
+    pulled.is_the_truth();
+    assert!(later <= 3, "{later} requests to a server that asked for none; three were on their way");
+}
+
+#[tokio::test]
 async fn a_server_that_only_fails_is_left_alone() {
     let down = |name: &&str| Fault::Status { path: format!("/{name}"), status: 503, retry_after: None, times: 1_000_000 };
     let bench = Bench::serving(&[], Serving { faults: TYPES.iter().map(down).collect(), ..Serving::default() }).await.swift();
