@@ -357,6 +357,9 @@ async fn what_was_known_on_a_day_gives_the_reports_of_its_night() {
         let digests: std::collections::BTreeSet<String> = reports.map(watershed::store::sha256_hex).collect();
         let sent = expected.iter().map(|(_, _, digest)| digest.clone()).collect();
         assert_eq!((digests.len(), &digests), (12, &sent), "as known on {on}");
+        let said = String::from_utf8(known.stderr).unwrap();
+        let told = said.split_once("which ended at ").and_then(|(_, rest)| rest.split_once(": ")).unwrap().0.to_owned();
+        assert!(output(bed.command(&["known", "--on", &told, "--format", "json"])).await.stdout == known.stdout, "the instant that is told is that night's");
     }
     let month = output(bed.command(&["known", "--period", "2026-01", "--format", "json"])).await;
     assert_eq!(month.stdout.iter().filter(|byte| **byte == b'\n').count(), 3, "one report a measure");

@@ -68,8 +68,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         .store()
         .with(|connection| runs::beside(connection, night.pull_id.unwrap_or_default()))
         .map_err(super::state_failure)?;
-    if let (Some(beside), Ok(schedule)) = (beside, Schedule::parse(&site.value.schedule.cron, checked.zone.clone())) {
-        unknown_since(&beside, &schedule, at, now).iter().for_each(|text| drop(writeln!(std::io::stderr(), "warning: {text}")));
+    if let (Some(beside), Ok(schedule)) = (&beside, Schedule::parse(&site.value.schedule.cron, checked.zone.clone())) {
+        unknown_since(beside, &schedule, at, now).iter().for_each(|text| drop(writeln!(std::io::stderr(), "warning: {text}")));
     }
     night.periods = periods(&args.periods, std::mem::take(&mut night.periods), at, &checked)?;
     let (_asker, stop) = watch::channel(false);
@@ -80,7 +80,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
         Format::Json => write(&made.reports),
         Format::Human => super::print(&as_text(&made.reports)),
     }
-    say(&night, &sums, &made);
+    say(&night, beside.map_or(night.started_at, |beside| beside.ended), &sums, &made);
     let is_whole = night.is_complete() == Some(true) && made.held.is_empty() && made.reports.iter().all(|report| report.complete);
     Ok(if is_whole { Ending::Fine } else { Ending::Findings })
 }
@@ -187,7 +187,7 @@ fn periods(asked: &[String], own: Vec<String>, at: Timestamp, checked: &Setup) -
     Ok(Period::complete_months(day, checked.months as usize).iter().map(Period::to_string).collect())
 }
 
-fn say(night: &Run, sums: &Sums, made: &Made) {
+fn say(night: &Run, ended: Timestamp, sums: &Sums, made: &Made) {
     let data = run::data_as_text(night);
     let pull = night.pull_id.unwrap_or_default();
     for report in &made.held {
@@ -198,7 +198,7 @@ fn say(night: &Run, sums: &Sums, made: &Made) {
         let _ = writeln!(std::io::stderr(), "{}", run::look_at(report));
     }
     let held = made.held.len();
-    let _ = writeln!(std::io::stderr(), "as known after pull {pull} ({}): {}, data {data}, {held} failed their check", night.started_at, counted(sums.patients, "patient"));
+    let _ = writeln!(std::io::stderr(), "as known after pull {pull}, which ended at {ended}: {}, data {data}, {held} failed their check", counted(sums.patients, "patient"));
     let found = sums.unmapped();
     let lines = run::unreadable_as_text(&found) + &run::all_unused_as_text(&found);
     lines.lines().filter(|line| !line.is_empty()).for_each(|line| drop(writeln!(std::io::stderr(), "{line}")));
