@@ -286,6 +286,7 @@ fn check_site(loaded: &Loaded<Site>) -> Vec<Diagnostic> {
     check.exists("source.key_file", &source.key_file);
     check.exists("source.snapshot_key_file", &source.snapshot_key_file);
     check.exists("source.ca_file", &source.ca_file);
+    check.certificate(("source.client_certificate_file", &source.client_certificate_file), ("source.client_certificate_key_file", &source.client_certificate_key_file));
     if !source.client_id.is_empty() && source.key_file.is_empty() {
         check.error("source.key_file", "`source.key_file` is empty".to_owned(), "a client id needs the private key that proves it");
     }
@@ -351,14 +352,7 @@ fn check_registry(loaded: &Loaded<Registry>) -> Vec<Diagnostic> {
     for folder in &registry.measures {
         check.exists("measures", folder);
     }
-    for (key, file, other) in
-        [("tls_certificate_file", &registry.tls_certificate_file, &registry.tls_key_file), ("tls_key_file", &registry.tls_key_file, &registry.tls_certificate_file)]
-    {
-        check.exists(key, file);
-        if file.is_empty() && !other.is_empty() {
-            check.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
-        }
-    }
+    check.certificate(("tls_certificate_file", &registry.tls_certificate_file), ("tls_key_file", &registry.tls_key_file));
     check.exists("reader_token_file", &registry.reader_token_file);
     if registry.late_after_hours == 0 {
         check.error("late_after_hours", "`late_after_hours` is 0".to_owned(), "36 allows for a night that starts late");
@@ -393,6 +387,16 @@ impl Checker<'_> {
         let path = self.loaded_base.join(written);
         if !written.is_empty() && !path.exists() {
             self.error(key, format!("`{written}` does not exist"), &format!("looked for {}; paths are relative to the configuration file", path.display()));
+        }
+    }
+
+    /// A certificate and its key: both, or neither.
+    fn certificate(&mut self, certificate: (&str, &str), private_key: (&str, &str)) {
+        for ((key, file), (_, other)) in [(certificate, private_key), (private_key, certificate)] {
+            self.exists(key, file);
+            if file.is_empty() && !other.is_empty() {
+                self.error(key, format!("`{key}` is empty"), "TLS needs the certificate and its key");
+            }
         }
     }
 

@@ -6,6 +6,7 @@ mod response;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod way;
 mod width;
 
 use breaker::{Breaker, LeftAlone};
@@ -20,11 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use url::{Host, Url};
+use way::Way;
 use width::Width;
 
 pub use courtesy::Courtesy;
 pub use response::{Download, Response, one_line};
 pub use retry::{ASKED_WAIT_MAX, Retry, passes, retry_after};
+pub use way::Identity;
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
@@ -200,6 +203,8 @@ pub struct Settings {
     pub plain_http: bool,
     /// Further root certificates, PEM.
     pub root_certificates: Vec<Vec<u8>>,
+    /// The certificate by which this client shows who it is, to the peer's own origins only.
+    pub identity: Option<Identity>,
     /// Headers for the peer's own origins only (some EHRs want a client id).
     pub headers: Vec<(String, String)>,
     /// When and how often to try again.
@@ -220,6 +225,7 @@ impl Default for Settings {
             concurrency: 4,
             plain_http: false,
             root_certificates: Vec::new(),
+            identity: None,
             headers: Vec::new(),
             retry: Retry::default(),
             courtesy: Arc::default(),
@@ -302,9 +308,9 @@ impl Request {
 
 /// A client for one peer: its token goes to `token_origins` and nowhere else.
 pub struct Client {
-    inner: reqwest::Client,
-    /// For this machine itself: no proxy sees what is meant for it.
-    direct: reqwest::Client,
+    /// To the peer's own origins.
+    own: Way,
+    others: Way,
     /// The variable of the environment that names a proxy, if one does.
     proxy: Option<&'static str>,
     settings: Settings,
@@ -325,31 +331,10 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client that never sends a token.
     pub fn new(settings: Settings) -> Result<Client, HttpError> {
-        let builder = |is_direct: bool| {
-            let builder = reqwest::Client::builder();
-            let builder = if is_direct { builder.no_proxy() } else { builder };
-            builder
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .no_gzip()
-                .no_zstd()
-                .connect_timeout(settings.connect_timeout)
-                .read_timeout(settings.read_timeout)
-                .user_agent(concat!("watershed/", env!("CARGO_PKG_VERSION")))
-        };
-        let mut own = Vec::new();
-        for pem in &settings.root_certificates {
-            own.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(|_| HttpError::Settings("a root certificate is not PEM".to_owned()))?);
-        }
-        let build = |is_direct| {
-            let beside_the_systems = if own.is_empty() { builder(is_direct) } else { builder(is_direct).tls_certs_merge(own.clone()) };
-            // A system without any certificates (a bare container) trusts our own, and nobody else.
-            let built = beside_the_systems.build().or_else(|_| builder(is_direct).tls_certs_only(own.clone()).build());
-            built.map_err(|_| HttpError::Settings("TLS could not be set up".to_owned()))
-        };
+        let (own, others) = Way::build(&settings)?;
         Ok(Client {
-            inner: build(false)?,
-            direct: build(true)?,
+            own,
+            others,
             proxy: PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())),
             width: Width::new(settings.concurrency.max(1)),
             settings,
@@ -516,7 +501,8 @@ impl Client {
 
     async fn exchange(&self, request: &Request) -> Result<(Download, Option<String>), HttpError> {
         self.check_address(&request.url)?;
-        let home = Origin::of(&request.url).is_some_and(|origin| self.token_origins.contains(&origin));
+        let goes_to = |origins: &BTreeSet<Origin>| Origin::of(&request.url).is_some_and(|origin| origins.contains(&origin));
+        let home = goes_to(&self.token_origins);
         // The one place that decides whether a request carries the token.
         let token = match (&self.authorizer, home, request.token) {
             (Some(authorizer), true, Token::Allowed) => Some(authorizer.token().await?),
@@ -524,9 +510,10 @@ impl Client {
         };
         self.settings.courtesy.admit(&*self.clock).await?;
         let permit = self.enter(&request.url).await?;
-        let is_here = is_loopback(&request.url);
-        let mut builder = if is_here { &self.direct } else { &self.inner }.request(request.method.clone(), request.url.clone());
-        if home || Origin::of(&request.url).is_some_and(|origin| self.settings.trusted_origins.contains(&origin)) {
+        let (is_here, is_own) = (is_loopback(&request.url), home || goes_to(&self.settings.trusted_origins));
+        let way = if is_own { &self.own } else { &self.others };
+        let mut builder = way.to(is_here).request(request.method.clone(), request.url.clone());
+        if is_own {
             builder = self.settings.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
         }
         builder = request.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
@@ -650,10 +637,18 @@ fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpE
     // reqwest's own text may hold the address with its query, so only the kind is kept.
     let (reason, is_lasting) = if error.is_timeout() {
         (TIMED_OUT, false)
+    } else if let Some(reason) = refused_handshake(error) {
+        (reason, true)
     } else if error.is_connect() {
         connection_fault(error)
     } else if error.is_body() || error.is_decode() {
         ("the answer broke off", false)
+    } else if causes(error).any(|cause| matches!(cause.to_string().as_str(), "connection closed" | "channel closed")) {
+        // Over HTTP/2 the alert that says so is lost.
+        (
+            "the connection was closed without an answer, as by a server that asks for a client certificate or does not accept ours (`source.client_certificate_file`)",
+            false,
+        )
     } else if causes(error).any(|cause| cause.to_string().contains("invalid HTTP version")) {
         ("what answers there speaks no HTTP; `https` may be meant", false)
     } else {
@@ -669,6 +664,28 @@ fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpE
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     let first: &(dyn std::error::Error + 'static) = error;
     std::iter::successors(Some(first), |error| error.source()).take(CAUSES_MAX)
+}
+
+/// Why the two cannot agree on TLS, where the peer says so or shows it: alerts (RFC 8446 section 6) by their names in rustls.
+fn refused_handshake(error: &reqwest::Error) -> Option<&'static str> {
+    let said = causes(error)
+        .map(ToString::to_string)
+        .find(|text| text.contains("fatal alert: ") || text.contains("peer is incompatible"))?;
+    let is_one_of = |alerts: &[&str]| alerts.iter().any(|alert| said.contains(alert));
+    if is_one_of(&["CertificateRequired"]) {
+        return Some("it asks for a client certificate (`source.client_certificate_file`; shown to the origins of `url`, `token_url` and `token_origins`)");
+    }
+    if is_one_of(&["CertificateExpired"]) {
+        return Some("it says that our client certificate has expired (`source.client_certificate_file`)");
+    }
+    if is_one_of(&["UnknownCA", "BadCertificate", "CertificateUnknown", "CertificateRevoked", "UnsupportedCertificate", "AccessDenied", "DecryptError"]) {
+        return Some("it does not accept our client certificate (`source.client_certificate_file`); has the EHR team registered it, or its authority");
+    }
+    if is_one_of(&["ProtocolVersion", "Tls12", "Tls13"]) {
+        return Some("it speaks an old TLS only, and 1.2 or later is asked for: let its administrator enable that");
+    }
+    is_one_of(&["HandshakeFailure"])
+        .then_some("it breaks off the TLS handshake: it may ask for a client certificate (`source.client_certificate_file`), or have no cipher that is safe")
 }
 
 /// Which of the things that go wrong before the first byte it was, and whether it goes wrong each time.

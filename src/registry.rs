@@ -18,7 +18,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::feed::sha256_hex;
-use crate::listen::{self, ListenError};
+use crate::listen::{self, Certificate, ListenError};
 use crate::lock::Lock;
 use crate::validate::{self, Guards, Weight};
 use logic::Likeness;
@@ -66,8 +66,8 @@ pub struct Options {
     pub network: String,
     /// Measures the network accepts.
     pub measures: Vec<MeasureCard>,
-    /// Certificate chain and private key (PEM files); none: plain HTTP, for loopback or behind a proxy.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What HTTPS is served with; none: plain HTTP, for loopback or behind a proxy.
+    pub tls: Option<Certificate>,
     /// A reverse proxy in front terminates TLS, so plain HTTP beyond loopback is intended.
     pub behind_proxy: bool,
     /// A site is late when its last feed or confirmation is older than this many hours.

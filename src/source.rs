@@ -17,7 +17,7 @@ pub mod probe;
 pub mod pull;
 pub mod search;
 
-use crate::http::{Client, Courtesy, HttpError, Origin, Settings, is_loopback};
+use crate::http::{Client, Courtesy, HttpError, Identity, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
 use crate::smart::client::{SmartConfiguration, TokenClient, TokenSettings, apart, grants_read, scopes_for};
 use crate::snapshot::{PatientLines, PullId, SnapshotError};
@@ -112,6 +112,10 @@ pub struct Options {
     pub snapshot_key_file: String,
     /// File with further certificates to trust (PEM); empty: those of the system.
     pub ca_file: String,
+    /// File with the certificate by which this adapter shows who it is (PEM; mutual TLS); empty: the server asks for none.
+    pub client_certificate_file: String,
+    /// File with that certificate's private key (PEM).
+    pub client_certificate_key_file: String,
     /// Plain HTTP to another host than this one is intended.
     pub allow_plain_http: bool,
     /// Further origins of the EHR that may see the token, such as its file server.
@@ -132,6 +136,8 @@ pub struct Tuning {
     pub pages_per_place: u32,
     /// Further root certificates, PEM text.
     pub root_certificates: Vec<String>,
+    /// `client_certificate_file` and its key, from where their paths start; read at each connection, as they are renewed.
+    pub identity: Option<Identity>,
     /// Ceiling of the first wait between attempts, in milliseconds.
     pub retry_first_ms: u64,
     /// Attempts for each request.
@@ -159,6 +165,7 @@ impl Default for Tuning {
             patients_per_query: 25,
             pages_per_place: 20,
             root_certificates: Vec::new(),
+            identity: None,
             retry_first_ms: 1000,
             retry_attempts: 13,
             poll_first_ms: 250,
@@ -198,6 +205,8 @@ impl Default for Options {
             off_hours: String::new(),
             snapshot_key_file: String::new(),
             ca_file: String::new(),
+            client_certificate_file: String::new(),
+            client_certificate_key_file: String::new(),
             allow_plain_http: false,
             token_origins: Vec::new(),
             tuning: Tuning::default(),
@@ -257,7 +266,8 @@ pub enum SourceError {
 /// What to look at when the server does not say what it can do.
 fn asks_for(status: u16) -> &'static str {
     match status {
-        400 | 401 | 403 => "is the base address right, and does this EHR want a header of its own (`source.headers`)",
+        400 => "is the base address right, and does this EHR want a header of its own (`source.headers`) or a client certificate (`source.client_certificate_file`)",
+        401 | 403 => "is the base address right, and does this EHR want a header of its own (`source.headers`)",
         _ => "is the base address right",
     }
 }
@@ -508,6 +518,7 @@ fn settings(options: &Options, base: &Url) -> Result<Settings, SourceError> {
         plain_http: options.allow_plain_http,
         headers: options.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         root_certificates: tuning.root_certificates.iter().map(|pem| pem.clone().into_bytes()).collect(),
+        identity: tuning.identity.clone(),
         trusted_origins: own_origins(options, base)?,
         ..Settings::default()
     };

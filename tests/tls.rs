@@ -1,11 +1,18 @@
 //! Over TLS, with an authority of one's own: a hospital's EHR, a registry and the site between them, as real processes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+use watershed::http::{Client, Identity, Origin, Settings};
 
 /// A system without any certificates, as a bare container is.
 const BARE: [(&str, &str); 2] = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
@@ -40,23 +47,29 @@ fn serve(folder: &Path, arguments: &[&str]) -> (Serving, Value) {
     (Serving(child), serde_json::from_str(&line).unwrap())
 }
 
-/// An authority and a certificate of it for this machine: `authority.pem`, `server.pem`, `server-key.pem`.
-fn certificates(folder: &Path) {
-    let (authority_key, server_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+/// An authority, `NAME.pem`, which signs further certificates.
+fn authority(folder: &Path, name: &str) -> Issuer<'static, KeyPair> {
+    let key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    std::fs::write(folder.join("authority.pem"), authority.self_signed(&authority_key).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(authority, authority_key);
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&server_key, &issuer).unwrap();
-    std::fs::write(folder.join("server.pem"), server.pem()).unwrap();
-    std::fs::write(folder.join("server-key.pem"), server_key.serialize_pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}.pem")), authority.self_signed(&key).unwrap().pem()).unwrap();
+    Issuer::new(authority, key)
+}
+
+/// A certificate for this machine, good until a year, `NAME.pem` with its key `NAME-key.pem`.
+fn certificate(folder: &Path, name: &str, authority: &Issuer<'_, KeyPair>, until: i32) {
+    let key = KeyPair::generate().unwrap();
+    let mut wanted = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    (wanted.not_before, wanted.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    std::fs::write(folder.join(format!("{name}.pem")), wanted.signed_by(&key, authority).unwrap().pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
 }
 
 #[test]
 fn a_site_pulls_and_delivers_over_tls_trusting_its_own_authority_and_nobody_else() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path();
-    certificates(folder);
+    certificate(folder, "server", &authority(folder, "authority"), 2120);
     for (key, jwks) in [("ehr-key.pem", "etl.json"), ("registry-key.pem", "registry-jwks.json")] {
         let made = watershed(folder, &["key", "new", key]).output().unwrap();
         std::fs::write(folder.join(jwks), made.stdout).unwrap();
@@ -103,4 +116,127 @@ fn a_site_pulls_and_delivers_over_tls_trusting_its_own_authority_and_nobody_else
     assert_eq!(bare.status.code(), Some(0), "a system without certificates trusts ours: {}", String::from_utf8_lossy(&bare.stdout));
     let (_, verified) = say(folder, &["registry", "site", "list", "--format", "json"]);
     assert!(serde_json::from_str::<Value>(&verified).unwrap()["sites"][0]["heardAt"].is_string(), "{verified}");
+}
+
+#[test]
+fn a_site_shows_an_ehr_that_asks_for_it_its_client_certificate() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let (ours, others) = (authority(folder, "authority"), authority(folder, "others"));
+    for (name, authority) in [("server", &ours), ("site", &ours), ("stranger", &others)] {
+        certificate(folder, name, authority, 2120);
+    }
+    let made = watershed(folder, &["key", "new", "ehr-key.pem"]).output().unwrap();
+    std::fs::write(folder.join("etl.json"), made.stdout).unwrap();
+    std::fs::write(folder.join("locked-key.pem"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n").unwrap();
+    let tls = ["--tls-certificate", "server.pem", "--tls-key", "server-key.pem", "--tls-client-authority", "authority.pem"];
+    let (_ehr, at) = serve(folder, &[&["sandbox", "serve", "--patients", "20", "--months", "2", "--client-jwks", "etl.json"], &tls[..]].concat());
+    let ehr = at["fhir"].as_str().unwrap().to_owned();
+    let measure = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures/ibd/remission").display().to_string();
+    let site = |shown: &[(&str, &str)]| {
+        let shown: String = shown.iter().map(|(key, file)| format!("client_certificate_{key} = \"{file}\"\n")).collect();
+        let text = format!(
+            "[site]\nid = \"lakeside\"\n[source]\nurl = \"{ehr}\"\nclient_id = \"etl\"\nkey_file = \"ehr-key.pem\"\nca_file = \"authority.pem\"\n{shown}\
+             [measures]\nfolders = [\"{measure}\"]\nmonths = 2\n\
+             [registry]\nurl = \"https://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"ehr-key.pem\"\n"
+        );
+        std::fs::write(folder.join("site.toml"), text).unwrap();
+    };
+    // Over HTTP/2 the server's words are lost or come, as it happens.
+    let closed = "`source.client_certificate_file`";
+    for (certificate, key, code, expected) in [
+        ("", "", 4, closed),
+        ("stranger.pem", "stranger-key.pem", 4, closed),
+        ("site.pem", "", 3, "`source.client_certificate_key_file` is empty"),
+        ("nowhere.pem", "site-key.pem", 3, "`nowhere.pem` does not exist"),
+        ("site-key.pem", "site-key.pem", 3, "site-key.pem` holds no certificate in PEM form"),
+        ("site.pem", "stranger.pem", 3, "stranger.pem` holds no private key in PEM form"),
+        ("site.pem", "locked-key.pem", 3, "locked-key.pem` is encrypted, expected one without a passphrase"),
+        ("site.pem", "stranger-key.pem", 3, "site-key.pem` is not that of the certificate in `"),
+    ] {
+        site(&[("file", certificate), ("key_file", key)]);
+        let (found, said) = say(folder, &["check"]);
+        assert!(found == Some(code) && said.contains(expected), "{certificate} {key}: {found:?} {said}");
+        assert!(!said.contains("-----BEGIN") && !said.contains("MIIB"), "{said}");
+    }
+    site(&[("file", "site.pem"), ("key_file", "site-key.pem")]);
+    let (code, said) = say(folder, &["pull"]);
+    assert!(code == Some(0) && said.contains("20 patients"), "{code:?} {said}");
+}
+
+/// A server that asks for certificates, and takes those who show none too unless it is strict; whether each request came with one.
+fn asking(folder: &Path, is_strict: bool, answer: String) -> (String, Arc<Mutex<Vec<bool>>>) {
+    let read = |name: &str| CertificateDer::from_pem_file(folder.join(name)).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(read("authority.pem")).unwrap();
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
+    let verifier = if is_strict { verifier } else { verifier.allow_unauthenticated() }.build().unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("server-key.pem")).unwrap();
+    let config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(vec![read("server.pem")], key).unwrap();
+    let (listener, config, shown) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(config), Arc::new(Mutex::new(Vec::new())));
+    let (url, noted) = (format!("https://{}/fhir", listener.local_addr().unwrap()), Arc::clone(&shown));
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            if stream.read(&mut [0; 4096]).is_ok() {
+                noted.lock().unwrap().push(stream.conn.peer_certificates().is_some());
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+            // What is still on its way is read, lest the last words be lost.
+            let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+            let _ = stream.sock.read_to_end(&mut Vec::new());
+        }
+    });
+    (url, shown)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_of_our_certificate_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let (ours, others) = (authority(folder, "authority"), authority(folder, "others"));
+    for (name, authority, until) in [("server", &ours, 2120), ("site", &ours, 2120), ("old", &ours, 2021), ("stranger", &others, 2120)] {
+        certificate(folder, name, authority, until);
+    }
+    let (url, _) = asking(folder, true, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned());
+    for (shown, expected) in [
+        (None, Some("it asks for a client certificate (`source.client_certificate_file`")),
+        (Some("stranger"), Some("it does not accept our client certificate")),
+        (Some("old"), Some("it says that our client certificate has expired")),
+        (Some("site"), None),
+    ] {
+        let identity = shown.map(|name| Identity { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}-key.pem")) });
+        let root_certificates = vec![std::fs::read(folder.join("authority.pem")).unwrap()];
+        let trusted_origins = Origin::of(&url.parse().unwrap()).into_iter().collect();
+        let client = Client::new(Settings { root_certificates, identity, trusted_origins, ..Settings::default() }).unwrap();
+        let answer = client.get(url.parse().unwrap(), "*/*").await;
+        match expected {
+            Some(words) => assert!(answer.as_ref().unwrap_err().to_string().contains(words), "{shown:?}: {answer:?}"),
+            None => assert_eq!(answer.unwrap().status, 200),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_the_peer_is_shown_who_asks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let ours = authority(folder, "authority");
+    certificate(folder, "server", &ours, 2120);
+    certificate(folder, "site", &ours, 2120);
+    let answered = |head: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let (elsewhere, shown_elsewhere) = asking(folder, false, answered("200 OK"));
+    let (home, shown_at_home) = asking(folder, false, answered(&format!("302 Found\r\nlocation: {elsewhere}")));
+    let settings = Settings {
+        root_certificates: vec![std::fs::read(folder.join("authority.pem")).unwrap()],
+        identity: Some(Identity { certificate: folder.join("site.pem"), key: folder.join("site-key.pem") }),
+        trusted_origins: Origin::of(&home.parse().unwrap()).into_iter().collect(),
+        ..Settings::default()
+    };
+    let client = Client::new(settings).unwrap();
+    assert_eq!(client.get(home.parse().unwrap(), "*/*").await.unwrap().status, 200, "by a redirect");
+    assert_eq!(client.get(elsewhere.parse().unwrap(), "*/*").await.unwrap().status, 200, "by a link");
+    assert_eq!((shown_at_home.lock().unwrap().clone(), shown_elsewhere.lock().unwrap().clone()), (vec![true], vec![false, false]));
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::diagnostic::counted;
+use crate::listen::Certificate;
 use crate::smart::assertion::{Algorithm, SigningKey};
 use crate::smart::key_set;
 
@@ -75,7 +76,7 @@ pub fn run(args: Args, context: &Context) -> Result<Ending, Failure> {
 
 fn serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
     let keys = key_set::of_files(&args.files).map_err(Failure::configuration)?;
-    let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
+    let tls = args.tls_certificate.clone().zip(args.tls_key.clone()).map(|(chain, key)| Certificate::new(chain, key));
     if tls.is_none() && !args.behind_proxy && !args.listen.ip().is_loopback() {
         let failure = Failure::usage(format!("`{}` is not this host alone: keys that anyone could replace on the way prove nothing", args.listen));
         return Err(failure.hint("give `--tls-certificate` and `--tls-key`, or say `--behind-proxy`"));

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Context, Ending, Failure, Format, print, print_json};
 use crate::config::{self, Loaded, load_registry, measures};
 use crate::diagnostic::{self, Diagnostic, SourceFile, counted};
+use crate::listen::Certificate;
 use crate::measure::definition::{self, Definition, Group, Improvement, Interval, PATIENT, Population, StratifierKind};
 use crate::measure::logic::Fingerprint;
 use crate::measure::population::{Aggregate, PopulationCode, Scoring};
@@ -221,7 +222,7 @@ fn serve(path: &Path, new_receipt_key: bool, context: &Context) -> Result<Ending
     let listener = TcpListener::bind(&config.listen)
         .map_err(|error| Failure::unreachable(format!("cannot listen on `{}`: {error}", config.listen)).hint("is another registry running? change `listen`"))?;
     let address = listener.local_addr().map_err(|error| Failure::unreachable(error.to_string()))?;
-    let tls = (!config.tls_certificate_file.is_empty()).then(|| (loaded.path(&config.tls_certificate_file), loaded.path(&config.tls_key_file)));
+    let tls = (!config.tls_certificate_file.is_empty()).then(|| Certificate::new(loaded.path(&config.tls_certificate_file), loaded.path(&config.tls_key_file)));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let public_url = if config.public_url.is_empty() { format!("{scheme}://{address}") } else { config.public_url.clone() };
     let options = Options {

@@ -10,6 +10,7 @@ use jiff::civil::Date;
 
 use super::{Context, Ending, Failure, Format, asked_to_stop, block_on, print, print_json};
 use crate::diagnostic::nearest;
+use crate::listen::Certificate;
 use crate::sandbox::population::{MONTHS_DEFAULT, PATIENTS_DEFAULT};
 use crate::sandbox::quirk::SERVERS;
 use crate::sandbox::{Client, Fault, Hospital, Options, Profile, Scenario, serve};
@@ -82,6 +83,9 @@ struct Serve {
     /// Its private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
+    /// Authority (PEM) of whose certificates every client must show one (mutual TLS)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_client_authority: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -159,7 +163,8 @@ fn run_serve(args: &Serve, context: &Context) -> Result<Ending, Failure> {
             .await
             .map_err(|error| Failure::unreachable(format!("cannot listen on {} port {}: {error}", args.address, args.port)))?;
         let address = listener.local_addr().map_err(|error| Failure::unreachable(error.to_string()))?;
-        let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
+        let certificate = args.tls_certificate.clone().zip(args.tls_key.clone());
+        let tls = certificate.map(|(chain, key)| Certificate { client_authority: args.tls_client_authority.clone(), ..Certificate::new(chain, key) });
         let scheme = if tls.is_some() { "https" } else { "http" };
         announce(&hospital, &clients, &format!("{scheme}://{address}"), context);
         let options = Options { clients, tls, quirks, faults, ..Options::default() };

@@ -11,7 +11,7 @@ use super::{Loaded, Site, measures};
 use crate::destination::registry::Registry;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors, nearest};
 use crate::feed::sha256_hex;
-use crate::http::{Clock, Origin, Settings};
+use crate::http::{Clock, Identity, Origin, Settings};
 use crate::mapping::Mapping;
 use crate::measure::{Choices, case, published};
 use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STATE_FILE, Setup, needs};
@@ -427,12 +427,28 @@ impl Reader {
     fn source(&mut self, site: &Loaded<Site>) -> crate::source::Options {
         let mut source = site.value.source.clone();
         source.tuning.root_certificates.extend(self.authority("source.ca_file", &source.ca_file, site));
+        source.tuning.identity = self.identity(&source, site);
         // What is wrong with them was said of the configuration already.
         let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
         source.tuning.folder = Some(&source.folder).filter(|written| !written.is_empty()).map(|written| site.path(written));
         // Files may be read at any time.
         source.tuning.off_hours = crate::source::OffHours::parse(&source.off_hours, zone).ok().filter(|_| source.folder.is_empty());
         source
+    }
+
+    /// The certificate that is shown to the EHR, once it can be shown.
+    fn identity(&mut self, source: &crate::source::Options, site: &Loaded<Site>) -> Option<Identity> {
+        let identity = Identity { certificate: site.path(&source.client_certificate_file), key: site.path(&source.client_certificate_key_file) };
+        if source.client_certificate_file.is_empty() || ![&identity.certificate, &identity.key].iter().all(|path| path.is_file()) {
+            return None; // said of the configuration already
+        }
+        match identity.read() {
+            Ok(_) => Some(identity),
+            Err(error) => {
+                self.findings.push(site.places.error("source.client_certificate_file", error));
+                None
+            }
+        }
     }
 
     fn authority(&mut self, key: &str, written: &str, site: &Loaded<Site>) -> Option<String> {

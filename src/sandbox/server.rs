@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use super::quirk::{Quirks, Scenario, Scene};
 use super::reply::{FHIR_JSON, Reply, form, http_date, outcome};
 use super::request::{Incoming, Seen};
 use super::search::{Query, type_search};
-use crate::listen::{self, ListenError};
+use crate::listen::{self, Certificate, ListenError};
 use crate::smart::assertion::Jwks;
 
 /// Bytes of a request's body.
@@ -96,8 +95,8 @@ pub struct Options {
     pub quirks: Vec<&'static Scenario>,
     /// Origin that clients see, if it is not the listener's address, without a trailing slash.
     pub public_origin: Option<String>,
-    /// Certificate chain and private key (PEM files); none: plain HTTP.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What HTTPS is served with; none: plain HTTP.
+    pub tls: Option<Certificate>,
 }
 
 impl Default for Options {
