@@ -643,14 +643,14 @@ fn transport(origin: &str, error: &reqwest::Error, proxy: Option<&str>) -> HttpE
         connection_fault(error)
     } else if error.is_body() || error.is_decode() {
         ("the answer broke off", false)
-    } else if causes(error).any(|cause| matches!(cause.to_string().as_str(), "connection closed" | "channel closed")) {
-        // Over HTTP/2 the alert that says so is lost.
-        (
-            "the connection was closed without an answer, as by a server that asks for a client certificate or does not accept ours (`source.client_certificate_file`)",
-            false,
-        )
     } else if causes(error).any(|cause| cause.to_string().contains("invalid HTTP version")) {
         ("what answers there speaks no HTTP; `https` may be meant", false)
+    } else if origin.starts_with("https:") {
+        // Over HTTP/2 what the server says of a certificate is lost more often than not.
+        (
+            "the connection broke off without an answer, as by a server that asks for a client certificate or does not accept ours (`source.client_certificate_file`)",
+            false,
+        )
     } else {
         ("the connection failed", false)
     };

@@ -3,7 +3,7 @@
 
 use super::{HttpError, Settings};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the certificate stands by which a client shows who it is, and its private key (PEM files): mutual TLS (RFC 8446 section 4.4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,8 @@ impl Identity {
             let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
             writeln!(pem, "{text}").map_err(|error| error.to_string())?;
         }
-        let (certificate, key) = (self.certificate.display(), self.key.display());
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (certificate, key) = (name(&self.certificate), name(&self.key));
         if !pem.contains("-----BEGIN CERTIFICATE-----") {
             return Err(format!("`{certificate}` holds no certificate in PEM form"));
         }
