@@ -19,7 +19,7 @@ pub mod search;
 
 use crate::http::{Client, Courtesy, HttpError, Identity, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
-use crate::smart::client::{SmartConfiguration, TokenClient, TokenSettings, apart, grants_read, scopes_for};
+use crate::smart::client::{Audience, SmartConfiguration, TokenClient, TokenSettings, apart, grants_read, scopes_for};
 use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
@@ -77,6 +77,8 @@ pub struct Options {
     pub key_file: String,
     /// Token endpoint, for a server without discovery; empty: discovered.
     pub token_url: String,
+    /// Whom the assertions are for; empty: the token endpoint. `issuer`: the issuer that the server's SMART configuration names.
+    pub assertion_audience: String,
     /// Scopes to ask for; empty: read and search of each needed type.
     pub scopes: Vec<String>,
     /// Headers that this EHR wants on every request (a client id, at some vendors); no other host sees them.
@@ -188,6 +190,7 @@ impl Default for Options {
             client_id: String::new(),
             key_file: String::new(),
             token_url: String::new(),
+            assertion_audience: String::new(),
             scopes: Vec::new(),
             headers: BTreeMap::new(),
             search_parameters: BTreeMap::new(),
@@ -551,6 +554,30 @@ fn scopes(options: &Options, types: &BTreeSet<String>, configuration: &SmartConf
     if options.scopes.is_empty() { scopes_for(&types.iter().cloned().chain(group).collect(), configuration) } else { vec![options.scopes.join(" ")] }
 }
 
+/// Whom assertions are for. One that names more than the endpoint which gets it could be used elsewhere by whoever made us send it
+/// there (CVE-2025-27370): then the endpoint is at the audience's own origin, or configured.
+fn audience(options: &Options, configuration: &SmartConfiguration, endpoint: &Url) -> Result<Audience, SourceError> {
+    let written = options.assertion_audience.as_str();
+    let audience = match written {
+        "" => return Ok(Audience::Endpoint),
+        "issuer" => {
+            let missing = "`source.assertion_audience` is `issuer`, and the server's SMART configuration names none: write what it calls itself";
+            Audience::Issuer(configuration.issuer.clone().ok_or_else(|| SourceError::Options(missing.to_owned()))?)
+        }
+        other => Audience::Named(other.to_owned()),
+    };
+    let (Audience::Issuer(text) | Audience::Named(text)) = &audience else { return Ok(audience) };
+    let is_its_own = Url::parse(text).ok().and_then(|url| Origin::of(&url)).is_some_and(|origin| Some(origin) == Origin::of(endpoint));
+    if is_its_own || !options.token_url.is_empty() {
+        return Ok(audience);
+    }
+    let at = Origin::of(endpoint).map(|origin| origin.to_string()).unwrap_or_default();
+    Err(SourceError::Options(format!(
+        "`source.assertion_audience` is `{written}`, and the server names a token endpoint elsewhere ({at}), which could use our assertions at the audience: \
+         if it is the EHR's own, write it as `source.token_url`"
+    )))
+}
+
 fn token_client(
     options: &Options,
     key: Option<&SigningKey>,
@@ -564,10 +591,12 @@ fn token_client(
     let endpoint = if options.token_url.is_empty() { configuration.token_endpoint.clone() } else { Url::parse(&options.token_url).ok() };
     let endpoint =
         endpoint.ok_or_else(|| SourceError::Options("the server names no token endpoint; set `source.token_url`, or clear `source.client_id` if it needs none".to_owned()))?;
+    let audience = audience(options, &configuration, &endpoint)?;
     let scopes = scopes(options, types, &configuration);
     let http = Client::new(settings)?.with_clock(Arc::clone(&clock));
     let settings = TokenSettings {
         endpoint,
+        audience,
         client_id: options.client_id.clone(),
         key: key.clone(),
         scopes,

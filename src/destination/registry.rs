@@ -18,7 +18,7 @@ use crate::feed::{Current, EPOCH_HEADER, Manifest, RECEIPT_TYPE, ReceiptClaims, 
 use crate::http::{Authorizer, Boxed, Client, Clock, HttpError, Origin, Request, Response, Settings, one_line};
 use crate::outbox::{self, Claim, OutboxError, Outcome, Remaining};
 use crate::smart::assertion::{Jwks, SigningKey};
-use crate::smart::client::{TokenClient, TokenSettings, discover};
+use crate::smart::client::{Audience, TokenClient, TokenSettings, discover};
 use crate::store::{Store, StoreError};
 
 /// How long a process may hold a feed before another may take it over; longer than all its attempts.
@@ -72,7 +72,8 @@ impl Tokens {
             return Err(HttpError::Settings("the registry names a token endpoint at another origin".to_owned()));
         }
         let (client_id, key) = (self.client_id.clone(), self.key.clone());
-        let settings = TokenSettings { endpoint, client_id, key, scopes: vec![SCOPE.to_owned()], needs: BTreeSet::new(), accepted_before: false };
+        let (audience, scopes, needs) = (Audience::Endpoint, vec![SCOPE.to_owned()], BTreeSet::new());
+        let settings = TokenSettings { endpoint, audience, client_id, key, scopes, needs, accepted_before: false };
         Ok(TokenClient::new(Client::new(self.settings.clone())?, settings, self.clock.clone()))
     }
 }

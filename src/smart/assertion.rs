@@ -129,6 +129,9 @@ struct PeerHeader {
     b64: Option<serde_json::Value>,
 }
 
+/// The `typ` of assertions whose audience is an issuer.
+const FOR_ISSUERS: &str = "client-authentication+jwt";
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -151,8 +154,18 @@ struct PeerClaims {
 ///
 /// No `nbf` and no `iat` are sent: a second of clock drift makes some servers refuse them.
 pub fn sign_client_assertion(key: &SigningKey, client_id: &str, audience: &str, now: Timestamp, jti: &str) -> Result<String, AssertionError> {
+    sign(key, "JWT", client_id, audience, now, jti)
+}
+
+/// The same for an authorization server that knows itself by its issuer identifier only, as the successor of RFC 7523 has it
+/// (draft-ietf-oauth-rfc7523bis, section 4): the header says what the token is for.
+pub fn sign_for_issuer(key: &SigningKey, client_id: &str, issuer: &str, now: Timestamp, jti: &str) -> Result<String, AssertionError> {
+    sign(key, FOR_ISSUERS, client_id, issuer, now, jti)
+}
+
+fn sign(key: &SigningKey, typ: &str, client_id: &str, audience: &str, now: Timestamp, jti: &str) -> Result<String, AssertionError> {
     let mut header = jsonwebtoken::Header::new(key.algorithm().jwt());
-    header.typ = Some("JWT".to_owned());
+    header.typ = Some(typ.to_owned());
     header.kid = Some(key.kid().to_owned());
     let claims = OwnClaims { iss: client_id, sub: client_id, aud: audience, exp: now.as_second().saturating_add(LIFETIME_SECONDS), jti };
     jsonwebtoken::encode(&header, &claims, key.encoding()).map_err(|_| AssertionError::Sign)
@@ -202,7 +215,7 @@ fn check_header(header: &PeerHeader) -> Result<Algorithm, AssertionError> {
         return Err(AssertionError::Header(name));
     }
     match header.typ.as_deref() {
-        Some(typ) if typ.eq_ignore_ascii_case("JWT") || typ == "client-authentication+jwt" => {}
+        Some(typ) if typ.eq_ignore_ascii_case("JWT") || typ == FOR_ISSUERS => {}
         _ => return Err(AssertionError::Malformed("`typ` `JWT`")),
     }
     match header.alg.as_str() {

@@ -1,6 +1,6 @@
 //! Access tokens by SMART Backend Services: discovery, one token reused and refreshed in time, one refresh at a time.
 
-use super::assertion::{AssertionError, SigningKey, sign_client_assertion};
+use super::assertion::{AssertionError, SigningKey, sign_client_assertion, sign_for_issuer};
 use crate::http::{ASKED_WAIT_MAX, Authorizer, Boxed, Client, Clock, HttpError, Request, Response, passes, retry_after};
 use jiff::Timestamp;
 use reqwest::Method;
@@ -25,6 +25,8 @@ const CLOCKS_APART_SECONDS: i64 = 30;
 pub struct SmartConfiguration {
     /// Where tokens are had, absolute.
     pub token_endpoint: Option<Url>,
+    /// By what the authorization server knows itself.
+    pub issuer: Option<String>,
     /// Scopes are written `system/X.rs` (`permission-v2`).
     pub scopes_v2: bool,
     /// Scopes are written `system/X.read` (`permission-v1`).
@@ -34,6 +36,7 @@ pub struct SmartConfiguration {
 #[derive(Deserialize)]
 struct Document {
     token_endpoint: Option<String>,
+    issuer: Option<Value>,
     capabilities: Option<Value>,
 }
 
@@ -55,6 +58,7 @@ pub async fn discover(client: &Client, base: &Url) -> Result<Option<SmartConfigu
     let endpoint = document.token_endpoint.as_deref().and_then(|text| slashed(base).join(text).ok());
     Ok(Some(SmartConfiguration {
         token_endpoint: endpoint,
+        issuer: document.issuer.and_then(|issuer| Some(issuer.as_str()?.to_owned())),
         scopes_v2: names.iter().any(|name| name == "permission-v2"),
         scopes_v1: names.iter().any(|name| name == "permission-v1"),
     }))
@@ -74,10 +78,24 @@ pub fn below(base: &Url, path: &str) -> Result<Url, HttpError> {
     slashed(base).join(path).map_err(|_| HttpError::Settings(format!("`{path}` does not make an address")))
 }
 
+/// Whom an assertion is for: authorization servers differ about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// The token endpoint's address (SMART App Launch, client-confidential-asymmetric).
+    #[default]
+    Endpoint,
+    /// The server's issuer identifier, and the assertion's type says so.
+    Issuer(String),
+    /// What the server's administrator says.
+    Named(String),
+}
+
 /// What a token client needs to know.
 pub struct TokenSettings {
-    /// The token endpoint; also the assertion's audience.
+    /// The token endpoint.
     pub endpoint: Url,
+    /// Whom the assertions are for.
+    pub audience: Audience,
     /// The client's registered name.
     pub client_id: String,
     /// Its key.
@@ -273,7 +291,7 @@ impl TokenClient {
         let now = self.clock.now();
         // Read anew, so that a key can be replaced while a job runs.
         let key = self.settings.key.current();
-        let assertion = fresh_assertion(&key, &self.settings.client_id, endpoint.as_str(), now).map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
+        let assertion = fresh_assertion(&key, &self.settings, now).map_err(|error| Failure::Final(HttpError::Token(error.to_string())))?;
         let scope = self.settings.scopes.get(writing).map(String::as_str).unwrap_or_default();
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -365,8 +383,13 @@ impl Authorizer for TokenClient {
 }
 
 /// An assertion for one attempt; its `jti` is random, and so never seen before.
-fn fresh_assertion(key: &SigningKey, client_id: &str, audience: &str, now: Timestamp) -> Result<String, AssertionError> {
-    sign_client_assertion(key, client_id, audience, now, &uuid::Uuid::new_v4().to_string())
+fn fresh_assertion(key: &SigningKey, settings: &TokenSettings, now: Timestamp) -> Result<String, AssertionError> {
+    let (client, jti) = (&settings.client_id, uuid::Uuid::new_v4().to_string());
+    match &settings.audience {
+        Audience::Endpoint => sign_client_assertion(key, client, settings.endpoint.as_str(), now, &jti),
+        Audience::Issuer(issuer) => sign_for_issuer(key, client, issuer, now, &jti),
+        Audience::Named(audience) => sign_client_assertion(key, client, audience, now, &jti),
+    }
 }
 
 /// How far a server's clock and ours are apart, in words, if that is far enough to harm.
@@ -436,9 +459,18 @@ mod tests {
     fn s_05_no_two_assertions_have_the_same_name() {
         use base64::Engine as _;
         let key = SigningKey::generate(crate::smart::assertion::Algorithm::Es384).unwrap();
+        let settings = TokenSettings {
+            endpoint: "https://as.example/token".parse().unwrap(),
+            audience: Audience::Endpoint,
+            client_id: "site".to_owned(),
+            key: key.clone(),
+            scopes: Vec::new(),
+            needs: BTreeSet::new(),
+            accepted_before: false,
+        };
         let mut names = BTreeSet::new();
         for _ in 0..10_000 {
-            let jwt = fresh_assertion(&key, "site", "https://as.example/token", Timestamp::UNIX_EPOCH).unwrap();
+            let jwt = fresh_assertion(&key, &settings, Timestamp::UNIX_EPOCH).unwrap();
             let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
             names.insert(serde_json::from_slice::<Value>(&claims).unwrap()["jti"].as_str().unwrap().to_owned());
         }

@@ -16,7 +16,7 @@ use watershed::http::{Client, Clock, HttpError, Request, Settings, SystemClock};
 use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::smart::assertion::{Algorithm, Jwks, SigningKey, sign_client_assertion, verify_client_assertion};
-use watershed::smart::client::{SmartConfiguration, TokenClient, TokenSettings, discover, scopes_for};
+use watershed::smart::client::{Audience, SmartConfiguration, TokenClient, TokenSettings, discover, scopes_for};
 use watershed::smart::key_set;
 use watershed::source::{Mode, Options, Source, SourceError};
 
@@ -56,6 +56,7 @@ fn tokens(server: &Small, scopes: &[&str], clock: Arc<dyn Clock>) -> TokenClient
     (settings.retry.first, settings.retry.attempts) = (Duration::from_millis(2), 3);
     let settings_of_tokens = TokenSettings {
         endpoint: format!("{}/token", server.origin).parse().unwrap(),
+        audience: Audience::Endpoint,
         client_id: "site".to_owned(),
         key: key(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
@@ -258,6 +259,52 @@ fn s_04_the_header_of_an_assertion_names_algorithm_key_and_type_and_nothing_else
         let jwt = sign_client_assertion(&key, "site", "https://as.example/token", Timestamp::UNIX_EPOCH, "j").unwrap();
         let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap()).unwrap();
         assert_eq!(header, json!({"typ": "JWT", "alg": name, "kid": key.kid()}));
+    }
+}
+
+#[tokio::test]
+async fn s_05_the_audience_is_the_one_that_the_site_was_told_where_nobody_else_gets_the_assertion() {
+    let elsewhere = "https://as.example.org/realm";
+    // What is configured, with `token_url` or without; the audience and the type that come of it, or what is said.
+    for (written, is_configured, issuer, expected) in [
+        ("", false, None, Ok(("ORIGIN/token", "JWT"))),
+        ("issuer", false, Some("ORIGIN/realm"), Ok(("ORIGIN/realm", "client-authentication+jwt"))),
+        ("ORIGIN/realm", false, None, Ok(("ORIGIN/realm", "JWT"))),
+        ("urn:hospital:as", true, None, Ok(("urn:hospital:as", "JWT"))),
+        ("issuer", true, Some(elsewhere), Ok((elsewhere, "client-authentication+jwt"))),
+        ("issuer", false, None, Err("the server's SMART configuration names none")),
+        ("issuer", false, Some(elsewhere), Err("write it as `source.token_url`")),
+        (elsewhere, false, None, Err("the server names a token endpoint elsewhere")),
+    ] {
+        let server = Small::start(move |heard, origin| match heard.target.as_str() {
+            "/.well-known/smart-configuration" => {
+                let issuer = issuer.map(|issuer| issuer.replace("ORIGIN", origin));
+                json(json!({"token_endpoint": format!("{origin}/token"), "issuer": issuer}))
+            }
+            "/metadata" => json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"})),
+            _ => json(json!({"access_token": "t", "token_type": "bearer", "expires_in": 300, "scope": "system/*.rs"})),
+        })
+        .await;
+        let options = Options {
+            url: server.origin.clone(),
+            client_id: "site".to_owned(),
+            assertion_audience: written.replace("ORIGIN", &server.origin),
+            token_url: if is_configured { format!("{}/token", server.origin) } else { String::new() },
+            ..Options::default()
+        };
+        let connected = Source::connect(&options, Some(&key()), &types(&["Patient"]), Arc::new(SystemClock)).await;
+        match expected {
+            Ok((audience, typ)) => {
+                connected.unwrap();
+                let form = server.heard().into_iter().find(|heard| heard.target == "/token").unwrap().body;
+                let (header, claims) = assertion(&form);
+                assert_eq!((claims["aud"].as_str(), header["typ"].as_str()), (Some(audience.replace("ORIGIN", &server.origin).as_str()), Some(typ)), "{written}");
+            }
+            Err(words) => {
+                assert!(connected.as_ref().is_err_and(|error| error.to_string().contains(words)), "{written}: {connected:?}");
+                assert!(!server.heard().iter().any(|heard| heard.target == "/token"), "no assertion is sent");
+            }
+        }
     }
 }
 
@@ -488,7 +535,7 @@ async fn s_11_scopes_are_written_as_the_server_says_or_the_other_way_once() {
             })
             .await;
             let says = |name: &str| announced.contains(&name);
-            let configuration = SmartConfiguration { token_endpoint: None, scopes_v1: says("permission-v1"), scopes_v2: says("permission-v2") };
+            let configuration = SmartConfiguration { token_endpoint: None, issuer: None, scopes_v1: says("permission-v1"), scopes_v2: says("permission-v2") };
             let scopes = scopes_for(&types(&["Patient", "Condition"]), &configuration);
             let preferred = if announced == ["permission-v1"] { "read" } else { "rs" };
             assert!(scopes[0].split(' ').all(|scope| scope.ends_with(&format!(".{preferred}"))), "{announced:?}: {scopes:?}");
