@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::{Diagnostic, SourceFile, nearest};
 use crate::fhir::compartment::is_id;
 use crate::measure::definition::Interval;
+use crate::source::Mode;
 use foreign::{Expected, foreign};
 
 pub mod doubtful;
@@ -404,6 +405,7 @@ impl Checker<'_> {
     fn whence(&mut self, source: &crate::source::Options) {
         self.exists("source.folder", &source.folder);
         self.group("source.group", &source.group);
+        self.list(source);
         match (source.url.is_empty(), source.folder.is_empty()) {
             (_, true) => self.required("source.url", &source.url, "the base address of the EHR's FHIR server; or `source.folder`, where other tools drop the data as files"),
             (false, false) => self.error("source.folder", "`source.url` and `source.folder` are both set".to_owned(), "data come from one of them: leave the other one empty"),
@@ -423,6 +425,34 @@ impl Checker<'_> {
         if let (Err(error), false) = (read, written.is_empty()) {
             self.error(key, error, "from when until when the EHR may be asked, in the site's zone: `20:00-06:00`");
         }
+    }
+
+    /// A list of patients, in the place of a Group.
+    fn list(&mut self, source: &crate::source::Options) {
+        let key = "source.patients_file";
+        self.exists(key, &source.patients_file);
+        if source.patients_file.is_empty() {
+            if !source.patients_system.is_empty() {
+                self.error(
+                    "source.patients_system",
+                    "`source.patients_system` is set, and `source.patients_file` is not".to_owned(),
+                    "name the file whose lines are identifiers of this system",
+                );
+            }
+            return;
+        }
+        let mut beside = |is_set: bool, other: &str, help: &str| {
+            if is_set {
+                self.error(key, format!("`{key}` is set beside {other}"), help)
+            }
+        };
+        beside(!source.group.is_empty(), "`source.group`", "patients come from one of them: leave the other one empty");
+        beside(!source.folder.is_empty(), "`source.folder`", "all patients in the files are taken: let what writes them choose the patients");
+        beside(
+            source.mode == Mode::Bulk,
+            "`mode = \"bulk\"`",
+            "what a list names is asked for by search: leave `mode` out, or have the EHR team make a Group of these patients",
+        );
     }
 
     /// The id of a Group, as it stands behind `Group/`.

@@ -12,6 +12,7 @@ pub mod import;
 pub mod intake;
 pub mod ledger;
 pub mod off_hours;
+pub mod patients;
 pub mod plan;
 pub mod probe;
 pub mod pull;
@@ -23,6 +24,7 @@ use crate::smart::client::{Audience, SmartConfiguration, TokenClient, TokenSetti
 use crate::snapshot::{PatientLines, PullId, SnapshotError};
 use crate::store::StoreError;
 use capability::Capability;
+use patients::List;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -89,6 +91,10 @@ pub struct Options {
     pub overlap_minutes: u32,
     /// Id of the Group whose patients are taken; empty: every patient.
     pub group: String,
+    /// File of the site's own that names the patients whose data are taken, one a line, in the place of a Group.
+    pub patients_file: String,
+    /// System of the identifiers in `patients_file`; empty: it holds the ids of patients.
+    pub patients_system: String,
     /// What a type needs in a search on this server; each entry is a search of its own: `Observation` and
     /// `category=laboratory`.
     pub parameters: BTreeMap<String, Vec<String>>,
@@ -152,6 +158,8 @@ pub struct Tuning {
     pub export_wait_minutes: u32,
     /// `folder`, from where its path starts.
     pub folder: Option<PathBuf>,
+    /// `patients_file`, from where its path starts; read by each pull.
+    pub patients: Option<List>,
     /// `off_hours`, as they were read.
     pub off_hours: Option<OffHours>,
     /// Tables that are read beside the source, as they are declared.
@@ -174,6 +182,7 @@ impl Default for Tuning {
             accepted_before: false,
             export_wait_minutes: 480,
             folder: None,
+            patients: None,
             off_hours: None,
             imports: Vec::new(),
             accepts_loss: false,
@@ -196,6 +205,8 @@ impl Default for Options {
             search_parameters: BTreeMap::new(),
             overlap_minutes: 10,
             group: String::new(),
+            patients_file: String::new(),
+            patients_system: String::new(),
             parameters: BTreeMap::new(),
             type_filter: TypeFilter::Off,
             progressive: true,

@@ -9,6 +9,7 @@ mod bulk;
 mod census;
 mod handles;
 mod kindness;
+mod listed;
 mod meanwhile;
 mod nights;
 mod probe;

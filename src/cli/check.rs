@@ -281,6 +281,10 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
 /// Asks once for the Group whose patients are to be taken. A server that does not say that it has Groups may have it all the same.
 async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> {
     let id = &source.options.group;
+    if let Some(list) = &source.options.tuning.patients {
+        let listed = list.read().map_err(Failure::configuration)?;
+        lines.push(format!("the list names {}", counted(listed.ids.len() + listed.identifiers.len(), "patient")));
+    }
     if id.is_empty() {
         return Ok(());
     }

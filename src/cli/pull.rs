@@ -104,7 +104,7 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     let scopes = source.scopes(&plan.types);
     match context.format {
         Format::Json => super::print_json(&json!({
-            "source": source.name(), "scopes": scopes, "group": plan.group, "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,
+            "source": source.name(), "scopes": scopes, "patients": plan.cohort.to_string(), "forecast": forecast, "referenced": plan.referenced, "notes": plan.notes,
             "imports": imports(adapter),
         })),
         Format::Human => super::print(&(told(&source.name(), &plan, &scopes, &forecast, known.since.is_some()) + &beside(adapter))),
@@ -169,7 +169,7 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast, is_of_chan
         let bounded = |number: String, is_known: bool| if step.at_most && is_known { format!("at most {number}") } else { number };
         table.add_row([bounded(number(step.requests), step.requests.is_some()), bounded(number(step.resources), step.resources.is_some()), step.asked.clone()]);
     }
-    let patients = if plan.group.is_empty() { "all patients".to_owned() } else { format!("the patients of Group/{}", plan.group) };
+    let patients = &plan.cohort;
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
     if forecast.steps.iter().any(|step| step.resources.is_none()) {
         let when = if is_of_changes { "how much has changed is" } else { "what is not known is known after the first pull, or" };

@@ -18,6 +18,7 @@ use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STAT
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
 use crate::source::import::{self, Import};
+use crate::source::patients::List;
 use crate::store::Store;
 use crate::terminology::ValueSets;
 
@@ -428,12 +429,23 @@ impl Reader {
         let mut source = site.value.source.clone();
         source.tuning.root_certificates.extend(self.authority("source.ca_file", &source.ca_file, site));
         source.tuning.identity = self.identity(&source, site);
+        source.tuning.patients = self.list(&source, site);
         // What is wrong with them was said of the configuration already.
         let zone = TimeZone::get(&site.value.site.time_zone).unwrap_or(TimeZone::UTC);
         source.tuning.folder = Some(&source.folder).filter(|written| !written.is_empty()).map(|written| site.path(written));
         // Files may be read at any time.
         source.tuning.off_hours = crate::source::OffHours::parse(&source.off_hours, zone).ok().filter(|_| source.folder.is_empty());
         source
+    }
+
+    /// The list of patients, once it can be read.
+    fn list(&mut self, source: &crate::source::Options, site: &Loaded<Site>) -> Option<List> {
+        let list = List { path: site.path(&source.patients_file), system: source.patients_system.clone() };
+        if source.patients_file.is_empty() || !list.path.exists() {
+            return None; // said of the configuration already
+        }
+        self.findings.extend(list.read().err().map(|error| site.places.error("source.patients_file", error)));
+        Some(list)
     }
 
     /// The certificate that is shown to the EHR, once it can be shown.

@@ -76,8 +76,12 @@ pub enum Code {
     Counted,
     /// Members of the Group of whom no Patient came.
     Members,
+    /// Patients of the site's list of whom no Patient came.
+    Listed,
     /// Members of the Group of whom it is not known who they are.
     Unnamed,
+    /// Patients of the site's list whom a search by their identifier does not find.
+    Unfound,
     /// Patients whom the Group's export brings, and the Group does not name.
     Strangers,
     /// The life of an export.
@@ -193,11 +197,16 @@ impl Code {
             Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
             Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
             Code::Categories => (SiteEngineer, "name this hospital's categories in `source.parameters`"),
-            Code::OfPatients => (SiteEngineer, "name a Group in `source.group`, of whose members it is asked for"),
+            Code::OfPatients => (SiteEngineer, "name a Group in `source.group`, or a list in `source.patients_file`, of whose patients it is asked for"),
             Code::Cut => (EhrTeam, "raise the number of results that a search may have"),
             Code::Announced => (EhrTeam, "say why fewer come than are announced"),
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
+            Code::Listed => (SiteEngineer, "take patients who are gone off the list (`source.patients_file`), and let the EHR team have this client read the others"),
+            Code::Unfound => (
+                SiteEngineer,
+                "correct these lines of the list (`source.patients_file`) or take them off, and see that `source.patients_system` is the system of these identifiers in the EHR",
+            ),
             Code::Unnamed => (EhrTeam, "name each member of the Group by a reference to a Patient, or by an identifier that exactly one Patient has and searches find"),
             Code::Strangers => (EhrTeam, "nothing is missing if the Group names all its members; let its export be of these"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
@@ -228,7 +237,10 @@ impl Code {
             Code::Restless => (EhrTeam, "let what changes have a new `meta.lastUpdated`, and let searches name what was deleted"),
             Code::Unlisted => (EhrTeam, "let this client read the Group, which names its members"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
-            Code::NoPatients => (SiteEngineer, "find what hides them: `source.group`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`"),
+            Code::NoPatients => (
+                SiteEngineer,
+                "find what hides them: `source.group`, `source.patients_file`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`",
+            ),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
             Code::Unseen => (EhrTeam, "let this client read it; if there is none, or the measures can do without, the site engineer: `watershed pull --accept-loss`"),
             Code::Narrowed => (SiteEngineer, "take the parameters out of `source.parameters`; if the measures need no more than these bring, `watershed pull --accept-loss`"),

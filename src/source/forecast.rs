@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::capability::Capability;
-use super::plan::{Plan, Query};
+use super::plan::{Cohort, Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
 use super::search::sample;
@@ -159,7 +159,7 @@ impl Forecast {
         // What is referred to is known after a pull.
         let is_known = plan.export.is_none() && (plan.referenced.is_empty() || known.last.is_some()) && steps.iter().all(|step| step.resources.is_some());
         // A night finds out first what the server can do, how tokens are had, and whose data are asked for.
-        let in_a_night = options.requests_per_night.saturating_sub(3 + u64::from(!options.group.is_empty())).max(1);
+        let in_a_night = options.requests_per_night.saturating_sub(3 + u64::from(!plan.cohort.is_everybody())).max(1);
         let last = known.last.map(|(began, ended)| ended.duration_since(began)).filter(|took| *took >= SignedDuration::ZERO);
         Forecast {
             least,
@@ -179,8 +179,8 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
     questions.retain(|query| known.since.is_none() || known.resources.get(&query.resource_type).is_none_or(|count| *count > 0));
     let types: Vec<&str> = questions.iter().map(|query| query.name.as_str()).collect();
     let narrowed = if known.since.is_some() { 0 } else { plan.narrowed.len() };
-    let batches = match plan.group.as_str() {
-        "" => Some(1),
+    let batches = match plan.cohort {
+        Cohort::Everybody => Some(1),
         _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
     };
     let requests = batches.map(|batches| batches * (types.len() + narrowed) as u64);
@@ -199,7 +199,7 @@ fn meanwhile(plan: &Plan, known: &Known) -> Option<Step> {
 /// The questions of how many the server counts of samples, after a night of changes.
 fn samples(plan: &Plan, known: &Known) -> Option<Step> {
     let of = |name: &str| known.resources.get(name).copied().unwrap_or_default();
-    let is_one_question = plan.group.is_empty() || of("Patient") <= PATIENTS_PER_COUNT as u64;
+    let is_one_question = plan.cohort.is_everybody() || of("Patient") <= PATIENTS_PER_COUNT as u64;
     let questions = questions(plan, &Capability::default()).into_iter().filter(|_| known.since.is_some());
     let drawn = questions.map(|query| {
         let [by_id, by_time] = sample::of_type(plan, &query.resource_type, of(&query.resource_type));
@@ -255,8 +255,8 @@ fn shown(query: &Query) -> String {
         return format!("{asked}, of patients who may be in an initial population only, where that takes fewer requests");
     }
     match &query.by_patient {
-        Some(_) if query.one_by_one => format!("{asked}/[id] for each patient of the group"),
-        Some(parameter) => format!("{asked} for each {parameter} of the group"),
+        Some(_) if query.one_by_one => format!("{asked}/[id] for each patient"),
+        Some(parameter) => format!("{asked} for each {parameter}"),
         None => asked,
     }
 }
@@ -266,7 +266,7 @@ fn shown(query: &Query) -> String {
 /// group: its patients are not told apart.
 pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    if !plan.group.is_empty() {
+    if !plan.cohort.is_everybody() {
         return counts;
     }
     let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
@@ -349,7 +349,7 @@ mod tests {
         assert_snapshot!(told(&plan, &known), @r"
         Patient: 1000 resources, 5 requests
         Observation?code=http://loinc.org|1988-5: 40001 resources, 201 requests
-        Encounter for each patient of the group: ? resources, ? requests
+        Encounter for each patient: ? resources, ? requests
         _summary=count of Patient, Observation, Encounter: 0 resources, 3 requests
         what changed meanwhile of Observation, Patient: 0 resources, 2 requests
         at least 211 requests, 82.0 MB at 2000 bytes a resource, 53 s at 1 s a request

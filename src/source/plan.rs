@@ -1,6 +1,7 @@
 //! From what the measures need and what the server can do to the queries of a pull. Pure, and printable.
 
 use super::capability::Capability;
+use super::duty::Code;
 use super::{Mode, Options, TypeFilter};
 use crate::fhir::compartment::{in_compartment, search_parameters};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,11 +80,49 @@ impl Export {
     }
 }
 
+/// Whose data are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cohort {
+    /// Every patient's.
+    #[default]
+    Everybody,
+    /// Those of the members of the Group with this id.
+    Group(String),
+    /// Those of the patients whom a list of the site's own names.
+    List,
+}
+
+impl Cohort {
+    /// Whom the configuration names.
+    pub fn of(options: &Options) -> Cohort {
+        match options.group.as_str() {
+            _ if options.tuning.patients.is_some() => Cohort::List,
+            "" => Cohort::Everybody,
+            group => Cohort::Group(group.to_owned()),
+        }
+    }
+
+    /// Whether nobody is left out.
+    pub fn is_everybody(&self) -> bool {
+        *self == Cohort::Everybody
+    }
+}
+
+impl fmt::Display for Cohort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cohort::Everybody => f.write_str("all patients"),
+            Cohort::Group(id) => write!(f, "the patients of Group/{id}"),
+            Cohort::List => f.write_str("the patients of the list"),
+        }
+    }
+}
+
 /// What a pull will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The Group whose patients are taken; empty: every patient.
-    pub group: String,
+    /// Whose data are taken.
+    pub cohort: Cohort,
     /// Types that may be stored.
     pub types: BTreeSet<String>,
     /// All is read of a folder of files.
@@ -117,6 +156,11 @@ impl Plan {
         crate::store::sha256_hex(self.to_string().as_bytes())
     }
 
+    /// What it is called where somebody who is named does not come.
+    pub(super) fn absent(&self) -> Code {
+        if self.cohort == Cohort::List { Code::Listed } else { Code::Members }
+    }
+
     /// Whether a type is asked for by code.
     pub fn is_narrowed(&self, resource_type: &str) -> bool {
         let by_code = |query: &Query| query.resource_type == resource_type && query.parameters.iter().any(|(name, _)| name == "code");
@@ -127,9 +171,10 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |types: &BTreeSet<String>| types.iter().cloned().collect::<Vec<_>>().join(",");
-        match self.group.as_str() {
-            "" => writeln!(f, "patients: all")?,
-            group => writeln!(f, "patients: Group/{group}")?,
+        match &self.cohort {
+            Cohort::Everybody => writeln!(f, "patients: all")?,
+            Cohort::Group(group) => writeln!(f, "patients: Group/{group}")?,
+            Cohort::List => writeln!(f, "patients: those of the list")?,
         }
         for (name, value) in &self.everywhere {
             writeln!(f, "with every search: {name}={value}")?;
@@ -176,7 +221,7 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         }
     }
     let everywhere = options.search_parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut plan = Plan { group: options.group.clone(), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
+    let mut plan = Plan { cohort: Cohort::of(options), types: codes.keys().cloned().collect(), everywhere, ..Plan::default() };
     let of_patients: BTreeSet<String> = plan.types.iter().filter(|name| is_asked_for(name)).cloned().collect();
     plan.referenced = plan.types.difference(&of_patients).cloned().collect();
     plan.codes = codes_anywhere(needs);
@@ -187,10 +232,10 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         return plan;
     }
     if use_bulk(&mut plan, capability, options) {
-        let path = match options.group.as_str() {
-            "" if capability.export_system && !capability.export_patient => "$export".to_owned(),
-            "" => "Patient/$export".to_owned(),
-            group => format!("Group/{group}/$export"),
+        let path = match &plan.cohort {
+            Cohort::Group(group) => format!("Group/{group}/$export"),
+            _ if capability.export_system && !capability.export_patient => "$export".to_owned(),
+            _ => "Patient/$export".to_owned(),
         };
         let is_narrowed = |name: &&String| options.type_filter != TypeFilter::Off && capability.declares(name, "code") != Some(false);
         let codes = of_patients.iter().filter(is_narrowed).filter_map(|name| Some((name.clone(), few(&codes, name)?))).collect();
@@ -229,8 +274,14 @@ fn code_parameter(codes: &BTreeSet<String>) -> (String, String) {
 }
 
 fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool {
-    let declared = if options.group.is_empty() { capability.export_patient || capability.export_system } else { capability.export_group };
+    let declared = match plan.cohort {
+        Cohort::Everybody => capability.export_patient || capability.export_system,
+        Cohort::Group(_) => capability.export_group,
+        Cohort::List => false,
+    };
     match options.mode {
+        // An export is of everybody, or of a Group that the EHR has.
+        _ if plan.cohort == Cohort::List => false,
         Mode::Search => false,
         Mode::Auto => declared,
         Mode::Bulk => {
@@ -268,7 +319,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
     if !incremental {
         plan.notes.push(format!("{name} is read in full each time: {}", capability.why_not(name, "_lastUpdated")));
     }
-    let by_patient = if options.group.is_empty() { None } else { patient_parameter(plan, name, capability) };
+    let by_patient = if plan.cohort.is_everybody() { None } else { patient_parameter(plan, name, capability) };
     let one_by_one = by_patient.as_deref() == Some("_id") && capability.found(name, "_id").is_some();
     if one_by_one {
         plan.notes.push(format!("{name} is read one by one: {}", capability.why_not(name, "_id")));

@@ -8,7 +8,7 @@ mod finding;
 mod kept;
 
 use super::capability::Capability;
-use super::plan::{Plan, Query};
+use super::plan::{Cohort, Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, categories, counted, issue_shown, next_address};
 use super::{Mode, Source};
@@ -278,8 +278,11 @@ impl Probing<'_> {
         Some((found, format!("{OF_PATIENT_TOO}{detail}")))
     }
 
-    /// A patient of the Group.
+    /// A patient of the Group, or of the list.
     async fn member(&mut self) -> Option<String> {
+        if let Some(list) = &self.source.options.tuning.patients {
+            return list.read().ok()?.ids.pop_first();
+        }
         let group = Some(&self.source.options.group).filter(|group| is_id(group))?;
         let request = Request::new(Method::GET, below(&self.source.base, &format!("Group/{group}")).ok()?).header("accept", FHIR_JSON);
         let group = self.send(request).await?.json::<serde_json::Value>()?;
@@ -369,7 +372,7 @@ impl Probing<'_> {
                     .unwrap_or_default()
                     .max(LIST_VALUES); 2]
             }
-            _ if self.plan.group.is_empty() => [of_search; 2],
+            _ if self.plan.cohort.is_everybody() => [of_search; 2],
             _ => [of_search, of_search.max(PATIENTS_PER_COUNT)],
         }
     }
@@ -454,9 +457,12 @@ impl Probing<'_> {
     /// The exports that concern this site. What is asked for does not exist; should one begin nevertheless, it is deleted.
     async fn about_exports(&mut self) {
         let capability = &self.source.capability;
-        let levels = match self.source.options.group.as_str() {
-            "" => vec![("system export", "$export".to_owned(), capability.export_system), ("patient export", "Patient/$export".to_owned(), capability.export_patient)],
-            group => vec![("group export", format!("Group/{group}/$export"), capability.export_group)],
+        let levels = match &self.plan.cohort {
+            Cohort::List => Vec::new(),
+            Cohort::Everybody => {
+                vec![("system export", "$export".to_owned(), capability.export_system), ("patient export", "Patient/$export".to_owned(), capability.export_patient)]
+            }
+            Cohort::Group(group) => vec![("group export", format!("Group/{group}/$export"), capability.export_group)],
         };
         for (what, path, declared) in levels {
             let (found, detail) = if self.source.capability.export_by_post { (Found::Untold, String::new()) } else { self.about_export(&path, declared).await };

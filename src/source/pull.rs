@@ -7,6 +7,7 @@ use super::identified;
 use super::import;
 use super::intake::{Reason, by_content, is_identified, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
+use super::plan::Cohort;
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
@@ -27,7 +28,7 @@ const REFUSED_BYTES_MAX: usize = 256 * 1024;
 const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
-const STANDING: [Code; 6] = [Code::Counted, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded, Code::Unseen];
+const STANDING: [Code; 7] = [Code::Counted, Code::Listed, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded, Code::Unseen];
 
 /// What makes the next pull read everything: a night of changes would pass over what this one did not bring, and be called complete.
 const UNTIL_FULL: [Code; 3] = [Code::Clock, Code::Loss, Code::Missed];
@@ -494,7 +495,7 @@ pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
 fn read_in_full(pull: &Pull<'_>, units: &[Recorded], notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
     let since = pull.since.filter(|_| pull.plan.export.is_some());
     let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
-    let is_of_group = !pull.plan.group.is_empty();
+    let is_of_group = !pull.plan.cohort.is_everybody();
     let known: BTreeSet<String> = if is_of_group { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
     // What was read again by search was asked for whole.
     let exported = units.iter().filter(|unit| unit.query.starts_with("export"));
@@ -580,7 +581,12 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
     let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
     let named = members.len() as u64;
     if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
-        note_loss(pull, gaps, "Patient", &format!("the Group names {named} members where {stored} are stored"))?;
+        note_loss(
+            pull,
+            gaps,
+            "Patient",
+            &format!("{} names {named} where {stored} are stored", if pull.plan.cohort == Cohort::List { "the list of patients" } else { "the Group" }),
+        )?;
         return Ok(None);
     }
     Ok(Some(members.clone()))

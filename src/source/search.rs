@@ -4,9 +4,9 @@ mod ask;
 pub(super) mod census;
 mod course;
 mod deleted;
-mod group;
 pub(super) mod later;
 mod lists;
+mod members;
 mod page;
 mod part;
 mod place;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use ask::next_address;
-pub(super) use group::read_group;
+pub(super) use members::read_members;
 pub(super) use page::{Bundle, Item, code_of, counted, id_and_time, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use refer::{hydrate, look_again, wanted_references};
@@ -167,10 +167,7 @@ impl Habits {
 
 /// Runs the plan's queries.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let members = match pull.plan.group.as_str() {
-        "" => None,
-        group => Some(read_group(pull, group).await?),
-    };
+    let members = read_members(pull).await?;
     pull.members.clone_from(&members);
     let known: BTreeSet<String> = match (&members, pull.since) {
         (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
@@ -226,13 +223,12 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     let answers_otherwise = units
         .iter()
         .any(|unit| unit.received > 0 && unit.resource_type != "*" && !pull.plan.types.contains(&unit.resource_type));
-    let members = match pull.plan.group.as_str() {
-        _ if absent.is_empty() => return Ok(()),
-        "" => None,
-        group => match read_group(pull, group).await {
-            Err(SourceError::Nothing { .. }) => return Ok(()),
-            members => Some(members?),
-        },
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let members = match read_members(pull).await {
+        Err(SourceError::Nothing { .. }) => return Ok(()),
+        members => members?,
     };
     let known = if pull.since.is_some() { members.iter().flatten().cloned().collect() } else { BTreeSet::new() };
     let patient_parameter = |name: &str| pull.source.capability.patient_parameter(name).map(str::to_owned);

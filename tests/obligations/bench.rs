@@ -47,6 +47,8 @@ pub struct Bench {
     pub facts: Vec<Fact>,
     /// Which of the hospital's resources the site asks for.
     pub keeps: fn(&serde_json::Value) -> bool,
+    /// Whom the site's list names, where it has one.
+    pub listed: Option<Vec<String>>,
     /// How far the time of the hospital is ahead, in milliseconds.
     pub ahead: Arc<AtomicU64>,
     folder: tempfile::TempDir,
@@ -105,6 +107,7 @@ impl Bench {
             chooser: None,
             facts: Vec::new(),
             keeps: |_| true,
+            listed: None,
             folder,
             store,
             snapshot_key: Key::generate().unwrap(),
@@ -234,7 +237,7 @@ impl Bench {
         let refused = held.iter().map(|item| self.identity(item)).collect();
         let mut truth = self.running.resources();
         truth.retain(|(_, _, json)| (self.keeps)(&serde_json::from_str(json).unwrap()));
-        if let Some(members) = self.hospital.members(&self.options.group) {
+        if let Some(members) = self.listed.clone().or_else(|| self.hospital.members(&self.options.group)) {
             truth.retain(|(resource_type, _, json)| patient_of(resource_type, json.as_bytes()).is_none_or(|patient| members.contains(&patient)));
         }
         let differences = differences(&truth, &snapshot, &plan);

@@ -24,10 +24,10 @@ struct Arrived {
 
 /// Compares what came with the group's members, and fetches what did not.
 pub(in crate::source) async fn check(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let Some(export) = pull.export().filter(|_| !pull.plan.group.is_empty()) else { return Ok(()) };
-    let group = pull.plan.group.clone();
-    let members = match search::read_group(pull, &group).await {
-        Ok(members) => members,
+    let Some(export) = pull.export() else { return Ok(()) };
+    let members = match search::read_members(pull).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(members)) => members,
         Err(SourceError::Nothing { reason }) => {
             let next = search::recount::next_full(pull)?;
             let reason = format!(

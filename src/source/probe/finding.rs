@@ -2,6 +2,7 @@
 
 use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE};
 use crate::source::duty::Who;
+use crate::source::plan::Cohort;
 use crate::source::{Mode, Options};
 use serde::Serialize;
 
@@ -43,7 +44,7 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         }
         ("_summary=count", _) => None,
         (parameter, Found::Ignored) => {
-            let here = if options.group.is_empty() { "codes are compared here" } else { "what is not the group's is left out here" };
+            let here = if Cohort::of(options).is_everybody() { "codes are compared here" } else { "what is not the group's is left out here" };
             Some((Who::EhrTeam, format!("`{parameter}` is ignored without a word, so that more leaves the EHR than is asked for; {here}; let the server honour it, or refuse it")))
         }
         (parameter, Found::Refused) if fact.declared == Some(true) => {
@@ -63,8 +64,10 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     match found {
         // The members of a group are read by their ids.
         Found::Refused if about == "Patient" && !detail.contains("403") => {
-            let says = format!("patients are not searched for ({detail}): name a Group in `source.group`, whose members are read one by one");
-            options.group.is_empty().then_some((Who::SiteEngineer, says))
+            let says = format!(
+                "patients are not searched for ({detail}): name a Group in `source.group`, or a list in `source.patients_file`, or a list in `source.patients_file`, whose members are read one by one"
+            );
+            Cohort::of(options).is_everybody().then_some((Who::SiteEngineer, says))
         }
         // A night asks so too: what parameters there are to name, only who runs the server knows.
         Found::Refused if detail.starts_with(OF_PATIENT_TOO) => {
@@ -74,7 +77,11 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         }
         Found::Refused if detail.contains("`source.scopes`") => Some((Who::SiteEngineer, detail.clone())),
         Found::Refused if detail.contains(REQUIRED) => {
-            let of_patients = if options.group.is_empty() { "; if it wants a patient, name a Group in `source.group`, of whose members it is then asked for" } else { "" };
+            let of_patients = if Cohort::of(options).is_everybody() {
+                "; if it wants a patient, name a Group in `source.group`, or a list in `source.patients_file`, of whose members it is then asked for"
+            } else {
+                ""
+            };
             let says =
                 format!("the server searches it with further parameters only ({detail}); name them in `source.parameters`, for example {about} = [\"category=…\"]{of_patients}");
             Some((Who::SiteEngineer, says))
@@ -96,7 +103,7 @@ fn of_server(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         ("page size", Found::Refused) => {
             Some((Who::SiteEngineer, format!("a page of {} is refused ({detail}); nights ask for smaller ones: lower `source.page_size`", options.page_size)))
         }
-        ("search by POST", Found::Refused | Found::Absent | Found::Wrong) if !options.group.is_empty() => {
+        ("search by POST", Found::Refused | Found::Absent | Found::Wrong) if !Cohort::of(options).is_everybody() => {
             Some((Who::EhrTeam, format!("searches by POST do not work ({detail}), so that patients' ids stand in addresses, and in the logs of whatever is on the way")))
         }
         ("_total=accurate", Found::Wrong) => Some((Who::EhrTeam, format!("`_total`: {detail}; it is not used"))),

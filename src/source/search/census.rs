@@ -60,13 +60,13 @@ pub(in crate::source) fn questions(plan: &Plan, capability: &Capability) -> Vec<
             name: name.clone(),
             resource_type: name.clone(),
             parameters: export.parameters(name),
-            by_patient: capability.patient_parameter(name).filter(|_| !plan.group.is_empty()).map(str::to_owned),
+            by_patient: capability.patient_parameter(name).filter(|_| !plan.cohort.is_everybody()).map(str::to_owned),
             incremental: false,
             one_by_one: false,
             later: None,
         })
     });
-    let comparable = |query: &Query| plan.group.is_empty() || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
+    let comparable = |query: &Query| plan.cohort.is_everybody() || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
     exported.chain(plan.queries.iter().cloned()).filter(comparable).collect()
 }
 
@@ -239,7 +239,7 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
         doubts.push(Doubt::new("Patient", Code::NoPatients, "no patient came at all, nor an error: a right, a Group or a filter that hides them".to_owned()));
     } else if prepared.absent > 0 && is_whole(&doubts, "Patient") {
         let members = pull.members.as_ref().map_or(0, BTreeSet::len);
-        doubts.push(Doubt::new("Patient", Code::Members, format!("{} of the {members} members of the Group did not come", prepared.absent)));
+        doubts.push(Doubt::new("Patient", pull.plan.absent(), format!("{} of the {members} patients who are named did not come", prepared.absent)));
     }
     for (name, narrowing) in pull.plan.narrowed.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         doubts.extend(narrowed(pull, units, name, narrowing, came(units, prepared, name)).await?);

@@ -1,6 +1,6 @@
 //! What others refer to, and what can be had by its id only.
 
-use super::{Task, named, read_group, recount, run_tasks};
+use super::{Task, named, read_members, recount, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::fhir::shared::string_value;
 use crate::smart::client::below;
@@ -33,9 +33,9 @@ pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let mut exported: BTreeSet<String> = pull.export().into_iter().flat_map(|export| export.types).filter(|name| is_whole(&name)).collect();
     // Whose they may be, where not everybody is pulled.
     let mut members = None;
-    if !pull.plan.group.is_empty() && !exported.is_empty() {
-        match read_group(pull, &pull.plan.group).await {
-            Ok(patients) => members = Some(patients),
+    if !exported.is_empty() {
+        match read_members(pull).await {
+            Ok(patients) => members = patients,
             Err(SourceError::Nothing { .. }) => exported.clear(),
             Err(error) => return Err(error),
         }
@@ -181,7 +181,7 @@ pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<
         }
     }
     if resource_type == "Patient" && members.is_some() && absent > 0 {
-        gap = gap.or_else(|| Some(Why::new(Code::Members, format!("{absent} of the group are not there"))));
+        gap = gap.or_else(|| Some(Why::new(pull.plan.absent(), format!("{absent} of the patients who are named are not there"))));
     }
     receiving.finish(gap)
 }

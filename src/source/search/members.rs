@@ -1,4 +1,4 @@
-//! The Group: who its members are, however it names them.
+//! Whose data are taken: who the members of the Group are, or the patients of the list, however they are named.
 
 use super::ask::{FHIR_JSON, send_somehow, try_post};
 use super::page::{Bundle, Item, id_of};
@@ -8,6 +8,8 @@ use crate::smart::client::below;
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::import::known::{Ask, Hit, Known, answered};
+use crate::source::patients::{List, lines};
+use crate::source::plan::Cohort;
 use crate::source::pull::Pull;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,13 +36,26 @@ struct Named {
     beyond: u64,
 }
 
-/// The members of a group, and of the groups that are its members; read once in each run of a pull.
-pub(in crate::source) async fn read_group(pull: &Pull<'_>, group: &str) -> Result<BTreeSet<String>, SourceError> {
+/// Whose data are taken, where that is not everybody's; found out once in each run of a pull.
+pub(in crate::source) async fn read_members(pull: &Pull<'_>) -> Result<Option<BTreeSet<String>>, SourceError> {
+    if let (Some(members), false) = (pull.habits.members.get(), pull.plan.cohort.is_everybody()) {
+        return Ok(Some(members.clone()));
+    }
+    let (found, why) = match &pull.plan.cohort {
+        Cohort::Everybody => return Ok(None),
+        Cohort::Group(group) => of_group(pull, group).await?,
+        Cohort::List => of_list(pull).await?,
+    };
+    if let Some(why) = why {
+        pull.habits.unnamed.get_or_init(|| why);
+    }
+    Ok(Some(pull.habits.members.get_or_init(|| found).clone()))
+}
+
+/// The members of a group, and of the groups that are its members; and why these are not all.
+async fn of_group(pull: &Pull<'_>, group: &str) -> Result<(BTreeSet<String>, Option<Why>), SourceError> {
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
-    }
-    if let Some(members) = pull.habits.members.get() {
-        return Ok(members.clone());
     }
     let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
     let mut named = Named::default();
@@ -53,11 +68,23 @@ pub(in crate::source) async fn read_group(pull: &Pull<'_>, group: &str) -> Resul
     }
     let found = find(pull, &named).await?;
     let unread = unread.difference(&seen).count() as u64;
-    if let Some(why) = unnamed(named.lost + named.identifiers.len() as u64 - found.len() as u64, named.beyond, unread) {
-        pull.habits.unnamed.get_or_init(|| why);
-    }
+    let why = unnamed(named.lost + named.identifiers.len() as u64 - found.len() as u64, named.beyond, unread);
     named.patients.extend(found.into_values());
-    Ok(pull.habits.members.get_or_init(|| named.patients).clone())
+    Ok((named.patients, why))
+}
+
+/// The patients of the site's list, as it is now; and why these are not all.
+async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), SourceError> {
+    let list = pull.source.options.tuning.patients.as_ref();
+    let listed = list.ok_or_else(|| "`source.patients_file` is not set".to_owned()).and_then(List::read).map_err(SourceError::Options)?;
+    let mut named = Named { patients: listed.ids, identifiers: listed.identifiers.keys().cloned().collect(), ..Named::default() };
+    let found = find(pull, &named).await?;
+    let mut unfound: Vec<usize> = listed.identifiers.iter().filter(|(one, _)| !found.contains_key(one)).map(|(_, line)| *line).collect();
+    unfound.sort_unstable();
+    let told = || format!("by the identifiers of {} of the list a search does not find exactly one patient; meanwhile nobody is let go", lines(&unfound));
+    let why = (!unfound.is_empty()).then(|| Why::new(Code::Unfound, told()));
+    named.patients.extend(found.into_values());
+    Ok((named.patients, why))
 }
 
 /// A Group as the server has it.
