@@ -331,7 +331,7 @@ impl Adapter {
             }
             ended => ended?,
         };
-        if let Err(error) = probe::learn(&self.capability_file, &source, &outcome.notes, self.clock.now()) {
+        if let Err(error) = probe::learn(&self.capability_file, &source, &outcome, self.clock.now()) {
             tracing::warn!(%error, "what was found out about the server is not kept");
         }
         Ok(outcome)

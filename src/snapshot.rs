@@ -276,6 +276,14 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Calls `each` for the header of every stored resource.
+    pub fn each_header(&self, mut each: impl FnMut(&Header)) -> Result<(), SnapshotError> {
+        for partition in self.partitions().into_iter().chain([Partition::Common]) {
+            self.live_headers(partition)?.values().for_each(&mut each);
+        }
+        Ok(())
+    }
+
     /// Calls `each` for every stored resource of some types of patients: its type, id, patient and JSON.
     pub fn each_of(&self, types: &BTreeSet<String>, mut each: impl FnMut(&str, &str, &str, &[u8])) -> Result<(), SnapshotError> {
         for partition in self.partitions() {

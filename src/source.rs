@@ -17,6 +17,7 @@ pub mod plan;
 pub mod probe;
 pub mod pull;
 pub mod search;
+pub mod since;
 
 use crate::http::{Client, Courtesy, HttpError, Identity, Origin, Settings, is_loopback};
 use crate::smart::assertion::SigningKey;
@@ -331,6 +332,8 @@ pub struct PullOutcome {
     pub replaced: u64,
     /// Whether everything was read, or changes only.
     pub full: bool,
+    /// How many values the server takes at once, where these are few.
+    pub lists: Vec<probe::Fact>,
 }
 
 /// Who is told how a pull goes on.

@@ -23,6 +23,7 @@ mod search;
 pub(crate) mod small;
 mod smart;
 mod together;
+mod untimed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use watershed::sandbox::Scenario;
 const ROWS: &str = include_str!("obligations/rows.txt");
 /// Set, the table is written anew.
 const WRITE: &str = "WATERSHED_WRITE_DOCS";
-const SECTIONS: [(char, &str, u32); 4] = [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 87)];
+const SECTIONS: [(char, &str, u32); 4] = [('S', "SMART Backend Services", 14), ('B', "Bulk Data", 22), ('R', "FHIR search and HTTP", 19), ('Q', "What real servers do", 88)];
 
 /// Every test named after a row, as `row -> (file, name)`, from the sources of the tests and of the program.
 fn tests_by_row() -> BTreeMap<String, Vec<(String, String)>> {

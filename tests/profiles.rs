@@ -9,10 +9,10 @@ use watershed::sandbox::server::Options as Serving;
 use watershed::sandbox::{Fault, Profile, Scenario, quirk::SERVERS};
 use watershed::source::duty::Code;
 use watershed::source::forecast::{Forecast, Known};
-use watershed::source::pull::next_since;
+use watershed::source::since::next_since;
 use watershed::source::{Mode, SourceError, TypeFilter, ledger, plan};
 
-use crate::bench::{Bench, Difference, Pulled};
+use crate::bench::{Bench, Difference, Pulled, untimed};
 use crate::figures;
 
 const SEEDS: u64 = 20;
@@ -219,12 +219,14 @@ async fn a_pull_with_faults_that_is_killed_again_and_again_ends_in_the_same_snap
 /// A request in ten more than foreseen, beside those that find out what the server can do and get a token.
 #[tokio::test]
 async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
-    for mode in [Mode::Search, Mode::Bulk] {
+    for (mode, whole) in [(Mode::Search, None), (Mode::Search, Some("Encounter")), (Mode::Bulk, None)] {
         let mut bench = Bench::new(&[]).await;
         bench.options.mode = mode;
+        bench.facts = whole.map(untimed).into_iter().collect();
         bench.options.tuning.full_every_days = 0;
         bench.pull(mode).await.is_the_truth();
-        let source = bench.connect().await.unwrap();
+        let mut source = bench.connect().await.unwrap();
+        source.capability.learn(&bench.facts);
         let plan = plan(&bench.needs, &source.capability, &bench.options);
         let known = ledger::last_brought(&bench.store, &source.name()).unwrap();
         let foreseen = Forecast::new(&plan, &known, &bench.options).least;

@@ -1,5 +1,6 @@
 //! `watershed pull`: brings the snapshot up to date and does nothing else.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::pipeline::{Adapter, NightError};
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
 use crate::source::plan::Plan;
-use crate::source::pull::{next_since, told_behind};
+use crate::source::since::{next_since, told_behind};
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 use crate::store::runs::Unmapped;
 
@@ -88,12 +89,10 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
     }
     if count {
         let counts = forecast::count(&source, &plan, known.since).await;
-        if known.since.is_some() {
-            known.changed = counts;
-        } else {
-            known.counted = counts.keys().cloned().collect();
-            known.resources.extend(counts);
-        }
+        let (whole, changed): (BTreeMap<_, _>, _) = counts.into_iter().partition(|(name, _)| known.since.is_none() || plan.is_untimed(name));
+        known.changed = changed;
+        known.counted = whole.keys().cloned().collect();
+        known.resources.extend(whole);
     }
     plan.notes.extend(source.withheld.iter().map(|(name, why)| {
         let (who, what) = why.code.duty();

@@ -1,7 +1,7 @@
 //! What a FHIR server says it can do: `/metadata` and its SMART configuration, read with distrust.
 
 use super::SourceError;
-use super::probe::{Fact, Found, LINKS, LIST, SERVER, SINCE};
+use super::probe::{AT_ONCE, Fact, Found, LINKS, LIST, SERVER, SINCE};
 use crate::fhir::compartment::search_parameters;
 use crate::http::{Client, Request, one_line};
 use crate::smart::client::{SmartConfiguration, below, discover};
@@ -50,6 +50,8 @@ pub struct Capability {
     pub exports_whole: bool,
     /// Parameters of types of which a probe found that a list of values is not heeded.
     pub lists_unreliable: BTreeSet<(String, String)>,
+    /// Parameters of types of which a night found that a question may name so many values, and no more.
+    pub at_once: BTreeMap<(String, String), usize>,
 }
 
 impl Capability {
@@ -102,6 +104,8 @@ impl Capability {
             .filter(|fact| fact.found == Found::Wrong)
             .filter_map(|fact| Some((fact.about.clone(), fact.what.strip_suffix(LIST)?.to_owned())));
         self.lists_unreliable.extend(lists);
+        let of_parameter = |fact: &Fact| Some(((fact.about.clone(), fact.what.strip_suffix(AT_ONCE)?.to_owned()), fact.detail.parse().ok()?));
+        self.at_once.extend(facts.iter().filter_map(of_parameter));
         let is_so = |what: &str, found: Found| facts.iter().any(|fact| fact.about == SERVER && fact.what == what && fact.found == found);
         self.forgets_links |= is_so(LINKS, Found::Wrong);
         self.exports_whole |= is_so(SINCE, Found::Ignored);

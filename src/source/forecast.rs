@@ -43,9 +43,9 @@ pub struct Known {
 }
 
 impl Known {
-    /// How many of a type the next pull brings.
-    fn brings(&self, resource_type: &str) -> Option<u64> {
-        if self.since.is_some() && !self.exports_whole { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
+    /// How many of a type the next pull brings, of which it asks for changes or for everything.
+    fn brings(&self, resource_type: &str, is_of_changes: bool) -> Option<u64> {
+        if is_of_changes { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
     }
 }
 
@@ -110,29 +110,30 @@ impl Forecast {
         let queries_of = |patients: Option<&u64>, pages: u64| patients.map_or(pages, |patients| patients.div_ceil(per_query).min(pages));
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
-            let counts: Option<Vec<u64>> = types.iter().map(|name| known.brings(name)).collect();
+            let counts: Option<Vec<u64>> = types.iter().map(|name| known.brings(name, known.since.is_some() && !known.exports_whole)).collect();
             // Of changes there is a small file, or where there is none a search whether the export is only silent.
             let files = |name: &&str| if known.since.is_some() && !known.exports_whole { 1 } else { known.requests.get(*name).copied().unwrap_or_default().max(1) };
             // A kick-off, two polls, its deletion, the files: one of each type, if nothing is known. How many there are now and how
             // often it wants to be polled is the server's own matter.
             let filters: String = export.codes.iter().map(|(name, codes)| format!(" ({name} of {})", diagnostic::counted(codes.len(), "code"))).collect();
             Step {
-                asked: format!("{}?_type={}{filters}{}", export.path, types.join(","), changes(known)),
+                asked: format!("{}?_type={}{filters}{}", export.path, types.join(","), changes(known.since)),
                 resources: counts.map(|counts| counts.iter().sum()),
                 requests: Some(types.iter().map(files).sum::<u64>() + 4),
                 at_most: false,
             }
         });
         let queries = plan.queries.iter().map(|query| {
-            let resources = known.brings(&query.resource_type);
+            let since = known.since.filter(|_| query.incremental);
+            let resources = known.brings(&query.resource_type, since.is_some());
             // What the last pull brought it brought of those patients.
-            let at_most = query.later.is_some() && known.since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
+            let at_most = query.later.is_some() && since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
             let more = |pages: u64| if at_most { queries_of(known.resources.get("Patient"), pages) } else { 0 };
             // Where it is not known how much has changed, each question is one request.
             let patients = known.resources.get("Patient").filter(|_| query.by_patient.is_some());
-            let least = known.since.map(|_| patients.map_or(1, |patients| patients.div_ceil(per_query).max(1)));
+            let least = since.map(|_| patients.map_or(1, |patients| patients.div_ceil(per_query).max(1)));
             let requests = resources.map(pages).map(|pages| pages + more(pages)).max(least);
-            Step { asked: format!("{}{}", shown(query), changes(known)), resources, requests, at_most }
+            Step { asked: format!("{}{}", shown(query), changes(since)), resources, requests, at_most }
         });
         let referenced = plan.referenced.iter().filter(|_| known.since.is_none()).filter_map(|name| {
             let asked = format!("{name} that something refers to");
@@ -175,10 +176,11 @@ impl Forecast {
 fn counts(plan: &Plan, known: &Known) -> Option<Step> {
     // By which parameter patients are named makes no difference.
     let mut questions = questions(plan, &Capability::default());
-    // After a night of changes only what there is any of.
-    questions.retain(|query| known.since.is_none() || known.resources.get(&query.resource_type).is_none_or(|count| *count > 0));
+    let is_whole = |name: &str| known.since.is_none() || plan.is_untimed(name);
+    // Of changes only what there is any of.
+    questions.retain(|query| is_whole(&query.resource_type) || known.resources.get(&query.resource_type).is_none_or(|count| *count > 0));
     let types: Vec<&str> = questions.iter().map(|query| query.name.as_str()).collect();
-    let narrowed = if known.since.is_some() { 0 } else { plan.narrowed.len() };
+    let narrowed = plan.narrowed.keys().filter(|name| is_whole(name)).count();
     let batches = match plan.cohort {
         Cohort::Everybody => Some(1),
         _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
@@ -200,7 +202,9 @@ fn meanwhile(plan: &Plan, known: &Known) -> Option<Step> {
 fn samples(plan: &Plan, known: &Known) -> Option<Step> {
     let of = |name: &str| known.resources.get(name).copied().unwrap_or_default();
     let is_one_question = plan.cohort.is_everybody() || of("Patient") <= PATIENTS_PER_COUNT as u64;
-    let questions = questions(plan, &Capability::default()).into_iter().filter(|_| known.since.is_some());
+    let questions = questions(plan, &Capability::default())
+        .into_iter()
+        .filter(|query| known.since.is_some() && !plan.is_untimed(&query.resource_type));
     let drawn = questions.map(|query| {
         let [by_id, by_time] = sample::of_type(plan, &query.resource_type, of(&query.resource_type));
         (u64::from(by_id) + u64::from(by_time && is_one_question), query.name)
@@ -232,8 +236,8 @@ impl fmt::Display for Forecast {
 }
 
 /// From when changes are asked for, if only these are.
-fn changes(known: &Known) -> String {
-    known.since.map_or_else(String::new, |since| format!(", changed since {}", since.strftime("%Y-%m-%dT%H:%M:%SZ")))
+fn changes(since: Option<Timestamp>) -> String {
+    since.map_or_else(String::new, |since| format!(", changed since {}", since.strftime("%Y-%m-%dT%H:%M:%SZ")))
 }
 
 /// A time as people say it.
@@ -262,7 +266,7 @@ fn shown(query: &Query) -> String {
 }
 
 /// How many resources the server says that each query, or each type of an export, of all patients finds: one request each,
-/// for a number only; of what has changed, if `since` says since when. A server that gives no number leaves it unknown, and so does a
+/// for a number only; of what has changed, if `since` says since when and the type is searched so. A server that gives no number leaves it unknown, and so does a
 /// group: its patients are not told apart.
 pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
@@ -272,6 +276,7 @@ pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BT
     let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
     let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
     for (resource_type, mut parameters) in asked {
+        let since = since.filter(|_| !plan.is_untimed(resource_type));
         parameters.extend(since.map(|since| ("_lastUpdated".to_owned(), format!("ge{}", instant(since)))));
         if let Ok(Some(count)) = count_one(source, resource_type, &parameters, &plan.everywhere).await {
             *counts.entry(resource_type.clone()).or_default() += count;

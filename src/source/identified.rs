@@ -7,7 +7,7 @@ use super::SourceError;
 use super::import::known::{Ask, Fresh, Hit, Known};
 use super::intake::{Reason, judge, tombstone};
 use super::ledger::{self, Unit};
-use super::pull::{Pull, sound_types};
+use super::pull::{Pull, whole_types};
 use crate::fhir::compartment::{Head, Naming, patient_required, refer};
 use crate::snapshot::{Header, Incoming};
 
@@ -32,7 +32,7 @@ pub(super) fn resolve(pull: &Pull<'_>) -> Result<(), SourceError> {
         Ok(())
     })?;
     let units = ledger::units(store, pull.id)?;
-    let whole = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
+    let whole = whole_types(pull, &units);
     let fresh = Fresh { pull: pull.id, files: units.iter().filter_map(|unit| unit.file.clone()).collect(), whole, members: pull.members.as_ref() };
     let known = Known::find(asked, pull.snapshot, &pull.plan.types, Some(&fresh))?;
     waiting.into_iter().try_for_each(|(unit, file)| resolve_unit(pull, &known, &unit, file))

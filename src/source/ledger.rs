@@ -506,6 +506,17 @@ pub fn last_lacks(store: &Store, source: &str, plan: &str, codes: &[Code]) -> Re
     })
 }
 
+/// Types of which the last pull of this source and plan has a gap.
+pub fn with_gaps(store: &Store, source: &str, plan: &str) -> Result<BTreeSet<String>, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT DISTINCT resource_type FROM unit WHERE state = 'gap' AND pull_id =
+               (SELECT max(id) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'committed')",
+        )?;
+        Ok(statement.query_map([source, plan], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    })
+}
+
 /// Types of which the last pull of this source and plan lacks something, but those that lack it for one of these reasons, or have something
 /// in quarantine.
 pub fn lacking(store: &Store, source: &str, plan: &str, but: &[Code]) -> Result<BTreeSet<String>, StoreError> {
@@ -644,6 +655,8 @@ pub struct Closing<'a> {
     pub kept_all: bool,
     /// Everything was read.
     pub full: bool,
+    /// Types that were read whole, be everything or not.
+    pub whole: BTreeSet<String>,
     /// Now.
     pub now: Timestamp,
 }
@@ -677,20 +690,18 @@ pub fn close(transaction: &Transaction<'_>, closing: &Closing<'_>) -> Result<u64
             params![closing.source, name, at.to_string(), closing.plan, id],
         )?;
     }
+    // What was refused earlier and did not come again in that form, though its query was answered, is repaired or gone.
+    let answered = "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1
+       AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')";
     if closing.full {
-        // What was refused earlier and did not come again in that form, though its query was answered, is repaired or gone.
-        transaction.execute(
-            "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1
-               AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')",
-            [id],
-        )?;
+        transaction.execute(answered, [id])?;
+    }
+    for name in &closing.whole {
+        let of_type = "AND source IN (SELECT query FROM unit WHERE pull_id = ?1 AND resource_type = ?2)";
+        transaction.execute(&format!("{answered} {of_type}"), params![id, name])?;
     }
     // An import is read whole by every pull.
-    transaction.execute(
-        "UPDATE quarantine SET state = 'released' WHERE state IN ('held', 'retry') AND last_pull < ?1 AND source LIKE 'import %'
-           AND source NOT IN (SELECT query FROM unit WHERE pull_id = ?1 AND state = 'gap')",
-        [id],
-    )?;
+    transaction.execute(&format!("{answered} AND source LIKE 'import %'"), [id])?;
     transaction.execute("DELETE FROM place WHERE pull_id IN (SELECT id FROM pull WHERE state <> 'open')", [])?;
     let held = held(transaction)?;
     transaction.execute(

@@ -166,6 +166,16 @@ impl Plan {
         let by_code = |query: &Query| query.resource_type == resource_type && query.parameters.iter().any(|(name, _)| name == "code");
         self.export.as_ref().is_some_and(|export| export.codes.contains_key(resource_type)) || self.queries.iter().any(by_code)
     }
+
+    /// Whether a type is searched, and not by times of change: each night reads it whole.
+    pub fn is_untimed(&self, resource_type: &str) -> bool {
+        self.queries.iter().any(|query| query.resource_type == resource_type && !query.incremental)
+    }
+
+    /// The types of which that is so.
+    pub fn untimed(&self) -> BTreeSet<String> {
+        self.types.iter().filter(|name| self.is_untimed(name)).cloned().collect()
+    }
 }
 
 impl fmt::Display for Plan {

@@ -69,6 +69,8 @@ const SOFTWARE: &str = "digest of the software's name";
 pub const LINKS: &str = "links to further pages";
 /// The same: that exports do not heed `_since`.
 pub const SINCE: &str = "_since of exports";
+/// The same, behind the name of a parameter: how many of its values a question may name, where more are refused, not heeded or take too long.
+pub const AT_ONCE: &str = " values at once";
 /// What a fact about the granted scopes is called.
 const SCOPES_GRANTED: &str = "scopes granted";
 

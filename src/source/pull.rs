@@ -11,13 +11,14 @@ use super::plan::Cohort;
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
+use super::since::{behind, cursor, incremental_start, is_full_due};
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::Head;
 use crate::http::Clock;
 use crate::snapshot::{Incoming, Key, Prepared, PullId, Reconcile, Rows, Snapshot, SnapshotError, Stage, seal_bytes};
 use crate::store::quarantine::{self, Refused};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Refusals of one unit that are kept; further ones are counted.
@@ -28,10 +29,7 @@ const REFUSED_BYTES_MAX: usize = 256 * 1024;
 const ONE_INSTANT_MIN: u64 = 20;
 
 /// What a reading of everything finds and one of changes cannot: it stands until everything is read again.
-const STANDING: [Code; 7] = [Code::Counted, Code::Listed, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded, Code::Unseen];
-
-/// What makes the next pull read everything: a night of changes would pass over what this one did not bring, and be called complete.
-const UNTIL_FULL: [Code; 3] = [Code::Clock, Code::Loss, Code::Missed];
+pub(super) const STANDING: [Code; 7] = [Code::Counted, Code::Listed, Code::Members, Code::Narrowed, Code::NoPatients, Code::Uncoded, Code::Unseen];
 
 /// Name under which a refused line is sealed.
 pub const QUARANTINE_SEAL: &str = "quarantine";
@@ -145,7 +143,7 @@ impl Job<'_> {
             full: opened.full,
             done: ledger::done(store, opened.id)?,
             members: None,
-            habits: search::Habits::of(source),
+            habits: search::Habits::of(source, opened.full),
             chooser,
             later: BTreeMap::new(),
             accepted: ledger::accepted(store, &name, &digest)?,
@@ -198,83 +196,8 @@ async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     if pull.since.is_some() { recount::take(pull).await } else { recount::settle(pull).await }?;
     search::later::of_newcomers(pull).await?;
     search::hydrate(pull).await?;
-    if pull.since.is_none() { census::take(pull).await } else { search::look_again(pull).await }
-}
-
-/// The instant from which changes suffice, or `None` when everything is to be read.
-fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
-    let tuning = &source.options.tuning;
-    // Whoever says that a loss is true wants everything read.
-    if tuning.accepts_loss || plan.export.is_none() && plan.queries.iter().any(|query| !query.incremental) {
-        return Ok(None);
-    }
-    let digest = plan.digest();
-    let name = source.name();
-    // An export may have been waited for since before it was due; everything is read after it.
-    if is_full_due(source, plan, snapshot, clock)? && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
-        return Ok(None);
-    }
-    Ok(from(source, cursor(source, plan, snapshot)?, clock.now()))
-}
-
-/// From when changes are asked for, where everything was read until a cursor.
-fn from(source: &Source, cursor: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    let overlap = SignedDuration::from_mins(i64::from(source.options.overlap_minutes));
-    // What was asked from an instant that is still to come was asked in vain.
-    cursor.filter(|cursor| *cursor <= now).and_then(|cursor| cursor.checked_sub(overlap).ok())
-}
-
-/// Types of which the last searches did not bring all, and from when changes of each are asked for; `None`: all of it is. What is missing of
-/// one type, night after night, is no reason to read the others again.
-fn behind(source: &Source, plan: &Plan, snapshot: &Snapshot, now: Timestamp) -> Result<BTreeMap<String, Option<Timestamp>>, SourceError> {
-    if plan.export.is_some() {
-        return Ok(BTreeMap::new());
-    }
-    let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
-    let lacking = ledger::lacking(store, &name, &digest, &STANDING)?;
-    if plan.types.difference(&plan.referenced).all(|name| lacking.contains(name)) {
-        return Ok(BTreeMap::new());
-    }
-    let own = |lacking: String| {
-        let cursor = ledger::cursor(store, &name, &digest, &BTreeSet::from([lacking.clone()]))?;
-        Ok((lacking, from(source, cursor, now)))
-    };
-    lacking.into_iter().map(own).collect()
-}
-
-/// What is to be known of a pull of changes beforehand: what is not asked for from where the rest is.
-pub fn told_behind(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Vec<String>, SourceError> {
-    let told = |(name, since): (String, Option<Timestamp>)| {
-        let from = since.map_or_else(|| "whole".to_owned(), |since| format!("from {} on", since.strftime("%Y-%m-%dT%H:%M:%SZ")));
-        format!("{name} is asked for {from}: the last pull did not bring all of it")
-    };
-    Ok(behind(source, plan, snapshot, clock.now())?.into_iter().map(told).collect())
-}
-
-/// From when the next pull will ask for changes; `None`: it reads everything.
-pub fn next_since(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
-    let (name, digest) = (source.name(), plan.digest());
-    let store = snapshot.store();
-    // One of everything that is open is gone on with.
-    let is_of_everything = ledger::is_open(store, &name, &digest)? && !ledger::is_open_for_changes(store, &name, &digest)?;
-    if is_of_everything { Ok(None) } else { incremental_start(source, plan, snapshot, clock) }
-}
-
-/// Whether it is time to read everything again, or the first time, or the last pull could not tell what it lacks.
-fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<bool, SourceError> {
-    let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
-    let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
-    let last_full = ledger::last_full(store, &name, &digest)?;
-    let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
-    Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_decided_since(store, &name, &digest)?)
-}
-
-/// How far everything has been read, but what is behind.
-fn cursor(source: &Source, plan: &Plan, snapshot: &Snapshot) -> Result<Option<Timestamp>, SourceError> {
-    let behind = behind(source, plan, snapshot, Timestamp::MAX)?;
-    let is_read = |name: &&String| !behind.contains_key(*name) && !source.withheld.contains_key(*name);
-    let types: BTreeSet<String> = plan.types.difference(&plan.referenced).filter(is_read).cloned().collect();
-    Ok(ledger::cursor(snapshot.store(), &source.name(), &plan.digest(), &types)?)
+    census::take(pull).await?;
+    if pull.since.is_none() { Ok(()) } else { search::look_again(pull).await }
 }
 
 async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
@@ -298,14 +221,12 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
-    let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let present_in = ledger::read_again(store, pull.id)?;
+    let (until, present_in) = (units.iter().filter_map(|unit| unit.server_time).max(), present_in(pull, &units)?);
     let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, present_in, members, until, imports: pull.imported.clone() };
     if is_suspicious {
         reconcile.keep_imports();
     }
-    let came = Came { units: &units, imported: &imported };
-    let (prepared, accepted) = prepare(pull, opened, &came, reconcile, &mut sound, &mut gaps).await?;
+    let (prepared, accepted) = prepare(pull, opened, &Came { units: &units, imported: &imported }, reconcile, &mut sound, &mut gaps).await?;
     notes.extend(accepted.into_iter().chain(notes_of(&units)).chain(notes_of(&imported)));
     let newest = prepared.newest.max(cursor(pull.source, pull.plan, pull.snapshot)?);
     let (cursors, mut without_cursor) = cursors(&units, &sound, newest, pull.clock.now());
@@ -326,6 +247,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         complete,
         kept_all: is_suspicious,
         full: opened.full,
+        whole: pull.plan.untimed(),
         now: pull.clock.now(),
     };
     // Data, cursor and ledger together or not at all.
@@ -345,6 +267,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         removed: prepared.removed,
         replaced: prepared.replaced,
         full: opened.full,
+        lists: pull.habits.lists(),
     })
 }
 
@@ -419,11 +342,11 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     let (units, imported) = (ledger::units(pull.snapshot.store(), pull.id)?, ledger::imported(pull.snapshot.store(), pull.id)?);
     let files = units.iter().chain(&imported).filter_map(|unit| unit.file.clone()).collect();
     let is_later = |name: &String| pull.plan.queries.iter().any(|query| query.resource_type == *name && query.later.is_some());
-    let mut full_types = if pull.since.is_none() { sound_types(pull, &units) } else { BTreeSet::new() };
+    let mut full_types = whole_types(pull, &units);
     full_types.retain(|name| !is_later(name));
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let (members, imports) = (pull.members.clone(), pull.imported.clone());
-    let present_in = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    let present_in = present_in(pull, &units)?;
     Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
 }
 
@@ -459,14 +382,15 @@ pub(super) fn note(pull: &Pull<'_>, notes: &mut Vec<Gap>, resource_type: &str, q
     pull.record(&Unit { name, resource_type: resource_type.to_owned(), query: query.to_owned(), note: Some(why), ..Unit::default() })
 }
 
-/// What came otherwise than it should have, and what of that a person has accepted. Of a reading of changes it is what the last
-/// reading of everything found: it has not been looked at since.
+/// What came otherwise than it should have, and what of that a person has accepted. Of what was asked for changes only it is what the
+/// last reading of everything found: it has not been looked at since.
 async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Prepared) -> Result<(Vec<Doubt>, Vec<Gap>), SourceError> {
-    let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
-    let found = match opened.full {
-        true => census::doubts(pull, came.units, came.imported, prepared).await?,
-        false => standing.into_iter().map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }).collect(),
-    };
+    let mut found = census::doubts(pull, came.units, came.imported, prepared).await?;
+    if !opened.full {
+        let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
+        let standing = standing.into_iter().filter(|one| !pull.reads_whole(&one.resource_type));
+        found.extend(standing.map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }));
+    }
     let is_accepted = |doubt: &Doubt| {
         let before = pull.accepted.contains(&(doubt.resource_type.clone(), doubt.why.code));
         doubt.is_settled || doubt.why.code.is_acceptable() && (before || pull.source.options.tuning.accepts_loss)
@@ -489,12 +413,24 @@ pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
     pull.plan.types.iter().filter(|name| !broken.contains(name.as_str())).cloned().collect()
 }
 
-/// Types of which an export of changes brought what it was to leave out, nine tenths of what is stored or more: the server does not know
+/// Those of them that are read whole in this pull.
+pub(super) fn whole_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<String> {
+    sound_types(pull, units).into_iter().filter(|name| pull.reads_whole(name)).collect()
+}
+
+/// Staged files of what stands, whatever its age: of what was read again because it was doubted, and of what is read whole each night.
+fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
+    let whole = units.iter().filter(|unit| pull.plan.is_untimed(&unit.resource_type)).filter_map(|unit| unit.file.clone());
+    Ok(ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().chain(whole).collect())
+}
+
+/// Types that a pull of changes read whole: those that are not searched by times of change, and those
+/// of which an export of changes brought what it was to leave out, nine tenths of what is stored or more: the server does not know
 /// or ignores the question, and it is told. Where it is of everybody, what is not among it is gone. What a group's export brings of new
 /// members is no sign.
 fn read_in_full(pull: &Pull<'_>, units: &[Recorded], notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
     let since = pull.since.filter(|_| pull.plan.export.is_some());
-    let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
+    let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(pull.plan.untimed()) };
     let is_of_group = !pull.plan.cohort.is_everybody();
     let known: BTreeSet<String> = if is_of_group { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
     // What was read again by search was asked for whole.
@@ -538,8 +474,10 @@ fn refuse_sudden_loss(
     let came = |name: &str| received.get(name).copied().unwrap_or_default();
     let (name, plan) = (pull.source.name(), pull.plan.digest());
     let kind = account::Kind { source: &name, plan: &plan, full: true, before: pull.id.0 };
-    // Changes are few or many as they come; only pulls of everything have a usual volume.
-    let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
+    // Of what was asked for changes only, less came than there is: few or many, as they come.
+    let is_whole = |name: &str| is_full || full_types.contains(name) || full_of.contains_key(name) && pull.plan.is_untimed(name);
+    let mut usual = pull.snapshot.store().with(|connection| account::usual(connection, &kind))?;
+    usual.retain(|name, _| is_whole(name));
     let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !pull.source.withheld.contains_key(name);
     let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
@@ -547,11 +485,9 @@ fn refuse_sudden_loss(
     let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
     let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
     let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
-    for (name, patients) in full_of.iter().filter(|_| is_full) {
+    for (name, patients) in full_of.iter().filter(|(name, _)| is_whole(name)) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);
     }
-    // Of what was asked for changes only, less came than there is.
-    let is_whole = |name: &str| is_full || full_types.contains(name);
     for (name, stored) in stored.into_iter().filter(|(name, _)| is_whole(name) && is_comparable(name)) {
         if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
             let reason = format!("{} came where {stored} are stored", came(&name));
@@ -646,6 +582,11 @@ impl Pull<'_> {
         self.behind.get(resource_type).map_or(self.since, |own| self.since.and(*own))
     }
 
+    /// Whether all of a type is read, and not what has changed of it.
+    pub fn reads_whole(&self, resource_type: &str) -> bool {
+        self.full || self.plan.is_untimed(resource_type)
+    }
+
     /// Starts (or starts again) to receive a unit.
     pub fn receive<'a>(&'a self, unit: Unit, only_patients: Option<&'a BTreeSet<String>>) -> Result<Receiving<'a>, SourceError> {
         let stage = self.snapshot.stage(self.id, &unit.name)?;
@@ -654,9 +595,9 @@ impl Pull<'_> {
 
     /// Whether a person has discarded what a line says. Among changes what is no object may stand for any resource, which is stored as
     /// it was: only where everything is read is it known to be left out.
-    fn is_discarded(&self, line: &[u8]) -> bool {
+    fn is_discarded(&self, resource_type: &str, line: &[u8]) -> bool {
         let is_known = || self.discarded.contains(&crate::store::sha256_hex(line));
-        !self.discarded.is_empty() && is_known() && (self.since.is_none() || Head::read(line).is_some())
+        !self.discarded.is_empty() && is_known() && (self.reads_whole(resource_type) || Head::read(line).is_some())
     }
 
     fn is_accepted(&self, unit: &Unit) -> bool {
@@ -700,7 +641,7 @@ impl Receiving<'_> {
     /// Takes one resource as received, unless it is refused.
     pub fn take(&mut self, json: &[u8], entry: u64) -> Result<Option<Taken>, SourceError> {
         self.unit.received += 1;
-        if self.pull.is_discarded(json) {
+        if self.pull.is_discarded(&self.unit.resource_type, json) {
             self.unit.discarded += 1;
             return Ok(None);
         }
@@ -775,7 +716,7 @@ impl Receiving<'_> {
 
     /// Keeps a refused line, encrypted, unless it was discarded.
     pub fn refuse(&mut self, reason: Reason, resource_type: Option<String>, line: &[u8], length: u64, entry: u64) -> Result<(), SourceError> {
-        if self.pull.is_discarded(line) {
+        if self.pull.is_discarded(&self.unit.resource_type, line) {
             self.unit.discarded += 1;
             return Ok(());
         }

@@ -20,6 +20,7 @@ use super::capability::Capability;
 use super::duty::{Code, Why};
 use super::ledger::Unit;
 use super::plan::Query;
+use super::probe::Fact;
 use super::pull::Pull;
 use super::{Source, SourceError};
 use futures_util::StreamExt as _;
@@ -132,11 +133,17 @@ struct TypeHabits {
 }
 
 impl Habits {
-    /// What a check has found out, and what no right was granted to.
-    pub fn of(source: &Source) -> Habits {
-        let Capability { no_post, forgets_links, .. } = &source.capability;
+    /// What a check has found out, and what no right was granted to; of lists what earlier nights found, but where everything is read.
+    pub fn of(source: &Source, full: bool) -> Habits {
+        let Capability { no_post, forgets_links, at_once, .. } = &source.capability;
         let types = TypeHabits { refused: source.withheld.clone(), ..TypeHabits::default() };
-        Habits { no_post: AtomicBool::new(*no_post), forgets_links: AtomicBool::new(*forgets_links), types: Mutex::new(types), ..Habits::default() }
+        let lists = if full { lists::Lists::default() } else { lists::Lists::of(at_once) };
+        Habits { no_post: AtomicBool::new(*no_post), forgets_links: AtomicBool::new(*forgets_links), lists, types: Mutex::new(types), ..Habits::default() }
+    }
+
+    /// What was learnt of lists.
+    pub fn lists(&self) -> Vec<Fact> {
+        self.lists.facts()
     }
 
     /// Whether relative addresses of files were found to be meant from the base.

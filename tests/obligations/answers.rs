@@ -1,6 +1,7 @@
 //! Servers whose answers can be believed, and are wrong: each is a small one with one flaw. A pull has everything nevertheless, or
 //! says what it lacks.
 
+use super::bench::untimed;
 use super::small::{Heard, Said, Small, json, said};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use watershed::http::SystemClock;
 use watershed::snapshot::{Key, Snapshot};
 use watershed::source::duty::Code;
-use watershed::source::probe::{Fact, Found, SERVER, findings, probe};
+use watershed::source::probe::{AT_ONCE, Fact, Found, SERVER, findings, keep, kept_of, learn, probe};
 use watershed::source::{Mode, Need, Options, PullOutcome, Silent, Source, SourceError, plan, pull_for};
 use watershed::store::Store;
 
@@ -69,6 +70,12 @@ struct Flaw {
     groups: usize,
     /// Encounters of this patient may not be searched for.
     forbidden: &'static str,
+    /// The location to which encounters refer is not there.
+    no_ward: bool,
+    /// An encounter was amended.
+    moved: bool,
+    /// It does not say whose it is.
+    orphan: bool,
 }
 
 const PATIENTS: usize = 30;
@@ -94,6 +101,13 @@ fn truth(flaw: Flaw) -> Vec<Value> {
     if let Some(last) = all.iter_mut().rev().find(|resource| flaw.amended && resource["id"] == "b29") {
         last["meta"] = json!({"versionId": "2", "lastUpdated": "2026-01-20T10:00:00.000Z"});
     }
+    if let Some(moved) = all.iter_mut().find(|resource| flaw.moved && resource["id"] == "e3") {
+        moved["meta"] = json!({"versionId": "2", "lastUpdated": "2026-01-20T10:00:00.000Z"});
+    }
+    if let Some(orphan) = all.iter_mut().find(|resource| flaw.orphan && resource["id"] == "e3") {
+        orphan.as_object_mut().unwrap().remove("subject");
+    }
+    all.retain(|resource| !flaw.no_ward || resource["id"] != "ward");
     all.retain(|resource| (0..flaw.gone).all(|number| resource["id"] != format!("b{number}")));
     all
 }
@@ -405,6 +419,74 @@ async fn the_night_after_knows_of_lists_too() {
     }
 }
 
+/// Until everything is read or a check looks, longer lists are not sent; then a server that has become better is asked as any other.
+#[tokio::test]
+async fn what_a_night_found_of_lists_the_next_ones_know_until_everything_is_read() {
+    let flaws = [(1, Flaw { refuses_lists: true, ..Flaw::default() }), (10, Flaw { heeded: 10, ..Flaw::default() }), (5, Flaw { slow_above: 5, ..Flaw::default() })];
+    for (most, flaw) in flaws {
+        let mut site = Site::of(flaw, "g").await;
+        let (file, now) = (site.folder.path().join("capability.json"), jiff::Timestamp::UNIX_EPOCH);
+        let mut requests = Vec::new();
+        for full in [true, false, false, true, false] {
+            // A month later the server takes any list.
+            site.becomes(|flaw| {
+                if full && !requests.is_empty() {
+                    *flaw = Flaw::default()
+                }
+            });
+            site.options.tuning.full_every_days = if full { 0 } else { 7 };
+            let source = site.connect().await;
+            let asked = site.server.heard().len();
+            let (outcome, counts) = site.pull(&kept_of(&file, &source).unwrap()).await;
+            assert_eq!((outcome.full, reasons(&outcome).as_str(), counts), (full, "", all()), "{most}");
+            learn(&file, &source, &outcome, now).unwrap();
+            let heard = site.server.heard().split_off(asked);
+            let patients = |one: &Heard| one.field("patient").or_else(|| one.field("_id")).map_or(0, |list| list.split(',').count());
+            requests.push((heard.len(), heard.iter().any(|one| patients(one) > most)));
+        }
+        let is_long: Vec<bool> = requests.iter().map(|(_, is_long)| *is_long).collect();
+        assert_eq!(is_long, [true, false, false, true, true], "{most}: {requests:?}");
+        assert!(requests[4].0 < requests[1].0, "{most}: {requests:?}");
+    }
+    // A check, which looks at lists itself.
+    let site = Site::of(Flaw { refuses_lists: true, ..Flaw::default() }, "g").await;
+    let (file, source) = (site.folder.path().join("capability.json"), site.connect().await);
+    let (outcome, _) = site.pull(&[]).await;
+    learn(&file, &source, &outcome, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let of_lists = || {
+        kept_of(&file, &source)
+            .unwrap()
+            .iter()
+            .filter(|fact| fact.what.ends_with(AT_ONCE))
+            .map(|fact| format!("{} {}", fact.about, fact.what))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_lists(), ["Encounter patient values at once", "Observation patient values at once", "Patient _id values at once"]);
+    site.becomes(|flaw| *flaw = Flaw::default());
+    keep(&file, &source.name(), site.check().await, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(of_lists(), Vec::<String>::new());
+}
+
+/// Where everything comes again each night, what refers to nothing does too.
+#[tokio::test]
+async fn what_was_not_there_is_asked_for_again_when_what_refers_to_it_changes_or_everything_is_read() {
+    for group in ["g", ""] {
+        let mut site = Site::of(Flaw { files: "../files/", no_ward: true, ..Flaw::default() }, group).await;
+        site.options.mode = Mode::Bulk;
+        let mut asked = Vec::new();
+        for (full_every_days, is_moved) in [(7, false), (7, false), (7, true), (7, true), (0, true)] {
+            site.options.tuning.full_every_days = full_every_days;
+            site.becomes(|flaw| flaw.moved = is_moved);
+            let before = site.server.count("/Location");
+            let (outcome, counts) = site.pull(&[]).await;
+            assert!(outcome.complete && outcome.received["Encounter"] >= PATIENTS as u64 && !counts.contains_key("Location"), "{}", reasons(&outcome));
+            asked.push((outcome.full, site.server.count("/Location") - before));
+        }
+        let expected = [(true, true), (false, false), (false, true), (false, false), (true, true)];
+        assert_eq!(asked.iter().map(|(full, asked)| (*full, *asked > 0)).collect::<Vec<_>>(), expected, "`{group}`: {asked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_check_finds_lists_that_are_not_heeded_and_names_nobody_in_an_address() {
     let site = Site::of(Flaw { heeded: 10, ..Flaw::default() }, "g").await;
@@ -635,6 +717,21 @@ async fn a_check_begins_no_export_and_a_pull_says_what_the_server_has_against_it
     }
     let error = site.try_pull(&[]).await.unwrap_err().to_string();
     assert!(error.contains("with status 400 (business-rule)"), "{error}");
+}
+
+#[tokio::test]
+async fn q_88_of_what_is_read_whole_each_night_the_present_answer_stands_and_what_was_refused_is_repaired() {
+    let site = Site::of(Flaw::default(), "").await;
+    let facts = [untimed("Encounter")];
+    // An older version comes after a newer one, as after a backup was restored.
+    type Night = (fn(&mut Flaw), &'static str, u64);
+    let nights: [Night; 4] = [(|flaw| flaw.moved = true, "2", 0), (|flaw| flaw.moved = false, "1", 0), (|flaw| flaw.orphan = true, "1", 1), (|flaw| flaw.orphan = false, "1", 0)];
+    for (number, (change, version, held)) in nights.into_iter().enumerate() {
+        site.becomes(change);
+        let (night, counts) = site.pull(&facts).await;
+        let found = (night.full, reasons(&night), counts, site.version("e3"), night.quarantined, night.complete);
+        assert_eq!(found, (number == 0, String::new(), all(), Some(version.to_owned()), held, held == 0), "night {number}");
+    }
 }
 
 #[tokio::test]

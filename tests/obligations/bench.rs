@@ -21,7 +21,7 @@ use watershed::sandbox::server::{Client, Options as Serving, Running, start};
 use watershed::sandbox::{Fault, Hospital, Profile, Scenario};
 use watershed::smart::assertion::{Algorithm, SigningKey};
 use watershed::snapshot::{Key, PatientLines, Snapshot, open_bytes};
-use watershed::source::probe::Fact;
+use watershed::source::probe::{Fact, Found};
 use watershed::source::pull::QUARANTINE_SEAL;
 use watershed::source::{Chooser, Mode, Need, Options, Plan, PullOutcome, Silent, Source, SourceError, TypeFilter, plan, pull_for};
 use watershed::store::{Store, quarantine};
@@ -301,6 +301,11 @@ impl Bench {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::open(self.folder.path(), Arc::clone(&self.store), self.snapshot_key.clone(), 4).unwrap()
     }
+}
+
+/// What a check says of a type whose times of change are not heeded.
+pub fn untimed(about: &str) -> Fact {
+    Fact { about: about.to_owned(), what: "_lastUpdated".to_owned(), declared: Some(true), found: Found::Ignored, detail: String::new() }
 }
 
 /// Patients of whom something holds.

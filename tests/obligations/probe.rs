@@ -165,6 +165,11 @@ async fn what_a_check_found_not_to_work_is_not_relied_upon() {
     let conditions: Vec<_> = pulled.requests.iter().filter(|seen| seen.target.contains("/Condition")).collect();
     assert!(!conditions.is_empty() && conditions.iter().all(|seen| !seen.body.contains("patient=")), "{conditions:#?}");
     let night = bench.pull(Mode::Search).await;
-    assert!(night.outcome.full, "who ignores `_lastUpdated` gives no changes");
+    let of_encounters = night.requests.iter().filter(|seen| seen.target.contains("/Encounter"));
+    assert!(of_encounters.into_iter().all(|seen| !seen.target.contains("_lastUpdated") && !seen.body.contains("_lastUpdated")));
+    // Who ignores `_lastUpdated` gives no changes of that type.
+    let stored = bench.snapshot().counts().unwrap();
+    assert_eq!((night.outcome.full, night.outcome.received["Encounter"]), (false, stored["Encounter"]));
+    assert!(night.outcome.received["Observation"] < stored["Observation"], "{:?}", night.outcome.received);
     night.is_the_truth();
 }

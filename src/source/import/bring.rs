@@ -10,7 +10,7 @@ use crate::http::Clock;
 use crate::snapshot::{PullId, Reconcile, Rows, Snapshot};
 use crate::source::duty::{Code, Why};
 use crate::source::ledger::{self, Closing, Unit};
-use crate::source::pull::{Pull, gaps_of, notes_of, refuse, sound_types};
+use crate::source::pull::{Pull, gaps_of, notes_of, refuse, whole_types};
 use crate::source::{PullOutcome, SourceError};
 
 /// The plan of a pull that reads imports alone, until it has come to its end: no other pull goes on with it.
@@ -31,7 +31,7 @@ pub(in crate::source) fn bring(pull: &mut Pull<'_>) -> Result<(), SourceError> {
         return Ok(());
     }
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
-    let whole = if pull.full { sound_types(pull, &units) } else { BTreeSet::new() };
+    let whole = whole_types(pull, &units);
     let fresh = Fresh { pull: pull.id, files: units.iter().filter_map(|unit| unit.file.clone()).collect(), whole, members: pull.members.as_ref() };
     let tuning = &pull.source.options.tuning;
     let ground = Ground { snapshot: pull.snapshot, pull: pull.id, types: &pull.plan.types, accepts_loss: tuning.accepts_loss };
@@ -137,6 +137,7 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
             // As the pull that it stands on.
             kept_all: false,
             full: false,
+            whole: BTreeSet::new(),
             now: clock.now(),
         };
         Ok((ledger::close(transaction, &closing)?, complete))
@@ -155,5 +156,6 @@ pub fn bring_alone(imports: &[Import], types: &BTreeSet<String>, snapshot: &Snap
         removed: prepared.removed,
         replaced: 0,
         full: false,
+        lists: Vec::new(),
     })
 }

@@ -40,7 +40,7 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             Some((Who::EhrTeam, "asked for changes, the server answers with everything; every night costs it as much as the first until it honours `_lastUpdated`".to_owned()))
         }
         ("_lastUpdated", Found::Refused) if fact.declared == Some(true) => {
-            Some((Who::EhrTeam, format!("`_lastUpdated` is declared and refused ({detail}); everything is read every night until it works")))
+            Some((Who::EhrTeam, format!("`_lastUpdated` is declared and refused ({detail}); all of the type is read every night until it works")))
         }
         ("_summary=count", _) => None,
         (parameter, Found::Ignored) => {

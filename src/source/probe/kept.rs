@@ -1,8 +1,8 @@
 //! The file of what a server does: reviewed by people, compared with by the next check.
 
-use super::{FHIR_VERSION, Fact, Found, LINKS, SCOPES_GRANTED, SERVER, SINCE, SOFTWARE, Source, identity};
-use crate::source::Gap;
+use super::{AT_ONCE, FHIR_VERSION, Fact, Found, LINKS, SCOPES_GRANTED, SERVER, SINCE, SOFTWARE, Source, identity};
 use crate::source::duty::Code;
+use crate::source::{Gap, PullOutcome};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -68,12 +68,10 @@ pub fn kept_of(path: &Path, source: &Source) -> Result<Vec<Fact>, KeptError> {
     Ok(read(path)?.filter(is_same).map(|kept| kept.facts).unwrap_or_default())
 }
 
-/// Keeps what a pull found out about its server, which no check looks at; nothing, where the file is of another version of it.
-pub fn learn(path: &Path, source: &Source, notes: &[Gap], now: Timestamp) -> Result<(), KeptError> {
-    let found: Vec<Fact> = notes.iter().filter_map(of_night).collect();
-    if found.is_empty() {
-        return Ok(());
-    }
+/// Keeps what a pull found out about its server, which no check looks at; nothing, where the file is of another version of it. One that
+/// reads everything finds out about lists anew, and so does a check.
+pub fn learn(path: &Path, source: &Source, outcome: &PullOutcome, now: Timestamp) -> Result<(), KeptError> {
+    let found = outcome.notes.iter().filter_map(of_night).chain(outcome.lists.iter().cloned());
     let identity = identity(&source.capability);
     let new = || Kept { server: source.name(), since: now.to_string(), facts: identity.to_vec() };
     let before = read(path)?.filter(|before| before.server == source.name()).unwrap_or_else(new);
@@ -81,9 +79,11 @@ pub fn learn(path: &Path, source: &Source, notes: &[Gap], now: Timestamp) -> Res
         return Ok(());
     }
     let mut kept = before.clone();
+    kept.facts.retain(|fact| !outcome.full || !fact.what.ends_with(AT_ONCE));
     for fact in found {
-        if !kept.facts.iter().any(|other| other.about == fact.about && other.what == fact.what) {
-            kept.facts.push(fact);
+        match kept.facts.iter_mut().find(|other| other.about == fact.about && other.what == fact.what) {
+            Some(other) => *other = fact,
+            None => kept.facts.push(fact),
         }
     }
     if kept.facts == before.facts { Ok(()) } else { write(path, &Kept { since: now.to_string(), ..kept }) }

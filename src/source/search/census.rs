@@ -74,7 +74,8 @@ pub(in crate::source) fn questions(plan: &Plan, capability: &Capability) -> Vec<
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     try_post(pull, pull.members.iter().flatten()).await?;
-    let open: Vec<Query> = questions(pull.plan, &pull.source.capability).into_iter().filter(|query| is_open(pull, &units, query)).collect();
+    let asked = questions(pull.plan, &pull.source.capability).into_iter().filter(|query| pull.reads_whole(&query.resource_type));
+    let open: Vec<Query> = asked.filter(|query| is_open(pull, &units, query)).collect();
     for query in &open {
         let until = bound(pull, &units, &query.resource_type);
         if let Some(Some(some)) = batches(pull, query).first() {
@@ -230,11 +231,11 @@ async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, Strin
     Ok(None)
 }
 
-/// What a reading of everything brought otherwise than it should have.
+/// What came otherwise than it should have of what was read whole.
 pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], imported: &[Recorded], prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let broken: BTreeSet<&str> = units.iter().filter(|unit| unit.gap.is_some()).map(|unit| unit.resource_type.as_str()).collect();
     let mut doubts = short(pull, units, &broken, prepared).await?;
-    let is_whole = |doubts: &[Doubt], name: &str| !broken.contains(name) && !doubts.iter().any(|doubt| doubt.resource_type == name);
+    let is_whole = |doubts: &[Doubt], name: &str| pull.reads_whole(name) && !broken.contains(name) && !doubts.iter().any(|doubt| doubt.resource_type == name);
     if !prepared.present.contains_key("Patient") && is_whole(&doubts, "Patient") {
         doubts.push(Doubt::new("Patient", Code::NoPatients, "no patient came at all, nor an error: a right, a Group or a filter that hides them".to_owned()));
     } else if prepared.absent > 0 && is_whole(&doubts, "Patient") {
@@ -321,7 +322,7 @@ async fn short(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>, pre
     let counts = ledger::counted(pull.snapshot.store(), pull.id)?;
     let mut doubts: Vec<Doubt> = Vec::new();
     let questions = questions(pull.plan, &pull.source.capability);
-    for query in &questions {
+    for query in questions.iter().filter(|query| pull.reads_whole(&query.resource_type)) {
         let name = query.resource_type.as_str();
         let Some(counted) = counts.get(&query.name).copied().filter(|_| !broken.contains(name) && !pull.later.contains_key(name)) else { continue };
         let came = came(units, prepared, name);

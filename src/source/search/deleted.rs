@@ -108,7 +108,7 @@ async fn is_served(pull: &Pull<'_>, resource_type: &str, id: &str) -> Result<Opt
     let asked = format!("deleted {resource_type}/{id}");
     let served = once(pull, resource_type, &asked, async { if named.asked.fetch_add(1, Ordering::Relaxed) < ASKED_MAX { ask(pull, resource_type, id).await } else { Ok(None) } });
     // What has just been read whole was there.
-    Ok(served.await?.map(|served| served > 0).or_else(|| pull.since.is_none().then_some(true)))
+    Ok(served.await?.map(|served| served > 0).or_else(|| pull.reads_whole(resource_type).then_some(true)))
 }
 
 /// 1 if the server has it, 0 if it does not.

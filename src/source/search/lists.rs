@@ -6,6 +6,7 @@ use super::census::once;
 use super::page::{Bundle, Item, counted};
 use crate::source::SourceError;
 use crate::source::plan::Query;
+use crate::source::probe::{AT_ONCE, Fact, Found};
 use crate::source::pull::Pull;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +63,29 @@ enum Way {
 }
 
 impl Lists {
+    /// Those of which an earlier night found how many values may be named at once.
+    pub fn of(at_once: &BTreeMap<Key, usize>) -> Lists {
+        let (singly, at_most): (BTreeMap<Key, usize>, _) = at_once.clone().into_iter().partition(|(_, most)| *most <= 1);
+        let known = Known { is_answered: !at_once.is_empty(), singly: singly.into_keys().collect(), at_most, ..Known::default() };
+        Lists { known: std::sync::Mutex::new(known), ..Lists::default() }
+    }
+
+    /// What later nights need not find out. How ids must be spelled is found with how many of them may be named.
+    pub fn facts(&self) -> Vec<Fact> {
+        self.known(|known| {
+            let longer = known.at_most.iter().filter(|(key, _)| !known.singly.contains(*key)).map(|(key, most)| (key, *most));
+            let all = known.singly.iter().map(|key| (key, 1)).chain(longer).filter(|(key, _)| !known.typed.contains(*key));
+            let fact = |((about, parameter), most): (&Key, usize)| Fact {
+                about: about.clone(),
+                what: format!("{parameter}{AT_ONCE}"),
+                declared: None,
+                found: Found::Is,
+                detail: most.to_string(),
+            };
+            all.map(fact).collect()
+        })
+    }
+
     fn known<T>(&self, of: impl FnOnce(&mut Known) -> T) -> T {
         of(&mut self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

@@ -259,7 +259,9 @@ async fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
         let is_whole = !units.iter().any(|unit| unit.gap.is_some() && (unit.resource_type == *name || unit.resource_type == "*"));
         let is_taken = |query: &Query| query.by_patient.as_ref().is_none_or(|parameter| pull.source.capability.declares(name, parameter) != Some(false));
         let is_known = !standing.iter().any(|one| one.resource_type == *name && !one.is_accepted);
-        is_whole && is_known && queries.iter().all(is_taken) && !pull.source.options.unstable_ids.contains(name)
+        // What is read whole each night is counted as where everything is.
+        let is_timed = !pull.plan.is_untimed(name);
+        is_timed && is_whole && is_known && queries.iter().all(is_taken) && !pull.source.options.unstable_ids.contains(name)
     });
     let night = ledger::pulls_since_full(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())? + 1;
     Ok(by_type

@@ -4,6 +4,7 @@ use super::{Task, named, read_members, recount, run_tasks};
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::fhir::shared::string_value;
 use crate::smart::client::below;
+use crate::snapshot::Header;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::duty::{Code, Why};
@@ -17,6 +18,8 @@ use std::hash::{Hash as _, Hasher as _};
 
 /// References followed to resources of no patient.
 const REFERENCES_MAX: usize = 1_000_000;
+/// Resources that came and refer to what is wanted, of which it is told whether they are new: about 100 MB.
+const REFERRING_MAX: usize = 5_000_000;
 /// Times that what came by reference is looked through for further references: a room is part of a ward, of a house, of a site.
 const ROUNDS_MAX: u32 = 8;
 /// Ids in one `_id` query: addresses must stay below 2 kB.
@@ -45,7 +48,7 @@ pub(crate) async fn hydrate(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     for round in 1..=ROUNDS_MAX {
         // What was asked for and did not come is not there.
         let wanted = wanted_references(pull, &types)?.into_iter().chain(left_out(pull, &exported)?);
-        let wanted: BTreeSet<(String, String)> = wanted.filter(|one| !asked.contains(one)).collect();
+        let wanted = newly_wanted(pull, wanted.filter(|one| !asked.contains(one)).collect())?;
         asked.extend(wanted.iter().cloned());
         let mut tasks = Vec::new();
         for query in &queries {
@@ -69,7 +72,7 @@ fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(St
     if exported.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let files = staged_files(pull)?;
     let target = |reference: Cow<'_, str>| match reference_target(&reference) {
         // Whoever is no member of the group has no business here.
         Some((Some(resource_type), id)) if resource_type != "Patient" && exported.contains(resource_type) => Some((resource_type.to_owned(), id.to_owned())),
@@ -98,6 +101,52 @@ fn left_out(pull: &Pull<'_>, exported: &BTreeSet<String>) -> Result<BTreeSet<(St
         })?;
     }
     Ok(wanted)
+}
+
+/// Without what an earlier pull asked for: in a night of changes that is what only those refer to that are stored as they came, if it was
+/// not there then, or is looked at again in its turn. Of types that had a gap it is not known.
+fn newly_wanted(pull: &Pull<'_>, mut wanted: BTreeSet<(String, String)>) -> Result<BTreeSet<(String, String)>, SourceError> {
+    let with_gaps = ledger::with_gaps(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())?;
+    if pull.since.is_none() || wanted.is_empty() || with_gaps.contains("*") {
+        return Ok(wanted);
+    }
+    let asked = wanted.iter().filter(|(resource_type, _)| !with_gaps.contains(resource_type));
+    let mut asked: HashSet<u64> = asked.map(|(resource_type, id)| hash_of(resource_type, id)).collect();
+    let has_turn = |resource_type: &str| with_gaps.is_empty() && pull.plan.referenced.contains(resource_type) && pull.plan.by_id.contains(resource_type);
+    let (files, content) = (staged_files(pull)?, |header: &Header| header.hash.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk)));
+    let version = |header: &Header| hash_of(&header.resource_type, &header.id) ^ content(header);
+    let target = |reference: Cow<'_, str>| reference_target(&reference).and_then(|(resource_type, id)| Some(hash_of(resource_type?, id)));
+    // What refers to them, and is not stored so.
+    let mut referring: HashSet<u64> = HashSet::new();
+    pull.snapshot.staged(pull.id, &files, |header, json| {
+        if referring.len() <= REFERRING_MAX && references(json).filter_map(target).any(|target| asked.contains(&target)) {
+            referring.insert(version(header));
+        }
+        Ok(())
+    })?;
+    if referring.len() > REFERRING_MAX {
+        return Ok(wanted);
+    }
+    pull.snapshot.each_header(|header| {
+        referring.remove(&version(header));
+        if !has_turn(&header.resource_type) {
+            asked.remove(&hash_of(&header.resource_type, &header.id));
+        }
+    })?;
+    pull.snapshot.staged(pull.id, &files, |header, json| {
+        if referring.contains(&version(header)) {
+            references(json).filter_map(target).for_each(|target| {
+                asked.remove(&target);
+            });
+        }
+        Ok(())
+    })?;
+    wanted.retain(|(resource_type, id)| !asked.contains(&hash_of(resource_type, id)));
+    Ok(wanted)
+}
+
+fn staged_files(pull: &Pull<'_>) -> Result<Vec<String>, SourceError> {
+    Ok(ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect())
 }
 
 /// Questions by which one night looks again at a type of which so many are stored.
@@ -200,7 +249,7 @@ fn reference_query(resource_type: &str) -> Query {
 
 /// References in what was staged to these types, without those already staged.
 pub(in crate::source) fn wanted_references(pull: &Pull<'_>, types: &BTreeSet<String>) -> Result<BTreeSet<(String, String)>, SourceError> {
-    let files: Vec<String> = crate::source::ledger::units(pull.snapshot.store(), pull.id)?.into_iter().filter_map(|unit| unit.file).collect();
+    let files = staged_files(pull)?;
     let mut wanted = BTreeSet::new();
     let mut have = BTreeSet::new();
     pull.snapshot.staged(pull.id, &files, |header, json| {
