@@ -348,6 +348,18 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
 }
 
 /// Resources received by type, copies included.
+/// Types that were read in full of everybody.
+fn full_types(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], sound: &BTreeSet<String>, notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
+    let mut full = if opened.full { sound.clone() } else { bulk::whole_of_all(pull, notes)?.intersection(sound).cloned().collect() };
+    // What was asked for of some patients only can be gone of these only.
+    full.retain(|name| !pull.later.contains_key(name));
+    // What this client may not read may refer to it.
+    if units.iter().filter_map(|unit| unit.gap.as_ref()).any(is_forbidden) {
+        full.retain(|name| !pull.plan.referenced.contains(name));
+    }
+    Ok(full)
+}
+
 fn received_of<'a>(units: impl Iterator<Item = &'a Recorded>) -> BTreeMap<String, u64> {
     let mut received = BTreeMap::new();
     units.for_each(|unit| *received.entry(unit.resource_type.clone()).or_default() += unit.received);
@@ -539,12 +551,20 @@ fn refuse_sudden_loss(
     let kind = account::Kind { source: &name, plan: &plan, full: true, before: pull.id.0 };
     // Changes are few or many as they come; only pulls of everything have a usual volume.
     let usual = if is_full { pull.snapshot.store().with(|connection| account::usual(connection, &kind))? } else { BTreeMap::new() };
-    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !pull.source.withheld.contains_key(name);
+    // What this client may not read is not lost.
+    let is_refused = |unit: &&Recorded| unit.gap.as_ref().is_some_and(is_forbidden);
+    let forbidden: BTreeSet<&str> = units.iter().filter(is_refused).map(|unit| unit.resource_type.as_str()).collect();
+    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !forbidden.contains(name);
     let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
     let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
     let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
+/// Whether something is missing because this client may not read it.
+fn is_forbidden(why: &Why) -> bool {
+    matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
+}
+
     let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
     for (name, patients) in full_of.iter().filter(|_| is_full) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);

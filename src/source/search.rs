@@ -29,8 +29,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use ask::next_address;
-pub(super) use group::read_group;
-pub(super) use page::{Bundle, Item, code_of, counted, id_and_time, issue_code, issue_shown, worst_issue};
+pub(super) use group::{count_members, read_group};
+pub(super) use page::{Bundle, Item, code_of, counted, forbidden_type, id_and_time, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use refer::{hydrate, look_again, wanted_references};
 
