@@ -53,6 +53,8 @@ pub(super) struct Pull<'a> {
     pub full: bool,
     /// Units done before and in this run.
     pub done: BTreeSet<String>,
+    /// Types of which an export of changes brought everything.
+    pub whole: BTreeSet<String>,
     /// The patients of the Group, where it was read.
     pub members: Option<BTreeSet<String>>,
     /// What was learnt of the server's search.
@@ -113,8 +115,7 @@ impl Job<'_> {
     /// Carries a plan out; in the place of an export, if `no_export` says why there is none.
     async fn run(self, plan: &Plan, no_export: Option<Why>) -> Result<PullOutcome, SourceError> {
         let Job { chooser, source, snapshot, clock, progress } = self;
-        let store = snapshot.store();
-        let (name, digest) = (source.name(), plan.digest());
+        let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
         let damaged = snapshot.look_over()?;
         if damaged > 0 {
             tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
@@ -143,6 +144,7 @@ impl Job<'_> {
             behind: behind(source, plan, snapshot, clock.now())?,
             full: opened.full,
             done: ledger::done(store, opened.id)?,
+            whole: BTreeSet::new(),
             members: None,
             habits: search::Habits::of(source),
             chooser,
@@ -285,9 +287,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     gaps.extend(gaps_of(&imported));
     let (mut sound, mut notes) = (sound_types(pull, &units), Vec::new());
-    let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units, &mut notes)?.intersection(&sound).cloned().collect() };
-    // What was asked for of some patients only can be gone of these only.
-    full_types.retain(|name| !pull.later.contains_key(name));
+    let mut full_types = full_types(pull, opened, &units, &sound, &mut notes)?;
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
     let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
     let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? | pull.habits.unnamed().is_some();
@@ -298,7 +298,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     let members = believed_members(pull, &mut gaps)?;
     pull.progress.stage("store", None);
     let until = units.iter().filter_map(|unit| unit.server_time).max();
-    let present_in = ledger::read_again(store, pull.id)?;
+    let present_in = present_in(pull, &units)?;
     let mut reconcile = Reconcile { full_types, full_of, present_wins: opened.full, present_in, members, until, imports: pull.imported.clone() };
     if is_suspicious {
         reconcile.keep_imports();
@@ -434,12 +434,19 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     full_types.retain(|name| !is_later(name));
     let until = units.iter().filter_map(|unit| unit.server_time).max();
     let (members, imports) = (pull.members.clone(), pull.imported.clone());
-    let present_in = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    let present_in = present_in(pull, &units)?;
     Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
 }
 
 pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     let found: BTreeSet<(String, String, Code)> = units
+/// The staged files of what is there now, whatever its age: what was read again, and what an export of everything brought.
+fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
+    let mut files = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    files.extend(bulk::files_of_whole(pull, units));
+    Ok(files)
+}
+
         .iter()
         .filter_map(|unit| {
             let why = unit.gap.as_ref()?;
@@ -500,35 +507,6 @@ pub(super) fn sound_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
     pull.plan.types.iter().filter(|name| !broken.contains(name.as_str())).cloned().collect()
 }
 
-/// Types of which an export of changes brought what it was to leave out, nine tenths of what is stored or more: the server does not know
-/// or ignores the question, and it is told. Where it is of everybody, what is not among it is gone. What a group's export brings of new
-/// members is no sign.
-fn read_in_full(pull: &Pull<'_>, units: &[Recorded], notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
-    let since = pull.since.filter(|_| pull.plan.export.is_some());
-    let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(BTreeSet::new()) };
-    let is_of_group = !pull.plan.group.is_empty();
-    let known: BTreeSet<String> = if is_of_group { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
-    // What was read again by search was asked for whole.
-    let exported = units.iter().filter(|unit| unit.query.starts_with("export"));
-    let files: Vec<String> = exported.filter_map(|unit| unit.file.clone()).collect();
-    let mut older: BTreeMap<String, u64> = BTreeMap::new();
-    pull.snapshot.staged(pull.id, &files, |header, _| {
-        let is_new = is_of_group && !header.patient.is_empty() && !known.contains(&header.patient);
-        if !header.removed && !is_new && header.updated.is_some_and(|updated| updated < since) {
-            *older.entry(header.resource_type.clone()).or_default() += 1;
-        }
-        Ok(())
-    })?;
-    let is_most = |name: &String, stored: u64| older.get(name).is_some_and(|older| older.saturating_mul(10) >= stored.saturating_mul(9));
-    let whole: BTreeSet<String> = pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect();
-    if !whole.is_empty() {
-        let names = whole.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let why = Why::new(Code::Unheeded, format!("the export was asked for what has changed, and brought everything of {names}"));
-        note(pull, notes, "*", "export of changes", why)?;
-    }
-    Ok(if is_of_group { BTreeSet::new() } else { whole })
-}
-
 /// A server that suddenly shows less than half of what is stored of a type, or much less than in earlier nights, is not
 /// believed: nothing is to be removed, of no type, and a gap says so, until a person has accepted the loss.
 fn refuse_sudden_loss(
@@ -560,11 +538,6 @@ fn refuse_sudden_loss(
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
     let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
     let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
-/// Whether something is missing because this client may not read it.
-fn is_forbidden(why: &Why) -> bool {
-    matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
-}
-
     let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
     for (name, patients) in full_of.iter().filter(|_| is_full) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);
@@ -587,6 +560,11 @@ fn is_forbidden(why: &Why) -> bool {
 
 fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {
     let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
+/// Whether something is missing because this client may not read it.
+fn is_forbidden(why: &Why) -> bool {
+    matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
+}
+
     note_gap(pull, gaps, resource_type, "volume", Why::new(Code::Loss, reason))
 }
 

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// Patients of a Group of whom one request asks.
 pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
 /// Resources that are asked for by their ids, where a number is too small for what came.
-const VANISHED_MAX: usize = 500;
+pub(super) const VANISHED_MAX: usize = 500;
 /// One resource in so many may come or go while everything is read, where a count cannot be bounded by time.
 const DRIFT: u64 = 100;
 /// So many of a type are referred to before it says something that none of them is there.
