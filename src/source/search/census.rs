@@ -188,12 +188,21 @@ async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more:
 /// The answer to a question that is asked once in a pull, however many nights that takes.
 pub(super) async fn once(pull: &Pull<'_>, resource_type: &str, asked: &str, question: impl Future<Output = Result<Option<u64>, SourceError>>) -> Result<Option<u64>, SourceError> {
     let about = format!("question {}", crate::store::sha256_hex(asked.as_bytes()));
-    let name = format!("count {about}");
-    if let Some(answer) = ledger::answer(pull.snapshot.store(), pull.id, &name)? {
+    kept(pull, resource_type, (&format!("count {about}"), &about), question).await
+}
+
+/// The same, kept under a name, with words what it is about.
+pub(super) async fn kept(
+    pull: &Pull<'_>,
+    resource_type: &str,
+    (name, about): (&str, &str),
+    question: impl Future<Output = Result<Option<u64>, SourceError>>,
+) -> Result<Option<u64>, SourceError> {
+    if let Some(answer) = ledger::answer(pull.snapshot.store(), pull.id, name)? {
         return Ok(answer);
     }
     let answer = question.await?;
-    pull.record(&ledger::count_unit(&name, resource_type, &about, answer))?;
+    pull.record(&ledger::count_unit(name, resource_type, about, answer))?;
     Ok(answer)
 }
 

@@ -5,10 +5,10 @@ use super::page::{Bundle, Item, id_of};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
-use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::import::known::{Ask, Hit, Known, answered};
 use crate::source::pull::Pull;
+use crate::source::{Source, SourceError};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,17 +42,8 @@ pub(in crate::source) async fn read_group(pull: &Pull<'_>, group: &str) -> Resul
     if let Some(members) = pull.habits.members.get() {
         return Ok(members.clone());
     }
-    let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
-    let mut named = Named::default();
-    while let Some(group) = waiting.pop() {
-        if seen.len() == GROUPS_MAX {
-            unread.insert(group);
-        } else if seen.insert(group.clone()) {
-            waiting.extend(named.take(&read_one(pull, &group).await?));
-        }
-    }
+    let (mut named, unread) = named(pull.source, group).await?;
     let found = find(pull, &named).await?;
-    let unread = unread.difference(&seen).count() as u64;
     if let Some(why) = unnamed(named.lost + named.identifiers.len() as u64 - found.len() as u64, named.beyond, unread) {
         pull.habits.unnamed.get_or_init(|| why);
     }
@@ -60,9 +51,29 @@ pub(in crate::source) async fn read_group(pull: &Pull<'_>, group: &str) -> Resul
     Ok(pull.habits.members.get_or_init(|| named.patients).clone())
 }
 
+/// How many members a group names.
+pub(in crate::source) async fn count_members(source: &Source, group: &str) -> Result<u64, SourceError> {
+    let (named, _) = named(source, group).await?;
+    Ok((named.patients.len() + named.identifiers.len()) as u64)
+}
+
+/// Whom a group names, and the groups that are its members; and how many of these were not read.
+async fn named(source: &Source, group: &str) -> Result<(Named, u64), SourceError> {
+    let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
+    let mut named = Named::default();
+    while let Some(group) = waiting.pop() {
+        if seen.len() == GROUPS_MAX {
+            unread.insert(group);
+        } else if seen.insert(group.clone()) {
+            waiting.extend(named.take(&read_one(source, &group).await?));
+        }
+    }
+    Ok((named, unread.difference(&seen).count() as u64))
+}
+
 /// A Group as the server has it.
-async fn read_one(pull: &Pull<'_>, group: &str) -> Result<Value, SourceError> {
-    let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
+async fn read_one(source: &Source, group: &str) -> Result<Value, SourceError> {
+    let answer = source.client.get(below(&source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
     let body = answer.json::<Value>().filter(|_| answer.is_success());
     let body = body.filter(|body| body.get("resourceType").and_then(Value::as_str) == Some("Group"));
     body.ok_or_else(|| SourceError::Nothing { reason: format!("the configured Group cannot be read (status {})", answer.status) })

@@ -231,7 +231,8 @@ async fn announced(pull: &Pull<'_>, subject: &Subject) -> Result<Option<u64>, So
     };
     let sum = async { Ok(subject.queries.iter().map(of_query).sum()) };
     // As it was before anything was read again.
-    once(pull, name, &format!("announced {name}"), sum).await
+    let about = format!("announced {name}");
+    census::kept(pull, name, (&format!("count {about}"), &about), sum).await
 }
 
 /// Of how many patients the server can be asked at once, where that turns out to be fewer than it was.
@@ -528,7 +529,6 @@ async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<Strin
     run_tasks(pull, "search", tasks, None).await
 }
 
-/// What came of a type where it was read again: what came before that may be gone.
 /// What an export of everything did not bring is asked for by its ids, and let go if it is not there. Whether there was any.
 async fn let_go_by_export(pull: &mut Pull<'_>, subject: &Subject) -> Result<bool, SourceError> {
     let name = subject.resource_type.as_str();
@@ -560,14 +560,15 @@ async fn let_go_by_export(pull: &mut Pull<'_>, subject: &Subject) -> Result<bool
     Ok(true)
 }
 
+/// What came of a type where it was read again: what came before that may be gone.
 pub(super) fn came_again(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
     let files: Vec<String> = ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().collect();
-    let mut came: HashSet<u64> = HashSet::new();
     came_in(pull, &files, resource_type)
 }
 
 /// What of a type is in staged files.
 fn came_in(pull: &Pull<'_>, files: &[String], resource_type: &str) -> Result<HashSet<u64>, SourceError> {
+    let mut came: HashSet<u64> = HashSet::new();
     pull.snapshot.staged(pull.id, files, |header, _| {
         if header.resource_type == resource_type && !header.removed {
             came.insert(hash_of(&header.resource_type, &header.id));
