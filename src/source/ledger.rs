@@ -257,6 +257,21 @@ pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError>
     })
 }
 
+/// How many resources came in these units, and in the pieces of which they are made.
+pub fn received(store: &Store, pull: PullId, names: &BTreeSet<String>) -> Result<u64, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare("SELECT name, received FROM unit WHERE pull_id = ?1 AND name LIKE 'query %'")?;
+        let rows = statement.query_map([pull.0], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        let mut sum = 0;
+        for row in rows {
+            let (name, received) = row?;
+            let whole = name.split_once(", piece ").map_or(name.as_str(), |(whole, _)| whole);
+            sum += if names.contains(whole) { received } else { 0 };
+        }
+        Ok(sum)
+    })
+}
+
 /// Ends the name of a unit that holds what of another one names its patient by an identifier.
 pub const BY_IDENTIFIER: &str = " by identifier";
 
@@ -606,6 +621,7 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
             })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
+        // Of a search of patients the name ends with their digest.
         let mut statement = connection.prepare(
             "SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %'), sum(name LIKE 'query % ________________' AND state = 'done'),
                sum(name LIKE 'count %' AND name NOT LIKE 'count announced %' AND name NOT LIKE 'count kept %'), sum(query LIKE 'count of list %')
@@ -626,7 +642,6 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
     })
 }
 
-        // Of a search of patients the name ends with their digest.
 /// By type the patients of whom everything of it was read, sealed; `None`: all.
 pub type Covered = Vec<(String, Option<Vec<u8>>)>;
 

@@ -1,6 +1,7 @@
 //! Search: which queries are sent for whom, and what is learnt of the server on the way.
 
 mod ask;
+mod by_patient;
 pub(super) mod census;
 mod course;
 mod deleted;
@@ -182,7 +183,10 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
     let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
-    if later.is_empty() { Ok(()) } else { later::run(pull, &later, members.as_ref()).await }
+    if !later.is_empty() {
+        later::run(pull, &later, members.as_ref()).await?;
+    }
+    by_patient::run(pull).await
 }
 
 /// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
