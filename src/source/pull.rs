@@ -185,21 +185,22 @@ impl Job<'_> {
     }
 }
 
-/// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
+/// Fetches what is not there yet. It may be dropped at any time, and be gone on with. Each step is large, and none of them lies on the stack.
 async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     bulk::release_finished(pull, &mut Vec::new()).await?;
     if pull.plan.export.is_some() {
-        bulk::run(pull).await?;
-        search::beside_export(pull).await?;
-        bulk::check_members(pull).await?;
+        Box::pin(bulk::run(pull)).await?;
+        pull.whole = bulk::whole(pull)?;
+        Box::pin(search::beside_export(pull)).await?;
+        Box::pin(bulk::check_members(pull)).await?;
     } else {
-        search::run(pull).await?;
+        Box::pin(search::run(pull)).await?;
     }
     identified::resolve(pull)?;
-    if pull.since.is_some() { recount::take(pull).await } else { recount::settle(pull).await }?;
-    search::later::of_newcomers(pull).await?;
-    search::hydrate(pull).await?;
-    if pull.since.is_none() { census::take(pull).await } else { search::look_again(pull).await }
+    if pull.since.is_some() { Box::pin(recount::take(pull)).await } else { Box::pin(recount::settle(pull)).await }?;
+    Box::pin(search::later::of_newcomers(pull)).await?;
+    Box::pin(search::hydrate(pull)).await?;
+    if pull.since.is_none() { Box::pin(census::take(pull)).await } else { Box::pin(search::look_again(pull)).await }
 }
 
 /// The instant from which changes suffice, or `None` when everything is to be read.
@@ -347,7 +348,6 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     })
 }
 
-/// Resources received by type, copies included.
 /// Types that were read in full of everybody.
 fn full_types(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], sound: &BTreeSet<String>, notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
     let mut full = if opened.full { sound.clone() } else { bulk::whole_of_all(pull, notes)?.intersection(sound).cloned().collect() };
@@ -360,6 +360,7 @@ fn full_types(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], sound: &BTre
     Ok(full)
 }
 
+/// Resources received by type, copies included.
 fn received_of<'a>(units: impl Iterator<Item = &'a Recorded>) -> BTreeMap<String, u64> {
     let mut received = BTreeMap::new();
     units.for_each(|unit| *received.entry(unit.resource_type.clone()).or_default() += unit.received);
@@ -439,7 +440,6 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
 }
 
 pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
-    let found: BTreeSet<(String, String, Code)> = units
 /// The staged files of what is there now, whatever its age: what was read again, and what an export of everything brought.
 fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
     let mut files = ledger::read_again(pull.snapshot.store(), pull.id)?;
@@ -447,6 +447,7 @@ fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, S
     Ok(files)
 }
 
+    let found: BTreeSet<(String, String, Code)> = units
         .iter()
         .filter_map(|unit| {
             let why = unit.gap.as_ref()?;
@@ -559,12 +560,12 @@ fn refuse_sudden_loss(
 }
 
 fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {
-    let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
 /// Whether something is missing because this client may not read it.
 fn is_forbidden(why: &Why) -> bool {
     matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
 }
 
+    let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
     note_gap(pull, gaps, resource_type, "volume", Why::new(Code::Loss, reason))
 }
 

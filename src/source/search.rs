@@ -265,7 +265,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
 
 /// Searches for something of which an export is silent. Whether the server answers.
 async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>, answers_otherwise: bool) -> Result<bool, SourceError> {
-    let read = reading::read(pull, task, members).await?;
+    let read = Box::pin(reading::read(pull, task, members)).await?;
     let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
     let (mut unit, resource_type) = (read.unit, &task.query.resource_type);
     match &unit.gap {
@@ -353,7 +353,7 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         ask::try_post(pull, patients).await?;
         lists::try_out(pull, task.query, patients).await?;
     }
-    let read = reading::read(pull, &task, members).await?;
+    let read = Box::pin(reading::read(pull, &task, members)).await?;
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
@@ -419,7 +419,7 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
             if let Some(patients) = &part.patients {
                 lists::try_out(pull, &query, patients).await?;
             }
-            pull.record(&reading::read(pull, &part, members).await?.unit)?;
+            pull.record(&Box::pin(reading::read(pull, &part, members)).await?.unit)?;
         }
     }
     // It was asked for from when the first of them was.
@@ -438,7 +438,7 @@ async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BT
     for category in categories(&task.query.resource_type).unwrap_or_default() {
         let part = Task { category: Some(category), name: format!("{} category {category}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            let read = reading::read(pull, &part, members).await?;
+            let read = Box::pin(reading::read(pull, &part, members)).await?;
             if read.refused.is_some_and(|refusal| refusal.needs_category) && task.patients.is_none() {
                 let reason = "the server searches it neither without a parameter nor by category; if it wants a patient, name a Group in `source.group`";
                 return pull.record(&pull.receive(task.unit(), None)?.finish(Some(Why::new(Code::OfPatients, reason)))?);
