@@ -103,6 +103,8 @@ pub struct Plan {
     pub by_time: BTreeSet<String>,
     /// Types that it searches by id. Not a part of what is asked.
     pub by_id: BTreeSet<String>,
+    /// The measures that read each type. Not a part of what is asked.
+    pub readers: BTreeMap<String, BTreeSet<String>>,
     /// Types of which the configuration asks for a part only.
     pub narrowed: BTreeMap<String, Narrowing>,
     /// The searches in the place of an export that is not to be had, where they are allowed.
@@ -115,6 +117,14 @@ impl Plan {
     /// A digest: cursors and interrupted pulls of another plan are not continued.
     pub fn digest(&self) -> String {
         crate::store::sha256_hex(self.to_string().as_bytes())
+    }
+
+    /// The same plan for these measures, by the types that they read.
+    #[must_use]
+    pub fn read_by(mut self, readers: &BTreeMap<String, BTreeSet<String>>) -> Plan {
+        self.readers.clone_from(readers);
+        self.instead = self.instead.map(|instead| Box::new(instead.read_by(readers)));
+        self
     }
 
     /// Whether a type is asked for by code.

@@ -422,6 +422,7 @@ async fn prepare(
         let reason = format!("the export brought {} whom the Group does not name: nothing of them is kept", counted(prepared.strangers, "patient"));
         note(pull, &mut notes, "Patient", "strangers", Why::new(Code::Strangers, reason))?;
     }
+    census::tell_empty(pull, came.imported, &prepared, sound, &mut notes)?;
     Ok((prepared, notes))
 }
 
@@ -439,7 +440,6 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
 }
 
-pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
 /// The staged files of what is there now, whatever its age: what was read again, and what an export of everything brought.
 fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
     let mut files = ledger::read_again(pull.snapshot.store(), pull.id)?;
@@ -447,6 +447,7 @@ fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, S
     Ok(files)
 }
 
+pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
     let found: BTreeSet<(String, String, Code)> = units
         .iter()
         .filter_map(|unit| {
@@ -559,12 +560,12 @@ fn refuse_sudden_loss(
     Ok(is_suspicious)
 }
 
-fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {
 /// Whether something is missing because this client may not read it.
 fn is_forbidden(why: &Why) -> bool {
     matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
 }
 
+fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {
     let reason = format!("{loss}; what is stored is kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
     note_gap(pull, gaps, resource_type, "volume", Why::new(Code::Loss, reason))
 }

@@ -343,6 +343,19 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_of_which_there_has_never_been_any_is_told_with_who_reads_it() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    bed.hospital.vanish("DeviceUseStatement", usize::MAX);
+    let told = "there has never been any; read by `hac-clabsi`";
+    let night = Said::of(output(bed.command(&["run", "--once"])).await);
+    assert!(night.code == 0 && night.err.contains(told), "{} {}", night.out, night.err);
+    let [status, check] = [Said::of(output(bed.command(&["status"])).await), Said::of(output(bed.command(&["check"])).await)];
+    for (said, part) in [(status, format!("{told}; EHR team: say whether")), (check, format!("in the last night: DeviceUseStatement: {told}; EHR team: say whether"))] {
+        assert!(said.out.contains(&part) || said.err.contains(&part), "{part}: {} {}", said.out, said.err);
+    }
+}
+
 /// Of three token requests the server refuses two, without a word: who was granted one before asks again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_a_check_was_granted_makes_a_refusal_a_passing_one() {

@@ -10,7 +10,6 @@ use super::{lists, named};
 use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
 use crate::snapshot::Prepared;
-use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::capability::Capability;
 use crate::source::duty::{Code, Why};
@@ -18,7 +17,8 @@ use crate::source::filter::may_have_code;
 use crate::source::ledger::{self, Recorded, Unit};
 use crate::source::plan::{Narrowing, Plan, Query};
 use crate::source::probe::impossible;
-use crate::source::pull::Pull;
+use crate::source::pull::{Pull, note};
+use crate::source::{Gap, SourceError};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -422,6 +422,28 @@ pub(super) async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> 
     let asked = format!("{} {parameters:?}", query.resource_type);
     let counted = once(pull, &query.resource_type, &asked, send(pull, &query.resource_type, &parameters, false)).await?;
     Ok(counted.is_some_and(|counted| counted > 0))
+}
+
+/// Says of what was asked for that there has never been any of it: a right that hides a type may say nothing else.
+pub(in crate::source) fn tell_empty(pull: &Pull<'_>, imported: &[Recorded], prepared: &Prepared, sound: &BTreeSet<String>, notes: &mut Vec<Gap>) -> Result<(), SourceError> {
+    let stored = pull.snapshot.counts()?;
+    let is_there = |name: &str| stored.get(name).is_some_and(|stored| *stored > 0) || prepared.present.contains_key(name);
+    let is_of_nobody = |name: &str| pull.later.get(name).is_some_and(|asked| asked.covered.is_empty());
+    let is_imported = |name: &str| imported.iter().any(|unit| unit.resource_type == name);
+    let told: BTreeSet<String> = notes.iter().map(|note| note.resource_type.clone()).collect();
+    // Where nobody is there is nothing of anybody.
+    if !is_there("Patient") {
+        return Ok(());
+    }
+    let asked = sound.iter().filter(|name| !pull.plan.referenced.contains(*name) && !told.contains(*name));
+    for name in asked.filter(|name| !is_there(name) && !is_of_nobody(name) && !is_imported(name)) {
+        let of_code = if pull.plan.is_narrowed(name) { " with a code that is asked for" } else { "" };
+        let readers = pull.plan.readers.get(name).map(|readers| readers.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", "));
+        let read_by = readers.map_or_else(String::new, |readers| format!("; read by {readers}"));
+        let never = if pull.plan.group.is_empty() { "there has never been any" } else { "the Group's members have never had any" };
+        note(pull, notes, name, "never any", Why::new(Code::Empty, format!("{never}{of_code}{read_by}")))?;
+    }
+    Ok(())
 }
 
 /// How many there are of a type of which `came` came, if none of them has a code that is asked for; else none.
