@@ -366,7 +366,7 @@ impl Adapter {
             Ok(facts) => source.capability.learn(&facts),
             Err(error) => tracing::warn!(%error, "what the last check found is not used"),
         }
-        let plan = source::plan(&needs, &source.capability, options);
+        let plan = source::plan(&needs, &source.capability, options).read_by(&needs::readers(measures));
         Ok((source, plan))
     }
 

@@ -166,8 +166,8 @@ fn unasked(site: &Loaded<config::Site>, checked: &Setup, touched: &[Touched]) ->
     checked.source.tuning.imports.iter().zip(touched).filter_map(nobody).map(warn).collect()
 }
 
-/// What the last night found of rules that met nothing, of codes under other names, of values that were not used, and of exports that stay at
-/// the EHR.
+/// What the last night found of rules that met nothing, of codes under other names, of values that were not used, of exports that stay at
+/// the EHR, and of types of which there has never been any.
 fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
     let store = super::state(site).ok().flatten();
     let of_night = |store: &Store| {
@@ -176,17 +176,22 @@ fn last_found(site: &Loaded<config::Site>) -> Vec<Diagnostic> {
     };
     let found = store.as_ref().and_then(of_night).unwrap_or_default();
     let unmapped = Some(super::run::unmapped_as_text(&found)).filter(|line| !line.is_empty());
-    let kept = store.as_ref().and_then(exports_kept).unwrap_or_default();
+    let kept = store.as_ref().and_then(told_by_pull).unwrap_or_default();
     let lines = found.iter().filter_map(super::run::unused_as_text).chain(unmapped).chain(kept);
     lines.map(|line| Diagnostic::note(format!("in the last night: {line}"))).collect()
 }
 
-/// What the last pull says of exports that the EHR did not delete, and who must do what.
-fn exports_kept(store: &Store) -> Option<Vec<String>> {
+/// What the last pull says of exports that the EHR did not delete, and of types of which there has never been any, and who must do what.
+fn told_by_pull(store: &Store) -> Option<Vec<String>> {
     let (pull, ..) = ledger::last(store).ok()??;
-    let notes = ledger::units(store, pull).ok()?.into_iter().filter_map(|unit| unit.note);
-    let (who, what) = Code::Undeletable.duty();
-    Some(notes.filter(|why| why.code == Code::Undeletable).map(|why| format!("{why}; {who}: {what}")).collect())
+    let units = ledger::units(store, pull).ok()?;
+    let noted = units.into_iter().filter_map(|unit| Some((unit.resource_type, unit.note?)));
+    let told = noted.filter(|(_, why)| matches!(why.code, Code::Undeletable | Code::Empty)).map(|(resource_type, why)| {
+        let (who, what) = why.code.duty();
+        let about = if resource_type == "*" { String::new() } else { format!("{resource_type}: ") };
+        format!("{about}{why}; {who}: {what}")
+    });
+    Some(told.collect())
 }
 
 async fn ask(site: &Loaded<config::Site>, checked: &Setup, (touched, stored): (&[Touched], Option<&Snapshot>)) -> Vec<Answer> {
@@ -283,7 +288,7 @@ async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> 
     let id = &source.options.group;
     if let Some(list) = &source.options.tuning.patients {
         let listed = list.read().map_err(Failure::configuration)?;
-        lines.push(format!("the list names {}", counted(listed.ids.len() + listed.identifiers.len(), "patient")));
+        lines.push(format!("the list names {}", counted(listed.len(), "patient")));
     }
     if id.is_empty() {
         return Ok(());

@@ -88,6 +88,7 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
         );
     }
     if count {
+        known.resources.extend(forecast::members(&source, &plan).await.map(|members| ("Patient".to_owned(), members)));
         let counts = forecast::count(&source, &plan, known.since).await;
         let (whole, changed): (BTreeMap<_, _>, _) = counts.into_iter().partition(|(name, _)| known.since.is_none() || plan.is_untimed(name));
         known.changed = changed;
@@ -171,8 +172,11 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast, is_of_chan
     let patients = &plan.cohort;
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
     if forecast.steps.iter().any(|step| step.resources.is_none()) {
-        let when = if is_of_changes { "how much has changed is" } else { "what is not known is known after the first pull, or" };
-        text.push_str(&format!("\n{when} asked for by --count where all patients are pulled"));
+        text.push_str(match (is_of_changes, plan.cohort.is_everybody()) {
+            (true, _) => "\nhow much has changed is asked for by --count where all patients are pulled",
+            (false, true) => "\nwhat is not known is known after the first pull, or asked for by --count",
+            (false, false) => "\nwhat is not known is known after the first pull; how many members the Group has is asked for by --count",
+        });
     }
     if plan.export.is_some() {
         text.push_str("\nan export is polled as often as the server wants, and a type may come in many files");

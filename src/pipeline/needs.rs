@@ -25,6 +25,17 @@ pub fn of(measures: &[Measure], value_sets: &ValueSets, mapping: &Mapping, is_pr
     needs(requirements, value_sets, mapping).into_iter().map(later).collect()
 }
 
+/// The measures that read each resource type.
+pub fn readers(measures: &[Measure]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut readers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for measure in measures {
+        for requirement in measure.program().requirements() {
+            readers.entry(requirement.resource_type.clone()).or_default().insert(measure.definition.id.value.clone());
+        }
+    }
+    readers
+}
+
 /// One need per resource type, sorted: any code as soon as one requirement leaves it open, otherwise every code that
 /// would do, as `system|code`, the site's own included.
 fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {

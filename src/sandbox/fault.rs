@@ -1,8 +1,8 @@
 //! Faults: what goes wrong on purpose, at chosen places or by chance from a seed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::quirk::access::Shut;
 use super::quirk::{Quirk, Scene};
 use super::reply::{Delivery, Reply, http_date};
 use super::request::{Endpoint, Incoming};
@@ -76,6 +77,14 @@ pub enum Fault {
         /// How long an answer takes.
         delay: Duration,
     },
+    /// This client may not read a type while the fault is on: what is asked for of it is refused (403), and an export leaves it
+    /// out and says so in its messages.
+    Shut {
+        /// Resource type.
+        resource_type: String,
+        /// Whether it is on.
+        is_on: Arc<AtomicBool>,
+    },
     /// Everything that can go wrong between two good servers, at every endpoint, by chance: statuses with and without
     /// `Retry-After`, connections reset before or within an answer, stalls, a clock that is off. One request in eight
     /// meets something, and at most two in a row at an endpoint. The same requests in the same order meet the same.
@@ -93,6 +102,7 @@ impl Fault {
             Fault::Truncated { resource_type, lines } => Box::new(Truncated { kind: resource_type, lines, first: FirstFiles::default() }),
             Fault::Status { path, status, retry_after, times } => Box::new(Refused { path, status, retry_after, left: AtomicU32::new(times) }),
             Fault::Slow { path, delay } => Box::new(Slow { path, delay }),
+            Fault::Shut { resource_type, is_on } => Box::new(Shut { kind: resource_type, is_on }),
             Fault::Chance { seed } => Box::new(Chance { seed, met: Mutex::default() }),
         }
     }

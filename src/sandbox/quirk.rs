@@ -4,7 +4,7 @@
 //! none. Each scenario stands in the file of its section: `access`, `search`, `paging`, `export`, `change`, `content`; what
 //! happens while data are read is in `meanwhile`, and what servers may do by the Bulk Data guide in `bulk`.
 
-mod access;
+pub(super) mod access;
 mod bulk;
 mod change;
 mod content;

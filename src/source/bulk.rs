@@ -5,6 +5,7 @@ mod manifest;
 mod members;
 mod order;
 mod telling;
+mod whole;
 
 use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
@@ -28,6 +29,7 @@ use telling::Teller;
 use url::Url;
 
 pub(super) use members::check as check_members;
+pub(super) use whole::{files_of_whole, whole, whole_of_all};
 
 /// An export may take weeks on some EHRs; after this another one is begun.
 const EXPORT_DAYS_MAX: i64 = 30;

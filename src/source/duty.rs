@@ -138,6 +138,8 @@ pub enum Code {
     Unlisted,
     /// No patient at all.
     NoPatients,
+    /// There has never been any.
+    Empty,
     /// Nothing has a code that the measures ask for.
     Uncoded,
     /// None of what others refer to is there.
@@ -241,6 +243,7 @@ impl Code {
                 SiteEngineer,
                 "find what hides them: `source.group`, `source.patients_file`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`",
             ),
+            Code::Empty => (EhrTeam, "say whether there is any that this client does not see; nothing is due if there is none"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
             Code::Unseen => (EhrTeam, "let this client read it; if there is none, or the measures can do without, the site engineer: `watershed pull --accept-loss`"),
             Code::Narrowed => (SiteEngineer, "take the parameters out of `source.parameters`; if the measures need no more than these bring, `watershed pull --accept-loss`"),

@@ -12,7 +12,7 @@ use super::plan::{Cohort, Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
 use super::search::sample;
-use super::search::{counted, instant};
+use super::search::{count_members, counted, instant};
 use super::{Options, Source, SourceError};
 use crate::diagnostic;
 use crate::http::{HttpError, Request};
@@ -32,6 +32,12 @@ pub struct Known {
     pub counted: BTreeSet<String>,
     /// Requests for the files of a type, or for what is referred to of it, in the last pull of everything.
     pub requests: BTreeMap<String, u64>,
+    /// Searches of some patients each, of a type, in the last pull of everything.
+    pub searches: BTreeMap<String, u64>,
+    /// Questions of how many there are that it asked; and those of them that tried whether lists of values are heeded.
+    pub questions: Option<u64>,
+    /// See [`Known::questions`].
+    pub trials: Option<u64>,
     /// When the last pull of everything began and ended.
     pub last: Option<(Timestamp, Timestamp)>,
     /// From when the next pull asks for changes; `None`: it reads everything.
@@ -43,6 +49,11 @@ pub struct Known {
 }
 
 impl Known {
+    /// How many patients are asked for, of all or of those who are named.
+    fn patients(&self) -> Option<u64> {
+        self.resources.get("Patient").copied()
+    }
+
     /// How many of a type the next pull brings, of which it asks for changes or for everything.
     fn brings(&self, resource_type: &str, is_of_changes: bool) -> Option<u64> {
         if is_of_changes { self.changed.get(resource_type).copied() } else { self.resources.get(resource_type).copied() }
@@ -104,10 +115,6 @@ pub struct Forecast {
 impl Forecast {
     /// Of a plan, for a server that is asked as these options say.
     pub fn new(plan: &Plan, known: &Known, options: &Options) -> Forecast {
-        let pages = |resources: u64| resources.div_ceil(u64::from(options.page_size.max(1))).max(1);
-        // Several patients' share seldom ends with a page; where it takes more requests than all pages, these are read.
-        let per_query = options.tuning.patients_per_query.clamp(1, 200) as u64;
-        let queries_of = |patients: Option<&u64>, pages: u64| patients.map_or(pages, |patients| patients.div_ceil(per_query).min(pages));
         let export = plan.export.iter().map(|export| {
             let types: Vec<&str> = export.types.iter().map(String::as_str).collect();
             let counts: Option<Vec<u64>> = types.iter().map(|name| known.brings(name, known.since.is_some() && !known.exports_whole)).collect();
@@ -123,19 +130,8 @@ impl Forecast {
                 at_most: false,
             }
         });
-        let queries = plan.queries.iter().map(|query| {
-            let since = known.since.filter(|_| query.incremental);
-            let resources = known.brings(&query.resource_type, since.is_some());
-            // What the last pull brought it brought of those patients.
-            let at_most = query.later.is_some() && since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
-            let more = |pages: u64| if at_most { queries_of(known.resources.get("Patient"), pages) } else { 0 };
-            // Where it is not known how much has changed, each question is one request.
-            let patients = known.resources.get("Patient").filter(|_| query.by_patient.is_some());
-            let least = since.map(|_| patients.map_or(1, |patients| patients.div_ceil(per_query).max(1)));
-            let requests = resources.map(pages).map(|pages| pages + more(pages)).max(least);
-            Step { asked: format!("{}{}", shown(query), changes(since)), resources, requests, at_most }
-        });
-        let referenced = plan.referenced.iter().filter(|_| known.since.is_none()).filter_map(|name| {
+        let queries = plan.queries.iter().map(|query| of_query(plan, query, known, options));
+        let referenced = plan.referenced.iter().filter(|_| known.since.is_none() || known.exports_whole).filter_map(|name| {
             let asked = format!("{name} that something refers to");
             Some(Step {
                 asked,
@@ -152,6 +148,9 @@ impl Forecast {
             .chain(queries)
             .chain(referenced)
             .chain(looked_at)
+            .chain(of_group(plan))
+            .chain(changed_members(plan, known, options))
+            .chain(trials(plan, known, options))
             .chain(counts(plan, known))
             .chain(meanwhile(plan, known))
             .chain(samples(plan, known))
@@ -172,8 +171,113 @@ impl Forecast {
     }
 }
 
+/// Searches of a query by patients: as many as in the last pull of everything, or as all patients take.
+fn searches(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Option<u64> {
+    query.by_patient.as_ref()?;
+    let of_type = plan.queries.iter().filter(|other| other.resource_type == query.resource_type).count().max(1) as u64;
+    let before = known.searches.get(&query.resource_type).map(|searches| searches.div_ceil(of_type));
+    before
+        .or_else(|| known.patients().map(|patients| patients.div_ceil(per_query(options))))
+        .map(|searches| searches.max(1))
+}
+
+fn per_query(options: &Options) -> u64 {
+    options.tuning.patients_per_query.clamp(1, 200) as u64
+}
+
+fn of_query(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Step {
+    let page = u64::from(options.page_size.max(1));
+    let pages = |resources: u64| resources.div_ceil(page).max(1);
+    // Several patients' share seldom ends with a page; where it takes more requests than all pages, these are read.
+    let queries_of = |pages: u64| known.patients().map_or(pages, |patients| patients.div_ceil(per_query(options)).min(pages));
+    let since = known.since.filter(|_| query.incremental);
+    let resources = known.brings(&query.resource_type, since.is_some());
+    // What the last pull brought it brought of those patients.
+    let at_most = query.later.is_some() && since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
+    let more = |pages: u64| if at_most { queries_of(pages) } else { 0 };
+    let searches = searches(plan, query, known, options);
+    let requests = match (resources, searches) {
+        // Half a page more, on an average, than the share of each search has.
+        (Some(resources), Some(searches)) => Some((resources.saturating_mul(2) / page).saturating_add(searches).div_ceil(2).max(searches)),
+        (Some(resources), None) => Some(pages(resources) + more(pages(resources))),
+        // Where it is not known how much there is, or has changed, each question is one request.
+        (None, searches) => searches.or(since.map(|_| 1)),
+    };
+    Step { asked: format!("{}{}", shown(query), changes(since)), resources, requests, at_most }
+}
+
+/// The list of the Group's members.
+fn of_group(plan: &Plan) -> Option<Step> {
+    let Cohort::Group(group) = &plan.cohort else { return None };
+    Some(Step { asked: format!("Group/{group}"), resources: Some(0), requests: Some(1), at_most: false })
+}
+
+/// What an export of changes may leave out, asked for by search where it brings nothing of members whose own record did not change: so it
+/// is on a quiet night.
+fn changed_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
+    let export = plan.export.as_ref().filter(|_| !plan.cohort.is_everybody() && known.since.is_some() && !known.exports_whole)?;
+    let requests = known
+        .patients()
+        .map(|patients| (patients.div_ceil(per_query(options)) + trial(patients.min(per_query(options)))) * export.types.len() as u64);
+    Some(Step {
+        asked: format!("what has changed of members, where the export brings it of nobody{}", changes(known.since)),
+        resources: Some(0),
+        requests,
+        at_most: true,
+    })
+}
+
+/// Requests of a trial whether a list of so many values is heeded: its number, and those of its halves.
+fn trial(values: u64) -> u64 {
+    if values < 2 { 0 } else { 3 }
+}
+
+/// Finding out whether lists of patients and of codes, and searches by POST, are heeded: beside an export of changes where numbers differ
+/// only; else as often as in the last pull of everything, or as it takes where each list finds something.
+fn trials(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
+    if known.since.is_none() && known.questions.is_some() {
+        return None;
+    }
+    let has_members = !plan.cohort.is_everybody();
+    let of_codes = |query: &Query| {
+        query
+            .parameters
+            .iter()
+            .filter(|(name, _)| name == "code")
+            .map(|(_, codes)| trial(codes.split(',').count() as u64))
+            .sum::<u64>()
+    };
+    let codes: u64 = plan.queries.iter().map(of_codes).sum();
+    let modelled = || {
+        let [short, long] = [per_query(options), PATIENTS_PER_COUNT as u64].map(|most| known.patients().map(|patients| trial(patients.min(most))));
+        let lists = plan
+            .queries
+            .iter()
+            .filter(|query| query.by_patient.is_some())
+            .map(|query| &query.resource_type)
+            .collect::<BTreeSet<_>>()
+            .len() as u64;
+        let counted = if plan.export.is_some() && known.since.is_none() { questions(plan, &Capability::default()).len() as u64 } else { 0 };
+        let twice = if known.patients() > Some(per_query(options)) { long? } else { 0 };
+        Some(lists * short? + counted * (short? + twice))
+    };
+    let of_lists = match known.trials.filter(|_| plan.export.is_none()) {
+        Some(before) => Some(before),
+        None if has_members => modelled().map(|of_members| of_members + codes),
+        None => Some(codes),
+    };
+    // A body that is posted is tried once.
+    let requests = of_lists.map(|of_lists| of_lists + u64::from(has_members));
+    let asked = "whether lists of values, and searches by POST, are heeded".to_owned();
+    (requests != Some(0)).then(|| Step { asked, resources: Some(0), requests, at_most: false })
+}
+
 /// The questions of how many the server counts, with which what came is compared.
 fn counts(plan: &Plan, known: &Known) -> Option<Step> {
+    if let Some(before) = known.questions.filter(|_| known.since.is_none()) {
+        let asked = "how many there are, and what changed meanwhile, as in the last pull of everything".to_owned();
+        return Some(Step { asked, resources: Some(0), requests: Some(before), at_most: false });
+    }
     // By which parameter patients are named makes no difference.
     let mut questions = questions(plan, &Capability::default());
     let is_whole = |name: &str| known.since.is_none() || plan.is_untimed(name);
@@ -194,7 +298,7 @@ fn meanwhile(plan: &Plan, known: &Known) -> Option<Step> {
     let is_settled = |query: &&Query| query.incremental && query.by_patient.is_none() && query.later.is_none();
     let types: BTreeSet<&str> = plan.queries.iter().filter(is_settled).map(|query| query.resource_type.as_str()).collect();
     let asked = || format!("what changed meanwhile of {}", types.iter().copied().collect::<Vec<_>>().join(", "));
-    let is_asked = known.since.is_none() && plan.export.is_none() && !types.is_empty();
+    let is_asked = known.since.is_none() && known.questions.is_none() && plan.export.is_none() && !types.is_empty();
     is_asked.then(|| Step { asked: asked(), resources: Some(0), requests: Some(types.len() as u64), at_most: false })
 }
 
@@ -225,7 +329,9 @@ impl fmt::Display for Forecast {
         let requests = |cost: Cost| diagnostic::counted(cost.requests, "request");
         let span = |least: String, most: String| if least == most { most } else { format!("{least} to {most}") };
         write!(f, "{}", if self.most.is_none() { "at least " } else { "" })?;
-        write!(f, "{}, ", if least.requests == most.requests { requests(most) } else { format!("{} to {}", least.requests, requests(most)) })?;
+        write!(f, "{}", if least.requests == most.requests { requests(most) } else { format!("{} to {}", least.requests, requests(most)) })?;
+        let more: u64 = self.steps.iter().filter(|step| step.at_most && self.most.is_none()).filter_map(|step| step.requests).sum();
+        write!(f, "{}, ", if more == 0 { String::new() } else { format!(", and at most {more} more that may not be needed") })?;
         write!(f, "{} at {RESOURCE_BYTES} bytes a resource, ", span(megabytes(least), megabytes(most)))?;
         write!(f, "{} at {REQUEST_SECONDS} s a request", span(lasting(least.seconds), lasting(most.seconds)))?;
         if let Some(nights @ 2..) = self.nights {
@@ -283,6 +389,11 @@ pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BT
         }
     }
     counts
+}
+
+/// How many members the Group of a plan names; `None` if there is none, or it cannot be read.
+pub async fn members(source: &Source, plan: &Plan) -> Option<u64> {
+    count_members(source, &plan.cohort).await
 }
 
 pub(super) async fn count_one(source: &Source, resource_type: &str, parameters: &[(String, String)], everywhere: &[(String, String)]) -> Result<Option<u64>, SourceError> {
@@ -354,10 +465,10 @@ mod tests {
         assert_snapshot!(told(&plan, &known), @r"
         Patient: 1000 resources, 5 requests
         Observation?code=http://loinc.org|1988-5: 40001 resources, 201 requests
-        Encounter for each patient: ? resources, ? requests
+        Encounter for each patient: ? resources, 40 requests
         _summary=count of Patient, Observation, Encounter: 0 resources, 3 requests
         what changed meanwhile of Observation, Patient: 0 resources, 2 requests
-        at least 211 requests, 82.0 MB at 2000 bytes a resource, 53 s at 1 s a request
+        at least 251 requests, 82.0 MB at 2000 bytes a resource, 63 s at 1 s a request
         ");
         plan = Plan {
             referenced: ["Device".to_owned(), "Location".to_owned()].into(),

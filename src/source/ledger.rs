@@ -257,6 +257,21 @@ pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError>
     })
 }
 
+/// How many resources came in these units, and in the pieces of which they are made.
+pub fn received(store: &Store, pull: PullId, names: &BTreeSet<String>) -> Result<u64, StoreError> {
+    store.with(|connection| {
+        let mut statement = connection.prepare("SELECT name, received FROM unit WHERE pull_id = ?1 AND name LIKE 'query %'")?;
+        let rows = statement.query_map([pull.0], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        let mut sum = 0;
+        for row in rows {
+            let (name, received) = row?;
+            let whole = name.split_once(", piece ").map_or(name.as_str(), |(whole, _)| whole);
+            sum += if names.contains(whole) { received } else { 0 };
+        }
+        Ok(sum)
+    })
+}
+
 /// Ends the name of a unit that holds what of another one names its patient by an identifier.
 pub const BY_IDENTIFIER: &str = " by identifier";
 
@@ -617,16 +632,22 @@ pub fn last_brought(store: &Store, source: &str) -> Result<Known, StoreError> {
             })
             .optional()?;
         let Some((id, began, ended)) = last else { return Ok(Known::default()) };
+        // Of a search of patients the name ends with their digest.
         let mut statement = connection.prepare(
-            "SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %') FROM unit
-               WHERE pull_id = ?1 AND name NOT LIKE 'import %' GROUP BY resource_type",
+            "SELECT resource_type, sum(received), sum(name LIKE 'file %' OR name LIKE 'refer %'), sum(name LIKE 'query % ________________' AND state = 'done'),
+               sum(name LIKE 'count %' AND name NOT LIKE 'count announced %' AND name NOT LIKE 'count kept %'), sum(query LIKE 'count of list %')
+               FROM unit WHERE pull_id = ?1 AND name NOT LIKE 'import %' GROUP BY resource_type",
         )?;
-        let rows = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs())))?;
-        let mut known = Known { last: began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok())), ..Known::default() };
+        let number = |row: &rusqlite::Row<'_>, place: usize| row.get::<_, i64>(place).map(i64::unsigned_abs);
+        let rows = statement.query_map([id], |row| Ok((row.get::<_, String>(0)?, [number(row, 1)?, number(row, 2)?, number(row, 3)?, number(row, 4)?, number(row, 5)?])))?;
+        let mut known = Known { last: began.parse().ok().zip(ended.and_then(|ended| ended.parse().ok())), questions: Some(0), trials: Some(0), ..Known::default() };
         for row in rows {
-            let (resource_type, received, requests) = row?;
+            let (resource_type, [received, requests, searches, questions, trials]) = row?;
             known.resources.insert(resource_type.clone(), received);
-            known.requests.insert(resource_type, requests);
+            known.requests.insert(resource_type.clone(), requests);
+            known.questions = known.questions.map(|sum| sum + questions);
+            known.trials = known.trials.map(|sum| sum + trials);
+            known.searches.extend((searches > 0).then_some((resource_type, searches)));
         }
         Ok(known)
     })

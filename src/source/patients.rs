@@ -27,6 +27,18 @@ pub struct Listed {
     pub identifiers: BTreeMap<(String, String), usize>,
 }
 
+impl Listed {
+    /// How many it names.
+    pub fn len(&self) -> usize {
+        self.ids.len() + self.identifiers.len()
+    }
+
+    /// Whether it names nobody.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl List {
     /// Reads the list, as it is now.
     ///
@@ -44,7 +56,7 @@ impl List {
             let help = if self.system.is_empty() { "; where these are record numbers, `source.patients_system` names their system" } else { "" };
             format!("{} of `{name}` {are} not {expected} alone{help}", lines(&wrong))
         })?;
-        if listed.ids.is_empty() && listed.identifiers.is_empty() {
+        if listed.is_empty() {
             return Err(format!("`{name}` names no patient: one a line is expected"));
         }
         Ok(listed)

@@ -142,6 +142,8 @@ pub struct Plan {
     pub by_time: BTreeSet<String>,
     /// Types that it searches by id. Not a part of what is asked.
     pub by_id: BTreeSet<String>,
+    /// The measures that read each type. Not a part of what is asked.
+    pub readers: BTreeMap<String, BTreeSet<String>>,
     /// Types of which the configuration asks for a part only.
     pub narrowed: BTreeMap<String, Narrowing>,
     /// The searches in the place of an export that is not to be had, where they are allowed.
@@ -159,6 +161,14 @@ impl Plan {
     /// What it is called where somebody who is named does not come.
     pub(super) fn absent(&self) -> Code {
         if self.cohort == Cohort::List { Code::Listed } else { Code::Members }
+    }
+
+    /// The same plan for these measures, by the types that they read.
+    #[must_use]
+    pub fn read_by(mut self, readers: &BTreeMap<String, BTreeSet<String>>) -> Plan {
+        self.readers.clone_from(readers);
+        self.instead = self.instead.map(|instead| Box::new(instead.read_by(readers)));
+        self
     }
 
     /// Whether a type is asked for by code.

@@ -52,6 +52,8 @@ pub(super) struct Pull<'a> {
     pub full: bool,
     /// Units done before and in this run.
     pub done: BTreeSet<String>,
+    /// Types of which an export of changes brought everything.
+    pub whole: BTreeSet<String>,
     /// The patients of the Group, where it was read.
     pub members: Option<BTreeSet<String>>,
     /// What was learnt of the server's search.
@@ -112,8 +114,7 @@ impl Job<'_> {
     /// Carries a plan out; in the place of an export, if `no_export` says why there is none.
     async fn run(self, plan: &Plan, no_export: Option<Why>) -> Result<PullOutcome, SourceError> {
         let Job { chooser, source, snapshot, clock, progress } = self;
-        let store = snapshot.store();
-        let (name, digest) = (source.name(), plan.digest());
+        let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
         let damaged = snapshot.look_over()?;
         if damaged > 0 {
             tracing::warn!(segments = damaged, "some of the snapshot is damaged or missing: everything is read again, and no number is made before that is done");
@@ -142,6 +143,7 @@ impl Job<'_> {
             behind: behind(source, plan, snapshot, clock.now())?,
             full: opened.full,
             done: ledger::done(store, opened.id)?,
+            whole: BTreeSet::new(),
             members: None,
             habits: search::Habits::of(source, opened.full),
             chooser,
@@ -182,22 +184,23 @@ impl Job<'_> {
     }
 }
 
-/// Fetches what is not there yet. It may be dropped at any time, and be gone on with.
+/// Fetches what is not there yet. It may be dropped at any time, and be gone on with. Each step is large, and none of them lies on the stack.
 async fn fetch(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     bulk::release_finished(pull, &mut Vec::new()).await?;
     if pull.plan.export.is_some() {
-        bulk::run(pull).await?;
-        search::beside_export(pull).await?;
-        bulk::check_members(pull).await?;
+        Box::pin(bulk::run(pull)).await?;
+        pull.whole = bulk::whole(pull)?;
+        Box::pin(search::beside_export(pull)).await?;
+        Box::pin(bulk::check_members(pull)).await?;
     } else {
-        search::run(pull).await?;
+        Box::pin(search::run(pull)).await?;
     }
     identified::resolve(pull)?;
-    if pull.since.is_some() { recount::take(pull).await } else { recount::settle(pull).await }?;
-    search::later::of_newcomers(pull).await?;
-    search::hydrate(pull).await?;
-    census::take(pull).await?;
-    if pull.since.is_none() { Ok(()) } else { search::look_again(pull).await }
+    if pull.since.is_some() { Box::pin(recount::take(pull)).await } else { Box::pin(recount::settle(pull)).await }?;
+    Box::pin(search::later::of_newcomers(pull)).await?;
+    Box::pin(search::hydrate(pull)).await?;
+    Box::pin(census::take(pull)).await?;
+    if pull.since.is_none() { Ok(()) } else { Box::pin(search::look_again(pull)).await }
 }
 
 async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOutcome, SourceError> {
@@ -209,9 +212,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
     }
     gaps.extend(gaps_of(&imported));
     let (mut sound, mut notes) = (sound_types(pull, &units), Vec::new());
-    let mut full_types = if opened.full { sound.clone() } else { read_in_full(pull, &units, &mut notes)?.intersection(&sound).cloned().collect() };
-    // What was asked for of some patients only can be gone of these only.
-    full_types.retain(|name| !pull.later.contains_key(name));
+    let mut full_types = full_types(pull, opened, &units, &sound, &mut notes)?;
     let asked = pull.later.iter().filter(|(name, _)| sound.contains(*name));
     let mut full_of: BTreeMap<String, BTreeSet<String>> = asked.map(|(name, asked)| (name.clone(), asked.whole.clone())).collect();
     let is_suspicious = refuse_sudden_loss(pull, &units, opened.full, &full_types, &full_of, &mut gaps)? | pull.habits.unnamed().is_some();
@@ -269,6 +270,19 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         full: opened.full,
         lists: pull.habits.lists(),
     })
+}
+
+/// Types that were read in full of everybody.
+fn full_types(pull: &Pull<'_>, opened: &Opened, units: &[Recorded], sound: &BTreeSet<String>, notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
+    let mut full = if opened.full { sound.clone() } else { bulk::whole_of_all(pull, notes)?.union(&pull.plan.untimed()).cloned().collect() };
+    full.retain(|name| sound.contains(name));
+    // What was asked for of some patients only can be gone of these only.
+    full.retain(|name| !pull.later.contains_key(name));
+    // What this client may not read may refer to it.
+    if units.iter().filter_map(|unit| unit.gap.as_ref()).any(is_forbidden) {
+        full.retain(|name| !pull.plan.referenced.contains(name));
+    }
+    Ok(full)
 }
 
 /// Resources received by type, copies included.
@@ -333,6 +347,7 @@ async fn prepare(
         let reason = format!("the export brought {} whom the Group does not name: nothing of them is kept", counted(prepared.strangers, "patient"));
         note(pull, &mut notes, "Patient", "strangers", Why::new(Code::Strangers, reason))?;
     }
+    census::tell_empty(pull, came.imported, &prepared, sound, &mut notes)?;
     Ok((prepared, notes))
 }
 
@@ -348,6 +363,15 @@ pub(super) fn foreseeable(pull: &Pull<'_>) -> Result<(Vec<String>, Reconcile), S
     let (members, imports) = (pull.members.clone(), pull.imported.clone());
     let present_in = present_in(pull, &units)?;
     Ok((files, Reconcile { full_types, full_of: BTreeMap::new(), present_wins: pull.since.is_none(), present_in, members, until, imports }))
+}
+
+/// Staged files of what stands, whatever its age: of what was read again because it was doubted, of what is read whole each night, and of
+/// what an export of everything brought.
+fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
+    let whole = units.iter().filter(|unit| pull.plan.is_untimed(&unit.resource_type)).filter_map(|unit| unit.file.clone());
+    let mut files = ledger::read_again(pull.snapshot.store(), pull.id)?;
+    files.extend(whole.chain(bulk::files_of_whole(pull, units)));
+    Ok(files)
 }
 
 pub(super) fn gaps_of(units: &[Recorded]) -> Vec<Gap> {
@@ -418,42 +442,6 @@ pub(super) fn whole_types(pull: &Pull<'_>, units: &[Recorded]) -> BTreeSet<Strin
     sound_types(pull, units).into_iter().filter(|name| pull.reads_whole(name)).collect()
 }
 
-/// Staged files of what stands, whatever its age: of what was read again because it was doubted, and of what is read whole each night.
-fn present_in(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
-    let whole = units.iter().filter(|unit| pull.plan.is_untimed(&unit.resource_type)).filter_map(|unit| unit.file.clone());
-    Ok(ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().chain(whole).collect())
-}
-
-/// Types that a pull of changes read whole: those that are not searched by times of change, and those
-/// of which an export of changes brought what it was to leave out, nine tenths of what is stored or more: the server does not know
-/// or ignores the question, and it is told. Where it is of everybody, what is not among it is gone. What a group's export brings of new
-/// members is no sign.
-fn read_in_full(pull: &Pull<'_>, units: &[Recorded], notes: &mut Vec<Gap>) -> Result<BTreeSet<String>, SourceError> {
-    let since = pull.since.filter(|_| pull.plan.export.is_some());
-    let Some(since) = since.map(Timestamp::as_microsecond) else { return Ok(pull.plan.untimed()) };
-    let is_of_group = !pull.plan.cohort.is_everybody();
-    let known: BTreeSet<String> = if is_of_group { pull.snapshot.patient_ids()?.into_iter().collect() } else { BTreeSet::new() };
-    // What was read again by search was asked for whole.
-    let exported = units.iter().filter(|unit| unit.query.starts_with("export"));
-    let files: Vec<String> = exported.filter_map(|unit| unit.file.clone()).collect();
-    let mut older: BTreeMap<String, u64> = BTreeMap::new();
-    pull.snapshot.staged(pull.id, &files, |header, _| {
-        let is_new = is_of_group && !header.patient.is_empty() && !known.contains(&header.patient);
-        if !header.removed && !is_new && header.updated.is_some_and(|updated| updated < since) {
-            *older.entry(header.resource_type.clone()).or_default() += 1;
-        }
-        Ok(())
-    })?;
-    let is_most = |name: &String, stored: u64| older.get(name).is_some_and(|older| older.saturating_mul(10) >= stored.saturating_mul(9));
-    let whole: BTreeSet<String> = pull.snapshot.counts()?.into_iter().filter(|(name, stored)| is_most(name, *stored)).map(|(name, _)| name).collect();
-    if !whole.is_empty() {
-        let names = whole.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let why = Why::new(Code::Unheeded, format!("the export was asked for what has changed, and brought everything of {names}"));
-        note(pull, notes, "*", "export of changes", why)?;
-    }
-    Ok(if is_of_group { BTreeSet::new() } else { whole })
-}
-
 /// A server that suddenly shows less than half of what is stored of a type, or much less than in earlier nights, is not
 /// believed: nothing is to be removed, of no type, and a gap says so, until a person has accepted the loss.
 fn refuse_sudden_loss(
@@ -478,7 +466,10 @@ fn refuse_sudden_loss(
     let is_whole = |name: &str| is_full || full_types.contains(name) || full_of.contains_key(name) && pull.plan.is_untimed(name);
     let mut usual = pull.snapshot.store().with(|connection| account::usual(connection, &kind))?;
     usual.retain(|name, _| is_whole(name));
-    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !pull.source.withheld.contains_key(name);
+    // What this client may not read is not lost.
+    let is_refused = |unit: &&Recorded| unit.gap.as_ref().is_some_and(is_forbidden);
+    let forbidden: BTreeSet<&str> = units.iter().filter(is_refused).map(|unit| unit.resource_type.as_str()).collect();
+    let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !forbidden.contains(name);
     let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
     let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
@@ -500,6 +491,11 @@ fn refuse_sudden_loss(
         note_loss(pull, gaps, &resource_type, &loss)?;
     }
     Ok(is_suspicious)
+}
+
+/// Whether something is missing because this client may not read it.
+fn is_forbidden(why: &Why) -> bool {
+    matches!(why.code, Code::Forbidden | Code::Ungranted | Code::Unasked)
 }
 
 fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &str) -> Result<(), SourceError> {

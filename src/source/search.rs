@@ -1,6 +1,7 @@
 //! Search: which queries are sent for whom, and what is learnt of the server on the way.
 
 mod ask;
+mod by_patient;
 pub(super) mod census;
 mod course;
 mod deleted;
@@ -30,8 +31,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use ask::next_address;
-pub(super) use members::read_members;
-pub(super) use page::{Bundle, Item, code_of, counted, id_and_time, issue_code, issue_shown, worst_issue};
+pub(super) use members::{count_members, read_members};
+pub(super) use page::{Bundle, Item, code_of, counted, forbidden_type, id_and_time, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use refer::{hydrate, look_again, wanted_references};
 
@@ -186,7 +187,10 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
     let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
-    if later.is_empty() { Ok(()) } else { later::run(pull, &later, members.as_ref()).await }
+    if !later.is_empty() {
+        later::run(pull, &later, members.as_ref()).await?;
+    }
+    by_patient::run(pull).await
 }
 
 /// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
@@ -264,7 +268,7 @@ pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
 
 /// Searches for something of which an export is silent. Whether the server answers.
 async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<String>>, answers_otherwise: bool) -> Result<bool, SourceError> {
-    let read = reading::read(pull, task, members).await?;
+    let read = Box::pin(reading::read(pull, task, members)).await?;
     let may_not = read.refused.is_some_and(|refusal| refusal.status == 403);
     let (mut unit, resource_type) = (read.unit, &task.query.resource_type);
     match &unit.gap {
@@ -352,7 +356,7 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
         ask::try_post(pull, patients).await?;
         lists::try_out(pull, task.query, patients).await?;
     }
-    let read = reading::read(pull, &task, members).await?;
+    let read = Box::pin(reading::read(pull, &task, members)).await?;
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
     if refusal.needs_category && !task.asks_for_category() && categories(resource_type).is_some() {
         pull.habits.types(|types| types.by_category.insert(resource_type.clone()));
@@ -418,7 +422,7 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
             if let Some(patients) = &part.patients {
                 lists::try_out(pull, &query, patients).await?;
             }
-            pull.record(&reading::read(pull, &part, members).await?.unit)?;
+            pull.record(&Box::pin(reading::read(pull, &part, members)).await?.unit)?;
         }
     }
     // It was asked for from when the first of them was.
@@ -437,7 +441,7 @@ async fn fetch_by_category(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BT
     for category in categories(&task.query.resource_type).unwrap_or_default() {
         let part = Task { category: Some(category), name: format!("{} category {category}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            let read = reading::read(pull, &part, members).await?;
+            let read = Box::pin(reading::read(pull, &part, members)).await?;
             if read.refused.is_some_and(|refusal| refusal.needs_category) && task.patients.is_none() {
                 let reason = "the server searches it neither without a parameter nor by category; if it wants a patient, name a Group in `source.group`";
                 return pull.record(&pull.receive(task.unit(), None)?.finish(Some(Why::new(Code::OfPatients, reason)))?);

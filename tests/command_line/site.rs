@@ -294,7 +294,8 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
         "scopes to ask for: system/Condition.rs system/",
         "not known",
         "6          0          _summary=count of Patient, Condition, ",
-        "at least 11 requests, 0.0 MB",
+        "6          0          whether lists of values, and searches by POST, are heeded",
+        "at least 17 requests, 0.0 MB",
         "what changed meanwhile of Condition, ",
         "asked for by --count",
     ] {
@@ -339,6 +340,19 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
         let notes = said.json()["notes"].as_array().unwrap().clone();
         assert_eq!(notes.iter().any(|note| note.as_str() == Some(expected)), is_used, "{to}: {}", said.out);
         assert_eq!(said.err.contains("what the last check found is not used"), to.contains("fakts"), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_of_which_there_has_never_been_any_is_told_with_who_reads_it() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    bed.hospital.vanish("DeviceUseStatement", usize::MAX);
+    let told = "there has never been any; read by `hac-clabsi`";
+    let night = Said::of(output(bed.command(&["run", "--once"])).await);
+    assert!(night.code == 0 && night.err.contains(told), "{} {}", night.out, night.err);
+    let [status, check] = [Said::of(output(bed.command(&["status"])).await), Said::of(output(bed.command(&["check"])).await)];
+    for (said, part) in [(status, format!("{told}; EHR team: say whether")), (check, format!("in the last night: DeviceUseStatement: {told}; EHR team: say whether"))] {
+        assert!(said.out.contains(&part) || said.err.contains(&part), "{part}: {} {}", said.out, said.err);
     }
 }
 

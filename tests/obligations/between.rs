@@ -267,6 +267,25 @@ async fn q_77_what_a_restored_backup_says_wins_whatever_its_age() {
     }
 }
 
+/// Each night's export brings everything, and is not asked for again by search.
+#[tokio::test]
+async fn q_82_what_an_export_of_everything_says_wins_whatever_its_age() {
+    for group in ["", "all"] {
+        let mut bench = Bench::new(&["q_82"]).await;
+        (bench.options.group, bench.options.page_size) = (group.to_owned(), 5);
+        bench.pull(Mode::Bulk).await.is_the_truth();
+        for turn in 1..=3 {
+            let backup = bench.hospital.back_up();
+            bench.hospital.amend_at(turn, bench.clock.now());
+            bench.hospital.recode("Observation", 9, "1988-5", "another", bench.clock.now());
+            is_right_the_next_night(&bench, Mode::Bulk).await;
+            bench.hospital.restore(&backup);
+            let night = is_right_the_next_night(&bench, Mode::Bulk).await;
+            assert!(night.outcome.new_versions > 9, "`{group}`, {turn}: {}", night.outcome.new_versions);
+        }
+    }
+}
+
 /// Two are at the time of change that they had, and all numbers are right: of all, and of what changed before anything.
 #[tokio::test]
 async fn q_77_a_restored_backup_that_changes_no_number_is_found_the_same_night_whichever_that_is() {

@@ -213,3 +213,29 @@ async fn a_type_that_the_configuration_narrows_is_partial_until_a_person_accepts
     let pulled = bench.pull(Mode::Search).await;
     assert!(pulled.outcome.complete && pulled.outcome.notes.is_empty(), "{:?}", pulled.outcome);
 }
+
+#[tokio::test]
+async fn what_there_has_never_been_any_of_is_told_each_night_until_some_comes() {
+    for mode in MODES {
+        let mut bench = Bench::new(&[]).await;
+        let all = bench.hospital.back_up();
+        bench.hospital.vanish("Procedure", usize::MAX);
+        for is_full in [true, false] {
+            let night = bench.pull(mode).await;
+            night.is_the_truth();
+            let notes: Vec<(&str, &str)> = night.outcome.notes.iter().map(|note| (note.resource_type.as_str(), note.reason.as_str())).collect();
+            assert_eq!((night.outcome.full, notes), (is_full, vec![("Procedure", "there has never been any")]), "{mode:?}");
+        }
+        let due = account(&bench)
+            .rows
+            .into_iter()
+            .find(|row| row.resource_type == "Procedure" && row.note.is_some())
+            .and_then(|row| row.note);
+        assert!(due.as_ref().is_some_and(|due| (due.who, due.code) == (Who::EhrTeam, Code::Empty)), "{due:?}");
+        bench.hospital.restore(&all);
+        bench.options.tuning.full_every_days = 0;
+        let night = bench.pull(mode).await;
+        night.is_the_truth();
+        assert_eq!(night.outcome.notes, Vec::new(), "{mode:?}");
+    }
+}

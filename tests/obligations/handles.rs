@@ -38,6 +38,26 @@ async fn q_80_forgotten_links_lose_nothing_count_nothing_twice_and_cost_little()
     }
 }
 
+/// No time of change divides what was loaded at one instant: what has a patient is asked for by patient.
+#[tokio::test]
+async fn q_80_what_is_all_of_one_instant_is_read_by_patient() {
+    let bench = Bench::new(&["q_80"]).await;
+    let types = ["Patient", "Encounter", "Condition", "Observation", "Procedure", "DeviceUseStatement"];
+    for name in types {
+        let ids = bench.hospital.resources().into_iter().filter(|(own, ..)| own == name).map(|(_, id, _)| id).collect();
+        bench.hospital.touch(name, &ids, "2026-02-01T12:00:00Z".parse().unwrap());
+    }
+    let mut bench = with_long_lists(bench);
+    bench.options.page_size = 4;
+    for night in 1..=2 {
+        let pulled = bench.pull(Mode::Search).await;
+        pulled.is_the_truth();
+        let by_patient = |body: &str| body.starts_with("patient=") && !body.contains("_summary=");
+        let lists = pulled.requests.iter().filter(|seen| seen.target == "/fhir/Observation/_search" && by_patient(&seen.body)).count();
+        assert!(lists > 1, "night {night}: {lists} lists of patients");
+    }
+}
+
 /// A pull in the middle of which charts are amended, and the one after it.
 async fn amended_meanwhile(quirks: &[&str]) -> [Pulled; 2] {
     let site = async || with_long_lists(Bench::new(quirks).await.swift());

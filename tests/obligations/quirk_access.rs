@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, OffBy, Pulled, TYPES, What};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use watershed::http::HttpError;
 use watershed::sandbox::Fault;
 use watershed::sandbox::request::Seen;
@@ -264,5 +265,35 @@ async fn q_86_none_of_what_others_refer_to_is_a_gap_until_it_is_accepted() {
         let night = bench.pull(Mode::Search).await;
         let is_told = night.outcome.gaps.iter().any(|gap| gap.resource_type == "Location" && gap.reason.starts_with("none of the "));
         assert_eq!((night.outcome.complete, is_told), (is_complete, !is_complete), "{:?}", night.outcome.gaps);
+    }
+}
+
+/// The token says that it may be read.
+#[tokio::test]
+async fn a_type_that_is_refused_is_a_gap_of_its_own_and_is_whole_again_when_it_is_granted() {
+    for mode in [Mode::Search, Mode::Bulk] {
+        let is_on = Arc::new(AtomicBool::new(false));
+        let shut = Fault::Shut { resource_type: "Condition".to_owned(), is_on: Arc::clone(&is_on) };
+        let mut bench = Bench::of(40, &[], Serving { faults: vec![shut], ..Serving::default() }).await;
+        bench.pull(mode).await.is_the_truth();
+        let stored = bench.snapshot().counts().unwrap()["Condition"];
+        is_on.store(true, Ordering::SeqCst);
+        // Changes, and everything.
+        for (night, full_every_days) in [(1, 7), (2, 0), (3, 7)] {
+            bench.options.tuning.full_every_days = full_every_days;
+            bench.hospital.amend_at(night, bench.clock.now());
+            let pulled = bench.pull(mode).await;
+            let gaps: Vec<(&str, Code)> = pulled.outcome.gaps.iter().map(|gap| (gap.resource_type.as_str(), gap.code)).collect();
+            assert_eq!(gaps, [("Condition", Code::Forbidden)], "{mode:?}, night {night}: {:?}", pulled.outcome.gaps);
+            assert!(pulled.has_gap(if mode == Mode::Search { "the server answered 403" } else { "this client may not read it (forbidden)" }), "{:?}", pulled.outcome.gaps);
+            assert_eq!((bench.snapshot().counts().unwrap()["Condition"], pulled.outcome.full), (stored, night == 2), "{mode:?}, night {night}");
+            assert!(pulled.differing().iter().all(|name| *name == "Condition"), "{mode:?}, night {night}: {:?}", pulled.differing());
+            let missing = bench.store.with(|connection| watershed::store::runs::missing_from(connection, pulled.outcome.pull_id.0)).unwrap();
+            assert_eq!(missing.gaps, [("Condition".to_owned(), 1)].into(), "{mode:?}, night {night}");
+        }
+        is_on.store(false, Ordering::SeqCst);
+        let granted = bench.pull(mode).await;
+        assert!(!granted.outcome.full, "{mode:?}");
+        granted.is_the_truth();
     }
 }

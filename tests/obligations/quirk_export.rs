@@ -295,7 +295,8 @@ async fn q_82_an_export_of_changes_that_brings_everything_is_told_of() {
         for (quirks, is_told) in [(["q_82"].as_slice(), true), (&[], false)] {
             let mut bench = if group.is_empty() { Bench::new(quirks).await } else { of_group(quirks, Serving::default()).await };
             bench.options.group = group.to_owned();
-            assert!(bench.pull(Mode::Bulk).await.outcome.notes.is_empty(), "everything was asked for");
+            // Some have no device and had no operation.
+            assert!(bench.pull(Mode::Bulk).await.outcome.notes.iter().all(|note| note.code == Code::Empty), "everything was asked for");
             bench.hospital.amend(3);
             let night = bench.pull(Mode::Bulk).await;
             assert!(!night.outcome.full);

@@ -1,8 +1,8 @@
 //! Quirks of authentication and discovery.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{StatusCode, header};
 use base64::Engine as _;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::reply::{Reply, form};
 use super::super::request::{Endpoint, Incoming};
+use super::export::{edit_manifest, files_of, is_own_file, ndjson, own_file};
 use super::{Quirk, Scenario, Scene};
 
 /// Requests that a token is good for, under Q-02.
@@ -321,5 +322,38 @@ impl Quirk for PresignedFiles {
                 file["url"] = if signed.starts_with('X') { url.replace(&scene.origin, &scene.elsewhere) } else { url }.into();
             }
         });
+    }
+}
+
+/// What this client may not read of a type, for a while: a fault.
+pub(in crate::sandbox) struct Shut {
+    pub kind: String,
+    pub is_on: Arc<AtomicBool>,
+}
+
+impl Shut {
+    /// Name of the file of messages that says so.
+    fn messages(&self) -> String {
+        format!("no-{}", self.kind)
+    }
+}
+
+impl Quirk for Shut {
+    fn before(&self, request: &mut Incoming, _scene: &Scene) -> Option<Reply> {
+        if is_own_file(request, &self.messages()) {
+            let issue = json!({"severity": "error", "code": "forbidden", "expression": [self.kind], "diagnostics": "this client may not read it"});
+            return Some(ndjson(json!({"resourceType": "OperationOutcome", "issue": [issue]}).to_string() + "\n"));
+        }
+        let is_it = self.is_on.load(Ordering::SeqCst) && request.kind() == Some(&self.kind);
+        is_it.then(|| Reply::outcome(StatusCode::FORBIDDEN, "forbidden", "this client may not read it"))
+    }
+
+    fn after(&self, sent: &Incoming, reply: &mut Reply, scene: &Scene) {
+        if self.is_on.load(Ordering::SeqCst) {
+            edit_manifest(sent, reply, |manifest| {
+                files_of(manifest, "output").retain(|file| file["type"] != *self.kind);
+                files_of(manifest, "error").push(json!({"type": "OperationOutcome", "url": own_file(scene, &self.messages()), "count": 1}));
+            });
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::source::duty::{Code, Why};
 use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving};
-use crate::source::search::worst_issue;
+use crate::source::search::{forbidden_type, worst_issue};
 use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt as _;
 use reqwest::Method;
@@ -40,7 +40,8 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What became of a file.
 enum Fetched {
-    Unit(Box<Unit>),
+    /// One of its own, and one for each type that it says may not be read.
+    Units(Vec<Unit>),
     /// Its address is good no longer.
     Expired(u16),
 }
@@ -108,7 +109,7 @@ async fn fetch_some(pull: &Pull<'_>, manifest: &Manifest, tasks: Vec<Task<'_>>) 
     let mut expired = None;
     while let Some(fetched) = running.next().await {
         match fetched? {
-            Some(Fetched::Unit(unit)) => pull.record(&unit)?,
+            Some(Fetched::Units(units)) => pull.record_together(&units)?,
             Some(Fetched::Expired(status)) => {
                 has_expired.store(true, Ordering::Relaxed);
                 expired = Some(status);
@@ -158,10 +159,10 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
     loop {
         attempt += 1;
         let mut receiving = pull.receive(unit.clone(), None)?;
-        let (mut gap, mut is_final) = (None, true);
+        let (mut gap, mut is_final, mut forbidden) = (None, true, BTreeSet::new());
         for (number, file) in &task.files {
             receiving.unit.query = format!("export file {}", number + 1);
-            let (reason, ends) = match fetch_file(pull, file, &mut receiving).await {
+            let (reason, ends) = match fetch_file(pull, file, &mut receiving, &mut forbidden).await {
                 Ok(reason) => (reason, file.kind == Kind::Error),
                 Err(Broken::Expired(status)) => return Ok(Fetched::Expired(status)),
                 Err(Broken::Again(reason)) => (Some(reason), false),
@@ -173,7 +174,8 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
         }
         if gap.is_none() || is_final || attempt >= FILE_ATTEMPTS_MAX {
             receiving.unit.query = query;
-            return Ok(Fetched::Unit(Box::new(receiving.finish(gap)?)));
+            let unit = receiving.finish(gap)?;
+            return Ok(Fetched::Units(with_forbidden(unit, forbidden)));
         }
         let wait = pull.source.wait(attempt);
         pull.source.say_waiting("a file of the export did not come whole", attempt, wait, pull.clock.now());
@@ -181,12 +183,26 @@ async fn fetch_task(pull: &Pull<'_>, manifest: &Manifest, task: &Task<'_>) -> Re
     }
 }
 
+/// A unit, and a gap for each type that this client may not read: the unit itself has the first, so that it is fetched again when
+/// another night goes on.
+fn with_forbidden(unit: Unit, types: BTreeSet<String>) -> Vec<Unit> {
+    let why = Why::new(Code::Forbidden, "the export's messages say that this client may not read it (forbidden)");
+    let gap = |resource_type: String| Unit { name: format!("{} {resource_type}", unit.name), query: unit.query.clone(), resource_type, gap: Some(why.clone()), ..Unit::default() };
+    let mut gaps: Vec<Unit> = types.into_iter().map(gap).collect();
+    match gaps.first_mut().filter(|_| unit.gap.is_none()) {
+        Some(first) => *first = Unit { resource_type: first.resource_type.clone(), gap: Some(why.clone()), ..unit.clone() },
+        None => gaps.push(unit.clone()),
+    }
+    gaps
+}
+
 /// Fetches one file. Gives the server's complaint, or what is wrong with the number of its resources.
-async fn fetch_file(pull: &Pull<'_>, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
+async fn fetch_file(pull: &Pull<'_>, file: &File, receiving: &mut Receiving<'_>, forbidden: &mut BTreeSet<String>) -> Result<Option<Why>, Broken> {
     let before = receiving.unit.received;
     let (address, answer) = open_at(pull, file).await?;
-    let complaint = download(pull, &address, answer, file, receiving).await?;
-    Ok(complaint.or_else(|| miscounted(file, receiving.unit.received - before)))
+    let Complaints { worst, of_types } = download(pull, &address, answer, file, receiving).await?;
+    forbidden.extend(of_types);
+    Ok(worst.or_else(|| miscounted(file, receiving.unit.received - before)))
 }
 
 fn miscounted(file: &File, received: u64) -> Option<Why> {
@@ -273,8 +289,16 @@ fn is_presigned(address: &Url) -> bool {
     address.query_pairs().any(|(name, _)| PRESIGNED.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
 
-/// Streams one file into its stage. Gives the server's complaint, for a file of messages.
-async fn download(pull: &Pull<'_>, address: &Url, mut answer: Download, file: &File, receiving: &mut Receiving<'_>) -> Result<Option<Why>, Broken> {
+/// What a file of messages complains of.
+#[derive(Default)]
+struct Complaints {
+    worst: Option<Why>,
+    /// Types that this client may not read.
+    of_types: BTreeSet<String>,
+}
+
+/// Streams one file into its stage. Gives the server's complaints, for a file of messages.
+async fn download(pull: &Pull<'_>, address: &Url, mut answer: Download, file: &File, receiving: &mut Receiving<'_>) -> Result<Complaints, Broken> {
     let is_own = pull.source.is_own(address);
     match answer.status() {
         200..=299 => {}
@@ -286,7 +310,7 @@ async fn download(pull: &Pull<'_>, address: &Url, mut answer: Download, file: &F
         }
     }
     let mut lines = Pushed::default();
-    let mut complaint = None;
+    let mut complaints = Complaints::default();
     let mut wrapped = Wrapped::new(WRAPS_MAX);
     let (mut transferred, mut plain) = (0u64, 0u64);
     let broken = || Broken::Again(Why::new(Code::File, "a file's compression is broken or inflates too far"));
@@ -299,18 +323,18 @@ async fn download(pull: &Pull<'_>, address: &Url, mut answer: Download, file: &F
             if plain > transferred.saturating_mul(INFLATION_MAX).max(INFLATION_FREE_BYTES) {
                 return Err(broken());
             }
-            lines.push(&unwrapped, |event| take_line(receiving, file.kind, event, &mut complaint))?;
+            lines.push(&unwrapped, |event| take_line(receiving, file.kind, event, &mut complaints))?;
         }
     }
     let rest = wrapped.finish().ok_or_else(broken)?;
-    lines.push(&rest, |event| take_line(receiving, file.kind, event, &mut complaint))?;
+    lines.push(&rest, |event| take_line(receiving, file.kind, event, &mut complaints))?;
     lines.finish(|event| match event {
         Event::Text { bytes, .. } if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err() => {
             Err(Broken::Again(Why::new(Code::File, "a file ends in the middle of a line")))
         }
-        event => Ok(take_line(receiving, file.kind, event, &mut complaint)?),
+        event => Ok(take_line(receiving, file.kind, event, &mut complaints)?),
     })?;
-    Ok(complaint)
+    Ok(complaints)
 }
 
 /// Takes off what a file is wrapped in, whatever its headers say: gzip, also within gzip.
@@ -363,7 +387,7 @@ impl Wrapped {
     }
 }
 
-fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, complaint: &mut Option<Why>) -> Result<(), SourceError> {
+fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, complaints: &mut Complaints) -> Result<(), SourceError> {
     match (event, kind) {
         (Event::TooLong { number, length, start }, _) => {
             receiving.unit.received += 1;
@@ -371,6 +395,12 @@ fn take_line(receiving: &mut Receiving<'_>, kind: Kind, event: Event<'_>, compla
         }
         (Event::Text { number, bytes }, Kind::Output) => receiving.take(bytes, number).map(drop),
         (Event::Text { bytes, .. }, Kind::Error) => {
+            let Complaints { worst: complaint, of_types } = complaints;
+            let forbidden = std::str::from_utf8(bytes).ok().and_then(|text| forbidden_type(text, receiving.types()));
+            if let Some(resource_type) = forbidden {
+                of_types.insert(resource_type.clone());
+                return Ok(());
+            }
             let worst = match std::str::from_utf8(bytes).ok().filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()) {
                 Some(text) => worst_issue(text),
                 None => Some(Why::new(Code::File, "the server's messages cannot be read")),

@@ -52,7 +52,11 @@ pub(in crate::source) async fn check(pull: &mut Pull<'_>) -> Result<(), SourceEr
     // Nobody's data without a change of the patient's own record: so it is on a quiet night, or always.
     if arrived.others.is_subset(&arrived.patients) {
         let old: BTreeSet<String> = members.intersection(&known).cloned().collect();
-        search::of_patients(pull, "of members, changed", &export.types, &old, true).await?;
+        // An export of everything left nobody out for that.
+        let stored = if pull.whole.is_empty() { BTreeMap::new() } else { pull.snapshot.counts()? };
+        let is_left = |name: &&String| pull.whole.is_empty() || !pull.whole.contains(*name) && stored.get(*name).is_some_and(|stored| *stored > 0);
+        let types = export.types.iter().filter(is_left).cloned().collect();
+        search::of_patients(pull, "of members, changed", &types, &old, true).await?;
     }
     Ok(())
 }

@@ -64,9 +64,7 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     match found {
         // The members of a group are read by their ids.
         Found::Refused if about == "Patient" && !detail.contains("403") => {
-            let says = format!(
-                "patients are not searched for ({detail}): name a Group in `source.group`, or a list in `source.patients_file`, or a list in `source.patients_file`, whose members are read one by one"
-            );
+            let says = format!("patients are not searched for ({detail}): name a Group in `source.group`, or a list in `source.patients_file`, whose patients are read one by one");
             Cohort::of(options).is_everybody().then_some((Who::SiteEngineer, says))
         }
         // A night asks so too: what parameters there are to name, only who runs the server knows.
@@ -78,7 +76,7 @@ fn of_search(fact: &Fact, options: &Options) -> Option<(Who, String)> {
         Found::Refused if detail.contains("`source.scopes`") => Some((Who::SiteEngineer, detail.clone())),
         Found::Refused if detail.contains(REQUIRED) => {
             let of_patients = if Cohort::of(options).is_everybody() {
-                "; if it wants a patient, name a Group in `source.group`, or a list in `source.patients_file`, of whose members it is then asked for"
+                "; if it wants a patient, name a Group in `source.group`, or a list in `source.patients_file`, of whose patients it is then asked for"
             } else {
                 ""
             };

@@ -10,7 +10,6 @@ use super::{lists, named};
 use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
 use crate::snapshot::Prepared;
-use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::capability::Capability;
 use crate::source::duty::{Code, Why};
@@ -18,7 +17,8 @@ use crate::source::filter::may_have_code;
 use crate::source::ledger::{self, Recorded, Unit};
 use crate::source::plan::{Narrowing, Plan, Query};
 use crate::source::probe::impossible;
-use crate::source::pull::Pull;
+use crate::source::pull::{Pull, note};
+use crate::source::{Gap, SourceError};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// Patients of a Group of whom one request asks.
 pub(in crate::source) const PATIENTS_PER_COUNT: usize = 500;
 /// Resources that are asked for by their ids, where a number is too small for what came.
-const VANISHED_MAX: usize = 500;
+pub(super) const VANISHED_MAX: usize = 500;
 /// One resource in so many may come or go while everything is read, where a count cannot be bounded by time.
 const DRIFT: u64 = 100;
 /// So many of a type are referred to before it says something that none of them is there.
@@ -189,12 +189,21 @@ async fn ask_all(pull: &Pull<'_>, query: &Query, until: Option<Timestamp>, more:
 /// The answer to a question that is asked once in a pull, however many nights that takes.
 pub(super) async fn once(pull: &Pull<'_>, resource_type: &str, asked: &str, question: impl Future<Output = Result<Option<u64>, SourceError>>) -> Result<Option<u64>, SourceError> {
     let about = format!("question {}", crate::store::sha256_hex(asked.as_bytes()));
-    let name = format!("count {about}");
-    if let Some(answer) = ledger::answer(pull.snapshot.store(), pull.id, &name)? {
+    kept(pull, resource_type, (&format!("count {about}"), &about), question).await
+}
+
+/// The same, kept under a name, with words what it is about.
+pub(super) async fn kept(
+    pull: &Pull<'_>,
+    resource_type: &str,
+    (name, about): (&str, &str),
+    question: impl Future<Output = Result<Option<u64>, SourceError>>,
+) -> Result<Option<u64>, SourceError> {
+    if let Some(answer) = ledger::answer(pull.snapshot.store(), pull.id, name)? {
         return Ok(answer);
     }
     let answer = question.await?;
-    pull.record(&ledger::count_unit(&name, resource_type, &about, answer))?;
+    pull.record(&ledger::count_unit(name, resource_type, about, answer))?;
     Ok(answer)
 }
 
@@ -414,6 +423,28 @@ pub(super) async fn ignores(pull: &Pull<'_>, query: &Query, parameter: &str) -> 
     let asked = format!("{} {parameters:?}", query.resource_type);
     let counted = once(pull, &query.resource_type, &asked, send(pull, &query.resource_type, &parameters, false)).await?;
     Ok(counted.is_some_and(|counted| counted > 0))
+}
+
+/// Says of what was asked for that there has never been any of it: a right that hides a type may say nothing else.
+pub(in crate::source) fn tell_empty(pull: &Pull<'_>, imported: &[Recorded], prepared: &Prepared, sound: &BTreeSet<String>, notes: &mut Vec<Gap>) -> Result<(), SourceError> {
+    let stored = pull.snapshot.counts()?;
+    let is_there = |name: &str| stored.get(name).is_some_and(|stored| *stored > 0) || prepared.present.contains_key(name);
+    let is_of_nobody = |name: &str| pull.later.get(name).is_some_and(|asked| asked.covered.is_empty());
+    let is_imported = |name: &str| imported.iter().any(|unit| unit.resource_type == name);
+    let told: BTreeSet<String> = notes.iter().map(|note| note.resource_type.clone()).collect();
+    // Where nobody is there is nothing of anybody.
+    if !is_there("Patient") {
+        return Ok(());
+    }
+    let asked = sound.iter().filter(|name| !pull.plan.referenced.contains(*name) && !told.contains(*name));
+    for name in asked.filter(|name| !is_there(name) && !is_of_nobody(name) && !is_imported(name)) {
+        let of_code = if pull.plan.is_narrowed(name) { " with a code that is asked for" } else { "" };
+        let readers = pull.plan.readers.get(name).map(|readers| readers.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", "));
+        let read_by = readers.map_or_else(String::new, |readers| format!("; read by {readers}"));
+        let never = if pull.plan.cohort.is_everybody() { "there has never been any" } else { "the patients who are named have never had any" };
+        note(pull, notes, name, "never any", Why::new(Code::Empty, format!("{never}{of_code}{read_by}")))?;
+    }
+    Ok(())
 }
 
 /// How many there are of a type of which `came` came, if none of them has a code that is asked for; else none.

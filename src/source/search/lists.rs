@@ -2,7 +2,7 @@
 //! alone, and answer with too little and no word. One is tried before it is relied upon; what fails is asked for singly.
 
 use super::ask::send_somehow;
-use super::census::once;
+use super::census::kept;
 use super::page::{Bundle, Item, counted};
 use crate::source::SourceError;
 use crate::source::plan::Query;
@@ -187,20 +187,22 @@ pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) ->
 
 /// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
 async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool) -> Result<Option<Way>, SourceError> {
-    let Some(all) = number(pull, query, values).await? else { return Ok(None) };
+    // Of more patients than a search names one is told apart: a night of changes makes none.
+    let is_long = query.by_patient.as_deref() != Some("code") && values.len() > pull.source.options.tuning.patients_per_query;
+    let Some(all) = number(pull, query, values, is_long).await? else { return Ok(None) };
     // Some that refuse a list answer for each of its values, but for those that this client may not ask for. That nothing is found by
     // another spelling is no answer.
     let least = u64::from(all == 0 || is_typed);
     if all == 0 || all == REFUSED {
         for value in values.iter().rev().take(VALUES_TRIED) {
-            if number(pull, query, std::slice::from_ref(value)).await?.is_some_and(|own| (least..REFUSED).contains(&own)) {
+            if number(pull, query, std::slice::from_ref(value), is_long).await?.is_some_and(|own| (least..REFUSED).contains(&own)) {
                 return Ok(Some(Way::Singly));
             }
         }
         return Ok(None);
     }
     let (first, second) = values.split_at(values.len() / 2);
-    let (Some(first), Some(second)) = (number(pull, query, first).await?, number(pull, query, second).await?) else { return Ok(Some(Way::Together)) };
+    let (Some(first), Some(second)) = (number(pull, query, first, is_long).await?, number(pull, query, second, is_long).await?) else { return Ok(Some(Way::Together)) };
     // What is entered meanwhile, or has several of the values, is no sign of a list that is not heeded.
     let is_cut = all < SOME && second > 0 && all < first.saturating_add(second) && (all <= first || all <= second);
     Ok(Some(if is_cut { Way::Singly } else { Way::Together }))
@@ -208,12 +210,13 @@ async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool
 
 /// How many have one of these values, asked once in a pull, however many nights that takes; [`SOME`] where no number is said,
 /// [`REFUSED`] where it may not be asked so, and `None` where the search is not answered.
-async fn number(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<u64>, SourceError> {
+async fn number(pull: &Pull<'_>, query: &Query, values: &[String], is_long: bool) -> Result<Option<u64>, SourceError> {
     let Some(parameter) = &query.by_patient else { return Ok(None) };
     let mut parameters = query.parameters.clone();
     parameters.push((parameter.clone(), values.join(",")));
-    let asked = format!("list {} {parameters:?}", query.resource_type);
-    once(pull, &query.resource_type, &asked, ask(pull, &query.resource_type, &parameters)).await
+    let digest = crate::store::sha256_hex(format!("{} {parameters:?}", query.resource_type).as_bytes());
+    let about = format!("{} {digest}", if is_long { "long list" } else { "list" });
+    kept(pull, &query.resource_type, (&format!("count list {digest}"), &about), ask(pull, &query.resource_type, &parameters)).await
 }
 
 async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)]) -> Result<Option<u64>, SourceError> {

@@ -5,12 +5,12 @@ use super::page::{Bundle, Item, id_of};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
-use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
 use crate::source::import::known::{Ask, Hit, Known, answered};
 use crate::source::patients::{List, lines};
 use crate::source::plan::Cohort;
 use crate::source::pull::Pull;
+use crate::source::{Source, SourceError};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,17 +57,8 @@ async fn of_group(pull: &Pull<'_>, group: &str) -> Result<(BTreeSet<String>, Opt
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
     }
-    let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
-    let mut named = Named::default();
-    while let Some(group) = waiting.pop() {
-        if seen.len() == GROUPS_MAX {
-            unread.insert(group);
-        } else if seen.insert(group.clone()) {
-            waiting.extend(named.take(&read_one(pull, &group).await?));
-        }
-    }
+    let (mut named, unread) = named(pull.source, group).await?;
     let found = find(pull, &named).await?;
-    let unread = unread.difference(&seen).count() as u64;
     let why = unnamed(named.lost + named.identifiers.len() as u64 - found.len() as u64, named.beyond, unread);
     named.patients.extend(found.into_values());
     Ok((named.patients, why))
@@ -87,9 +78,32 @@ async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), Sou
     Ok((named.patients, why))
 }
 
+/// How many patients are named, by a Group or by the site's list; `None` where nobody is, or it cannot be read.
+pub(in crate::source) async fn count_members(source: &Source, cohort: &Cohort) -> Option<u64> {
+    match cohort {
+        Cohort::Everybody => None,
+        Cohort::Group(group) => named(source, group).await.ok().map(|(named, _)| (named.patients.len() + named.identifiers.len()) as u64),
+        Cohort::List => source.options.tuning.patients.as_ref()?.read().ok().map(|listed| listed.len() as u64),
+    }
+}
+
+/// Whom a group names, and the groups that are its members; and how many of these were not read.
+async fn named(source: &Source, group: &str) -> Result<(Named, u64), SourceError> {
+    let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
+    let mut named = Named::default();
+    while let Some(group) = waiting.pop() {
+        if seen.len() == GROUPS_MAX {
+            unread.insert(group);
+        } else if seen.insert(group.clone()) {
+            waiting.extend(named.take(&read_one(source, &group).await?));
+        }
+    }
+    Ok((named, unread.difference(&seen).count() as u64))
+}
+
 /// A Group as the server has it.
-async fn read_one(pull: &Pull<'_>, group: &str) -> Result<Value, SourceError> {
-    let answer = pull.source.client.get(below(&pull.source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
+async fn read_one(source: &Source, group: &str) -> Result<Value, SourceError> {
+    let answer = source.client.get(below(&source.base, &format!("Group/{group}"))?, FHIR_JSON).await?;
     let body = answer.json::<Value>().filter(|_| answer.is_success());
     let body = body.filter(|body| body.get("resourceType").and_then(Value::as_str) == Some("Group"));
     body.ok_or_else(|| SourceError::Nothing { reason: format!("the configured Group cannot be read (status {})", answer.status) })

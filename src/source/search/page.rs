@@ -264,6 +264,33 @@ pub(crate) fn worst_issue(json: &str) -> Option<Why> {
         .or_else(|| hidden().map(|text| Why::new(Code::Hidden, text)))
 }
 
+/// The one of these types that this client may not read, if that is all that an outcome complains of.
+pub(in crate::source) fn forbidden_type<'a>(json: &str, types: &'a BTreeSet<String>) -> Option<&'a String> {
+    let outcome: serde_json::Value = serde_json::from_str(json).ok()?;
+    let is_error = |issue: &&serde_json::Value| matches!(issue.get("severity").and_then(|severity| severity.as_str()), Some("error" | "fatal"));
+    let named: Option<BTreeSet<&String>> = issues(&outcome)
+        .filter(is_error)
+        .map(|issue| code_of(issue).filter(|code| *code == "forbidden").and_then(|_| type_of_issue(issue, types)))
+        .collect();
+    named.filter(|named| named.len() == 1)?.pop_first()
+}
+
+/// The type that an issue is about: the only one that it points to, or else that its words name.
+fn type_of_issue<'a>(issue: &serde_json::Value, types: &'a BTreeSet<String>) -> Option<&'a String> {
+    let texts = |value: Option<&serde_json::Value>| match value {
+        Some(serde_json::Value::Array(texts)) => texts.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect::<Vec<String>>(),
+        Some(serde_json::Value::String(text)) => vec![text.clone()],
+        _ => Vec::new(),
+    };
+    let named = |texts: &[String]| {
+        let words: BTreeSet<&str> = texts.iter().flat_map(|text| text.split(|letter: char| !letter.is_ascii_alphanumeric())).collect();
+        let mut named = types.iter().filter(|name| words.contains(name.as_str()));
+        named.next().filter(|_| named.next().is_none())
+    };
+    let places = ["expression", "location"].map(|name| texts(issue.get(name))).concat();
+    named(&places).or_else(|| named(&[texts(issue.get("diagnostics")), texts(issue.pointer("/details/text"))].concat()))
+}
+
 /// Whether the server warns that what its pages hold has shifted under us, as LinuxForHealth does.
 pub(super) fn has_shifted(json: &str) -> bool {
     let Ok(outcome) = serde_json::from_str::<serde_json::Value>(json) else { return false };

@@ -4,7 +4,7 @@
 //! done of what changed while it was read.
 
 use super::ask::try_post;
-use super::census::{self, PATIENTS_PER_COUNT, once};
+use super::census::{self, PATIENTS_PER_COUNT, VANISHED_MAX, once};
 use super::deleted::Named;
 use super::lists;
 use super::part::{Span, instant};
@@ -15,6 +15,7 @@ use crate::diagnostic::counted;
 use crate::snapshot::Header;
 use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
+use crate::source::bulk;
 use crate::source::duty::{Code, Why};
 use crate::source::intake::tombstone;
 use crate::source::ledger::{self, Recorded, Unit};
@@ -166,6 +167,10 @@ pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceErr
             known = known_of(pull, &subject)?;
             found = differing(pull, &subject, &known, "first").await?;
         }
+        if found.as_ref().is_some_and(|batches| !batches.is_empty()) && let_go_by_export(pull, &subject).await? {
+            known = known_of(pull, &subject)?;
+            found = differing(pull, &subject, &known, "export").await?;
+        }
         match found {
             None => uncounted.push((subject, known)),
             Some(batches) if batches.is_empty() => sample::look(pull, &subject, &known).await?,
@@ -226,7 +231,8 @@ async fn announced(pull: &Pull<'_>, subject: &Subject) -> Result<Option<u64>, So
     };
     let sum = async { Ok(subject.queries.iter().map(of_query).sum()) };
     // As it was before anything was read again.
-    once(pull, name, &format!("announced {name}"), sum).await
+    let about = format!("announced {name}");
+    census::kept(pull, name, (&format!("count {about}"), &about), sum).await
 }
 
 /// Of how many patients the server can be asked at once, where that turns out to be fewer than it was.
@@ -411,7 +417,7 @@ pub(super) async fn again(pull: &mut Pull<'_>, subject: &Subject, differing: &[u
         read_by_id(pull, subject, &gone).await?;
         gone = missed(pull, subject, differing, &spans)?;
     }
-    let_go(pull, subject, &gone)?;
+    let_go(pull, subject, "again gone", &gone)?;
     if has_gap(pull, &subject.resource_type)? { Ok(()) } else { judge(pull, subject).await }
 }
 
@@ -525,11 +531,47 @@ async fn read_by_id(pull: &mut Pull<'_>, subject: &Subject, ids: &BTreeSet<Strin
     run_tasks(pull, "search", tasks, None).await
 }
 
+/// What an export of everything did not bring is asked for by its ids, and let go if it is not there. Whether there was any.
+async fn let_go_by_export(pull: &mut Pull<'_>, subject: &Subject) -> Result<bool, SourceError> {
+    let name = subject.resource_type.as_str();
+    if !pull.whole.contains(name) || !pull.plan.by_id.contains(name) {
+        return Ok(false);
+    }
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
+    let files: Vec<String> = bulk::files_of_whole(pull, &units).collect();
+    if files.is_empty() {
+        return Ok(false);
+    }
+    let came = came_in(pull, &files, name)?;
+    let mut absent = BTreeSet::new();
+    each_known(pull, std::slice::from_ref(subject), |_, _, header| {
+        if !came.contains(&hash_of(&header.resource_type, &header.id)) {
+            absent.insert(header.id.clone());
+        }
+    })?;
+    if absent.is_empty() || absent.len() > VANISHED_MAX {
+        return Ok(false);
+    }
+    read_by_id(pull, subject, &absent).await?;
+    if has_gap(pull, name)? {
+        return Ok(false);
+    }
+    let there = came_again(pull, name)?;
+    absent.retain(|id| !there.contains(&hash_of(name, id)));
+    let_go(pull, subject, "again gone by the export", &absent)?;
+    Ok(true)
+}
+
 /// What came of a type where it was read again: what came before that may be gone.
 pub(super) fn came_again(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
     let files: Vec<String> = ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().collect();
+    came_in(pull, &files, resource_type)
+}
+
+/// What of a type is in staged files.
+fn came_in(pull: &Pull<'_>, files: &[String], resource_type: &str) -> Result<HashSet<u64>, SourceError> {
     let mut came: HashSet<u64> = HashSet::new();
-    pull.snapshot.staged(pull.id, &files, |header, _| {
+    pull.snapshot.staged(pull.id, files, |header, _| {
         if header.resource_type == resource_type && !header.removed {
             came.insert(hash_of(&header.resource_type, &header.id));
         }
@@ -552,7 +594,7 @@ fn missed(pull: &Pull<'_>, subject: &Subject, differing: &[usize], spans: &[Span
 }
 
 /// Lets go what is not there any more, unless that is most of what is stored.
-fn let_go(pull: &mut Pull<'_>, subject: &Subject, gone: &BTreeSet<String>) -> Result<(), SourceError> {
+fn let_go(pull: &mut Pull<'_>, subject: &Subject, unit: &str, gone: &BTreeSet<String>) -> Result<(), SourceError> {
     if gone.is_empty() {
         return Ok(());
     }
@@ -563,7 +605,7 @@ fn let_go(pull: &mut Pull<'_>, subject: &Subject, gone: &BTreeSet<String>) -> Re
     };
     let stay = known_of(pull, subject)?.all.iter().sum::<u64>().saturating_sub(gone.len() as u64);
     let server_time = began(&ledger::units(store, pull.id)?, &resource_type);
-    let unit = Unit { name: format!("again gone {resource_type}"), query: "what vanished".to_owned(), resource_type, server_time, ..Unit::default() };
+    let unit = Unit { name: format!("{unit} {resource_type}"), query: "what vanished".to_owned(), resource_type, server_time, ..Unit::default() };
     if stored >= VOLUME_MIN && stay.saturating_mul(2) < stored {
         let reason = format!("{stay} are there where {stored} are stored; these are kept until a steward has looked; if they are gone, `watershed pull --accept-loss`");
         return pull.record(&Unit { gap: Some(Why::new(Code::Loss, reason)), ..unit });
