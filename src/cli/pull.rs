@@ -11,7 +11,7 @@ use crate::diagnostic::counted;
 use crate::pipeline::{Adapter, NightError};
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
-use crate::source::plan::Plan;
+use crate::source::plan::{Cohort, Plan};
 use crate::source::since::{next_since, told_behind};
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 use crate::store::runs::Unmapped;
@@ -87,8 +87,11 @@ async fn dry_run(adapter: &Adapter, count: bool, context: &Context) -> Result<En
                 .then(|| "exports do not heed `_since`, as an earlier night found: changes are asked for, and everything comes".to_owned()),
         );
     }
-    if count {
+    // A list is at hand.
+    if count || plan.cohort == Cohort::List {
         known.resources.extend(forecast::members(&source, &plan).await.map(|members| ("Patient".to_owned(), members)));
+    }
+    if count {
         let counts = forecast::count(&source, &plan, known.since).await;
         let (whole, changed): (BTreeMap<_, _>, _) = counts.into_iter().partition(|(name, _)| known.since.is_none() || plan.is_untimed(name));
         known.changed = changed;

@@ -239,10 +239,9 @@ impl Code {
             Code::Restless => (EhrTeam, "let what changes have a new `meta.lastUpdated`, and let searches name what was deleted"),
             Code::Unlisted => (EhrTeam, "let this client read the Group, which names its members"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
-            Code::NoPatients => (
-                SiteEngineer,
-                "find what hides them: `source.group`, `source.patients_file`, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`",
-            ),
+            Code::NoPatients => {
+                (SiteEngineer, "find what hides them: whom `source` names, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`")
+            }
             Code::Empty => (EhrTeam, "say whether there is any that this client does not see; nothing is due if there is none"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
             Code::Unseen => (EhrTeam, "let this client read it; if there is none, or the measures can do without, the site engineer: `watershed pull --accept-loss`"),

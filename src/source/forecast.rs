@@ -12,7 +12,7 @@ use super::plan::{Cohort, Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
 use super::search::sample;
-use super::search::{count_members, counted, instant};
+use super::search::{IDENTIFIERS_PER_QUERY, count_members, counted, instant};
 use super::{Options, Source, SourceError};
 use crate::diagnostic;
 use crate::http::{HttpError, Request};
@@ -148,7 +148,7 @@ impl Forecast {
             .chain(queries)
             .chain(referenced)
             .chain(looked_at)
-            .chain(of_group(plan))
+            .chain(of_members(plan, known, options))
             .chain(changed_members(plan, known, options))
             .chain(trials(plan, known, options))
             .chain(counts(plan, known))
@@ -206,10 +206,17 @@ fn of_query(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Ste
     Step { asked: format!("{}{}", shown(query), changes(since)), resources, requests, at_most }
 }
 
-/// The list of the Group's members.
-fn of_group(plan: &Plan) -> Option<Step> {
-    let Cohort::Group(group) = &plan.cohort else { return None };
-    Some(Step { asked: format!("Group/{group}"), resources: Some(0), requests: Some(1), at_most: false })
+/// Finding out whose data are taken: the list of the Group's members, or who has the identifiers of the site's list.
+fn of_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
+    let (asked, requests) = match &plan.cohort {
+        Cohort::Group(group) => (format!("Group/{group}"), Some(1)),
+        Cohort::List if !options.patients_system.is_empty() => {
+            ("Patient?identifier=… of the list".to_owned(), known.patients().map(|patients| patients.div_ceil(IDENTIFIERS_PER_QUERY as u64)))
+        }
+        Cohort::Search(search) => (search.clone(), known.patients().map(|patients| patients.div_ceil(u64::from(options.page_size.max(1))).max(1))),
+        _ => return None,
+    };
+    Some(Step { asked, resources: Some(0), requests, at_most: false })
 }
 
 /// What an export of changes may leave out, asked for by search where it brings nothing of members whose own record did not change: so it

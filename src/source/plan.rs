@@ -90,6 +90,8 @@ pub enum Cohort {
     Group(String),
     /// Those of the patients whom a list of the site's own names.
     List,
+    /// Those of the patients whom a search of the site's own finds.
+    Search(String),
 }
 
 impl Cohort {
@@ -97,6 +99,7 @@ impl Cohort {
     pub fn of(options: &Options) -> Cohort {
         match options.group.as_str() {
             _ if options.tuning.patients.is_some() => Cohort::List,
+            _ if !options.patients_search.is_empty() => Cohort::Search(options.patients_search.clone()),
             "" => Cohort::Everybody,
             group => Cohort::Group(group.to_owned()),
         }
@@ -114,6 +117,7 @@ impl fmt::Display for Cohort {
             Cohort::Everybody => f.write_str("all patients"),
             Cohort::Group(id) => write!(f, "the patients of Group/{id}"),
             Cohort::List => f.write_str("the patients of the list"),
+            Cohort::Search(search) => write!(f, "the patients of {search}"),
         }
     }
 }
@@ -158,9 +162,13 @@ impl Plan {
         crate::store::sha256_hex(self.to_string().as_bytes())
     }
 
-    /// What it is called where somebody who is named does not come.
-    pub(super) fn absent(&self) -> Code {
-        if self.cohort == Cohort::List { Code::Listed } else { Code::Members }
+    /// What it is called, and of whom, where somebody who is named does not come.
+    pub(super) fn absent(&self) -> (Code, &'static str) {
+        match self.cohort {
+            Cohort::List => (Code::Listed, "patients of the list"),
+            Cohort::Search(_) => (Code::Members, "patients whom `source.patients_search` finds"),
+            Cohort::Group(_) | Cohort::Everybody => (Code::Members, "members of the Group"),
+        }
     }
 
     /// The same plan for these measures, by the types that they read.
@@ -195,6 +203,7 @@ impl fmt::Display for Plan {
             Cohort::Everybody => writeln!(f, "patients: all")?,
             Cohort::Group(group) => writeln!(f, "patients: Group/{group}")?,
             Cohort::List => writeln!(f, "patients: those of the list")?,
+            Cohort::Search(search) => writeln!(f, "patients: those of {search}")?,
         }
         for (name, value) in &self.everywhere {
             writeln!(f, "with every search: {name}={value}")?;
@@ -297,11 +306,11 @@ fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool
     let declared = match plan.cohort {
         Cohort::Everybody => capability.export_patient || capability.export_system,
         Cohort::Group(_) => capability.export_group,
-        Cohort::List => false,
+        Cohort::List | Cohort::Search(_) => false,
     };
     match options.mode {
         // An export is of everybody, or of a Group that the EHR has.
-        _ if plan.cohort == Cohort::List => false,
+        _ if matches!(plan.cohort, Cohort::List | Cohort::Search(_)) => false,
         Mode::Search => false,
         Mode::Auto => declared,
         Mode::Bulk => {

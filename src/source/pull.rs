@@ -503,6 +503,15 @@ fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &s
     note_gap(pull, gaps, resource_type, "volume", Why::new(Code::Loss, reason))
 }
 
+/// What names the patients.
+fn whom(cohort: &Cohort) -> &'static str {
+    match cohort {
+        Cohort::List => "the list of patients",
+        Cohort::Search(_) => "`source.patients_search`",
+        Cohort::Group(_) | Cohort::Everybody => "the Group",
+    }
+}
+
 /// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
 fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTreeSet<String>>, SourceError> {
     let Some(members) = &pull.members else { return Ok(None) };
@@ -513,12 +522,7 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
     let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
     let named = members.len() as u64;
     if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
-        note_loss(
-            pull,
-            gaps,
-            "Patient",
-            &format!("{} names {named} where {stored} are stored", if pull.plan.cohort == Cohort::List { "the list of patients" } else { "the Group" }),
-        )?;
+        note_loss(pull, gaps, "Patient", &format!("{} names {named} where {stored} are stored", whom(&pull.plan.cohort)))?;
         return Ok(None);
     }
     Ok(Some(members.clone()))

@@ -3,6 +3,7 @@
 mod ask;
 mod by_patient;
 pub(super) mod census;
+mod chosen;
 mod course;
 mod deleted;
 pub(super) mod later;
@@ -31,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(super) use ask::next_address;
-pub(super) use members::{count_members, read_members};
+pub(super) use members::{IDENTIFIERS_PER_QUERY, count_members, read_members};
 pub(super) use page::{Bundle, Item, code_of, counted, forbidden_type, id_and_time, issue_code, issue_shown, worst_issue};
 pub(super) use part::instant;
 pub(super) use refer::{hydrate, look_again, wanted_references};

@@ -176,7 +176,7 @@ async fn r_13_gone_is_a_deletion_not_found_is_absence_and_forbidden_is_a_gap_of_
     bench.pull(Mode::Bulk).await.is_the_truth();
     (bench.options.tuning.patients_per_query, bench.options.requests_at_once) = (1, 1);
     let pulled = bench.pull(Mode::Search).await;
-    assert!(pulled.has_gap("Patient: 1 of the group are not there"), "{:?}", pulled.outcome.gaps);
+    assert!(pulled.has_gap("Patient: 1 of the members of the Group are not there"), "{:?}", pulled.outcome.gaps);
     let patient = Difference { resource_type: "Patient".to_owned(), id: "ibd-0002".to_owned(), what: What::Missing };
     assert_eq!(pulled.differences, [patient], "one that is gone goes, one that is not found is kept until a reading is whole");
     assert!(pulled.has_gap("Condition: the server answered 403"), "{:?}", pulled.outcome.gaps);

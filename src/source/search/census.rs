@@ -248,8 +248,8 @@ pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], impor
     if !prepared.present.contains_key("Patient") && is_whole(&doubts, "Patient") {
         doubts.push(Doubt::new("Patient", Code::NoPatients, "no patient came at all, nor an error: a right, a Group or a filter that hides them".to_owned()));
     } else if prepared.absent > 0 && is_whole(&doubts, "Patient") {
-        let members = pull.members.as_ref().map_or(0, BTreeSet::len);
-        doubts.push(Doubt::new("Patient", pull.plan.absent(), format!("{} of the {members} patients who are named did not come", prepared.absent)));
+        let (members, (code, whom)) = (pull.members.as_ref().map_or(0, BTreeSet::len), pull.plan.absent());
+        doubts.push(Doubt::new("Patient", code, format!("{} of the {members} {whom} did not come", prepared.absent)));
     }
     for (name, narrowing) in pull.plan.narrowed.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         doubts.extend(narrowed(pull, units, name, narrowing, came(units, prepared, name)).await?);

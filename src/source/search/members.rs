@@ -1,6 +1,7 @@
 //! Whose data are taken: who the members of the Group are, or the patients of the list, however they are named.
 
 use super::ask::{FHIR_JSON, send_somehow, try_post};
+use super::chosen::of_search;
 use super::page::{Bundle, Item, id_of};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
@@ -20,7 +21,7 @@ const GROUPS_MAX: usize = 1000;
 /// Members taken from a Group.
 const MEMBERS_MAX: usize = 5_000_000;
 /// Identifiers that one search names.
-const IDENTIFIERS_PER_QUERY: usize = 25;
+pub(in crate::source) const IDENTIFIERS_PER_QUERY: usize = 25;
 
 /// System and value.
 type Identifier = (String, String);
@@ -45,6 +46,7 @@ pub(in crate::source) async fn read_members(pull: &Pull<'_>) -> Result<Option<BT
         Cohort::Everybody => return Ok(None),
         Cohort::Group(group) => of_group(pull, group).await?,
         Cohort::List => of_list(pull).await?,
+        Cohort::Search(search) => of_search(pull, search).await?,
     };
     if let Some(why) = why {
         pull.habits.unnamed.get_or_init(|| why);
@@ -81,7 +83,7 @@ async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), Sou
 /// How many patients are named, by a Group or by the site's list; `None` where nobody is, or it cannot be read.
 pub(in crate::source) async fn count_members(source: &Source, cohort: &Cohort) -> Option<u64> {
     match cohort {
-        Cohort::Everybody => None,
+        Cohort::Everybody | Cohort::Search(_) => None,
         Cohort::Group(group) => named(source, group).await.ok().map(|(named, _)| (named.patients.len() + named.identifiers.len()) as u64),
         Cohort::List => source.options.tuning.patients.as_ref()?.read().ok().map(|listed| listed.len() as u64),
     }

@@ -230,7 +230,8 @@ pub(super) async fn read_each(pull: &Pull<'_>, task: &Task<'_>, members: Option<
         }
     }
     if resource_type == "Patient" && members.is_some() && absent > 0 {
-        gap = gap.or_else(|| Some(Why::new(pull.plan.absent(), format!("{absent} of the patients who are named are not there"))));
+        let (code, whom) = pull.plan.absent();
+        gap = gap.or_else(|| Some(Why::new(code, format!("{absent} of the {whom} are not there"))));
     }
     receiving.finish(gap)
 }
