@@ -276,7 +276,7 @@ fn trials(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
     // A body that is posted is tried once.
     let requests = of_lists.map(|of_lists| of_lists + u64::from(has_members));
     let asked = "whether lists of values, and searches by POST, are heeded".to_owned();
-    (requests != Some(0)).then(|| Step { asked, resources: Some(0), requests, at_most: false })
+    (requests != Some(0)).then_some(Step { asked, resources: Some(0), requests, at_most: false })
 }
 
 /// The questions of how many the server counts, with which what came is compared.
