@@ -24,7 +24,7 @@ const ZONE: &str = "America/New_York";
 const EXAMPLE: &str = include_str!("../mappings/imports/clabsi.yaml");
 
 fn declare(text: &str, folder: &Path) -> (Option<Import>, Vec<Diagnostic>) {
-    import::parse(&SourceFile::new("clabsi.yaml", text), folder, &TimeZone::get(ZONE).unwrap())
+    import::parse(&SourceFile::new("clabsi.yaml", text), folder, &TimeZone::get(ZONE).unwrap(), None)
 }
 
 fn told(text: &str) -> Vec<String> {

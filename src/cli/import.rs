@@ -130,6 +130,7 @@ fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     let mut text = format!("{} ({}): {}", import.name, import.file, counted(found.rows, "row"));
     text.push_str(&match touched.nobody(import) {
         Some(why) => format!("; {why}"),
+        None if import.series.is_some() => format!(", each of one period of {}", touched.measures.join(", ")),
         None => format!(" of {}, which {} for", import.resource_type, asking(&touched.measures)),
     });
     if let Some(gap) = &found.gap {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cql::Program;
 use crate::fhir::compartment::patient_required;
 use crate::fhir::resource_type;
+use crate::source::import;
 use crate::store::runs::ANY_TYPE;
 
 /// What is missing of these may be of any type: who is there at all, and answers of which nobody knows what was in them.
@@ -17,6 +18,8 @@ pub enum Waits {
     ForAny,
     /// These, and what may be of any type.
     For(BTreeSet<String>),
+    /// Rows of an import alone, in which another system has counted.
+    ForCounted,
 }
 
 impl Waits {
@@ -38,6 +41,7 @@ impl Waits {
     pub fn among(&self, missing: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let waits = |name: &str| match self {
             Waits::ForAny => true,
+            Waits::ForCounted => name == import::RESOURCE_TYPE,
             Waits::For(types) => types.contains(name) || OF_ANY.contains(&name) || !resource_type::is_one(name),
         };
         missing.iter().filter(|(name, _)| waits(name)).map(|(name, count)| (name.clone(), *count)).collect()

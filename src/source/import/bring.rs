@@ -45,7 +45,7 @@ impl Ground<'_> {
     fn bring(&self, imports: &[Import], fresh: Option<&Fresh<'_>>) -> Result<BTreeMap<String, Rows>, SourceError> {
         ledger::forget(self.snapshot.store(), self.pull, UNITS)?;
         self.note_forsaken(imports)?;
-        let wanted: Vec<&Import> = imports.iter().filter(|import| self.types.contains(&import.resource_type)).collect();
+        let wanted: Vec<&Import> = imports.iter().filter(|import| import.is_needed(self.types)).collect();
         let mut asked = BTreeSet::new();
         for import in &wanted {
             asks(import, &mut asked)?;

@@ -1,0 +1,110 @@
+//! Numbers that another system has counted: rows of an import, each of one period and of no patient, as sums of their measure.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+use super::Setup;
+use crate::diagnostic::counted;
+use crate::feed::{ReportKey, Withdrawal};
+use crate::measure::definition::Interval;
+use crate::measure::population::Tallies;
+use crate::measure::result::{GroupPartial, Partial};
+use crate::measure::{Measure, Period};
+use crate::source::import::{RESOURCE_TYPE, TAG};
+use crate::store::runs::ReportFindings;
+
+/// Periods without numbers that are named.
+const PERIODS_SHOWN: usize = 12;
+
+/// The row that a report's numbers are of: its import, and the SHA-256 of the file that brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the import.
+    pub import: String,
+    /// Digest of the file.
+    pub file: String,
+}
+
+/// The sums of each measure that is counted elsewhere, by its place and that of the period; a period without a row has none.
+pub fn sums(setup: &Setup, months: &[Period], shared: &[Vec<u8>]) -> BTreeMap<(usize, usize), (Partial, Origin)> {
+    let rows: Vec<(Value, Origin)> = shared.iter().filter_map(|line| row(line)).collect();
+    let mut found = BTreeMap::new();
+    for (place, measure) in setup.measures.iter().enumerate().filter(|(_, measure)| measure.definition.is_counted_elsewhere()) {
+        let own = |row: &Value| row.get("measure").and_then(Value::as_str) == Some(&measure.definition.url.value);
+        for (at, period) in measure.definition.period.periods(months).iter().enumerate() {
+            let is_of = |row: &Value| row.pointer("/period/start").and_then(Value::as_str) == Some(&period.start.to_string()) && ends(row, period);
+            let of_period = rows.iter().find(|(row, _)| own(row) && is_of(row));
+            found.extend(of_period.map(|(row, origin)| ((place, at), (partial(measure, row), origin.clone()))));
+        }
+    }
+    found
+}
+
+fn ends(row: &Value, period: &Period) -> bool {
+    row.pointer("/period/end").and_then(Value::as_str) == Some(&period.end.to_string())
+}
+
+/// A stored row of an import that is no patient's.
+fn row(line: &[u8]) -> Option<(Value, Origin)> {
+    // Of all that is of no patient few are such rows.
+    line.starts_with(format!("{{\"resourceType\":\"{RESOURCE_TYPE}\"").as_bytes()).then_some(())?;
+    let row: Value = serde_json::from_slice(line).ok()?;
+    let text = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
+    let import = text("/meta/tag/0/code").filter(|_| text("/meta/tag/0/system") == Some(TAG))?.to_owned();
+    let file = text("/meta/source")?.strip_prefix(TAG)?.rsplit(':').next()?.to_owned();
+    Some((row, Origin { import, file }))
+}
+
+fn partial(measure: &Measure, row: &Value) -> Partial {
+    let populations = row.pointer("/group/0/population").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let number = |id: &str| -> Option<Decimal> {
+        let population = populations.iter().find(|population| population.get("id").and_then(Value::as_str) == Some(id))?;
+        let number = population.get("count").or_else(|| population.pointer("/extension/0/valueQuantity/value"))?;
+        number.to_string().parse().ok()
+    };
+    let group = |group: &crate::measure::definition::Group| {
+        let numbers: Vec<Option<Decimal>> = group.populations.iter().map(|population| number(population.id())).collect();
+        GroupPartial { all: Tallies::given(&group.shape(measure.definition.scoring), &numbers), strata: Vec::new() }
+    };
+    Partial { groups: measure.groups.iter().map(group).collect(), ..Partial::default() }
+}
+
+/// What is said once of the periods without numbers, oldest first.
+pub fn without_numbers(measure: &Measure, periods: &[Period]) -> Option<ReportFindings> {
+    let (first, last) = (periods.first()?, periods.last()?);
+    let names: Vec<String> = periods.iter().take(PERIODS_SHOWN).map(|period| name(period, measure.definition.period)).collect();
+    let more = periods.len().saturating_sub(names.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let of = counted(periods.len() as u64, measure.definition.period.word());
+    let findings = format!("counted elsewhere, and no row of an import has the numbers of {of}, which have no report: {}{more}", names.join(", "));
+    Some(ReportFindings { period_start: first.start.to_string(), period_end: last.end.to_string(), findings, ..of_measure(measure) })
+}
+
+fn of_measure(measure: &Measure) -> ReportFindings {
+    let definition = &measure.definition;
+    ReportFindings {
+        measure: definition.url.value.clone(),
+        version: definition.version.value.clone(),
+        period_start: String::new(),
+        period_end: String::new(),
+        findings: String::new(),
+    }
+}
+
+fn name(period: &Period, length: Interval) -> String {
+    let (year, month) = (period.start.year(), period.start.month());
+    match length {
+        Interval::Month => format!("{year}-{month:02}"),
+        Interval::Quarter => format!("{year}-Q{}", (month - 1) / 3 + 1),
+        Interval::Year => year.to_string(),
+    }
+}
+
+/// What was reported of a period is not true any more, if it was: its row is gone.
+pub fn withdrawal(measure: &Measure, period: &Period) -> Withdrawal {
+    let ReportFindings { measure, version, .. } = of_measure(measure);
+    let key = ReportKey { measure, version, period_start: period.start.to_string(), period_end: period.end.to_string() };
+    Withdrawal { key, replaces: String::new(), reason: "the system that counts it has no numbers of this period any more".to_owned() }
+}
