@@ -59,7 +59,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn none() -> Failure {
-    Failure::configuration("no import is configured").hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one")
+    Failure::configuration("no import is configured")
+        .hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one of patients' rows, `mappings/imports/nhsn-clabsi.yaml` one of counts")
 }
 
 /// Says what bringing the imports in would change.

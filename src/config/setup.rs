@@ -235,11 +235,8 @@ fn source_file(path: &Path, key: &str, site: &Loaded<Site>) -> Result<Arc<Source
 fn counted(measure: &Measure) -> Counted {
     let definition = &measure.definition;
     let group = measure.groups.first();
-    let member = |population: &Population| Member {
-        id: population.id().to_owned(),
-        code: population.code.code(),
-        is_observed: population.code == PopulationCode::MeasureObservation,
-    };
+    let member =
+        |population: &Population| Member { id: population.id().to_owned(), code: population.code.code(), is_observed: population.code == PopulationCode::MeasureObservation };
     Counted {
         id: definition.id.value.clone(),
         url: definition.url.value.clone(),

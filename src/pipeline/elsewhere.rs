@@ -6,13 +6,14 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 use super::Setup;
+use super::waits::Waits;
 use crate::diagnostic::counted;
 use crate::feed::{ReportKey, Withdrawal};
 use crate::measure::definition::Interval;
 use crate::measure::population::Tallies;
 use crate::measure::result::{GroupPartial, Partial};
 use crate::measure::{Measure, Period};
-use crate::source::import::{RESOURCE_TYPE, TAG};
+use crate::source::import::{Import, RESOURCE_TYPE, TAG};
 use crate::store::runs::ReportFindings;
 
 /// Periods without numbers that are named.
@@ -40,6 +41,12 @@ pub fn sums(setup: &Setup, months: &[Period], shared: &[Vec<u8>]) -> BTreeMap<(u
         }
     }
     found
+}
+
+/// The import whose rows they are: nothing else that is missing could change them.
+pub fn waits(setup: &Setup, measure: &Measure) -> Waits {
+    let own = |import: &&Import| import.series.as_ref().is_some_and(|counted| counted.url == measure.definition.url.value);
+    Waits::ForRows(setup.source.tuning.imports.iter().find(own).map(Import::query))
 }
 
 fn ends(row: &Value, period: &Period) -> bool {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::waits::Waits;
 use super::elsewhere::{self, Origin};
+use super::waits::Waits;
 use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
@@ -398,10 +398,10 @@ pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
 }
 
 /// What is missing of what a measure reads.
-fn missing(measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
+fn missing(setup: &Setup, measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
     let run = Run { absent: sums.missing_people(), ..run.clone() };
     let is_elsewhere = measure.definition.is_counted_elsewhere();
-    let waits = if is_elsewhere { Waits::ForCounted } else { Waits::of(measure.programs()) };
+    let waits = if is_elsewhere { elsewhere::waits(setup, measure) } else { Waits::of(measure.programs()) };
     let mut gaps = run.all_gaps();
     if run.complete != Some(true) && gaps.is_empty() && run.aside.is_empty() {
         // It is not known of what.
@@ -429,7 +429,7 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums, measure: &Measure) -> Facts {
         .into_iter()
         .chain(rules)
         .collect(),
-        completeness: missing(measure, run, sums),
+        completeness: missing(setup, measure, run, sums),
     }
 }
 

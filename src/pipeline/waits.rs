@@ -18,8 +18,8 @@ pub enum Waits {
     ForAny,
     /// These, and what may be of any type.
     For(BTreeSet<String>),
-    /// Rows of an import alone, in which another system has counted.
-    ForCounted,
+    /// Rows of this import alone, in which another system has counted; `None` where no import has them.
+    ForRows(Option<String>),
 }
 
 impl Waits {
@@ -40,8 +40,9 @@ impl Waits {
     /// Of what is missing, by type, that which could change the numbers.
     pub fn among(&self, missing: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let waits = |name: &str| match self {
+            Waits::ForRows(own) => own.as_deref() == Some(name),
+            _ if import::is_own(name) => false,
             Waits::ForAny => true,
-            Waits::ForCounted => name == import::RESOURCE_TYPE,
             Waits::For(types) => types.contains(name) || OF_ANY.contains(&name) || !resource_type::is_one(name),
         };
         missing.iter().filter(|(name, _)| waits(name)).map(|(name, count)| (name.clone(), *count)).collect()

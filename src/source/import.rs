@@ -69,6 +69,11 @@ impl Import {
         format!("{UNITS}{}", self.name)
     }
 
+    /// As what it is told that something of it is missing: as its type, for which measures wait; numbers of one measure by its own name.
+    pub fn missing_as(&self) -> String {
+        if self.series.is_some() { self.query() } else { self.resource_type.clone() }
+    }
+
     /// Whether anybody asks for its rows, where these types are stored.
     pub fn is_needed(&self, types: &BTreeSet<String>) -> bool {
         self.series.is_some() || types.contains(&self.resource_type)
@@ -152,6 +157,11 @@ pub struct Given<'a> {
     pub code: &'a str,
     /// Where it is written.
     pub at: &'a Location,
+}
+
+/// Whether what is missing is told as an import's own, which is no type.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(UNITS)
 }
 
 fn is_name(text: &str) -> bool {

@@ -31,10 +31,16 @@ pub(super) fn check(source: &Arc<SourceFile>, definition: &Definition, found: &m
     }
     if definition.plausibility.cannot_tell_percent.is_some() {
         let place = key(source, "plausibility").first("cannot-tell-percent");
-        found.push(Diagnostic::error("of a count that comes from elsewhere nobody is told who cannot be counted").at(place).help("remove it"));
+        found.push(
+            Diagnostic::error("of a count that comes from elsewhere nobody is told who cannot be counted")
+                .at(place)
+                .help("remove it"),
+        );
     }
     for population in &definition.populations {
-        let logic = Some(&population.define).filter(|define| !define.value.is_empty()).or(population.cannot_tell.first().map(|doubt| &doubt.define));
+        let logic = Some(&population.define)
+            .filter(|define| !define.value.is_empty())
+            .or(population.cannot_tell.first().map(|doubt| &doubt.define));
         if let Some(logic) = logic {
             let message = format!("`{}` is decided by `{}`, and the measure is counted elsewhere", population.id(), logic.value);
             found.push(Diagnostic::error(message).at(locate(source, logic)).help(out));

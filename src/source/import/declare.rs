@@ -1,10 +1,10 @@
 //! From a declaration's YAML to an [`Import`]; every problem at once, each at its place.
 
 use super::cell::{Cell, Coding, Column, Kind, Whom, folded};
+use super::series::{self, Counted, RESOURCE_TYPE};
 use super::template::{Part, Weaver};
 use super::when::Format;
 use super::written::{Reader, did_you_mean, quoted};
-use super::series::{self, Counted, RESOURCE_TYPE};
 use super::{Import, is_name, row};
 use crate::cql::Models;
 use crate::diagnostic::yaml::node::{Content, Named, Node};

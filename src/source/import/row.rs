@@ -1,9 +1,9 @@
 //! One row: its cells, its id, and the resource that it becomes.
 
-use super::{Import, TAG};
 use super::cell::{Cell, Kind, Whom, whom_is};
 use super::known::{Ask, Hit, Known};
 use super::template::Part;
+use super::{Import, TAG};
 use crate::snapshot::Incoming;
 use crate::source::intake::{Reason, is_identified, judge};
 use crate::store::{hex, sha256_hex};

@@ -129,7 +129,9 @@ fn populations(reader: &mut Reader<'_>, written: &Node, measure: &Counted) -> Op
     let mut columns = Vec::new();
     for member in &measure.members {
         match named.get(member.id.as_str()) {
-            None => reader.error(at.clone(), format!("the population `{}` has no column", member.id), &format!("name it: `{}: …`; each population of the measure has one", member.id)),
+            None => {
+                reader.error(at.clone(), format!("the population `{}` has no column", member.id), &format!("name it: `{}: …`; each population of the measure has one", member.id))
+            }
             Some(None) => {}
             // Where nobody was observed there is nothing to write.
             Some(Some(name)) => {
