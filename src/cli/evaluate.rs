@@ -260,8 +260,8 @@ fn load(args: &Args) -> Result<Loaded, Failure> {
 }
 
 /// Of patients' records no measure can be made that another system counts.
-pub fn computed(measures: &[Measure]) -> Result<(), Failure> {
-    let Some(measure) = measures.iter().find(|measure| measure.definition.is_counted_elsewhere()) else { return Ok(()) };
+pub fn computed<'m>(measures: impl IntoIterator<Item = &'m Measure>) -> Result<(), Failure> {
+    let Some(measure) = measures.into_iter().find(|measure| measure.definition.is_counted_elsewhere()) else { return Ok(()) };
     let message = format!("`{}` is counted elsewhere: no patient's record says anything of it", measure.definition.id.value);
     Err(Failure::usage(message).hint("name other measures; its numbers come by an import, and `watershed known` shows them"))
 }

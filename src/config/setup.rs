@@ -444,8 +444,10 @@ impl Reader {
                 imports.push(import);
             }
         }
-        let has_numbers = |measure: &&Counted| imports.iter().any(|import| import.series.as_ref() == Some(measure));
-        for measure in elsewhere.iter().filter(|measure| !has_numbers(measure)) {
+        // Of declarations that are wrong it is not known of what they are.
+        let has_numbers = |measure: &&Counted| has_errors(&self.findings) || imports.iter().any(|import| import.series.as_ref() == Some(measure));
+        let without: Vec<&Counted> = elsewhere.iter().filter(|measure| !has_numbers(measure)).collect();
+        for measure in without {
             let finding = site.places.error("imports.files", format!("`{}` is counted elsewhere, and no import brings its numbers", measure.id));
             let help = "declare the table that has them, by `series:` as in `mappings/imports/nhsn-clabsi.yaml`; until then it has no reports";
             self.findings.push(Diagnostic { severity: Severity::Warning, ..finding.help(help) });

@@ -9,15 +9,15 @@ use super::Setup;
 use super::waits::Waits;
 use crate::diagnostic::counted;
 use crate::feed::{ReportKey, Withdrawal};
-use crate::measure::definition::Interval;
+use crate::measure::definition::{Group, Interval};
 use crate::measure::population::Tallies;
 use crate::measure::result::{GroupPartial, Partial};
 use crate::measure::{Measure, Period};
 use crate::source::import::{Import, RESOURCE_TYPE, TAG};
 use crate::store::runs::ReportFindings;
 
-/// Periods without numbers that are named.
-const PERIODS_SHOWN: usize = 12;
+/// Spans of periods without numbers that are named.
+const SPANS_SHOWN: usize = 12;
 
 /// The row that a report's numbers are of: its import, and the SHA-256 of the file that brought it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ pub fn sums(setup: &Setup, months: &[Period], shared: &[Vec<u8>]) -> BTreeMap<(u
     let rows: Vec<(Value, Origin)> = shared.iter().filter_map(|line| row(line)).collect();
     let mut found = BTreeMap::new();
     for (place, measure) in setup.measures.iter().enumerate().filter(|(_, measure)| measure.definition.is_counted_elsewhere()) {
-        let own = |row: &Value| row.get("measure").and_then(Value::as_str) == Some(&measure.definition.url.value);
         for (at, period) in measure.definition.period.periods(months).iter().enumerate() {
-            let is_of = |row: &Value| row.pointer("/period/start").and_then(Value::as_str) == Some(&period.start.to_string()) && ends(row, period);
-            let of_period = rows.iter().find(|(row, _)| own(row) && is_of(row));
+            let own = [("/measure", measure.definition.url.value.clone()), ("/period/start", period.start.to_string()), ("/period/end", period.end.to_string())];
+            let is_own = |row: &Value| own.iter().all(|(pointer, text)| row.pointer(pointer).and_then(Value::as_str) == Some(text));
+            let of_period = rows.iter().find(|(row, _)| is_own(row));
             found.extend(of_period.map(|(row, origin)| ((place, at), (partial(measure, row), origin.clone()))));
         }
     }
@@ -47,10 +47,6 @@ pub fn sums(setup: &Setup, months: &[Period], shared: &[Vec<u8>]) -> BTreeMap<(u
 pub fn waits(setup: &Setup, measure: &Measure) -> Waits {
     let own = |import: &&Import| import.series.as_ref().is_some_and(|counted| counted.url == measure.definition.url.value);
     Waits::ForRows(setup.source.tuning.imports.iter().find(own).map(Import::query))
-}
-
-fn ends(row: &Value, period: &Period) -> bool {
-    row.pointer("/period/end").and_then(Value::as_str) == Some(&period.end.to_string())
 }
 
 /// A stored row of an import that is no patient's.
@@ -71,7 +67,7 @@ fn partial(measure: &Measure, row: &Value) -> Partial {
         let number = population.get("count").or_else(|| population.pointer("/extension/0/valueQuantity/value"))?;
         number.to_string().parse().ok()
     };
-    let group = |group: &crate::measure::definition::Group| {
+    let group = |group: &Group| {
         let numbers: Vec<Option<Decimal>> = group.populations.iter().map(|population| number(population.id())).collect();
         GroupPartial { all: Tallies::given(&group.shape(measure.definition.scoring), &numbers), strata: Vec::new() }
     };
@@ -81,11 +77,19 @@ fn partial(measure: &Measure, row: &Value) -> Partial {
 /// What is said once of the periods without numbers, oldest first.
 pub fn without_numbers(measure: &Measure, periods: &[Period]) -> Option<ReportFindings> {
     let (first, last) = (periods.first()?, periods.last()?);
-    let names: Vec<String> = periods.iter().take(PERIODS_SHOWN).map(|period| name(period, measure.definition.period)).collect();
-    let more = periods.len().saturating_sub(names.len());
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let mut spans: Vec<(&Period, &Period)> = Vec::new();
+    for period in periods {
+        match spans.last_mut() {
+            Some((_, last)) if last.end.tomorrow().is_ok_and(|next| next == period.start) => *last = period,
+            _ => spans.push((period, period)),
+        }
+    }
+    let name = |period: &Period| name(period, measure.definition.period);
+    let shown = |(first, last): &(&Period, &Period)| if first == last { name(first) } else { format!("{} to {}", name(first), name(last)) };
+    let names: Vec<String> = spans.iter().take(SPANS_SHOWN).map(shown).collect();
+    let more = if spans.len() > SPANS_SHOWN { ", …" } else { "" };
     let of = counted(periods.len() as u64, measure.definition.period.word());
-    let findings = format!("counted elsewhere, and no row of an import has the numbers of {of}, which have no report: {}{more}", names.join(", "));
+    let findings = format!("counted elsewhere, and no row of an import gives numbers of {of}, of which there is no report: {}{more}", names.join(", "));
     Some(ReportFindings { period_start: first.start.to_string(), period_end: last.end.to_string(), findings, ..of_measure(measure) })
 }
 

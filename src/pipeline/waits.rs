@@ -40,7 +40,8 @@ impl Waits {
     /// Of what is missing, by type, that which could change the numbers.
     pub fn among(&self, missing: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let waits = |name: &str| match self {
-            Waits::ForRows(own) => own.as_deref() == Some(name),
+            // Of any type may be what nobody knows of what it is.
+            Waits::ForRows(own) => own.as_deref() == Some(name) || name == ANY_TYPE,
             _ if import::is_own(name) => false,
             Waits::ForAny => true,
             Waits::For(types) => types.contains(name) || OF_ANY.contains(&name) || !resource_type::is_one(name),
@@ -79,6 +80,12 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(waits(define).among(&missing).into_keys().collect::<Vec<_>>(), expected, "{define}");
         }
+        // What another system has counted waits for its own rows, for which no other measure waits.
+        let parts: BTreeMap<String, u64> = ["import absences", "import births", "Patient", "Observation", "*"].map(|name| (name.to_owned(), 1)).into();
+        let awaited = |waits: Waits| waits.among(&parts).into_keys().collect::<Vec<_>>();
+        assert_eq!(awaited(Waits::ForRows(Some("import births".to_owned()))), ["*", "import births"]);
+        assert_eq!(awaited(Waits::ForAny), ["*", "Observation", "Patient"]);
+        assert_eq!(awaited(waits("exists [Observation]")), ["*", "Observation", "Patient"]);
         // A place is in the record of whoever anything refers to it from.
         for define in ["exists [Encounter] E where exists [Location] L where L.id = E.id", "exists [Device]", "exists [Resource]"] {
             assert_eq!(waits(define), Waits::ForAny, "{define}");

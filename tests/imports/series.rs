@@ -7,7 +7,7 @@ use serde_json::Value;
 use watershed::diagnostic::{Diagnostic, SourceFile};
 use watershed::source::import::{self, Counted, Difference, Import, Member};
 
-use crate::bed::{Bed, Wanted, output};
+use crate::bed::{Bed, Wanted, key, output};
 
 pub(crate) const EXAMPLE: &str = include_str!("../../mappings/imports/nhsn-clabsi.yaml");
 const ROWS: &str = include_str!("../../mappings/imports/nhsn-clabsi.csv");
@@ -149,11 +149,11 @@ async fn a_table_becomes_a_chart_a_changed_row_a_revision_and_a_row_that_is_gone
     // A row is gone.
     write(&ROWS.replace("Dec 2025,All,388,0\n", ""));
     let (code, said) = bed.run().await;
-    let without = "look at nhsn-clabsi, 2025-12-01 to 2025-12-31: counted elsewhere, and no row of an import has the numbers of 1 month, which have no report: 2025-12";
+    let without = "look at nhsn-clabsi, 2025-12-01 to 2025-12-31: counted elsewhere, and no row of an import gives numbers of 1 month, of which there is no report: 2025-12";
     assert!(code == 0 && said.contains(without), "{code} {said}");
     assert_eq!(points(&bed).await, [first[0], first[2], first[3]]);
     let status = String::from_utf8(output(bed.command(&["status"])).await.stdout).unwrap();
-    assert!(status.contains("no row of an import has the numbers"), "{status}");
+    assert!(status.contains("no row of an import gives numbers of 1 month"), "{status}");
     // It comes again.
     write(ROWS);
     let (code, said) = bed.run().await;
@@ -203,4 +203,84 @@ async fn known_gives_the_numbers_of_that_night_and_a_report_names_import_and_fil
         of_kind.map(|one| one["extension"][1]["valueString"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!((lineage("import"), lineage("mapping")), (vec!["nhsn-clabsi".to_owned()], vec![]));
+}
+
+/// A site with three measures that others count, each of another scoring and by periods of another length.
+fn others(folder: &Path) {
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        std::fs::write(folder.join(name), text).unwrap();
+    };
+    let measure = |id: &str, scoring: &str, period: &str, populations: &str| {
+        let head = format!("id: {id}\nurl: http://n.example/Measure/{id}\nversion: 1.0.0\nstatus: draft\ntitle: {id}\ndescription: Counted by others.\nsteward: X\n");
+        write(&format!("{id}/measure.yaml"), &format!("{head}scoring: {scoring}\ncounted: elsewhere\nimprovement: decrease\nperiod: {period}\npopulations:\n{populations}"));
+    };
+    measure("absences", "proportion", "month", "  - code: initial-population\n  - code: denominator\n  - code: denominator-exclusion\n  - code: numerator\n");
+    measure("wait", "continuous-variable", "quarter", "  - code: measure-population\n  - {code: measure-observation, of: measure-population, aggregate: median}\n");
+    measure("births", "cohort", "year", "  - code: initial-population\n");
+    let import = |name: &str, more: &str| write(&format!("{name}.yaml"), &format!("name: {name}\nfile: {name}.csv\n{more}"));
+    let populations = "{initial-population: Enrolled, denominator: At risk, denominator-exclusion: Moved, numerator: Absent}";
+    import("absences", &format!("delimiter: ';'\nseries: {{measure: absences, period: Month, populations: {populations}}}\n"));
+    import("wait", "series: {measure: wait, period: Quarter, populations: {measure-population: Children, measure-observation: Median days}}\n");
+    import("births", "series: {measure: 'http://n.example/Measure/births', period: {column: Year, format: FY%Y}, populations: {initial-population: Births}}\n");
+    // As Excel writes it.
+    write("absences.csv", "\u{feff}Month;Enrolled;At risk;Moved;Absent\r\n2025-03;100;90;10;20\r\n");
+    write("wait.csv", "Quarter,Children,Median days\n2025-Q1,40,23.5\n2025-Q2,0,\n");
+    write("births.csv", "Year,Births\nFY2025,12345\n");
+    write("drop/Patient.ndjson", "{\"resourceType\":\"Patient\",\"id\":\"p1\"}\n");
+    key(folder, "key.pem");
+    write(
+        "site.toml",
+        "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\n[source]\nfolder = \"drop\"\n[imports]\nfiles = [\"absences.yaml\", \"wait.yaml\", \"births.yaml\"]\n\
+         [measures]\nfolders = [\"absences\", \"wait\", \"births\"]\n[registry]\nurl = \"http://127.0.0.1:9\"\nclient_id = \"lakeside\"\nkey_file = \"key.pem\"\n",
+    );
+}
+
+#[tokio::test]
+async fn every_scoring_and_length_of_periods_has_its_reports() {
+    let folder = tempfile::tempdir().unwrap();
+    others(folder.path());
+    let say = async |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_watershed"));
+        command.args(arguments).current_dir(folder.path());
+        let said = output(command).await;
+        (said.status.code().unwrap(), String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap())
+    };
+    let (code, said, error) = say(&["pull"]).await;
+    assert_eq!(code, 0, "{said}{error}");
+    let months: Vec<String> = (1..=12).flat_map(|month| ["--period".to_owned(), format!("2025-{month:02}")]).collect();
+    let known: Vec<&str> = ["known", "--format", "json"].into_iter().chain(months.iter().map(String::as_str)).collect();
+    let (code, said, error) = say(&known).await;
+    let reports: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let one = |report: &Value| {
+        let measure = report["measure"].as_str().unwrap().rsplit('/').next().unwrap();
+        format!("{measure} {} {}", report["period"]["start"].as_str().unwrap(), report["group"][0]["measureScore"]["value"])
+    };
+    let expected = ["absences|1.0.0 2025-03-01 0.25", "wait|1.0.0 2025-01-01 23.5", "wait|1.0.0 2025-04-01 null", "births|1.0.0 2025-01-01 null"];
+    assert_eq!((code, reports.iter().map(one).collect::<Vec<_>>()), (0, expected.map(str::to_owned).to_vec()), "{error}");
+    assert_eq!(reports[3]["group"][0]["population"][0]["count"], 12345);
+    let without = "of 11 months, of which there is no report: 2025-01 to 2025-02, 2025-04 to 2025-12\n";
+    assert!(error.contains(without) && error.contains("0 failed their check"), "{error}");
+    // A row that does not fit: what is stored stands, and is partial.
+    std::fs::write(folder.path().join("births.csv"), "Year,Births\nFY2025,many\n").unwrap();
+    let (code, said, error) = say(&["import"]).await;
+    assert!(code == 1 && said.contains("1 in quarantine"), "{said}{error}");
+    let (code, said, _) = say(&["known", "--period", "2025-12"]).await;
+    assert!(code == 1 && said.lines().any(|line| line.contains("births|1.0.0") && line.contains("12345") && line.contains("partial")), "{said}");
+    let again = folder.path().join("births.yaml");
+    std::fs::write(
+        &again,
+        std::fs::read_to_string(&again)
+            .unwrap()
+            .replace("'http://n.example/Measure/births'", "wait")
+            .replace("initial-population: Births", "measure-population: Births, measure-observation: Births")
+            .replace("FY%Y", "'%m/%d/%Y'"),
+    )
+    .unwrap();
+    let (code, said, _) = say(&["check", "--offline"]).await;
+    assert!(code == 3 && said.contains("`wait` and `births` both have the numbers of one measure"), "{code} {said}");
+    let site = folder.path().join("site.toml");
+    std::fs::write(&site, std::fs::read_to_string(&site).unwrap().replace(", \"births.yaml\"", "")).unwrap();
+    let (code, said, _) = say(&["check", "--offline"]).await;
+    assert!(code == 1 && said.contains("warning: `births` is counted elsewhere, and no import brings its numbers"), "{code} {said}");
 }

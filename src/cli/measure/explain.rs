@@ -107,7 +107,7 @@ fn chosen<'m>(measures: &'m [Measure], args: &Args) -> Result<Vec<&'m Measure>, 
     let Some(wanted) = &args.measure else { return Ok(measures.iter().collect()) };
     let id = |measure: &'m Measure| measure.definition.id.value.as_str();
     let found: Vec<&Measure> = measures.iter().filter(|measure| id(measure) == wanted).collect();
-    evaluate::computed(found.as_slice().first().copied().map_or(&[], std::slice::from_ref))?;
+    evaluate::computed(found.iter().copied())?;
     if found.is_empty() {
         let all: Vec<String> = measures.iter().map(|measure| format!("`{}`", id(measure))).collect();
         return Err(Failure::usage(format!("there is no measure of the id `{wanted}`")).hint(format!("there are {}", all.join(", "))));

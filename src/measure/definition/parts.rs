@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Counted, Definition, Group, Population, StratifierKind, Text, key, word};
+use super::{Definition, Group, Population, StratifierKind, Text, key, word};
 use crate::diagnostic::yaml::locate;
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile};
 use crate::measure::population::{PopulationCode, Scoring};
@@ -45,7 +45,7 @@ pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, fo
             true => at(),
             false => locate(source, &group.id),
         };
-        let form = if definition.counted == Counted::Elsewhere { Form::Elsewhere } else { Form::Yaml };
+        let form = if definition.is_counted_elsewhere() { Form::Elsewhere } else { Form::Yaml };
         check_group(source, form, at, definition.scoring_of(group), group, found);
     }
 }

@@ -77,11 +77,11 @@ fn what_is_counted_elsewhere_says_nothing_of_how() {
     let good = format!("{}{elsewhere}", &GOOD[..GOOD.find("improvement").unwrap()]);
     assert_eq!(findings(&good), "", "who reports a count seldom says of whom");
     for (from, to, expected) in [
-        ("  - code: numerator", "  - code: numerator\n    define: N", &["measure.yaml:13:13", "`numerator` is decided by `N`"][..]),
+        ("  - code: numerator", "  - code: numerator\n    define: N", &["measure.yaml:14:13", "`numerator` is decided by `N`"][..]),
         ("counted: elsewhere\n", "", &["measure.yaml:11:5", "the population `denominator` has no `define`", "needs the population `initial-population`"]),
         ("counted: elsewhere", "counted: elsewere", &["measure.yaml:9", "elsewere"]),
         ("  - code: numerator\n", "", &["needs the population `numerator`", "`- code: numerator`"]),
-        ("  - code: numerator", "  - code: measure-population", &["measure.yaml:12:5", "has no population `measure-population`"]),
+        ("  - code: numerator", "  - code: measure-population", &["measure.yaml:13:5", "has no population `measure-population`"]),
         ("scoring: proportion", "scoring: composite", &["measure.yaml:8:1", "a composite is computed of its components"]),
         ("counted: elsewhere", "counted: elsewhere\nbasis: Patient", &["measure.yaml:10:1", "`basis` says how a measure is computed"]),
         ("counted: elsewhere", "counted: elsewhere\nlibrary: a.cql", &["measure.yaml:10:1", "`library` says how", "remove `counted: elsewhere`"]),
