@@ -29,6 +29,7 @@ use crate::store::runs::{self, ANY_TYPE, ReportFindings, Run, State, Unmapped};
 use crate::store::{Store, StoreError};
 use crate::terminology::ValueSets;
 
+mod elsewhere;
 pub mod evaluation;
 pub mod needs;
 pub mod remarks;
@@ -386,7 +387,7 @@ impl Adapter {
             destination: DESTINATION.to_owned(),
             site: self.setup.site.clone(),
             reports: made.reports,
-            withdrawals: Vec::new(),
+            withdrawals: made.withdrawals,
             cause: self.setup.lineage.cause_since(sent.as_deref()),
             completeness: evaluation::completeness(run, &sums),
         };

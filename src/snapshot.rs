@@ -297,7 +297,7 @@ impl Snapshot {
     /// What is stored of an import, by id: whose it is, and the digest of its content.
     pub fn rows_of(&self, import: &str) -> Result<BTreeMap<String, (String, [u8; 32])>, SnapshotError> {
         let mut rows = BTreeMap::new();
-        for partition in self.partitions() {
+        for partition in self.partitions().into_iter().chain([Partition::Common]) {
             let headers = self.live_headers(partition)?.into_values().filter(|header| header.import == import);
             rows.extend(headers.map(|header| (header.id, (header.patient, header.hash))));
         }

@@ -70,6 +70,8 @@ pub struct Wanted {
     pub of_files: bool,
     /// A further measure, composed of the network's own; the text of its `measure.yaml`, of id `whole-child`.
     pub composite: Option<String>,
+    /// A further measure, `nhsn-clabsi`, which another system counts, and its table, `nhsn.csv` with these rows.
+    pub series: Option<&'static str>,
 }
 
 impl Bed {
@@ -80,13 +82,22 @@ impl Bed {
         let ehr_key = key(path, "ehr-key.pem");
         let registry_key = key(path, "registry-key.pem");
         let (hospital, ehr) = start_hospital(&wanted, &ehr_key, &meter).await;
-        let registry_url = start_registry(&path.join("registry"), &registry_key, usize::MAX, &meter).await;
+        let more = wanted.series.map(|_| watershed::cli::registry::card(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SERIES)).unwrap());
+        let registry_url = start_registry(&path.join("registry"), &registry_key, usize::MAX, more, &meter).await;
         let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
         let mut folders: Vec<PathBuf> = MEASURES.iter().map(|(folder, ..)| mappings.join(folder)).collect();
         if let Some(text) = &wanted.composite {
             std::fs::create_dir(path.join("composite")).unwrap();
             std::fs::write(path.join("composite/measure.yaml"), text).unwrap();
             folders.insert(0, path.join("composite"));
+        }
+        let mut imports = "";
+        if let Some(rows) = wanted.series {
+            folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(SERIES));
+            let declared = include_str!("../mappings/imports/nhsn-clabsi.yaml").replace("file: nhsn-clabsi.csv", "file: nhsn.csv");
+            std::fs::write(path.join("nhsn.yaml"), declared).unwrap();
+            std::fs::write(path.join("nhsn.csv"), rows).unwrap();
+            imports = "[imports]\nfiles = [\"nhsn.yaml\"]\n";
         }
         let folders = folders.iter().map(|folder| format!("\"{}\"", folder.display())).collect::<Vec<_>>().join(", ");
         let source = if wanted.of_files {
@@ -97,7 +108,7 @@ impl Bed {
         };
         let site = format!(
             "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"data\"\n\
-             [source]\n{source}\n\
+             [source]\n{source}\n{imports}\
              [measures]\nfolders = [{folders}]\nmonths = {MONTHS}\nthreads = 1\n\
              [registry]\nurl = \"{registry_url}\"\nclient_id = \"lakeside-etl\"\nkey_file = \"registry-key.pem\"\n"
         );
@@ -119,7 +130,7 @@ impl Bed {
     /// Another registry, which knows the site but only the first of its measures.
     pub async fn poorer_registry(&self) -> String {
         let key = SigningKey::from_text(&std::fs::read_to_string(self.folder.path().join("registry-key.pem")).unwrap()).unwrap();
-        start_registry(&self.folder.path().join("poorer-registry"), &key, 1, &self.meter).await
+        start_registry(&self.folder.path().join("poorer-registry"), &key, 1, None, &self.meter).await
     }
 
     /// Runs a night to its end: exit code, stdout and stderr.
@@ -179,6 +190,9 @@ pub struct Held {
 pub const MEASURES: [(&str, &str, bool); 3] =
     [("ibd/remission", "ibd-remission", true), ("hac/clabsi", "hac-clabsi", false), ("perinatal/early-elective-delivery", "perinatal-early-elective-delivery", false)];
 
+/// The folder of the measure that another system counts.
+const SERIES: &str = "mappings/series/nhsn-clabsi";
+
 /// A private key in a file, as a site has one.
 pub fn key(folder: &Path, name: &str) -> SigningKey {
     let key = SigningKey::generate(Algorithm::Es384).unwrap();
@@ -207,7 +221,7 @@ async fn start_hospital(wanted: &Wanted, key: &SigningKey, meter: &Arc<Meter>) -
 }
 
 /// With the first of the network's measures, at most so many.
-async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &Arc<Meter>) -> String {
+async fn start_registry(data: &Path, key: &SigningKey, measures: usize, more: Option<MeasureCard>, meter: &Arc<Meter>) -> String {
     let data = data.to_owned();
     let keys = Keys::Set(serde_json::to_string(&key.public_jwks()).unwrap());
     let site = NewSite { name: "lakeside".into(), organization: "Lakeside".into(), client_id: "lakeside-etl".into(), keys };
@@ -231,7 +245,7 @@ async fn start_registry(data: &Path, key: &SigningKey, measures: usize, meter: &
         data,
         public_url: public_url.clone(),
         network: "Test".into(),
-        measures: MEASURES.iter().chain(&[("", "whole-child", true)]).take(measures).map(card).collect(),
+        measures: MEASURES.iter().chain(&[("", "whole-child", true)]).take(measures).map(card).chain(more).collect(),
         tls: None,
         behind_proxy: false,
         late_after_hours: 36,

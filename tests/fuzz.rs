@@ -317,7 +317,7 @@ fn mutated_files_of_users_are_refused_with_reasons() {
         let (read, found) = Mapping::parse(&file(&text), &BTreeMap::new());
         told(read.is_some(), &found, &text);
         let text = mutated(&mut random, &imports, 4);
-        let (read, found) = import::parse(&file(&text), Path::new("."), &jiff::tz::TimeZone::UTC);
+        let (read, found) = import::parse(&file(&text), Path::new("."), &jiff::tz::TimeZone::UTC, Some(&[crate::imports::series::infections()]));
         told(read.is_some(), &found, &text);
     }
 }

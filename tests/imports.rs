@@ -19,12 +19,13 @@ use crate::obligations::bench::Bench;
 
 mod foreseen;
 mod lacking;
+pub(crate) mod series;
 
 const ZONE: &str = "America/New_York";
 const EXAMPLE: &str = include_str!("../mappings/imports/clabsi.yaml");
 
 fn declare(text: &str, folder: &Path) -> (Option<Import>, Vec<Diagnostic>) {
-    import::parse(&SourceFile::new("clabsi.yaml", text), folder, &TimeZone::get(ZONE).unwrap())
+    import::parse(&SourceFile::new("clabsi.yaml", text), folder, &TimeZone::get(ZONE).unwrap(), None)
 }
 
 fn told(text: &str) -> Vec<String> {
@@ -122,10 +123,12 @@ fn what_a_declaration_lacks_is_told() {
 fn the_example_fits_its_schema() {
     let schema: Value = serde_json::from_str(include_str!("../schemas/import.schema.json")).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
-    let example: Value = serde_saphyr::from_str(EXAMPLE).unwrap();
-    let faults: Vec<String> = schema.iter_errors(&example).map(|fault| fault.to_string()).collect();
-    assert_eq!(faults, [""; 0]);
-    let mut wrong = example;
+    for text in [EXAMPLE, series::EXAMPLE] {
+        let example: Value = serde_saphyr::from_str(text).unwrap();
+        let faults: Vec<String> = schema.iter_errors(&example).map(|fault| fault.to_string()).collect();
+        assert_eq!(faults, [""; 0]);
+    }
+    let mut wrong: Value = serde_saphyr::from_str(EXAMPLE).unwrap();
     wrong["columns"]["MRN"]["sistem"] = json!("x");
     assert!(!schema.is_valid(&wrong));
 }

@@ -160,7 +160,7 @@ fn measures_and_cases_are_as_their_schemas_say() {
         jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
     };
     let (of_measure, of_case) = (schema("measure.schema.json"), schema("case.schema.json"));
-    for path in measures::find(&root().join("measures")).unwrap() {
+    for path in ["measures", "series"].iter().flat_map(|name| measures::find(&root().join(name)).unwrap()) {
         let folder = measures::read(&path).unwrap();
         let definition = [(&of_measure, &folder.files.definition)];
         for (schema, source) in folder.cases.iter().map(|case| (&of_case, case)).chain(definition) {

@@ -215,7 +215,8 @@ fn imports(checked: &Setup, touched: &[Touched], stored: Option<&Snapshot>) -> A
             Ok(found) => found,
             Err(error) => return Answer::failed(IMPORTS, Failure::unreachable(error.to_string())),
         };
-        lines.push(format!("{name}: {} of {}", counted(found.rows, "row"), import.resource_type));
+        let what = import.series.as_ref().map_or(&import.resource_type, |measure| &measure.id);
+        lines.push(format!("{name}: {} of {what}", counted(found.rows, "row")));
         due.extend(found.gap.map(|gap| format!("{name}: {gap}")));
         due.extend(found.refused.iter().map(|(reason, sort)| format!("{name}: rows that do not fit, {}: {reason}", told(sort))));
         due.extend(touched.nobody(import).map(|why| format!("{name}: {why}")));

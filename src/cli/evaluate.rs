@@ -255,7 +255,15 @@ fn load(args: &Args) -> Result<Loaded, Failure> {
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     let _ = write!(std::io::stderr(), "{}", diagnostic::render_brief(&found));
+    computed(&loaded.measures)?;
     Ok(loaded)
+}
+
+/// Of patients' records no measure can be made that another system counts.
+pub fn computed<'m>(measures: impl IntoIterator<Item = &'m Measure>) -> Result<(), Failure> {
+    let Some(measure) = measures.into_iter().find(|measure| measure.definition.is_counted_elsewhere()) else { return Ok(()) };
+    let message = format!("`{}` is counted elsewhere: no patient's record says anything of it", measure.definition.id.value);
+    Err(Failure::usage(message).hint("name other measures; its numbers come by an import, and `watershed known` shows them"))
 }
 
 /// What any of the measures needs, and of which resources.

@@ -59,7 +59,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
 }
 
 fn none() -> Failure {
-    Failure::configuration("no import is configured").hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one")
+    Failure::configuration("no import is configured")
+        .hint("name the files that declare tables in `imports.files`; `mappings/imports/clabsi.yaml` is one of patients' rows, `mappings/imports/nhsn-clabsi.yaml` one of counts")
 }
 
 /// Says what bringing the imports in would change.
@@ -130,6 +131,7 @@ fn as_text(import: &Import, found: &Difference, touched: &Touched) -> String {
     let mut text = format!("{} ({}): {}", import.name, import.file, counted(found.rows, "row"));
     text.push_str(&match touched.nobody(import) {
         Some(why) => format!("; {why}"),
+        None if import.series.is_some() => format!(", each of one period of {}", touched.measures.join(", ")),
         None => format!(" of {}, which {} for", import.resource_type, asking(&touched.measures)),
     });
     if let Some(gap) = &found.gap {

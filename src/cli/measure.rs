@@ -107,14 +107,15 @@ fn check(paths: &[PathBuf], value_sets: &[PathBuf], context: &Context) -> Result
     found.extend(faults);
     let (folders, _) = measures::open_all(&paths);
     for (folder, measure) in folders.iter().zip(loaded.iter().flat_map(|loaded| &loaded.measures)) {
-        for source in &folder.cases {
-            found.extend(crate::measure::case::parse(source, measure).1);
-        }
+        found.extend(measures::cases(folder, measure).1);
         if let Err(message) = measure::published::interval(&folder.files.definition) {
             let at = Location::new(&folder.files.definition, Span::default()).first("\"effectivePeriod\"");
             found.push(Diagnostic::note(message).at(at).help(measure::published::SAY_PERIODS));
         }
-        if folder.cases.is_empty() && !measure::published::is_published(&folder.files.definition) {
+        if measure.definition.is_counted_elsewhere() {
+            let at = measure::definition::key(&folder.files.definition, "counted");
+            found.push(Diagnostic::note(format!("`{}` is {ELSEWHERE}", measure.definition.id.value)).at(at));
+        } else if folder.cases.is_empty() && !measure::published::is_published(&folder.files.definition) {
             let at = Location::new(&folder.files.definition, Span::default());
             found.push(Diagnostic::note(format!("`{}` has no test patients", measure.definition.id.value)).at(at).help(NO_CASES));
         }
@@ -140,7 +141,7 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
         let (tested, mut found) = measures::test(folder, &bench.all, &zone);
         found.extend(measures::strays(path));
         let Some(tested) = tested else { return Err(Failure::diagnostics(&found)) };
-        failed |= tested.cases.is_empty() || tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
+        failed |= tested.cases.is_empty() && !tested.is_counted_elsewhere || tested.cases.iter().any(|(_, mismatches)| !mismatches.is_empty());
         match context.format {
             Format::Human => print(&human(path, &tested)),
             Format::Json => shown.push(machine(path, &tested)),
@@ -155,10 +156,16 @@ fn test(paths: &[PathBuf], timezone: &str, context: &Context) -> Result<Ending, 
     Ok(if failed { Ending::Findings } else { Ending::Fine })
 }
 
+/// What does not apply to a measure that another system counts.
+const ELSEWHERE: &str = "counted elsewhere: it has no logic and no test patients; `watershed check` looks at the table that has its numbers";
+
 /// What to do where a measure has no test patients.
 const NO_CASES: &str = "write the first one as `cases/01-NAME.yaml`: its `title`, its `resources`, and what to `expect` of which period";
 
 fn human(path: &Path, tested: &Tested) -> String {
+    if tested.is_counted_elsewhere {
+        return format!("{}\n{ELSEWHERE}\n", path.display());
+    }
     if tested.cases.is_empty() {
         return format!("{}\nno test patients, so nothing is known of it: {NO_CASES}\n", path.display());
     }

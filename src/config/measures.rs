@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::foreign::{Expected, foreign};
 use crate::cql::Models;
 use crate::cql::date_time::DateTime;
-use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, counted};
+use crate::diagnostic::{self, Diagnostic, Location, Severity, SourceFile, Span, counted};
 use crate::measure::case::{self, Case, Coverage, Mismatch};
 use crate::measure::{self, Choices, Files, Measure, MissingValueSets, Setting, definition, published};
 use crate::terminology::units::Units;
@@ -393,6 +393,19 @@ pub struct Tested {
     pub cases: Vec<(Case, Vec<Mismatch>)>,
     /// What the cases have seen.
     pub coverage: Coverage,
+    /// Another system counts it: there is nothing to test.
+    pub is_counted_elsewhere: bool,
+}
+
+/// The test patients beside a measure, and what is wrong with them.
+pub fn cases(folder: &Folder, measure: &Measure) -> (Vec<Case>, Vec<Diagnostic>) {
+    if let (true, Some(first)) = (measure.definition.is_counted_elsewhere(), folder.cases.first()) {
+        let message = format!("a test patient of `{}`, which is counted elsewhere: there is no logic to test", measure.definition.id.value);
+        let finding = Diagnostic::error(message).at(Location::new(first, Span::default()));
+        return (Vec::new(), vec![finding.help("remove the folder `cases`; or remove `counted: elsewhere`, if the measure is computed here")]);
+    }
+    let (cases, found): (Vec<_>, Vec<_>) = folder.cases.iter().map(|source| case::parse(source, measure)).unzip();
+    (cases.into_iter().flatten().collect(), found.into_iter().flatten().collect())
 }
 
 /// Runs the cases of a folder, whose components are among `all`; `None` when measure or cases are wrong.
@@ -402,11 +415,10 @@ pub fn test(folder: &Folder, all: &[Folder], zone: &jiff::tz::TimeZone) -> (Opti
     let Some(loaded) = loaded else { return (None, found) };
     let Some(measure) = loaded.measures.first() else { return (None, found) };
     let setting = setting(&loaded, zone, CASES_NOW);
-    let mut tested = Tested::default();
-    for source in &folder.cases {
-        let (case, more) = case::parse(source, measure);
-        found.extend(more);
-        let Some(case) = case else { continue };
+    let mut tested = Tested { is_counted_elsewhere: measure.definition.is_counted_elsewhere(), ..Tested::default() };
+    let (cases, more) = cases(folder, measure);
+    found.extend(more);
+    for case in cases {
         let mismatches = if case.parameters.is_empty() {
             case::run(&case, measure, &setting, &mut tested.coverage)
         } else {

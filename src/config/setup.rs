@@ -13,11 +13,13 @@ use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors, nearest};
 use crate::feed::sha256_hex;
 use crate::http::{Clock, Identity, Origin, Settings};
 use crate::mapping::Mapping;
-use crate::measure::{Choices, case, published};
+use crate::measure::definition::Population;
+use crate::measure::population::PopulationCode;
+use crate::measure::{Choices, Measure, published};
 use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STATE_FILE, Setup, needs};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
-use crate::source::import::{self, Import};
+use crate::source::import::{self, Counted, Import, Member};
 use crate::source::patients::List;
 use crate::store::Store;
 use crate::terminology::ValueSets;
@@ -230,6 +232,21 @@ fn source_file(path: &Path, key: &str, site: &Loaded<Site>) -> Result<Arc<Source
     Ok(SourceFile::new(measures::shown(path), text))
 }
 
+/// What a table of the numbers of a measure that is counted elsewhere must fit.
+fn counted(measure: &Measure) -> Counted {
+    let definition = &measure.definition;
+    let group = measure.groups.first();
+    let member =
+        |population: &Population| Member { id: population.id().to_owned(), code: population.code.code(), is_observed: population.code == PopulationCode::MeasureObservation };
+    Counted {
+        id: definition.id.value.clone(),
+        url: definition.url.value.clone(),
+        months: definition.period.months(),
+        members: group.iter().flat_map(|group| &group.populations).map(member).collect(),
+        within: group.map(|group| group.shape(definition.scoring).within()).unwrap_or_default(),
+    }
+}
+
 /// Collects what is wrong in all files.
 struct Reader {
     findings: Vec<Diagnostic>,
@@ -244,7 +261,7 @@ impl Reader {
         let source_key = self.key("source.key_file", &site.value.source.key_file, site);
         self.key("registry.key_file", &site.value.registry.key_file, site);
         let mut source = self.source(site);
-        source.tuning.imports = self.imports(site, &zone);
+        source.tuning.imports = self.imports(site, &zone, &measures);
         self.authority("registry.ca_file", &site.value.registry.ca_file, site);
         if has_errors(&self.findings) {
             return (None, self.findings);
@@ -291,7 +308,7 @@ impl Reader {
         let value_sets = measures::read_value_sets(&value_sets).unwrap_or_default();
         for folder in &folders {
             let (Some(loaded), _) = measures::compile(&measures::together(folder, &folders), &value_sets, &Choices::default()) else { continue };
-            let cases = loaded.measures.iter().take(1).flat_map(|measure| folder.cases.iter().flat_map(|source| case::parse(source, measure).1));
+            let cases = loaded.measures.iter().take(1).flat_map(|measure| measures::cases(folder, measure).1);
             self.findings.extend(cases.filter(|finding| finding.severity != Severity::Note));
         }
     }
@@ -400,8 +417,11 @@ impl Reader {
     }
 
     /// The imports, each by a name of its own.
-    fn imports(&mut self, site: &Loaded<Site>, zone: &TimeZone) -> Vec<Import> {
+    fn imports(&mut self, site: &Loaded<Site>, zone: &TimeZone, measures: &[Measure]) -> Vec<Import> {
         let mut imports: Vec<Import> = Vec::new();
+        let elsewhere: Vec<Counted> = measures.iter().filter(|measure| measure.definition.is_counted_elsewhere()).map(counted).collect();
+        // Where measures are wrong, which is said, it is not known what there should be.
+        let are_known = !(measures.is_empty() && has_errors(&self.findings));
         for path in site.value.imports.files.iter().map(|written| site.path(written)).filter(|path| path.exists()) {
             let source = match source_file(&path, "imports.files", site) {
                 Ok(source) => source,
@@ -410,16 +430,28 @@ impl Reader {
                     continue;
                 }
             };
-            let (import, findings) = import::parse(&source, path.parent().unwrap_or(Path::new(".")), zone);
+            let (import, findings) = import::parse(&source, path.parent().unwrap_or(Path::new(".")), zone, are_known.then_some(&elsewhere));
             self.findings.extend(findings);
             let Some(import) = import else { continue };
-            match imports.iter().find(|other| other.name == import.name) {
-                Some(_) => {
-                    let finding = site.places.error("imports.files", format!("two imports are named `{}`", import.name));
-                    self.findings.push(finding.help("rows are told apart by their import's name: give each one its own"));
-                }
-                None => imports.push(import),
+            let is_same = |other: &&Import| import.series.is_some() && other.series == import.series;
+            if imports.iter().any(|other| other.name == import.name) {
+                let finding = site.places.error("imports.files", format!("two imports are named `{}`", import.name));
+                self.findings.push(finding.help("rows are told apart by their import's name: give each one its own"));
+            } else if let Some(other) = imports.iter().find(is_same) {
+                let message = format!("`{}` and `{}` both have the numbers of one measure", other.name, import.name);
+                let help = "one import has all its periods, of as many files as there are: `file: clabsi-*.csv`";
+                self.findings.push(Diagnostic::error(message).at(import.at.clone()).help(help));
+            } else {
+                imports.push(import);
             }
+        }
+        // Of declarations that are wrong it is not known of what they are.
+        let has_numbers = |measure: &&Counted| has_errors(&self.findings) || imports.iter().any(|import| import.series.as_ref() == Some(measure));
+        let without: Vec<&Counted> = elsewhere.iter().filter(|measure| !has_numbers(measure)).collect();
+        for measure in without {
+            let finding = site.places.error("imports.files", format!("`{}` is counted elsewhere, and no import brings its numbers", measure.id));
+            let help = "declare the table that has them, by `series:` as in `mappings/imports/nhsn-clabsi.yaml`; until then it has no reports";
+            self.findings.push(Diagnostic { severity: Severity::Warning, ..finding.help(help) });
         }
         imports
     }

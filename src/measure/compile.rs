@@ -221,7 +221,11 @@ pub(super) fn program(files: &Files, definition: &Definition, logic: Logic, mode
         found.extend(more);
         return program;
     }
-    if files.cql.is_empty() && !definition.has_logic() {
+    if let (true, Some(file)) = (definition.is_counted_elsewhere(), files.cql.first()) {
+        let message = format!("`{}` is not read: the measure is counted elsewhere", file.name);
+        found.push(Diagnostic::warning(message).at(definition::key(&files.definition, "counted")).help("remove it"));
+    }
+    if definition.is_counted_elsewhere() || files.cql.is_empty() && !definition.has_logic() {
         return cql::compile(&[], &Libraries::default(), models).0;
     }
     let root = root(files, definition, found)?;
@@ -412,7 +416,8 @@ impl Linker<'_> {
         // What stratifies a composite is the patient, whatever is counted.
         let is_composite = self.definition.scoring_of(group) == Scoring::Composite;
         let basis = if is_composite { definition::PATIENT } else { written.value.as_str() };
-        let measured = group.populations.iter().filter(|_| !is_composite);
+        let is_bound = !is_composite && !self.definition.is_counted_elsewhere();
+        let measured = group.populations.iter().filter(|_| is_bound);
         let counted = Counted { basis, members: self.members(group) };
         let mut populations = Vec::new();
         let mut unknown = Vec::new();

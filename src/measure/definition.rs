@@ -17,6 +17,7 @@ use super::population::{Aggregate, GroupShape, PopulationCode, Scoring, Slot};
 use crate::diagnostic::yaml::{self, locate};
 use crate::diagnostic::{self, Diagnostic, Location, SourceFile, Span};
 
+mod elsewhere;
 pub(in crate::measure) mod parts;
 
 use parts::{check_groups, unique};
@@ -53,6 +54,9 @@ pub struct Definition {
     pub sources: Vec<String>,
     /// Proportion, ratio, continuous variable, cohort or composite.
     pub scoring: Scoring,
+    /// Whether its numbers are made here, of patients' records, or come from another system that has counted already.
+    #[serde(default)]
+    pub counted: Counted,
     /// `Patient`, or the type of the events counted.
     #[serde(default = "patient")]
     pub basis: Text,
@@ -103,6 +107,10 @@ fn patient() -> Text {
     unwritten(PATIENT)
 }
 
+fn nothing() -> Text {
+    unwritten("")
+}
+
 /// A text that is not in the file, but stands for something left out.
 pub(super) fn unwritten(text: &str) -> Text {
     Spanned::new(text.to_owned(), serde_saphyr::Location::UNKNOWN, serde_saphyr::Location::UNKNOWN)
@@ -116,6 +124,17 @@ pub enum Status {
     Draft,
     Active,
     Retired,
+}
+
+/// Where the numbers of a measure are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counted {
+    /// Here, of patients' records, by CQL.
+    #[default]
+    Here,
+    /// By another system: they come as a table with a row for each period.
+    Elsewhere,
 }
 
 /// Which direction is better.
@@ -333,7 +352,9 @@ pub struct Population {
     /// Id, unique in the group; the code when left out.
     #[serde(default)]
     pub id: Option<Text>,
-    /// Name of the CQL definition: Boolean for patients, a list for events; for an observation a function of one event.
+    /// Name of the CQL definition: Boolean for patients, a list for events; for an observation a function of one event. Empty where the
+    /// population is counted elsewhere.
+    #[serde(default = "nothing")]
     pub define: Text,
     /// For people.
     #[serde(default)]
@@ -535,9 +556,14 @@ impl Definition {
         self.all_groups().iter().any(|group| self.scoring_of(group) == Scoring::Composite)
     }
 
+    /// Whether another system counts it.
+    pub fn is_counted_elsewhere(&self) -> bool {
+        self.counted == Counted::Elsewhere
+    }
+
     /// Whether it names definitions of a CQL of its own: a composite may do without.
     pub fn has_logic(&self) -> bool {
-        let of_group = |group: &Group| self.scoring_of(group) != Scoring::Composite || !group.stratifiers.is_empty();
+        let of_group = |group: &Group| self.scoring_of(group) != Scoring::Composite && !self.is_counted_elsewhere() || !group.stratifiers.is_empty();
         self.library.is_some() || !self.supplemental_data.is_empty() || self.all_groups().iter().any(of_group)
     }
 
@@ -591,6 +617,9 @@ pub fn parse(source: &Arc<SourceFile>) -> (Option<Definition>, Vec<Diagnostic>) 
     let mut found = Vec::new();
     check_head(source, &definition, &mut found);
     check_groups(source, &definition, &mut found);
+    if definition.is_counted_elsewhere() {
+        elsewhere::check(source, &definition, &mut found);
+    }
     let usable = !diagnostic::has_errors(&found);
     (usable.then_some(definition), found)
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::composite::{self, Composite, CompositeScoring};
 
+mod given;
 mod observations;
 
 pub use observations::{Amount, Observations};

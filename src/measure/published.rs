@@ -383,6 +383,7 @@ impl Reader<'_> {
             steward: text(json, "publisher").unwrap_or_default().to_owned(),
             sources: Vec::new(),
             scoring,
+            counted: Default::default(),
             basis: unwritten(&basis(json).unwrap_or_else(|| super::definition::PATIENT.to_owned())),
             improvement,
             period: interval_of(json).ok().flatten().unwrap_or_default(),

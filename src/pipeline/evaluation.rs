@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::elsewhere::{self, Origin};
 use super::waits::Waits;
 use super::{Adapter, NightError, Setup, Stop, needs, remarks};
 use crate::cql::date_time::DateTime;
 use crate::diagnostic::counted;
-use crate::feed::{Completeness, ReportKey};
+use crate::feed::{Completeness, ReportKey, Withdrawal};
 use crate::fhir::compartment::patient_required;
 use crate::fhir::record::glance::{Kinds, identity};
 use crate::fhir::record::{BadLine, Keep, Place, Record, Shape};
@@ -33,6 +34,8 @@ use crate::validate;
 pub struct Sums {
     /// By measure, then by period.
     partials: Vec<Vec<Partial>>,
+    /// Of measures that are counted elsewhere the rows that have the numbers, by measure and period.
+    origins: BTreeMap<(usize, usize), Origin>,
     /// What the mapping does not know, by how many patients have it.
     findings: BTreeMap<Finding, u64>,
     /// What the data have of the mapping's rules, and of codes by other names.
@@ -108,9 +111,10 @@ fn months(run: &Run) -> Result<Vec<Period>, NightError> {
     run.periods.iter().map(|text| Period::parse(text).map_err(NightError::Broken)).collect()
 }
 
-/// Each measure over its own periods, which may be longer than months.
+/// Each measure over its own periods, which may be longer than months; over none, if no patient's record says anything of it.
 fn over<'a>(setup: &'a Setup, months: &[Period], setting: &Setting) -> Vec<measure::Run<'a>> {
-    setup.measures.iter().map(|measure| measure.over(&measure.definition.period.periods(months), setting)).collect()
+    let periods = |measure: &Measure| if measure.definition.is_counted_elsewhere() { Vec::new() } else { measure.definition.period.periods(months) };
+    setup.measures.iter().map(|measure| measure.over(&periods(measure), setting)).collect()
 }
 
 /// Measures every patient of the snapshot as of the night's pull.
@@ -145,6 +149,12 @@ pub fn evaluate(setup: &Setup, snapshot: &Snapshot, run: &Run, stop: &Stop, prog
     });
     ended?;
     let mut sums = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for ((measure, period), (partial, origin)) in elsewhere::sums(setup, &months, &shared) {
+        if let Some(own) = sums.partials.get_mut(measure).and_then(|partials| partials.get_mut(period)) {
+            *own = partial;
+            sums.origins.insert((measure, period), origin);
+        }
+    }
     if sums.patients > 0 {
         let found = watch.findings(&sums.seen);
         sums.findings.extend(found);
@@ -309,6 +319,8 @@ pub struct Made {
     pub held: Vec<ReportFindings>,
     /// What a person should look at in those to send.
     pub remarks: Vec<ReportFindings>,
+    /// What must no longer count, where it was sent.
+    pub withdrawals: Vec<Withdrawal>,
 }
 
 /// What the night received, for the manifest.
@@ -319,14 +331,20 @@ pub fn completeness(run: &Run, sums: &Sums) -> Completeness {
 
 /// Writes and checks one report per measure and period.
 pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError> {
-    let mut made = Made { reports: Vec::new(), held: Vec::new(), remarks: Vec::new() };
+    let mut made = Made { reports: Vec::new(), held: Vec::new(), remarks: Vec::new(), withdrawals: Vec::new() };
     let months = months(run)?;
-    for (measure, partials) in setup.measures.iter().zip(&sums.partials) {
+    for (place, (measure, partials)) in setup.measures.iter().zip(&sums.partials).enumerate() {
         let definition = &measure.definition;
-        let facts = facts(setup, run, sums, measure);
-        let mut earlier = Vec::new();
+        let of_measure = facts(setup, run, sums, measure);
+        let (mut earlier, mut without) = (Vec::new(), Vec::new());
         let (supplements, stratifiers) = measure.varying();
-        for (period, partial) in definition.period.periods(&months).into_iter().zip(partials) {
+        for (at, (period, partial)) in definition.period.periods(&months).into_iter().zip(partials).enumerate() {
+            let origin = sums.origins.get(&(place, at));
+            if definition.is_counted_elsewhere() && origin.is_none() {
+                without.push(period);
+                continue;
+            }
+            let facts = origin.map_or_else(|| of_measure.clone(), |origin| made_from(origin, &of_measure));
             let reporter = measure.reporter(period, &facts);
             let mut report = reporter.summary(partial);
             let left_out = validate::leave_out(&mut report, &supplements, &stratifiers);
@@ -346,6 +364,11 @@ pub fn reports(setup: &Setup, run: &Run, sums: &Sums) -> Result<Made, NightError
                 tracing::warn!(report.measure = key.measure, report.period = key.period_start, "a report failed its check and is held");
                 made.held.push(of_report(key, &reasons));
             }
+        }
+        made.remarks.extend(elsewhere::without_numbers(measure, &without));
+        // Of a table that did not come whole it is not known what is gone.
+        if of_measure.completeness.is_complete() {
+            made.withdrawals.extend(without.iter().map(|period| elsewhere::withdrawal(measure, period)));
         }
     }
     Ok(made)
@@ -375,15 +398,16 @@ pub fn setting(setup: &Setup, now: Timestamp) -> Result<Setting, NightError> {
 }
 
 /// What is missing of what a measure reads.
-fn missing(measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
+fn missing(setup: &Setup, measure: &Measure, run: &Run, sums: &Sums) -> report::Completeness {
     let run = Run { absent: sums.missing_people(), ..run.clone() };
-    let waits = Waits::of(measure.programs());
+    let is_elsewhere = measure.definition.is_counted_elsewhere();
+    let waits = if is_elsewhere { elsewhere::waits(setup, measure) } else { Waits::of(measure.programs()) };
     let mut gaps = run.all_gaps();
     if run.complete != Some(true) && gaps.is_empty() && run.aside.is_empty() {
         // It is not known of what.
         gaps.insert(ANY_TYPE.to_owned(), 1);
     }
-    let quarantined = waits.among(&run.aside).values().sum::<u64>() + sums.unreadable;
+    let quarantined = waits.among(&run.aside).values().sum::<u64>() + if is_elsewhere { 0 } else { sums.unreadable };
     report::Completeness { gaps: waits.among(&gaps), quarantined, ..report::Completeness::default() }
 }
 
@@ -405,8 +429,13 @@ fn facts(setup: &Setup, run: &Run, sums: &Sums, measure: &Measure) -> Facts {
         .into_iter()
         .chain(rules)
         .collect(),
-        completeness: missing(measure, run, sums),
+        completeness: missing(setup, measure, run, sums),
     }
+}
+
+/// No mapping and no value set has made these numbers, but the row of a table.
+fn made_from(origin: &Origin, facts: &Facts) -> Facts {
+    Facts { lineage: vec![("import".to_owned(), origin.import.clone(), origin.file.clone())], ..facts.clone() }
 }
 
 fn key(measure: &str, version: &str, report: &Value) -> Result<ReportKey, NightError> {

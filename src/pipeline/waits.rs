@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cql::Program;
 use crate::fhir::compartment::patient_required;
 use crate::fhir::resource_type;
+use crate::source::import;
 use crate::store::runs::ANY_TYPE;
 
 /// What is missing of these may be of any type: who is there at all, and answers of which nobody knows what was in them.
@@ -17,6 +18,8 @@ pub enum Waits {
     ForAny,
     /// These, and what may be of any type.
     For(BTreeSet<String>),
+    /// Rows of this import alone, in which another system has counted; `None` where no import has them.
+    ForRows(Option<String>),
 }
 
 impl Waits {
@@ -37,6 +40,9 @@ impl Waits {
     /// Of what is missing, by type, that which could change the numbers.
     pub fn among(&self, missing: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let waits = |name: &str| match self {
+            // Of any type may be what nobody knows of what it is.
+            Waits::ForRows(own) => own.as_deref() == Some(name) || name == ANY_TYPE,
+            _ if import::is_own(name) => false,
             Waits::ForAny => true,
             Waits::For(types) => types.contains(name) || OF_ANY.contains(&name) || !resource_type::is_one(name),
         };
@@ -74,6 +80,12 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(waits(define).among(&missing).into_keys().collect::<Vec<_>>(), expected, "{define}");
         }
+        // What another system has counted waits for its own rows, for which no other measure waits.
+        let parts: BTreeMap<String, u64> = ["import absences", "import births", "Patient", "Observation", "*"].map(|name| (name.to_owned(), 1)).into();
+        let awaited = |waits: Waits| waits.among(&parts).into_keys().collect::<Vec<_>>();
+        assert_eq!(awaited(Waits::ForRows(Some("import births".to_owned()))), ["*", "import births"]);
+        assert_eq!(awaited(Waits::ForAny), ["*", "Observation", "Patient"]);
+        assert_eq!(awaited(waits("exists [Observation]")), ["*", "Observation", "Patient"]);
         // A place is in the record of whoever anything refers to it from.
         for define in ["exists [Encounter] E where exists [Location] L where L.id = E.id", "exists [Device]", "exists [Resource]"] {
             assert_eq!(waits(define), Waits::ForAny, "{define}");

@@ -1,5 +1,6 @@
 //! Imports: tables (CSV) of what the EHR keeps outside FHIR - adjudicated infections, SmartData elements, series of other systems -
-//! each declared by a YAML file that says what the columns are and which FHIR resource a row becomes.
+//! each declared by a YAML file that says what the columns are and which FHIR resource a row becomes; or of which measure that
+//! another system counts a row is a period.
 //!
 //! The file is the whole truth of its import: what is in it no more is gone. A file that is missing, empty, being written or
 //! suddenly much smaller is a gap, and nothing is let go. Rows are stored beside the source's resources and apart from them.
@@ -10,6 +11,7 @@ mod declare;
 pub(in crate::source) mod known;
 mod reading;
 mod row;
+mod series;
 mod table;
 mod template;
 mod when;
@@ -27,6 +29,7 @@ pub use bring::{bring_alone, nothing_yet};
 use cell::Column;
 pub use declare::parse;
 pub use reading::{Difference, Place, Sort, difference, forsaken, survey};
+pub use series::{Counted, Member, RESOURCE_TYPE, TAG};
 use template::Part;
 
 /// Begins the names of the units of imports, and of their counts.
@@ -52,6 +55,8 @@ pub struct Import {
     /// The columns that tell one row from every other.
     key: Vec<usize>,
     template: Part,
+    /// Of a measure whose numbers its rows are, one for each period; they are no patient's then.
+    pub series: Option<Counted>,
     /// Where the resource is declared.
     pub at: Location,
     /// In which days and times are meant.
@@ -62,6 +67,16 @@ impl Import {
     /// What it is called in the ledger, and its unit.
     pub fn query(&self) -> String {
         format!("{UNITS}{}", self.name)
+    }
+
+    /// As what it is told that something of it is missing: as its type, for which measures wait; numbers of one measure by its own name.
+    pub fn missing_as(&self) -> String {
+        if self.series.is_some() { self.query() } else { self.resource_type.clone() }
+    }
+
+    /// Whether anybody asks for its rows, where these types are stored.
+    pub fn is_needed(&self, types: &BTreeSet<String>) -> bool {
+        self.series.is_some() || types.contains(&self.resource_type)
     }
 
     /// The columns that name patients or encounters.
@@ -142,6 +157,11 @@ pub struct Given<'a> {
     pub code: &'a str,
     /// Where it is written.
     pub at: &'a Location,
+}
+
+/// Whether what is missing is told as an import's own, which is no type.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(UNITS)
 }
 
 fn is_name(text: &str) -> bool {

@@ -119,6 +119,36 @@ fn measures_are_checked_and_tested() {
 }
 
 #[test]
+fn what_another_system_counts_has_nothing_to_test_and_nothing_to_evaluate() {
+    let folder = sound_site();
+    let own = project("mappings/series/nhsn-clabsi");
+    let at = |name: &str| folder.path().join("nhsn").join(name);
+    std::fs::create_dir_all(at("cases")).unwrap();
+    std::fs::copy(own.join("measure.yaml"), at("measure.yaml")).unwrap();
+    let says = |words: &[&str], code: i32, expected: &str| {
+        let said = say(folder.path(), words);
+        assert!(said.code == code && format!("{}{}", said.out, said.err).contains(expected), "{words:?} {}: {}{}", said.code, said.out, said.err);
+    };
+    let nothing = "counted elsewhere: it has no logic and no test patients";
+    says(&["measure", "check", "nhsn"], 0, nothing);
+    says(&["measure", "test", "nhsn"], 0, nothing);
+    says(&["measure", "coverage", "nhsn"], 0, "");
+    let nobody = "`nhsn-clabsi` is counted elsewhere: no patient's record says anything of it";
+    std::fs::write(folder.path().join("data.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"p1\"}\n").unwrap();
+    says(&["evaluate", "--measure", "nhsn", "--data", "data.ndjson", "--period", "2026-01"], 2, nobody);
+    says(&["measure", "explain", "nhsn", "--data", "data.ndjson", "--patient", "p1", "--period", "2026-01"], 2, nobody);
+    let whole = crate::composite::WHOLE.replace("METHOD", "opportunity").replace("perinatal-early-elective-delivery", "nhsn-clabsi");
+    std::fs::create_dir_all(folder.path().join("whole")).unwrap();
+    std::fs::write(folder.path().join("whole/measure.yaml"), whole).unwrap();
+    says(&["measure", "check", "whole", "nhsn", "mappings/measures/ibd/remission"], 1, "`nhsn-clabsi` is counted elsewhere: who is in its populations is not known here");
+    std::fs::write(at("nhsn.cql"), "library NHSN\n").unwrap();
+    says(&["measure", "check", "nhsn"], 0, "nhsn.cql` is not read: the measure is counted elsewhere");
+    std::fs::write(at("cases/01-first.yaml"), "title: First\n").unwrap();
+    says(&["measure", "check", "nhsn"], 1, "a test patient of `nhsn-clabsi`, which is counted elsewhere");
+    says(&["measure", "test", "nhsn"], 3, "a test patient of `nhsn-clabsi`, which is counted elsewhere");
+}
+
+#[test]
 fn cql_takes_value_sets_from_files_folders_and_bundles() {
     let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -172,7 +172,7 @@ async fn where_nothing_has_a_code_that_is_asked_for_it_is_asked_whether_the_mapp
     let mut bench = Bench::new(&[]).await;
     let text = "name: lab\nfile: lab.csv\ncolumns: {P: patient}\nkey: P\nresource: {resourceType: Observation, status: final, subject: '{P}'}\n";
     let folder = tempfile::tempdir().unwrap();
-    bench.options.tuning.imports = import::parse(&SourceFile::new("lab.yaml", text), folder.path(), &TimeZone::UTC).0.into_iter().collect();
+    bench.options.tuning.imports = import::parse(&SourceFile::new("lab.yaml", text), folder.path(), &TimeZone::UTC, None).0.into_iter().collect();
     bench.needs.retain(|need| need.resource_type != "Observation");
     bench
         .needs

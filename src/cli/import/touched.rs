@@ -49,6 +49,10 @@ pub fn asking(names: &[String]) -> String {
 /// The measures that ask for what an import brings, by its type and by its codes, those included that the mapping translates.
 pub fn touched(import: &Import, checked: &Setup) -> Touched {
     let mut touched = Touched::default();
+    if let Some(measure) = &import.series {
+        touched.measures.push(measure.id.clone());
+        return touched;
+    }
     // What is asked of its rows, and the elements by whose codes alone they are asked for.
     let (mut askings, mut by_code, mut is_open) = (Vec::new(), BTreeSet::new(), false);
     for measure in &checked.measures {

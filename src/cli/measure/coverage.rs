@@ -141,6 +141,9 @@ fn over_cases(args: &Args, zone: &jiff::tz::TimeZone) -> Result<Vec<Found>, Fail
         let (tested, more) = measures::test(folder, &bench.all, zone);
         let (loaded, _) = measures::compile(&measures::together(folder, &bench.all), &value_sets, &Choices::default());
         let (Some(tested), Some(loaded)) = (tested, loaded) else { return Err(Failure::diagnostics(&more)) };
+        if tested.is_counted_elsewhere {
+            continue;
+        }
         let over = counted(tested.cases.len(), "test patient");
         found.extend(loaded.measures.first().map(|measure| Found::new(measure, over, &tested.coverage.clauses)));
     }
@@ -152,6 +155,7 @@ fn over_data(args: &Args, period: &Period, zone: &jiff::tz::TimeZone) -> Result<
     let choices = Choices { missing_value_sets, ..Choices::default() };
     let (loaded, found) = measures::load(&args.paths, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
+    evaluate::computed(&loaded.measures)?;
     let shape = evaluate::shape(&loaded);
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let files = folder::files(&args.data).map_err(unreadable)?;

@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     }
     let mut shown = Vec::new();
     let mut texts = Vec::new();
-    for measure in chosen(&measures, args)? {
+    for measure in chosen(&measures, args)?.into_iter().filter(|measure| !measure.definition.is_counted_elsewhere()) {
         let run = measure.over(&[period], &setting);
         let proofs = explain::explain(&run, &record, 0, args.population.as_deref())
             .unwrap_or(Ok(Vec::new()))
@@ -107,6 +107,7 @@ fn chosen<'m>(measures: &'m [Measure], args: &Args) -> Result<Vec<&'m Measure>, 
     let Some(wanted) = &args.measure else { return Ok(measures.iter().collect()) };
     let id = |measure: &'m Measure| measure.definition.id.value.as_str();
     let found: Vec<&Measure> = measures.iter().filter(|measure| id(measure) == wanted).collect();
+    evaluate::computed(found.iter().copied())?;
     if found.is_empty() {
         let all: Vec<String> = measures.iter().map(|measure| format!("`{}`", id(measure))).collect();
         return Err(Failure::usage(format!("there is no measure of the id `{wanted}`")).hint(format!("there are {}", all.join(", "))));
@@ -148,6 +149,7 @@ fn of_files(args: &Args) -> Result<Subject, Failure> {
     let (loaded, found) = measures::load(&args.measures, &args.value_sets, &choices);
     let Some(loaded) = loaded else { return Err(Failure::diagnostics(&found)) };
     let _ = write!(std::io::stderr(), "{}", crate::diagnostic::render_brief(&found));
+    evaluate::computed(&loaded.measures)?;
     let unreadable = |error: folder::FolderError| Failure::configuration(error.to_string());
     let shape = evaluate::shape(&loaded);
     let files = folder::files(&args.data).map_err(unreadable)?;

@@ -102,6 +102,11 @@ impl Resolver<'_> {
         let candidate = all.get(measure)?.as_ref()?;
         let group = self.group_of(written, candidate)?;
         let (definition, found) = (candidate.definition, candidate.groups.get(group)?);
+        if definition.is_counted_elsewhere() {
+            let message = format!("`{}` is counted elsewhere: who is in its populations is not known here", written.measure.value);
+            self.error(message, &written.measure, "leave it out, and report it beside the composite");
+            return None;
+        }
         let scoring = definition.scoring_of(found);
         let directions = [definition.improvement_of(found), self.definition.improvement_of(composite)];
         let is_told = !directions.contains(&Improvement::NotTold);

@@ -45,7 +45,8 @@ pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, fo
             true => at(),
             false => locate(source, &group.id),
         };
-        check_group(source, Form::Yaml, at, definition.scoring_of(group), group, found);
+        let form = if definition.is_counted_elsewhere() { Form::Elsewhere } else { Form::Yaml };
+        check_group(source, form, at, definition.scoring_of(group), group, found);
     }
 }
 
@@ -53,32 +54,49 @@ pub(super) fn check_groups(source: &Arc<SourceFile>, definition: &Definition, fo
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::measure) enum Form {
     Yaml,
+    /// The same, of a measure that another system counts.
+    Elsewhere,
     Fhir,
 }
 
 impl Form {
     /// What says which population another one is of.
     fn of(self) -> &'static str {
-        if self == Form::Yaml { "`of`" } else { "of, by `cqfm-criteriaReference`" }
+        if self == Form::Fhir { "of, by `cqfm-criteriaReference`" } else { "`of`" }
     }
 
     /// What says how observations become one number.
     fn aggregate(self) -> &'static str {
-        if self == Form::Yaml { "aggregate" } else { "cqfm-aggregateMethod" }
+        if self == Form::Fhir { "cqfm-aggregateMethod" } else { "aggregate" }
     }
 
     fn to_observe(self) -> &'static str {
-        if self == Form::Yaml { "`of`: the population whose members are observed" } else { "`cqfm-criteriaReference`: the id of the population whose members are observed" }
+        if self == Form::Fhir { "`cqfm-criteriaReference`: the id of the population whose members are observed" } else { "`of`: the population whose members are observed" }
     }
 
     fn sides(self) -> &'static str {
-        if self == Form::Yaml { "let one be `of: numerator` and the other `of: denominator`" } else { "let one name the numerator and the other the denominator" }
+        if self == Form::Fhir { "let one name the numerator and the other the denominator" } else { "let one be `of: numerator` and the other `of: denominator`" }
     }
 
     fn to_add(self, code: PopulationCode) -> String {
         match self {
             Form::Yaml => format!("add it to `populations`: `- code: {}` and its `define`", code.code()),
+            Form::Elsewhere => format!("add it to `populations`: `- code: {}`", code.code()),
             Form::Fhir => "add a `population` with that code and its `criteria.expression`".to_owned(),
+        }
+    }
+
+    /// How many of a population there are at least: of what another system counted the initial population is seldom told.
+    fn least(self, code: PopulationCode, scoring: Scoring, least: usize) -> usize {
+        let is_free = self == Form::Elsewhere && code == PopulationCode::InitialPopulation && scoring != Scoring::Cohort;
+        if is_free { 0 } else { least }
+    }
+
+    /// Where a population is written.
+    fn place(self, source: &Arc<SourceFile>, population: &Population) -> Location {
+        match self {
+            Form::Yaml | Form::Elsewhere if population.define.value.is_empty() => key(source, "populations").first(&format!("code: {}", population.code.code())),
+            _ => locate(source, &population.define),
         }
     }
 }
@@ -104,11 +122,11 @@ pub(in crate::measure) fn check_group(source: &Arc<SourceFile>, form: Form, at: 
     let needed = needs(scoring);
     for (code, least, most) in needed {
         let count = group.populations.iter().filter(|population| population.code == *code).count();
-        if count < *least {
+        if count < form.least(*code, scoring, *least) {
             let missing = Diagnostic::error(format!("a {} needs the population `{}`", word(scoring), code.code()));
             found.push(missing.at(at.clone()).help(form.to_add(*code)));
         } else if let Some(surplus) = group.populations.iter().filter(|population| population.code == *code).nth(*most) {
-            let place = locate(source, &surplus.define).last_before(code.code());
+            let place = form.place(source, surplus).last_before(code.code());
             found.push(Diagnostic::error(format!("`{}` is given {count} times, at most {most} fit", code.code())).at(place));
         }
     }
@@ -118,7 +136,11 @@ pub(in crate::measure) fn check_group(source: &Arc<SourceFile>, form: Form, at: 
     }
     let mut ids = BTreeMap::new();
     for population in &group.populations {
-        let place = locate(source, &population.define);
+        let place = form.place(source, population);
+        if form == Form::Yaml && population.define.value.is_empty() {
+            let message = format!("the population `{}` has no `define`", population.id());
+            found.push(Diagnostic::error(message).at(place.clone()).help("name the CQL definition that decides who is in it"));
+        }
         if !needed.iter().any(|(code, ..)| *code == population.code) {
             found.push(Diagnostic::error(format!("a {} has no population `{}`", word(scoring), population.code.code())).at(place.clone()));
         }
@@ -164,7 +186,7 @@ fn check_observed(source: &Arc<SourceFile>, form: Form, scoring: Scoring, group:
 
 fn check_dependence(source: &Arc<SourceFile>, form: Form, group: &Group, population: &Population, found: &mut Vec<Diagnostic>) {
     let observation = population.code == PopulationCode::MeasureObservation;
-    let place = locate(source, &population.define);
+    let place = form.place(source, population);
     if observation && population.of.is_none() {
         found.push(Diagnostic::error(format!("an observation needs {}", form.to_observe())).at(place.clone()));
     }

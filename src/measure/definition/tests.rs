@@ -72,6 +72,38 @@ fn faults_have_their_place_and_a_way_out() {
 }
 
 #[test]
+fn what_is_counted_elsewhere_says_nothing_of_how() {
+    let elsewhere = "counted: elsewhere\nimprovement: increase\npopulations:\n  - code: denominator\n  - code: numerator\n";
+    let good = format!("{}{elsewhere}", &GOOD[..GOOD.find("improvement").unwrap()]);
+    assert_eq!(findings(&good), "", "who reports a count seldom says of whom");
+    for (from, to, expected) in [
+        ("  - code: numerator", "  - code: numerator\n    define: N", &["measure.yaml:14:13", "`numerator` is decided by `N`"][..]),
+        ("counted: elsewhere\n", "", &["measure.yaml:11:5", "the population `denominator` has no `define`", "needs the population `initial-population`"]),
+        ("counted: elsewhere", "counted: elsewere", &["measure.yaml:9", "elsewere"]),
+        ("  - code: numerator\n", "", &["needs the population `numerator`", "`- code: numerator`"]),
+        ("  - code: numerator", "  - code: measure-population", &["measure.yaml:13:5", "has no population `measure-population`"]),
+        ("scoring: proportion", "scoring: composite", &["measure.yaml:8:1", "a composite is computed of its components"]),
+        ("counted: elsewhere", "counted: elsewhere\nbasis: Patient", &["measure.yaml:10:1", "`basis` says how a measure is computed"]),
+        ("counted: elsewhere", "counted: elsewhere\nlibrary: a.cql", &["measure.yaml:10:1", "`library` says how", "remove `counted: elsewhere`"]),
+        ("counted: elsewhere", "counted: elsewhere\nstratifiers: [{id: sex, define: Sex}]", &["measure.yaml:10:1", "`stratifiers` says how"]),
+        ("counted: elsewhere", "counted: elsewhere\nsupplemental-data: [{id: sex, define: Sex}]", &["measure.yaml:10:1", "`supplemental-data` says how"]),
+        ("counted: elsewhere", "counted: elsewhere\nparameters: {A: {value: 1, text: A}}", &["measure.yaml:10:1", "`parameters` says how"]),
+        ("populations:", "plausibility: {cannot-tell-percent: 5}\npopulations:", &["measure.yaml:11:16", "nobody is told who cannot be counted"]),
+    ] {
+        let text = good.replacen(from, to, 1);
+        assert_ne!(text, good, "{from}");
+        let found = findings(&text);
+        for part in expected {
+            assert!(found.contains(part), "{to}: no `{part}` in\n{found}");
+        }
+    }
+    let observed = "  - code: measure-population\n  - {code: measure-observation, of: measure-population, aggregate: AGGREGATE}\n";
+    let average = good.replace("proportion", "continuous-variable").replace("  - code: denominator\n  - code: numerator\n", observed);
+    assert_eq!(findings(&average.replace("AGGREGATE", "median")), "");
+    assert!(findings(&average.replace("AGGREGATE", "sum")).contains("has no observation that adds up"));
+}
+
+#[test]
 fn an_observation_says_what_it_observes_and_how() {
     let ratio = GOOD.replace("proportion", "ratio") + "  - code: measure-observation\n    define: Days\n";
     let found = findings(&ratio);

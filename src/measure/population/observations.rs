@@ -55,8 +55,15 @@ pub struct Observations {
 impl Observations {
     /// One more observation.
     pub fn add(&mut self, amount: &Amount) {
-        let values = self.by_unit.entry(amount.unit.clone()).or_default();
-        *values.entry(amount.value.normalize()).or_default() += 1;
+        self.add_times(amount, 1);
+    }
+
+    /// The same of so many.
+    pub fn add_times(&mut self, amount: &Amount, times: u64) {
+        if times > 0 {
+            let values = self.by_unit.entry(amount.unit.clone()).or_default();
+            *values.entry(amount.value.normalize()).or_default() += times;
+        }
     }
 
     /// All of `other`'s too.

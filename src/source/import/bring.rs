@@ -45,7 +45,7 @@ impl Ground<'_> {
     fn bring(&self, imports: &[Import], fresh: Option<&Fresh<'_>>) -> Result<BTreeMap<String, Rows>, SourceError> {
         ledger::forget(self.snapshot.store(), self.pull, UNITS)?;
         self.note_forsaken(imports)?;
-        let wanted: Vec<&Import> = imports.iter().filter(|import| self.types.contains(&import.resource_type)).collect();
+        let wanted: Vec<&Import> = imports.iter().filter(|import| import.is_needed(self.types)).collect();
         let mut asked = BTreeSet::new();
         for import in &wanted {
             asks(import, &mut asked)?;
@@ -74,7 +74,7 @@ impl Ground<'_> {
 
     /// Reads one, of which rows with these ids are stored.
     fn one<'i>(&self, import: &Import, known: &Known, stored: impl Iterator<Item = &'i String>) -> Result<Rows, SourceError> {
-        let (name, resource_type) = (import.query(), import.resource_type.clone());
+        let (name, resource_type) = (import.query(), import.missing_as());
         let mut unit = Unit { query: name.clone(), name, resource_type, ..Unit::default() };
         let mut stage = self.snapshot.stage(self.pull, &unit.name)?;
         let beside = Beside::of(import, known, self.snapshot, self.accepts_loss)?;
@@ -82,7 +82,7 @@ impl Ground<'_> {
             Met::Fits(incoming) => Ok(stage.push(&incoming)?),
             Met::Refused { reason, raw, .. } => {
                 let reason = if import.file.contains('*') { format!("file {}: {reason}", place.file) } else { reason };
-                refuse(&mut unit, self.snapshot.key(), reason, Some(import.resource_type.clone()), (raw, raw.len() as u64, place.line))
+                refuse(&mut unit, self.snapshot.key(), reason, Some(import.missing_as()), (raw, raw.len() as u64, place.line))
             }
         })?;
         let is_doubted = tally.judge(import, &beside, stored);

@@ -1,6 +1,6 @@
 //! What a column's cells are, and what FHIR makes of them. A reason why a cell does not fit tells nothing of what is in it.
 
-use super::when::{Format, day, instant};
+use super::when::{Format, Span, day, instant};
 use crate::diagnostic::Location;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 /// Words for true and false, whatever their case.
 const TRUE: [&str; 4] = ["true", "yes", "y", "1"];
 const FALSE: [&str; 4] = ["false", "no", "n", "0"];
+/// The largest count that a registry believes.
+const COUNT_MAX: u32 = 1_000_000_000;
 
 /// A column, as declared.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,10 @@ pub(super) enum Kind {
     Decimal,
     Boolean,
     Text,
+    /// A period of a measure.
+    Period(Span),
+    /// How many there are.
+    Count,
     /// What was declared is wrong, which is said; there are no cells to read then.
     Untold,
 }
@@ -106,6 +112,8 @@ impl Kind {
             Kind::Decimal => "decimal",
             Kind::Boolean => "boolean",
             Kind::Text => "text",
+            Kind::Period(_) => "period",
+            Kind::Count => "count",
             Kind::Untold => "of no type",
         }
     }
@@ -140,6 +148,14 @@ impl Kind {
                 let shown = number.to_string();
                 Ok(Cell::of(number, shown))
             }
+            Kind::Period(span) => {
+                let (start, end) = span.read(text)?;
+                Ok(Cell::of(json!({ "start": start.to_string(), "end": end.to_string() }), start.to_string()))
+            }
+            Kind::Count => {
+                let number = text.parse::<u32>().ok().filter(|number| *number <= COUNT_MAX).ok_or("no whole number as 12")?;
+                Ok(Cell::of(Value::from(number), number.to_string()))
+            }
             Kind::Boolean => {
                 let word = folded(text);
                 let is = |words: [&str; 4]| words.contains(&word.as_str());
@@ -157,9 +173,9 @@ impl Kind {
             Kind::Date(_) | Kind::DateTime(_) => Cell::of(Value::from("2026-01-01"), "2026-01-01"),
             Kind::Code(_) => Cell { coding: Some(json!({})), ..Cell::of(json!({}), "example") },
             Kind::Quantity(_) => Cell::of(json!({ "value": 1 }), "1"),
-            Kind::Integer | Kind::Decimal => Cell::of(Value::from(1), "1"),
+            Kind::Integer | Kind::Decimal | Kind::Count => Cell::of(Value::from(1), "1"),
             Kind::Boolean => Cell::of(Value::from(true), "true"),
-            Kind::Text | Kind::Untold => Cell::of(Value::from("example"), "example"),
+            Kind::Text | Kind::Untold | Kind::Period(_) => Cell::of(Value::from("example"), "example"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a declaration's YAML to an [`Import`]; every problem at once, each at its place.
 
 use super::cell::{Cell, Coding, Column, Kind, Whom, folded};
+use super::series::{self, Counted, RESOURCE_TYPE};
 use super::template::{Part, Weaver};
 use super::when::Format;
 use super::written::{Reader, did_you_mean, quoted};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 /// Columns that an import may declare.
 const COLUMNS_MAX: usize = 500;
-const KEYS: [&str; 8] = ["name", "title", "description", "file", "delimiter", "columns", "key", "resource"];
+const KEYS: [&str; 9] = ["name", "title", "description", "file", "delimiter", "columns", "key", "resource", "series"];
 /// Types of columns, with the keys that each may have beside `type` and `optional`.
 const TYPES: [(&str, &[&str]); 10] = [
     ("patient", &["system", "others"]),
@@ -34,20 +35,32 @@ const TYPES: [(&str, &[&str]); 10] = [
 ];
 const CODING_KEYS: [&str; 3] = ["system", "code", "display"];
 
-/// Reads a declaration that stands in `folder`; days and times are meant in `zone`. `None` only if there are errors.
-pub fn parse(source: &Arc<SourceFile>, folder: &Path, zone: &TimeZone) -> (Option<Import>, Vec<Diagnostic>) {
+/// Reads a declaration that stands in `folder`; days and times are meant in `zone`. Rows may be numbers of measures that are `counted`
+/// elsewhere; of which nothing is known where these could not be read. The import is `None` where there are errors, or where it is of one
+/// of those.
+pub fn parse(source: &Arc<SourceFile>, folder: &Path, zone: &TimeZone, counted: Option<&[Counted]>) -> (Option<Import>, Vec<Diagnostic>) {
     // `no` is a text here, and `n` may be a column.
     let written: Node = match yaml::read_strictly(source) {
         Ok(written) => written,
         Err(fault) => return (None, vec![fault]),
     };
     let mut reader = Reader { source, findings: Vec::new() };
-    let import = import(&mut reader, &written, folder, zone);
+    let import = import(&mut reader, &written, folder, zone, counted);
     let is_sound = !diagnostic::has_errors(&reader.findings);
     (import.filter(|_| is_sound), reader.findings)
 }
 
-fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZone) -> Option<Import> {
+/// What a row becomes.
+struct Rows {
+    columns: Vec<Column>,
+    key: Vec<usize>,
+    resource_type: String,
+    template: Part,
+    series: Option<Counted>,
+    at: Location,
+}
+
+fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZone, counted: Option<&[Counted]>) -> Option<Import> {
     let start = Location::new(reader.source, Span::new(0, 0));
     let fields = reader.fields(written, "an import", &KEYS);
     let name = reader.required(&fields, "name", &start, "what this table is called in the ledger: `name: clabsi`").map(str::to_owned);
@@ -64,27 +77,10 @@ fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZon
         pattern(reader, written, file);
     }
     let delimiter = fields.get("delimiter").map_or(Some(b','), |written| delimiter(reader, written));
-    let columns = match fields.get("columns") {
-        Some(written) => columns(reader, written),
-        None => {
-            reader.error(start.clone(), "the key `columns` is missing", "name the columns that are used, each with its type: `MRN: patient`");
-            Vec::new()
-        }
+    let Rows { columns, key, resource_type, template, series, at } = match fields.get("series") {
+        Some(written) => of_series(reader, &fields, written, counted)?,
+        None => of_patients(reader, &fields, &start)?,
     };
-    let key = key(reader, fields.get("key").copied(), &columns, &start);
-    let (resource_type, template, at) = match fields.get("resource") {
-        Some(written) => {
-            let (resource_type, template) = resource(reader, written, &columns)?;
-            (resource_type, template, reader.at(written))
-        }
-        None => {
-            reader.error(start, "the key `resource` is missing", "write the FHIR resource that a row becomes; its texts name columns: `subject: \"{MRN}\"`");
-            return None;
-        }
-    };
-    if !diagnostic::has_errors(&reader.findings) {
-        note_unused(reader, fields.get("columns").copied(), &columns, (&key, &template));
-    }
     Some(Import {
         name: name?,
         path: folder.join(file.as_ref()?),
@@ -93,11 +89,51 @@ fn import(reader: &mut Reader<'_>, written: &Node, folder: &Path, zone: &TimeZon
         columns,
         key,
         template,
+        series,
         at,
         resource_type,
         digest: sha256_hex(reader.source.text.as_bytes()),
         zone: zone.clone(),
     })
+}
+
+/// Rows that are numbers of a measure, one for each period.
+fn of_series(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>, written: &Node, counted: Option<&[Counted]>) -> Option<Rows> {
+    for name in ["columns", "key", "resource"] {
+        if let Some(other) = fields.get(name) {
+            let at = reader.at(other);
+            reader.error(at, format!("`{name}` stands beside `series`"), "rows of a series are no patients': it names its columns itself, and its period is the key");
+        }
+    }
+    let (columns, template, series) = series::declare(reader, written, counted)?;
+    Some(Rows { columns, key: vec![0], resource_type: RESOURCE_TYPE.to_owned(), template, series: Some(series), at: reader.at(written) })
+}
+
+/// Rows that are patients'.
+fn of_patients(reader: &mut Reader<'_>, fields: &BTreeMap<&str, &Node>, start: &Location) -> Option<Rows> {
+    let columns = match fields.get("columns") {
+        Some(written) => columns(reader, written),
+        None => {
+            reader.error(start.clone(), "the key `columns` is missing", "name the columns that are used, each with its type: `MRN: patient`");
+            Vec::new()
+        }
+    };
+    let key = key(reader, fields.get("key").copied(), &columns, start);
+    let (resource_type, template, at) = match fields.get("resource") {
+        Some(written) => {
+            let (resource_type, template) = resource(reader, written, &columns)?;
+            (resource_type, template, reader.at(written))
+        }
+        None => {
+            let help = "write the FHIR resource that a row becomes; its texts name columns: `subject: \"{MRN}\"`; or `series`, where rows are counts of periods and no patients'";
+            reader.error(start.clone(), "the key `resource` is missing", help);
+            return None;
+        }
+    };
+    if !diagnostic::has_errors(&reader.findings) {
+        note_unused(reader, fields.get("columns").copied(), &columns, (&key, &template));
+    }
+    Some(Rows { columns, key, resource_type, template, series: None, at })
 }
 
 /// A path whose last part may have `*` in it.

@@ -19,6 +19,7 @@ const ROWS_MAX: u64 = 1_000_000;
 const PLACES_MAX: usize = 1_000;
 /// So many rows may go without a word, of a table of any size.
 const ROWS_GONE_FREE: u64 = 2;
+const TWICE: &str = "another row is of its period too, and says something else: neither is taken";
 const TOO_MANY: &str = "it has more than 1,000,000 rows";
 
 /// Where a row stands.
@@ -71,6 +72,8 @@ pub(super) struct Tally {
     strangers: u64,
     /// What each row says that fits, by id.
     came: BTreeMap<String, [u8; 32]>,
+    /// Ids that several rows of a series have which say different things: nobody can tell which of them is right.
+    contradicted: BTreeSet<String>,
     /// Ids of rows that do not fit.
     beside: BTreeSet<String>,
     /// Rows that do not fit, and that a person has discarded.
@@ -159,7 +162,8 @@ pub(super) fn asks(import: &Import, asked: &mut BTreeSet<Ask>) -> Result<(), Sou
 /// Reads all files of an import, but for the rows that were discarded.
 pub(super) fn read(import: &Import, beside: &Beside<'_>, each: &mut dyn FnMut(Met<'_>, Place) -> Result<(), SourceError>) -> Result<Tally, SourceError> {
     let (tables, gap) = find(import);
-    let mut tally = Tally { gap, ..Tally::default() };
+    let contradicted = if import.series.is_some() { contradicted(import, beside, &tables) } else { BTreeSet::new() };
+    let mut tally = Tally { gap, contradicted, ..Tally::default() };
     for (file, table) in (1..).zip(&tables) {
         match read_one(import, beside, (file, table), &mut tally, each) {
             Ok(()) => {}
@@ -168,6 +172,26 @@ pub(super) fn read(import: &Import, beside: &Beside<'_>, each: &mut dyn FnMut(Me
         }
     }
     Ok(tally)
+}
+
+/// The ids that several rows have which say different things.
+fn contradicted(import: &Import, beside: &Beside<'_>, tables: &[Table]) -> BTreeSet<String> {
+    let (mut met, mut found) = (BTreeMap::new(), BTreeSet::new());
+    for table in tables {
+        let mut each = |line: Line<'_>| {
+            let cells = line.cells.as_ref().ok().filter(|_| !beside.discarded.contains(&sha256_hex(&line.raw)));
+            let Some((cells, id)) = cells.and_then(|cells| Some((cells, import.id_of(cells)?))) else { return Ok(()) };
+            // One that does not fit is another one too.
+            let says = if let Outcome::Fits(incoming) = import.row(cells, beside.known, "") { Some(incoming.header.hash) } else { None };
+            if *met.entry(id.clone()).or_insert(says) != says {
+                found.insert(id);
+            }
+            Ok(())
+        };
+        // What is wrong with it is said when it is read for good.
+        drop(table.read(import, beside.ended, &mut each));
+    }
+    found
 }
 
 fn read_one(
@@ -196,6 +220,7 @@ fn read_one(
             Err(reason) => Outcome::Refused { id: None, reason: reason.clone() },
         };
         let (id, reason, is_unknown) = match outcome {
+            Outcome::Fits(incoming) if tally.contradicted.contains(&incoming.header.id) => (Some(incoming.header.id), TWICE.to_owned(), false),
             Outcome::Fits(incoming) => match tally.came.entry(incoming.header.id.clone()) {
                 Entry::Vacant(free) => {
                     free.insert(incoming.header.hash);
@@ -287,8 +312,7 @@ pub fn difference(import: &Import, snapshot: &Snapshot, types: &BTreeSet<String>
     let stored = snapshot.rows_of(&import.name)?;
     let found = compare(import, &Beside::of(import, &known, snapshot, accepts_loss)?, &stored)?;
     // What is not stored is not read either, and what was stored of it goes.
-    let is_needed = types.contains(&import.resource_type);
-    Ok(if is_needed { found } else { Difference { rows: found.rows, gone: stored.len() as u64, is_left: true, ..Difference::default() } })
+    Ok(if import.is_needed(types) { found } else { Difference { rows: found.rows, gone: stored.len() as u64, is_left: true, ..Difference::default() } })
 }
 
 /// Imports of which rows are stored and that are declared no more, with how many these are: they go.

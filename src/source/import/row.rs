@@ -1,9 +1,9 @@
 //! One row: its cells, its id, and the resource that it becomes.
 
-use super::Import;
 use super::cell::{Cell, Kind, Whom, whom_is};
 use super::known::{Ask, Hit, Known};
 use super::template::Part;
+use super::{Import, TAG};
 use crate::snapshot::Incoming;
 use crate::source::intake::{Reason, is_identified, judge};
 use crate::store::{hex, sha256_hex};
@@ -73,6 +73,9 @@ impl Import {
             let near = meant.map_or_else(String::new, |code| format!(": `{code}` is near"));
             return Outcome::Refused { id: Some(id), reason: format!("column `{name}`: none of FHIR's codes for its element{near}") };
         }
+        if let Some(reason) = self.series.as_ref().and_then(|series| series.misfit(&found)) {
+            return Outcome::Refused { id: Some(id), reason };
+        }
         match judged(&self.resource_type, &id, &self.template, &found) {
             Ok(incoming) => Outcome::Fits(Box::new(self.with_provenance(incoming, file_sha256))),
             Err(reason) => Outcome::Refused { id: Some(id), reason: reason.text().to_owned() },
@@ -129,7 +132,7 @@ impl Import {
             let is_id = name == "id";
             whole.insert(name, value);
             if is_id {
-                let meta = json!({ "source": format!("urn:watershed:import:{}:{file_sha256}", self.name), "tag": [{ "system": "urn:watershed:import", "code": self.name }] });
+                let meta = json!({ "source": format!("{TAG}:{}:{file_sha256}", self.name), "tag": [{ "system": TAG, "code": self.name }] });
                 whole.insert("meta".to_owned(), meta);
             }
         }

@@ -3,7 +3,7 @@
 use jiff::civil::{Date, DateTime};
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
-use jiff::{Timestamp, Zoned};
+use jiff::{Timestamp, ToSpan as _, Zoned};
 use std::str::FromStr as _;
 
 /// Years that can be: `26` read as a year of four digits is none.
@@ -149,6 +149,89 @@ pub(super) fn day(text: &str, format: Option<&Format>, site: &TimeZone) -> Resul
     date.filter(|date| YEARS.contains(&date.year())).ok_or_else(|| expected("no date", "2026-03-05", format))
 }
 
+/// A period of the calendar as tables write it: its month, quarter or year, or its first day.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Span {
+    /// How long it is: 1, 3 or 12.
+    months: i8,
+    /// A form of strftime.
+    format: Option<String>,
+}
+
+impl Span {
+    /// Of so many months, in a form in which one period is told from another.
+    pub fn new(months: i8, format: Option<&str>) -> Result<Span, String> {
+        let span = Span { months, format: format.map(str::to_owned) };
+        let Some(format) = format else { return Ok(span) };
+        let start = Date::constant(2026, 13 - i8::from(months), 1);
+        let written = strtime::format(format, start).map_err(|error| error.to_string())?;
+        match span.read(&written) {
+            Ok((read, _)) if read == start => Ok(span),
+            _ => Err(format!("it does not tell one {} from another", span.word())),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self.months {
+            1 => "month",
+            3 => "quarter",
+            _ => "year",
+        }
+    }
+
+    /// Its first and its last day.
+    pub fn read(&self, text: &str) -> Result<(Date, Date), String> {
+        let example = match (&self.format, self.months) {
+            (Some(format), _) => format!("`{format}` has it"),
+            (None, 1) => "2026-03, or its first day".to_owned(),
+            (None, 3) => "2026-Q1, or its first day".to_owned(),
+            (None, _) => "2026, or its first day".to_owned(),
+        };
+        let wrong = || format!("no {} as {example}", self.word());
+        let (start, named) = match &self.format {
+            Some(format) => BrokenDownTime::parse(format, text).ok().and_then(|parts| named(parts.year()?, parts.month(), parts.day())),
+            None => plain(text),
+        }
+        .ok_or_else(wrong)?;
+        // A month is no quarter, though it begins with one.
+        let is_one = named.is_none_or(|months| months == self.months) && start.day() == 1 && (start.month() - 1) % self.months == 0;
+        let last = start.checked_add(i32::from(self.months).months()).and_then(|next| next.yesterday());
+        last.ok().filter(|_| is_one && YEARS.contains(&start.year())).map(|last| (start, last)).ok_or_else(wrong)
+    }
+}
+
+/// The first day of what is named, and how many months it has, where it is no day.
+fn named(year: i16, month: Option<i8>, day: Option<i8>) -> Option<(Date, Option<i8>)> {
+    let months = match (month, day) {
+        (Some(_), Some(_)) => None,
+        (Some(_), None) => Some(1),
+        (None, None) => Some(12),
+        (None, Some(_)) => return None,
+    };
+    Some((Date::new(year, month.unwrap_or(1), day.unwrap_or(1)).ok()?, months))
+}
+
+/// `2026`, `2026-03`, `2026-03-01`, `2026-Q1`, `2026Q1` and `Q1 2026`.
+fn plain(text: &str) -> Option<(Date, Option<i8>)> {
+    let number = |text: &str| text.parse::<i8>().ok().filter(|_| text.len() == 2);
+    if let Some((before, after)) = text.split_once(['Q', 'q']) {
+        let (quarter, rest) = after.split_at_checked(1)?;
+        let quarter = quarter.parse::<i8>().ok().filter(|quarter| (1..=4).contains(quarter))?;
+        let year = format!("{before}{rest}");
+        let year = year.trim_matches(['-', ' ', '/']);
+        let year: i16 = year.parse().ok().filter(|_| year.len() == 4)?;
+        return Some((Date::new(year, quarter * 3 - 2, 1).ok()?, Some(3)));
+    }
+    let parts: Vec<&str> = text.split('-').collect();
+    let year: i16 = parts.first().filter(|year| year.len() == 4)?.parse().ok()?;
+    match parts.as_slice() {
+        [_] => named(year, None, None),
+        [_, month] => named(year, Some(number(month)?), None),
+        [_, month, day] => named(year, Some(number(month)?), Some(number(day)?)),
+        _ => None,
+    }
+}
+
 /// A day as it is written; an instant with the offset that the site's zone has then.
 pub(super) fn instant(text: &str, format: Option<&Format>, site: &TimeZone) -> Result<String, String> {
     let wrong = || expected("no date or time", "2026-03-05 14:30", format);
@@ -192,6 +275,43 @@ fn shown(at: &Zoned) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_are_read_as_what_they_say_and_are_none_of_another_length() {
+        let read = |months: i8, format: Option<&str>, text: &str| {
+            let span = Span::new(months, format).map_err(|fault| format!("refused: {fault}"));
+            span.and_then(|span| span.read(text)).map_or_else(|reason| reason, |(start, end)| format!("{start} to {end}"))
+        };
+        let cases = [
+            (1, None, "2024-02", "2024-02-01 to 2024-02-29"),
+            (1, None, "2024-02-01", "2024-02-01 to 2024-02-29"),
+            (1, None, "2024-02-02", "no month as 2026-03, or its first day"),
+            (1, None, "2024", "no month as 2026-03, or its first day"),
+            (1, None, "2024-Q1", "no month as 2026-03, or its first day"),
+            (1, None, "2024-2", "no month as 2026-03, or its first day"),
+            (1, None, "0024-02", "no month as 2026-03, or its first day"),
+            (3, None, "2026-Q4", "2026-10-01 to 2026-12-31"),
+            (3, None, "2026Q4", "2026-10-01 to 2026-12-31"),
+            (3, None, "Q4 2026", "2026-10-01 to 2026-12-31"),
+            (3, None, "2026-10-01", "2026-10-01 to 2026-12-31"),
+            (3, None, "2026-10", "no quarter as 2026-Q1, or its first day"),
+            (3, None, "2026-11-01", "no quarter as 2026-Q1, or its first day"),
+            (3, None, "2026-Q5", "no quarter as 2026-Q1, or its first day"),
+            (3, None, "Qä", "no quarter as 2026-Q1, or its first day"),
+            (12, None, "2026", "2026-01-01 to 2026-12-31"),
+            (12, None, "2026-07-01", "no year as 2026, or its first day"),
+            (1, Some("%m/%Y"), "3/2026", "2026-03-01 to 2026-03-31"),
+            (1, Some("%b-%y"), "Mar-26", "2026-03-01 to 2026-03-31"),
+            (1, Some("%m/%d/%Y"), "03/02/2026", "no month as `%m/%d/%Y` has it"),
+            (12, Some("FY%Y"), "FY2026", "2026-01-01 to 2026-12-31"),
+            (1, Some("%Y"), "2026", "refused: it does not tell one month from another"),
+            (3, Some("%m/%Y"), "03/2026", "refused: it does not tell one quarter from another"),
+            (1, Some("%m"), "03", "refused: it does not tell one month from another"),
+        ];
+        for (months, format, text, expected) in cases {
+            assert_eq!(read(months, format, text), expected, "{months} {format:?} {text}");
+        }
+    }
 
     #[test]
     fn forms_are_read_as_what_they_say() {
