@@ -163,7 +163,7 @@ impl Span {
     pub fn new(months: i8, format: Option<&str>) -> Result<Span, String> {
         let span = Span { months, format: format.map(str::to_owned) };
         let Some(format) = format else { return Ok(span) };
-        let start = Date::constant(2026, 13 - i8::from(months), 1);
+        let start = Date::constant(2026, 13 - months, 1);
         let written = strtime::format(format, start).map_err(|error| error.to_string())?;
         match span.read(&written) {
             Ok((read, _)) if read == start => Ok(span),
