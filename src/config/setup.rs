@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Severity, SourceFile, has_errors, nearest};
 use crate::feed::sha256_hex;
 use crate::http::{Clock, Identity, Origin, Settings};
 use crate::mapping::Mapping;
-use crate::measure::{Choices, case, published};
+use crate::measure::{Choices, Measure, case, published};
 use crate::pipeline::{Adapter, Lineage, NightError, RULES, SNAPSHOT_FOLDER, STATE_FILE, Setup, needs};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{self, Key, Snapshot, is_in_use};
@@ -71,9 +71,10 @@ pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
 }
 
 /// Digest of the codes of all value sets, whatever files they came from.
-fn terminology_digest(value_sets: &ValueSets) -> String {
+fn terminology_digest(value_sets: &ValueSets, measures: &[Measure]) -> String {
     let mut text = String::new();
-    for set in value_sets.iter() {
+    let own = measures.iter().filter_map(Measure::own_sets);
+    for set in std::iter::once(value_sets).chain(own).flat_map(ValueSets::iter) {
         text.push_str(&format!("{}|{}\n", set.url, set.version.as_deref().unwrap_or_default()));
         for member in set.members() {
             text.push_str(&format!("{} {}\n", member.system, member.code));
@@ -259,7 +260,7 @@ impl Reader {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
             mapping: Lineage::of_mapping(&mapping.label(), &mapping_digest, declared.as_deref()),
             measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
-            terminology: terminology_digest(&value_sets),
+            terminology: terminology_digest(&value_sets, &measures),
             zone: site.value.site.time_zone.clone(),
         };
         let threads = match site.value.measures.threads {
