@@ -190,12 +190,20 @@ pub struct ValueSets {
     systems: BTreeMap<Arc<str>, Arc<CodeSystem>>,
     /// Why there is none of an URL and version that somebody gave.
     refused: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where one is looked for that is not among these.
+    beyond: Option<Arc<ValueSets>>,
 }
 
 impl ValueSets {
     /// No value sets.
     pub fn new() -> ValueSets {
         ValueSets::default()
+    }
+
+    /// The same, with others that are found where none of these is meant.
+    pub fn before(mut self, beyond: Arc<ValueSets>) -> ValueSets {
+        self.beyond = Some(beyond);
+        self
     }
 
     /// Adds a value set; returns the one it replaces, if there was one of that URL and version.
@@ -227,11 +235,11 @@ impl ValueSets {
     /// As `get`, with the version apart. A version that is not there finds the only set of that URL
     /// when that one has no version.
     pub fn find(&self, url: &str, version: Option<&str>) -> Option<&Arc<ValueSet>> {
-        let versions = self.sets.get(url)?;
-        match version {
+        let own = self.sets.get(url).and_then(|versions| match version {
             None => versions.iter().max_by(|(a, _), (b, _)| by_version(Some(a), Some(b))).map(|(_, set)| set),
             Some(version) => versions.get(version).or_else(|| versions.get("")),
-        }
+        });
+        own.or_else(|| self.beyond.as_ref()?.find(url, version))
     }
 
     /// Keeps why a value set of that URL and version could not be taken.
@@ -241,12 +249,11 @@ impl ValueSets {
 
     /// Why one that was given is not there; found as [`find`](Self::find) finds one that is.
     pub fn refusal(&self, url: &str, version: Option<&str>) -> Option<&str> {
-        let versions = self.refused.get(url)?;
-        let found = match version {
+        let own = self.refused.get(url).and_then(|versions| match version {
             None => versions.values().next_back(),
             Some(version) => versions.get(version).or_else(|| versions.get("")),
-        };
-        found.map(String::as_str)
+        });
+        own.map(String::as_str).or_else(|| self.beyond.as_ref()?.refusal(url, version))
     }
 
     /// The versions of the value set of that URL that have codes, oldest first; empty text where one names none.
@@ -254,22 +261,25 @@ impl ValueSets {
         let held = self.sets.get(url).into_iter().flatten().filter(|(_, set)| !set.is_empty());
         let mut versions: Vec<&str> = held.map(|(version, _)| &**version).collect();
         versions.sort_by(|a, b| by_version(Some(a), Some(b)));
-        versions
+        match &self.beyond {
+            Some(beyond) if versions.is_empty() => beyond.versions(url),
+            _ => versions,
+        }
     }
 
     /// What is known of a code system.
     pub fn system(&self, url: &str) -> Option<&Arc<CodeSystem>> {
-        self.systems.get(url)
+        self.systems.get(url).or_else(|| self.beyond.as_ref()?.system(url))
     }
 
-    /// Every value set, by URL and version.
+    /// Every value set, by URL and version; without those beyond.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ValueSet>> {
         self.sets.values().flat_map(BTreeMap::values)
     }
 
     /// Every known URL, to suggest the nearest one.
     pub fn urls(&self) -> impl Iterator<Item = &str> {
-        self.sets.keys().map(|url| &**url)
+        self.sets.keys().chain(self.beyond.iter().flat_map(|beyond| beyond.sets.keys())).map(|url| &**url)
     }
 }
 

@@ -340,7 +340,7 @@ fn mutated_composites_are_refused_with_reasons() {
         let text = mutated(&mut random, &seeds, 1);
         let whole = Files { definition: SourceFile::new("t", text.clone()), cql: Vec::new(), libraries: Vec::new(), elm: Vec::new() };
         let all: Vec<&Files> = published.measures.iter().chain([&whole]).collect();
-        let (compiled, found) = measure::compile(&all, &ValueSets::new(), &Choices::default(), &models);
+        let (compiled, found) = measure::compile(&all, &ValueSets::new(), &[], &Choices::default(), &models);
         let accepted = compiled.iter().all(Option::is_some);
         told(accepted, &found, &text);
         alive += usize::from(accepted);

@@ -408,3 +408,62 @@ fn warnings_of_measures_are_shown_by_who_is_asked_for_them_and_told_alike_once()
         assert!(!said.contains("is always null") && !said.contains("is reported by the"), "{other:?}: {said}");
     }
 }
+
+/// A Bundle with a measure of who has a condition of a value set, which it ships in this version with these codes.
+fn shipped(id: &str, (version, codes): (&str, &[&str])) -> Value {
+    let cql = "library Own version '1.0.0'
+using FHIR version '4.0.1'
+valueset \"Asthma\": 'http://x.example/ValueSet/asthma'
+parameter \"Measurement Period\" Interval<DateTime>
+context Patient
+define \"Everyone\": true
+define \"Girl\": exists [Condition: \"Asthma\"]
+define \"Sex\": Patient.gender.value
+";
+    let mut measure = measure();
+    (measure["id"], measure["url"]) = (id.into(), format!("http://x.example/Measure/{id}").into());
+    let contains: Vec<Value> = codes.iter().map(|code| json!({ "system": "urn:x", "code": code })).collect();
+    let set = json!({ "resourceType": "ValueSet", "id": "asthma", "url": "http://x.example/ValueSet/asthma", "version": version, "expansion": { "contains": contains } });
+    let entries: Vec<Value> = [measure, library(cql), set].iter().map(|resource| json!({ "resource": resource })).collect();
+    json!({ "resourceType": "Bundle", "type": "collection", "entry": entries })
+}
+
+/// As a registry holds each of them alone, what a site computes with both must be the same.
+#[test]
+fn measures_whose_publications_ship_other_codes_for_one_value_set_use_their_own() {
+    // Of one version, and of two where none is named.
+    for (first, second) in [(("1", &["mild", "worse"][..]), ("1", &["worse"][..])), (("2024", &["mild", "worse"]), ("2025", &["worse"]))] {
+        let folder = laid(&[]);
+        for (id, set) in [("first", first), ("second", second)] {
+            std::fs::write(folder.path().join(format!("{id}.json")), shipped(id, set).to_string()).unwrap();
+        }
+        let condition = |id: &str, code: &str| {
+            format!(
+                "{}\n",
+                json!({ "resourceType": "Condition", "id": id, "subject": { "reference": format!("Patient/{id}") }, "code": { "coding": [{ "system": "urn:x", "code": code }] } })
+            )
+        };
+        std::fs::write(folder.path().join("drop/Condition.ndjson"), condition("a", "mild") + &condition("b", "worse")).unwrap();
+        let reports = |measures: &[&str]| {
+            let mut arguments = vec!["evaluate", "--data", "drop", "--timezone", "UTC", "--period", "2026"];
+            measures.iter().for_each(|measure| arguments.extend(["--measure", measure]));
+            let (code, out) = watershed(folder.path(), &arguments);
+            assert_eq!(code, 0, "{out}");
+            let lines = out.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let report = |report: Value| {
+                let extensions = report["extension"].as_array().cloned().unwrap_or_default();
+                let of_sets = extensions.into_iter().filter(|one| one.to_string().contains("value-set")).collect::<Vec<Value>>();
+                (report["measure"].clone(), report["group"].clone(), of_sets)
+            };
+            lines.map(report).collect::<Vec<_>>()
+        };
+        let alone = [reports(&["first.json"]), reports(&["second.json"])].concat();
+        let numerators: Vec<&Value> = alone.iter().map(|(_, groups, _)| &groups[0]["population"][2]["count"]).collect();
+        assert_eq!(numerators, [2, 1]);
+        assert!(alone.iter().all(|(.., sets)| !sets.is_empty()) && alone[0].2 != alone[1].2);
+        assert_eq!(reports(&["first.json", "second.json"]), alone);
+        let (_, said) = watershed(folder.path(), &["measure", "check", "first.json", "second.json"]);
+        let words = "is here twice with different codes: 1 code in second.json#ValueSet/asthma, 2 codes in first.json#ValueSet/asthma, each of which counts for the measures that it stands beside";
+        assert_eq!(said.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ").contains(words), first.0 == second.0, "{said}");
+    }
+}

@@ -271,7 +271,7 @@ pub fn shape(loaded: &Loaded) -> Shape {
     // Whose record it is must be known, also where a measure asks for nothing of the Patient.
     let mut shape = Shape { types: [("Patient".to_owned(), Keep::default())].into(), ..Shape::default() };
     for measure in &loaded.measures {
-        shape.merge(&measure.program().sifted_shape(&loaded.value_sets));
+        shape.merge(&measure.program().sifted_shape(measure.value_sets(&loaded.value_sets)));
     }
     shape
 }

@@ -101,8 +101,7 @@ pub fn open(path: &Path) -> Result<(Vec<Folder>, Vec<Diagnostic>), Diagnostic> {
         let message = format!("`{}` holds no `measure.yaml` and no FHIR Measure", path.display());
         return Err(Diagnostic::error(message).help("name a measure folder, or a Bundle or folder with Measure, Library and ValueSet resources"));
     }
-    let mut value_sets = published.value_sets;
-    let folder = |files| Folder { files, value_sets: std::mem::take(&mut value_sets), cases: Vec::new() };
+    let folder = |files| Folder { files, value_sets: published.value_sets.clone(), cases: Vec::new() };
     Ok((published.measures.into_iter().map(folder).collect(), found))
 }
 
@@ -182,27 +181,45 @@ pub fn together(folder: &Folder, all: &[Folder]) -> Vec<Folder> {
 /// Compiles folders whose texts have been read.
 pub fn compile(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices) -> (Option<Loaded>, Vec<Diagnostic>) {
     let (mut shelf, mut found) = shelf(folders, value_sets, choices);
+    let is_one = shelf.has_one_of_each();
     let mut sets = shelf.collected();
+    let own_sets = if is_one { Vec::new() } else { own_sets(folders, value_sets, choices, &Arc::new(sets.clone())) };
     let models = Models::default();
     let files: Vec<&Files> = folders.iter().map(|folder| &folder.files).collect();
-    let (compiled, more) = measure::compile(&files, &sets, choices, &models);
+    let (compiled, more) = measure::compile(&files, &sets, &own_sets, choices, &models);
     // A value set whose file has a fault of its own is not missing as well.
     let follows = |finding: &Diagnostic| {
         let url = finding.at.as_ref().filter(|_| finding.message.starts_with("value set ")).map(|at| at.text());
         url.is_some_and(|url| shelf.broken.iter().any(|source| source.text.contains(url)))
     };
     found.extend(more.into_iter().filter(|finding| !follows(finding)));
-    let measures: Vec<Measure> = compiled.into_iter().flatten().collect();
+    let mut measures: Vec<Measure> = compiled.into_iter().flatten().collect();
     found.extend(same_ids(folders, &measures));
     let is_used = |url: &str| measures.iter().flat_map(Measure::programs).flat_map(|program| &program.tree().value_sets).any(|row| *row.id == *url);
     let mut told = BTreeSet::new();
     let is_new = |finding: &Diagnostic| told.insert(finding.message.clone());
     found.extend(shelf.remarks.into_iter().filter(|(url, _)| is_used(url)).map(|(_, finding)| finding).filter(is_new));
     if choices.missing_value_sets == MissingValueSets::Warn {
-        measures.iter().for_each(|measure| add_missing(&mut sets, measure));
+        for measure in &mut measures {
+            add_missing(&mut sets, measure);
+        }
     }
     let complete = measures.len() == folders.len() && !crate::diagnostic::has_errors(&found);
     (complete.then(|| Loaded { measures, value_sets: Arc::new(sets) }), found)
+}
+
+/// Of each measure the value sets that stand beside it, and after them those of all: they count for it first, as they do for whoever holds
+/// that measure alone.
+fn own_sets(folders: &[Folder], value_sets: &[Arc<SourceFile>], choices: &Choices, of_all: &Arc<ValueSets>) -> Vec<Arc<ValueSets>> {
+    // Measures of one publication have the same.
+    let mut made: BTreeMap<Vec<&str>, Arc<ValueSets>> = BTreeMap::new();
+    let own = |folder: &Folder| Arc::new(shelf(std::slice::from_ref(folder), value_sets, choices).0.collected().before(Arc::clone(of_all)));
+    let mut all = Vec::new();
+    for folder in folders {
+        let names = folder.value_sets.iter().map(|source| &*source.name).collect();
+        all.push(Arc::clone(made.entry(names).or_insert_with(|| own(folder))));
+    }
+    all
 }
 
 /// The value sets that stand beside measures, where nothing is evaluated and nobody is told what is wrong with them.
@@ -246,7 +263,7 @@ fn shelf<'a>(folders: &'a [Folder], value_sets: &'a [Arc<SourceFile>], choices: 
             }
         }
         match set {
-            Some(set) => shelf.take(set, source, is_named),
+            Some(set) => shelf.take(set, source, is_named, folders),
             None if !carried => shelf.broken.push(source),
             None => {}
         }
@@ -319,7 +336,14 @@ struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    fn take(&mut self, mut set: ValueSet, source: &'a Arc<SourceFile>, is_named: bool) {
+    /// Whether what stands beside measures is the same beside all of them that have it.
+    fn has_one_of_each(&self) -> bool {
+        let mut seen: BTreeMap<&str, &ValueSet> = BTreeMap::new();
+        let is_same = |set: &ValueSet, other: &ValueSet| set.version == other.version && set.has_codes_of(other);
+        self.sets.iter().filter(|(.., is_named)| !is_named).all(|(set, ..)| is_same(set, seen.entry(&set.url).or_insert(set)))
+    }
+
+    fn take(&mut self, mut set: ValueSet, source: &'a Arc<SourceFile>, is_named: bool, folders: &[Folder]) {
         // What is named takes the place of what stands beside a measure: that is no contradiction.
         let same = |(other, _, named): &&mut (ValueSet, _, bool)| *named == is_named && (&other.url, &other.version) == (&set.url, &set.version);
         if let Some((earlier, first, _)) = self.sets.iter_mut().rev().find(same) {
@@ -327,7 +351,11 @@ impl<'a> Shelf<'a> {
             set = other;
             if !set.has_codes_of(earlier) {
                 let [own, others] = [&set, &*earlier].map(|set| counted(set.len(), "code"));
-                let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, which counts", set.canonical(), first.name, source.name);
+                let is_beside_one = folders
+                    .iter()
+                    .any(|folder| [*first, source].iter().all(|one| folder.value_sets.iter().any(|other| other.name == one.name)));
+                let counts = if is_named || is_beside_one { "which counts" } else { "each of which counts for the measures that it stands beside" };
+                let message = format!("value set `{}` is here twice with different codes: {others} in {}, {own} in {}, {counts}", set.canonical(), first.name, source.name);
                 let finding = Diagnostic::warning(message).help("take one of them away, or give them the versions that they are");
                 self.remarks.push((set.url.to_string(), finding));
             }
@@ -349,11 +377,19 @@ impl<'a> Shelf<'a> {
 }
 
 /// A value set that is missing stands for no code, when the caller wants it so.
-fn add_missing(sets: &mut ValueSets, measure: &Measure) {
-    for row in &measure.program().tree().value_sets {
-        if sets.find(&row.id, row.version.as_deref()).is_none() {
-            let mut empty = ValueSet::new(&row.id);
-            empty.version.clone_from(&row.version);
+fn add_missing(sets: &mut ValueSets, measure: &mut Measure) {
+    let rows: Vec<(String, Option<String>)> = measure
+        .program()
+        .tree()
+        .value_sets
+        .iter()
+        .map(|row| (row.id.to_string(), row.version.as_ref().map(|version| version.to_string())))
+        .collect();
+    let sets = measure.own_sets_mut().unwrap_or(sets);
+    for (id, version) in rows {
+        if sets.find(&id, version.as_deref()).is_none() {
+            let mut empty = ValueSet::new(&id);
+            empty.version = version.map(Arc::from);
             sets.add(empty);
         }
     }

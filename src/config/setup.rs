@@ -73,9 +73,10 @@ pub fn check(site: &Loaded<Site>) -> (Option<Setup>, Vec<Diagnostic>) {
 }
 
 /// Digest of the codes of all value sets, whatever files they came from.
-fn terminology_digest(value_sets: &ValueSets) -> String {
+fn terminology_digest(value_sets: &ValueSets, measures: &[Measure]) -> String {
     let mut text = String::new();
-    for set in value_sets.iter() {
+    let own = measures.iter().filter_map(Measure::own_sets);
+    for set in std::iter::once(value_sets).chain(own).flat_map(ValueSets::iter) {
         text.push_str(&format!("{}|{}\n", set.url, set.version.as_deref().unwrap_or_default()));
         for member in set.members() {
             text.push_str(&format!("{} {}\n", member.system, member.code));
@@ -276,7 +277,7 @@ impl Reader {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
             mapping: Lineage::of_mapping(&mapping.label(), &mapping_digest, declared.as_deref()),
             measures: measures.iter().map(|measure| (measure.definition.canonical(), measure.digest.clone())).collect(),
-            terminology: terminology_digest(&value_sets),
+            terminology: terminology_digest(&value_sets, &measures),
             zone: site.value.site.time_zone.clone(),
         };
         let threads = match site.value.measures.threads {

@@ -52,6 +52,8 @@ pub struct Measure {
     pub(super) fingerprint: Fingerprint,
     /// Value sets that it uses, or a measure that it is composed of, and that are not whole.
     pub incomplete_sets: BTreeSet<Shortfall>,
+    /// The value sets that stand beside it, where other measures have others of the same URL.
+    pub(super) own_sets: Option<Arc<ValueSets>>,
     /// Definitions, shown in its reports, whose value may be another one for everybody: a number, a day, a free text.
     pub(super) varying: BTreeSet<String>,
     /// The measures that its composites are made of; without the components of theirs.
@@ -223,12 +225,33 @@ impl Measure {
         }
     }
 
+    /// The value sets that it uses, where these are those of all.
+    pub fn value_sets<'a>(&'a self, of_all: &'a ValueSets) -> &'a ValueSets {
+        self.own_sets().unwrap_or(of_all)
+    }
+
+    /// The value sets that stand beside it, where other measures have others of the same URL.
+    pub fn own_sets(&self) -> Option<&ValueSets> {
+        self.own_sets.as_deref()
+    }
+
+    /// The same, to be added to.
+    pub fn own_sets_mut(&mut self) -> Option<&mut ValueSets> {
+        self.own_sets.as_mut().map(Arc::make_mut)
+    }
+
     /// Prepares the measure for these periods.
     pub fn over(&self, periods: &[Period], setting: &Setting) -> Run<'_> {
         let environment = |period: &Period| {
             let mut parameters = self.parameters.clone();
             parameters.insert(MEASUREMENT_PERIOD.to_owned(), interval(period));
-            Environment { parameters, now: setting.now, zone: setting.zone.clone(), value_sets: setting.value_sets.clone(), units: setting.units.clone() }
+            Environment {
+                parameters,
+                now: setting.now,
+                zone: setting.zone.clone(),
+                value_sets: self.own_sets.as_ref().unwrap_or(&setting.value_sets).clone(),
+                units: setting.units.clone(),
+            }
         };
         let environments = periods.iter().map(|period| (*period, environment(period))).collect();
         Run { measure: self, environments, components: self.components.iter().map(|component| component.over(periods, setting)).collect() }

@@ -67,8 +67,8 @@ pub struct Choices {
 }
 
 /// Compiles measures that are loaded together, so that one can be composed of others. One for each, `None` when anything is
-/// wrong with it that would change a number.
-pub fn compile(all: &[&Files], value_sets: &ValueSets, choices: &Choices, models: &Models) -> (Vec<Option<Measure>>, Vec<Diagnostic>) {
+/// wrong with it that would change a number. Where value sets stand beside a measure that are not those of all, `own_sets` has them.
+pub fn compile(all: &[&Files], value_sets: &ValueSets, own_sets: &[Arc<ValueSets>], choices: &Choices, models: &Models) -> (Vec<Option<Measure>>, Vec<Diagnostic>) {
     let read = |files: &&Files| if published::is_published(&files.definition) { published::definition(&files.definition) } else { definition::parse(&files.definition) };
     let (definitions, mut findings): (Vec<Option<Definition>>, Vec<Vec<Diagnostic>>) = all.iter().map(read).unzip();
     let candidates: Vec<Option<Candidate<'_>>> = definitions.iter().map(|definition| definition.as_ref().map(Candidate::of)).collect();
@@ -78,7 +78,10 @@ pub fn compile(all: &[&Files], value_sets: &ValueSets, choices: &Choices, models
         let mut groups = candidates.get(index).and_then(Option::as_ref).map(|own| own.groups.clone()).unwrap_or_default();
         let (places, more) = resolve::resolve(&files.definition, index, &candidates, &mut groups);
         found.extend(more);
-        compiled.push(definition.clone().and_then(|definition| one(files, definition, groups, value_sets, choices, models, found)));
+        let own_sets = own_sets.get(index);
+        let value_sets = own_sets.map_or(value_sets, |own| own);
+        let measure = definition.clone().and_then(|definition| one(files, definition, groups, value_sets, choices, models, found));
+        compiled.push(measure.map(|measure| Measure { own_sets: own_sets.cloned(), ..measure }));
         composed.push(places);
     }
     let mut found: Vec<Diagnostic> = findings.into_iter().flatten().collect();
@@ -129,6 +132,7 @@ fn one(files: &Files, mut definition: Definition, groups: Vec<Group>, value_sets
         definition,
         varying,
         incomplete_sets,
+        own_sets: None,
         components: Vec::new(),
         inherited: Vec::new(),
     })

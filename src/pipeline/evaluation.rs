@@ -191,7 +191,7 @@ pub fn watch<'a>(mapping: &'a Mapping, asked: &'a Asked, measures: &[Measure]) -
 /// What is read of each record.
 fn shape(setup: &Setup) -> Shape {
     let people = Shape { types: [("Patient".to_owned(), Keep::default())].into(), ..Shape::default() };
-    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(&setup.value_sets)).collect();
+    let shapes: Vec<Shape> = setup.measures.iter().map(|measure| measure.program().sifted_shape(measure.value_sets(&setup.value_sets))).collect();
     needs::shape(shapes.iter().chain([&people]), &setup.mapping)
 }
 

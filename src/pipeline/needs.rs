@@ -14,15 +14,16 @@ use crate::terminology::ValueSets;
 const CODE: &str = "code";
 
 /// What measures need. If they are asked for progressively, types are later ones that who is in no initial population can do without.
-pub fn of(measures: &[Measure], value_sets: &ValueSets, mapping: &Mapping, is_progressive: bool) -> Vec<Need> {
+pub fn of<'m>(measures: &'m [Measure], value_sets: &'m ValueSets, mapping: &Mapping, is_progressive: bool) -> Vec<Need> {
     let initial: Option<Vec<BTreeSet<String>>> = measures.iter().map(Measure::types_of_initial_populations).collect();
     let initial = initial.filter(|_| is_progressive);
-    let requirements = measures.iter().flat_map(|measure| measure.program().requirements());
+    let of_measure = |measure: &'m Measure| measure.program().requirements().iter().map(|requirement| (requirement, measure.value_sets(value_sets)));
+    let requirements = measures.iter().flat_map(of_measure);
     let later = |need: Need| {
         let is_first = initial.as_ref().is_none_or(|initial| initial.iter().any(|types| types.contains(&need.resource_type)));
         Need { is_later: !is_first, ..need }
     };
-    needs(requirements, value_sets, mapping).into_iter().map(later).collect()
+    needs(requirements, mapping).into_iter().map(later).collect()
 }
 
 /// The measures that read each resource type.
@@ -37,12 +38,12 @@ pub fn readers(measures: &[Measure]) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// One need per resource type, sorted: any code as soon as one requirement leaves it open, otherwise every code that
-/// would do, as `system|code`, the site's own included.
-fn needs<'a>(requirements: impl Iterator<Item = &'a Requirement>, value_sets: &ValueSets, mapping: &Mapping) -> Vec<Need> {
+/// would do by the value sets that go with it, as `system|code`, the site's own included.
+fn needs<'a>(requirements: impl Iterator<Item = (&'a Requirement, &'a ValueSets)>, mapping: &Mapping) -> Vec<Need> {
     let local = local_codes(mapping);
     // By `code`, and at any element.
     let mut types: BTreeMap<String, [Option<BTreeSet<String>>; 2]> = BTreeMap::new();
-    for requirement in requirements {
+    for (requirement, value_sets) in requirements {
         let wanted = tokens(requirement, value_sets, &local);
         let is_by_code = requirement.code_path.as_deref() == Some(CODE);
         let known = types.entry(requirement.resource_type.clone()).or_insert_with(|| [Some(BTreeSet::new()), Some(BTreeSet::new())]);
@@ -67,7 +68,7 @@ pub fn askings(measure: &Measure, value_sets: &ValueSets, mapping: &Mapping) -> 
     let askings = measure.program().askings().into_iter();
     askings
         .map(|asking| {
-            let wanted = tokens(&asking.requirement, value_sets, &local);
+            let wanted = tokens(&asking.requirement, measure.value_sets(value_sets), &local);
             (asking, wanted)
         })
         .collect()
@@ -76,7 +77,7 @@ pub fn askings(measure: &Measure, value_sets: &ValueSets, mapping: &Mapping) -> 
 /// Every code that the measures name, be it by a retrieve or to compare with: those that a mapping may lead to.
 pub fn asked(measures: &[Measure], value_sets: &ValueSets) -> Asked {
     let (mut asked, mut open) = (Asked::default(), BTreeSet::new());
-    for tree in measures.iter().map(|measure| measure.program().tree()) {
+    for (tree, value_sets) in measures.iter().map(|measure| (measure.program().tree(), measure.value_sets(value_sets))) {
         let of = |id: &CodeSystemId| tree.code_systems.get(id.0 as usize).map(|system| &*system.id);
         for row in &tree.codes {
             of(&row.system).into_iter().for_each(|system| asked.insert(system, &row.code));
@@ -185,7 +186,7 @@ mod tests {
             requirement("Condition", "code", Codes::ValueSet("http://unknown".into())),
             requirement("Encounter", "type", Codes::ValueSet("http://vs".into())),
         ];
-        let found: Vec<String> = needs(requirements.iter(), &sets, &mapping())
+        let found: Vec<String> = needs(requirements.iter().map(|one| (one, &sets)), &mapping())
             .iter()
             .map(|need| format!("{} {:?} {:?}", need.resource_type, need.codes, need.elsewhere))
             .collect();
@@ -202,7 +203,8 @@ mod tests {
                     - {system: http://loinc.org, to: http://old, elements: [Observation.code], map: {'11884-4': W}}\n";
         let mapping = Mapping::parse(&SourceFile::new("a.yaml", text), &BTreeMap::new()).0.unwrap();
         let requirements = [requirement("Observation", "code", Codes::Direct(vec![("http://loinc.org".into(), "11884-4".into())]))];
-        let codes = needs(requirements.iter(), &ValueSets::new(), &mapping).remove(0).codes;
+        let none = ValueSets::new();
+        let codes = needs(requirements.iter().map(|one| (one, &none)), &mapping).remove(0).codes;
         assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["http://local|X", "http://loinc.org|11884-4", "http://old|W"]);
     }
 
@@ -223,6 +225,7 @@ mod tests {
     #[test]
     fn one_open_requirement_opens_the_type() {
         let requirements = [requirement("Observation", "code", Codes::Direct(vec![("a".into(), "b".into())])), requirement("Observation", "code", Codes::Any)];
-        assert_eq!(needs(requirements.iter(), &ValueSets::new(), &Mapping::none()), [Need::all("Observation")]);
+        let none = ValueSets::new();
+        assert_eq!(needs(requirements.iter().map(|one| (one, &none)), &Mapping::none()), [Need::all("Observation")]);
     }
 }

@@ -7,7 +7,7 @@ use super::SourceError;
 use super::import::known::{Ask, Fresh, Hit, Known};
 use super::intake::{Reason, judge, tombstone};
 use super::ledger::{self, Unit};
-use super::pull::{Pull, whole_types};
+use super::pull::{Pull, sound_types, whole_types};
 use crate::fhir::compartment::{Head, Naming, patient_required, refer};
 use crate::snapshot::{Header, Incoming};
 
@@ -35,7 +35,17 @@ pub(super) fn resolve(pull: &Pull<'_>) -> Result<(), SourceError> {
     let whole = whole_types(pull, &units);
     let fresh = Fresh { pull: pull.id, files: units.iter().filter_map(|unit| unit.file.clone()).collect(), whole, members: pull.members.as_ref() };
     let known = Known::find(asked, pull.snapshot, &pull.plan.types, Some(&fresh))?;
-    waiting.into_iter().try_for_each(|(unit, file)| resolve_unit(pull, &known, &unit, file))
+    let is_everybody_known = sound_types(pull, &units).contains("Patient");
+    for (unit, file) in waiting {
+        resolve_unit(pull, &known, &unit, file, is_everybody_known && has_strangers(pull, &unit.resource_type))?;
+    }
+    Ok(())
+}
+
+/// Whether some patients are named, and a type is asked for of all nevertheless.
+fn has_strangers(pull: &Pull<'_>, resource_type: &str) -> bool {
+    let mut queries = pull.plan.queries.iter().filter(|query| query.resource_type == resource_type).peekable();
+    pull.members.is_some() && queries.peek().is_some() && queries.all(|query| query.by_patient.is_none() && query.later.is_none())
 }
 
 fn ask(resource_type: &str, json: &[u8]) -> Option<Ask> {
@@ -55,7 +65,7 @@ pub(super) fn whose<'k>(known: &'k Known, ask: &'k Ask, resource_type: &str, jso
     }
 }
 
-fn resolve_unit(pull: &Pull<'_>, known: &Known, unit: &Unit, file: String) -> Result<(), SourceError> {
+fn resolve_unit(pull: &Pull<'_>, known: &Known, unit: &Unit, file: String, has_strangers: bool) -> Result<(), SourceError> {
     let name = format!("{}{}", unit.name, ledger::BY_IDENTIFIER);
     let mut receiving = pull.receive(Unit { name, ..unit.clone() }, None)?;
     let mut held: Vec<(Header, Vec<u8>, Reason)> = Vec::new();
@@ -64,6 +74,8 @@ fn resolve_unit(pull: &Pull<'_>, known: &Known, unit: &Unit, file: String) -> Re
         let found = whose(known, &ask, &header.resource_type, json).map(|found| found.map_or_else(|| json.to_vec(), |(_, json)| json));
         match found.and_then(|json| judge(&json, &pull.plan.types).map_err(|(reason, _)| reason)) {
             Ok(incoming) => receiving.put(incoming)?,
+            // As who is named by an id, and is no member.
+            Err(_) if has_strangers && known.is_strangers(&ask) => {}
             Err(reason) => held.push((header.clone(), json.to_vec(), reason)),
         }
         Ok(())

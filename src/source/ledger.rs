@@ -196,7 +196,18 @@ pub fn keep_place(store: &Store, pull: PullId, piece: &Unit, unit: &str, number:
     })
 }
 
-/// Where the pieces of a unit end, in their order.
+/// Keeps the sealed lists of patients who are asked for together, where a pull finds them again.
+pub fn keep_lists(store: &Store, pull: PullId, about: &str, sealed: &[Vec<u8>]) -> Result<(), StoreError> {
+    store.transaction(|transaction| {
+        transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND unit = ?2", params![pull.0, about])?;
+        for (number, sealed) in sealed.iter().enumerate() {
+            transaction.execute("INSERT INTO place (pull_id, unit, number, sealed) VALUES (?1, ?2, ?3, ?4)", params![pull.0, about, number as i64, sealed])?;
+        }
+        Ok(())
+    })
+}
+
+/// Where the pieces of a unit end, in their order; or the lists of patients that were kept.
 pub fn places(store: &Store, pull: PullId, unit: &str) -> Result<Vec<Vec<u8>>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare("SELECT sealed FROM place WHERE pull_id = ?1 AND unit = ?2 ORDER BY number")?;
@@ -275,15 +286,17 @@ pub fn received(store: &Store, pull: PullId, names: &BTreeSet<String>) -> Result
 /// Ends the name of a unit that holds what of another one names its patient by an identifier.
 pub const BY_IDENTIFIER: &str = " by identifier";
 
-/// Name, type, query and file of each unit of which something names its patient by an identifier, and was not looked at yet.
+/// Name, type, query, time and file of each unit of which something names its patient by an identifier, and was not looked at yet.
 pub fn identified(store: &Store, pull: PullId) -> Result<Vec<(Unit, String)>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare(
-            "SELECT name, resource_type, query, identified FROM unit WHERE pull_id = ?1 AND identified IS NOT NULL
+            "SELECT name, resource_type, query, server_time, identified FROM unit WHERE pull_id = ?1 AND identified IS NOT NULL
                AND name || ?2 NOT IN (SELECT name FROM unit WHERE pull_id = ?1) ORDER BY name",
         )?;
-        let rows = statement
-            .query_map(params![pull.0, BY_IDENTIFIER], |row| Ok((Unit { name: row.get(0)?, resource_type: row.get(1)?, query: row.get(2)?, ..Unit::default() }, row.get(3)?)))?;
+        let rows = statement.query_map(params![pull.0, BY_IDENTIFIER], |row| {
+            let server_time = row.get::<_, Option<String>>(3)?.and_then(|text| text.parse().ok());
+            Ok((Unit { name: row.get(0)?, resource_type: row.get(1)?, query: row.get(2)?, server_time, ..Unit::default() }, row.get(4)?))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     })
 }

@@ -324,7 +324,8 @@ async fn prepare(
         }
         note_gap(pull, gaps, &doubt.resource_type, &doubt.why.code.word(), doubt.why)?;
     }
-    if is_in_doubt && prepared.removed > 0 {
+    reconcile.members.iter_mut().for_each(|members| members.retain(|id| !pull.habits.left().contains(id)));
+    if is_in_doubt && prepared.removed > 0 || !pull.habits.left().is_empty() {
         prepared = pull.snapshot.prepare(pull.id, &files, &reconcile)?;
     }
     for (name, count) in &prepared.conflicts {
@@ -343,7 +344,8 @@ async fn prepare(
         };
         note_gap(pull, gaps, name, "copies", Why::new(Code::Copies, format!("{count} {each}")))?;
     }
-    if prepared.strangers > 0 {
+    // Of a search they are those who left while it lasted.
+    if prepared.strangers > 0 && (pull.plan.export.is_some() || pull.plan.of_files) {
         let reason = format!("the export brought {} whom the Group does not name: nothing of them is kept", counted(prepared.strangers, "patient"));
         note(pull, &mut notes, "Patient", "strangers", Why::new(Code::Strangers, reason))?;
     }
@@ -465,22 +467,33 @@ fn refuse_sudden_loss(
     // Of what was asked for changes only, less came than there is: few or many, as they come.
     let is_whole = |name: &str| is_full || full_types.contains(name) || full_of.contains_key(name) && pull.plan.is_untimed(name);
     let mut usual = pull.snapshot.store().with(|connection| account::usual(connection, &kind))?;
+    let leavers = leavers(pull)?;
+    let left = |name: &str| if leavers.is_empty() { Ok(0) } else { pull.snapshot.count_of(name, &leavers) };
+    // Where fewer are named than usually came, what there is to come is what is stored of them.
+    let is_fewer = pull.members.as_ref().zip(usual.get("Patient")).is_some_and(|(members, usual)| (members.len() as u64) < usual.median);
     usual.retain(|name, _| is_whole(name));
     // What this client may not read is not lost.
     let is_refused = |unit: &&Recorded| unit.gap.as_ref().is_some_and(is_forbidden);
     let forbidden: BTreeSet<&str> = units.iter().filter(is_refused).map(|unit| unit.resource_type.as_str()).collect();
     let of_all = |name: &str| pull.plan.types.contains(name) && !pull.later.contains_key(name) && !forbidden.contains(name);
-    let fallen = usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name)));
-    let mut losses: BTreeMap<String, String> = fallen.map(|(name, usual)| (name.clone(), format!("{} came where {} usually do", came(name), usual.median))).collect();
+    let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
+    let mut losses: BTreeMap<String, String> = BTreeMap::new();
+    for (name, usual) in usual.iter().filter(|(name, usual)| of_all(name) && usual.is_fallen_to(came(name))) {
+        let of_named = stored.get(name).copied().unwrap_or_default().saturating_sub(left(name)?);
+        if !is_fewer || account::is_fall(of_named, came(name)) {
+            losses.insert(name.clone(), format!("{} came where {} usually do", came(name), usual.median));
+        }
+    }
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
     let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
     let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
-    let mut stored: BTreeMap<String, u64> = pull.snapshot.counts()?.into_iter().filter(|(name, _)| of_all(name)).collect();
     for (name, patients) in full_of.iter().filter(|(name, _)| is_whole(name)) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);
     }
-    for (name, stored) in stored.into_iter().filter(|(name, _)| is_whole(name) && is_comparable(name)) {
-        if stored >= account::VOLUME_MIN && came(&name).saturating_mul(2) < stored {
+    let is_less = |name: &str, stored: u64| stored >= account::VOLUME_MIN && came(name).saturating_mul(2) < stored;
+    for (name, stored) in stored.into_iter().filter(|(name, stored)| is_whole(name) && is_comparable(name) && is_less(name, *stored)) {
+        let stored = if full_of.contains_key(&name) { stored } else { stored.saturating_sub(left(&name)?) };
+        if is_less(&name, stored) {
             let reason = format!("{} came where {stored} are stored", came(&name));
             losses.insert(name, reason);
         }
@@ -512,6 +525,23 @@ fn whom(cohort: &Cohort) -> &'static str {
     }
 }
 
+/// Of whom something is stored, and who are named no more: what is stored of them is no loss.
+fn leavers(pull: &Pull<'_>) -> Result<BTreeSet<String>, SourceError> {
+    let Some(members) = pull.members.as_ref().filter(|_| pull.habits.unnamed().is_none()) else { return Ok(BTreeSet::new()) };
+    if suddenly_few(pull, members)?.is_some() {
+        return Ok(BTreeSet::new());
+    }
+    Ok(pull.snapshot.patient_ids()?.into_iter().filter(|id| !members.contains(id)).collect())
+}
+
+/// How many patients are stored, where suddenly so few are named that this is not believed.
+fn suddenly_few(pull: &Pull<'_>, members: &BTreeSet<String>) -> Result<Option<u64>, SourceError> {
+    let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
+    let named = members.difference(pull.habits.left()).count() as u64;
+    let is_few = stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored;
+    Ok((is_few && !pull.source.options.tuning.accepts_loss).then_some(stored))
+}
+
 /// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
 fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTreeSet<String>>, SourceError> {
     let Some(members) = &pull.members else { return Ok(None) };
@@ -519,9 +549,8 @@ fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTree
         note_gap(pull, gaps, "Patient", "members", why.clone())?;
         return Ok(None);
     }
-    let stored = pull.snapshot.counts()?.get("Patient").copied().unwrap_or_default();
-    let named = members.len() as u64;
-    if stored >= account::VOLUME_MIN && named.saturating_mul(2) < stored && !pull.source.options.tuning.accepts_loss {
+    if let Some(stored) = suddenly_few(pull, members)? {
+        let named = members.difference(pull.habits.left()).count();
         note_loss(pull, gaps, "Patient", &format!("{} names {named} where {stored} are stored", whom(&pull.plan.cohort)))?;
         return Ok(None);
     }

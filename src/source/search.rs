@@ -5,6 +5,7 @@ mod by_patient;
 pub(super) mod census;
 mod chosen;
 mod course;
+mod cut;
 mod deleted;
 pub(super) mod later;
 mod lists;
@@ -20,11 +21,12 @@ mod tally;
 
 use super::capability::Capability;
 use super::duty::{Code, Why};
-use super::ledger::Unit;
+use super::ledger::{self, Unit};
 use super::plan::Query;
 use super::probe::Fact;
 use super::pull::Pull;
 use super::{Source, SourceError};
+use cut::List;
 use futures_util::StreamExt as _;
 use part::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +113,8 @@ pub(super) struct Habits {
     members: OnceLock<BTreeSet<String>>,
     /// Why not all of them are known.
     unnamed: OnceLock<Why>,
+    /// Those who were members when everything was read of them, and are no more.
+    left: BTreeSet<String>,
     /// What searches name as deleted.
     named: deleted::Named,
     /// Resources on a page, above which the server refuses it; 0: not known.
@@ -158,6 +162,11 @@ impl Habits {
         self.unnamed.get()
     }
 
+    /// Who is counted with the members, and is none of them any more.
+    pub fn left(&self) -> &BTreeSet<String> {
+        &self.left
+    }
+
     fn types<T>(&self, of: impl FnOnce(&mut TypeHabits) -> T) -> T {
         of(&mut self.types.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -176,7 +185,7 @@ impl Habits {
 
 /// Runs the plan's queries.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
-    let members = read_members(pull).await?;
+    let members = standing_members(pull).await?;
     pull.members.clone_from(&members);
     let known: BTreeSet<String> = match (&members, pull.since) {
         (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
@@ -186,12 +195,26 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     // What may not be read needs no thought of whom to ask for.
     let is_later = |query: &&Query| query.later.is_some() && pull.chooser.is_some() && !pull.source.withheld.contains_key(&query.resource_type);
     let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
-    let tasks = first.iter().flat_map(|query| tasks_of(pull, query, members.as_ref(), &known)).collect();
+    let lists = lists_of_members(pull, members.as_ref(), &known)?;
+    let tasks = first.iter().flat_map(|query| tasks_in(query, lists.as_deref())).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
     if !later.is_empty() {
         later::run(pull, &later, members.as_ref()).await?;
     }
+    if members.is_some() {
+        cut::close(pull)?;
+    }
     by_patient::run(pull).await
+}
+
+/// Whose data are taken: those who are named now or, where everything was read of them in an earlier night, who were then. Who left
+/// since is still counted with them, and nothing of him is stored.
+async fn standing_members(pull: &mut Pull<'_>) -> Result<Option<BTreeSet<String>>, SourceError> {
+    let members = read_members(pull).await?;
+    let is_known = pull.habits.unnamed.get().is_none();
+    let (Some(now), Some(then)) = (&members, cut::closed(pull)?.filter(|_| is_known)) else { return Ok(members) };
+    pull.habits.left = then.difference(now).cloned().collect();
+    Ok(Some(then))
 }
 
 /// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
@@ -217,7 +240,7 @@ async fn run_tasks(pull: &mut Pull<'_>, stage: &str, mut tasks: Vec<Task<'_>>, m
             }
         }
     }
-    pull.done = super::ledger::done(pull.snapshot.store(), pull.id)?;
+    pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
     unfinished.map_or(Ok(()), Err)
 }
 
@@ -225,7 +248,7 @@ async fn run_tasks(pull: &mut Pull<'_>, stage: &str, mut tasks: Vec<Task<'_>>, m
 /// are silent about the rest. A server that answers no such search is believed.
 pub(super) async fn beside_export(pull: &Pull<'_>) -> Result<(), SourceError> {
     let Some(export) = &pull.plan.export else { return Ok(()) };
-    let units = super::ledger::units(pull.snapshot.store(), pull.id)?;
+    let units = ledger::units(pull.snapshot.store(), pull.id)?;
     let silent = |name: &&String| {
         let mut own = units.iter().filter(|unit| unit.resource_type == **name).peekable();
         own.peek().is_some() && own.all(|unit| unit.expected.unwrap_or(0) == 0 && unit.received == 0 && unit.gap.is_none())
@@ -289,25 +312,37 @@ async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<
     Ok(unit.gap.is_none())
 }
 
+/// The lists of members to ask for. What was counted when others were named is no answer any more.
+fn lists_of_members(pull: &mut Pull<'_>, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Result<Option<Vec<List>>, SourceError> {
+    let Some(members) = members else { return Ok(None) };
+    let (lists, is_changed) = cut::kept(pull, cut::MEMBERS, members, known)?;
+    if is_changed {
+        ledger::forget(pull.snapshot.store(), pull.id, "count ")?;
+        pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
+    }
+    Ok(Some(lists))
+}
+
 fn tasks_of<'a>(pull: &Pull<'_>, query: &'a Query, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Vec<Task<'a>> {
-    let (Some(members), Some(_)) = (members, &query.by_patient) else {
+    let lists = members.filter(|_| query.by_patient.is_some()).map(|members| cut::once(pull, members, known));
+    tasks_in(query, lists.as_deref())
+}
+
+/// A query list by list, or of all.
+fn tasks_in<'a>(query: &'a Query, lists: Option<&[List]>) -> Vec<Task<'a>> {
+    let (Some(lists), Some(_)) = (lists, &query.by_patient) else {
         return vec![Task { query, name: format!("query {}", query.name), patients: None, since: true, category: None, span: Span::ALL }];
     };
-    // A patient who is new here needs the whole history, whenever it was written.
-    let (old, new): (Vec<String>, Vec<String>) = members.iter().cloned().partition(|id| known.contains(id));
-    let mut tasks = Vec::new();
-    for (patients, since) in [(old, true), (new, false)] {
-        for chunk in patients.chunks(pull.source.options.tuning.patients_per_query.clamp(1, 200)) {
-            tasks.push(Task { query, name: named("query", query, chunk), patients: Some(chunk.to_vec()), since, category: None, span: Span::ALL });
-        }
-    }
-    tasks
+    let task = |List { name, patients, since }: &List| {
+        let name = format!("query {} {name}", query.name);
+        Task { query, name, patients: Some(patients.clone()), since: *since, category: None, span: Span::ALL }
+    };
+    lists.iter().map(task).collect()
 }
 
 /// The name of a query for some ids.
 fn named(kind: &str, query: &Query, ids: &[String]) -> String {
-    let digest = crate::store::sha256_hex(ids.join(",").as_bytes());
-    format!("{kind} {} {}", query.name, digest.get(..16).unwrap_or_default())
+    format!("{kind} {} {}", query.name, cut::digest(&ids.join(",")))
 }
 
 /// Asks by search for these types of some patients: all there is, or what has changed. For what an export left out.
@@ -331,7 +366,7 @@ pub(super) async fn of_patients(pull: &mut Pull<'_>, what: &str, types: &BTreeSe
             }
         }
     }
-    pull.done = super::ledger::done(pull.snapshot.store(), pull.id)?;
+    pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
     Ok(())
 }
 
@@ -427,7 +462,7 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
         }
     }
     // It was asked for from when the first of them was.
-    let server_time = recount::began(&super::ledger::units(pull.snapshot.store(), pull.id)?, &task.query.resource_type);
+    let server_time = recount::began(&ledger::units(pull.snapshot.store(), pull.id)?, &task.query.resource_type);
     pull.record(&pull.receive(Unit { server_time, ..task.unit() }, members)?.finish(None)?)
 }
 

@@ -76,6 +76,10 @@ struct Flaw {
     moved: bool,
     /// It does not say whose it is.
     orphan: bool,
+    /// The latter observation of each patient names him by an identifier of this system.
+    by_system: &'static str,
+    /// It declares no parameter of a search.
+    declares_none: bool,
 }
 
 const PATIENTS: usize = 30;
@@ -92,7 +96,11 @@ fn truth(flaw: Flaw) -> Vec<Value> {
         all.push(
             json!({"resourceType": "Encounter", "id": format!("e{number}"), "status": "finished", "subject": subject, "location": [{"location": {"reference": "Location/ward"}}]}),
         );
-        all.extend([observation("a"), observation("b")]);
+        let mut latter = observation("b");
+        if !flaw.by_system.is_empty() {
+            latter["subject"] = json!({"identifier": {"system": flaw.by_system, "value": format!("m{number}")}});
+        }
+        all.extend([observation("a"), latter]);
     }
     all.extend((0..flaw.more).map(|number| json!({"resourceType": "Observation", "id": format!("m{number}"), "status": "final", "subject": {"reference": "Patient/p0"}})));
     for (second, resource) in all.iter_mut().enumerate() {
@@ -123,6 +131,9 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
                 json!([one("Patient", &["identifier"]), one("Location", &[]), one("Group", &[]), one("Encounter", &["patient"]), one("Observation", &["patient", "code"])]);
             if !flaw.files.is_empty() {
                 types[2]["operation"] = json!([{"name": "export"}]);
+            }
+            if flaw.declares_none {
+                types.as_array_mut().unwrap().iter_mut().for_each(|one| drop(one.as_object_mut().unwrap().remove("searchParam")));
             }
             let operations = if flaw.exports { json!([{"name": "export"}]) } else { json!([]) };
             json(json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": types, "operation": operations}]}))
@@ -258,12 +269,13 @@ fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) -> bool {
         (heeded, _) => value.split(',').take(heeded).collect(),
     };
     let text = |pointer: &str| resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let is_logical = |one: &str| !flaw.by_system.is_empty() && text("/subject/identifier/value").strip_prefix('m') == one.strip_prefix('p');
     match parameter {
         "_id" => list.contains(&text("/id")),
         "identifier" => list.contains(&format!("{}|{}", text("/identifier/0/system"), text("/identifier/0/value")).as_str()),
         "patient" => list
             .iter()
-            .any(|one| text("/subject/reference") == if flaw.typed { (*one).to_owned() } else { format!("Patient/{one}") }),
+            .any(|one| text("/subject/reference") == if flaw.typed { (*one).to_owned() } else { format!("Patient/{one}") } || is_logical(one)),
         "code" => list.contains(&format!("urn:x|{}", text("/code/coding/0/code")).as_str()),
         "_lastUpdated" if flaw.no_times => false,
         "_lastUpdated" => match value.split_at(2) {
@@ -887,5 +899,25 @@ async fn relative_addresses_of_files_count_from_the_manifest_and_where_nothing_i
         let (outcome, counts) = site.pull(&[]).await;
         assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{files}");
         assert_eq!(site.server.count("/jobs/files/"), lost, "{files}: it is remembered");
+    }
+}
+
+#[tokio::test]
+async fn what_names_its_patient_by_an_identifier_is_there_when_its_type_is_read_again() {
+    for group in ["g", ""] {
+        let site = Site::of(Flaw { by_system: "urn:mrn", ..Flaw::default() }, group).await;
+        assert_eq!(site.pull(&[]).await.1, all());
+        site.becomes(|flaw| flaw.gone = 1);
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((outcome.full, reasons(&outcome).as_str(), outcome.removed, counts["Observation"]), (false, "", 1, 59), "`{group}`");
+    }
+}
+
+#[tokio::test]
+async fn what_names_somebody_outside_the_group_by_an_identifier_is_left_out_and_what_names_nobody_known_is_held() {
+    for (by_system, held, observations) in [("urn:mrn", 0, 50), ("urn:other", 30, 25)] {
+        let site = Site::of(Flaw { by_system, declares_none: true, away: 5, ..Flaw::default() }, "g").await;
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), outcome.quarantined, outcome.complete, counts["Observation"]), ("", held, held == 0, observations), "{by_system}");
     }
 }

@@ -1,6 +1,6 @@
 //! What an EHR is spared, and what a night does when it may not go on; volumes beside earlier nights.
 
-use super::bench::{Bench, Pulled, TYPES};
+use super::bench::{Bench, Pulled, TYPES, What};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,6 +83,72 @@ async fn a_query_larger_than_a_night_goes_on_at_its_next_page() {
         }
         let received = bench.store.with(|connection| account::last(connection)).unwrap().unwrap();
         assert!(received.rows.iter().all(|row| row.expected.is_none_or(|expected| expected == row.received)), "{:#?}", received.rows);
+    }
+}
+
+/// A Group that is asked for five patients at a time, the first ten of whom are not in it; in nights of thirty requests.
+async fn of_a_group(is_progressive: bool, first: usize) -> (Bench, Vec<String>) {
+    let mut bench = Bench::new(&[]).await.swift().on_disk();
+    let mut everybody = bench.hospital.patients();
+    everybody.sort();
+    bench.options.group = "all".to_owned();
+    (bench.options.page_size, bench.options.requests_per_night, bench.options.tuning.patients_per_query) = (10, 30, 5);
+    bench
+        .needs
+        .iter_mut()
+        .for_each(|need| need.is_later = is_progressive && ["Observation", "Procedure"].contains(&need.resource_type.as_str()));
+    bench.chooser = Some(|_| true);
+    bench.hospital.regroup("all", &everybody[first..], bench.clock.now());
+    (bench, everybody)
+}
+
+/// Pulls night by night, before each of which but the first the Group's members change, until it is done. How many there were.
+async fn while_it_changes(bench: &Bench, mut change: impl FnMut(usize)) -> (usize, Pulled) {
+    for night in 1..40 {
+        match bench.try_pull(Mode::Search).await {
+            Ok(pulled) => return (night, pulled),
+            Err(SourceError::Unfinished { .. }) => change(night),
+            Err(error) => panic!("night {night}: {error}"),
+        }
+    }
+    panic!("it does not end");
+}
+
+#[tokio::test]
+async fn who_joins_or_leaves_the_group_while_a_pull_lasts_does_not_make_it_begin_anew() {
+    for is_progressive in [false, true] {
+        // One more joins each night, or leaves.
+        for (first, step) in [(10, -1), (0, 1)] {
+            let (calm, _) = while_it_changes(&of_a_group(is_progressive, first).await.0, |_| {}).await;
+            let (bench, everybody) = of_a_group(is_progressive, first).await;
+            let from = |night: usize| usize::try_from((first as i64 + step * night as i64).max(0)).unwrap();
+            let (nights, pulled) = while_it_changes(&bench, |night| bench.hospital.regroup("all", &everybody[from(night)..], bench.clock.now())).await;
+            assert!(pulled.outcome.complete && pulled.outcome.notes.is_empty(), "{:?}", pulled.outcome);
+            // Who joins when everything was read of the others is the next one's; who leaves is gone.
+            assert!(pulled.differences.iter().all(|one| step < 0 && one.what == What::Missing), "{:?}", pulled.differences);
+            while_it_changes(&bench, |_| {}).await.1.is_the_truth();
+            assert!(calm > 2 && nights <= calm + 2, "progressive {is_progressive}, from {first}: {nights} nights instead of {calm}");
+        }
+        // Who left and came back is asked for anew; and what is killed is as what is interrupted.
+        let unlimited = async || {
+            let (mut bench, everybody) = of_a_group(is_progressive, 0).await;
+            bench.options.requests_per_night = 0;
+            (bench, everybody)
+        };
+        let (wakes, _) = unlimited().await.0.pull_for(Mode::Search, u64::MAX).await;
+        let (mut bench, everybody) = unlimited().await;
+        let mut ended = None;
+        for turn in 0..8 {
+            ended = bench.pull_for(Mode::Search, if turn < 7 { wakes * turn / 8 } else { u64::MAX }).await.1;
+            if ended.is_some() {
+                break;
+            }
+            bench.reopen();
+            let members: Vec<String> = everybody.iter().enumerate().filter(|(number, _)| number % 7 != turn as usize % 3).map(|(_, id)| id.clone()).collect();
+            bench.hospital.regroup("all", &members, bench.clock.now());
+        }
+        assert!(ended.unwrap().outcome.complete);
+        bench.pull(Mode::Search).await.is_the_truth();
     }
 }
 
@@ -268,6 +334,29 @@ async fn a_volume_far_below_earlier_nights_makes_the_data_partial_until_it_is_ac
     assert!(!bench.pull(Mode::Search).await.outcome.complete);
     bench.options.tuning.accepts_loss = true;
     bench.pull(Mode::Search).await.is_the_truth();
+}
+
+#[tokio::test]
+async fn members_who_leave_are_no_loss_and_what_is_missing_of_the_others_is() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.group = "all".to_owned();
+    bench.options.tuning.full_every_days = 0;
+    for _ in 0..4 {
+        bench.pull(Mode::Search).await.is_the_truth();
+    }
+    let stored = bench.snapshot().counts().unwrap();
+    let everybody = bench.hospital.patients();
+    bench.hospital.regroup("all", &everybody[7..], bench.clock.now());
+    for _ in 0..2 {
+        bench.pull(Mode::Search).await.is_the_truth();
+    }
+    let left = bench.snapshot().counts().unwrap();
+    assert!(["Patient", "Encounter", "Observation"].iter().all(|name| left[*name] * 5 < stored[*name] * 4), "{stored:?} {left:?}");
+    let ids = |resource_type: &str| bench.lines().iter().filter(|line| line.contains(&format!("\"resourceType\":\"{resource_type}\""))).count();
+    bench.hospital.vanish("Encounter", ids("Encounter"));
+    let pulled = bench.pull(Mode::Search).await;
+    assert!(pulled.has_gap("came where") && pulled.gaps().contains("Encounter"), "{:?}", pulled.outcome.gaps);
+    assert_eq!(pulled.outcome.removed, 0);
 }
 
 #[tokio::test]

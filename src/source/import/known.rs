@@ -170,6 +170,12 @@ impl Known {
         Some(format!("no {} has an identifier of `{system}`{instead}", whom.resource_type))
     }
 
+    /// Whether an identifier is of a system by which the patients are known, and nobody of them has it.
+    pub fn is_strangers(&self, ask: &Ask) -> bool {
+        let is_met = |system: &String| self.systems.get("Patient").is_some_and(|met| met.contains_key(system));
+        matches!(self.hit(ask), Hit::None) && ask.system.as_ref().is_some_and(is_met)
+    }
+
     /// Who is meant. Of several records of one person it is that of who stands for them; a record that was merged into another counts
     /// as that one's, and is meant by what it alone has.
     pub fn hit<'k>(&'k self, ask: &'k Ask) -> Hit<'k> {

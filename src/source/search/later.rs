@@ -4,7 +4,7 @@
 //! Who was asked for whole is *covered*: changes suffice from then on. Who comes to be in an initial population later is asked
 //! for whole; what is stored of others stays.
 
-use super::{Task, run_tasks, tasks_of};
+use super::{Task, cut, run_tasks, tasks_in, tasks_of};
 use crate::fhir::merged::Links;
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
@@ -92,11 +92,10 @@ async fn ask(pull: &mut Pull<'_>, resource_type: &str, queries: &[&Query], asked
     match &asked {
         Some(asked) => {
             let known: BTreeSet<String> = asked.covered.difference(&asked.whole).cloned().collect();
-            let whole = by_patient.iter().flat_map(|query| tasks_of(pull, query, Some(&asked.whole), &BTreeSet::new()));
-            tasks.extend(whole);
-            if is_group {
-                tasks.extend(by_patient.iter().flat_map(|query| tasks_of(pull, query, Some(&known), &known)));
-            } else if pull.since_of(resource_type).is_some() {
+            let patients = if is_group { &asked.covered } else { &asked.whole };
+            let (lists, _) = cut::kept(pull, resource_type, patients, &known)?;
+            tasks.extend(by_patient.iter().flat_map(|query| tasks_in(query, Some(&lists))));
+            if !is_group && pull.since_of(resource_type).is_some() {
                 tasks.extend(queries.iter().flat_map(|query| tasks_of(pull, query, None, &known)));
             }
         }
@@ -191,7 +190,7 @@ pub(in crate::source) fn to_keep(pull: &Pull<'_>, sound: &BTreeSet<String>) -> R
     let keep = |name: &String| match pull.later.get(name) {
         None => Ok((name.clone(), None)),
         Some(asked) => {
-            let text = asked.covered.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+            let text = asked.covered.difference(pull.habits.left()).map(String::as_str).collect::<Vec<_>>().join("\n");
             let sealed = seal_bytes(pull.snapshot.key(), SEAL, text.as_bytes());
             sealed
                 .map(|sealed| (name.clone(), Some(sealed)))

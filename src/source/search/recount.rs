@@ -17,6 +17,7 @@ use crate::source::SourceError;
 use crate::source::account::VOLUME_MIN;
 use crate::source::bulk;
 use crate::source::duty::{Code, Why};
+use crate::source::identified;
 use crate::source::intake::tombstone;
 use crate::source::ledger::{self, Recorded, Unit};
 use crate::source::plan::Query;
@@ -564,6 +565,8 @@ async fn let_go_by_export(pull: &mut Pull<'_>, subject: &Subject) -> Result<bool
 
 /// What came of a type where it was read again: what came before that may be gone.
 pub(super) fn came_again(pull: &Pull<'_>, resource_type: &str) -> Result<HashSet<u64>, SourceError> {
+    // What names its patient by an identifier came too.
+    identified::resolve(pull)?;
     let files: Vec<String> = ledger::read_again(pull.snapshot.store(), pull.id)?.into_iter().collect();
     came_in(pull, &files, resource_type)
 }
