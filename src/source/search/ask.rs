@@ -38,7 +38,7 @@ impl Ask {
             form.append_pair(name, value);
         });
         let form = form.finish();
-        if by_post {
+        if by_post || pull.habits.only_post.load(Ordering::Relaxed) {
             return Ok(Ask { url: below(&pull.source.base, &format!("{resource_type}/_search"))?, form: Some(form) });
         }
         let mut url = below(&pull.source.base, resource_type)?;
@@ -76,9 +76,6 @@ impl Ask {
     /// Sends it, so often at most where attempts fail. What may not be got is posted: some servers search by POST only.
     pub async fn send_at_most(&self, pull: &Pull<'_>, strict: bool, attempts: u32) -> Result<Response, HttpError> {
         let (habits, by_get) = (&pull.habits, self.form.is_none());
-        if by_get && habits.only_post.load(Ordering::Relaxed) {
-            return self.posted().send_once(pull, strict, attempts).await;
-        }
         let answer = self.send_once(pull, strict, attempts).await?;
         if !by_get || answer.status != 405 || habits.no_post.load(Ordering::Relaxed) {
             return Ok(answer);
