@@ -367,6 +367,21 @@ fn who_is_named_by_an_identifier_is_found_where_exactly_one_has_it() {
     }
 }
 
+/// Published libraries take as an id what follows the last slash.
+#[test]
+fn a_reference_to_a_version_is_one_to_its_resource() {
+    let logic = "define \"Initial Population\": exists ([Encounter] E with [Condition] C such that Last(Split(C.encounter.reference, '/')) = E.id)\n";
+    for version in ["", "/_history/3"] {
+        let folder = tempfile::tempdir().unwrap();
+        let condition =
+            format!(r#"{{"resourceType":"Condition","id":"c","subject":{{"reference":"Patient/p{version}"}},"encounter":{{"reference":"http://h/fhir/Encounter/7{version}"}}}}"#);
+        let lines = [r#"{"resourceType":"Patient","id":"p"}"#, r#"{"resourceType":"Encounter","id":"7","subject":{"reference":"Patient/p"}}"#, &condition];
+        lay(folder.path(), "", logic, &lines);
+        let (code, err, report) = evaluated(folder.path(), &[]);
+        assert_eq!((code, report["group"][0]["population"][0]["count"].as_u64()), (0, Some(1)), "`{version}` {err}");
+    }
+}
+
 /// A night quarantines the same: whoever does not understand a modifier must not use what it stands in.
 #[test]
 fn what_a_modifier_may_turn_round_is_left_out_and_counted() {

@@ -195,7 +195,7 @@ fn days_of(value: &Value) -> Option<(Option<Date>, Option<Date>)> {
 }
 
 /// The days that a FHIR date or dateTime covers, as they are written.
-fn days(text: &str) -> Option<(Date, Date)> {
+pub(super) fn days(text: &str) -> Option<(Date, Date)> {
     let whole = |first: Date, span: Span| Some((first, first.checked_add(span).ok()?.yesterday().ok()?));
     match text.len() {
         4 => whole(Date::new(text.parse().ok()?, 1, 1).ok()?, 1.year()),

@@ -234,9 +234,9 @@ fn changed_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step
     })
 }
 
-/// Requests of a trial whether a list of so many values is heeded: its number, and those of its halves.
+/// Requests of a trial whether a list of so many values is heeded: for a value that something has, and for a list of which that is the last.
 fn trial(values: u64) -> u64 {
-    if values < 2 { 0 } else { 3 }
+    if values < 2 { 0 } else { 2 }
 }
 
 /// Finding out whether lists of patients and of codes, and searches by POST, are heeded: beside an export of changes where numbers differ
@@ -256,7 +256,7 @@ fn trials(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
     };
     let codes: u64 = plan.queries.iter().map(of_codes).sum();
     let modelled = || {
-        let [short, long] = [per_query(options), PATIENTS_PER_COUNT as u64].map(|most| known.patients().map(|patients| trial(patients.min(most))));
+        let short = known.patients().map(|patients| trial(patients.min(per_query(options))));
         let lists = plan
             .queries
             .iter()
@@ -265,8 +265,9 @@ fn trials(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
             .collect::<BTreeSet<_>>()
             .len() as u64;
         let counted = if plan.export.is_some() && known.since.is_none() { questions(plan, &Capability::default()).len() as u64 } else { 0 };
-        let twice = if known.patients() > Some(per_query(options)) { long? } else { 0 };
-        Some(lists * short? + counted * (short? + twice))
+        // Of a longer list it is known by then which value something has.
+        let longer = u64::from(known.patients() > Some(per_query(options)));
+        Some(lists * short? + counted * (short? + longer))
     };
     let of_lists = match known.trials.filter(|_| plan.export.is_none()) {
         Some(before) => Some(before),

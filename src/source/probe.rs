@@ -1,7 +1,7 @@
 //! What a server really does, beside what it declares: found by a few small requests, and kept as a file that people review.
 //!
 //! Each request asks for a number, for one resource, or for what cannot exist; one asks for a page of the usual size. No patient
-//! is named in an address, and nothing of a patient is kept. An export is asked for in a format and since a time that nobody has, and not to be
+//! is named in an address, unless searches by POST are refused, and nothing of a patient is kept. An export is asked for in a format and since a time that nobody has, and not to be
 //! made while nobody waits, so that none begins.
 
 mod finding;
@@ -202,7 +202,17 @@ impl Probing<'_> {
         self.source.client.send(request).await.ok()
     }
 
+    /// Asks; what may not be got is posted, as nights do.
     async fn ask(&mut self, resource_type: &str, parameters: &[(String, String)], more: &[(&str, &str)], how: How) -> Option<Response> {
+        let answer = self.ask_so(resource_type, parameters, more, how).await;
+        if how == How::Post || answer.as_ref().is_none_or(|answer| answer.status != 405) {
+            return answer;
+        }
+        let posted = self.ask_so(resource_type, parameters, more, How::Post).await;
+        posted.filter(|posted| posted.status != 405).or(answer)
+    }
+
+    async fn ask_so(&mut self, resource_type: &str, parameters: &[(String, String)], more: &[(&str, &str)], how: How) -> Option<Response> {
         let everywhere = &self.plan.everywhere;
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(parameters.iter().chain(everywhere)).extend_pairs(more);
@@ -335,8 +345,16 @@ impl Probing<'_> {
         answer.ok().map(|(_, page)| !matches(name, &page).is_empty())
     }
 
+    /// The same by POST, and by GET where that brings no answer.
+    async fn finds_somehow(&mut self, name: &str, base: &[(String, String)], with: (&str, &str)) -> bool {
+        match self.finds(name, base, with, How::Post).await {
+            Some(found) => found,
+            None => self.finds(name, base, with, How::Strict).await == Some(true),
+        }
+    }
+
     /// A list of as many values as a pull asks for at once, of which the last one is that of a resource which came, must find it, where
-    /// this value alone does. The values stand in no address, and are not kept.
+    /// this value alone does. The values stand in no address, unless searches by POST are refused, and are not kept.
     async fn about_lists(&mut self, name: &str, base: &[(String, String)], json: &str) {
         let declared = |parameter: &str| self.source.capability.declares(name, parameter) == Some(true);
         let by_patient = search_parameters(name).iter().copied().find(|parameter| declared(parameter));
@@ -347,11 +365,11 @@ impl Probing<'_> {
             let nothing = impossible(name, parameter).unwrap_or(NOTHING);
             let list = |values: usize| (1..values).map(|number| format!("{nothing}-{number}")).chain([value.clone()]).collect::<Vec<_>>().join(",");
             let [usual, most] = self.list_lengths(name, parameter);
-            let (found, detail) = if self.finds(name, &rest, (parameter, &list(most)), How::Post).await == Some(true) {
+            let (found, detail) = if self.finds_somehow(name, &rest, (parameter, &list(most))).await {
                 (Found::Works, String::new())
-            } else if most > usual && self.finds(name, &rest, (parameter, &list(usual)), How::Post).await == Some(true) {
+            } else if most > usual && self.finds_somehow(name, &rest, (parameter, &list(usual))).await {
                 (Found::Works, format!("with {usual} values, and not with {most}"))
-            } else if self.finds(name, &rest, (parameter, &value), How::Post).await == Some(true) {
+            } else if self.finds_somehow(name, &rest, (parameter, &value)).await {
                 (Found::Wrong, "what each of its values finds, a list of them does not".to_owned())
             } else {
                 continue;

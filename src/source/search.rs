@@ -97,7 +97,9 @@ struct Refusal {
 pub(super) struct Habits {
     /// Searches by POST do not work.
     no_post: AtomicBool,
-    /// Whether they do was tried.
+    /// Searches by GET do not.
+    only_post: AtomicBool,
+    /// Whether those by POST do was tried.
     post_tried: tokio::sync::OnceCell<()>,
     /// Files of exports are meant from the base, where the manifest names them relatively.
     files_from_base: AtomicBool,

@@ -80,6 +80,20 @@ struct Flaw {
     by_system: &'static str,
     /// It declares no parameter of a search.
     declares_none: bool,
+    /// Of a list the first value is heeded, and no other.
+    first_only: bool,
+    /// Few patients have anything, of the second half of a list the first ones nothing.
+    sparse: bool,
+    /// A number alone is refused.
+    no_summary: bool,
+    /// No answer has a number.
+    uncounted: bool,
+    /// A search by ids is refused.
+    no_ids: bool,
+    /// The other one of these is refused.
+    method: &'static str,
+    /// So many members, of the last ones, were members until last year.
+    ended: usize,
 }
 
 const PATIENTS: usize = 30;
@@ -115,6 +129,8 @@ fn truth(flaw: Flaw) -> Vec<Value> {
     if let Some(orphan) = all.iter_mut().find(|resource| flaw.orphan && resource["id"] == "e3") {
         orphan.as_object_mut().unwrap().remove("subject");
     }
+    let few = ["Patient/p0", "Patient/p14", "Patient/p29", "Patient/p4"];
+    all.retain(|resource| !flaw.sparse || resource["subject"]["reference"].as_str().is_none_or(|subject| few.contains(&subject)));
     all.retain(|resource| !flaw.no_ward || resource["id"] != "ward");
     all.retain(|resource| (0..flaw.gone).all(|number| resource["id"] != format!("b{number}")));
     all
@@ -148,6 +164,7 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
             let code = if query.contains("_type=") { "business-rule" } else { "required" };
             said(400, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code}]}).to_string())
         }
+        [name] | [name, "_search"] if !flaw.method.is_empty() && flaw.method != heard.method && name.starts_with(char::is_uppercase) => said(405, "application/json", "{}"),
         [name, "_search"] => {
             if flaw.posts_nothing {
                 json(json!({"resourceType": "Bundle", "type": "searchset", "total": 0}))
@@ -184,6 +201,7 @@ fn answer(flaw: Flaw, heard: &Heard, origin: &str) -> Said {
 /// A member of the Group, however it is named.
 fn member(flaw: Flaw, number: usize) -> Value {
     match number {
+        _ if number >= PATIENTS - flaw.ended => json!({"entity": {"reference": format!("Patient/p{number}")}, "period": {"end": "2025-12-31"}}),
         _ if number < flaw.unnamed => json!({"entity": {"type": "Patient", "display": "somebody"}}),
         _ if number < flaw.unnamed + flaw.by_identifier => json!({"entity": {"identifier": {"system": "urn:mrn", "value": format!("m{number}")}}}),
         _ => json!({"entity": {"reference": format!("Patient/p{number}")}}),
@@ -210,6 +228,9 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
     let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());
     if flaw.refuses_lists && ids > 1 {
         return refuse("value", "a single reference");
+    }
+    if flaw.no_ids && value("_id").is_some() || (flaw.no_summary || flaw.uncounted) && value("_summary").is_some() {
+        return refuse("not-supported", "such a search");
     }
     if flaw.one_at_a_time && value("patient").is_some() && value("code").is_some() {
         return refuse("invalid", "this combination of parameters is not supported");
@@ -241,6 +262,9 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
         .collect();
     let is_last = offset + count >= found.len();
     let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
+    if flaw.uncounted {
+        bundle.as_object_mut().unwrap().remove("total");
+    }
     if !flaw.warns.is_empty() && name == "Observation" {
         bundle["total"] = json!(found.len());
         let outcome = json!({"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": flaw.warns}]}, "search": {"mode": "outcome"}});
@@ -264,6 +288,7 @@ fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
 /// Whether a resource has what a parameter asks for.
 fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) -> bool {
     let list: Vec<&str> = match (flaw.heeded, value.split(',').count()) {
+        _ if flaw.first_only => value.split(',').take(1).collect(),
         (0, _) => value.split(',').collect(),
         (1, 2..) => vec![value],
         (heeded, _) => value.split(',').take(heeded).collect(),
@@ -381,6 +406,15 @@ fn of(patients: usize) -> BTreeMap<String, u64> {
         .into()
 }
 
+/// The same of what a server has.
+fn counts_of(flaw: Flaw) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for resource in truth(flaw) {
+        *counts.entry(resource["resourceType"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
 fn reasons(outcome: &PullOutcome) -> String {
     outcome.gaps.iter().map(|gap| format!("{}: {}\n", gap.resource_type, gap.reason)).collect()
 }
@@ -418,6 +452,87 @@ async fn lists_that_are_taken_literally_cut_or_want_the_type_are_found_out_and_n
                 "a patient stands in an address"
             );
         }
+    }
+}
+
+/// Of few patients there is anything, so that the numbers of shorter lists agree with those of longer ones.
+#[tokio::test]
+async fn lists_of_which_the_first_values_alone_are_heeded_are_found_out_whoever_has_anything() {
+    let first = Flaw { first_only: true, sparse: true, ..Flaw::default() };
+    let ten = Flaw { heeded: 10, sparse: true, ..Flaw::default() };
+    let flaws = [
+        first,
+        Flaw { method: "GET", ..first },
+        Flaw { uncounted: true, ..first },
+        Flaw { no_ids: true, uncounted: true, ..ten },
+        Flaw { no_ids: true, ..ten },
+        Flaw { sparse: true, ..Flaw::default() },
+    ];
+    for (number, flaw) in flaws.into_iter().enumerate() {
+        for is_checked in [false, true] {
+            let site = Site::of(flaw, "g").await;
+            let facts = if is_checked { site.check().await } else { Vec::new() };
+            for night in [1, 2] {
+                let (outcome, counts) = site.pull(&facts).await;
+                assert_eq!((reasons(&outcome).as_str(), counts), ("", counts_of(flaw)), "{number} {is_checked} {night}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_of_codes_of_which_the_first_alone_is_heeded_are_found_out_whichever_is_anywhere() {
+    for codes in [&["a", "aa", "b"][..], &["0", "a", "b", "c", "d", "e"]] {
+        let mut site = Site::of(Flaw { first_only: true, ..Flaw::default() }, "").await;
+        site.asks_for_codes(&codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>());
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{codes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_looks_at_lists_by_get_where_searches_by_post_are_refused() {
+    let site = Site::of(Flaw { first_only: true, method: "GET", ..Flaw::default() }, "g").await;
+    assert_eq!(found(&site.check().await, "Observation", "code list"), Found::Wrong);
+}
+
+#[tokio::test]
+async fn a_server_that_searches_by_post_only_is_read() {
+    for group in ["", "g"] {
+        let site = Site::of(Flaw { method: "POST", ..Flaw::default() }, group).await;
+        assert_eq!(found(&site.check().await, "Encounter", "search"), Found::Works);
+        for gone in [0, 2] {
+            site.becomes(|flaw| flaw.gone = gone);
+            let (outcome, counts) = site.pull(&[]).await;
+            assert_eq!((reasons(&outcome).as_str(), counts["Observation"], outcome.removed), ("", (2 * PATIENTS - gone) as u64, gone as u64), "`{group}`");
+        }
+        // A link is got first.
+        let is_first = |heard: &&Heard| heard.method == "GET" && heard.target.contains("_count=40") && !heard.target.contains("_offset=");
+        let refused = site.server.heard().iter().filter(is_first).count();
+        assert!(refused <= 8, "it is remembered: asked {refused} times");
+    }
+}
+
+/// Whose data are taken stands in addresses then, as in every search.
+#[tokio::test]
+async fn a_total_is_taken_where_a_number_alone_is_refused_and_so_are_searches_by_post() {
+    let site = Site::of(Flaw { method: "GET", no_summary: true, ..Flaw::default() }, "g").await;
+    for gone in [0, 2] {
+        site.becomes(|flaw| flaw.gone = gone);
+        let (outcome, _) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), outcome.removed), ("", gone as u64));
+        let told: Vec<&str> = outcome.notes.iter().map(|note| note.reason.as_str()).filter(|reason| reason.contains("does not count")).collect();
+        assert_eq!(told, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn who_was_a_member_until_a_day_that_is_past_is_let_go() {
+    let site = Site::of(Flaw::default(), "g").await;
+    for (ended, removed) in [(0, 0), (5, 20), (5, 0)] {
+        site.becomes(|flaw| flaw.ended = ended);
+        let (outcome, counts) = site.pull(&[]).await;
+        assert_eq!((reasons(&outcome).as_str(), counts, outcome.removed), ("", of(PATIENTS - ended), removed));
     }
 }
 

@@ -9,6 +9,9 @@ use jiter::{Jiter, Peek};
 use super::glance::{self, Kinds, reason};
 use super::{BadLine, Content, DEPTH_MAX, Keep, LINE_BYTES_MAX, NODES_MAX, NONE, NodeId, Record, Shape, TEXT_BYTES_MAX};
 
+/// What stands before the version in a reference.
+const VERSION: &str = "/_history/";
+
 /// A resource just read, with what decides between versions of it.
 struct Found<'a> {
     index: usize,
@@ -266,10 +269,13 @@ impl Reader<'_, '_> {
                 key = self.json.next_key().map_err(|fault| reason(&fault))?;
                 continue;
             };
-            let is_companion = plain.is_some();
+            let (is_companion, is_reference) = (plain.is_some(), wanted == "reference");
             let name = self.record.intern(wanted);
             let peek = self.json.peek().map_err(|fault| reason(&fault))?;
             let field = self.value(peek, kept, depth + 1)?;
+            if is_reference {
+                self.drop_version(field);
+            }
             if let Some(node) = self.record.nodes.get_mut(field.0 as usize) {
                 node.name = name;
             }
@@ -285,6 +291,14 @@ impl Reader<'_, '_> {
             last = self.marry(object, last, companion);
         }
         Ok(object)
+    }
+
+    /// Leaves the version out of a reference: whose it is does not depend on it, and libraries take what follows the last slash as the id.
+    fn drop_version(&mut self, field: NodeId) {
+        let version = self.record.text(field).and_then(|text| text.find(VERSION));
+        if let (Some(version), Some(Content::Text { len, .. })) = (version, self.record.nodes.get_mut(field.0 as usize).map(|node| &mut node.content)) {
+            *len = version as u32;
+        }
     }
 
     /// Hangs `_field` on the field, item by item if both are arrays; a missing field becomes null. Returns the last field.

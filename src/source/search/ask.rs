@@ -38,7 +38,7 @@ impl Ask {
             form.append_pair(name, value);
         });
         let form = form.finish();
-        if by_post {
+        if by_post || pull.habits.only_post.load(Ordering::Relaxed) {
             return Ok(Ask { url: below(&pull.source.base, &format!("{resource_type}/_search"))?, form: Some(form) });
         }
         let mut url = below(&pull.source.base, resource_type)?;
@@ -73,8 +73,19 @@ impl Ask {
         self.send_at_most(pull, strict, if patient { u32::MAX } else { 1 }).await
     }
 
-    /// Sends it, so often at most where attempts fail.
+    /// Sends it, so often at most where attempts fail. What may not be got is posted: some servers search by POST only.
     pub async fn send_at_most(&self, pull: &Pull<'_>, strict: bool, attempts: u32) -> Result<Response, HttpError> {
+        let (habits, by_get) = (&pull.habits, self.form.is_none());
+        let answer = self.send_once(pull, strict, attempts).await?;
+        if !by_get || answer.status != 405 || habits.no_post.load(Ordering::Relaxed) {
+            return Ok(answer);
+        }
+        let posted = self.posted().send_once(pull, strict, attempts).await?;
+        habits.only_post.fetch_or(posted.is_success(), Ordering::Relaxed);
+        Ok(if posted.status == 405 { answer } else { posted })
+    }
+
+    async fn send_once(&self, pull: &Pull<'_>, strict: bool, attempts: u32) -> Result<Response, HttpError> {
         let method = if self.form.is_some() { Method::POST } else { Method::GET };
         let handling = if strict { "handling=strict" } else { "handling=lenient" };
         let request = Request::new(method, self.url.clone()).header("accept", FHIR_JSON).header("prefer", handling).repeatable();
@@ -113,23 +124,25 @@ pub(super) async fn try_post(pull: &Pull<'_>, patients: impl IntoIterator<Item =
 
 /// 1 if it is lost.
 async fn is_lost(pull: &Pull<'_>, patient: &str, is_known: bool) -> Result<Option<u64>, SourceError> {
-    let is_lost = match found(pull, patient, true).await? {
+    let is_lost = match found(pull, Some(patient), true).await? {
         None | Some(1) => false,
         Some(0) if is_known => {
             let own = below(&pull.source.base, &format!("Patient/{patient}"))?;
             answered(pull.source.client.get(own, FHIR_JSON).await)?.is_some_and(|answer| answer.is_success())
         }
-        Some(0) => false,
+        // Nobody is found, whoever is asked for.
+        Some(0) => found(pull, None, true).await? == Some(0) && found(pull, None, false).await?.is_some_and(|found| found > 0),
         // Or the server does not heed ids.
-        Some(_) => found(pull, impossible("Patient", "_id").unwrap_or_default(), false).await? == Some(0),
+        Some(_) => found(pull, impossible("Patient", "_id"), false).await? == Some(0),
     };
     Ok(Some(u64::from(is_lost)))
 }
 
-/// How many patients a search by an id finds, of more than one at least two; `None` where it is not answered.
-async fn found(pull: &Pull<'_>, id: &str, by_post: bool) -> Result<Option<u64>, SourceError> {
+/// How many patients a search finds, by an id or of all, of more than one at least two; `None` where it is not answered.
+async fn found(pull: &Pull<'_>, id: Option<&str>, by_post: bool) -> Result<Option<u64>, SourceError> {
     for way in [("_summary", "count"), ("_count", "2")] {
-        let parameters = [("_id", id), way].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let asked = id.map(|id| ("_id", id)).into_iter().chain([way]);
+        let parameters: Vec<(String, String)> = asked.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let answer = answered(Ask::first(pull, &parameters, "Patient", by_post)?.send(pull, false, false).await)?;
         let Some(answer) = answer.filter(Response::is_success) else { continue };
         let page = Bundle::read(&answer.body);

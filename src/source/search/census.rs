@@ -138,6 +138,15 @@ pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[Strin
     parameters.extend(query.by_patient.clone().zip(query.by_patient.as_ref().and_then(joined)));
     parameters.extend(until.map(|until| ("_lastUpdated".to_owned(), format!("lt{}", instant(until)))));
     parameters.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    if let Some(some) = patients.filter(|some| some.len() > 1)
+        && pull.habits.no_post.load(Ordering::Relaxed)
+        && Ask::first(pull, &parameters, &query.resource_type, false)?.is_long()
+    {
+        // Each resource is one patient's: what fits into no address is counted in halves.
+        let (first, second) = some.split_at(some.len() / 2);
+        let Some(counted) = Box::pin(ask(pull, query, Some(first), until, more)).await? else { return Ok(None) };
+        return Ok(Box::pin(ask(pull, query, Some(second), until, more)).await?.map(|rest| counted + rest));
+    }
     let names_patients = patients.is_some() && (query.by_patient.as_deref() != Some("_id") || query.resource_type == "Patient");
     send(pull, &query.resource_type, &parameters, names_patients).await
 }
@@ -208,17 +217,18 @@ pub(super) async fn kept(
 }
 
 /// Asks for a number in the ways that this server may know. An answer that leaves out a parameter is about something else.
-async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)], names_patients: bool) -> Result<Option<u64>, SourceError> {
+pub(super) async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)], names_patients: bool) -> Result<Option<u64>, SourceError> {
     let habits = &pull.habits;
     let may_post = !habits.no_post.load(Ordering::Relaxed);
     let known = habits.uncounted.load(Ordering::Relaxed);
     for (number, way) in WAYS.iter().enumerate().skip(known) {
         let asked: Vec<(String, String)> = parameters.iter().cloned().chain(way.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
         let ask = |by_post| Ask::first(pull, &asked, resource_type, by_post);
-        let by_post = names_patients || ask(false)?.is_long();
-        if by_post && !may_post {
+        let is_long = ask(false)?.is_long();
+        if is_long && !may_post {
             return Ok(None);
         }
+        let by_post = may_post && (names_patients || is_long);
         let answer = match ask(by_post)?.send_at_most(pull, !habits.lenient.load(Ordering::Relaxed), ATTEMPTS_MAX).await {
             Ok(answer) => answer,
             Err(error) if error.ends_all() => return Err(error.into()),

@@ -2,21 +2,25 @@
 //! alone, and answer with too little and no word. One is tried before it is relied upon; what fails is asked for singly.
 
 use super::ask::send_somehow;
-use super::census::kept;
-use super::page::{Bundle, Item, counted};
+use super::census::{kept, once, send};
+use super::page::{Bundle, Item, id_of};
+use crate::fhir::compartment::patient_of;
 use crate::source::SourceError;
+use crate::source::filter::may_have_code;
 use crate::source::plan::Query;
-use crate::source::probe::{AT_ONCE, Fact, Found};
+use crate::source::probe::{AT_ONCE, Fact, Found, impossible};
 use crate::source::pull::Pull;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Values that are asked for one by one to find one that something has.
 const VALUES_TRIED: usize = 3;
-/// Stands for a number that is not said, of something that is there.
+/// The same of codes, where there are no more.
+const CODES_TRIED: usize = 12;
+/// Stands for the place of a value that is not seen, of something that is there.
 const SOME: u64 = 1 << 40;
-/// Stands for a number that is refused.
+/// Stands for the place in a list that is refused.
 const REFUSED: u64 = 1 << 41;
-/// Lists of which nothing could be told, after which the next ones are believed.
+/// Lists of which nothing could be told, after which the next ones are believed, or go by those of other types.
 const TRIALS_MAX: u32 = 3;
 /// Ids that a list did not bring and that are not there either, after which lists of a type are believed.
 const ABSENT_MAX: u64 = 20;
@@ -39,6 +43,10 @@ struct Trials {
     vain: u32,
     /// The longest list that was tried.
     longest: usize,
+    /// A value that something has.
+    one: Option<String>,
+    /// The server answers such searches.
+    is_answered: bool,
 }
 
 #[derive(Default)]
@@ -55,11 +63,37 @@ struct Known {
     absent: BTreeMap<String, u64>,
 }
 
-/// What a trial found.
+/// How values are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Together,
     Singly,
+}
+
+/// What a trial found.
+enum Told {
+    /// The list is heeded: this value, which something has, was found.
+    Together(String),
+    /// It is not.
+    Singly,
+    /// Nothing has any of the values.
+    Nothing,
+    /// There is no answer, or one about something else, or only refusals.
+    Unanswered,
+}
+
+impl Known {
+    /// Takes for one parameter what was found of another.
+    fn follow(&mut self, key: &Key, other: &Key) {
+        for keys in [&mut self.singly, &mut self.typed] {
+            if keys.contains(other) {
+                keys.insert(key.clone());
+            }
+        }
+        if let Some(most) = self.at_most.get(other).copied() {
+            self.at_most.insert(key.clone(), most);
+        }
+    }
 }
 
 impl Lists {
@@ -136,10 +170,50 @@ fn typed(values: &[String]) -> Vec<String> {
     values.iter().map(|value| if value.contains('/') { value.clone() } else { format!("Patient/{value}") }).collect()
 }
 
-/// Tries a query's parameter with a list of its values, unless it was told before.
+/// Tries a query's parameter with a list of its values, unless it was told before. Where nothing has any of them, what other types tell
+/// holds.
 pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<(), SourceError> {
-    let Some(parameter) = &query.by_patient else { return Ok(()) };
-    let key: Key = (query.resource_type.clone(), parameter.clone());
+    let Some(key) = key_of(query) else { return Ok(()) };
+    if tell(pull, query, values).await? != Some(false) {
+        return Ok(());
+    }
+    for (other, values) in alike(pull, &key, values) {
+        if tell(pull, &other, &values).await? == Some(true) {
+            let of_other = key_of(&other).unwrap_or_default();
+            return Ok(pull.habits.lists.known(|known| known.follow(&key, &of_other)));
+        }
+    }
+    Ok(())
+}
+
+fn key_of(query: &Query) -> Option<Key> {
+    Some((query.resource_type.clone(), query.by_patient.clone()?))
+}
+
+/// Questions of other types with lists of the same kind, each with its values.
+fn alike(pull: &Pull<'_>, key: &Key, values: &[String]) -> Vec<(Query, Vec<String>)> {
+    let of_codes = |query: &Query| {
+        let (_, codes) = query.parameters.iter().find(|(name, _)| name == "code")?;
+        Some((Query { by_patient: Some("code".to_owned()), ..query.clone() }, codes.split(',').map(str::to_owned).collect()))
+    };
+    let of_patients = |query: &Query| query.by_patient.is_some().then(|| (query.clone(), values.to_vec()));
+    let own = |query: &&Query| query.resource_type != key.0;
+    let others = pull
+        .plan
+        .queries
+        .iter()
+        .filter(own)
+        .filter_map(|query| if key.1 == "code" { of_codes(query) } else { of_patients(query) });
+    let mut others: Vec<(Query, Vec<String>)> = others.filter(|(_, values)| values.len() > 1).collect();
+    // Ids of patients themselves are another kind of parameter.
+    others.sort_by_key(|(query, _)| query.by_patient.as_deref() == Some("_id"));
+    others
+}
+
+/// The same of this type alone. Whether it is told what becomes of such a list, or not because nothing has any of the values; `None` where
+/// such a search is refused, or not answered.
+async fn tell(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<bool>, SourceError> {
+    let Some(key) = key_of(query) else { return Ok(None) };
     let lists = &pull.habits.lists;
     if pull.source.capability.is_list_unreliable(&key.0, &key.1) {
         lists.known(|known| known.singly.insert(key.clone()));
@@ -148,16 +222,31 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     let made = trials.entry(key.clone()).or_default();
     let is_known = lists.known(|known| known.singly.contains(&key) || known.at_most.contains_key(&key));
     // Of a single value nothing is learnt.
-    if is_known || made.longest >= values.len() || made.vain >= TRIALS_MAX || values.len() < 2 {
-        return Ok(());
+    if is_known || made.longest >= values.len() || values.len() < 2 {
+        return Ok(Some(true));
+    }
+    if made.vain >= TRIALS_MAX {
+        return Ok(made.is_answered.then_some(false));
     }
     // Codes are tried apart.
     let parameters = query.parameters.iter().filter(|(name, _)| name != "code").cloned().collect();
     let alone = Query { parameters, ..query.clone() };
     let mut spellings = vec![values.to_vec()];
-    spellings.extend((!matches!(parameter.as_str(), "_id" | "code")).then(|| typed(values)));
+    spellings.extend((!matches!(key.1.as_str(), "_id" | "code")).then(|| typed(values)));
     for (is_typed, spelled) in spellings.iter().enumerate().map(|(number, spelled)| (number == 1, spelled)) {
-        let Some(way) = trial(pull, &alone, spelled, is_typed).await? else { continue };
+        if made.one.as_ref().is_some_and(|one| (one.contains('/') && key.1 != "code") != is_typed) {
+            continue;
+        }
+        let (way, one) = match trial(pull, &alone, spelled, is_typed, made.one.clone()).await? {
+            Told::Nothing => {
+                made.is_answered = true;
+                continue;
+            }
+            Told::Unanswered => break,
+            Told::Together(one) => (Way::Together, Some(one)),
+            Told::Singly => (Way::Singly, None),
+        };
+        made.one = made.one.take().or(one);
         let heeded = std::mem::replace(&mut made.longest, values.len());
         lists.known(|known| {
             known.is_answered = true;
@@ -169,12 +258,12 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
             }
         });
         if way == Way::Singly {
-            tracing::warn!(resource_type = %key.0, parameter, heeded, values = values.len(), "the server does not heed lists of so many values, or refuses them: shorter ones are asked for, or each by itself");
+            tracing::warn!(resource_type = %key.0, parameter = %key.1, heeded, values = values.len(), "the server does not heed lists of so many values, or refuses them: shorter ones are asked for, or each by itself");
         }
-        return Ok(());
+        return Ok(Some(true));
     }
     made.vain += 1;
-    Ok(())
+    Ok(made.is_answered.then_some(false))
 }
 
 /// Tries a query's parameter with as many values as a search names, and with all of these. Gives how many a question may name.
@@ -185,56 +274,110 @@ pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) ->
     Ok(pull.habits.lists.at_once(&query.resource_type, query.by_patient.as_ref(), values.len()))
 }
 
-/// What becomes of a list; `None` if nothing shows it, because nothing has any of its values or no number is said.
-async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool) -> Result<Option<Way>, SourceError> {
-    // Of more patients than a search names one is told apart: a night of changes makes none.
-    let is_long = query.by_patient.as_deref() != Some("code") && values.len() > pull.source.options.tuning.patients_per_query;
-    let Some(all) = number(pull, query, values, is_long).await? else { return Ok(None) };
+/// Finds out what becomes of a list. It is trusted when a value that something has is found as its last one: what heeds the first values
+/// only, or takes a list literally, answers with less and no word, and its numbers agree.
+async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool, known: Option<String>) -> Result<Told, SourceError> {
+    let one = match known {
+        Some(one) => one,
+        None => match sample(pull, query, values, is_typed).await? {
+            Ok(one) => one,
+            Err(told) => return Ok(told),
+        },
+    };
+    let Some(nothing) = impossible(&query.resource_type, query.by_patient.as_deref().unwrap_or_default()) else { return Ok(Told::Nothing) };
+    let before = if is_typed { "Patient/" } else { "" };
+    let last: Vec<String> = (1..values.len()).map(|number| format!("{before}{nothing}-{number}")).chain([one.clone()]).collect();
+    let is_long = is_long(pull, query, values);
+    let is_heeded = match place(pull, query, &last, is_long).await? {
+        None => return Ok(Told::Unanswered),
+        // Or values that nobody has are.
+        Some(REFUSED) => place(pull, query, values, is_long).await? != Some(REFUSED) && is_counted_last(pull, query, values, &one).await?,
+        // Unless it is gone meanwhile.
+        Some(0) if !is_there(place(pull, query, std::slice::from_ref(&one), is_long).await?) => return Ok(Told::Nothing),
+        Some(found) => found > 0,
+    };
+    Ok(if is_heeded { Told::Together(one) } else { Told::Singly })
+}
+
+/// One of some values that something has; else what it tells of lists that none is found.
+async fn sample(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool) -> Result<Result<String, Told>, SourceError> {
+    let is_long = is_long(pull, query, values);
+    let Some(all) = place(pull, query, values, is_long).await? else { return Ok(Err(Told::Unanswered)) };
+    if let Some(one) = usize::try_from(all).ok().and_then(|all| values.get(all.checked_sub(1)?)) {
+        return Ok(Ok(one.clone()));
+    }
+    let is_of_few_codes = query.by_patient.as_deref() == Some("code") && values.len() <= CODES_TRIED;
     // Some that refuse a list answer for each of its values, but for those that this client may not ask for. That nothing is found by
     // another spelling is no answer.
-    let least = u64::from(all == 0 || is_typed);
-    if all == 0 || all == REFUSED {
-        for value in values.iter().rev().take(VALUES_TRIED) {
-            if number(pull, query, std::slice::from_ref(value), is_long).await?.is_some_and(|own| (least..REFUSED).contains(&own)) {
-                return Ok(Some(Way::Singly));
-            }
+    let is_answer = |own: Option<u64>| is_there(own) || all == REFUSED && !is_typed && own == Some(0);
+    for value in values.iter().rev().take(if is_of_few_codes { CODES_TRIED } else { VALUES_TRIED }) {
+        if is_answer(place(pull, query, std::slice::from_ref(value), is_long).await?) {
+            return Ok(if all == SOME { Ok(value.clone()) } else { Err(Told::Singly) });
         }
-        return Ok(None);
     }
-    let (first, second) = values.split_at(values.len() / 2);
-    let (Some(first), Some(second)) = (number(pull, query, first, is_long).await?, number(pull, query, second, is_long).await?) else { return Ok(Some(Way::Together)) };
-    // What is entered meanwhile, or has several of the values, is no sign of a list that is not heeded.
-    let is_cut = all < SOME && second > 0 && all < first.saturating_add(second) && (all <= first || all <= second);
-    Ok(Some(if is_cut { Way::Singly } else { Way::Together }))
+    Ok(Err(if all == REFUSED { Told::Unanswered } else { Told::Nothing }))
 }
 
-/// How many have one of these values, asked once in a pull, however many nights that takes; [`SOME`] where no number is said,
-/// [`REFUSED`] where it may not be asked so, and `None` where the search is not answered.
-async fn number(pull: &Pull<'_>, query: &Query, values: &[String], is_long: bool) -> Result<Option<u64>, SourceError> {
-    let Some(parameter) = &query.by_patient else { return Ok(None) };
-    let mut parameters = query.parameters.clone();
-    parameters.push((parameter.clone(), values.join(",")));
+/// Of more patients than a search names one is told apart: a night of changes makes none.
+fn is_long(pull: &Pull<'_>, query: &Query, values: &[String]) -> bool {
+    query.by_patient.as_deref() != Some("code") && values.len() > pull.source.options.tuning.patients_per_query
+}
+
+fn is_there(place: Option<u64>) -> bool {
+    place.is_some_and(|place| (1..REFUSED).contains(&place))
+}
+
+/// Whether the server counts what a value has where it is the last one of a list; a list of which no number is said is believed.
+async fn is_counted_last(pull: &Pull<'_>, query: &Query, values: &[String], one: &String) -> Result<bool, SourceError> {
+    let others: Vec<String> = values.iter().filter(|value| *value != one).cloned().collect();
+    let all: Vec<String> = others.iter().chain([one]).cloned().collect();
+    let [without, with] = [others, all].map(|values| parameters(query, &values));
+    let number = async |parameters: Vec<(String, String)>| once(pull, &query.resource_type, &format!("{parameters:?}"), send(pull, &query.resource_type, &parameters, true)).await;
+    Ok(number(without).await?.zip(number(with).await?).is_none_or(|(without, with)| without < with))
+}
+
+fn parameters(query: &Query, values: &[String]) -> Vec<(String, String)> {
+    query
+        .parameters
+        .iter()
+        .cloned()
+        .chain(query.by_patient.clone().map(|parameter| (parameter, values.join(","))))
+        .collect()
+}
+
+/// The place, from one on, of a value that the first resource has of which a list finds any, asked once in a pull, however many nights that
+/// takes; 0 if there is none, [`SOME`] if it is not seen which value it has, [`REFUSED`] where it may not be asked so, and `None` where the
+/// search is not answered.
+async fn place(pull: &Pull<'_>, query: &Query, values: &[String], is_long: bool) -> Result<Option<u64>, SourceError> {
+    let parameters = parameters(query, values);
     let digest = crate::store::sha256_hex(format!("{} {parameters:?}", query.resource_type).as_bytes());
     let about = format!("{} {digest}", if is_long { "long list" } else { "list" });
-    kept(pull, &query.resource_type, (&format!("count list {digest}"), &about), ask(pull, &query.resource_type, &parameters)).await
+    kept(pull, &query.resource_type, (&format!("count list {digest}"), &about), ask(pull, query, parameters, values)).await
 }
 
-async fn ask(pull: &Pull<'_>, resource_type: &str, parameters: &[(String, String)]) -> Result<Option<u64>, SourceError> {
-    let mut refused = None;
-    for way in [("_summary", "count"), ("_count", "1")] {
-        let asked: Vec<(String, String)> = parameters.iter().cloned().chain([(way.0.to_owned(), way.1.to_owned())]).collect();
-        let Some(answer) = send_somehow(pull, &asked, resource_type, false).await? else { return Ok(None) };
-        refused = matches!(answer.status, 400 | 413 | 414 | 422).then_some(REFUSED);
-        let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { continue };
-        if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
-            return Ok(None);
-        }
-        if way.0 == "_count" {
-            return Ok(Some(if page.items(resource_type).any(|item| matches!(item, Item::Match(_))) { SOME } else { 0 }));
-        }
-        if let Some(number) = counted(&answer) {
-            return Ok(Some(number));
-        }
+async fn ask(pull: &Pull<'_>, query: &Query, mut parameters: Vec<(String, String)>, values: &[String]) -> Result<Option<u64>, SourceError> {
+    let name = &query.resource_type;
+    parameters.push(("_count".to_owned(), "1".to_owned()));
+    let Some(answer) = send_somehow(pull, &parameters, name, false).await? else { return Ok(None) };
+    if matches!(answer.status, 400 | 413 | 414 | 422) {
+        return Ok(Some(REFUSED));
     }
-    Ok(refused)
+    let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { return Ok(None) };
+    if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
+        return Ok(None);
+    }
+    let first = page.items(name).find_map(|item| if let Item::Match(json) = item { Some(json) } else { None });
+    let which = |json| values.iter().position(|value| has(query, json, value)).map_or(SOME, |place| place as u64 + 1);
+    Ok(Some(first.map_or(0, which)))
+}
+
+/// Whether a resource is seen to have a value of the query's parameter.
+fn has(query: &Query, json: &str, value: &str) -> bool {
+    let may_have = |code: &str| may_have_code(json.as_bytes(), &BTreeSet::from([code.to_owned()]));
+    match query.by_patient.as_deref() {
+        Some("_id") => id_of(json).as_deref() == Some(value),
+        // What may have any code shows nothing.
+        Some("code") => may_have(value) && impossible(&query.resource_type, "code").is_some_and(|nothing| !may_have(nothing)),
+        _ => patient_of(&query.resource_type, json.as_bytes()).as_deref() == Some(value.strip_prefix("Patient/").unwrap_or(value)),
+    }
 }

@@ -7,11 +7,14 @@ use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
 use crate::source::duty::{Code, Why};
+use crate::source::filter::days;
 use crate::source::import::known::{Ask, Hit, Known, answered};
 use crate::source::patients::{List, lines};
 use crate::source::plan::Cohort;
 use crate::source::pull::Pull;
 use crate::source::{Source, SourceError};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -59,7 +62,7 @@ async fn of_group(pull: &Pull<'_>, group: &str) -> Result<(BTreeSet<String>, Opt
     if !is_id(group) {
         return Err(SourceError::Options("`source.group` is not an id by FHIR's rules".to_owned()));
     }
-    let (mut named, unread) = named(pull.source, group).await?;
+    let (mut named, unread) = named(pull.source, group, Some(pull.begun)).await?;
     let found = find(pull, &named).await?;
     let why = unnamed(named.lost + named.identifiers.len() as u64 - found.len() as u64, named.beyond, unread);
     named.patients.extend(found.into_values());
@@ -84,20 +87,23 @@ async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), Sou
 pub(in crate::source) async fn count_members(source: &Source, cohort: &Cohort) -> Option<u64> {
     match cohort {
         Cohort::Everybody | Cohort::Search(_) => None,
-        Cohort::Group(group) => named(source, group).await.ok().map(|(named, _)| (named.patients.len() + named.identifiers.len()) as u64),
+        Cohort::Group(group) => named(source, group, source.capability.answered_at)
+            .await
+            .ok()
+            .map(|(named, _)| (named.patients.len() + named.identifiers.len()) as u64),
         Cohort::List => source.options.tuning.patients.as_ref()?.read().ok().map(|listed| listed.len() as u64),
     }
 }
 
-/// Whom a group names, and the groups that are its members; and how many of these were not read.
-async fn named(source: &Source, group: &str) -> Result<(Named, u64), SourceError> {
+/// Whom a group names at an instant, and the groups that are its members then; and how many of these were not read.
+async fn named(source: &Source, group: &str, now: Option<Timestamp>) -> Result<(Named, u64), SourceError> {
     let (mut waiting, mut seen, mut unread) = (vec![group.to_owned()], BTreeSet::new(), BTreeSet::new());
     let mut named = Named::default();
     while let Some(group) = waiting.pop() {
         if seen.len() == GROUPS_MAX {
             unread.insert(group);
         } else if seen.insert(group.clone()) {
-            waiting.extend(named.take(&read_one(source, &group).await?));
+            waiting.extend(named.take(&read_one(source, &group).await?, now));
         }
     }
     Ok((named, unread.difference(&seen).count() as u64))
@@ -112,11 +118,12 @@ async fn read_one(source: &Source, group: &str) -> Result<Value, SourceError> {
 }
 
 impl Named {
-    /// Takes the members of a Group. Gives the Groups among them.
-    fn take(&mut self, group: &Value) -> Vec<String> {
+    /// Takes those who are members of a Group at an instant. Gives the Groups among them.
+    fn take(&mut self, group: &Value, now: Option<Timestamp>) -> Vec<String> {
         let members = group.get("member").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         self.beyond += members.len().saturating_sub(MEMBERS_MAX) as u64;
-        let active = members.iter().take(MEMBERS_MAX).filter(|member| member.get("inactive").and_then(Value::as_bool) != Some(true));
+        let is_active = |member: &Value| member.get("inactive").and_then(Value::as_bool) != Some(true) && now.is_none_or(|now| holds(member.get("period"), now));
+        let active = members.iter().take(MEMBERS_MAX).filter(|member| is_active(member));
         let mut groups = Vec::new();
         for entity in active.map(|member| member.get("entity").unwrap_or(&Value::Null)) {
             let text = |pointer: &str| entity.pointer(pointer).and_then(Value::as_str);
@@ -134,6 +141,16 @@ impl Named {
         }
         groups
     }
+}
+
+/// Whether a Period holds at an instant. A date is all of its days, those of UTC where it names no zone; a bound that is not there, or that
+/// is no date, is open.
+fn holds(period: Option<&Value>, now: Timestamp) -> bool {
+    let bound = |name: &str| period?.get(name)?.as_str();
+    let (today, instant) = (now.to_zoned(TimeZone::UTC).date(), |text: &str| text.parse::<Timestamp>().ok());
+    let is_ahead = |text: &str| instant(text).map_or_else(|| days(text).is_some_and(|(first, _)| first > today), |at| at > now);
+    let is_past = |text: &str| instant(text).map_or_else(|| days(text).is_some_and(|(_, last)| last < today), |at| at < now);
+    !bound("start").is_some_and(is_ahead) && !bound("end").is_some_and(is_past)
 }
 
 /// Why not all members are known, if they are not.
@@ -211,6 +228,34 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_is_one_while_the_period_lasts() {
+        let now = "2026-03-15T12:00:00Z".parse().unwrap();
+        let cases = [
+            ("{}", true),
+            (r#"{"end":"2026-03-14"}"#, false),
+            (r#"{"end":"2026-03-15"}"#, true),
+            (r#"{"end":"2026-03"}"#, true),
+            (r#"{"end":"2026-02"}"#, false),
+            (r#"{"end":"2026"}"#, true),
+            (r#"{"end":"2025"}"#, false),
+            (r#"{"end":"2026-03-15T11:59:59Z"}"#, false),
+            (r#"{"end":"2026-03-15T11:59:59-05:00"}"#, true),
+            (r#"{"start":"2026-03-15"}"#, true),
+            (r#"{"start":"2026-03-16"}"#, false),
+            (r#"{"start":"2026-03-15T12:30:00.000Z"}"#, false),
+            (r#"{"start":"2026"}"#, true),
+            (r#"{"start":"2020-01-01","end":"2026-03-01"}"#, false),
+            (r#"{"start":"2020-01-01","end":"2027"}"#, true),
+            (r#"{"end":"soon"}"#, true),
+            (r#"{"end":7}"#, true),
+        ];
+        for (period, expected) in cases {
+            assert_eq!(holds(Some(&serde_json::from_str(period).unwrap()), now), expected, "{period}");
+        }
+        assert!(holds(None, now));
+    }
 
     #[test]
     fn what_separates_in_searches_is_escaped() {
