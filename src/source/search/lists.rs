@@ -180,7 +180,8 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     for (other, values) in alike(pull, &key, values) {
         if tell(pull, &other, &values).await? == Some(true) {
             let of_other = key_of(&other).unwrap_or_default();
-            return Ok(pull.habits.lists.known(|known| known.follow(&key, &of_other)));
+            pull.habits.lists.known(|known| known.follow(&key, &of_other));
+            return Ok(());
         }
     }
     Ok(())
