@@ -294,8 +294,8 @@ async fn a_dry_run_tells_what_a_pull_would_ask_and_cost() {
         "scopes to ask for: system/Condition.rs system/",
         "not known",
         "6          0          _summary=count of Patient, Condition, ",
-        "6          0          whether lists of values, and searches by POST, are heeded",
-        "at least 17 requests, 0.0 MB",
+        "4          0          whether lists of values, and searches by POST, are heeded",
+        "at least 15 requests, 0.0 MB",
         "what changed meanwhile of Condition, ",
         "asked for by --count",
     ] {

@@ -105,7 +105,7 @@ async fn members_of_a_group_who_do_not_come_are_a_gap() {
         bench.hospital.regroup("ibd", &members, bench.clock.now());
         let pulled = bench.pull(mode).await;
         assert_eq!(codes(&pulled.outcome.gaps), [("Patient", Code::Members)], "{:?}", pulled.outcome.gaps);
-        assert!(pulled.has_gap(&format!("1 of the {} patients who are named did not come", members.len())), "{:?}", pulled.outcome.gaps);
+        assert!(pulled.has_gap(&format!("1 of the {} members of the Group did not come", members.len())), "{:?}", pulled.outcome.gaps);
         assert!(pulled.requests.iter().any(|seen| seen.method == "POST" && seen.body.contains("_summary=count")), "counted of the members, not in an address");
         assert_eq!(pulled.count("nobody-by-that-name"), 0);
     }

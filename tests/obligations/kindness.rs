@@ -93,7 +93,7 @@ async fn of_a_group(is_progressive: bool, first: usize) -> (Bench, Vec<String>) 
     let mut everybody = bench.hospital.patients();
     everybody.sort();
     bench.options.group = "all".to_owned();
-    (bench.options.page_size, bench.options.requests_per_night, bench.options.tuning.patients_per_query) = (10, 30, 5);
+    (bench.options.page_size, bench.options.requests_per_night, bench.options.tuning.patients_per_query) = (6, 30, 5);
     bench
         .needs
         .iter_mut()

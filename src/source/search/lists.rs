@@ -215,6 +215,10 @@ fn alike(pull: &Pull<'_>, key: &Key, values: &[String]) -> Vec<(Query, Vec<Strin
 /// such a search is refused, or not answered.
 async fn tell(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Option<bool>, SourceError> {
     let Some(key) = key_of(query) else { return Ok(None) };
+    // What is not to be had tells nothing.
+    if pull.habits.types(|types| types.refused.contains_key(&key.0)) {
+        return Ok(None);
+    }
     let lists = &pull.habits.lists;
     if pull.source.capability.is_list_unreliable(&key.0, &key.1) {
         lists.known(|known| known.singly.insert(key.clone()));
