@@ -213,7 +213,6 @@ fn of_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
         Cohort::List if !options.patients_system.is_empty() => {
             ("Patient?identifier=… of the list".to_owned(), known.patients().map(|patients| patients.div_ceil(IDENTIFIERS_PER_QUERY as u64)))
         }
-        Cohort::Search(search) => (search.clone(), known.patients().map(|patients| patients.div_ceil(u64::from(options.page_size.max(1))).max(1))),
         _ => return None,
     };
     Some(Step { asked, resources: Some(0), requests, at_most: false })

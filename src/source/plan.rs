@@ -90,8 +90,6 @@ pub enum Cohort {
     Group(String),
     /// Those of the patients whom a list of the site's own names.
     List,
-    /// Those of the patients whom a search of the site's own finds.
-    Search(String),
 }
 
 impl Cohort {
@@ -99,7 +97,6 @@ impl Cohort {
     pub fn of(options: &Options) -> Cohort {
         match options.group.as_str() {
             _ if options.tuning.patients.is_some() => Cohort::List,
-            _ if !options.patients_search.is_empty() => Cohort::Search(options.patients_search.clone()),
             "" => Cohort::Everybody,
             group => Cohort::Group(group.to_owned()),
         }
@@ -117,7 +114,6 @@ impl fmt::Display for Cohort {
             Cohort::Everybody => f.write_str("all patients"),
             Cohort::Group(id) => write!(f, "the patients of Group/{id}"),
             Cohort::List => f.write_str("the patients of the list"),
-            Cohort::Search(search) => write!(f, "the patients of {search}"),
         }
     }
 }
@@ -166,7 +162,6 @@ impl Plan {
     pub(super) fn absent(&self) -> (Code, &'static str) {
         match self.cohort {
             Cohort::List => (Code::Listed, "patients of the list"),
-            Cohort::Search(_) => (Code::Members, "patients whom `source.patients_search` finds"),
             Cohort::Group(_) | Cohort::Everybody => (Code::Members, "members of the Group"),
         }
     }
@@ -203,7 +198,6 @@ impl fmt::Display for Plan {
             Cohort::Everybody => writeln!(f, "patients: all")?,
             Cohort::Group(group) => writeln!(f, "patients: Group/{group}")?,
             Cohort::List => writeln!(f, "patients: those of the list")?,
-            Cohort::Search(search) => writeln!(f, "patients: those of {search}")?,
         }
         for (name, value) in &self.everywhere {
             writeln!(f, "with every search: {name}={value}")?;
@@ -306,11 +300,11 @@ fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool
     let declared = match plan.cohort {
         Cohort::Everybody => capability.export_patient || capability.export_system,
         Cohort::Group(_) => capability.export_group,
-        Cohort::List | Cohort::Search(_) => false,
+        Cohort::List => false,
     };
     match options.mode {
         // An export is of everybody, or of a Group that the EHR has.
-        _ if matches!(plan.cohort, Cohort::List | Cohort::Search(_)) => false,
+        _ if plan.cohort == Cohort::List => false,
         Mode::Search => false,
         Mode::Auto => declared,
         Mode::Bulk => {

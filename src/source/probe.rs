@@ -478,7 +478,7 @@ impl Probing<'_> {
     async fn about_exports(&mut self) {
         let capability = &self.source.capability;
         let levels = match &self.plan.cohort {
-            Cohort::List | Cohort::Search(_) => Vec::new(),
+            Cohort::List => Vec::new(),
             Cohort::Everybody => {
                 vec![("system export", "$export".to_owned(), capability.export_system), ("patient export", "Patient/$export".to_owned(), capability.export_patient)]
             }

@@ -414,7 +414,10 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
     let mut found = census::doubts(pull, came.units, came.imported, prepared).await?;
     if !opened.full {
         let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
-        let standing = standing.into_iter().filter(|one| !pull.reads_whole(&one.resource_type));
+        let told: BTreeSet<(String, Code)> = found.iter().map(|one| (one.resource_type.clone(), one.why.code)).collect();
+        let standing = standing
+            .into_iter()
+            .filter(|one| !pull.reads_whole(&one.resource_type) && !told.contains(&(one.resource_type.clone(), one.why.code)));
         found.extend(standing.map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }));
     }
     let is_accepted = |doubt: &Doubt| {
@@ -520,7 +523,6 @@ fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &s
 fn whom(cohort: &Cohort) -> &'static str {
     match cohort {
         Cohort::List => "the list of patients",
-        Cohort::Search(_) => "`source.patients_search`",
         Cohort::Group(_) | Cohort::Everybody => "the Group",
     }
 }

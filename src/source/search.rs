@@ -3,7 +3,6 @@
 mod ask;
 mod by_patient;
 pub(super) mod census;
-mod chosen;
 mod course;
 mod cut;
 mod deleted;

@@ -81,45 +81,19 @@ async fn who_is_named_and_not_there_is_a_gap_until_the_list_is_right() {
     let pulled = site.bench.pull(Mode::Auto).await;
     assert!(pulled.differences.is_empty() && pulled.outcome.gaps.iter().any(|gap| gap.code == Code::Listed), "{:?}", pulled.outcome.gaps);
 
+    // The same in a night of changes, of one who is new on the list.
+    let mut site = Site::new("").await;
+    site.list(&some, "");
+    site.bench.pull(Mode::Auto).await.is_the_truth();
+    site.list(&some, "nobody-has-this\n");
+    let pulled = site.bench.pull(Mode::Auto).await;
+    let told: Vec<(Code, &str)> = pulled.outcome.gaps.iter().map(|gap| (gap.code, gap.reason.as_str())).collect();
+    assert_eq!((pulled.outcome.full, told.as_slice()), (false, &[(Code::Listed, "1 of the 10 patients of the list did not come")][..]));
+    site.list(&some, "");
+    site.bench.pull(Mode::Auto).await.is_the_truth();
+
     // What cannot be read ends the night, and lets go of nobody.
     std::fs::write(site.folder.path().join("clinic.txt"), "# all of them\n").unwrap();
     let Err(SourceError::Options(error)) = site.bench.try_pull(Mode::Auto).await else { panic!("it went on") };
     assert_eq!(error, "`clinic.txt` names no patient: one a line is expected");
-}
-
-#[tokio::test]
-async fn the_patients_whom_a_search_finds_are_pulled_and_nobody_else() {
-    let bench = Bench::new(&[]).await;
-    let truth: Vec<serde_json::Value> = bench.running.resources().iter().map(|(.., json)| serde_json::from_str(json).unwrap()).collect();
-    let of = |kind: &'static str| truth.iter().filter(move |resource| resource["resourceType"] == kind);
-    let frequency = |coding: &serde_json::Value| of("Condition").filter(|other| other["code"]["coding"][0] == *coding).count();
-    let coding = of("Condition").map(|condition| &condition["code"]["coding"][0]).max_by_key(|coding| frequency(coding)).unwrap();
-    let by_code = format!("Condition?code={}|{}", coding["system"].as_str().unwrap(), coding["code"].as_str().unwrap());
-    let women = of("Patient").filter(|patient| patient["gender"] == "female").map(|patient| patient["id"].as_str().unwrap().to_owned());
-    let has_it = of("Condition").filter(|condition| condition["code"]["coding"].as_array().unwrap().iter().any(|one| one["code"] == coding["code"]));
-    let ill = has_it.map(|condition| condition["subject"]["reference"].as_str().unwrap().trim_start_matches("Patient/").to_owned());
-    for (search, expected) in [("Patient?gender=female".to_owned(), women.collect::<Vec<_>>()), (by_code, ill.collect())] {
-        let mut bench = Bench::new(&[]).await;
-        (bench.options.patients_search, bench.options.page_size, bench.listed) = (search.clone(), 3, Some(expected.clone()));
-        assert!(expected.len() > 3, "several pages");
-        let pulled = bench.pull(Mode::Auto).await;
-        pulled.is_the_truth();
-        assert!(!pulled.requests.iter().any(|seen| seen.target.contains("$export")), "{search}");
-        // Whoever is found no more goes.
-        bench.options.patients_search = "Patient?gender=male".to_owned();
-        let men: Vec<String> = of("Patient").filter(|one| one["gender"] == "male").map(|one| one["id"].as_str().unwrap().to_owned()).collect();
-        bench.listed = Some(men);
-        bench.options.tuning.accepts_loss = true;
-        bench.pull(Mode::Auto).await.is_the_truth();
-    }
-}
-
-#[tokio::test]
-async fn a_search_for_patients_that_is_not_heeded_or_not_answered_takes_nobody() {
-    for (search, expected) in [("Patient?favourite=blue", "the server does not heed `favourite`"), ("Patient?gender=female&birthdate=gt", "the server answers 400")] {
-        let mut bench = Bench::new(&[]).await;
-        bench.options.patients_search = search.to_owned();
-        let Err(error) = bench.try_pull(Mode::Auto).await else { panic!("it went on") };
-        assert!(error.to_string().contains(expected), "{error}");
-    }
 }

@@ -46,7 +46,7 @@ fn is_lost(unit: &Recorded, query: &Query) -> bool {
 }
 
 /// The patients who are stored, and they and those who came.
-fn patients(pull: &Pull<'_>, units: &[Recorded]) -> Result<(BTreeSet<String>, BTreeSet<String>), SourceError> {
+pub(super) fn patients(pull: &Pull<'_>, units: &[Recorded]) -> Result<(BTreeSet<String>, BTreeSet<String>), SourceError> {
     let known: BTreeSet<String> = pull.snapshot.patient_ids()?.into_iter().collect();
     let own = units.iter().filter(|unit| unit.resource_type == "Patient");
     let files: Vec<String> = own.filter_map(|unit| unit.file.clone()).collect();

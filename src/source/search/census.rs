@@ -2,6 +2,7 @@
 //! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
 
 use super::ask::{Ask, try_post};
+use super::by_patient::patients;
 use super::page::{self, Bundle, Item, counted};
 use super::part::instant;
 use super::recount::{IDS_PER_QUERY, kept_name};
@@ -250,16 +251,26 @@ pub(super) async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(St
     Ok(None)
 }
 
-/// What came otherwise than it should have of what was read whole.
+/// In a night of changes, how many of those who are named neither came nor are stored: nobody else knows of them.
+fn unknown(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>) -> Result<u64, SourceError> {
+    let members = pull.members.as_ref().filter(|_| !pull.reads_whole("Patient") && !broken.contains("Patient"));
+    let Some(members) = members else { return Ok(0) };
+    let (_, there) = patients(pull, units)?;
+    Ok(members.difference(&there).filter(|id| !pull.habits.left().contains(*id)).count() as u64)
+}
+
+/// What came otherwise than it should have of what was read whole, and who is named and not there.
 pub(in crate::source) async fn doubts(pull: &Pull<'_>, units: &[Recorded], imported: &[Recorded], prepared: &Prepared) -> Result<Vec<Doubt>, SourceError> {
     let broken: BTreeSet<&str> = units.iter().filter(|unit| unit.gap.is_some()).map(|unit| unit.resource_type.as_str()).collect();
     let mut doubts = short(pull, units, &broken, prepared).await?;
     let is_whole = |doubts: &[Doubt], name: &str| pull.reads_whole(name) && !broken.contains(name) && !doubts.iter().any(|doubt| doubt.resource_type == name);
     if !prepared.present.contains_key("Patient") && is_whole(&doubts, "Patient") {
         doubts.push(Doubt::new("Patient", Code::NoPatients, "no patient came at all, nor an error: a right, a Group or a filter that hides them".to_owned()));
-    } else if prepared.absent > 0 && is_whole(&doubts, "Patient") {
+    }
+    let absent = if is_whole(&doubts, "Patient") { prepared.absent } else { unknown(pull, units, &broken)? };
+    if absent > 0 {
         let (members, (code, whom)) = (pull.members.as_ref().map_or(0, BTreeSet::len), pull.plan.absent());
-        doubts.push(Doubt::new("Patient", code, format!("{} of the {members} {whom} did not come", prepared.absent)));
+        doubts.push(Doubt::new("Patient", code, format!("{absent} of the {members} {whom} did not come")));
     }
     for (name, narrowing) in pull.plan.narrowed.iter().filter(|(name, _)| is_whole(&doubts, name)).collect::<Vec<_>>() {
         doubts.extend(narrowed(pull, units, name, narrowing, came(units, prepared, name)).await?);

@@ -1,7 +1,6 @@
 //! Whose data are taken: who the members of the Group are, or the patients of the list, however they are named.
 
 use super::ask::{FHIR_JSON, send_somehow, try_post};
-use super::chosen::of_search;
 use super::page::{Bundle, Item, id_of};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
@@ -49,7 +48,6 @@ pub(in crate::source) async fn read_members(pull: &Pull<'_>) -> Result<Option<BT
         Cohort::Everybody => return Ok(None),
         Cohort::Group(group) => of_group(pull, group).await?,
         Cohort::List => of_list(pull).await?,
-        Cohort::Search(search) => of_search(pull, search).await?,
     };
     if let Some(why) = why {
         pull.habits.unnamed.get_or_init(|| why);
@@ -86,7 +84,7 @@ async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), Sou
 /// How many patients are named, by a Group or by the site's list; `None` where nobody is, or it cannot be read.
 pub(in crate::source) async fn count_members(source: &Source, cohort: &Cohort) -> Option<u64> {
     match cohort {
-        Cohort::Everybody | Cohort::Search(_) => None,
+        Cohort::Everybody => None,
         Cohort::Group(group) => named(source, group, source.capability.answered_at)
             .await
             .ok()
