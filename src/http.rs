@@ -676,7 +676,7 @@ fn refused_handshake(error: &reqwest::Error) -> Option<&'static str> {
         return Some("it asks for a client certificate (`source.client_certificate_file`; shown to the origins of `url`, `token_url` and `token_origins`)");
     }
     if is_one_of(&["CertificateExpired"]) {
-        return Some("it says that our client certificate has expired (`source.client_certificate_file`)");
+        return Some("it says that our client certificate has expired, or is not valid yet (`source.client_certificate_file`)");
     }
     if is_one_of(&["UnknownCA", "BadCertificate", "CertificateUnknown", "CertificateRevoked", "UnsupportedCertificate", "AccessDenied", "DecryptError"]) {
         return Some("it does not accept our client certificate (`source.client_certificate_file`); has the EHR team registered it, or its authority");

@@ -128,6 +128,8 @@ fn a_site_shows_an_ehr_that_asks_for_it_its_client_certificate() {
     }
     let made = watershed(folder, &["key", "new", "ehr-key.pem"]).output().unwrap();
     std::fs::write(folder.join("etl.json"), made.stdout).unwrap();
+    let whole = std::fs::read_to_string(folder.join("site.pem")).unwrap();
+    std::fs::write(folder.join("cut.pem"), &whole[..whole.len() / 2]).unwrap();
     std::fs::write(folder.join("locked-key.pem"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n").unwrap();
     let tls = ["--tls-certificate", "server.pem", "--tls-key", "server-key.pem", "--tls-client-authority", "authority.pem"];
     let (_ehr, at) = serve(folder, &[&["sandbox", "serve", "--patients", "20", "--months", "2", "--client-jwks", "etl.json"], &tls[..]].concat());
@@ -149,6 +151,7 @@ fn a_site_shows_an_ehr_that_asks_for_it_its_client_certificate() {
         ("stranger.pem", "stranger-key.pem", 4, closed),
         ("site.pem", "", 3, "`source.client_certificate_key_file` is empty"),
         ("nowhere.pem", "site-key.pem", 3, "`nowhere.pem` does not exist"),
+        ("cut.pem", "site-key.pem", 3, "`cut.pem` holds no certificate in PEM form, or not all of it"),
         ("site-key.pem", "site-key.pem", 3, "`site-key.pem` holds no certificate in PEM form"),
         ("site.pem", "stranger.pem", 3, "`stranger.pem` holds no private key in PEM form"),
         ("site.pem", "locked-key.pem", 3, "the key in `locked-key.pem` is encrypted"),

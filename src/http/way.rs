@@ -2,7 +2,6 @@
 //! says who asks.
 
 use super::{HttpError, Settings};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where the certificate stands by which a client shows who it is, and its private key (PEM files): mutual TLS (RFC 8446 section 4.4.2).
@@ -20,15 +19,13 @@ impl Identity {
     /// # Errors
     /// What is wrong with them.
     pub fn read(&self) -> Result<reqwest::Identity, String> {
-        let mut pem = String::new();
-        for path in [&self.certificate, &self.key] {
-            let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-            writeln!(pem, "{text}").map_err(|error| error.to_string())?;
-        }
+        let text = |path: &Path| std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()));
+        let (chain, private) = (text(&self.certificate)?, text(&self.key)?);
+        let pem = format!("{chain}\n{private}\n");
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (certificate, key) = (name(&self.certificate), name(&self.key));
-        if !pem.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(format!("`{certificate}` holds no certificate in PEM form"));
+        if !pem.contains("-----BEGIN CERTIFICATE-----") || reqwest::Certificate::from_pem_bundle(chain.as_bytes()).is_err() {
+            return Err(format!("`{certificate}` holds no certificate in PEM form, or not all of it"));
         }
         if pem.contains("ENCRYPTED") {
             return Err(format!("the key in `{key}` is encrypted, expected one without a passphrase, in a file that only this program's user can read"));

@@ -50,11 +50,15 @@ impl List {
             0..=BYTES_MAX => std::fs::read_to_string(path),
             _ => Err(std::io::Error::other("it has more than 64 MB")),
         };
-        let text = read(&self.path).map_err(|error| format!("`{name}`, the list of patients, cannot be read: {error}"))?;
+        let shown = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::InvalidData => "it is no UTF-8; have it saved as UTF-8".to_owned(),
+            _ => error.to_string(),
+        };
+        let text = read(&self.path).map_err(|error| format!("`{name}`, the list of patients, cannot be read: {}", shown(error)))?;
         let listed = parse(&text, &self.system).map_err(|wrong| {
             let (are, expected) = (if wrong.len() == 1 { "is" } else { "are" }, if self.system.is_empty() { "the id of a patient" } else { "a patient's identifier" });
             let help = if self.system.is_empty() { "; where these are record numbers, `source.patients_system` names their system" } else { "" };
-            format!("{} of `{name}` {are} not {expected} alone{help}", lines(&wrong))
+            format!("{} of `{name}` {are} not {expected} alone, without quotes, commas or further columns{help}", lines(&wrong))
         })?;
         if listed.is_empty() {
             return Err(format!("`{name}` names no patient: one a line is expected"));
@@ -129,8 +133,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let list = |system: &str| List { path: folder.path().join("clinic.txt"), system: system.to_owned() };
         for (text, system, expected) in [
-            ("12 345\n", "", "line 1 of `clinic.txt` is not the id of a patient alone; where these are record numbers, `source.patients_system` names their system"),
-            (&"a,b\n".repeat(7), "urn:mrn", "lines 1, 2, 3, 4, 5 and 2 more of `clinic.txt` are not a patient's identifier alone"),
+            (
+                "12 345\n",
+                "",
+                "line 1 of `clinic.txt` is not the id of a patient alone, without quotes, commas or further columns; where these are record numbers, `source.patients_system` names their system",
+            ),
+            (&"a,b\n".repeat(7), "urn:mrn", "lines 1, 2, 3, 4, 5 and 2 more of `clinic.txt` are not a patient's identifier alone, without quotes, commas or further columns"),
             ("# nobody\n", "", "`clinic.txt` names no patient: one a line is expected"),
         ] {
             std::fs::write(&list("").path, text).unwrap();
