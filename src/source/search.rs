@@ -316,9 +316,14 @@ async fn ask_beside(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTreeSet<
 /// The lists of members to ask for. What was counted when others were named is no answer any more.
 fn lists_of_members(pull: &mut Pull<'_>, members: Option<&BTreeSet<String>>, known: &BTreeSet<String>) -> Result<Option<Vec<List>>, SourceError> {
     let Some(members) = members else { return Ok(None) };
-    let (lists, is_changed) = cut::kept(pull, cut::MEMBERS, members, known)?;
-    if is_changed {
+    let (lists, change) = cut::kept(pull, cut::MEMBERS, members, known)?;
+    if change != cut::Change::None {
         ledger::forget(pull.snapshot.store(), pull.id, "count ")?;
+        // What was read of all patients was kept of those who were named then.
+        let of_all = pull.plan.queries.iter().filter(|query| query.by_patient.is_none() && change == cut::Change::Joined);
+        for query in of_all {
+            ledger::forget_query(pull.snapshot.store(), pull.id, &format!("query {}", query.name))?;
+        }
         pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
     }
     Ok(Some(lists))

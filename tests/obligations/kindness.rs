@@ -10,6 +10,7 @@ use watershed::sandbox::Fault;
 use watershed::sandbox::server::Options as Serving;
 use watershed::source::account::{self, Account};
 use watershed::source::duty::Who;
+use watershed::source::probe::{Fact, Found};
 use watershed::source::{Mode, OffHours, SourceError};
 
 #[tokio::test]
@@ -113,6 +114,21 @@ async fn while_it_changes(bench: &Bench, mut change: impl FnMut(usize)) -> (usiz
         }
     }
     panic!("it does not end");
+}
+
+#[tokio::test]
+async fn who_joins_while_a_pull_lasts_comes_whole_of_what_is_not_searched_by_patient() {
+    let (mut bench, everybody) = of_a_group(false, 10).await;
+    let fact = |what: &str| Fact { about: "Condition".to_owned(), what: what.to_owned(), declared: Some(true), found: Found::Refused, detail: String::new() };
+    bench.facts = ["patient", "subject"].map(fact).into();
+    let join = |night: usize| {
+        if night == 1 {
+            bench.hospital.regroup("all", &everybody[8..], bench.clock.now())
+        }
+    };
+    let (nights, pulled) = while_it_changes(&bench, join).await;
+    assert!(nights > 2 && pulled.requests.iter().all(|seen| !seen.target.contains("/Condition/_search")), "{nights} nights");
+    pulled.is_the_truth();
 }
 
 #[tokio::test]

@@ -69,9 +69,21 @@ fn unit(about: &str) -> String {
     format!("lists {about}")
 }
 
+/// Who is named otherwise than before in a pull that is gone on with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    /// Some are named no more.
+    Left,
+    /// Some were not named before.
+    Joined,
+}
+
 /// The lists of a question that a pull goes on with, and whether others were named when it was begun.
-pub(super) fn kept(pull: &Pull<'_>, about: &str, patients: &BTreeSet<String>, known: &BTreeSet<String>) -> Result<(Vec<List>, bool), SourceError> {
+pub(super) fn kept(pull: &Pull<'_>, about: &str, patients: &BTreeSet<String>, known: &BTreeSet<String>) -> Result<(Vec<List>, Change), SourceError> {
     let before = before(pull, about)?;
+    let named: BTreeSet<&String> = before.iter().flat_map(|list| &list.patients).collect();
+    let has_joined = patients.iter().any(|id| !named.contains(id));
     let mut lists = before.clone();
     for list in &mut lists {
         list.patients.retain(|id| patients.contains(id) && known.contains(id) == list.since);
@@ -97,5 +109,10 @@ pub(super) fn kept(pull: &Pull<'_>, about: &str, patients: &BTreeSet<String>, kn
         ledger::keep_lists(pull.snapshot.store(), pull.id, &unit(about), &sealed.ok_or_else(|| SourceError::Options("the patients to ask for could not be sealed".to_owned()))?)?;
     }
     lists.retain(|list| !list.patients.is_empty());
-    Ok((lists, is_changed && !before.is_empty()))
+    let change = match is_changed && !before.is_empty() {
+        true if has_joined => Change::Joined,
+        true => Change::Left,
+        false => Change::None,
+    };
+    Ok((lists, change))
 }
