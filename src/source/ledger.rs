@@ -301,19 +301,11 @@ pub fn identified(store: &Store, pull: PullId) -> Result<Vec<(Unit, String)>, St
     })
 }
 
-/// Forgets units whose name begins with `prefix`, and where their pieces end: all of a query is asked for anew.
-pub fn forget_query(store: &Store, pull: PullId, prefix: &str) -> Result<(), StoreError> {
+/// Forgets units whose name begins with `prefix`, and where their pieces end: what an export's server lost, or what is asked for anew.
+pub fn forget(store: &Store, pull: PullId, prefix: &str) -> Result<(), StoreError> {
     store.transaction(|transaction| {
         transaction.execute("DELETE FROM unit WHERE pull_id = ?1 AND substr(name, 1, length(?2)) = ?2", params![pull.0, prefix])?;
         transaction.execute("DELETE FROM place WHERE pull_id = ?1 AND substr(unit, 1, length(?2)) = ?2", params![pull.0, prefix])?;
-        Ok(())
-    })
-}
-
-/// Forgets units whose name begins with `prefix`: the files of an export that the server lost.
-pub fn forget(store: &Store, pull: PullId, prefix: &str) -> Result<(), StoreError> {
-    store.with(|connection| {
-        connection.execute("DELETE FROM unit WHERE pull_id = ?1 AND substr(name, 1, length(?2)) = ?2", params![pull.0, prefix])?;
         Ok(())
     })
 }

@@ -322,7 +322,7 @@ fn lists_of_members(pull: &mut Pull<'_>, members: Option<&BTreeSet<String>>, kno
         // What was read of all patients was kept of those who were named then.
         let of_all = pull.plan.queries.iter().filter(|query| query.by_patient.is_none() && change == cut::Change::Joined);
         for query in of_all {
-            ledger::forget_query(pull.snapshot.store(), pull.id, &format!("query {}", query.name))?;
+            ledger::forget(pull.snapshot.store(), pull.id, &format!("query {}", query.name))?;
         }
         pull.done = ledger::done(pull.snapshot.store(), pull.id)?;
     }

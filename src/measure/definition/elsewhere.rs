@@ -9,16 +9,17 @@ use crate::measure::population::{Aggregate, PopulationCode, Scoring};
 
 /// Everything in it that only a measure has which is computed here.
 pub(super) fn check(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
+    let Definition { library, parameters, stratifiers, composite_scoring, components, groups, supplemental_data, .. } = definition;
     let is_basis = key(source, "basis").span.start < source.text.len() as u32;
     let computing = [
         ("basis", is_basis),
-        ("library", definition.library.is_some()),
-        ("parameters", !definition.parameters.is_empty()),
-        ("stratifiers", !definition.stratifiers.is_empty()),
-        ("composite-scoring", definition.composite_scoring.is_some()),
-        ("components", !definition.components.is_empty()),
-        ("groups", !definition.groups.is_empty()),
-        ("supplemental-data", !definition.supplemental_data.is_empty()),
+        ("library", library.is_some()),
+        ("parameters", !parameters.is_empty()),
+        ("stratifiers", !stratifiers.is_empty()),
+        ("composite-scoring", composite_scoring.is_some()),
+        ("components", !components.is_empty()),
+        ("groups", !groups.is_empty()),
+        ("supplemental-data", !supplemental_data.is_empty()),
     ];
     let out = "remove it; or remove `counted: elsewhere`, if the measure is computed here";
     for (name, _) in computing.iter().filter(|(_, is_there)| *is_there) {
