@@ -8,10 +8,11 @@ mod finding;
 mod kept;
 
 use super::capability::Capability;
-use super::plan::{Cohort, Plan, Query};
+use super::cohort::Cohort;
+use super::plan::{Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, categories, counted, issue_shown, next_address};
-use super::{Mode, Source};
+use super::{Mode, Options, Source};
 use crate::fhir::compartment::{is_id, patient_of, reference_target, search_parameters};
 use crate::http::{Request, Response};
 use crate::smart::client::below;
@@ -322,10 +323,11 @@ impl Probing<'_> {
 
     /// A parameter with a value that nothing has: what comes nevertheless shows that it is ignored.
     async fn about_parameter(&mut self, name: &str, base: &[(String, String)], parameter: &str, has_data: bool) {
-        let Some(value) = impossible(name, parameter) else { return };
+        let is_of_patients = name == "Patient" && is_sought(&self.source.options, parameter);
+        let Some(value) = impossible(name, parameter).or_else(|| is_of_patients.then_some(NOTHING)) else { return };
         let declared = self.source.capability.declares(name, parameter);
         let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
-        let answer = self.ask(name, &rest, &[(parameter, value), ("_count", "1")], How::Strict).await;
+        let answer = self.ask(name, &rest, &[(unturned(parameter), value), ("_count", "1")], How::Strict).await;
         let (found, detail) = match searched(answer) {
             Err((found, detail)) => (found, detail),
             Ok((answer, page)) => match (matches(name, &page).is_empty(), says_ignored(&answer, &page, parameter)) {
@@ -478,7 +480,7 @@ impl Probing<'_> {
     async fn about_exports(&mut self) {
         let capability = &self.source.capability;
         let levels = match &self.plan.cohort {
-            Cohort::List => Vec::new(),
+            Cohort::List | Cohort::Search(_) => Vec::new(),
             Cohort::Everybody => {
                 vec![("system export", "$export".to_owned(), capability.export_system), ("patient export", "Patient/$export".to_owned(), capability.export_patient)]
             }
@@ -574,6 +576,16 @@ fn codes_of(query: &Query) -> usize {
 fn says_ignored(answer: &Response, page: &Bundle, parameter: &str) -> bool {
     let is_outcome = |item: Item<'_>| matches!(item, Item::Outcome(json) if json.contains(parameter));
     page.ignored(&answer.url, [parameter].into_iter()).contains(parameter) || page.items("").any(is_outcome)
+}
+
+/// A parameter without the modifier by which a value that nobody has is no value, or finds everybody.
+pub(super) fn unturned(parameter: &str) -> &str {
+    [":missing", ":not"].iter().find_map(|modifier| parameter.strip_suffix(modifier)).unwrap_or(parameter)
+}
+
+/// Whether the site's own search for patients asks by a parameter.
+fn is_sought(options: &Options, parameter: &str) -> bool {
+    Cohort::of(options).searches().iter().flatten().any(|(name, _)| name == parameter)
 }
 
 /// A value of a parameter that nothing has; `None` for parameters whose values are not known here.

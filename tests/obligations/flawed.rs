@@ -89,6 +89,8 @@ pub(super) struct Flaw {
     pub(super) no_ids: bool,
     /// The other one of these is refused.
     pub(super) method: &'static str,
+    /// Identifiers are not heeded.
+    pub(super) no_identifiers: bool,
     /// So many members, of the last ones, were members until last year.
     pub(super) ended: usize,
 }
@@ -294,6 +296,7 @@ pub(super) fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) ->
     let is_logical = |one: &str| !flaw.by_system.is_empty() && text("/subject/identifier/value").strip_prefix('m') == one.strip_prefix('p');
     match parameter {
         "_id" => list.contains(&text("/id")),
+        "identifier" if flaw.no_identifiers => true,
         "identifier" => list.contains(&format!("{}|{}", text("/identifier/0/system"), text("/identifier/0/value")).as_str()),
         "patient" => list
             .iter()
