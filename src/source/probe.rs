@@ -323,12 +323,16 @@ impl Probing<'_> {
 
     /// A parameter with a value that nothing has: what comes nevertheless shows that it is ignored.
     async fn about_parameter(&mut self, name: &str, base: &[(String, String)], parameter: &str, has_data: bool) {
-        let is_of_patients = name == "Patient" && is_sought(&self.source.options, parameter);
-        let Some(value) = impossible(name, parameter).or_else(|| is_of_patients.then_some(NOTHING)) else { return };
+        let meant = sought(&self.source.options, parameter).filter(|_| name == "Patient");
+        let Some(value) = impossible(name, parameter).or_else(|| meant.is_some().then_some(NOTHING)) else { return };
         let declared = self.source.capability.declares(name, parameter);
         let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
         let answer = self.ask(name, &rest, &[(unturned(parameter), value), ("_count", "1")], How::Strict).await;
         let (found, detail) = match searched(answer) {
+            // What takes no wrong value may take the one that is meant.
+            Err((Found::Refused, _)) if let Some(meant) = &meant => {
+                searched(self.ask(name, &rest, &[(parameter, meant), ("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| (Found::Works, String::new()))
+            }
             Err((found, detail)) => (found, detail),
             Ok((answer, page)) => match (matches(name, &page).is_empty(), says_ignored(&answer, &page, parameter)) {
                 (false, true) => (Found::IgnoredAndSaid, String::new()),
@@ -583,9 +587,9 @@ pub(super) fn unturned(parameter: &str) -> &str {
     [":missing", ":not"].iter().find_map(|modifier| parameter.strip_suffix(modifier)).unwrap_or(parameter)
 }
 
-/// Whether the site's own search for patients asks by a parameter.
-fn is_sought(options: &Options, parameter: &str) -> bool {
-    Cohort::of(options).searches().iter().flatten().any(|(name, _)| name == parameter)
+/// The value of a parameter by which the site's own search for patients asks.
+fn sought(options: &Options, parameter: &str) -> Option<String> {
+    Cohort::of(options).searches().into_iter().flatten().find(|(name, _)| name == parameter).map(|(_, value)| value)
 }
 
 /// A value of a parameter that nothing has; `None` for parameters whose values are not known here.

@@ -5,7 +5,8 @@ use super::flawed::{Flaw, Site, found, of, reasons};
 use std::collections::BTreeSet;
 use watershed::source::Mode;
 use watershed::source::duty::Code;
-use watershed::source::probe::{Found, findings};
+use watershed::source::plan;
+use watershed::source::probe::{Found, findings, probe};
 
 /// The patients of whom something holds.
 fn those(bench: &Bench, holds: impl Fn(&serde_json::Value) -> bool) -> Vec<String> {
@@ -101,4 +102,16 @@ async fn a_search_that_is_not_heeded_takes_nobody_and_lets_nobody_go() {
         let told: Vec<Code> = outcome.gaps.iter().map(|gap| gap.code).collect();
         assert_eq!((outcome.removed, told), (0, if nothing_heeded { vec![Code::Unsought, Code::Unsought] } else { Vec::new() }), "{}", reasons(&outcome));
     }
+}
+
+#[tokio::test]
+async fn a_check_tells_what_of_the_search_the_server_does_not_take() {
+    let mut bench = Bench::new(&[]).await;
+    bench.options.patients_search = "Patient?gender:not=male&birthdate=ge1990-01-01&favourite=blue".to_owned();
+    let source = bench.connect().await.unwrap();
+    let facts = probe(&source, &plan(&bench.needs, &source.capability, &bench.options)).await;
+    let of = |what: &str| found(&facts, "Patient", what);
+    assert_eq!((of("birthdate"), of("favourite")), (Found::Works, Found::Refused), "what takes no wrong value takes a right one");
+    let told: Vec<String> = findings(&facts, &bench.options).into_iter().filter(|one| one.about == "Patient").map(|one| one.says).collect();
+    assert!(told.iter().any(|says| says.starts_with("`favourite` of `source.patients_search` is refused")), "{told:?}");
 }
