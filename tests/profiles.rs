@@ -283,9 +283,12 @@ async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
 #[tokio::test]
 async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
     let mut wrong = Vec::new();
-    for (mode, quirks, is_progressive) in [(Mode::Search, &[][..], false), (Mode::Search, &[], true), (Mode::Bulk, &[], false), (Mode::Bulk, &["q_82"], false)] {
+    let of_group = [(Mode::Search, &[][..], false), (Mode::Search, &[], true), (Mode::Bulk, &[], false), (Mode::Bulk, &["q_82"], false)];
+    let by_search = [(Mode::Search, &[][..], false), (Mode::Search, &[], true)];
+    for (search, (mode, quirks, is_progressive)) in of_group.map(|night| ("", night)).into_iter().chain(by_search.map(|night| ("Patient?gender=female,male", night))) {
         let mut bench = Bench::new(quirks).await;
-        (bench.options.group, bench.options.tuning.patients_per_query) = ("all".to_owned(), 6);
+        (bench.options.group, bench.options.tuning.patients_per_query) = (if search.is_empty() { "all".to_owned() } else { String::new() }, 6);
+        bench.options.patients_search = search.to_owned();
         bench
             .needs
             .iter_mut()
@@ -301,7 +304,8 @@ async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
         for (full_every_days, night) in [(0, "everything"), (7, "changes")] {
             bench.options.tuning.full_every_days = full_every_days;
             let foreseen = foreseen(&bench, mode).await;
-            let what = format!("{mode:?} of a Group, {quirks:?}, {}, {night}", if is_progressive { "progressive" } else { "of all" });
+            let what =
+                format!("{mode:?} of {}, {quirks:?}, {}, {night}", if search.is_empty() { "a Group" } else { search }, if is_progressive { "progressive" } else { "of all" });
             wrong.extend(foreseen.complaint(&what));
         }
     }
