@@ -291,10 +291,14 @@ impl Probing<'_> {
         Some((found, format!("{OF_PATIENT_TOO}{detail}")))
     }
 
-    /// A patient of the Group, or of the list.
+    /// A patient of the Group or of the list, or whom the search finds.
     async fn member(&mut self) -> Option<String> {
         if let Some(list) = &self.source.options.tuning.patients {
             return list.read().ok()?.ids.pop_first();
+        }
+        if let Some(search) = self.plan.cohort.searches().first() {
+            let (_, page) = searched(self.ask("Patient", search, &[("_count", "1")], How::Strict).await).ok()?;
+            return matches("Patient", &page).first().and_then(|json| patient_of("Patient", json.as_bytes()));
         }
         let group = Some(&self.source.options.group).filter(|group| is_id(group))?;
         let request = Request::new(Method::GET, below(&self.source.base, &format!("Group/{group}")).ok()?).header("accept", FHIR_JSON);
