@@ -27,6 +27,8 @@ pub(super) struct Flaw {
     pub(super) no_times: bool,
     /// The total is too high, but on the last page.
     pub(super) estimates: bool,
+    /// The total is too high on each page, and a number alone is not.
+    pub(super) overstates: bool,
     /// A note of one resource is in Latin-1.
     pub(super) latin: bool,
     /// A larger page is refused.
@@ -260,7 +262,7 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
         .map(|resource| json!({"resource": resource, "search": {"mode": "match"}}))
         .collect();
     let is_last = offset + count >= found.len();
-    let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
+    let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.overstates || flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
     if flaw.uncounted {
         bundle.as_object_mut().unwrap().remove("total");
     }
