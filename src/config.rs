@@ -429,7 +429,6 @@ impl Checker<'_> {
 
     /// A list of patients, or a search for them, in the place of a Group.
     fn patients(&mut self, source: &crate::source::Options) {
-        self.exists("source.patients_file", &source.patients_file);
         if source.patients_file.is_empty() && !source.patients_system.is_empty() {
             self.error(
                 "source.patients_system",

@@ -471,13 +471,21 @@ impl Reader {
         source
     }
 
-    /// The list of patients, once it can be read.
+    /// The list of patients. That it cannot be read is no error where something is stored: nights go on with the last one.
     fn list(&mut self, source: &crate::source::Options, site: &Loaded<Site>) -> Option<List> {
         let list = List { path: site.path(&source.patients_file), system: source.patients_system.clone() };
-        if source.patients_file.is_empty() || !list.path.exists() {
-            return None; // said of the configuration already
+        if source.patients_file.is_empty() {
+            return None;
         }
-        self.findings.extend(list.read().err().map(|error| site.places.error("source.patients_file", error)));
+        if let Err(error) = list.read() {
+            let finding = site.places.error("source.patients_file", error);
+            let is_stored = Store::open_beside(&state_file(site)).ok().flatten().is_some_and(|store| is_in_use(&store).unwrap_or(false));
+            self.findings.push(match is_stored {
+                true => Diagnostic { severity: Severity::Warning, ..finding.help("meanwhile nights go on with the patients whom it named before, and are partial") },
+                false if !list.path.exists() => finding.help(format!("looked for {}; paths are relative to the configuration file", list.path.display())),
+                false => finding,
+            });
+        }
         Some(list)
     }
 

@@ -84,6 +84,8 @@ pub enum Code {
     Unfound,
     /// A search for the patients whose data are taken that the server does not heed.
     Unsought,
+    /// The site's list of patients that is missing, empty, or not as it should be.
+    WrongList,
     /// Patients whom the Group's export brings, and the Group does not name.
     Strangers,
     /// The life of an export.
@@ -207,10 +209,8 @@ impl Code {
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
             Code::Members => (EhrTeam, "take patients who are gone off the Group, and let this client read the others"),
             Code::Listed => (SiteEngineer, "take patients who are gone off the list (`source.patients_file`), and let the EHR team have this client read the others"),
-            Code::Unfound => (
-                SiteEngineer,
-                "correct these lines of the list (`source.patients_file`) or take them off, and see that `source.patients_system` is the system of these identifiers in the EHR",
-            ),
+            Code::Unfound => (SiteEngineer, "correct these lines of `source.patients_file` or take them off, and see that `source.patients_system` is their system in the EHR"),
+            Code::WrongList => (SiteEngineer, "correct the list (`source.patients_file`), or have it written again: the next pull reads it"),
             Code::Unnamed => (EhrTeam, "name each member of the Group by a reference to a Patient, or by an identifier that exactly one Patient has and searches find"),
             Code::Unsought => (SiteEngineer, "let `source.patients_search` ask by what the server heeds, or name a Group or a list in its place"),
             Code::Strangers => (EhrTeam, "nothing is missing if the Group names all its members; let its export be of these"),
@@ -223,9 +223,7 @@ impl Code {
             Code::Unreadable => (SiteEngineer, "let what fills `source.folder` write NDJSON or Bundles, compressed by gzip or zstd or not, that the adapter may read"),
             Code::Loop => (SiteEngineer, "nothing is missing; take the link out of `source.folder`"),
             Code::Nights => (SiteEngineer, "keep one folder that is replaced each night, or let `source.folder` name the newest (`folder = \"drop/latest\"`)"),
-            Code::Undated => {
-                (SiteEngineer, "let what fills `source.folder` date what it says is deleted (`response.lastModified`, or `meta.lastUpdated` of the Bundle), or leave it out")
-            }
+            Code::Undated => (SiteEngineer, "let what fills `source.folder` date what is deleted (`response.lastModified`, or `meta.lastUpdated` of the Bundle), or leave it out"),
             Code::NoFile => (SiteEngineer, "let what fills `source.folder` write the type too, if only as an empty file"),
             Code::NotAll => (SiteEngineer, "let what fills `source.folder` fetch all of it: every page of a search, every file of an export"),
             Code::Copies => (EhrTeam, "let each resource come once, or with `meta.versionId` or `meta.lastUpdated`, by which the newest is known"),

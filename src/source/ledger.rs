@@ -207,7 +207,16 @@ pub fn keep_lists(store: &Store, pull: PullId, about: &str, sealed: &[Vec<u8>]) 
     })
 }
 
-/// Where the pieces of a unit end, in their order; or the lists of patients that were kept.
+/// Adds to what is kept, sealed, under a name of a pull.
+pub fn keep_more(store: &Store, pull: PullId, about: &str, sealed: &[u8]) -> Result<(), StoreError> {
+    store.with(|connection| {
+        let next = "INSERT INTO place (pull_id, unit, number, sealed) SELECT ?1, ?2, coalesce(max(number) + 1, 0), ?3 FROM place WHERE pull_id = ?1 AND unit = ?2";
+        connection.execute(next, params![pull.0, about, sealed])?;
+        Ok(())
+    })
+}
+
+/// Where the pieces of a unit end, in their order; or what else was kept under a name, as lists of patients.
 pub fn places(store: &Store, pull: PullId, unit: &str) -> Result<Vec<Vec<u8>>, StoreError> {
     store.with(|connection| {
         let mut statement = connection.prepare("SELECT sealed FROM place WHERE pull_id = ?1 AND unit = ?2 ORDER BY number")?;
@@ -601,6 +610,17 @@ pub fn covered(store: &Store, source: &str, resource_type: &str, plan: &str) -> 
     })
 }
 
+/// Stands in the place of a type where it is kept whom the site's list names.
+pub const ROLL: &str = "list of patients";
+
+/// Whom the site's list named when a pull last read it, sealed, whatever was asked for.
+pub fn roll(store: &Store, source: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    store.with(|connection| {
+        let sql = "SELECT sealed FROM covered WHERE source = ?1 AND resource_type = ?2";
+        Ok(connection.query_row(sql, [source, ROLL], |row| row.get(0)).optional()?)
+    })
+}
+
 /// Whether data came from a server before, whatever was asked for.
 pub fn has_pulled(store: &Store, source: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
@@ -678,7 +698,7 @@ pub struct Closing<'a> {
     pub source: &'a str,
     /// Its plan's digest.
     pub plan: &'a str,
-    /// Of whom types were read that are asked for last; `None`: of all.
+    /// Of whom types were read that are asked for last, `None`: of all; and whom the site's list names.
     pub covered: Covered,
     /// New cursors.
     pub cursors: BTreeMap<String, Timestamp>,

@@ -242,7 +242,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         pull: pull.id,
         source: &name,
         plan: digest,
-        covered: search::later::to_keep(pull, &sound)?,
+        covered: [search::later::to_keep(pull, &sound)?, search::roll::to_keep(pull)?].concat(),
         cursors,
         without_cursor,
         complete,
@@ -548,6 +548,9 @@ fn suddenly_few(pull: &Pull<'_>, members: &BTreeSet<String>) -> Result<Option<u6
 /// The members of the Group, unless there are suddenly so few of them that nobody is removed for it, and a gap says so.
 fn believed_members(pull: &Pull<'_>, gaps: &mut Vec<Gap>) -> Result<Option<BTreeSet<String>>, SourceError> {
     let Some(members) = &pull.members else { return Ok(None) };
+    if let Some(why) = pull.habits.lost() {
+        note_gap(pull, gaps, "Patient", "identifiers", why.clone())?;
+    }
     if let Some(why) = pull.habits.unnamed() {
         note_gap(pull, gaps, "Patient", "members", why.clone())?;
         return Ok(None);

@@ -16,6 +16,7 @@ mod place;
 mod reading;
 pub(super) mod recount;
 pub(super) mod refer;
+pub(super) mod roll;
 pub(super) mod sample;
 mod tally;
 
@@ -116,6 +117,10 @@ pub(super) struct Habits {
     members: OnceLock<BTreeSet<String>>,
     /// Why not all of them are known.
     unnamed: OnceLock<Why>,
+    /// That some are not found any more of whom it is known who they were.
+    lost: OnceLock<Why>,
+    /// Whom the site's list names, where it could be read.
+    roll: OnceLock<roll::Roll>,
     /// Those who were members when everything was read of them, and are no more.
     left: BTreeSet<String>,
     /// What searches name as deleted.
@@ -163,6 +168,11 @@ impl Habits {
     /// Why not all members of the Group are known, if they are not.
     pub fn unnamed(&self) -> Option<&Why> {
         self.unnamed.get()
+    }
+
+    /// That some are not found any more of whom it is known who they were, if there are such.
+    pub fn lost(&self) -> Option<&Why> {
+        self.lost.get()
     }
 
     /// Who is counted with the members, and is none of them any more.

@@ -382,6 +382,30 @@ async fn a_first_pull_that_takes_several_nights_is_under_way() {
     assert!(status.contains("a pull that began 20") && status.contains("is not finished and goes on: "), "{status}");
 }
 
+/// What is wrong with the list of patients is found before the first night, and ends none after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_patients_that_is_gone_makes_nights_partial() {
+    let bed = Bed::make(Wanted { mode: "search", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let site = std::fs::read_to_string(bed.folder.path().join("site.toml")).unwrap();
+    std::fs::write(bed.folder.path().join("site.toml"), site.replace("group = \"\"", "patients_file = \"clinic.txt\"")).unwrap();
+    let gone = "`clinic.txt`, the list of patients, cannot be read: No such file or directory";
+    let said = Said::of(output(bed.night()).await);
+    assert!(said.code == 3 && said.err.contains(gone) && said.err.contains("paths are relative to the configuration file"), "{} {}", said.code, said.err);
+    let list = bed.folder.path().join("clinic.txt");
+    std::fs::write(&list, bed.hospital.patients()[..9].join("\n")).unwrap();
+    let said = Said::of(output(bed.night()).await);
+    assert!(said.code == 0 && said.out.contains("9 patients"), "{} {}", said.out, said.err);
+    std::fs::remove_file(&list).unwrap();
+    let said = Said::of(output(bed.night()).await);
+    assert!(said.code == 1 && said.err.contains(gone) && said.out.contains("9 patients, data partial (1 gap, 0 in quarantine)"), "{} {}", said.out, said.err);
+    let [status, known, check] = [&["status"][..], &["known"], &["check"]].map(|arguments| bed.command(arguments));
+    let status = Said::of(output(status).await).out;
+    assert!(status.contains(gone) && status.contains("site engineer: correct the list (`source.patients_file`), or have it written again"), "{status}");
+    assert_eq!(Said::of(output(known).await).code, 1);
+    let check = Said::of(output(check).await);
+    assert!(check.code == 3 && check.out.contains(gone), "{} {} {}", check.code, check.out, check.err);
+}
+
 /// It is tried again, and nobody has to be asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_endpoint_that_fails_for_now_is_unreachable() {

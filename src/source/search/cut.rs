@@ -51,8 +51,13 @@ pub(super) fn close(pull: &Pull<'_>) -> Result<(), SourceError> {
 /// The members of whom everything was read before.
 pub(super) fn closed(pull: &Pull<'_>) -> Result<Option<BTreeSet<String>>, SourceError> {
     let is_closed = !ledger::places(pull.snapshot.store(), pull.id, READ)?.is_empty();
-    let lists = if is_closed { before(pull, MEMBERS)? } else { Vec::new() };
-    Ok((!lists.is_empty()).then(|| lists.into_iter().flat_map(|list| list.patients).collect()))
+    let members = if is_closed { asked(pull)? } else { BTreeSet::new() };
+    Ok((!members.is_empty()).then_some(members))
+}
+
+/// The members of whom this pull asks so far.
+pub(super) fn asked(pull: &Pull<'_>) -> Result<BTreeSet<String>, SourceError> {
+    Ok(before(pull, MEMBERS)?.into_iter().flat_map(|list| list.patients).collect())
 }
 
 /// The lists of a question as they were. Those that cannot be read are cut anew.

@@ -2,6 +2,7 @@
 
 use super::ask::{FHIR_JSON, send_somehow, try_post};
 use super::page::{Bundle, Item, id_of};
+use super::roll::{self, Answers, Identifier, Roll};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
@@ -24,9 +25,6 @@ const GROUPS_MAX: usize = 1000;
 const MEMBERS_MAX: usize = 5_000_000;
 /// Identifiers that one search names.
 pub(in crate::source) const IDENTIFIERS_PER_QUERY: usize = 25;
-
-/// System and value.
-type Identifier = (String, String);
 
 /// What Groups say of their members.
 #[derive(Default)]
@@ -69,18 +67,44 @@ async fn of_group(pull: &Pull<'_>, group: &str) -> Result<(BTreeSet<String>, Opt
     Ok((named.patients, why))
 }
 
-/// The patients of the site's list, as it is now; and why these are not all.
+/// The patients of the site's list, as it is now; and why these are not all. Of a list that cannot be read they are those of the last one.
 async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), SourceError> {
     let list = pull.source.options.tuning.patients.as_ref();
-    let listed = list.ok_or_else(|| "`source.patients_file` is not set".to_owned()).and_then(List::read).map_err(SourceError::Options)?;
+    let listed = match list.ok_or_else(|| "`source.patients_file` is not set".to_owned()).and_then(List::read) {
+        Ok(listed) => listed,
+        Err(wrong) => {
+            let Some(last) = roll::last_good(pull)? else { return Err(SourceError::Options(wrong)) };
+            let told = format!("{wrong}; meanwhile those are asked for whom the list named before, and nobody is let go");
+            return Ok((last, Some(Why::new(Code::WrongList, told))));
+        }
+    };
     let mut named = Named { patients: listed.ids, identifiers: listed.identifiers.keys().cloned().collect(), ..Named::default() };
-    let found = find(pull, &named).await?;
-    let mut unfound: Vec<usize> = listed.identifiers.iter().filter(|(one, _)| !found.contains_key(one)).map(|(_, line)| *line).collect();
-    unfound.sort_unstable();
-    let told = || format!("by the identifiers of {} of the list a search does not find exactly one patient; meanwhile nobody is let go", lines(&unfound));
-    let why = (!unfound.is_empty()).then(|| Why::new(Code::Unfound, told()));
-    named.patients.extend(found.into_values());
-    Ok((named.patients, why))
+    let mut found = find(pull, &named).await?;
+    let (last, mut lost, mut unfound) = (roll::last(pull)?.unwrap_or_default(), Vec::new(), Vec::new());
+    let known = last.identified();
+    for (one, line) in &listed.identifiers {
+        match known.get(one) {
+            _ if found.contains_key(one) => {}
+            Some(id) => {
+                found.insert(one.clone(), (*id).clone());
+                lost.push(*line);
+            }
+            None => unfound.push(*line),
+        }
+    }
+    named.patients.extend(found.values().cloned());
+    if let Some(why) = not_found(lost, " any more; whom each named before stays") {
+        pull.habits.lost.get_or_init(|| why);
+    }
+    pull.habits.roll.get_or_init(|| Roll::of(named.patients.clone(), &found));
+    Ok((named.patients, not_found(unfound, "; meanwhile nobody is let go")))
+}
+
+/// That a search does not find who is meant by these lines of the list, if there are any.
+fn not_found(mut of: Vec<usize>, then: &str) -> Option<Why> {
+    of.sort_unstable();
+    let told = || format!("by the identifiers of {} of the list a search does not find exactly one patient{then}", lines(&of));
+    (!of.is_empty()).then(|| Why::new(Code::Unfound, told()))
 }
 
 /// How many patients are named, by a Group or by the site's list; `None` where nobody is, or it cannot be read.
@@ -175,44 +199,51 @@ fn unnamed(lost: u64, beyond: u64, unread: u64) -> Option<Why> {
 /// The patients who are named by identifiers, each of which exactly one has. A list of which the server does not find all is asked for
 /// singly.
 async fn find(pull: &Pull<'_>, named: &Named) -> Result<BTreeMap<Identifier, String>, SourceError> {
-    let identifiers: Vec<Identifier> = named.identifiers.iter().cloned().collect();
-    let ask = |(system, value): &Identifier| Ask::patient(system.clone(), value.clone());
-    let asked: BTreeSet<Ask> = identifiers.iter().map(ask).collect();
-    if !identifiers.is_empty() && !named.patients.is_empty() {
+    let mut answers = roll::answers(pull)?;
+    let open: Vec<Identifier> = named.identifiers.iter().filter(|one| !answers.contains_key(*one)).cloned().collect();
+    if !open.is_empty() && !named.patients.is_empty() {
         try_post(pull, &named.patients).await?;
     }
-    let mut people: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
-    let mut waiting: Vec<Vec<Identifier>> = identifiers.chunks(IDENTIFIERS_PER_QUERY).map(<[Identifier]>::to_vec).collect();
+    let mut waiting: Vec<Vec<Identifier>> = open.chunks(IDENTIFIERS_PER_QUERY).map(<[Identifier]>::to_vec).collect();
     while let Some(some) = waiting.pop() {
-        let came = having(pull, &some, &asked).await?;
-        let missing = some.iter().filter(|one| !came.values().flatten().any(|answer| *answer == ask(one)));
-        waiting.extend(missing.filter(|_| some.len() > 1).map(|one| vec![one.clone()]));
-        people.extend(came);
+        let told = having(pull, &some).await?;
+        roll::keep(pull, &told)?;
+        let rest = some.iter().filter(|one| some.len() > 1 && !told.contains_key(*one));
+        waiting.extend(rest.map(|one| vec![one.clone()]));
+        answers.extend(told);
     }
-    let known = Known::patients(asked, people, Arc::default());
-    let only = |one: &Identifier| if let Hit::One { id, .. } = known.hit(&ask(one)) { Some(id.to_owned()) } else { None };
-    Ok(identifiers.iter().filter_map(|one| Some((one.clone(), only(one)?))).collect())
+    Ok(named.identifiers.iter().filter_map(|one| Some((one.clone(), answers.get(one)?.clone()?))).collect())
 }
 
-/// Patients who have one of these identifiers, with the questions that they answer; nobody where these are not all of them.
-async fn having(pull: &Pull<'_>, some: &[Identifier], asked: &BTreeSet<Ask>) -> Result<BTreeMap<String, Vec<Ask>>, SourceError> {
+/// Who has each of these identifiers, as far as an answer tells: of several at once some may be left out.
+async fn having(pull: &Pull<'_>, some: &[Identifier]) -> Result<Answers, SourceError> {
+    let ask = |(system, value): &Identifier| Ask::patient(system.clone(), value.clone());
+    let asked: BTreeSet<Ask> = some.iter().map(ask).collect();
     let tokens: Vec<String> = some.iter().map(|(system, value)| format!("{}|{}", escaped(system), escaped(value))).collect();
     let parameters = [("identifier".to_owned(), tokens.join(",")), ("_count".to_owned(), (some.len() + 1).to_string())];
     let answer = send_somehow(pull, &parameters, "Patient", true).await?;
+    // A server that fails tells nothing.
+    let is_told = some.len() == 1 && answer.as_ref().is_some_and(|answer| answer.status < 500);
     let page = answer.filter(|answer| answer.is_success()).and_then(|answer| Some((Bundle::read(&answer.body)?, answer.url)));
-    let mut came = BTreeMap::new();
     // Who does not heed identifiers names anybody.
     let is_all = |page: &Bundle, url: &url::Url| page.link("next").is_none() && page.ignored(url, ["identifier"].into_iter()).is_empty();
-    let Some((page, _)) = page.filter(|(page, url)| is_all(page, url)) else { return Ok(came) };
-    for item in page.items("Patient") {
+    let page = page.filter(|(page, url)| is_all(page, url)).map(|(page, _)| page);
+    let mut people: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
+    for item in page.iter().flat_map(|page| page.items("Patient")) {
         if let Item::Match(json) = item
             && let Some(id) = id_of(json)
         {
-            let answers = answered(asked, ("Patient", &id), json.as_bytes());
-            came.insert(id, answers);
+            let answers = answered(&asked, ("Patient", &id), json.as_bytes());
+            people.insert(id, answers);
         }
     }
-    Ok(came)
+    let known = Known::patients(asked, people, Arc::default());
+    let who = |one: &Identifier| match known.hit(&ask(one)) {
+        Hit::One { id, .. } => Some(Some(id.to_owned())),
+        Hit::Several => Some(None),
+        Hit::None => is_told.then_some(None),
+    };
+    Ok(some.iter().filter_map(|one| Some((one.clone(), who(one)?))).collect())
 }
 
 /// A part of a token, as searches write it.
