@@ -23,6 +23,7 @@ use crate::measure::period::Period;
 use crate::outbox::{self, OutboxError, Remaining};
 use crate::smart::assertion::SigningKey;
 use crate::snapshot::{Key, PARTITIONS, PullId, Snapshot, SnapshotError};
+use crate::source::duty::Code;
 use crate::source::{self, Progress, Source, SourceError, probe};
 use crate::store::quarantine;
 use crate::store::runs::{self, ANY_TYPE, ReportFindings, Run, State, Unmapped};
@@ -278,7 +279,11 @@ impl Adapter {
             tracing::warn!(run.id, note.resource_type, note.reason, "the data are complete with this");
         }
         let run = self.store.transaction(|transaction| {
-            let missing = runs::missing_from(transaction, outcome.pull_id.0)?;
+            let mut missing = runs::missing_from(transaction, outcome.pull_id.0)?;
+            // What another pull is still to read is no gap of this one, and may be of any type.
+            if outcome.gaps.iter().any(|gap| gap.code == Code::Ongoing) {
+                *missing.gaps.entry(ANY_TYPE.to_owned()).or_default() += 1;
+            }
             runs::pulled(transaction, run.id, outcome.pull_id.0, outcome.complete, &missing)?;
             runs::get(transaction, run.id)
         })?;

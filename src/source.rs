@@ -7,6 +7,7 @@ pub mod cohort;
 pub mod duty;
 mod filter;
 pub mod folder;
+mod follow;
 pub mod forecast;
 mod identified;
 pub mod import;

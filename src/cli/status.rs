@@ -224,9 +224,9 @@ fn as_text(status: &Status) -> String {
         text.push_str(&format!("{zone}\n"));
     }
     if let Some(open) = &status.open {
-        let begun = minute(&open.started_at);
+        let (begun, what) = (minute(&open.started_at), if open.full { "everything" } else { "changes" });
         text.push_str(&format!(
-            "a pull that began {begun} is not finished and goes on: {} of its queries and files done, {} received\n",
+            "a pull that began {begun} ({what}) is not finished and goes on: {} of its queries and files done, {} received\n",
             open.done,
             counted(open.received, "resource")
         ));

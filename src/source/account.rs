@@ -3,9 +3,9 @@
 
 use super::Tuning;
 use super::duty::{Code, Who, Why};
-use super::ledger::UNCHANGED;
+use super::ledger::{UNCHANGED, last_full};
 use crate::store::StoreError;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ pub struct Account {
 pub struct Open {
     /// Its number.
     pub pull: i64,
+    /// Whether it reads everything, or changes only.
+    pub full: bool,
     /// When it began.
     pub started_at: String,
     /// Queries and files that are done.
@@ -57,10 +59,10 @@ pub struct Open {
 
 /// The pull that is under way, or was interrupted.
 pub fn open(connection: &Connection) -> Result<Option<Open>, StoreError> {
-    let sql = "SELECT id, started_at, count(unit.name), coalesce(sum(unit.received), 0) FROM pull LEFT JOIN unit ON pull_id = id AND unit.state = 'done'
+    let sql = "SELECT id, full, started_at, count(unit.name), coalesce(sum(unit.received), 0) FROM pull LEFT JOIN unit ON pull_id = id AND unit.state = 'done'
        WHERE pull.state = 'open' GROUP BY id ORDER BY id DESC LIMIT 1";
     let count = |number: i64| number.unsigned_abs();
-    let read = |row: &rusqlite::Row<'_>| Ok(Open { pull: row.get(0)?, started_at: row.get(1)?, done: count(row.get(2)?), received: count(row.get(3)?) });
+    let read = |row: &rusqlite::Row<'_>| Ok(Open { pull: row.get(0)?, full: row.get(1)?, started_at: row.get(2)?, done: count(row.get(3)?), received: count(row.get(4)?) });
     Ok(connection.query_row(sql, [], read).optional()?)
 }
 
@@ -158,10 +160,8 @@ pub fn last(connection: &Connection) -> Result<Option<Account>, StoreError> {
 }
 
 fn next_full(connection: &Connection, source: &str, plan: &str) -> Result<Option<String>, StoreError> {
-    let sql = "SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'";
-    let last: Option<String> = connection.query_row(sql, [source, plan], |row| row.get(0))?;
     let days = SignedDuration::from_hours(24 * i64::from(Tuning::default().full_every_days));
-    let next = last.and_then(|last| last.parse::<Timestamp>().ok()?.checked_add(days).ok());
+    let next = last_full(connection, source, plan)?.and_then(|last| last.checked_add(days).ok());
     Ok(next.map(|next| next.strftime("%Y-%m-%d").to_string()))
 }
 

@@ -86,6 +86,10 @@ pub enum Code {
     Unsought,
     /// The site's list of patients that is missing, empty, or not as it should be.
     WrongList,
+    /// What has changed while a pull lasted several nights, and is still to be read.
+    Ongoing,
+    /// The pull of several nights that ended before this one of what has changed meanwhile.
+    Followed,
     /// Patients whom the Group's export brings, and the Group does not name.
     Strangers,
     /// The life of an export.
@@ -211,6 +215,8 @@ impl Code {
             Code::Listed => (SiteEngineer, "take patients who are gone off the list (`source.patients_file`), and let the EHR team have this client read the others"),
             Code::Unfound => (SiteEngineer, "correct these lines of `source.patients_file` or take them off, and see that `source.patients_system` is their system in the EHR"),
             Code::WrongList => (SiteEngineer, "correct the list (`source.patients_file`), or have it written again: the next pull reads it"),
+            Code::Ongoing => (Nobody, "the next pull goes on with it; if it lasts, let `source.requests_per_night` or `source.off_hours` allow more"),
+            Code::Followed => (Nobody, "nothing is due"),
             Code::Unnamed => (EhrTeam, "name each member of the Group by a reference to a Patient, or by an identifier that exactly one Patient has and searches find"),
             Code::Unsought => (SiteEngineer, "let `source.patients_search` ask by what the server heeds, or name a Group or a list in its place"),
             Code::Strangers => (EhrTeam, "nothing is missing if the Group names all its members; let its export be of these"),

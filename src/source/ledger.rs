@@ -5,7 +5,7 @@ use super::forecast::Known;
 use crate::snapshot::PullId;
 use crate::store::quarantine::{self, Refused};
 use crate::store::{Store, StoreError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,25 +53,27 @@ pub struct Opened {
     pub full: bool,
     /// It was begun before and is continued.
     pub resumed: bool,
+    /// When it was begun.
+    pub begun: Timestamp,
 }
 
 /// Continues the open pull of this source and plan, or opens one; an open pull of another plan is abandoned.
 pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp) -> Result<Opened, StoreError> {
     store.transaction(|transaction| {
-        let open: Option<(i64, String, bool)> = transaction
-            .query_row("SELECT id, plan, full FROM pull WHERE source = ?1 AND state = 'open'", [source], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        if let Some((id, known, was_full)) = open {
+        let sql = "SELECT id, plan, full, started_at FROM pull WHERE source = ?1 AND state = 'open'";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let open: Option<(i64, String, bool, String)> = transaction.query_row(sql, [source], read).optional()?;
+        if let Some((id, known, was_full, begun)) = open {
             if known == plan && (was_full || !full) {
                 // What failed is asked for again.
                 let failed = "DELETE FROM unit WHERE pull_id = ?1 AND (state = 'gap' OR name IN (SELECT name || ?2 FROM unit WHERE pull_id = ?1 AND state = 'gap'))";
                 transaction.execute(failed, params![id, BY_IDENTIFIER])?;
-                return Ok(Opened { id: PullId(id), full: was_full, resumed: true });
+                return Ok(Opened { id: PullId(id), full: was_full, resumed: true, begun: begun.parse().unwrap_or(now) });
             }
             transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
         }
         transaction.execute("INSERT INTO pull (source, state, full, plan, started_at) VALUES (?1, 'open', ?2, ?3, ?4)", params![source, full, plan, now.to_string()])?;
-        Ok(Opened { id: PullId(transaction.last_insert_rowid()), full, resumed: false })
+        Ok(Opened { id: PullId(transaction.last_insert_rowid()), full, resumed: false, begun: now })
     })
 }
 
@@ -629,14 +631,16 @@ pub fn has_pulled(store: &Store, source: &str) -> Result<bool, StoreError> {
     })
 }
 
-/// When everything was last read in full under this plan.
-pub fn last_full(store: &Store, source: &str, plan: &str) -> Result<Option<Timestamp>, StoreError> {
-    store.with(|connection| {
-        let at: Option<String> =
-            connection
-                .query_row("SELECT max(started_at) FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed'", params![source, plan], |row| row.get(0))?;
-        Ok(at.and_then(|text| text.parse().ok()))
-    })
+/// When everything was last read in full under this plan: when that began or, where it lasted several nights, a day before it ended, or
+/// it would be due again as it ends.
+pub fn last_full(connection: &Connection, source: &str, plan: &str) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "SELECT started_at, finished_at FROM pull WHERE source = ?1 AND plan = ?2 AND full = 1 AND state = 'committed' ORDER BY id DESC LIMIT 1";
+    let last: Option<(String, Option<String>)> = connection.query_row(sql, [source, plan], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let instant = |text: String| text.parse::<Timestamp>().ok();
+    Ok(last.and_then(|(began, ended)| {
+        let last_day = ended.and_then(instant).and_then(|ended| ended.checked_sub(SignedDuration::from_hours(24)).ok());
+        instant(began).max(last_day)
+    }))
 }
 
 /// How many pulls of changes ended since everything was last read in full under this plan.

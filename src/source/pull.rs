@@ -4,6 +4,7 @@ use super::cohort::Cohort;
 use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
+use super::follow;
 use super::identified;
 use super::import;
 use super::intake::{Reason, by_content, is_identified, judge};
@@ -86,15 +87,17 @@ pub async fn pull_for(
     progress: &dyn Progress,
 ) -> Result<PullOutcome, SourceError> {
     let job = Job { chooser, source, snapshot, clock, progress };
-    let Some(instead) = plan.instead.as_deref() else { return job.run(plan, None).await };
+    let Some(instead) = plan.instead.as_deref() else { return job.carry_out(plan, None).await };
     // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
     if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
-        return job.run(instead, None).await;
+        return job.carry_out(instead, None).await;
     }
-    match job.run(plan, None).await {
+    match job.carry_out(plan, None).await {
         Err(SourceError::NoExport(why)) => {
             tracing::warn!(reason = %why, due = why.code.duty().1, "no export is to be had: the same is searched for");
-            job.run(instead, Some(why)).await
+            let note = Some(why.put(|reason| format!("{reason}; the same was searched for")));
+            let unit = Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note, ..Unit::default() };
+            job.carry_out(instead, Some(unit)).await
         }
         ended => ended,
     }
@@ -111,8 +114,22 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Carries a plan out; in the place of an export, if `no_export` says why there is none.
-    async fn run(self, plan: &Plan, no_export: Option<Why>) -> Result<PullOutcome, SourceError> {
+    /// Carries a plan out; where that took several nights, what has changed meanwhile is read once, as far as this night allows.
+    async fn carry_out(self, plan: &Plan, note: Option<Unit>) -> Result<PullOutcome, SourceError> {
+        let (first, begun) = Box::pin(self.run(plan, note)).await?;
+        let Some(begun) = begun.filter(|_| follow::is_due(plan)) else { return Ok(first) };
+        if incremental_start(self.source, plan, self.snapshot, self.clock)?.is_none() {
+            return Ok(follow::left(first, begun));
+        }
+        match Box::pin(self.run(plan, Some(follow::note(&first, begun)))).await {
+            Ok((second, _)) => Ok(follow::joined(first, second)),
+            Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => Err(error),
+            Err(error) => Ok(follow::unread(first, begun, &error)),
+        }
+    }
+
+    /// Carries a plan out, with what is to be known of how that came about; and when it was begun, if that was in an earlier night.
+    async fn run(self, plan: &Plan, note: Option<Unit>) -> Result<(PullOutcome, Option<Timestamp>), SourceError> {
         let Job { chooser, source, snapshot, clock, progress } = self;
         let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
         let damaged = snapshot.look_over()?;
@@ -152,9 +169,8 @@ impl Job<'_> {
             imported: None,
             discarded: store.with(|connection| quarantine::discarded(connection, None))?,
         };
-        if let Some(why) = no_export {
-            let note = why.put(|reason| format!("{reason}; the same was searched for"));
-            pull.record(&Unit { name: "instead of the export".to_owned(), resource_type: "*".to_owned(), query: "export".to_owned(), note: Some(note), ..Unit::default() })?;
+        if let Some(note) = note {
+            pull.record(&note)?;
         }
         match (&dump, &source.options.tuning.off_hours) {
             (Some(dump), _) => match known.filter(|_| !opened.full) {
@@ -180,7 +196,7 @@ impl Job<'_> {
         if plan.export.is_some() {
             bulk::release_finished(&pull, &mut outcome.notes).await?;
         }
-        Ok(outcome)
+        Ok((outcome, follow::earlier(&opened, pull.begun)))
     }
 }
 
@@ -488,7 +504,7 @@ fn refuse_sudden_loss(
         }
     }
     // What is asked for by code for the first time is less than what is stored, and not for a loss.
-    let is_new = ledger::last_full(pull.snapshot.store(), &name, &plan)?.is_none();
+    let is_new = pull.snapshot.store().with(|connection| ledger::last_full(connection, &name, &plan))?.is_none();
     let is_comparable = |name: &str| !(is_new && pull.plan.is_narrowed(name));
     for (name, patients) in full_of.iter().filter(|(name, _)| is_whole(name)) {
         stored.insert(name.clone(), pull.snapshot.count_of(name, patients)?);

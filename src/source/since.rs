@@ -76,7 +76,7 @@ pub fn next_since(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn
 pub(super) fn is_full_due(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<bool, SourceError> {
     let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
     let due = SignedDuration::from_hours(24 * i64::from(source.options.tuning.full_every_days));
-    let last_full = ledger::last_full(store, &name, &digest)?;
+    let last_full = store.with(|connection| ledger::last_full(connection, &name, &digest))?;
     let is_due = last_full.is_none_or(|last_full| clock.now().duration_since(last_full) >= due);
     Ok(is_due || ledger::last_lacks(store, &name, &digest, &UNTIL_FULL)? || ledger::is_decided_since(store, &name, &digest)?)
 }

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use watershed::sandbox::Fault;
+use watershed::store::Store;
 
 use super::{Said, command, say, sound_site, spoil};
 use crate::bed::{Bed, Wanted, output};
@@ -380,6 +381,40 @@ async fn a_first_pull_that_takes_several_nights_is_under_way() {
     let status = Said::of(output(bed.command(&["status"])).await).out;
     assert!(status.starts_with("lakeside: the first pull is under way\n") && !status.contains("no night yet"), "{status}");
     assert!(status.contains("a pull that began 20") && status.contains("is not finished and goes on: "), "{status}");
+}
+
+/// Nights a day apart, each too short for what has changed since the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_night_that_is_to_read_what_changed_while_a_pull_lasted_says_so() {
+    let bed = Bed::make(Wanted { mode: "search", group: "all", limit: u64::MAX, patients: 24, ..Wanted::default() }).await;
+    let state = bed.folder.path().join("data/state.sqlite");
+    let night = async |requests: &str| {
+        let mut night = bed.night();
+        night.env("WATERSHED__SOURCE__REQUESTS_PER_NIGHT", requests).env("WATERSHED__SOURCE__PAGE_SIZE", "10");
+        let said = Said::of(output(night).await);
+        let store = Store::open(&state).unwrap();
+        store
+            .with(|connection| Ok(connection.execute("UPDATE pull SET started_at = '2026-01-02T03:04:05Z' WHERE state = 'open'", [])?))
+            .unwrap();
+        said
+    };
+    let mut said = night("40").await;
+    for _ in 0..20 {
+        if said.code != 4 {
+            break;
+        }
+        said = night("40").await;
+    }
+    let told = "what has changed since 2026-01-02 03:04 UTC is still to be read: `source.requests_per_night` allows 40 requests";
+    assert!(said.code == 1 && said.err.contains(told) && said.out.contains("data partial (1 gap, 0 in quarantine)"), "{} {}", said.out, said.err);
+    let [status, known] = [Said::of(output(bed.command(&["status"])).await), Said::of(output(bed.command(&["known"])).await)];
+    assert!(status.out.contains("UTC (changes) is not finished and goes on: ") && status.out.contains("partial (1 gap, 0 in quarantine)"), "{}", status.out);
+    assert_eq!(known.code, 1, "{}", known.err);
+    let said = night("0").await;
+    let told = "this pull reads what changed while pull 2 (changes) lasted, from 2026-01-02 03:04 UTC on; that one brought ";
+    assert!(said.code == 0 && said.err.contains(told), "{} {}", said.out, said.err);
+    let status = Said::of(output(bed.command(&["status"])).await).out;
+    assert!(status.contains(told) && status.contains("complete, with notes"), "{status}");
 }
 
 /// What is wrong with the list of patients is found before the first night, and ends none after it.

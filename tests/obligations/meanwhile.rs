@@ -1,7 +1,9 @@
 //! What happens at a hospital while its data are read is in that night's numbers, or the ledger names it.
 
-use super::bench::Bench;
-use watershed::source::Mode;
+use super::bench::{Bench, Pulled, TYPES, untimed};
+use std::time::Duration;
+use watershed::source::duty::Code;
+use watershed::source::{Gap, Mode, SourceError, account};
 
 #[tokio::test]
 async fn q_83_what_is_edited_while_everything_is_read_is_in_that_nights_numbers() {
@@ -34,4 +36,121 @@ async fn q_85_what_came_as_a_change_and_is_gone_before_it_is_counted_is_not_kept
     assert!(night.outcome.complete && !night.outcome.full, "{:?}", night.outcome.gaps);
     night.is_the_truth();
     bench.pull(Mode::Search).await.is_the_truth();
+}
+
+/// A Group in nights a day apart, of so many requests, each of which changes something: records are corrected and deleted, one joins and
+/// another leaves.
+struct Nights {
+    bench: Bench,
+    everybody: Vec<String>,
+    night: usize,
+}
+
+impl Nights {
+    async fn of(requests: u64, is_progressive: bool) -> Nights {
+        let mut bench = Bench::new(&[]).await.swift().on_disk();
+        let mut everybody = bench.hospital.patients();
+        everybody.sort();
+        bench.options.group = "all".to_owned();
+        (bench.options.page_size, bench.options.requests_per_night, bench.options.tuning.patients_per_query) = (50, requests, 2);
+        let is_later = |name: &str| is_progressive && ["Observation", "Procedure"].contains(&name);
+        bench.needs.iter_mut().for_each(|need| need.is_later = is_later(&need.resource_type));
+        bench.chooser = Some(|_| true);
+        let nights = Nights { bench, everybody, night: 0 };
+        nights.regroup();
+        nights
+    }
+
+    fn regroup(&self) {
+        let away = self.night % self.everybody.len();
+        let members: Vec<String> = self.everybody.iter().enumerate().filter(|(number, _)| *number != away).map(|(_, id)| id.clone()).collect();
+        self.bench.hospital.regroup("all", &members, self.bench.clock.now());
+    }
+
+    /// A night, after which a day goes by. Nothing where it does not come to the end of a pull.
+    async fn pull(&mut self, is_calm: bool) -> Option<Pulled> {
+        let pulled = match self.bench.try_pull(Mode::Search).await {
+            Ok(pulled) => Some(pulled),
+            Err(SourceError::Unfinished { .. }) => None,
+            Err(error) => panic!("night {}: {error}", self.night),
+        };
+        self.night += 1;
+        self.bench.pass(Duration::from_secs(86_400));
+        if !is_calm {
+            self.bench.hospital.amend_at(self.night as u64, self.bench.clock.now());
+            self.regroup();
+        }
+        pulled
+    }
+}
+
+fn has(told: &[Gap], code: Code) -> bool {
+    told.iter().any(|told| told.code == code)
+}
+
+#[tokio::test]
+async fn what_changes_in_a_group_while_a_pull_lasts_several_nights_is_in_the_last_ones_numbers() {
+    for spent in 1..20 {
+        let mut nights = Nights::of(40, spent % 2 == 0).await;
+        let mut is_over = false;
+        for _ in 0..spent {
+            is_over |= nights.pull(false).await.is_some();
+        }
+        if is_over {
+            assert!(spent > 3, "{spent} nights");
+            return;
+        }
+        nights.bench.options.requests_per_night = 0;
+        let last = nights.bench.pull(Mode::Search).await;
+        last.is_the_truth();
+        // Both are told: that everything came, and what followed.
+        assert!(last.outcome.full && has(&last.outcome.notes, Code::Followed) && last.outcome.received["Patient"] > 19, "{spent} nights: {:?}", last.outcome);
+        let account = nights.bench.store.with(|connection| account::last(connection)).unwrap().unwrap();
+        let told: Vec<&str> = account.rows.iter().filter_map(|row| row.note.as_ref()).map(|note| note.reason.as_str()).collect();
+        assert!(account.complete && !account.full && told.iter().any(|told| told.contains("this pull reads what changed while pull 1 (everything) lasted, from 20")), "{told:?}");
+        // The night after it is one of its own.
+        let calm = nights.bench.pull(Mode::Search).await;
+        calm.is_the_truth();
+        assert!(!calm.outcome.full && !has(&calm.outcome.notes, Code::Followed));
+    }
+    panic!("it does not end");
+}
+
+#[tokio::test]
+async fn nights_too_short_for_what_changes_meanwhile_say_so_and_get_on() {
+    let mut nights = Nights::of(60, false).await;
+    nights.bench.options.tuning.full_every_days = 365;
+    let mut ended = Vec::new();
+    for _ in 0..12 {
+        ended.extend(nights.pull(false).await);
+    }
+    // What is behind after everything was read is missing; after that each is as far behind as the one before.
+    let told: Vec<(bool, bool, bool)> = ended
+        .iter()
+        .map(|night| (night.outcome.full, has(&night.outcome.gaps, Code::Ongoing), has(&night.outcome.notes, Code::Ongoing)))
+        .collect();
+    assert!(told.contains(&(true, true, false)) && told.contains(&(false, false, true)), "{told:?}");
+    assert!(ended.iter().all(|night| night.outcome.complete != has(&night.outcome.gaps, Code::Ongoing)), "{told:?}");
+    let gap = ended.iter().flat_map(|night| &night.outcome.gaps).find(|gap| gap.code == Code::Ongoing).unwrap();
+    assert!(
+        gap.reason.starts_with("what has changed since 20") && gap.reason.contains(" is still to be read: `source.requests_per_night` allows 60 requests"),
+        "{}",
+        gap.reason
+    );
+    let mut last = None;
+    for _ in 0..8 {
+        last = nights.pull(true).await.or(last);
+    }
+    last.unwrap().is_the_truth();
+}
+
+#[tokio::test]
+async fn what_times_of_change_do_not_tell_is_not_read_a_second_time_in_one_night() {
+    let mut nights = Nights::of(60, false).await;
+    nights.bench.facts = TYPES.iter().map(|name| untimed(name)).collect();
+    assert!(nights.pull(true).await.is_none());
+    nights.bench.options.requests_per_night = 0;
+    let last = nights.bench.pull(Mode::Search).await;
+    assert!(last.outcome.complete && last.outcome.full && has(&last.outcome.notes, Code::Ongoing), "{:?}", last.outcome);
+    assert_eq!(nights.bench.store.with(|connection| account::last(connection)).unwrap().unwrap().pull, 1);
 }

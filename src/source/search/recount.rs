@@ -454,7 +454,11 @@ fn may_read_whole(pull: &Pull<'_>, subject: &Subject) -> Result<bool, SourceErro
 
 /// When everything will be read again, in words.
 pub(in crate::source) fn next_full(pull: &Pull<'_>) -> Result<String, SourceError> {
-    let last = if pull.since.is_some() { ledger::last_full(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest())? } else { Some(pull.begun) };
+    let (name, digest) = (pull.source.name(), pull.plan.digest());
+    let last = match pull.since {
+        Some(_) => pull.snapshot.store().with(|connection| ledger::last_full(connection, &name, &digest))?,
+        None => Some(pull.begun),
+    };
     let days = SignedDuration::from_hours(24 * i64::from(pull.source.options.tuning.full_every_days));
     let next = last.and_then(|last| last.checked_add(days).ok());
     Ok(next.map_or_else(String::new, |next| format!(", on {}", next.strftime("%Y-%m-%d"))))

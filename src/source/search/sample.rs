@@ -234,7 +234,7 @@ pub(super) async fn look(pull: &mut Pull<'_>, subject: &Subject, known: &Known) 
     let mut off: Vec<&str> = Vec::new();
     off.extend((!by_id).then_some(BY_IDS));
     off.extend((is_one_question && resources > IDS as u64 && (!by_time || subject.until.is_none())).then_some(BY_TIMES));
-    let last_full = ledger::last_full(store, &name, &digest)?;
+    let last_full = store.with(|connection| ledger::last_full(connection, &name, &digest))?;
     let instant = known.urn.instant(subject.night, last_full).filter(|_| is_one_question && by_time && subject.until.is_some());
     for sample in [instant.map(Sample::Before), by_id.then_some(Sample::Ids)].into_iter().flatten() {
         let unlike = sample.name(&subject.resource_type);
