@@ -144,6 +144,21 @@ async fn nights_too_short_for_what_changes_meanwhile_say_so_and_get_on() {
     last.unwrap().is_the_truth();
 }
 
+/// Everything is due to be read again a week after it was: not a week after that was begun.
+#[tokio::test]
+async fn a_reading_of_everything_that_took_longer_than_a_week_is_not_due_again_as_it_ends() {
+    let mut nights = Nights::of(60, false).await;
+    assert!(nights.pull(false).await.is_none());
+    nights.bench.pass(Duration::from_secs(9 * 86_400));
+    nights.bench.options.requests_per_night = 0;
+    for (is_full, days) in [(true, 5), (false, 2), (true, 0)] {
+        let night = nights.bench.pull(Mode::Search).await;
+        night.is_the_truth();
+        assert_eq!((night.outcome.full, has(&night.outcome.notes, Code::Ongoing)), (is_full, false), "{days}");
+        nights.bench.pass(Duration::from_secs(days * 86_400));
+    }
+}
+
 #[tokio::test]
 async fn what_times_of_change_do_not_tell_is_not_read_a_second_time_in_one_night() {
     let mut nights = Nights::of(60, false).await;
