@@ -264,11 +264,13 @@ async fn foreseen(bench: &Bench, mode: Mode) -> Foreseen {
 
 #[tokio::test]
 async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
-    for (mode, is_by_code, whole) in [(Mode::Search, false, None), (Mode::Search, false, Some("Encounter")), (Mode::Bulk, false, None), (Mode::Search, true, None)] {
+    for (mode, is_by_code, whole) in
+        [(Mode::Search, false, None), (Mode::Search, false, Some("Encounter")), (Mode::Bulk, false, None), (Mode::Search, true, None), (Mode::Bulk, true, None)]
+    {
         let mut bench = Bench::new(&[]).await;
         bench.facts = whole.map(untimed).into_iter().collect();
         if is_by_code {
-            bench = bench.narrowed(TypeFilter::Off);
+            bench = bench.narrowed(TypeFilter::Encoded);
         }
         bench.pull(mode).await.is_the_truth();
         for (full_every_days, night) in [(0, "everything"), (7, "changes")] {
@@ -283,8 +285,19 @@ async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
 #[tokio::test]
 async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
     let mut wrong = Vec::new();
-    for (mode, quirks, is_progressive) in [(Mode::Search, &[][..], false), (Mode::Search, &[], true), (Mode::Bulk, &[], false), (Mode::Bulk, &["q_82"], false)] {
+    for (mode, quirks, is_progressive, is_by_code) in [
+        (Mode::Search, &[][..], false, false),
+        (Mode::Search, &[], true, false),
+        (Mode::Search, &[], false, true),
+        (Mode::Search, &[], true, true),
+        (Mode::Bulk, &[], false, false),
+        (Mode::Bulk, &["q_82"], false, false),
+        (Mode::Bulk, &[], false, true),
+    ] {
         let mut bench = Bench::new(quirks).await;
+        if is_by_code {
+            bench = bench.narrowed(TypeFilter::Encoded);
+        }
         (bench.options.group, bench.options.tuning.patients_per_query) = ("all".to_owned(), 6);
         bench
             .needs
@@ -301,7 +314,7 @@ async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
         for (full_every_days, night) in [(0, "everything"), (7, "changes")] {
             bench.options.tuning.full_every_days = full_every_days;
             let foreseen = foreseen(&bench, mode).await;
-            let what = format!("{mode:?} of a Group, {quirks:?}, {}, {night}", if is_progressive { "progressive" } else { "of all" });
+            let what = format!("{mode:?} of a Group, {quirks:?}, {}, {night}, by code: {is_by_code}", if is_progressive { "progressive" } else { "of all" });
             wrong.extend(foreseen.complaint(&what));
         }
     }
