@@ -427,7 +427,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A list of patients, in the place of a Group.
+    /// A list of patients, or a search for them, in the place of a Group.
     fn patients(&mut self, source: &crate::source::Options) {
         self.exists("source.patients_file", &source.patients_file);
         if source.patients_file.is_empty() && !source.patients_system.is_empty() {
@@ -437,15 +437,22 @@ impl Checker<'_> {
                 "name the file whose lines are identifiers of this system",
             );
         }
-        let key = "source.patients_file";
-        let mut beside = |is_set: bool, other: &str, help: &str| {
-            if is_set && !source.patients_file.is_empty() {
-                self.error(key, format!("`{key}` is set beside {other}"), help);
-            }
-        };
-        beside(!source.group.is_empty(), "`source.group`", "patients come from one of them: leave the other one empty");
-        beside(!source.folder.is_empty(), "`source.folder`", "all patients in the files are taken: let what writes them choose the patients");
-        beside(source.mode == Mode::Bulk, "`mode = \"bulk\"`", "these patients are asked for by search: leave `mode` out, or have the EHR team make a Group of them");
+        if !source.patients_search.is_empty()
+            && let Err(help) = crate::source::cohort::searches(&source.patients_search)
+        {
+            self.error("source.patients_search", format!("`{}` is no search for patients", source.patients_search), &help);
+        }
+        for (key, written) in [("source.patients_file", &source.patients_file), ("source.patients_search", &source.patients_search)] {
+            let mut beside = |is_set: bool, other: &str, help: &str| {
+                if is_set && !written.is_empty() {
+                    self.error(key, format!("`{key}` is set beside {other}"), help);
+                }
+            };
+            beside(!source.group.is_empty(), "`source.group`", "patients come from one of them: leave the other one empty");
+            beside(!source.folder.is_empty(), "`source.folder`", "all patients in the files are taken: let what writes them choose the patients");
+            beside(source.mode == Mode::Bulk, "`mode = \"bulk\"`", "these patients are asked for by search: leave `mode` out, or have the EHR team make a Group of them");
+            beside(key == "source.patients_search" && !source.patients_file.is_empty(), "`source.patients_file`", "patients come from one of them: leave the other one empty");
+        }
     }
 
     /// The id of a Group, as it stands behind `Group/`.

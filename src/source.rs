@@ -3,6 +3,7 @@
 pub mod account;
 pub mod bulk;
 pub mod capability;
+pub mod cohort;
 pub mod duty;
 mod filter;
 pub mod folder;
@@ -96,6 +97,8 @@ pub struct Options {
     pub patients_file: String,
     /// System of the identifiers in `patients_file`; empty: it holds the ids of patients.
     pub patients_system: String,
+    /// A search that finds the patients whose data are taken, in the place of a Group: `Patient?organization=Organization/7`.
+    pub patients_search: String,
     /// What a type needs in a search on this server; each entry is a search of its own: `Observation` and
     /// `category=laboratory`.
     pub parameters: BTreeMap<String, Vec<String>>,
@@ -208,6 +211,7 @@ impl Default for Options {
             group: String::new(),
             patients_file: String::new(),
             patients_system: String::new(),
+            patients_search: String::new(),
             parameters: BTreeMap::new(),
             type_filter: TypeFilter::Off,
             progressive: true,

@@ -8,6 +8,7 @@ mod between;
 mod bulk;
 mod census;
 mod flawed;
+mod found;
 mod handles;
 mod kindness;
 mod listed;

@@ -16,9 +16,10 @@ use crate::pipeline::{Lineage, Setup, needs};
 use crate::smart::client::below;
 use crate::snapshot::Snapshot;
 use crate::source::capability::Capability;
+use crate::source::cohort::Cohort;
 use crate::source::duty::Code;
 use crate::source::probe::{self, Fact, Finding, Found};
-use crate::source::{self, Options, Source, SourceError, Tuning, folder, import, ledger};
+use crate::source::{self, Options, Plan, Source, SourceError, Tuning, folder, forecast, import, ledger};
 use crate::store::{Store, runs};
 
 /// Attempts at one request to the EHR while a person waits.
@@ -267,7 +268,7 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
             });
             lines.extend(plan.notes.iter().cloned());
             lines.extend(source.clocks_apart.as_ref().map(|apart| format!("{apart}: set it right, or tokens may be refused")));
-            let failure = group(&source, &mut lines).await.err();
+            let failure = cohort(&source, &plan, &mut lines).await.err();
             let facts = probe::probe(&source, &plan).await;
             Answer { probed: Some(probed(site, &source, facts, &**clock)), failure, ..Answer::new(peer, lines) }
         }
@@ -284,9 +285,13 @@ async fn ehr(site: &Loaded<config::Site>, checked: &Setup, clock: &Arc<dyn Clock
     }
 }
 
-/// Asks once for the Group whose patients are to be taken. A server that does not say that it has Groups may have it all the same.
-async fn group(source: &Source, lines: &mut Vec<String>) -> Result<(), Failure> {
+/// Asks once who the patients are that are to be taken. A server that does not say that it has Groups may have the one all the same.
+async fn cohort(source: &Source, plan: &Plan, lines: &mut Vec<String>) -> Result<(), Failure> {
     let id = &source.options.group;
+    if let Cohort::Search(search) = &plan.cohort {
+        let found = forecast::count(source, plan, None).await.get("Patient").copied();
+        lines.push(found.map_or_else(|| format!("{search}: the server does not say how many it finds"), |found| format!("{search} finds {}", counted(found, "patient"))));
+    }
     if let Some(list) = &source.options.tuning.patients {
         let listed = list.read().map_err(Failure::configuration)?;
         lines.push(format!("the list names {}", counted(listed.len(), "patient")));

@@ -9,9 +9,10 @@ use super::{Context, Ending, Failure, Format, run};
 use crate::config::setup;
 use crate::diagnostic::counted;
 use crate::pipeline::{Adapter, NightError};
+use crate::source::cohort::Cohort;
 use crate::source::folder::{self, Dropped, Listing, State};
 use crate::source::forecast::{self, Forecast};
-use crate::source::plan::{Cohort, Plan};
+use crate::source::plan::Plan;
 use crate::source::since::{next_since, told_behind};
 use crate::source::{Gap, PullOutcome, Silent, SourceError, ledger};
 use crate::store::runs::Unmapped;
@@ -176,6 +177,9 @@ fn told(source: &str, plan: &Plan, scopes: &str, forecast: &Forecast, is_of_chan
     let mut text = format!("{source}, {patients}; no data were asked for\nscopes to ask for: {scopes}\n{table}\n{forecast}");
     if forecast.steps.iter().any(|step| step.resources.is_none()) {
         text.push_str(match (is_of_changes, plan.cohort.is_everybody()) {
+            (false, false) if matches!(plan.cohort, Cohort::Search(_)) => {
+                "\nwhat is not known is known after the first pull; how many patients the search finds is asked for by --count"
+            }
             (true, _) => "\nhow much has changed is asked for by --count where all patients are pulled",
             (false, true) => "\nwhat is not known is known after the first pull, or asked for by --count",
             (false, false) => "\nwhat is not known is known after the first pull; how many members the Group has is asked for by --count",

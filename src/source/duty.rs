@@ -82,6 +82,8 @@ pub enum Code {
     Unnamed,
     /// Patients of the site's list whom a search by their identifier does not find.
     Unfound,
+    /// A search for the patients whose data are taken that the server does not heed.
+    Unsought,
     /// Patients whom the Group's export brings, and the Group does not name.
     Strangers,
     /// The life of an export.
@@ -199,7 +201,7 @@ impl Code {
             Code::InternalOrigin => (SiteEngineer, "name the server's inner origin in `source.internal_origins`"),
             Code::TokenOrigin => (SiteEngineer, "add the origin to `source.token_origins`, if it is the EHR's"),
             Code::Categories => (SiteEngineer, "name this hospital's categories in `source.parameters`"),
-            Code::OfPatients => (SiteEngineer, "name a Group in `source.group`, or a list in `source.patients_file`, of whose patients it is asked for"),
+            Code::OfPatients => (SiteEngineer, "name in `source` the Group, list or search of whose patients it is asked for"),
             Code::Cut => (EhrTeam, "raise the number of results that a search may have"),
             Code::Announced => (EhrTeam, "say why fewer come than are announced"),
             Code::Counted => (EhrTeam, "say why fewer come than the server counts: what this client may see, or what exports and searches leave out"),
@@ -210,6 +212,7 @@ impl Code {
                 "correct these lines of the list (`source.patients_file`) or take them off, and see that `source.patients_system` is the system of these identifiers in the EHR",
             ),
             Code::Unnamed => (EhrTeam, "name each member of the Group by a reference to a Patient, or by an identifier that exactly one Patient has and searches find"),
+            Code::Unsought => (SiteEngineer, "let `source.patients_search` ask by what the server heeds, or name a Group or a list in its place"),
             Code::Strangers => (EhrTeam, "nothing is missing if the Group names all its members; let its export be of these"),
             Code::Export => (EhrTeam, "repair exports, or let the site set `source.mode = \"search\"`"),
             Code::Undeletable => (EhrTeam, "let this client delete its exports (`system/*.d`, or as the server has it), or have the server delete them after some days"),
@@ -239,9 +242,7 @@ impl Code {
             Code::Restless => (EhrTeam, "let what changes have a new `meta.lastUpdated`, and let searches name what was deleted"),
             Code::Unlisted => (EhrTeam, "let this client read the Group, which names its members"),
             Code::Clock => (Nobody, "the next pull reads everything; if it lasts, the EHR team, whose server's clock is wrong"),
-            Code::NoPatients => {
-                (SiteEngineer, "find what hides them: whom `source` names, `source.parameters`, the client's rights; if there is none, `watershed pull --accept-loss`")
-            }
+            Code::NoPatients => (SiteEngineer, "find what hides them: whom `source` names, its parameters, the rights; if there is none, `watershed pull --accept-loss`"),
             Code::Empty => (EhrTeam, "say whether there is any that this client does not see; nothing is due if there is none"),
             Code::Uncoded => (SiteEngineer, "translate this hospital's codes in the site mapping; if it has none of these, `watershed pull --accept-loss`"),
             Code::Unseen => (EhrTeam, "let this client read it; if there is none, or the measures can do without, the site engineer: `watershed pull --accept-loss`"),

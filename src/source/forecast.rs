@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::capability::Capability;
-use super::plan::{Cohort, Plan, Query};
+use super::cohort::Cohort;
+use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
 use super::search::sample;
@@ -190,7 +191,7 @@ fn of_query(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Ste
     let pages = |resources: u64| resources.div_ceil(page).max(1);
     // Several patients' share seldom ends with a page; where it takes more requests than all pages, these are read.
     let queries_of = |pages: u64| known.patients().map_or(pages, |patients| patients.div_ceil(per_query(options)).min(pages));
-    let since = known.since.filter(|_| query.incremental);
+    let since = known.since.filter(|_| !plan.is_untimed(&query.resource_type));
     let resources = known.brings(&query.resource_type, since.is_some());
     // What the last pull brought it brought of those patients.
     let at_most = query.later.is_some() && since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
@@ -206,14 +207,18 @@ fn of_query(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Ste
     Step { asked: format!("{}{}", shown(query), changes(since)), resources, requests, at_most }
 }
 
-/// Finding out whose data are taken: the list of the Group's members, or who has the identifiers of the site's list.
+/// Finding out whose data are taken: the list of the Group's members, who has the identifiers of the site's list, or whether its search is heeded.
 fn of_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
     let (asked, requests) = match &plan.cohort {
         Cohort::Group(group) => (format!("Group/{group}"), Some(1)),
         Cohort::List if !options.patients_system.is_empty() => {
             ("Patient?identifier=… of the list".to_owned(), known.patients().map(|patients| patients.div_ceil(IDENTIFIERS_PER_QUERY as u64)))
         }
-        _ => return None,
+        Cohort::Search(_) => {
+            let tried: BTreeSet<(String, String)> = plan.cohort.searches().into_iter().flatten().collect();
+            ("whether the search for patients is heeded".to_owned(), Some(tried.len() as u64))
+        }
+        Cohort::Everybody | Cohort::List => return None,
     };
     Some(Step { asked, resources: Some(0), requests, at_most: false })
 }
@@ -303,13 +308,15 @@ fn counts(plan: &Plan, known: &Known) -> Option<Step> {
         Cohort::Everybody => Some(1),
         _ => known.resources.get("Patient").map(|patients| patients.div_ceil(PATIENTS_PER_COUNT as u64).max(1)),
     };
-    let requests = batches.map(|batches| batches * (types.len() + narrowed) as u64);
+    // Who is found by a search is counted at once.
+    let of_all = questions.iter().filter(|query| plan.finds_patients(query)).count();
+    let requests = batches.map(|batches| batches * (types.len() - of_all + narrowed) as u64 + of_all as u64);
     (!types.is_empty()).then(|| Step { asked: format!("_summary=count of {}", types.join(", ")), resources: Some(0), requests, at_most: false })
 }
 
 /// What changed while everything was read, asked for at its end: of each type at once, or how many are there unchanged.
 fn meanwhile(plan: &Plan, known: &Known) -> Option<Step> {
-    let is_settled = |query: &&Query| query.incremental && query.by_patient.is_none() && query.later.is_none();
+    let is_settled = |query: &&Query| !plan.is_untimed(&query.resource_type) && query.by_patient.is_none() && query.later.is_none();
     let types: BTreeSet<&str> = plan.queries.iter().filter(is_settled).map(|query| query.resource_type.as_str()).collect();
     let asked = || format!("what changed meanwhile of {}", types.iter().copied().collect::<Vec<_>>().join(", "));
     let is_asked = known.since.is_none() && known.questions.is_none() && plan.export.is_none() && !types.is_empty();
@@ -390,11 +397,14 @@ fn shown(query: &Query) -> String {
 /// group: its patients are not told apart.
 pub async fn count(source: &Source, plan: &Plan, since: Option<Timestamp>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    if !plan.cohort.is_everybody() {
-        return counts;
-    }
-    let exported = plan.export.iter().flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
-    let asked = plan.queries.iter().map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
+    let is_everybody = plan.cohort.is_everybody();
+    let exported = plan
+        .export
+        .iter()
+        .filter(|_| is_everybody)
+        .flat_map(|export| export.types.iter().map(|name| (name, export.parameters(name))));
+    let searched = plan.queries.iter().filter(|query| is_everybody || plan.finds_patients(query));
+    let asked = searched.map(|query| (&query.resource_type, query.parameters.clone())).chain(exported);
     for (resource_type, mut parameters) in asked {
         let since = since.filter(|_| !plan.is_untimed(resource_type));
         parameters.extend(since.map(|since| ("_lastUpdated".to_owned(), format!("ge{}", instant(since)))));

@@ -1,6 +1,7 @@
 //! From what the measures need and what the server can do to the queries of a pull. Pure, and printable.
 
 use super::capability::Capability;
+use super::cohort::{Cohort, Parameters};
 use super::duty::Code;
 use super::{Mode, Options, TypeFilter};
 use crate::fhir::compartment::{in_compartment, search_parameters};
@@ -80,44 +81,6 @@ impl Export {
     }
 }
 
-/// Whose data are taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Cohort {
-    /// Every patient's.
-    #[default]
-    Everybody,
-    /// Those of the members of the Group with this id.
-    Group(String),
-    /// Those of the patients whom a list of the site's own names.
-    List,
-}
-
-impl Cohort {
-    /// Whom the configuration names.
-    pub fn of(options: &Options) -> Cohort {
-        match options.group.as_str() {
-            _ if options.tuning.patients.is_some() => Cohort::List,
-            "" => Cohort::Everybody,
-            group => Cohort::Group(group.to_owned()),
-        }
-    }
-
-    /// Whether nobody is left out.
-    pub fn is_everybody(&self) -> bool {
-        *self == Cohort::Everybody
-    }
-}
-
-impl fmt::Display for Cohort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cohort::Everybody => f.write_str("all patients"),
-            Cohort::Group(id) => write!(f, "the patients of Group/{id}"),
-            Cohort::List => f.write_str("the patients of the list"),
-        }
-    }
-}
-
 /// What a pull will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -162,6 +125,7 @@ impl Plan {
     pub(super) fn absent(&self) -> (Code, &'static str) {
         match self.cohort {
             Cohort::List => (Code::Listed, "patients of the list"),
+            Cohort::Search(_) => (Code::Members, "patients whom `source.patients_search` finds"),
             Cohort::Group(_) | Cohort::Everybody => (Code::Members, "members of the Group"),
         }
     }
@@ -180,9 +144,15 @@ impl Plan {
         self.export.as_ref().is_some_and(|export| export.codes.contains_key(resource_type)) || self.queries.iter().any(by_code)
     }
 
-    /// Whether a type is searched, and not by times of change: each night reads it whole.
+    /// Whether a query finds the patients whose data are taken.
+    pub fn finds_patients(&self, query: &Query) -> bool {
+        matches!(self.cohort, Cohort::Search(_)) && query.resource_type == "Patient" && query.by_patient.is_none()
+    }
+
+    /// Whether each night reads a type whole: it is not searched by times of change, or says whose data are taken.
     pub fn is_untimed(&self, resource_type: &str) -> bool {
-        self.queries.iter().any(|query| query.resource_type == resource_type && !query.incremental)
+        let is_whole = |query: &Query| !query.incremental || self.finds_patients(query);
+        self.queries.iter().any(|query| query.resource_type == resource_type && is_whole(query))
     }
 
     /// The types of which that is so.
@@ -198,6 +168,7 @@ impl fmt::Display for Plan {
             Cohort::Everybody => writeln!(f, "patients: all")?,
             Cohort::Group(group) => writeln!(f, "patients: Group/{group}")?,
             Cohort::List => writeln!(f, "patients: those of the list")?,
+            Cohort::Search(search) => writeln!(f, "patients: those of {search}")?,
         }
         for (name, value) in &self.everywhere {
             writeln!(f, "with every search: {name}={value}")?;
@@ -218,7 +189,8 @@ impl fmt::Display for Plan {
                 write!(f, " by {parameter}{}", if query.one_by_one { ", one by one" } else { "" })?;
             }
             let later = if query.later.is_some() { ", then, of patients who may be in an initial population" } else { "" };
-            writeln!(f, "{}{later}", if query.incremental && !query.one_by_one { " since the last pull" } else { "" })?;
+            let is_of_changes = !self.is_untimed(&query.resource_type) && !query.one_by_one;
+            writeln!(f, "{}{later}", if is_of_changes { " since the last pull" } else { "" })?;
         }
         if !self.referenced.is_empty() {
             writeln!(f, "when referred to: {}", list(&self.referenced))?;
@@ -300,11 +272,11 @@ fn use_bulk(plan: &mut Plan, capability: &Capability, options: &Options) -> bool
     let declared = match plan.cohort {
         Cohort::Everybody => capability.export_patient || capability.export_system,
         Cohort::Group(_) => capability.export_group,
-        Cohort::List => false,
+        Cohort::List | Cohort::Search(_) => false,
     };
     match options.mode {
         // An export is of everybody, or of a Group that the EHR has.
-        _ if plan.cohort == Cohort::List => false,
+        _ if matches!(plan.cohort, Cohort::List | Cohort::Search(_)) => false,
         Mode::Search => false,
         Mode::Auto => declared,
         Mode::Bulk => {
@@ -342,7 +314,8 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
     if !incremental {
         plan.notes.push(format!("{name} is read in full each time: {}", capability.why_not(name, "_lastUpdated")));
     }
-    let by_patient = if plan.cohort.is_everybody() { None } else { patient_parameter(plan, name, capability) };
+    let found = if name == "Patient" { plan.cohort.searches() } else { Vec::new() };
+    let by_patient = if plan.cohort.is_everybody() || !found.is_empty() { None } else { patient_parameter(plan, name, capability) };
     let one_by_one = by_patient.as_deref() == Some("_id") && capability.found(name, "_id").is_some();
     if one_by_one {
         plan.notes.push(format!("{name} is read one by one: {}", capability.why_not(name, "_id")));
@@ -356,14 +329,20 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
         }
     }
     let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
+    if incremental && !found.is_empty() {
+        plan.notes.push("Patient is read in full each time: a search says whose data are taken".to_owned());
+    }
     narrow(plan, name, &variants, &parameters);
-    for (number, variant) in variants.iter().enumerate() {
-        let mut parameters = parameters.clone();
-        parameters.extend(url::form_urlencoded::parse(variant.as_bytes()).into_owned());
+    let of_variant = |variant: &String| parameters.iter().cloned().chain(url::form_urlencoded::parse(variant.as_bytes()).into_owned()).collect();
+    let mut searches: Vec<Parameters> = variants.iter().map(of_variant).collect();
+    if !found.is_empty() {
+        searches = searches.iter().flat_map(|own| found.iter().map(move |search| search.iter().chain(own).cloned().collect())).collect();
+    }
+    for (number, parameters) in searches.iter().enumerate() {
         plan.queries.push(Query {
-            name: if variants.len() == 1 { name.to_owned() } else { format!("{name} {}", number + 1) },
+            name: if searches.len() == 1 { name.to_owned() } else { format!("{name} {}", number + 1) },
             resource_type: name.to_owned(),
-            parameters,
+            parameters: parameters.clone(),
             by_patient: by_patient.clone(),
             incremental,
             one_by_one,

@@ -8,10 +8,11 @@ mod finding;
 mod kept;
 
 use super::capability::Capability;
-use super::plan::{Cohort, Plan, Query};
+use super::cohort::Cohort;
+use super::plan::{Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, categories, counted, issue_shown, next_address};
-use super::{Mode, Source};
+use super::{Mode, Options, Source};
 use crate::fhir::compartment::{is_id, patient_of, reference_target, search_parameters};
 use crate::http::{Request, Response};
 use crate::smart::client::below;
@@ -290,10 +291,14 @@ impl Probing<'_> {
         Some((found, format!("{OF_PATIENT_TOO}{detail}")))
     }
 
-    /// A patient of the Group, or of the list.
+    /// A patient of the Group or of the list, or whom the search finds.
     async fn member(&mut self) -> Option<String> {
         if let Some(list) = &self.source.options.tuning.patients {
             return list.read().ok()?.ids.pop_first();
+        }
+        if let Some(search) = self.plan.cohort.searches().first() {
+            let (_, page) = searched(self.ask("Patient", search, &[("_count", "1")], How::Strict).await).ok()?;
+            return matches("Patient", &page).first().and_then(|json| patient_of("Patient", json.as_bytes()));
         }
         let group = Some(&self.source.options.group).filter(|group| is_id(group))?;
         let request = Request::new(Method::GET, below(&self.source.base, &format!("Group/{group}")).ok()?).header("accept", FHIR_JSON);
@@ -322,11 +327,16 @@ impl Probing<'_> {
 
     /// A parameter with a value that nothing has: what comes nevertheless shows that it is ignored.
     async fn about_parameter(&mut self, name: &str, base: &[(String, String)], parameter: &str, has_data: bool) {
-        let Some(value) = impossible(name, parameter) else { return };
+        let meant = sought(&self.source.options, parameter).filter(|_| name == "Patient");
+        let Some(value) = impossible(name, parameter).or_else(|| meant.is_some().then_some(NOTHING)) else { return };
         let declared = self.source.capability.declares(name, parameter);
         let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
-        let answer = self.ask(name, &rest, &[(parameter, value), ("_count", "1")], How::Strict).await;
+        let answer = self.ask(name, &rest, &[(unturned(parameter), value), ("_count", "1")], How::Strict).await;
         let (found, detail) = match searched(answer) {
+            // What takes no wrong value may take the one that is meant.
+            Err((Found::Refused, _)) if let Some(meant) = &meant => {
+                searched(self.ask(name, &rest, &[(parameter, meant), ("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| (Found::Works, String::new()))
+            }
             Err((found, detail)) => (found, detail),
             Ok((answer, page)) => match (matches(name, &page).is_empty(), says_ignored(&answer, &page, parameter)) {
                 (false, true) => (Found::IgnoredAndSaid, String::new()),
@@ -478,7 +488,7 @@ impl Probing<'_> {
     async fn about_exports(&mut self) {
         let capability = &self.source.capability;
         let levels = match &self.plan.cohort {
-            Cohort::List => Vec::new(),
+            Cohort::List | Cohort::Search(_) => Vec::new(),
             Cohort::Everybody => {
                 vec![("system export", "$export".to_owned(), capability.export_system), ("patient export", "Patient/$export".to_owned(), capability.export_patient)]
             }
@@ -574,6 +584,16 @@ fn codes_of(query: &Query) -> usize {
 fn says_ignored(answer: &Response, page: &Bundle, parameter: &str) -> bool {
     let is_outcome = |item: Item<'_>| matches!(item, Item::Outcome(json) if json.contains(parameter));
     page.ignored(&answer.url, [parameter].into_iter()).contains(parameter) || page.items("").any(is_outcome)
+}
+
+/// A parameter without the modifier by which a value that nobody has is no value, or finds everybody.
+pub(super) fn unturned(parameter: &str) -> &str {
+    [":missing", ":not"].iter().find_map(|modifier| parameter.strip_suffix(modifier)).unwrap_or(parameter)
+}
+
+/// The value of a parameter by which the site's own search for patients asks.
+fn sought(options: &Options, parameter: &str) -> Option<String> {
+    Cohort::of(options).searches().into_iter().flatten().find(|(name, _)| name == parameter).map(|(_, value)| value)
 }
 
 /// A value of a parameter that nothing has; `None` for parameters whose values are not known here.

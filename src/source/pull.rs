@@ -1,5 +1,6 @@
 //! A pull from beginning to end: opened or resumed, units fetched, segments prepared, everything entered at once.
 
+use super::cohort::Cohort;
 use super::duty::{Code, Why};
 use super::filter::has_code;
 use super::folder::{self, Dump};
@@ -7,7 +8,6 @@ use super::identified;
 use super::import;
 use super::intake::{Reason, by_content, is_identified, judge};
 use super::ledger::{self, Closing, Opened, Recorded, Unit};
-use super::plan::Cohort;
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
@@ -523,6 +523,7 @@ fn note_loss(pull: &Pull<'_>, gaps: &mut Vec<Gap>, resource_type: &str, loss: &s
 fn whom(cohort: &Cohort) -> &'static str {
     match cohort {
         Cohort::List => "the list of patients",
+        Cohort::Search(_) => "`source.patients_search`",
         Cohort::Group(_) | Cohort::Everybody => "the Group",
     }
 }

@@ -6,6 +6,7 @@ pub(super) mod census;
 mod course;
 mod cut;
 mod deleted;
+mod found;
 pub(super) mod later;
 mod lists;
 mod members;
@@ -19,6 +20,7 @@ pub(super) mod sample;
 mod tally;
 
 use super::capability::Capability;
+use super::cohort::Cohort;
 use super::duty::{Code, Why};
 use super::ledger::{self, Unit};
 use super::plan::Query;
@@ -186,16 +188,19 @@ impl Habits {
 
 /// Runs the plan's queries.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
+    let plan = pull.plan;
+    if matches!(plan.cohort, Cohort::Search(_)) {
+        found::run(pull).await?;
+    }
     let members = standing_members(pull).await?;
     pull.members.clone_from(&members);
     let known: BTreeSet<String> = match (&members, pull.since) {
         (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
         _ => BTreeSet::new(),
     };
-    let plan = pull.plan;
     // What may not be read needs no thought of whom to ask for.
     let is_later = |query: &&Query| query.later.is_some() && pull.chooser.is_some() && !pull.source.withheld.contains_key(&query.resource_type);
-    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().partition(is_later);
+    let (later, first): (Vec<&Query>, Vec<&Query>) = plan.queries.iter().filter(|query| !plan.finds_patients(query)).partition(is_later);
     let lists = lists_of_members(pull, members.as_ref(), &known)?;
     let tasks = first.iter().flat_map(|query| tasks_in(query, lists.as_deref())).collect();
     run_tasks(pull, "search", tasks, members.as_ref()).await?;
@@ -320,7 +325,8 @@ fn lists_of_members(pull: &mut Pull<'_>, members: Option<&BTreeSet<String>>, kno
     if change != cut::Change::None {
         ledger::forget(pull.snapshot.store(), pull.id, "count ")?;
         // What was read of all patients was kept of those who were named then.
-        let of_all = pull.plan.queries.iter().filter(|query| query.by_patient.is_none() && change == cut::Change::Joined);
+        let is_of_all = |query: &&Query| query.by_patient.is_none() && !pull.plan.finds_patients(query);
+        let of_all = pull.plan.queries.iter().filter(is_of_all).filter(|_| change == cut::Change::Joined);
         for query in of_all {
             ledger::forget(pull.snapshot.store(), pull.id, &format!("query {}", query.name))?;
         }

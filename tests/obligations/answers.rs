@@ -215,6 +215,26 @@ async fn a_total_that_is_an_estimate_until_the_last_page_is_believed_there() {
 }
 
 #[tokio::test]
+async fn a_total_that_is_too_high_is_held_against_a_number_that_is_asked_for_alone() {
+    for page_size in [7, 10, 40] {
+        for group in ["", "g"] {
+            let mut site = Site::of(Flaw { overstates: true, ..Flaw::default() }, group).await;
+            site.options.page_size = page_size;
+            for gone in [0, 2] {
+                site.becomes(|flaw| flaw.gone = gone);
+                let (outcome, counts) = site.pull(&[]).await;
+                assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", 60 - gone as u64), "pages of {page_size}, `{group}`");
+            }
+        }
+    }
+    // More is there than comes: both numbers say so.
+    let mut site = Site::of(Flaw { overstates: true, warns: "processing", ..Flaw::default() }, "").await;
+    site.options.page_size = 40;
+    let (outcome, counts) = site.pull(&[]).await;
+    assert!(counts["Observation"] == 40 && !outcome.complete, "{}", reasons(&outcome));
+}
+
+#[tokio::test]
 async fn one_bad_byte_loses_one_resource() {
     let mut site = Site::of(Flaw { latin: true, ..Flaw::default() }, "").await;
     site.options.page_size = 20;

@@ -27,6 +27,8 @@ pub(super) struct Flaw {
     pub(super) no_times: bool,
     /// The total is too high, but on the last page.
     pub(super) estimates: bool,
+    /// The total is too high on each page, and a number alone is not.
+    pub(super) overstates: bool,
     /// A note of one resource is in Latin-1.
     pub(super) latin: bool,
     /// A larger page is refused.
@@ -89,6 +91,8 @@ pub(super) struct Flaw {
     pub(super) no_ids: bool,
     /// The other one of these is refused.
     pub(super) method: &'static str,
+    /// Identifiers are not heeded.
+    pub(super) no_identifiers: bool,
     /// So many members, of the last ones, were members until last year.
     pub(super) ended: usize,
     /// The code of all observations but those of the last patient by name; `-`: there are none.
@@ -270,7 +274,7 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
         .map(|resource| json!({"resource": resource, "search": {"mode": "match"}}))
         .collect();
     let is_last = offset + count >= found.len();
-    let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
+    let mut bundle = json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.overstates || flaw.estimates && !is_last { total + 7 } else { total }, "entry": page});
     if flaw.uncounted {
         bundle.as_object_mut().unwrap().remove("total");
     }
@@ -306,6 +310,7 @@ pub(super) fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) ->
     let is_logical = |one: &str| !flaw.by_system.is_empty() && text("/subject/identifier/value").strip_prefix('m') == one.strip_prefix('p');
     match parameter {
         "_id" => list.contains(&text("/id")),
+        "identifier" if flaw.no_identifiers => true,
         "identifier" => list.contains(&format!("{}|{}", text("/identifier/0/system"), text("/identifier/0/value")).as_str()),
         "patient" => list
             .iter()

@@ -1,8 +1,8 @@
 //! What the facts about a server mean, and who must do what about them. Pure.
 
-use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE};
+use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE, sought};
+use crate::source::cohort::Cohort;
 use crate::source::duty::Who;
-use crate::source::plan::Cohort;
 use crate::source::{Mode, Options};
 use serde::Serialize;
 
@@ -43,6 +43,13 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             Some((Who::EhrTeam, format!("`_lastUpdated` is declared and refused ({detail}); all of the type is read every night until it works")))
         }
         ("_summary=count", _) => None,
+        (parameter, Found::Ignored | Found::IgnoredAndSaid) if about == "Patient" && sought(options, parameter).is_some() => {
+            let says = format!("`{parameter}` is ignored, so that `source.patients_search` would find everybody, and nights take nobody new by it; ask by what the server heeds");
+            Some((Who::SiteEngineer, says))
+        }
+        (parameter, Found::Refused) if about == "Patient" && sought(options, parameter).is_some() => {
+            Some((Who::SiteEngineer, format!("`{parameter}` of `source.patients_search` is refused ({detail}); ask by what the server takes")))
+        }
         (parameter, Found::Ignored) => {
             let here = if Cohort::of(options).is_everybody() { "codes are compared here" } else { "what is not the group's is left out here" };
             Some((Who::EhrTeam, format!("`{parameter}` is ignored without a word, so that more leaves the EHR than is asked for; {here}; let the server honour it, or refuse it")))

@@ -48,16 +48,22 @@ fn is_lost(unit: &Recorded, query: &Query) -> bool {
 /// The patients who are stored, and they and those who came.
 pub(super) fn patients(pull: &Pull<'_>, units: &[Recorded]) -> Result<(BTreeSet<String>, BTreeSet<String>), SourceError> {
     let known: BTreeSet<String> = pull.snapshot.patient_ids()?.into_iter().collect();
+    let all = came(pull, units)?.union(&known).cloned().collect();
+    Ok((known, all))
+}
+
+/// The patients who came.
+pub(super) fn came(pull: &Pull<'_>, units: &[Recorded]) -> Result<BTreeSet<String>, SourceError> {
     let own = units.iter().filter(|unit| unit.resource_type == "Patient");
     let files: Vec<String> = own.filter_map(|unit| unit.file.clone()).collect();
-    let mut all = known.clone();
+    let mut came = BTreeSet::new();
     pull.snapshot.staged(pull.id, &files, |header, _| {
-        if header.resource_type == "Patient" && !header.removed && !all.contains(&header.id) {
-            all.insert(header.id.clone());
+        if header.resource_type == "Patient" && !header.removed && !came.contains(&header.id) {
+            came.insert(header.id.clone());
         }
         Ok(())
     })?;
-    Ok((known, all))
+    Ok(came)
 }
 
 /// How many patients to ask for at once.

@@ -67,7 +67,7 @@ pub(in crate::source) fn questions(plan: &Plan, capability: &Capability) -> Vec<
             later: None,
         })
     });
-    let comparable = |query: &Query| plan.cohort.is_everybody() || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
+    let comparable = |query: &Query| plan.cohort.is_everybody() || plan.finds_patients(query) || query.by_patient.as_deref().is_some_and(|parameter| parameter != "_id");
     exported.chain(plan.queries.iter().cloned()).filter(comparable).collect()
 }
 

@@ -5,11 +5,11 @@ use super::page::{Bundle, Item, id_of};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::{is_id, reference_target};
 use crate::smart::client::below;
+use crate::source::cohort::Cohort;
 use crate::source::duty::{Code, Why};
 use crate::source::filter::days;
 use crate::source::import::known::{Ask, Hit, Known, answered};
 use crate::source::patients::{List, lines};
-use crate::source::plan::Cohort;
 use crate::source::pull::Pull;
 use crate::source::{Source, SourceError};
 use jiff::Timestamp;
@@ -48,6 +48,8 @@ pub(in crate::source) async fn read_members(pull: &Pull<'_>) -> Result<Option<BT
         Cohort::Everybody => return Ok(None),
         Cohort::Group(group) => of_group(pull, group).await?,
         Cohort::List => of_list(pull).await?,
+        // They are read before anything is asked of them.
+        Cohort::Search(_) => return Err(SourceError::Nothing { reason: "it is not known yet whom `source.patients_search` finds".to_owned() }),
     };
     if let Some(why) = why {
         pull.habits.unnamed.get_or_init(|| why);
@@ -84,7 +86,7 @@ async fn of_list(pull: &Pull<'_>) -> Result<(BTreeSet<String>, Option<Why>), Sou
 /// How many patients are named, by a Group or by the site's list; `None` where nobody is, or it cannot be read.
 pub(in crate::source) async fn count_members(source: &Source, cohort: &Cohort) -> Option<u64> {
     match cohort {
-        Cohort::Everybody => None,
+        Cohort::Everybody | Cohort::Search(_) => None,
         Cohort::Group(group) => named(source, group, source.capability.answered_at)
             .await
             .ok()

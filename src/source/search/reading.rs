@@ -2,6 +2,7 @@
 //! doubtful is a gap with its reason.
 
 mod links;
+mod number;
 
 use super::ask::{self, Ask, next_address, parameters};
 use super::course::Course;
@@ -11,7 +12,6 @@ use super::part::{Part, Span};
 use super::place::{self, Left, Pages, PartRow, Place, Shift, Tries};
 use super::tally::{Tally, short};
 use super::{Refusal, Task};
-use crate::diagnostic::counted;
 use crate::http::{HttpError, Response, passes};
 use crate::source::SourceError;
 use crate::source::duty::{Code, Why};
@@ -20,6 +20,7 @@ use crate::source::intake::{Reason, tombstone};
 use crate::source::ledger::{self, Unit};
 use crate::source::pull::{Pull, Receiving, Taken};
 use jiff::Timestamp;
+use number::cut_at;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use url::Url;
@@ -39,10 +40,6 @@ const PARTS_MAX: u32 = 20_000;
 const FAILURES_MAX: u32 = 64;
 /// Readings of a query whose pages shift.
 const PASSES_MAX: u32 = 4;
-/// A result of exactly so many, or a multiple, may have been cut: the server is asked how many there are.
-const ROUND: u64 = 50;
-/// The same, so likely cut that it is not believed, whatever the server says how many there are, until parts were read.
-const VERY_ROUND: u64 = 1_000;
 /// One in so many may be deleted while a query is read a second time.
 const DRIFT: u64 = 100;
 /// Reasons of parts that are shown.
@@ -156,6 +153,7 @@ pub(super) async fn read(pull: &Pull<'_>, task: &Task<'_>, members: Option<&BTre
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Gap(reason)) => return reading.finish(Some(reason), None),
             Err(Trouble::Refused(refusal)) => return reading.finish(Some(refusal.reason.clone()), Some(refusal)),
+            Err(Trouble::Short(_)) if tries.short && reading.is_counted(&whole).await? => return reading.finish(None, None),
             Err(Trouble::Short(reason)) if tries.short => return reading.finish(Some(reason), None),
             Err(Trouble::Short(_)) => tries.short = true,
             // What took longer than a night, and cannot be gone on with, would take longer than a night again.
@@ -205,6 +203,9 @@ async fn in_parts(first: Reading<'_>, whole: &Part, reason: Why, shifted: bool) 
             reasons.push(reason.clone().put(|reason| format!("{reason}; in parts {} came", reading.all.distinct)));
         } else if let Some(Shift { why, .. }) = shift.as_ref().filter(|shift| !agrees && shift.pass == PASSES_MAX) {
             reasons.push(why.clone().put(|reason| format!("{reason}; no two of {PASSES_MAX} further readings agree")));
+        }
+        if agrees && reasons.iter().any(|reason| reason.code == Code::Announced) && reading.is_counted(whole).await? {
+            reasons.retain(|reason| reason.code != Code::Announced);
         }
         if !reasons.is_empty() || agrees {
             reading.note_longest(whole, &reason);
@@ -697,50 +698,6 @@ impl<'a> Reading<'a> {
         }
         !is_known
     }
-
-    /// Whether what came may be all. A total is a reason for alarm, and so is an end that looks like a cut; the server is
-    /// asked for a count only then, in a request of its own: counting with the search breaks the paging of some.
-    async fn judge(&self, part: &Part, walk: &Walk) -> Result<(), Trouble> {
-        if let Some(complaint) = &walk.complaint {
-            return Err(Trouble::Gap(complaint.clone()));
-        }
-        if walk.shifted {
-            return Err(Trouble::Shifted(Why::new(Code::Paging, "the server says that its pages have shifted")));
-        }
-        if walk.tally.repeated > 0 && walk.addresses.len() > 1 {
-            return Err(Trouble::Shifted(Why::new(Code::Paging, format!("the server's pages repeat {}", counted(walk.tally.repeated, "entry")))));
-        }
-        let came = walk.tally.distinct;
-        let ends_full = walk.on_page > 0 && (walk.on_page >= u64::from(self.page_size()) || (walk.addresses.len() > 1 && walk.on_page >= walk.most));
-        let looks_cut = came > 0 && (ends_full || came.is_multiple_of(ROUND));
-        let announced = |total: u64| Why::new(Code::Announced, format!("the server announced {total} and sent {came}"));
-        match walk.total {
-            Some(total) if came < total && looks_cut => Err(Trouble::Divide(announced(total))),
-            Some(total) if came < total => Err(Trouble::Short(announced(total))),
-            // Some cut the number as they cut the result.
-            Some(total) if came == total && is_very_round(came) => Err(Trouble::Doubt(came)),
-            None if looks_cut => match self.count(part).await? {
-                Some(total) if came < total => Err(Trouble::Divide(Why::new(Code::Announced, format!("the server has {total} and sent {came}")))),
-                Some(total) if came == total && is_very_round(came) => Err(Trouble::Doubt(came)),
-                None => Err(Trouble::Doubt(came)),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    /// How many match, by a request that asks for nothing else; `None` if the server does not say.
-    async fn count(&self, part: &Part) -> Result<Option<u64>, Trouble> {
-        let mut parameters = parameters(self.pull, self.task, part);
-        parameters.push(("_summary".to_owned(), "count".to_owned()));
-        let by_post = self.task.names_patients() && !self.pull.habits.no_post.load(Ordering::Relaxed);
-        let ask = Ask::first(self.pull, &parameters, &self.task.query.resource_type, by_post)?;
-        match ask.send(self.pull, false, false).await.map_err(Trouble::from) {
-            Ok(answer) => Ok(page::counted(&answer)),
-            Err(Trouble::Fatal(error)) => Err(Trouble::Fatal(error)),
-            Err(_) => Ok(None),
-        }
-    }
 }
 
 /// The name of a piece of a task that is durable by itself.
@@ -770,16 +727,6 @@ fn refused(answer: &Response) -> Trouble {
         }
         _ => Trouble::Gap(reason),
     }
-}
-
-/// The reason of a gap where a very round number came that nothing explains.
-fn cut_at(came: u64) -> Option<Why> {
-    let reason = format!("exactly {came} came, as when a server cuts a result; no number of it shows that this is all, and it cannot be asked in parts");
-    is_very_round(came).then(|| Why::new(Code::Cut, reason))
-}
-
-fn is_very_round(came: u64) -> bool {
-    came > 0 && came.is_multiple_of(VERY_ROUND)
 }
 
 fn answered(answer: &Response) -> Why {
