@@ -5,7 +5,7 @@ use super::small::Heard;
 use std::sync::Arc;
 use watershed::source::duty::Code;
 use watershed::source::probe::{AT_ONCE, Found, findings, keep, kept_of, learn};
-use watershed::source::{Mode, TypeFilter};
+use watershed::source::{Mode, SourceError, TypeFilter};
 use watershed::store::Store;
 
 #[tokio::test]
@@ -105,6 +105,25 @@ async fn lists_of_codes_are_tried_of_members_alone_and_found_out_when_one_of_the
             let trials = heard.iter().filter(is_trial).count();
             assert!(number > 0 || trials <= 2 * 7, "{mode:?} `{others}`: an honest server is asked {trials} times in two nights");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_trial_of_codes_that_ends_with_the_night_goes_on_in_the_next_one() {
+    for others in ["-", "c"] {
+        let mut site = Site::of(Flaw { others, of_patients: true, ..Flaw::default() }, "g").await;
+        (site.options.requests_per_night, site.options.requests_at_once, site.options.tuning.patients_per_query) = (4, 1, 5);
+        site.asks_for_codes(&["a", "b", "d", "e"].map(str::to_owned));
+        let mut nights = 0;
+        let (outcome, counts) = loop {
+            nights += 1;
+            match site.try_pull(&[]).await {
+                Ok(pulled) => break pulled,
+                Err(SourceError::Unfinished { .. }) => assert!(nights < 120, "each night gets further"),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", 2), "`{others}`");
     }
 }
 
