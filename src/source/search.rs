@@ -400,12 +400,10 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     let named = task.patients.as_deref().filter(|_| task.names_patients());
     if let Some(patients) = named {
         ask::try_post(pull, patients).await?;
+        lists::try_out(pull, task.query, patients).await?;
     }
     if let Some(codes) = codes_to_ask_singly(pull, task.query, named).await? {
         return fetch_by_code(pull, &task, &codes, members).await;
-    }
-    if let Some(patients) = named {
-        lists::try_out(pull, task.query, patients).await?;
     }
     let read = Box::pin(reading::read(pull, &task, members)).await?;
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
@@ -455,11 +453,10 @@ async fn record_with_missing(pull: &Pull<'_>, task: &Task<'_>, read: reading::Re
     pull.record(&read.unit)
 }
 
-/// The codes of a query that asks for several, where the server does not heed a list of them. Where it is of patients, they are tried of some
-/// of these.
+/// The codes of a query that asks for several, where the server does not heed a list of them. Where it is of patients, lists of whom were
+/// tried, they are tried of some of these.
 async fn codes_to_ask_singly(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>) -> Result<Option<Vec<String>>, SourceError> {
-    let codes = query.parameters.iter().find(|(name, value)| name == "code" && value.contains(','));
-    let Some(codes) = codes.map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<String>>()) else { return Ok(None) };
+    let Some(codes) = query.list_of_codes() else { return Ok(None) };
     if patients.is_some() && pull.habits.types(|types| types.without_code.contains(&query.resource_type)) {
         return Ok(None);
     }
@@ -479,9 +476,6 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
         let query = Query { name: task.query.name.clone(), ..of_code(task.query, number, code) };
         let part = Task { query: &query, name: format!("{} code {number}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            if let Some(patients) = &part.patients {
-                lists::try_out(pull, &query, patients).await?;
-            }
             pull.record(&Box::pin(reading::read(pull, &part, members)).await?.unit)?;
         }
     }

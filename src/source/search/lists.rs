@@ -187,13 +187,12 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     Ok(())
 }
 
-/// Tries a query's list of codes: of patients, where they are named, of as many at a time as the server heeds, until some of them have
-/// anything of the type. Of those who have nothing there is nothing to be missed, and the next ones are tried.
+/// Tries a query's list of codes: of patients, where they are named and lists of them were tried, of as many at a time as the server heeds,
+/// until some of them have anything of the type. Of those who have nothing there is nothing to be missed, and the next ones are tried.
 pub(super) async fn try_codes(pull: &Pull<'_>, query: &Query, codes: &[String], patients: Option<&[String]>) -> Result<(), SourceError> {
     let of_codes = Query { by_patient: Some("code".to_owned()), ..query.clone() };
     let (Some(parameter), Some(patients)) = (&query.by_patient, patients) else { return try_out(pull, &of_codes, codes).await };
     let (lists, usual) = (&pull.habits.lists, pull.source.options.tuning.patients_per_query.clamp(1, 200));
-    try_out(pull, query, patients.get(..usual).unwrap_or(patients)).await?;
     for some in patients.chunks(lists.at_once(&query.resource_type, Some(parameter), usual)) {
         let named = (parameter.clone(), lists.joined(&query.resource_type, parameter, some));
         let of_some = Query { parameters: query.parameters.iter().cloned().chain([named]).collect(), ..of_codes.clone() };
@@ -219,8 +218,7 @@ fn alike(pull: &Pull<'_>, key: &Key, values: &[String]) -> Vec<(Query, Vec<Strin
     let of_codes = |query: &Query| {
         // Of members nothing is asked for without them.
         query.by_patient.is_none().then_some(())?;
-        let (_, codes) = query.parameters.iter().find(|(name, _)| name == "code")?;
-        Some((Query { by_patient: Some("code".to_owned()), ..query.clone() }, codes.split(',').map(str::to_owned).collect()))
+        Some((Query { by_patient: Some("code".to_owned()), ..query.clone() }, query.list_of_codes()?))
     };
     let of_patients = |query: &Query| query.by_patient.is_some().then(|| (query.clone(), values.to_vec()));
     let own = |query: &&Query| query.resource_type != key.0;

@@ -282,7 +282,11 @@ fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
 /// counted with each. Lists are tried of these patients, some of whom have something.
 async fn by_code(pull: &Pull<'_>, queries: Vec<Query>, patients: Option<&[String]>) -> Result<Vec<Query>, SourceError> {
     let mut found = Vec::new();
+    let at_once = pull.source.options.tuning.patients_per_query;
     for query in queries {
+        if let Some(some) = patients.filter(|_| query.list_of_codes().is_some()) {
+            lists::try_out(pull, &query, some.get(..at_once).unwrap_or(some)).await?;
+        }
         match super::codes_to_ask_singly(pull, &query, patients).await?.filter(|codes| codes.len() <= CODES_MAX) {
             Some(codes) => found.extend(codes.iter().enumerate().map(|(number, code)| super::of_code(&query, number, code))),
             None => found.push(query),
@@ -681,7 +685,7 @@ fn tell_uncounted(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<(
         let reason = format!("{new} are new beside {stored}: if the server's data have got new ids, the old ones are counted too until everything is read");
         return pull.record(&lacking(name, Code::Missed, reason));
     }
-    let has_list = subject.queries.iter().any(|query| query.parameters.iter().any(|(name, value)| name == "code" && value.contains(',')));
+    let has_list = subject.queries.iter().any(|query| query.list_of_codes().is_some());
     let is_singly = has_list && pull.habits.lists.is_singly(name, "code");
     let why = if is_singly { "the server heeds no list of codes, and these are too many to count each" } else { "the server does not count it" };
     let reason = format!("{why}: what vanishes from it without a word is stored until everything is read again{}", next_full(pull)?);
