@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use commit::{Foreseen, Prepared, Reconcile, Rows};
 pub use people::People;
 pub use repair::{begin_anew, is_in_use};
-pub use seal::{Key, open_bytes, seal_bytes};
+pub use seal::{Key, is_open_to_others, open_bytes, seal_bytes};
 pub use segment::Header;
 use segment::{LineReader, LineWriter, sync_folder};
 

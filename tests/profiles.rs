@@ -264,11 +264,13 @@ async fn foreseen(bench: &Bench, mode: Mode) -> Foreseen {
 
 #[tokio::test]
 async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
-    for (mode, is_by_code, whole) in [(Mode::Search, false, None), (Mode::Search, false, Some("Encounter")), (Mode::Bulk, false, None), (Mode::Search, true, None)] {
+    for (mode, is_by_code, whole) in
+        [(Mode::Search, false, None), (Mode::Search, false, Some("Encounter")), (Mode::Bulk, false, None), (Mode::Search, true, None), (Mode::Bulk, true, None)]
+    {
         let mut bench = Bench::new(&[]).await;
         bench.facts = whole.map(untimed).into_iter().collect();
         if is_by_code {
-            bench = bench.narrowed(TypeFilter::Off);
+            bench = bench.narrowed(TypeFilter::Encoded);
         }
         bench.pull(mode).await.is_the_truth();
         for (full_every_days, night) in [(0, "everything"), (7, "changes")] {
@@ -283,10 +285,22 @@ async fn a_night_without_faults_takes_no_more_requests_than_were_foreseen() {
 #[tokio::test]
 async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
     let mut wrong = Vec::new();
-    let of_group = [(Mode::Search, &[][..], false), (Mode::Search, &[], true), (Mode::Bulk, &[], false), (Mode::Bulk, &["q_82"], false)];
-    let by_search = [(Mode::Search, &[][..], false), (Mode::Search, &[], true)];
-    for (search, (mode, quirks, is_progressive)) in of_group.map(|night| ("", night)).into_iter().chain(by_search.map(|night| ("Patient?gender=female,male", night))) {
+    let of_group = [
+        (Mode::Search, &[][..], false, false),
+        (Mode::Search, &[], true, false),
+        (Mode::Search, &[], false, true),
+        (Mode::Search, &[], true, true),
+        (Mode::Bulk, &[], false, false),
+        (Mode::Bulk, &["q_82"], false, false),
+        (Mode::Bulk, &[], false, true),
+    ];
+    let by_search = [(Mode::Search, &[][..], false, false), (Mode::Search, &[], true, false), (Mode::Search, &[], false, true)];
+    let nights = of_group.map(|night| ("", night)).into_iter().chain(by_search.map(|night| ("Patient?gender=female,male", night)));
+    for (search, (mode, quirks, is_progressive, is_by_code)) in nights {
         let mut bench = Bench::new(quirks).await;
+        if is_by_code {
+            bench = bench.narrowed(TypeFilter::Encoded);
+        }
         (bench.options.group, bench.options.tuning.patients_per_query) = (if search.is_empty() { "all".to_owned() } else { String::new() }, 6);
         bench.options.patients_search = search.to_owned();
         bench
@@ -304,8 +318,8 @@ async fn a_night_of_a_group_takes_no_more_requests_than_were_foreseen() {
         for (full_every_days, night) in [(0, "everything"), (7, "changes")] {
             bench.options.tuning.full_every_days = full_every_days;
             let foreseen = foreseen(&bench, mode).await;
-            let what =
-                format!("{mode:?} of {}, {quirks:?}, {}, {night}", if search.is_empty() { "a Group" } else { search }, if is_progressive { "progressive" } else { "of all" });
+            let whom = if search.is_empty() { "a Group" } else { search };
+            let what = format!("{mode:?} of {whom}, {quirks:?}, {}, by code: {is_by_code}, {night}", if is_progressive { "progressive" } else { "of all" });
             wrong.extend(foreseen.complaint(&what));
         }
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{Context, Ending, Failure, Format};
-use crate::config::{self, Loaded, setup};
+use crate::config::{self, Loaded, doubtful, setup};
 use crate::destination::registry::Delivered;
 use crate::diagnostic::{Diagnostic, Severity, counted};
 use crate::http::SystemClock;
@@ -62,6 +62,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Ending, Failure> {
     let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
     if warnings > 0 {
         tracing::warn!(target: TALK, "{} of configuration, measures or mapping; `watershed check --offline --config {}` shows them", counted(warnings, "warning"), args.config.display());
+    }
+    for open in doubtful::open_keys(&site) {
+        tracing::warn!(target: TALK, "{}: {}", open.message, open.help.unwrap_or_default());
     }
     let adapter = adapter(&site, checked)?;
     super::block_on(async {

@@ -9,6 +9,7 @@ use super::{Loaded, Site};
 use crate::diagnostic::{Diagnostic, Severity, counted};
 use crate::measure::Measure;
 use crate::pipeline::schedule::Schedule;
+use crate::snapshot::is_open_to_others;
 use crate::source::{Mode, TypeFilter};
 
 /// Keys of `[source]` that also apply to a folder of files; what `url` and `group` say beside one is an error.
@@ -28,7 +29,21 @@ pub fn keys(site: &Loaded<Site>, measures: &[Measure]) -> Vec<Diagnostic> {
     found.source();
     found.names();
     found.periods(measures);
+    found.found.extend(open_keys(site));
     found.found
+}
+
+/// Private keys that others on this computer may read, which a night says when it starts, too.
+pub fn open_keys(site: &Loaded<Site>) -> Vec<Diagnostic> {
+    let Site { source, registry, .. } = &site.value;
+    let keys = [("source.key_file", &source.key_file), ("source.client_certificate_key_file", &source.client_certificate_key_file), ("registry.key_file", &registry.key_file)];
+    let is_open = |written: &str| !written.is_empty() && is_open_to_others(&site.path(written)).unwrap_or(false);
+    let warn = |(key, written): (&str, &String)| {
+        let finding = site.places.error(key, format!("the private key `{written}` may be read by others than its owner"));
+        let help = format!("`chmod 600 {written}`, and let its owner be who Watershed runs as; if others may have read it, make a new one");
+        Diagnostic { severity: Severity::Warning, ..finding.help(help) }
+    };
+    keys.into_iter().filter(|(_, written)| is_open(written)).map(warn).collect()
 }
 
 struct Found<'a> {
@@ -151,6 +166,27 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let (site, _) = inspect_site(&path);
         keys(&site.unwrap(), &[]).into_iter().map(|finding| finding.message).collect()
+    }
+
+    #[test]
+    fn private_keys_that_others_may_read_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.toml");
+        std::fs::write(&path, "[source]\nkey_file = 'ehr.pem'\nclient_certificate_key_file = 'tls.pem'\n[registry]\nkey_file = 'registry.jwks'\n").unwrap();
+        for (name, mode) in [("ehr.pem", 0o640), ("tls.pem", 0o600), ("registry.jwks", 0o644)] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+            std::fs::set_permissions(folder.path().join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let found = open_keys(&inspect_site(&path).0.unwrap());
+        let told: Vec<String> = found.iter().map(|one| format!("{one}; {}", one.help.as_deref().unwrap_or_default())).collect();
+        let expected = |name: &str, place: &str| {
+            format!(
+                "warning: the private key `{name}` may be read by others than its owner ({place}); `chmod 600 {name}`, and let its owner be who Watershed runs as; \
+                 if others may have read it, make a new one"
+            )
+        };
+        let shown = path.display();
+        assert_eq!(told, [expected("ehr.pem", &format!("{shown}:2:12")), expected("registry.jwks", &format!("{shown}:5:12"))]);
     }
 
     #[test]

@@ -659,7 +659,8 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
         );
     }
     if definition.rate.as_ref().is_some_and(|rate| rate.multiplier == 0) {
-        found.push(Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(key(source, "rate").first("multiplier")));
+        let finding = Diagnostic::error("a `multiplier` of 0 makes every rate 0").at(key(source, "rate").first("multiplier"));
+        found.push(finding.help("write what the score is per, as `multiplier: 1000` and `unit: per 1,000 central line days`; 1 where nothing is multiplied"));
     }
     check_rate(source, definition, found);
     check_limits(source, definition, found);
@@ -671,7 +672,7 @@ fn check_head(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec
 
 /// A rate whose words say another number than is multiplied by.
 fn check_rate(source: &Arc<SourceFile>, definition: &Definition, found: &mut Vec<Diagnostic>) {
-    let Some(rate) = &definition.rate else { return };
+    let Some(rate) = definition.rate.as_ref().filter(|rate| rate.multiplier > 0) else { return };
     let (number, of) = rate.words();
     let is_number = if number.is_empty() { rate.multiplier == 1 } else { number.replace(',', "") == rate.multiplier.to_string() };
     if of.is_empty() || !is_number {

@@ -28,12 +28,16 @@ pub(super) fn form(logic: &[String]) -> Option<&str> {
     logic.first()?.split(':').next()
 }
 
+/// Stands for the form of what is counted elsewhere.
+pub(super) const WITHOUT_CQL: &str = "a definition without CQL";
+
 /// The form for people: CQL, ELM, or both in a composite.
 pub(super) fn form_text(logic: &[String]) -> &'static str {
     let form = form(logic).unwrap_or_default();
     match (form.contains("cql"), form.contains("elm")) {
         (true, true) => "CQL and ELM",
         (false, true) => "ELM",
+        (false, false) if form.contains("numbers") => WITHOUT_CQL,
         _ => "CQL",
     }
 }

@@ -12,7 +12,7 @@ use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::logic::{Likeness, compare, form_text};
+use super::logic::{Likeness, WITHOUT_CQL, compare, form_text};
 use super::store::Site;
 use super::{Defined, MeasureCard, Span, Unit, strict_json};
 use crate::feed::{CountedBy, Entry};
@@ -287,13 +287,16 @@ fn stated_logic(report: &Value) -> Vec<String> {
 fn logic(reasons: &mut Vec<String>, report: &Value, version: &str, defined: &Defined) {
     let stated = stated_logic(report);
     if compare(&stated, &defined.logic) == Likeness::Other {
-        let kind = form_text(&stated);
+        let (what, are, those) = match form_text(&stated) {
+            WITHOUT_CQL => ("its definition".to_owned(), "is", "that"),
+            form => (format!("{form} and definition"), "are", "those"),
+        };
         let [stated, accepted] = [&stated, &defined.logic].map(|logic| {
             let digest = logic.first().map_or("", String::as_str);
             shown(&digest.chars().take(digest.find(':').unwrap_or_default() + 13).collect::<String>())
         });
         reasons.push(format!(
-            "same version, other logic: {kind} and definition are `{stated}…`, those of version {version} are `{accepted}…` here: bring the measure's folder up to date; \
+            "same version, other logic: {what} {are} `{stated}…`, {those} of version {version} {are} `{accepted}…` here: bring the measure's folder up to date; \
              what is computed otherwise needs a version of its own"
         ));
     }

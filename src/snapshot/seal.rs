@@ -15,6 +15,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const TAG_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 
+/// Whether others than its owner may read or change a file.
+pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
+    Ok(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path)?.permissions()) & 0o077 != 0)
+}
+
 /// The snapshot's secret key. Debug shows nothing of it.
 #[derive(Clone)]
 pub struct Key([u8; KEY_BYTES]);
@@ -61,12 +66,8 @@ impl Key {
     /// Reads the key file; refuses one that others than its owner can read.
     pub fn load(path: &Path) -> io::Result<Key> {
         let text = std::fs::read_to_string(path)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "snapshot key is readable by others than its owner; run chmod 600 on it"));
-            }
+        if is_open_to_others(path)? {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "snapshot key is readable by others than its owner; run chmod 600 on it"));
         }
         Key::from_text(&text)
     }

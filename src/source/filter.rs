@@ -55,13 +55,15 @@ struct Coding<'a> {
 
 /// Whether one of these codes (`system|code`) is a resource's `code`, as a search by them finds it.
 pub(super) fn has_code(json: &[u8], codes: &BTreeSet<String>) -> bool {
-    let Ok(resource) = serde_json::from_slice::<Coded<'_>>(json) else { return true };
+    tokens(json).is_none_or(|tokens| tokens.iter().any(|token| codes.contains(token)))
+}
+
+/// The codings (`system|code`) of a resource's `code`; `None` where it is written otherwise than FHIR has it.
+pub(super) fn tokens(json: &[u8]) -> Option<Vec<String>> {
+    let resource = serde_json::from_slice::<Coded<'_>>(json).ok()?;
     let codings = resource.code.and_then(|code| code.coding).unwrap_or_default();
-    let mut tokens = codings
-        .iter()
-        .flatten()
-        .map(|coding| format!("{}|{}", coding.system.as_deref().unwrap_or_default(), coding.code.as_deref().unwrap_or_default()));
-    tokens.any(|token| codes.contains(&token))
+    let token = |coding: &Coding<'_>| format!("{}|{}", coding.system.as_deref().unwrap_or_default(), coding.code.as_deref().unwrap_or_default());
+    Some(codings.iter().flatten().map(token).collect())
 }
 
 /// Whether one of these codes stands anywhere in a resource, or its code may stand in another one that it refers to.

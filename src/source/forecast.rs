@@ -258,9 +258,16 @@ fn trials(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
             .map(|(_, codes)| trial(codes.split(',').count() as u64))
             .sum::<u64>()
     };
-    let codes: u64 = plan.queries.iter().map(of_codes).sum();
+    let short = known.patients().map(|patients| trial(patients.min(per_query(options))));
+    // Of changes that an export brings, what is there of few codes is counted by these.
+    let of_export = plan.export.iter().filter(|_| known.since.is_some()).flat_map(|export| &export.codes);
+    let of_members = if has_members { short.unwrap_or_default() } else { 0 };
+    let counted_by: u64 = of_export
+        .filter(|(name, _)| known.resources.get(*name).is_none_or(|count| *count > 0))
+        .map(|(_, codes)| trial(codes.len() as u64) + of_members)
+        .sum();
+    let codes = plan.queries.iter().map(of_codes).sum::<u64>() + counted_by;
     let modelled = || {
-        let short = known.patients().map(|patients| trial(patients.min(per_query(options))));
         let lists = plan
             .queries
             .iter()

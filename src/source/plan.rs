@@ -62,6 +62,14 @@ pub struct Query {
     pub later: Option<String>,
 }
 
+impl Query {
+    /// The codes of which it asks for any, where they are several.
+    pub(super) fn list_of_codes(&self) -> Option<Vec<String>> {
+        let (_, codes) = self.parameters.iter().find(|(name, value)| name == "code" && value.contains(','))?;
+        Some(codes.split(',').map(str::to_owned).collect())
+    }
+}
+
 /// A Bulk Data export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {

@@ -407,12 +407,13 @@ async fn fetch(pull: &Pull<'_>, task: Task<'_>, members: Option<&BTreeSet<String
     if let Some(reason) = refused {
         return pull.record(&pull.receive(task.unit(), None)?.finish(Some(reason))?);
     }
-    if let Some(codes) = codes_to_ask_singly(pull, task.query).await? {
-        return fetch_by_code(pull, &task, &codes, members).await;
-    }
-    if let (Some(patients), true) = (&task.patients, task.names_patients()) {
+    let named = task.patients.as_deref().filter(|_| task.names_patients());
+    if let Some(patients) = named {
         ask::try_post(pull, patients).await?;
         lists::try_out(pull, task.query, patients).await?;
+    }
+    if let Some(codes) = codes_to_ask_singly(pull, task.query, named).await? {
+        return fetch_by_code(pull, &task, &codes, members).await;
     }
     let read = Box::pin(reading::read(pull, &task, members)).await?;
     let Some(refusal) = read.refused else { return record_with_missing(pull, &task, read, members).await };
@@ -444,6 +445,11 @@ async fn record_with_missing(pull: &Pull<'_>, task: &Task<'_>, read: reading::Re
     // Of patients a trial tells, and their ids stand in no address.
     let is_told = task.names_patients() && !lists.is_silent();
     let is_list = task.patients.as_ref().is_some_and(|ids| ids.len() > 1);
+    // As where a list is refused that is not divided first.
+    if task.is_by_id() && read.unit.gap.as_ref().is_some_and(|why| why.code == Code::Refused) {
+        pull.habits.types(|types| types.unsearchable.insert(resource_type.clone()));
+        return pull.record(&refer::read_each(pull, task, members).await?);
+    }
     if number > 0 && is_list && !is_told && lists.is_doubted(resource_type) && !pull.done.contains(&missing.name) {
         let unit = refer::read_each(pull, &missing, members).await?;
         // Those of whom nothing at all was found may have been asked for in a body that nobody reads.
@@ -457,11 +463,14 @@ async fn record_with_missing(pull: &Pull<'_>, task: &Task<'_>, read: reading::Re
     pull.record(&read.unit)
 }
 
-/// The codes of a query that asks for several, where the server does not heed a list of them.
-async fn codes_to_ask_singly(pull: &Pull<'_>, query: &Query) -> Result<Option<Vec<String>>, SourceError> {
-    let codes = query.parameters.iter().find(|(name, value)| name == "code" && value.contains(','));
-    let Some(codes) = codes.map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<String>>()) else { return Ok(None) };
-    lists::try_out(pull, &Query { by_patient: Some("code".to_owned()), ..query.clone() }, &codes).await?;
+/// The codes of a query that asks for several, where the server does not heed a list of them. Where it is of patients, lists of whom were
+/// tried, they are tried of some of these.
+async fn codes_to_ask_singly(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>) -> Result<Option<Vec<String>>, SourceError> {
+    let Some(codes) = query.list_of_codes() else { return Ok(None) };
+    if patients.is_some() && pull.habits.types(|types| types.without_code.contains(&query.resource_type)) {
+        return Ok(None);
+    }
+    lists::try_codes(pull, query, &codes, patients).await?;
     Ok(pull.habits.lists.is_singly(&query.resource_type, "code").then_some(codes))
 }
 
@@ -477,9 +486,6 @@ async fn fetch_by_code(pull: &Pull<'_>, task: &Task<'_>, codes: &[String], membe
         let query = Query { name: task.query.name.clone(), ..of_code(task.query, number, code) };
         let part = Task { query: &query, name: format!("{} code {number}", task.name), ..task.clone() };
         if !pull.done.contains(&part.name) {
-            if let Some(patients) = &part.patients {
-                lists::try_out(pull, &query, patients).await?;
-            }
             pull.record(&Box::pin(reading::read(pull, &part, members)).await?.unit)?;
         }
     }

@@ -50,6 +50,12 @@ fn every_mistake_of_a_series_is_told_where_it_is() {
         ("period: Month", "period: {column: Month, format: \"%Y\"}", "error: `%Y` is no form of a period: it does not tell one month from another (nhsn.yaml:5:36)"),
         ("numerator: CLABSI", "numerater: CLABSI", "error: `nhsn-clabsi` has no population `numerater` (nhsn.yaml:6:36); did you mean `numerator`?"),
         (", numerator: CLABSI", "", "error: the population `numerator` has no column (nhsn.yaml:6:16); name it: `numerator: …`"),
+        (
+            "numerator: CLABSI",
+            "numerator: Days",
+            "error: the column `Days` is that of `denominator` too (nhsn.yaml:6:47); name another one: each number has a column of its own",
+        ),
+        ("numerator: CLABSI", "numerator: Month", "error: the column `Month` is that of `period` too (nhsn.yaml:6:47)"),
         ("numerator: CLABSI", "numerator: 7", "error: `numerator` is a number, expected text (nhsn.yaml:6:47)"),
         ("series:", "key: Month\nseries:", "error: `key` stands beside `series` (nhsn.yaml:3:6); rows of a series are no patients'"),
         ("{denominator: Days, numerator: CLABSI}", "CLABSI", "error: `populations` is text, expected populations with columns (nhsn.yaml:6:16)"),
@@ -59,6 +65,11 @@ fn every_mistake_of_a_series_is_told_where_it_is() {
         let found = told(&sound.replacen(written, instead, 1));
         assert!(found.iter().any(|one| one.starts_with(expected)), "{expected}: {found:#?}");
     }
+    // Of many tables everybody who is looked at is counted.
+    let member = |code: &'static str| Member { id: code.to_owned(), code, is_observed: false };
+    let everybody = Counted { members: ["initial-population", "denominator", "numerator"].map(member).into(), ..infections() };
+    let (import, findings) = declare(&sound.replace("{denominator: Days", "{initial-population: Days, denominator: Days"), Path::new("."), everybody);
+    assert!(import.is_some() && findings.is_empty(), "{findings:?}");
     let (import, findings) = import::parse(&SourceFile::new("nhsn.yaml", sound), Path::new("."), &TimeZone::UTC, None);
     assert!(import.is_none() && findings.is_empty(), "what is wrong with the measures is said of them: {findings:?}");
 }
@@ -273,7 +284,7 @@ async fn every_scoring_and_length_of_periods_has_its_reports() {
         std::fs::read_to_string(&again)
             .unwrap()
             .replace("'http://n.example/Measure/births'", "wait")
-            .replace("initial-population: Births", "measure-population: Births, measure-observation: Births")
+            .replace("initial-population: Births", "measure-population: Births, measure-observation: Weight")
             .replace("FY%Y", "'%m/%d/%Y'"),
     )
     .unwrap();

@@ -149,13 +149,12 @@ async fn what_a_person_accepted_is_forgotten_only_when_it_is_so_no_more() {
 
 #[tokio::test]
 async fn a_code_that_is_refused_beside_a_patient_is_looked_for_here() {
-    // Be lists of patients taken or not.
-    for refuses_lists in [false, true] {
+    // Be lists of patients taken or not, and codes several or one.
+    for (refuses_lists, codes) in [(false, &["a"][..]), (true, &["a"]), (false, &["a", "d"])] {
         let mut site = Site::of(Flaw { one_at_a_time: true, refuses_lists, ..Flaw::default() }, "g").await;
-        let observations = site.needs.iter_mut().filter(|need| need.resource_type == "Observation");
-        observations.for_each(|need| need.codes = ["urn:x|a".to_owned()].into());
+        site.asks_for_codes(&codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>());
         let (outcome, counts) = site.pull(&[]).await;
-        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", PATIENTS as u64));
+        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", PATIENTS as u64), "{codes:?}");
         let both = site
             .server
             .heard()

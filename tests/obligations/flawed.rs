@@ -95,9 +95,13 @@ pub(super) struct Flaw {
     pub(super) no_identifiers: bool,
     /// So many members, of the last ones, were members until last year.
     pub(super) ended: usize,
+    /// The code of all observations but those of the last patient by name; `-`: there are none.
+    pub(super) others: &'static str,
 }
 
 pub(super) const PATIENTS: usize = 30;
+/// The last patient by name.
+pub(super) const LAST: usize = 9;
 pub(super) const HIDDEN: [&str; 3] = ["suppressed", "security", "forbidden"];
 
 /// Each patient with an encounter at the one location and two observations of different codes.
@@ -111,11 +115,19 @@ pub(super) fn truth(flaw: Flaw) -> Vec<Value> {
         all.push(
             json!({"resourceType": "Encounter", "id": format!("e{number}"), "status": "finished", "subject": subject, "location": [{"location": {"reference": "Location/ward"}}]}),
         );
+        let is_other = !flaw.others.is_empty() && number != LAST;
+        if is_other && flaw.others == "-" {
+            continue;
+        }
+        let mut former = observation("a");
         let mut latter = observation("b");
+        if is_other {
+            [&mut former, &mut latter].into_iter().for_each(|one| one["code"]["coding"][0]["code"] = json!(flaw.others));
+        }
         if !flaw.by_system.is_empty() {
             latter["subject"] = json!({"identifier": {"system": flaw.by_system, "value": format!("m{number}")}});
         }
-        all.extend([observation("a"), latter]);
+        all.extend([former, latter]);
     }
     all.extend((0..flaw.more).map(|number| json!({"resourceType": "Observation", "id": format!("m{number}"), "status": "final", "subject": {"reference": "Patient/p0"}})));
     for (second, resource) in all.iter_mut().enumerate() {

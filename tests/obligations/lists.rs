@@ -5,6 +5,7 @@ use super::small::Heard;
 use std::sync::Arc;
 use watershed::source::duty::Code;
 use watershed::source::probe::{AT_ONCE, Found, findings, keep, kept_of, learn};
+use watershed::source::{Mode, SourceError, TypeFilter};
 use watershed::store::Store;
 
 #[tokio::test]
@@ -75,6 +76,75 @@ async fn lists_of_codes_of_which_the_first_alone_is_heeded_are_found_out_whichev
         site.asks_for_codes(&codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>());
         let (outcome, counts) = site.pull(&[]).await;
         assert_eq!((reasons(&outcome).as_str(), counts), ("", all()), "{codes:?}");
+    }
+}
+
+/// One patient alone, who is on the last of several lists, has a code that is asked for; the others have another, or nothing of the type.
+#[tokio::test]
+async fn lists_of_codes_are_tried_of_members_alone_and_found_out_when_one_of_them_has_anything() {
+    let asked = Flaw { of_patients: true, files: "../files/", ..Flaw::default() };
+    let flaws = [asked, Flaw { first_only: true, ..asked }, Flaw { heeded: 1, ..asked }];
+    for (others, mode) in [("-", Mode::Search), ("c", Mode::Search), ("c", Mode::Bulk)] {
+        for (number, flaw) in flaws.into_iter().enumerate() {
+            let mut site = Site::of(Flaw { others, ..flaw }, "g").await;
+            (site.options.mode, site.options.type_filter, site.options.tuning.patients_per_query) = (mode, TypeFilter::Encoded, 5);
+            site.asks_for_codes(&["a", "b", "d", "e"].map(str::to_owned));
+            for night in [1, 2] {
+                let (outcome, counts) = site.pull(&[]).await;
+                assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", 2), "{mode:?} `{others}` {number} {night}");
+            }
+            let heard = site.server.heard();
+            let is_search = |one: &&Heard| ["/Observation", "/Encounter", "/Patient"].iter().any(|name| one.target.starts_with(name)) && !one.target.contains("$export");
+            // Resources are named in an address, and pages by their links.
+            let names_somebody =
+                |one: &&Heard| ["patient", "_id"].iter().any(|name| one.field(name).is_some()) || ["_id=", "_offset="].iter().any(|part| one.target.contains(part));
+            let of_nobody: Vec<&Heard> = heard.iter().filter(is_search).filter(|one| !names_somebody(one)).collect();
+            assert!(of_nobody.is_empty(), "{mode:?} `{others}` {number}: {of_nobody:#?}");
+            // One of each of the six lists, and two of the one that has something.
+            let is_trial = |one: &&Heard| one.target.starts_with("/Observation/") && one.body.contains("code=") && one.body.ends_with("_count=1");
+            let trials = heard.iter().filter(is_trial).count();
+            assert!(number > 0 || trials <= 2 * 7, "{mode:?} `{others}`: an honest server is asked {trials} times in two nights");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trial_of_codes_that_ends_with_the_night_goes_on_in_the_next_one() {
+    for others in ["-", "c"] {
+        let mut site = Site::of(Flaw { others, of_patients: true, ..Flaw::default() }, "g").await;
+        (site.options.requests_per_night, site.options.requests_at_once, site.options.tuning.patients_per_query) = (4, 1, 5);
+        site.asks_for_codes(&["a", "b", "d", "e"].map(str::to_owned));
+        let mut nights = 0;
+        let (outcome, counts) = loop {
+            nights += 1;
+            match site.try_pull(&[]).await {
+                Ok(pulled) => break pulled,
+                Err(SourceError::Unfinished { .. }) => assert!(nights < 120, "each night gets further"),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!((reasons(&outcome).as_str(), counts["Observation"]), ("", 2), "`{others}`");
+    }
+}
+
+#[tokio::test]
+async fn ids_that_come_to_be_refused_are_read_one_by_one_in_the_same_night_whatever_was_known_of_lists() {
+    for flaw in [Flaw::default(), Flaw { heeded: 1, ..Flaw::default() }, Flaw { heeded: 10, ..Flaw::default() }] {
+        let site = Site::of(flaw, "g").await;
+        let (file, now) = (site.folder.path().join("capability.json"), jiff::Timestamp::UNIX_EPOCH);
+        for no_ids in [false, true] {
+            site.becomes(|flaw| flaw.no_ids = no_ids);
+            let source = site.connect().await;
+            let asked = site.server.heard().len();
+            let (outcome, counts) = site.pull(&kept_of(&file, &source).unwrap()).await;
+            assert_eq!((outcome.full, reasons(&outcome).as_str(), counts), (!no_ids, "", all()), "{}", flaw.heeded);
+            learn(&file, &source, &outcome, now).unwrap();
+            let refused = site.server.heard()[asked..]
+                .iter()
+                .filter(|one| one.target.starts_with("/Patient") && one.field("_id").is_some())
+                .count();
+            assert!(!no_ids || refused <= 20, "{}: asked {refused} times", flaw.heeded);
+        }
     }
 }
 

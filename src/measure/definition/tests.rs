@@ -46,7 +46,16 @@ fn faults_have_their_place_and_a_way_out() {
         ("id: a", "id: a b", &["measure.yaml:1:5", "`a b` is not an id"]),
         ("http://watershed.example/fhir/Measure/a", "Measure/a", &["measure.yaml:2:6", "not a canonical URL"]),
         ("scoring: proportion", "scoring: proportoin", &["measure.yaml:8", "proportion"]),
-        ("scoring: proportion", "scoring: ratio\nrate: {multiplier: 0, unit: per 0 visits}", &["`multiplier` of 0"]),
+        (
+            "scoring: proportion",
+            "scoring: ratio\nrate: {multiplier: 0, unit: per 0 visits}",
+            &["measure.yaml:9:", "a `multiplier` of 0 makes every rate 0", "write what the score is per"],
+        ),
+        (
+            "scoring: proportion",
+            "scoring: ratio\nrate: {multiplier: -1000, unit: per 1000 visits}",
+            &["measure.yaml:9:", "expected a whole number that is not negative, found `-1000`"],
+        ),
         ("scoring: proportion", "scoring: proportion\nrate: {multiplier: 10, unit: per 10 visits}", &["only a ratio has a `rate`"]),
         (
             "scoring: proportion",

@@ -414,6 +414,9 @@ fn a_version_has_one_logic_and_its_value_sets_one_content() {
     let refused = "same version, other logic: CQL and definition are `cql+numbers:111122223333…`, those of version 1.0.0 are `cql+numbers:222222223333…` here: \
                    bring the measure's folder up to date; what is computed otherwise needs a version of its own";
     assert_eq!(judged("logic", one, other), Err(refused.to_owned()));
+    let refused = "same version, other logic: its definition is `numbers:111122223333…`, that of version 1.0.0 is `numbers:222222223333…` here: \
+                   bring the measure's folder up to date; what is computed otherwise needs a version of its own";
+    assert_eq!(judged("logic", &one[4..], &other[4..]), Err(refused.to_owned()), "counted elsewhere");
     assert_eq!(judged("value-set", "1111", "1111"), Ok(()));
     assert_eq!(judged("value-set", "1111", ""), Ok(()), "the value set is not here");
     let refused = "same version, other codes: value set `http://v/ibd` is not the one that version 1.0.0 has here: bring the `value-sets` folders up to date; \

@@ -82,7 +82,7 @@ pub(super) fn declare(reader: &mut Reader<'_>, written: &Node, known: Option<&[C
         return None;
     };
     let period = period(reader, fields.get("period")?, measure.months);
-    let columns = populations(reader, fields.get("populations")?, measure);
+    let columns = populations(reader, fields.get("populations")?, measure, period.as_ref().map(|column| column.name.as_str()));
     let columns: Vec<Column> = std::iter::once(period?).chain(columns?).collect();
     let template = template(measure, &at);
     Some((columns, template, measure.clone()))
@@ -110,8 +110,8 @@ fn period(reader: &mut Reader<'_>, written: &Node, months: i8) -> Option<Column>
     }
 }
 
-/// The columns of the populations, in the measure's order: each has one.
-fn populations(reader: &mut Reader<'_>, written: &Node, measure: &Counted) -> Option<Vec<Column>> {
+/// The columns of the populations, in the measure's order: each has one, which is not that of the period.
+fn populations(reader: &mut Reader<'_>, written: &Node, measure: &Counted, period: Option<&str>) -> Option<Vec<Column>> {
     let at = reader.at(written);
     let Content::Fields(Named(entries)) = &written.value else {
         reader.error(at, format!("`populations` is {}, expected populations with columns", written.value.kind()), "write `{numerator: Infections, denominator: Line days}`");
@@ -120,27 +120,37 @@ fn populations(reader: &mut Reader<'_>, written: &Node, measure: &Counted) -> Op
     let ids: Vec<&str> = measure.members.iter().map(|member| member.id.as_str()).collect();
     let mut named = BTreeMap::new();
     for (id, column) in entries {
-        let column = reader.text(column, &format!("`{}`", id.value));
+        let (column, at) = (reader.text(column, &format!("`{}`", id.value)), reader.at(column));
         match ids.contains(&id.value.as_str()) {
-            true => drop(named.insert(id.value.as_str(), column)),
+            true => drop(named.insert(id.value.as_str(), (column, at))),
             false => reader.error(reader.place(id), format!("`{}` has no population `{}`", measure.id, id.value), &did_you_mean(&id.value, &ids)),
         }
     }
     let mut columns = Vec::new();
+    let mut taken: BTreeMap<&str, (&str, &str)> = period.map(|name| (name, ("period", ""))).into_iter().collect();
     for member in &measure.members {
         match named.get(member.id.as_str()) {
             None => {
                 reader.error(at.clone(), format!("the population `{}` has no column", member.id), &format!("name it: `{}: …`; each population of the measure has one", member.id))
             }
-            Some(None) => {}
+            Some((None, _)) => {}
             // Where nobody was observed there is nothing to write.
-            Some(Some(name)) => {
+            Some((Some(name), at)) => {
+                if let Some((other, _)) = taken.insert(name, (&member.id, member.code)).filter(|(_, code)| !may_share([code, member.code])) {
+                    let help = "name another one: each number has a column of its own, but for an initial population that is what is counted of it";
+                    reader.error(at.clone(), format!("the column `{name}` is that of `{other}` too"), help);
+                }
                 let kind = if member.is_observed { Kind::Decimal } else { Kind::Count };
                 columns.push(Column { name: (*name).to_owned(), kind, is_optional: member.is_observed });
             }
         }
     }
     (columns.len() == measure.members.len()).then_some(columns)
+}
+
+/// Whether two populations may be of one number: of many tables everybody who is looked at is counted.
+fn may_share(codes: [&str; 2]) -> bool {
+    codes.contains(&"initial-population") && codes.iter().all(|code| ["initial-population", "denominator", "measure-population"].contains(code))
 }
 
 /// The MeasureReport that a row becomes.

@@ -131,7 +131,7 @@ fn bound(pull: &Pull<'_>, units: &[Recorded], resource_type: &str) -> Option<Tim
 /// How many there are of what a query finds, of some patients, unchanged since an instant; `None` if the server does not say.
 pub(super) async fn ask(pull: &Pull<'_>, query: &Query, patients: Option<&[String]>, until: Option<Timestamp>, more: &[(&str, &str)]) -> Result<Option<u64>, SourceError> {
     let lists = &pull.habits.lists;
-    if lists.is_singly(&query.resource_type, "code") && query.parameters.iter().any(|(name, value)| name == "code" && value.contains(',')) {
+    if lists.is_singly(&query.resource_type, "code") && query.list_of_codes().is_some() {
         return Ok(None);
     }
     let mut parameters = query.parameters.clone();

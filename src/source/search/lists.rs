@@ -4,9 +4,9 @@
 use super::ask::send_somehow;
 use super::census::{kept, once, send};
 use super::page::{Bundle, Item, id_of};
-use crate::fhir::compartment::patient_of;
+use crate::fhir::compartment::{patient_of, search_parameters};
 use crate::source::SourceError;
-use crate::source::filter::may_have_code;
+use crate::source::filter::{may_have_code, tokens};
 use crate::source::plan::Query;
 use crate::source::probe::{AT_ONCE, Fact, Found, impossible};
 use crate::source::pull::Pull;
@@ -187,6 +187,28 @@ pub(super) async fn try_out(pull: &Pull<'_>, query: &Query, values: &[String]) -
     Ok(())
 }
 
+/// Tries a query's list of codes: of patients, where they are named and lists of them were tried, of as many at a time as the server heeds,
+/// until some of them have anything of the type. Of those who have nothing there is nothing to be missed, and the next ones are tried.
+pub(super) async fn try_codes(pull: &Pull<'_>, query: &Query, codes: &[String], patients: Option<&[String]>) -> Result<(), SourceError> {
+    let of_codes = Query { by_patient: Some("code".to_owned()), ..query.clone() };
+    let (Some(parameter), Some(patients)) = (&query.by_patient, patients) else { return try_out(pull, &of_codes, codes).await };
+    let (lists, usual) = (&pull.habits.lists, pull.source.options.tuning.patients_per_query.clamp(1, 200));
+    for some in patients.chunks(lists.at_once(&query.resource_type, Some(parameter), usual)) {
+        let named = (parameter.clone(), lists.joined(&query.resource_type, parameter, some));
+        let of_some = Query { parameters: query.parameters.iter().cloned().chain([named]).collect(), ..of_codes.clone() };
+        if tell(pull, &of_some, codes).await? != Some(false) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is codes of named patients that are asked for.
+fn is_of_some(query: &Query) -> bool {
+    let names_some = |(name, _): &(String, String)| search_parameters(&query.resource_type).contains(&name.as_str());
+    query.by_patient.as_deref() == Some("code") && query.parameters.iter().any(names_some)
+}
+
 fn key_of(query: &Query) -> Option<Key> {
     Some((query.resource_type.clone(), query.by_patient.clone()?))
 }
@@ -194,8 +216,9 @@ fn key_of(query: &Query) -> Option<Key> {
 /// Questions of other types with lists of the same kind, each with its values.
 fn alike(pull: &Pull<'_>, key: &Key, values: &[String]) -> Vec<(Query, Vec<String>)> {
     let of_codes = |query: &Query| {
-        let (_, codes) = query.parameters.iter().find(|(name, _)| name == "code")?;
-        Some((Query { by_patient: Some("code".to_owned()), ..query.clone() }, codes.split(',').map(str::to_owned).collect()))
+        // Of members nothing is asked for without them.
+        query.by_patient.is_none().then_some(())?;
+        Some((Query { by_patient: Some("code".to_owned()), ..query.clone() }, query.list_of_codes()?))
     };
     let of_patients = |query: &Query| query.by_patient.is_some().then(|| (query.clone(), values.to_vec()));
     let own = |query: &&Query| query.resource_type != key.0;
@@ -230,7 +253,7 @@ async fn tell(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Optio
     if is_known || made.longest >= values.len() || values.len() < 2 {
         return Ok(Some(true));
     }
-    if made.vain >= TRIALS_MAX {
+    if made.vain >= TRIALS_MAX && !is_of_some(query) {
         return Ok(made.is_answered.then_some(false));
     }
     // Codes are tried apart.
@@ -242,7 +265,7 @@ async fn tell(pull: &Pull<'_>, query: &Query, values: &[String]) -> Result<Optio
         if made.one.as_ref().is_some_and(|one| (one.contains('/') && key.1 != "code") != is_typed) {
             continue;
         }
-        let (way, one) = match trial(pull, &alone, spelled, is_typed, made.one.clone()).await? {
+        let (way, one) = match trial(pull, &alone, spelled, is_typed, made).await? {
             Told::Nothing => {
                 made.is_answered = true;
                 continue;
@@ -281,10 +304,11 @@ pub(super) async fn heeded(pull: &Pull<'_>, query: &Query, values: &[String]) ->
 
 /// Finds out what becomes of a list. It is trusted when a value that something has is found as its last one: what heeds the first values
 /// only, or takes a list literally, answers with less and no word, and its numbers agree.
-async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool, known: Option<String>) -> Result<Told, SourceError> {
-    let one = match known {
-        Some(one) => one,
-        None => match sample(pull, query, values, is_typed).await? {
+async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool, made: &Trials) -> Result<Told, SourceError> {
+    let one = match &made.one {
+        // Other patients need not have it.
+        Some(one) if !is_of_some(query) => one.clone(),
+        _ => match sample(pull, query, values, is_typed, made.vain).await? {
             Ok(one) => one,
             Err(told) => return Ok(told),
         },
@@ -305,22 +329,57 @@ async fn trial(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool
 }
 
 /// One of some values that something has; else what it tells of lists that none is found.
-async fn sample(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool) -> Result<Result<String, Told>, SourceError> {
+async fn sample(pull: &Pull<'_>, query: &Query, values: &[String], is_typed: bool, vain: u32) -> Result<Result<String, Told>, SourceError> {
     let is_long = is_long(pull, query, values);
     let Some(all) = place(pull, query, values, is_long).await? else { return Ok(Err(Told::Unanswered)) };
     if let Some(one) = usize::try_from(all).ok().and_then(|all| values.get(all.checked_sub(1)?)) {
         return Ok(Ok(one.clone()));
     }
+    if all == 0 && is_of_some(query) {
+        match any_code(pull, query, values).await? {
+            (Some(0), _) => return Ok(Err(Told::Nothing)),
+            (_, Some(code)) if is_there(place(pull, query, std::slice::from_ref(&code), is_long).await?) => return Ok(Ok(code)),
+            _ => {}
+        }
+    }
     let is_of_few_codes = query.by_patient.as_deref() == Some("code") && values.len() <= CODES_TRIED;
+    let most = match vain {
+        TRIALS_MAX.. => 0,
+        _ if is_of_few_codes => CODES_TRIED,
+        _ => VALUES_TRIED,
+    };
     // Some that refuse a list answer for each of its values, but for those that this client may not ask for. That nothing is found by
     // another spelling is no answer.
     let is_answer = |own: Option<u64>| is_there(own) || all == REFUSED && !is_typed && own == Some(0);
-    for value in values.iter().rev().take(if is_of_few_codes { CODES_TRIED } else { VALUES_TRIED }) {
+    for value in values.iter().rev().take(most) {
         if is_answer(place(pull, query, std::slice::from_ref(value), is_long).await?) {
             return Ok(if all == SOME { Ok(value.clone()) } else { Err(Told::Singly) });
         }
     }
     Ok(Err(if all == REFUSED { Told::Unanswered } else { Told::Nothing }))
+}
+
+/// Whether named patients have anything of a type, whatever its code, and a code that it has: as good for a trial as one that is asked for.
+/// It is told once in a pull; who goes on with that in another night has the number alone.
+async fn any_code(pull: &Pull<'_>, query: &Query, codes: &[String]) -> Result<(Option<u64>, Option<String>), SourceError> {
+    let name = &query.resource_type;
+    let digest = crate::store::sha256_hex(format!("{name} of any code {:?}", query.parameters).as_bytes());
+    let mut code = None;
+    let there = async {
+        let found = first(pull, name, query.parameters.clone()).await?;
+        code = found.as_ref().ok().and_then(|json| token_of(json.as_ref()?, codes));
+        Ok(found.map_or_else(|_| None, |json| Some(json.map_or(0, |_| SOME))))
+    };
+    let there = kept(pull, name, (&format!("count list {digest}"), &format!("list {digest}")), there).await?;
+    Ok((there, code))
+}
+
+/// A code of a resource that can stand in a list, of a system of these codes where there is one: servers need not know others.
+fn token_of(json: &str, codes: &[String]) -> Option<String> {
+    let system = |token: &str| token.split_once('|').map(|(system, _)| system.to_owned());
+    let systems: BTreeSet<Option<String>> = codes.iter().map(|code| system(code)).collect();
+    let is_plain = |token: &String| token.split('|').filter(|part| !part.is_empty()).count() == 2 && !token.contains([',', '$', '\\']);
+    tokens(json.as_bytes())?.into_iter().filter(is_plain).min_by_key(|token| !systems.contains(&system(token)))
 }
 
 /// Of more patients than a search names one is told apart: a night of changes makes none.
@@ -360,20 +419,27 @@ async fn place(pull: &Pull<'_>, query: &Query, values: &[String], is_long: bool)
     kept(pull, &query.resource_type, (&format!("count list {digest}"), &about), ask(pull, query, parameters, values)).await
 }
 
-async fn ask(pull: &Pull<'_>, query: &Query, mut parameters: Vec<(String, String)>, values: &[String]) -> Result<Option<u64>, SourceError> {
-    let name = &query.resource_type;
+async fn ask(pull: &Pull<'_>, query: &Query, parameters: Vec<(String, String)>, values: &[String]) -> Result<Option<u64>, SourceError> {
+    let which = |json: String| values.iter().position(|value| has(query, &json, value)).map_or(SOME, |place| place as u64 + 1);
+    Ok(match first(pull, &query.resource_type, parameters).await? {
+        Ok(first) => Some(first.map_or(0, which)),
+        Err(refused) => refused,
+    })
+}
+
+/// The first resource that a search finds; else [`REFUSED`], or `None` where it is not answered.
+async fn first(pull: &Pull<'_>, name: &str, mut parameters: Vec<(String, String)>) -> Result<Result<Option<String>, Option<u64>>, SourceError> {
     parameters.push(("_count".to_owned(), "1".to_owned()));
-    let Some(answer) = send_somehow(pull, &parameters, name, false).await? else { return Ok(None) };
+    let Some(answer) = send_somehow(pull, &parameters, name, false).await? else { return Ok(Err(None)) };
     if matches!(answer.status, 400 | 413 | 414 | 422) {
-        return Ok(Some(REFUSED));
+        return Ok(Err(Some(REFUSED)));
     }
-    let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { return Ok(None) };
+    let Some(page) = Bundle::read(&answer.body).filter(|_| answer.is_success()) else { return Ok(Err(None)) };
     if !page.ignored(&answer.url, parameters.iter().map(|(name, _)| name.as_str())).is_empty() {
-        return Ok(None);
+        return Ok(Err(None));
     }
-    let first = page.items(name).find_map(|item| if let Item::Match(json) = item { Some(json) } else { None });
-    let which = |json| values.iter().position(|value| has(query, json, value)).map_or(SOME, |place| place as u64 + 1);
-    Ok(Some(first.map_or(0, which)))
+    let first = page.items(name).find_map(|item| if let Item::Match(json) = item { Some(json.to_owned()) } else { None });
+    Ok(Ok(first))
 }
 
 /// Whether a resource is seen to have a value of the query's parameter.

@@ -35,7 +35,8 @@ const LIST_ATTEMPTS_MAX: u32 = 2;
 const WIDE_PAGE_MAX: u32 = 10_000;
 /// Parts of one query.
 const PARTS_MAX: u32 = 20_000;
-/// Parts in a row that fail before the server is left in peace: one bad resource in a second of many years takes about forty.
+/// Parts in a row that fail before the server is left in peace: one bad resource in a second of many years takes about forty. Of ids that
+/// are refused two are enough: they are read one by one instead.
 const FAILURES_MAX: u32 = 64;
 /// Readings of a query whose pages shift.
 const PASSES_MAX: u32 = 4;
@@ -421,7 +422,7 @@ impl<'a> Reading<'a> {
                 }
                 Err(trouble) => trouble,
             };
-            failures += 1;
+            failures += if matches!(&trouble, Trouble::Refused(refusal) if self.task.is_by_id() && refusal.status != 403) { FAILURES_MAX } else { 1 };
             match (trouble, halves) {
                 (Trouble::Fatal(error), _) => return Err(error),
                 // Two readings of everything decide.

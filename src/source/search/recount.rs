@@ -154,14 +154,14 @@ impl Subject {
 /// Counts what changes were asked of, and reads again what differs.
 pub(in crate::source) async fn take(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     look_at_clock(pull)?;
-    let subjects = subjects(pull).await?;
+    let subjects = subjects(pull)?;
     try_post(pull, subjects.iter().flat_map(|subject| subject.whom.iter().flatten())).await?;
     let mut uncounted = Vec::new();
     let known = known(pull, &subjects)?;
     for (mut subject, mut known) in subjects.into_iter().zip(known) {
-        if known.all.iter().sum::<u64>() == 0 {
-            continue;
-        }
+        let Some(some) = known.all.iter().position(|known| *known > 0) else { continue };
+        let patients = subject.batches().into_iter().nth(some).flatten();
+        subject.queries = by_code(pull, subject.queries, patients.as_deref()).await?;
         let mut found = differing(pull, &subject, &known, "first").await?;
         if let Some(at_once) = heeded(pull, &subject, found.as_deref().unwrap_or_default()).await? {
             subject.at_once = at_once;
@@ -194,7 +194,8 @@ pub(in crate::source) async fn settle(pull: &mut Pull<'_>) -> Result<(), SourceE
     // Of what was refused in part nothing is let go, and it would be refused again.
     let is_refused = |name: &str| units.iter().any(|unit| unit.resource_type == name && unit.quarantined + unit.discarded > 0);
     let is_settled = |subject: &Subject| subject.until.is_some() && subject.whom.is_none() && !is_refused(&subject.resource_type);
-    for subject in subjects(pull).await?.into_iter().filter(is_settled) {
+    for mut subject in subjects(pull)?.into_iter().filter(is_settled) {
+        subject.queries = by_code(pull, subject.queries, None).await?;
         let Some(announced) = announced(pull, &subject).await? else {
             let changed = subject.number(pull, None, subject.after(), "settle").await?;
             if changed.is_some_and(|number| number.most > 0) {
@@ -255,12 +256,12 @@ fn look_at_clock(pull: &Pull<'_>) -> Result<(), SourceError> {
 }
 
 /// What can be counted: not what is known not to be all, nor what has no ids of its own.
-async fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
+fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
     let units = ledger::units(pull.snapshot.store(), pull.id)?;
     let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &[Code::Counted])?;
     let mut by_type: BTreeMap<String, Vec<Query>> = BTreeMap::new();
     for query in census::questions(pull.plan, &pull.source.capability) {
-        by_type.entry(query.resource_type.clone()).or_default().extend(by_code(pull, query).await?);
+        by_type.entry(query.resource_type.clone()).or_default().push(query);
     }
     by_type.retain(|name, queries| {
         let is_whole = !units.iter().any(|unit| unit.gap.is_some() && (unit.resource_type == *name || unit.resource_type == "*"));
@@ -278,11 +279,20 @@ async fn subjects(pull: &Pull<'_>) -> Result<Vec<Subject>, SourceError> {
 }
 
 /// A question for each code of a query where the server heeds no list of them, and they are few. What has several of the codes is
-/// counted with each.
-async fn by_code(pull: &Pull<'_>, query: Query) -> Result<Vec<Query>, SourceError> {
-    let codes = super::codes_to_ask_singly(pull, &query).await?.filter(|codes| codes.len() <= CODES_MAX);
-    let Some(codes) = codes else { return Ok(vec![query]) };
-    Ok(codes.iter().enumerate().map(|(number, code)| super::of_code(&query, number, code)).collect())
+/// counted with each. Lists are tried of these patients, some of whom have something.
+async fn by_code(pull: &Pull<'_>, queries: Vec<Query>, patients: Option<&[String]>) -> Result<Vec<Query>, SourceError> {
+    let mut found = Vec::new();
+    let at_once = pull.source.options.tuning.patients_per_query;
+    for query in queries {
+        if let Some(some) = patients.filter(|_| query.list_of_codes().is_some()) {
+            lists::try_out(pull, &query, some.get(..at_once).unwrap_or(some)).await?;
+        }
+        match super::codes_to_ask_singly(pull, &query, patients).await?.filter(|codes| codes.len() <= CODES_MAX) {
+            Some(codes) => found.extend(codes.iter().enumerate().map(|(number, code)| super::of_code(&query, number, code))),
+            None => found.push(query),
+        }
+    }
+    Ok(found)
 }
 
 fn subject(pull: &Pull<'_>, units: &[Recorded], resource_type: String, queries: Vec<Query>, night: u64) -> Option<Subject> {
@@ -679,7 +689,7 @@ fn tell_uncounted(pull: &Pull<'_>, subject: &Subject, known: &Known) -> Result<(
         let reason = format!("{new} are new beside {stored}: if the server's data have got new ids, the old ones are counted too until everything is read");
         return pull.record(&lacking(name, Code::Missed, reason));
     }
-    let has_list = subject.queries.iter().any(|query| query.parameters.iter().any(|(name, value)| name == "code" && value.contains(',')));
+    let has_list = subject.queries.iter().any(|query| query.list_of_codes().is_some());
     let is_singly = has_list && pull.habits.lists.is_singly(name, "code");
     let why = if is_singly { "the server heeds no list of codes, and these are too many to count each" } else { "the server does not count it" };
     let reason = format!("{why}: what vanishes from it without a word is stored until everything is read again{}", next_full(pull)?);
