@@ -441,6 +441,9 @@ impl Checker<'_> {
         {
             self.error("source.patients_search", format!("`{}` is no search for patients", source.patients_search), &help);
         }
+        if !source.patients_search.is_empty() && source.parameters.contains_key("Patient") {
+            self.error("source.parameters", "`source.parameters` has Patient, beside `source.patients_search`".to_owned(), "write these parameters into `source.patients_search`");
+        }
         for (key, written) in [("source.patients_file", &source.patients_file), ("source.patients_search", &source.patients_search)] {
             let mut beside = |is_set: bool, other: &str, help: &str| {
                 if is_set && !written.is_empty() {

@@ -290,7 +290,10 @@ async fn cohort(source: &Source, plan: &Plan, lines: &mut Vec<String>) -> Result
     let id = &source.options.group;
     if let Cohort::Search(search) = &plan.cohort {
         let found = forecast::count(source, plan, None).await.get("Patient").copied();
-        lines.push(found.map_or_else(|| format!("{search}: the server does not say how many it finds"), |found| format!("{search} finds {}", counted(found, "patient"))));
+        lines.push(found.map_or_else(
+            || format!("{search}: the server does not say how many it finds"),
+            |found| format!("{search} finds {}{}", if plan.cohort.searches().len() > 1 { "at most " } else { "" }, counted(found, "patient")),
+        ));
     }
     if let Some(list) = &source.options.tuning.patients {
         let listed = list.read().map_err(Failure::configuration)?;

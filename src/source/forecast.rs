@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::capability::Capability;
-use super::cohort::Cohort;
+use super::cohort::{self, Cohort};
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
@@ -192,7 +192,9 @@ fn of_query(plan: &Plan, query: &Query, known: &Known, options: &Options) -> Ste
     // Several patients' share seldom ends with a page; where it takes more requests than all pages, these are read.
     let queries_of = |pages: u64| known.patients().map_or(pages, |patients| patients.div_ceil(per_query(options)).min(pages));
     let since = known.since.filter(|_| !plan.is_untimed(&query.resource_type));
-    let resources = known.brings(&query.resource_type, since.is_some());
+    // Each search of a type has its share.
+    let of_type = plan.queries.iter().filter(|other| other.resource_type == query.resource_type).count().max(1) as u64;
+    let resources = known.brings(&query.resource_type, since.is_some()).map(|all| all.div_ceil(of_type));
     // What the last pull brought it brought of those patients.
     let at_most = query.later.is_some() && since.is_none() && (resources.is_none() || known.counted.contains(&query.resource_type));
     let more = |pages: u64| if at_most { queries_of(pages) } else { 0 };
@@ -215,8 +217,12 @@ fn of_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
             ("Patient?identifier=… of the list".to_owned(), known.patients().map(|patients| patients.div_ceil(IDENTIFIERS_PER_QUERY as u64)))
         }
         Cohort::Search(_) => {
-            let tried: BTreeSet<(String, String)> = plan.cohort.searches().into_iter().flatten().collect();
-            ("whether the search for patients is heeded".to_owned(), Some(tried.len() as u64))
+            let search = plan.cohort.searches().into_iter().next().unwrap_or_default();
+            // One is counted beside its opposite, and without it.
+            let trials = (0..search.len())
+                .filter_map(|place| cohort::trial(&search, place))
+                .map(|trial| if trial.without().is_some() { 3 } else { 1 });
+            ("whether the search for patients is heeded".to_owned(), Some(trials.sum()))
         }
         Cohort::Everybody | Cohort::List => return None,
     };

@@ -248,7 +248,12 @@ pub fn plan(needs: &[Need], capability: &Capability, options: &Options) -> Plan 
         return plan;
     }
     let is_later = |name: &str| needs.iter().any(|need| need.resource_type == name && need.is_later);
-    for name in std::iter::once("Patient").chain(of_patients.iter().map(String::as_str).filter(|name| *name != "Patient")) {
+    let found = plan.cohort.searches();
+    let first = std::iter::once("Patient").filter(|_| found.is_empty());
+    if !found.is_empty() {
+        add_cohort(&mut plan, found.clone(), capability);
+    }
+    for name in first.chain(of_patients.iter().map(String::as_str).filter(|name| *name != "Patient")) {
         let later = later_parameter(name, capability).filter(|_| name != "Patient" && is_later(name));
         add_queries(&mut plan, name, few(&codes, name), later, capability, options);
     }
@@ -322,8 +327,7 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
     if !incremental {
         plan.notes.push(format!("{name} is read in full each time: {}", capability.why_not(name, "_lastUpdated")));
     }
-    let found = if name == "Patient" { plan.cohort.searches() } else { Vec::new() };
-    let by_patient = if plan.cohort.is_everybody() || !found.is_empty() { None } else { patient_parameter(plan, name, capability) };
+    let by_patient = if plan.cohort.is_everybody() { None } else { patient_parameter(plan, name, capability) };
     let one_by_one = by_patient.as_deref() == Some("_id") && capability.found(name, "_id").is_some();
     if one_by_one {
         plan.notes.push(format!("{name} is read one by one: {}", capability.why_not(name, "_id")));
@@ -337,25 +341,34 @@ fn add_queries(plan: &mut Plan, name: &str, codes: Option<BTreeSet<String>>, lat
         }
     }
     let variants = options.parameters.get(name).cloned().unwrap_or_else(|| vec![String::new()]);
-    if incremental && !found.is_empty() {
-        plan.notes.push("Patient is read in full each time: a search says whose data are taken".to_owned());
-    }
     narrow(plan, name, &variants, &parameters);
     let of_variant = |variant: &String| parameters.iter().cloned().chain(url::form_urlencoded::parse(variant.as_bytes()).into_owned()).collect();
-    let mut searches: Vec<Parameters> = variants.iter().map(of_variant).collect();
-    if !found.is_empty() {
-        searches = searches.iter().flat_map(|own| found.iter().map(move |search| search.iter().chain(own).cloned().collect())).collect();
-    }
-    for (number, parameters) in searches.iter().enumerate() {
-        plan.queries.push(Query {
-            name: if searches.len() == 1 { name.to_owned() } else { format!("{name} {}", number + 1) },
-            resource_type: name.to_owned(),
-            parameters: parameters.clone(),
-            by_patient: by_patient.clone(),
-            incremental,
-            one_by_one,
-            later: later.clone(),
-        });
+    let query = Query { name: String::new(), resource_type: name.to_owned(), parameters: Vec::new(), by_patient, incremental, one_by_one, later };
+    add_each(plan, &query, variants.iter().map(of_variant).collect());
+}
+
+/// The searches that find the patients whose data are taken.
+fn add_cohort(plan: &mut Plan, searches: Vec<Parameters>, capability: &Capability) {
+    plan.notes.push("Patient is read in full each time: a search says whose data are taken".to_owned());
+    let incremental = capability.declares("Patient", "_lastUpdated") == Some(true);
+    let query = Query {
+        name: String::new(),
+        resource_type: "Patient".to_owned(),
+        parameters: Vec::new(),
+        by_patient: None,
+        incremental,
+        one_by_one: false,
+        later: None,
+    };
+    add_each(plan, &query, searches);
+}
+
+/// The same query with the parameters of each search.
+fn add_each(plan: &mut Plan, query: &Query, searches: Vec<Parameters>) {
+    let count = searches.len();
+    for (number, parameters) in searches.into_iter().enumerate() {
+        let name = if count == 1 { query.resource_type.clone() } else { format!("{} {}", query.resource_type, number + 1) };
+        plan.queries.push(Query { name, parameters, ..query.clone() });
     }
 }
 

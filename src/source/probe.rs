@@ -8,7 +8,7 @@ mod finding;
 mod kept;
 
 use super::capability::Capability;
-use super::cohort::Cohort;
+use super::cohort::{self, Cohort, Parameters, Trial};
 use super::plan::{Plan, Query};
 use super::search::census::PATIENTS_PER_COUNT;
 use super::search::{Bundle, Item, categories, counted, issue_shown, next_address};
@@ -143,6 +143,7 @@ pub async fn probe(source: &Source, plan: &Plan) -> Vec<Fact> {
     for resource_type in plan.types.difference(&plan.referenced).take(TYPES_MAX) {
         seen.extend(probing.about_type(resource_type).await);
     }
+    probing.about_cohort().await;
     // The fullest type tells most of the server as a whole.
     seen.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.resource_type.cmp(&b.resource_type)));
     if let Some(first) = seen.first() {
@@ -315,7 +316,7 @@ impl Probing<'_> {
 
     /// The parameters that pulls of this type use, or could.
     fn parameters_of(&self, name: &str) -> BTreeSet<String> {
-        let queries = self.plan.queries.iter().filter(|query| query.resource_type == name);
+        let queries = self.plan.queries.iter().filter(|query| query.resource_type == name && !self.plan.finds_patients(query));
         let used = queries.flat_map(|query| query.parameters.iter().map(|(parameter, _)| parameter.clone()).chain(query.by_patient.clone()));
         let patient = search_parameters(name).iter().find(|parameter| self.source.capability.declares(name, parameter) == Some(true));
         let mut parameters: BTreeSet<String> = used.chain(["_lastUpdated".to_owned()]).chain(patient.map(|parameter| (*parameter).to_owned())).collect();
@@ -327,16 +328,11 @@ impl Probing<'_> {
 
     /// A parameter with a value that nothing has: what comes nevertheless shows that it is ignored.
     async fn about_parameter(&mut self, name: &str, base: &[(String, String)], parameter: &str, has_data: bool) {
-        let meant = sought(&self.source.options, parameter).filter(|_| name == "Patient");
-        let Some(value) = impossible(name, parameter).or_else(|| meant.is_some().then_some(NOTHING)) else { return };
+        let Some(value) = impossible(name, parameter) else { return };
         let declared = self.source.capability.declares(name, parameter);
         let rest: Vec<(String, String)> = base.iter().filter(|(own, _)| own != parameter).cloned().collect();
-        let answer = self.ask(name, &rest, &[(unturned(parameter), value), ("_count", "1")], How::Strict).await;
+        let answer = self.ask(name, &rest, &[(parameter, value), ("_count", "1")], How::Strict).await;
         let (found, detail) = match searched(answer) {
-            // What takes no wrong value may take the one that is meant.
-            Err((Found::Refused, _)) if let Some(meant) = &meant => {
-                searched(self.ask(name, &rest, &[(parameter, meant), ("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| (Found::Works, String::new()))
-            }
             Err((found, detail)) => (found, detail),
             Ok((answer, page)) => match (matches(name, &page).is_empty(), says_ignored(&answer, &page, parameter)) {
                 (false, true) => (Found::IgnoredAndSaid, String::new()),
@@ -347,6 +343,49 @@ impl Probing<'_> {
         };
         let (found, detail) = if parameter == "_lastUpdated" && found == Found::Works { self.about_times(name, &rest).await } else { (found, detail) };
         self.note(name, parameter, declared, found, detail);
+    }
+
+    /// Whether the site's own search for patients is heeded, parameter by parameter, as nights find out before they rely on it.
+    async fn about_cohort(&mut self) {
+        let Some(search) = self.plan.cohort.searches().into_iter().next() else { return };
+        for (place, (parameter, _)) in search.iter().enumerate() {
+            let Some(trial) = cohort::trial(&search, place) else { continue };
+            let told = self.about_trial(&search, parameter, &trial).await;
+            // Of one that stands there twice the worse is told.
+            let is_other = |fact: &Fact| fact.about != "Patient" || fact.what != *parameter;
+            if self.facts.iter().all(is_other) || told.0 != Found::Works {
+                self.facts.retain(is_other);
+                self.note("Patient", parameter, self.source.capability.declares("Patient", parameter), told.0, told.1);
+            }
+        }
+    }
+
+    async fn about_trial(&mut self, search: &Parameters, parameter: &str, trial: &Trial) -> (Found, String) {
+        let works = (Found::Works, String::new());
+        let (answer, page) = match searched(self.ask("Patient", trial.asked(), &[("_count", "1")], How::Strict).await) {
+            Ok(searched) => searched,
+            // What takes no wrong value may take the one that is meant.
+            Err((Found::Refused, _)) => {
+                let alone: Parameters = search.iter().filter(|(name, _)| name == parameter).cloned().collect();
+                return searched(self.ask("Patient", &alone, &[("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| works);
+            }
+            Err(trouble) => return trouble,
+        };
+        if matches("Patient", &page).is_empty() {
+            return works;
+        }
+        let mut numbers = Vec::new();
+        for asked in [Some(search), Some(trial.asked()), trial.without()].into_iter().flatten() {
+            let answer = self.ask("Patient", asked, &[("_summary", "count")], How::Lenient).await;
+            numbers.push(answer.as_ref().and_then(counted));
+        }
+        let number = |place: usize| numbers.get(place).copied().flatten();
+        match trial.told(number(0), number(1), number(2)) {
+            Some(true) => works,
+            Some(false) | None if says_ignored(&answer, &page, parameter) => (Found::IgnoredAndSaid, String::new()),
+            Some(false) => (Found::Ignored, String::new()),
+            None => (Found::Untold, "a value that nobody has finds somebody, and the server says no numbers".to_owned()),
+        }
     }
 
     /// Whether a search finds anything; `None` if it is not answered.
@@ -586,14 +625,9 @@ fn says_ignored(answer: &Response, page: &Bundle, parameter: &str) -> bool {
     page.ignored(&answer.url, [parameter].into_iter()).contains(parameter) || page.items("").any(is_outcome)
 }
 
-/// A parameter without the modifier by which a value that nobody has is no value, or finds everybody.
-pub(super) fn unturned(parameter: &str) -> &str {
-    [":missing", ":not"].iter().find_map(|modifier| parameter.strip_suffix(modifier)).unwrap_or(parameter)
-}
-
-/// The value of a parameter by which the site's own search for patients asks.
-fn sought(options: &Options, parameter: &str) -> Option<String> {
-    Cohort::of(options).searches().into_iter().flatten().find(|(name, _)| name == parameter).map(|(_, value)| value)
+/// Whether the site's own search for patients asks by a parameter.
+fn is_sought(options: &Options, parameter: &str) -> bool {
+    Cohort::of(options).searches().iter().flatten().any(|(name, _)| name == parameter)
 }
 
 /// A value of a parameter that nothing has; `None` for parameters whose values are not known here.

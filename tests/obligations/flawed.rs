@@ -91,8 +91,14 @@ pub(super) struct Flaw {
     pub(super) no_ids: bool,
     /// The other one of these is refused.
     pub(super) method: &'static str,
-    /// Identifiers are not heeded.
-    pub(super) no_identifiers: bool,
+    /// A search by organization, of which each has every tenth patient, is not heeded.
+    pub(super) no_organizations: bool,
+    /// Modifiers are not heeded.
+    pub(super) no_modifiers: bool,
+    /// Of several parameters the `first` or the `last` is heeded.
+    pub(super) only: &'static str,
+    /// A search for nobody is not answered.
+    pub(super) trials_fail: bool,
     /// So many members, of the last ones, were members until last year.
     pub(super) ended: usize,
     /// The code of all observations but those of the last patient by name; `-`: there are none.
@@ -222,7 +228,13 @@ pub(super) fn member(flaw: Flaw, number: usize) -> Value {
 }
 
 pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said {
-    let asked: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let mut asked: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let is_of_answers = |name: &str| ["_count", "_offset", "_summary", "_total", "_sort"].contains(&name);
+    match asked.iter().filter(|(name, _)| !is_of_answers(name)).count() {
+        2 if flaw.only == "first" => drop(asked.remove(1)),
+        2 if flaw.only == "last" => drop(asked.remove(0)),
+        _ => {}
+    }
     let value = |own: &str| asked.iter().find(|(name, _)| name == own).map(|(_, value)| value.as_str());
     let number = |own: &str| value(own).and_then(|value| value.parse::<usize>().ok());
     let refuse = |code: &str, words: &str| {
@@ -237,6 +249,9 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
     if name == "Encounter" && value("patient").is_some_and(|ids| ids.split(',').any(|id| id == flaw.forbidden)) && (!flaw.refuses_lists || value("patient") == Some(flaw.forbidden))
     {
         return said(403, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden"}]}).to_string());
+    }
+    if flaw.trials_fail && query.contains("organization=watershed-probe") {
+        return said(404, "application/json", "{}");
     }
     let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());
     if flaw.refuses_lists && ids > 1 {
@@ -310,7 +325,9 @@ pub(super) fn has(flaw: Flaw, resource: &Value, parameter: &str, value: &str) ->
     let is_logical = |one: &str| !flaw.by_system.is_empty() && text("/subject/identifier/value").strip_prefix('m') == one.strip_prefix('p');
     match parameter {
         "_id" => list.contains(&text("/id")),
-        "identifier" if flaw.no_identifiers => true,
+        "organization" | "organization:not" if flaw.no_organizations => true,
+        "organization" => list.contains(&format!("Organization/{}", text("/id").chars().last().unwrap_or_default()).as_str()),
+        "organization:not" => flaw.no_modifiers || !has(flaw, resource, "organization", value),
         "identifier" => list.contains(&format!("{}|{}", text("/identifier/0/system"), text("/identifier/0/value")).as_str()),
         "patient" => list
             .iter()

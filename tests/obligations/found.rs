@@ -80,27 +80,61 @@ async fn a_search_that_is_not_heeded_takes_nobody_and_lets_nobody_go() {
     let mut bench = Bench::new(&[]).await;
     bench.options.patients_search = "Patient?favourite=blue".to_owned();
     let error = bench.try_pull(Mode::Auto).await.err().map(|error| error.to_string()).unwrap_or_default();
-    let told = "the server does not heed `favourite` of `source.patients_search`, so that it would find everybody";
+    let told = "the server does not heed `favourite` of `source.patients_search`, so that others would be taken too";
     assert!(error.contains(told), "said so by the server's own link: {error}");
 
     // Without a word.
-    let of_two = "Patient?identifier=urn:mrn|m3,urn:mrn|m7";
+    let of_two = "Patient?organization=Organization/3,Organization/7";
     let mut site = Site::of(Flaw { first_only: true, ..Flaw::default() }, "").await;
-    site.options.patients_search = "Patient?organization=Organization/7".to_owned();
-    let found_wrong = found(&site.check().await, "Patient", "organization");
-    assert_eq!((found_wrong, findings(&site.check().await, &site.options).iter().any(|one| one.says.contains("`source.patients_search`"))), (Found::Ignored, true));
+    site.options.patients_search = "Patient?favourite=blue".to_owned();
+    assert_eq!(found(&site.check().await, "Patient", "favourite"), Found::Ignored);
+    assert!(
+        findings(&site.check().await, &site.options)
+            .iter()
+            .any(|one| one.says.starts_with("`favourite` of `source.patients_search` is not heeded"))
+    );
     let before = site.server.heard().len();
     let error = site.try_pull(&[]).await.err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(error.contains("does not heed `organization`"), "{error}");
+    assert!(error.contains("does not heed `favourite`"), "{error}");
     assert!(!site.server.heard()[before..].iter().any(|heard| heard.target.contains("_count=")), "nobody came");
     site.options.patients_search = of_two.to_owned();
-    assert_eq!(found(&site.check().await, "Patient", "identifier"), Found::Works);
-    for nothing_heeded in [false, true, false] {
-        site.becomes(|flaw| flaw.no_identifiers = nothing_heeded);
+    assert_eq!(found(&site.check().await, "Patient", "organization"), Found::Works);
+    for trouble in ["", "unheeded", "", "down", ""] {
+        site.becomes(|flaw| (flaw.no_organizations, flaw.trials_fail) = (trouble == "unheeded" || trouble == "down", trouble == "down"));
         let (outcome, counts) = site.pull(&[]).await;
-        assert_eq!(counts, of(2), "a list of which the server heeds the first value is not asked for");
+        assert_eq!((outcome.removed, counts), (0, of(6)), "a list of which the server heeds the first value is not asked for");
         let told: Vec<Code> = outcome.gaps.iter().map(|gap| gap.code).collect();
-        assert_eq!((outcome.removed, told), (0, if nothing_heeded { vec![Code::Unsought, Code::Unsought] } else { Vec::new() }), "{}", reasons(&outcome));
+        let expected = match trouble {
+            "" => Vec::new(),
+            "unheeded" => vec![Code::Unsought, Code::Unsought],
+            _ => vec![Code::Failing, Code::Failing],
+        };
+        assert_eq!(told, expected, "{trouble}: {}", reasons(&outcome));
+    }
+}
+
+/// Each search is tried as it is asked, with one of its parameters made one that finds nobody.
+#[tokio::test]
+async fn a_search_of_which_a_part_is_not_heeded_takes_nobody() {
+    let both = "Patient?organization=Organization/3&_lastUpdated=lt2026-01-01T10:00:40.000Z";
+    for (search, flaw, expected) in [
+        (both, Flaw::default(), None),
+        (both, Flaw { only: "first", ..Flaw::default() }, Some("`_lastUpdated`")),
+        (both, Flaw { only: "last", ..Flaw::default() }, Some("`organization`")),
+        ("Patient?organization:not=Organization/3", Flaw::default(), None),
+        ("Patient?organization:not=Organization/3", Flaw { no_modifiers: true, ..Flaw::default() }, Some("`organization:not`")),
+        ("Patient?organization:not=Organization/3", Flaw { no_organizations: true, ..Flaw::default() }, Some("`organization:not`")),
+        ("Patient?active=true", Flaw { uncounted: true, ..Flaw::default() }, Some("`active`")),
+    ] {
+        let mut site = Site::of(flaw, "").await;
+        site.options.patients_search = search.to_owned();
+        let checked = findings(&site.check().await, &site.options).iter().any(|one| one.says.contains("of `source.patients_search`"));
+        match (expected, site.try_pull(&[]).await) {
+            (None, Ok((outcome, counts))) => assert!(outcome.complete && counts["Patient"] < 30, "{search}: {} {counts:?}", reasons(&outcome)),
+            (Some(part), Err(error)) => assert!(error.to_string().contains(part), "{search}: {error}"),
+            (_, ended) => panic!("{search}: {:?}", ended.map(|(outcome, counts)| (reasons(&outcome), counts))),
+        }
+        assert_eq!(checked, expected.is_some(), "{search}: a check says the same");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the facts about a server mean, and who must do what about them. Pure.
 
-use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE, sought};
+use super::{Fact, Found, LINKS, LIST, OF_PATIENT_TOO, REQUIRED, SERVER, SINCE, is_sought};
 use crate::source::cohort::Cohort;
 use crate::source::duty::Who;
 use crate::source::{Mode, Options};
@@ -34,6 +34,18 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
     let Fact { about, what, found, detail, .. } = fact;
     match (what.as_str(), found) {
         ("search", _) => of_search(fact, options),
+        (parameter, Found::Ignored | Found::IgnoredAndSaid) if about == "Patient" && is_sought(options, parameter) => {
+            let says =
+                format!("`{parameter}` of `source.patients_search` is not heeded, so that others would be taken too: nights take nobody new by it; ask by what the server heeds");
+            Some((Who::SiteEngineer, says))
+        }
+        (parameter, Found::Untold) if about == "Patient" && is_sought(options, parameter) => Some((
+            Who::EhrTeam,
+            format!("whether `{parameter}` of `source.patients_search` is heeded cannot be told ({detail}): nights take nobody new by it; let searches be counted"),
+        )),
+        (parameter, Found::Refused) if about == "Patient" && is_sought(options, parameter) => {
+            Some((Who::SiteEngineer, format!("`{parameter}` of `source.patients_search` is refused ({detail}); ask by what the server takes")))
+        }
         ("paging", Found::Wrong) if detail.contains("`source.internal_origins`") => Some((Who::SiteEngineer, detail.clone())),
         ("paging", Found::Wrong) => Some((Who::EhrTeam, format!("{detail}; searches that need a second page are read in parts, or stay incomplete"))),
         ("_lastUpdated", Found::Ignored | Found::IgnoredAndSaid) => {
@@ -43,13 +55,6 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
             Some((Who::EhrTeam, format!("`_lastUpdated` is declared and refused ({detail}); all of the type is read every night until it works")))
         }
         ("_summary=count", _) => None,
-        (parameter, Found::Ignored | Found::IgnoredAndSaid) if about == "Patient" && sought(options, parameter).is_some() => {
-            let says = format!("`{parameter}` is ignored, so that `source.patients_search` would find everybody, and nights take nobody new by it; ask by what the server heeds");
-            Some((Who::SiteEngineer, says))
-        }
-        (parameter, Found::Refused) if about == "Patient" && sought(options, parameter).is_some() => {
-            Some((Who::SiteEngineer, format!("`{parameter}` of `source.patients_search` is refused ({detail}); ask by what the server takes")))
-        }
         (parameter, Found::Ignored) => {
             let here = if Cohort::of(options).is_everybody() { "codes are compared here" } else { "what is not the group's is left out here" };
             Some((Who::EhrTeam, format!("`{parameter}` is ignored without a word, so that more leaves the EHR than is asked for; {here}; let the server honour it, or refuse it")))

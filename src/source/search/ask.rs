@@ -124,8 +124,7 @@ pub(super) async fn try_post(pull: &Pull<'_>, patients: impl IntoIterator<Item =
 
 /// 1 if it is lost.
 async fn is_lost(pull: &Pull<'_>, patient: &str, is_known: bool) -> Result<Option<u64>, SourceError> {
-    let by_id = |id| ("_id", id);
-    let is_lost = match found(pull, Some(by_id(patient)), true).await? {
+    let is_lost = match found(pull, Some(patient), true).await? {
         None | Some(1) => false,
         Some(0) if is_known => {
             let own = below(&pull.source.base, &format!("Patient/{patient}"))?;
@@ -134,15 +133,15 @@ async fn is_lost(pull: &Pull<'_>, patient: &str, is_known: bool) -> Result<Optio
         // Nobody is found, whoever is asked for.
         Some(0) => found(pull, None, true).await? == Some(0) && found(pull, None, false).await?.is_some_and(|found| found > 0),
         // Or the server does not heed ids.
-        Some(_) => found(pull, impossible("Patient", "_id").map(by_id), false).await? == Some(0),
+        Some(_) => found(pull, impossible("Patient", "_id"), false).await? == Some(0),
     };
     Ok(Some(u64::from(is_lost)))
 }
 
-/// How many patients a search finds, by a parameter or of all, of more than one at least two; `None` where it is not answered.
-pub(super) async fn found(pull: &Pull<'_>, by: Option<(&str, &str)>, by_post: bool) -> Result<Option<u64>, SourceError> {
+/// How many patients a search finds, by an id or of all, of more than one at least two; `None` where it is not answered.
+async fn found(pull: &Pull<'_>, id: Option<&str>, by_post: bool) -> Result<Option<u64>, SourceError> {
     for way in [("_summary", "count"), ("_count", "2")] {
-        let asked = by.into_iter().chain([way]);
+        let asked = id.map(|id| ("_id", id)).into_iter().chain([way]);
         let parameters: Vec<(String, String)> = asked.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let answer = answered(Ask::first(pull, &parameters, "Patient", by_post)?.send(pull, false, false).await)?;
         let Some(answer) = answer.filter(Response::is_success) else { continue };
