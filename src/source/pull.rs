@@ -119,7 +119,7 @@ impl Job<'_> {
         let (first, begun) = Box::pin(self.run(plan, note)).await?;
         let Some(begun) = begun.filter(|_| follow::is_due(plan)) else { return Ok(first) };
         if incremental_start(self.source, plan, self.snapshot, self.clock)?.is_none() {
-            return Ok(follow::left(first, begun));
+            return Ok(follow::put_off(first, begun));
         }
         match Box::pin(self.run(plan, Some(follow::note(&first, begun)))).await {
             Ok((second, _)) => Ok(follow::joined(first, second)),
