@@ -66,8 +66,8 @@ pub(super) fn unread(first: PullOutcome, begun: Timestamp, error: &SourceError) 
 }
 
 /// What a pull brought where times of change tell nothing, or everything is due to be read again: that is not done twice in a night.
-pub(super) fn left(first: PullOutcome, begun: Timestamp) -> PullOutcome {
-    PullOutcome { notes: [first.notes, vec![ongoing(begun, "the next pull reads everything")]].concat(), ..first }
+pub(super) fn put_off(first: PullOutcome, begun: Timestamp) -> PullOutcome {
+    PullOutcome { notes: [first.notes, vec![ongoing(begun, "the next pull reads it")]].concat(), ..first }
 }
 
 fn ongoing(begun: Timestamp, why: &str) -> Gap {

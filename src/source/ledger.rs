@@ -614,6 +614,8 @@ pub fn covered(store: &Store, source: &str, resource_type: &str, plan: &str) -> 
 
 /// Stands in the place of a type where it is kept whom the site's list names.
 pub const ROLL: &str = "list of patients";
+/// And where it is kept who is named and did not come.
+pub const ABSENT: &str = "absent patients";
 
 /// Whom the site's list named when a pull last read it, sealed, whatever was asked for.
 pub fn roll(store: &Store, source: &str) -> Result<Option<Vec<u8>>, StoreError> {

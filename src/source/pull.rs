@@ -119,7 +119,7 @@ impl Job<'_> {
         let (first, begun) = Box::pin(self.run(plan, note)).await?;
         let Some(begun) = begun.filter(|_| follow::is_due(plan)) else { return Ok(first) };
         if incremental_start(self.source, plan, self.snapshot, self.clock)?.is_none() {
-            return Ok(follow::left(first, begun));
+            return Ok(follow::put_off(first, begun));
         }
         match Box::pin(self.run(plan, Some(follow::note(&first, begun)))).await {
             Ok((second, _)) => Ok(follow::joined(first, second)),
@@ -258,7 +258,7 @@ async fn finish(pull: &Pull<'_>, opened: &Opened, digest: &str) -> Result<PullOu
         pull: pull.id,
         source: &name,
         plan: digest,
-        covered: [search::later::to_keep(pull, &sound)?, search::roll::to_keep(pull)?].concat(),
+        covered: [search::later::to_keep(pull, &sound)?, search::roll::to_keep(pull)?, search::absent::to_keep(pull, &units)?].concat(),
         cursors,
         without_cursor,
         complete,
@@ -430,10 +430,12 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
     let mut found = census::doubts(pull, came.units, came.imported, prepared).await?;
     if !opened.full {
         let standing = ledger::standing(pull.snapshot.store(), &pull.source.name(), &pull.plan.digest(), &STANDING)?;
+        let is_named = |code: Code| matches!(code, Code::Listed | Code::Members);
+        let is_told = search::absent::is_told(pull, came.units)?;
         let told: BTreeSet<(String, Code)> = found.iter().map(|one| (one.resource_type.clone(), one.why.code)).collect();
         let standing = standing
             .into_iter()
-            .filter(|one| !pull.reads_whole(&one.resource_type) && !told.contains(&(one.resource_type.clone(), one.why.code)));
+            .filter(|one| !pull.reads_whole(&one.resource_type) && !(is_told && is_named(one.why.code)) && !told.contains(&(one.resource_type.clone(), one.why.code)));
         found.extend(standing.map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }));
     }
     let is_accepted = |doubt: &Doubt| {

@@ -1,5 +1,6 @@
 //! Search: which queries are sent for whom, and what is learnt of the server on the way.
 
+pub(super) mod absent;
 mod ask;
 mod by_patient;
 pub(super) mod census;
@@ -205,7 +206,7 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     let members = standing_members(pull).await?;
     pull.members.clone_from(&members);
     let known: BTreeSet<String> = match (&members, pull.since) {
-        (Some(_), Some(_)) => pull.snapshot.patient_ids()?.into_iter().collect(),
+        (Some(_), Some(_)) => &pull.snapshot.patient_ids()?.into_iter().collect::<BTreeSet<String>>() - &absent::before(pull)?.unwrap_or_default(),
         _ => BTreeSet::new(),
     };
     // What may not be read needs no thought of whom to ask for.

@@ -71,6 +71,8 @@ pub(super) struct Flaw {
     pub(super) forbidden: &'static str,
     /// The location to which encounters refer is not there.
     pub(super) no_ward: bool,
+    /// This patient is not there, though others speak of him.
+    pub(super) hidden: &'static str,
     /// An encounter was amended.
     pub(super) moved: bool,
     /// It does not say whose it is.
@@ -150,6 +152,7 @@ pub(super) fn truth(flaw: Flaw) -> Vec<Value> {
     }
     let few = ["Patient/p0", "Patient/p14", "Patient/p29", "Patient/p4"];
     all.retain(|resource| !flaw.sparse || resource["subject"]["reference"].as_str().is_none_or(|subject| few.contains(&subject)));
+    all.retain(|resource| resource["resourceType"] != "Patient" || resource["id"] != flaw.hidden);
     all.retain(|resource| !flaw.no_ward || resource["id"] != "ward");
     all.retain(|resource| (0..flaw.gone).all(|number| resource["id"] != format!("b{number}")));
     all

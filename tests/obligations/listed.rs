@@ -224,3 +224,43 @@ async fn identifiers_are_asked_for_once_however_many_nights_a_pull_takes() {
         assert!(nights > 3 && asked == questions, "`{group}`: {asked} questions in {nights} nights");
     }
 }
+
+/// Of a server that does not count, so that a reading of changes alone tells nothing of who is gone.
+#[tokio::test]
+async fn who_did_not_come_when_everything_was_read_is_missing_until_he_comes_or_is_named_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = async |flaw: Flaw| {
+        let mut site = small(flaw, &folder, "").await;
+        site.options.tuning.patients.as_mut().unwrap().system = String::new();
+        site
+    };
+    let list =
+        |numbers: &mut dyn Iterator<Item = usize>| std::fs::write(folder.path().join("clinic.txt"), numbers.map(|number| format!("p{number}\n")).collect::<String>()).unwrap();
+    let missing = "Patient: 1 of the 10 patients of the list did not come\n";
+    for is_there_again in [true, false] {
+        list(&mut (0..10));
+        let mut site = site(Flaw { uncounted: true, ..Flaw::default() }).await;
+        assert_eq!(reasons(&site.pull(&[]).await.0), "");
+        site.becomes(|flaw| flaw.hidden = "p9");
+        for (full_every_days, is_full) in [(0, true), (7, false), (7, false)] {
+            site.options.tuning.full_every_days = full_every_days;
+            let (outcome, _) = site.pull(&[]).await;
+            assert_eq!((reasons(&outcome).as_str(), outcome.full), (missing, is_full));
+        }
+        match is_there_again {
+            true => site.becomes(|flaw| flaw.hidden = ""),
+            false => list(&mut (0..9)),
+        }
+        for _ in 0..2 {
+            let (outcome, counts) = site.pull(&[]).await;
+            assert_eq!((reasons(&outcome).as_str(), outcome.full, counts), ("", false, of(if is_there_again { 10 } else { 9 })));
+        }
+    }
+    // Who was never there, and is taken off.
+    list(&mut (0..9).chain([99]));
+    let site = site(Flaw::default()).await;
+    assert_eq!(reasons(&site.pull(&[]).await.0), missing);
+    list(&mut (0..9));
+    let (outcome, counts) = site.pull(&[]).await;
+    assert_eq!((reasons(&outcome).as_str(), outcome.full, counts), ("", false, of(9)));
+}

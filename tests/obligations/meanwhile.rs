@@ -144,6 +144,18 @@ async fn nights_too_short_for_what_changes_meanwhile_say_so_and_get_on() {
     last.unwrap().is_the_truth();
 }
 
+#[tokio::test]
+async fn so_is_what_changes_meanwhile_of_the_patients_whom_a_search_finds() {
+    let mut nights = Nights::of(40, false).await;
+    (nights.bench.options.group, nights.bench.options.patients_search) = (String::new(), "Patient?gender=male,female".to_owned());
+    nights.bench.listed = Some(nights.everybody.clone());
+    assert!(nights.pull(false).await.is_none() && nights.pull(false).await.is_none());
+    nights.bench.options.requests_per_night = 0;
+    let last = nights.bench.pull(Mode::Search).await;
+    last.is_the_truth();
+    assert!(last.outcome.full && has(&last.outcome.notes, Code::Followed), "{:?}", last.outcome);
+}
+
 /// Everything is due to be read again a week after it was: not a week after that was begun.
 #[tokio::test]
 async fn a_reading_of_everything_that_took_longer_than_a_week_is_not_due_again_as_it_ends() {

@@ -2,12 +2,11 @@
 //! of that. And what came, but not as it should have: no patient, nothing with a code that is asked for.
 
 use super::ask::{Ask, try_post};
-use super::by_patient::patients;
 use super::page::{self, Bundle, Item, counted};
 use super::part::instant;
 use super::recount::{IDS_PER_QUERY, kept_name};
 use super::refer::wanted_references;
-use super::{lists, named};
+use super::{absent, lists, named};
 use crate::fhir::compartment::patient_required;
 use crate::http::HttpError;
 use crate::snapshot::Prepared;
@@ -253,10 +252,8 @@ pub(super) async fn send(pull: &Pull<'_>, resource_type: &str, parameters: &[(St
 
 /// In a night of changes, how many of those who are named neither came nor are stored: nobody else knows of them.
 fn unknown(pull: &Pull<'_>, units: &[Recorded], broken: &BTreeSet<&str>) -> Result<u64, SourceError> {
-    let members = pull.members.as_ref().filter(|_| !pull.reads_whole("Patient") && !broken.contains("Patient"));
-    let Some(members) = members else { return Ok(0) };
-    let (_, there) = patients(pull, units)?;
-    Ok(members.difference(&there).filter(|id| !pull.habits.left().contains(*id)).count() as u64)
+    let is_asked = pull.members.is_some() && !pull.reads_whole("Patient") && !broken.contains("Patient");
+    Ok(if is_asked { absent::now(pull, units)?.len() as u64 } else { 0 })
 }
 
 /// What came otherwise than it should have of what was read whole, and who is named and not there.

@@ -4,7 +4,7 @@
 //! Who was asked for whole is *covered*: changes suffice from then on. Who comes to be in an initial population later is asked
 //! for whole; what is stored of others stays.
 
-use super::{Task, cut, run_tasks, tasks_in, tasks_of};
+use super::{Task, absent, cut, run_tasks, tasks_in, tasks_of};
 use crate::fhir::merged::Links;
 use crate::snapshot::{open_bytes, seal_bytes};
 use crate::source::SourceError;
@@ -42,6 +42,7 @@ pub(super) async fn run(pull: &mut Pull<'_>, queries: &[&Query], members: Option
         let asked = match (members, pull.since_of(resource_type)) {
             (Some(_), since) => {
                 let known = if since.is_some() { covered.unwrap_or_else(|| chosen.clone()) } else { BTreeSet::new() };
+                let known = &known - &absent::before(pull)?.unwrap_or_default();
                 Some(Asked { whole: chosen.difference(&known).cloned().collect(), covered: chosen.clone() })
             }
             (None, None) => is_cheaper(pull, &queries, patients, chosen.len() as u64)

@@ -73,11 +73,11 @@ pub(in crate::source) fn to_keep(pull: &Pull<'_>) -> Result<Covered, SourceError
     Ok(roll.map(|sealed| (ledger::ROLL.to_owned(), Some(sealed))).into_iter().collect())
 }
 
-fn sealed(pull: &Pull<'_>, what: &impl Serialize) -> Result<Vec<u8>, SourceError> {
+pub(super) fn sealed(pull: &Pull<'_>, what: &impl Serialize) -> Result<Vec<u8>, SourceError> {
     let sealed = serde_json::to_vec(what).ok().and_then(|text| seal_bytes(pull.snapshot.key(), SEAL, &text).ok());
     sealed.ok_or_else(|| SourceError::Options("who is named could not be sealed".to_owned()))
 }
 
-fn opened<T: DeserializeOwned>(pull: &Pull<'_>, sealed: &[u8]) -> Option<T> {
+pub(super) fn opened<T: DeserializeOwned>(pull: &Pull<'_>, sealed: &[u8]) -> Option<T> {
     open_bytes(pull.snapshot.key(), SEAL, sealed).ok().and_then(|text| serde_json::from_slice(&text).ok())
 }
