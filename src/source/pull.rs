@@ -435,7 +435,7 @@ async fn doubts(pull: &Pull<'_>, opened: &Opened, came: &Came<'_>, prepared: &Pr
         let told: BTreeSet<(String, Code)> = found.iter().map(|one| (one.resource_type.clone(), one.why.code)).collect();
         let standing = standing
             .into_iter()
-            .filter(|one| !pull.reads_whole(&one.resource_type) && !(is_told && is_named(one.why.code)) && !told.contains(&(one.resource_type.clone(), one.why.code)));
+            .filter(|one| !(pull.reads_whole(&one.resource_type) || is_told && is_named(one.why.code) || told.contains(&(one.resource_type.clone(), one.why.code))));
         found.extend(standing.map(|one| Doubt { resource_type: one.resource_type, why: one.why, is_settled: false }));
     }
     let is_accepted = |doubt: &Doubt| {
