@@ -101,8 +101,11 @@ async fn who_is_named_and_not_there_is_a_gap_until_the_list_is_right() {
 
 const MEANWHILE: &str = "; meanwhile those are asked for whom the list named before, and nobody is let go";
 
+/// Spoils a list.
+type Spoil = fn(&Path);
+
 /// Ways in which a list is spoilt, and what is told of it.
-const SPOILT: [(fn(&Path), &str); 4] = [
+const SPOILT: [(Spoil, &str); 4] = [
     (|path| drop(std::fs::remove_file(path)), "`clinic.txt`, the list of patients, cannot be read: No such file or directory (os error 2)"),
     (|path| std::fs::write(path, "# all of them\n").unwrap(), "`clinic.txt` names no patient: one a line is expected"),
     (|path| std::fs::write(path, b"M\xFCller\n").unwrap(), "`clinic.txt`, the list of patients, cannot be read: it is no UTF-8; have it saved as UTF-8"),
