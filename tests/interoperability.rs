@@ -1,5 +1,5 @@
 //! Nights against FHIR servers that are not ours equal an evaluation of the same data on disk: the first, one after nothing
-//! changed, and one after something did.
+//! changed, and one after something did; of everybody, and of whom a search finds.
 //!
 //! sekmet-fhir (PyPI) has Bulk Data and asks for real assertions; Medplum (npm) asks for nothing, pages without links, and keeps
 //! quiet about what it does not understand. `.ci/run` installs both and sets `WATERSHED_INTEROP_SEKMET` and
@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use watershed::fhir::compartment::patient_of;
 use watershed::smart::assertion::{SigningKey, sign_client_assertion};
 use watershed::{outbox, store::Store};
 
@@ -22,6 +23,9 @@ const LOOKS_MAX: u32 = 240;
 /// Resources that are withdrawn between two nights.
 const CHANGED: usize = 5;
 const MEASURES: [&str; 3] = ["ibd/remission", "hac/clabsi", "perinatal/early-elective-delivery"];
+
+/// A cohort by a search, as `site.toml` has it.
+const WOMEN: &str = "patients_search = \"Patient?gender=female\"\n";
 
 /// A process that ends with the test.
 struct Server(Child);
@@ -189,14 +193,14 @@ fn withdraw(folder: &Path) -> Vec<Value> {
 }
 
 /// A registry and a site, laid out as an engineer would.
-fn lay_out(folder: &Path, url: &str, ehr: &Ehr, registry_port: u16, mode: &str) -> Server {
+fn lay_out(folder: &Path, url: &str, ehr: &Ehr, registry_port: u16, mode: &str, whom: &str) -> Server {
     let mappings = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/measures");
     let measures = MEASURES.map(|measure| format!("\"{}\"", mappings.join(measure).display())).join(", ");
     std::fs::write(folder.join("registry.toml"), format!("listen = \"127.0.0.1:{registry_port}\"\ndata = \"registry-data\"\nmeasures = [{measures}]\n")).unwrap();
     let settings = ehr.settings(mode);
     let site = format!(
         "[site]\nid = \"lakeside\"\ntime_zone = \"America/New_York\"\ndata = \"site-data\"\n\
-         [source]\nurl = \"{url}\"\nmode = \"{mode}\"\n{settings}\
+         [source]\nurl = \"{url}\"\nmode = \"{mode}\"\n{settings}{whom}\
          [measures]\nfolders = [{measures}]\nmonths = 24\n\
          [registry]\nurl = \"http://127.0.0.1:{registry_port}\"\nclient_id = \"watershed-lakeside\"\nkey_file = \"registry-key.pem\"\n"
     );
@@ -239,7 +243,23 @@ fn evaluated(folder: &Path, periods: &[String]) -> BTreeMap<(String, String), Va
     text.lines().map(|line| numbers(&serde_json::from_str(line).unwrap())).collect()
 }
 
-async fn nights_equal_evaluations(ehr: &Ehr, name: &str, mode: &str) {
+/// Leaves on disk what is of the women among the patients, or of nobody.
+fn keep_women(folder: &Path) {
+    let women: BTreeSet<String> = resources(folder)
+        .iter()
+        .filter(|resource| resource["resourceType"] == "Patient" && resource["gender"] == "female")
+        .map(|patient| patient["id"].as_str().unwrap().to_owned())
+        .collect();
+    let files: BTreeSet<String> = resources(folder).iter().map(|resource| resource["resourceType"].as_str().unwrap().to_owned()).collect();
+    for name in files {
+        let file = folder.join(format!("{name}.ndjson"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_kept = |line: &&str| patient_of(&name, line.as_bytes()).is_none_or(|patient| women.contains(&patient));
+        std::fs::write(file, text.lines().filter(is_kept).collect::<Vec<_>>().join("\n")).unwrap();
+    }
+}
+
+async fn nights_equal_evaluations(ehr: &Ehr, name: &str, mode: &str, whom: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     must(&watershed(folder, &["key", "new", "ehr-key.pem", "--algorithm", "RS384"]));
@@ -253,8 +273,11 @@ async fn nights_equal_evaluations(ehr: &Ehr, name: &str, mode: &str) {
     for batch in loaded.chunks(BATCH) {
         ehr.put(&url, &key, batch).await;
     }
+    if !whom.is_empty() {
+        keep_women(&folder.join("data"));
+    }
     let registry_port = free_port();
-    let _registry = lay_out(folder, &url, ehr, registry_port, mode);
+    let _registry = lay_out(folder, &url, ehr, registry_port, mode, whom);
     answers(&format!("http://127.0.0.1:{registry_port}/v1/sites")).await;
 
     let first = must(&watershed(folder, &["run", "--once"]));
@@ -273,7 +296,8 @@ async fn nights_equal_evaluations(ehr: &Ehr, name: &str, mode: &str) {
     assert_ne!(delivered_last, delivered_first, "{name} by {mode}: what was withdrawn moves numbers");
     assert_eq!(delivered_last, evaluated(folder, &months), "{name} by {mode}: the night after a withdrawal");
     let loaded = loaded.len();
-    crate::figures::say(&format!("interoperability: {name} by {mode}, {loaded} resources: a first, an unchanged and a changed night equal an evaluation on disk"));
+    let of_whom = if whom.is_empty() { "of everybody" } else { "of whom a search finds" };
+    crate::figures::say(&format!("interoperability: {name} by {mode} {of_whom}, {loaded} resources: a first, an unchanged and a changed night equal an evaluation on disk"));
 }
 
 fn feeds(folder: &Path) -> usize {
@@ -287,8 +311,8 @@ async fn nights_against_sekmet_equal_evaluations_on_disk() {
         crate::figures::say("skipped: WATERSHED_INTEROP_SEKMET is not set, so there is no sekmet-fhir to run against");
         return;
     };
-    for mode in ["search", "bulk"] {
-        nights_equal_evaluations(&Ehr::Sekmet(sekmet.clone()), "sekmet-fhir", mode).await;
+    for (mode, whom) in [("search", ""), ("bulk", ""), ("search", WOMEN)] {
+        nights_equal_evaluations(&Ehr::Sekmet(sekmet.clone()), "sekmet-fhir", mode, whom).await;
     }
 }
 
@@ -298,5 +322,7 @@ async fn nights_against_medplum_equal_evaluations_on_disk() {
         crate::figures::say("skipped: WATERSHED_INTEROP_MEDPLUM is not set (a folder with npm's @medplum/fhir-router, core, definitions)");
         return;
     };
-    nights_equal_evaluations(&Ehr::Medplum(packages), "Medplum", "search").await;
+    for whom in ["", WOMEN] {
+        nights_equal_evaluations(&Ehr::Medplum(packages.clone()), "Medplum", "search", whom).await;
+    }
 }
