@@ -99,8 +99,8 @@ pub(super) struct Flaw {
     pub(super) no_modifiers: bool,
     /// Of several parameters the `first` or the `last` is heeded.
     pub(super) only: &'static str,
-    /// A search for nobody is not answered.
-    pub(super) trials_fail: bool,
+    /// What a search by an organization that is not there is answered with.
+    pub(super) unknown: u16,
     /// So many members, of the last ones, were members until last year.
     pub(super) ended: usize,
     /// The code of all observations but those of the last patient by name; `-`: there are none.
@@ -253,8 +253,8 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
     {
         return said(403, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden"}]}).to_string());
     }
-    if flaw.trials_fail && query.contains("organization=watershed-probe") {
-        return said(404, "application/json", "{}");
+    if flaw.unknown > 0 && query.contains("organization=watershed-probe") {
+        return said(flaw.unknown, "application/json", "{}");
     }
     let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());
     if flaw.refuses_lists && ids > 1 {

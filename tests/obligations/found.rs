@@ -100,7 +100,7 @@ async fn a_search_that_is_not_heeded_takes_nobody_and_lets_nobody_go() {
     site.options.patients_search = of_two.to_owned();
     assert_eq!(found(&site.check().await, "Patient", "organization"), Found::Works);
     for trouble in ["", "unheeded", "", "down", ""] {
-        site.becomes(|flaw| (flaw.no_organizations, flaw.trials_fail) = (trouble == "unheeded" || trouble == "down", trouble == "down"));
+        site.becomes(|flaw| (flaw.no_organizations, flaw.unknown) = (trouble == "unheeded" || trouble == "down", if trouble == "down" { 403 } else { 0 }));
         let (outcome, counts) = site.pull(&[]).await;
         assert_eq!((outcome.removed, counts), (0, of(6)), "a list of which the server heeds the first value is not asked for");
         let told: Vec<Code> = outcome.gaps.iter().map(|gap| gap.code).collect();
@@ -119,6 +119,8 @@ async fn a_search_of_which_a_part_is_not_heeded_takes_nobody() {
     let both = "Patient?organization=Organization/3&_lastUpdated=lt2026-01-01T10:00:40.000Z";
     for (search, flaw, expected) in [
         (both, Flaw::default(), None),
+        (both, Flaw { unknown: 404, ..Flaw::default() }, None),
+        (both, Flaw { unknown: 422, ..Flaw::default() }, None),
         (both, Flaw { only: "first", ..Flaw::default() }, Some("`_lastUpdated`")),
         (both, Flaw { only: "last", ..Flaw::default() }, Some("`organization`")),
         ("Patient?organization:not=Organization/3", Flaw::default(), None),

@@ -16,6 +16,8 @@ use crate::source::pull::Pull;
 const SOME: u64 = 1 << 40;
 /// Stands for a search that is refused.
 const REFUSED: u64 = 1 << 41;
+/// Stands for one that is said not to be there.
+const ABSENT: u64 = 1 << 42;
 
 /// Reads the patients whom the search finds, and keeps who they are, and why these may not be all: then those who are stored are among them.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
@@ -72,7 +74,11 @@ async fn tell(pull: &Pull<'_>, search: &Parameters, place: usize) -> Result<Heed
         Some(0 | REFUSED) => return Ok(Heeded::Yes),
         Some(other) => other,
     };
-    let Some(own) = number(pull, search).await? else { return Ok(Heeded::Unanswered) };
+    let Some(own) = number(pull, search).await?.filter(|own| *own < ABSENT) else { return Ok(Heeded::Unanswered) };
+    // As of an organization that nobody knows.
+    if other == ABSENT {
+        return Ok(Heeded::Yes);
+    }
     let without = match trial.without() {
         None => None,
         Some(without) => number(pull, without).await?,
@@ -85,12 +91,12 @@ async fn tell(pull: &Pull<'_>, search: &Parameters, place: usize) -> Result<Heed
     })
 }
 
-/// How many patients a search finds, asked once in a pull; [`SOME`], [`REFUSED`], or `None` if it is not answered.
+/// How many patients a search finds, asked once in a pull; [`SOME`], [`REFUSED`], [`ABSENT`], or `None` if it is not answered.
 async fn number(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
     once(pull, "Patient", &format!("who is found by {search:?}"), ask(pull, search)).await
 }
 
-/// What a page says how many there are. That something was ignored may stand beside a number, which is then of another search: so it is to be.
+/// How many a page says there are, or shows. An outcome that says what was ignored may stand beside the number.
 fn told_by(page: &Bundle, is_count: bool) -> Option<u64> {
     let is_somebody = page.items("Patient").any(|item| matches!(item, Item::Match(_)));
     match (is_count, is_somebody) {
@@ -108,6 +114,7 @@ async fn ask(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, Source
         let Some(answer) = answered(Ask::first(pull, &parameters, "Patient", false)?.send(pull, false, true).await)? else { return Ok(None) };
         told = match answer.status {
             400 | 422 | 501 => Some(REFUSED),
+            404 | 410 => Some(ABSENT),
             _ if !answer.is_success() => None,
             _ => Bundle::read(&answer.body).and_then(|page| told_by(&page, name == "_summary")),
         };
