@@ -11,8 +11,8 @@ const OF_PERSONS: &[&str] = &["_id", "address", "email", "family", "given", "ide
 /// Modifiers by which alternatives are none: who is not `a` may be `b`.
 const OF_NONE: [&str; 2] = [":not", ":not-in"];
 /// Days on which nobody is born, and of which nothing is said.
-const LONG_AGO: &str = "1000-01-01";
-const NEVER: &str = "2999-01-01";
+const LONG_AGO: &str = "1800-01-01";
+const NEVER: &str = "2200-01-01";
 /// Searches into which one with alternatives is taken apart.
 const SEARCHES_MAX: usize = 50;
 
@@ -119,76 +119,67 @@ pub fn searches(written: &str) -> Result<Vec<Parameters>, String> {
     Ok(searches)
 }
 
-/// What is asked to find out whether a search heeds one of its parameters: the same search with a value in its place that nobody has, or
-/// with the opposite of what it says, of whom nobody is who is found by the search.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is asked to find out whether a search heeds one of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trial {
-    /// Nobody is to be found.
+    /// The search with a value that nobody has in the place of the one that is meant, or with the opposite of it beside it: it finds nobody. A
+    /// server that passes over a value that it cannot read finds more than the search.
     Nobody(Parameters),
-    /// Nobody is to be found twice, by the search and by its opposite; the last is the search without the parameter.
-    Opposite(Parameters, Parameters),
+    /// The search without the parameter: it finds more. Of what others say of a patient, one may say so and another the opposite.
+    More(Parameters),
 }
 
 impl Trial {
     /// What is asked.
     pub fn asked(&self) -> &Parameters {
-        match self {
-            Trial::Nobody(asked) | Trial::Opposite(asked, _) => asked,
-        }
-    }
-
-    /// What is asked beside it, where somebody is found.
-    pub fn without(&self) -> Option<&Parameters> {
-        if let Trial::Opposite(_, without) = self { Some(without) } else { None }
-    }
-
-    /// Whether the parameter is heeded, where somebody is found by the trial: by how many the search finds, the trial, and the search without
-    /// the parameter. `None` where numbers are missing.
-    pub fn told(&self, own: Option<u64>, other: Option<u64>, without: Option<u64>) -> Option<bool> {
-        match (own?, self) {
-            (0, _) => Some(true),
-            // A value that a server passes over finds more.
-            (own, Trial::Nobody(_)) => Some(own < other?),
-            (own, Trial::Opposite(..)) => Some(own.saturating_add(other?) <= without?),
-        }
+        let (Trial::Nobody(asked) | Trial::More(asked)) = self;
+        asked
     }
 }
 
-/// The trial of a search's parameter at a place.
-pub fn trial(search: &Parameters, place: usize) -> Option<Trial> {
-    let (name, value) = search.get(place)?;
-    let with = |one: Option<(String, String)>| {
-        let before = search.iter().take(place).cloned();
-        before.chain(one).chain(search.iter().skip(place + 1).cloned()).collect::<Parameters>()
-    };
-    let flipped = match value.as_str() {
-        "true" => Some("false"),
-        "false" => Some("true"),
-        _ => None,
-    };
-    let opposite = match (name.strip_suffix(":not"), flipped) {
-        (Some(bare), _) => Some((bare.to_owned(), value.clone())),
-        (None, Some(flipped)) => Some((name.clone(), flipped.to_owned())),
-        (None, None) => None,
-    };
-    Some(match opposite {
-        Some(opposite) => Trial::Opposite(with(Some(opposite)), with(None)),
-        None => Trial::Nobody(with(Some((name.clone(), of_nobody(value))))),
-    })
+/// The trials of a search, each with the parameter that it is about.
+pub fn trials(search: &Parameters) -> Vec<(&str, Trial)> {
+    search.iter().enumerate().map(|(place, (name, value))| (name.as_str(), trial(search, place, name, value))).collect()
 }
 
-/// A value in the place of another that nobody has. Of days it is one: what is no day some servers pass over.
+fn trial(search: &Parameters, place: usize, name: &str, value: &str) -> Trial {
+    let with = |one: Option<String>| {
+        let mut search = search.clone();
+        match (one, search.get_mut(place)) {
+            (Some(value), Some(own)) => own.1 = value,
+            _ => drop(search.remove(place)),
+        }
+        search
+    };
+    let opposite = match (name.strip_suffix(":not"), value) {
+        (Some(bare), _) => (bare, value),
+        (None, "true") => (name, "false"),
+        (None, "false") => (name, "true"),
+        (None, _) => return Trial::Nobody(with(Some(of_nobody(value)))),
+    };
+    if name.starts_with("_has:") || name.contains('.') {
+        return Trial::More(with(None));
+    }
+    let beside = search.iter().cloned().chain([(opposite.0.to_owned(), opposite.1.to_owned())]);
+    Trial::Nobody(beside.collect())
+}
+
+/// A value in the place of another that nobody has, and that looks like it: what looks otherwise some servers pass over.
 fn of_nobody(value: &str) -> String {
+    const NOBODY: &str = "watershed-probe";
     let (prefix, day) = match value.get(..2) {
         Some(prefix) if ["ap", "eb", "eq", "ge", "gt", "le", "lt", "ne", "sa"].contains(&prefix) => value.split_at(2),
         _ => ("", value),
     };
     let is_day = day.len() >= 4 && day.bytes().take(4).all(|digit| digit.is_ascii_digit()) && matches!(day.as_bytes().get(4), None | Some(b'-'));
-    match prefix {
-        _ if !is_day => "watershed-probe".to_owned(),
-        "ge" | "gt" | "sa" => format!("{prefix}{NEVER}"),
-        "le" | "lt" | "eb" => format!("{prefix}{LONG_AGO}"),
-        _ => LONG_AGO.to_owned(),
+    match (prefix, value.rsplit_once('|'), value.rsplit_once('/')) {
+        ("ge" | "gt" | "sa", ..) if is_day => format!("{prefix}{NEVER}"),
+        ("le" | "lt" | "eb", ..) if is_day => format!("{prefix}{LONG_AGO}"),
+        _ if is_day => LONG_AGO.to_owned(),
+        (_, Some((_, "")), _) => format!("{NOBODY}|"),
+        (_, Some((system, _)), _) => format!("{system}|{NOBODY}"),
+        (_, None, Some((before, _))) => format!("{before}/{NOBODY}"),
+        (_, None, None) => NOBODY.to_owned(),
     }
 }
 
@@ -261,23 +252,32 @@ mod tests {
     #[test]
     fn a_parameter_is_tried_beside_the_others_by_a_value_that_nobody_has_or_by_its_opposite() {
         let shown = |search: &Parameters| search.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
-        let tried = |written: &str, place: usize| match trial(&searches(written).unwrap()[0], place).unwrap() {
-            Trial::Nobody(search) => shown(&search),
-            Trial::Opposite(opposite, without) => format!("{} | {}", shown(&opposite), shown(&without)),
+        let tried = |written: &str| {
+            let searches = searches(written).unwrap();
+            let each = trials(&searches[0]).into_iter().map(|(_, trial)| match &trial {
+                Trial::Nobody(search) => format!("nobody: {}", shown(search)),
+                Trial::More(search) => format!("more: {}", shown(search)),
+            });
+            each.collect::<Vec<_>>()
         };
-        for (written, place, expected) in [
-            ("Patient?organization=7&gender=female", 0, "organization=watershed-probe&gender=female"),
-            ("Patient?organization=7&gender=female", 1, "organization=7&gender=watershed-probe"),
-            ("Patient?birthdate=ge2008-01-01&birthdate=lt2026", 0, "birthdate=ge2999-01-01&birthdate=lt2026"),
-            ("Patient?birthdate=ge2008-01-01&birthdate=lt2026", 1, "birthdate=ge2008-01-01&birthdate=lt1000-01-01"),
-            ("Patient?birthdate=2008-01", 0, "birthdate=1000-01-01"),
-            ("Patient?address-postalcode=45229", 0, "address-postalcode=watershed-probe"),
-            ("Patient?gender=male&organization:not=7", 1, "gender=male&organization=7 | gender=male"),
-            ("Patient?deceased:missing=true&active=true", 0, "deceased:missing=false&active=true | active=true"),
-            ("Patient?active=true", 0, "active=false | "),
-            ("Patient?_has:Condition:patient:code=K50", 0, "_has:Condition:patient:code=watershed-probe"),
+        for (written, expected) in [
+            ("Patient?organization=7&gender=female", &["nobody: organization=watershed-probe&gender=female", "nobody: organization=7&gender=watershed-probe"][..]),
+            ("Patient?birthdate=ge2008-01-01&birthdate=lt2026", &["nobody: birthdate=ge2200-01-01&birthdate=lt2026", "nobody: birthdate=ge2008-01-01&birthdate=lt1800-01-01"]),
+            ("Patient?birthdate=2008-01", &["nobody: birthdate=1800-01-01"]),
+            ("Patient?address-postalcode=45229", &["nobody: address-postalcode=watershed-probe"]),
+            ("Patient?general-practitioner=Practitioner/7", &["nobody: general-practitioner=Practitioner/watershed-probe"]),
+            ("Patient?identifier=urn:mrn|", &["nobody: identifier=watershed-probe|"]),
+            ("Patient?_tag=http://x/tags|a", &["nobody: _tag=http://x/tags|watershed-probe"]),
+            ("Patient?organization:not=7", &["nobody: organization:not=7&organization=7"]),
+            ("Patient?deceased:missing=true", &["nobody: deceased:missing=true&deceased:missing=false"]),
+            ("Patient?active=true", &["nobody: active=true&active=false"]),
+            ("Patient?_has:Condition:patient:code=K50", &["nobody: _has:Condition:patient:code=watershed-probe"]),
+            (
+                "Patient?_has:Condition:patient:abatement-date:missing=true&gender=male",
+                &["more: gender=male", "nobody: _has:Condition:patient:abatement-date:missing=true&gender=watershed-probe"],
+            ),
         ] {
-            assert_eq!(tried(written, place), expected, "{written}");
+            assert_eq!(tried(written), expected, "{written}");
         }
     }
 }

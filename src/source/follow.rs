@@ -2,8 +2,16 @@
 
 use super::duty::{Code, Why};
 use super::ledger::{Opened, Unit};
-use super::{Gap, Plan, PullOutcome, SourceError};
+use super::{Gap, Plan, PullOutcome};
+use crate::snapshot::PullId;
+use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
+use rusqlite::params;
+
+/// The time from one night to the next, and as much more as nights are irregular.
+const A_NIGHT: SignedDuration = SignedDuration::from_hours(36);
+/// What this is called in ledgers.
+const AFTER: &str = "after a pull of several nights";
 
 /// A pull that was begun so long before it was gone on with is another night's: nights are a day apart, and who kills or stops one goes on
 /// with it sooner. What changes while a single run lasts is the next night's.
@@ -29,7 +37,7 @@ pub(super) fn note(first: &PullOutcome, begun: Timestamp) -> Unit {
         first.new_versions,
         first.removed
     );
-    let (name, note) = ("after a pull of several nights".to_owned(), Some(Why::new(Code::Followed, told)));
+    let (name, note) = (AFTER.to_owned(), Some(Why::new(Code::Followed, told)));
     Unit { query: name.clone(), name, resource_type: "*".to_owned(), note, ..Unit::default() }
 }
 
@@ -47,32 +55,36 @@ pub(super) fn joined(first: PullOutcome, second: PullOutcome) -> PullOutcome {
         new_versions: first.new_versions + second.new_versions,
         removed: first.removed + second.removed,
         replaced: first.replaced + second.replaced,
-        full: first.full,
+        full: first.full || second.full,
         // What was found out where everything was read, the second one did not know when it began.
-        lists: if first.full { first.lists } else { second.lists },
+        lists: if first.full && !second.full { first.lists } else { second.lists },
         ..second
     }
 }
 
-/// What a pull brought where what changed meanwhile could not be read to its end. After one of everything, whose first night may be long
-/// past, that is missing until it is read. After one of changes it is no more than a note: a site that allows less than a night's changes
-/// need is as far behind each night, and reports that were never complete would say less.
-pub(super) fn unread(first: PullOutcome, begun: Timestamp, error: &SourceError) -> PullOutcome {
-    let told = ongoing(begun, &error.to_string());
-    match first.full {
-        true => PullOutcome { complete: false, gaps: [first.gaps, vec![told]].concat(), ..first },
-        false => PullOutcome { notes: [first.notes, vec![told]].concat(), ..first },
-    }
+/// What a pull brought where what changed meanwhile is not read yet. Any night's numbers are a night old when the next one comes; what is
+/// older is missing. Its ledger says so too.
+pub(super) fn unread(store: &Store, first: PullOutcome, begun: Timestamp, now: Timestamp, why: &str) -> Result<PullOutcome, StoreError> {
+    let why = Why::new(Code::Ongoing, format!("what has changed since {} is still to be read: {why}", minute(begun)));
+    let is_behind = now.duration_since(begun) > A_NIGHT;
+    enter(store, first.pull_id, &why, is_behind)?;
+    let told = vec![Gap { resource_type: "*".to_owned(), patient: None, reason: why.text, code: why.code }];
+    Ok(match is_behind {
+        true => PullOutcome { complete: false, gaps: [first.gaps, told].concat(), ..first },
+        false => PullOutcome { notes: [first.notes, told].concat(), ..first },
+    })
 }
 
-/// What a pull brought where times of change tell nothing, or everything is due to be read again: that is not done twice in a night.
-pub(super) fn put_off(first: PullOutcome, begun: Timestamp) -> PullOutcome {
-    PullOutcome { notes: [first.notes, vec![ongoing(begun, "the next pull reads it")]].concat(), ..first }
-}
-
-fn ongoing(begun: Timestamp, why: &str) -> Gap {
-    let reason = format!("what has changed since {} is still to be read: {why}", minute(begun));
-    Gap { resource_type: "*".to_owned(), patient: None, reason, code: Code::Ongoing }
+/// Enters it after the pull was closed.
+fn enter(store: &Store, pull: PullId, why: &Why, is_gap: bool) -> Result<(), StoreError> {
+    store.transaction(|transaction| {
+        transaction.execute(
+            "INSERT OR REPLACE INTO ledger (pull_id, resource_type, query, status, received, reason, code) VALUES (?1, '*', ?2, ?3, 0, ?4, ?5)",
+            params![pull.0, AFTER, if is_gap { "partial" } else { "complete" }, why.text, why.code.word()],
+        )?;
+        transaction.execute("UPDATE pull SET complete = complete AND NOT ?2 WHERE id = ?1", params![pull.0, is_gap])?;
+        Ok(())
+    })
 }
 
 fn minute(at: Timestamp) -> impl std::fmt::Display {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::capability::Capability;
-use super::cohort::{self, Cohort};
+use super::cohort::{self, Cohort, Trial};
 use super::plan::{Plan, Query};
 use super::search::census::{PATIENTS_PER_COUNT, questions};
 use super::search::refer::turn_of;
@@ -217,12 +217,11 @@ fn of_members(plan: &Plan, known: &Known, options: &Options) -> Option<Step> {
             ("Patient?identifier=… of the list".to_owned(), known.patients().map(|patients| patients.div_ceil(IDENTIFIERS_PER_QUERY as u64)))
         }
         Cohort::Search(_) => {
-            let search = plan.cohort.searches().into_iter().next().unwrap_or_default();
-            // One is counted beside its opposite, and without it.
-            let trials = (0..search.len())
-                .filter_map(|place| cohort::trial(&search, place))
-                .map(|trial| if trial.without().is_some() { 3 } else { 1 });
-            ("whether the search for patients is heeded".to_owned(), Some(trials.sum()))
+            let searches = plan.cohort.searches();
+            let trials: BTreeSet<Trial> = searches.iter().flat_map(cohort::trials).map(|(_, trial)| trial).collect();
+            // What is to find more is counted, and the search before it and after.
+            let requests = trials.iter().map(|trial| if matches!(trial, Trial::More(_)) { 3 } else { 1 });
+            ("whether the search for patients is heeded".to_owned(), Some(requests.sum()))
         }
         Cohort::Everybody | Cohort::List => return None,
     };

@@ -347,44 +347,50 @@ impl Probing<'_> {
 
     /// Whether the site's own search for patients is heeded, parameter by parameter, as nights find out before they rely on it.
     async fn about_cohort(&mut self) {
-        let Some(search) = self.plan.cohort.searches().into_iter().next() else { return };
-        for (place, (parameter, _)) in search.iter().enumerate() {
-            let Some(trial) = cohort::trial(&search, place) else { continue };
-            let told = self.about_trial(&search, parameter, &trial).await;
-            // Of one that stands there twice the worse is told.
-            let is_other = |fact: &Fact| fact.about != "Patient" || fact.what != *parameter;
-            if self.facts.iter().all(is_other) || told.0 != Found::Works {
-                self.facts.retain(is_other);
-                self.note("Patient", parameter, self.source.capability.declares("Patient", parameter), told.0, told.1);
+        let searches = self.plan.cohort.searches();
+        let mut tried: BTreeSet<Trial> = BTreeSet::new();
+        for search in &searches {
+            for (parameter, trial) in cohort::trials(search) {
+                if !tried.insert(trial.clone()) {
+                    continue;
+                }
+                let (found, detail) = self.about_trial(search, parameter, &trial).await;
+                // Of one that is tried several times the worst is told.
+                let is_other = |fact: &Fact| fact.about != "Patient" || fact.what != parameter;
+                if self.facts.iter().all(is_other) || found != Found::Works {
+                    self.facts.retain(is_other);
+                    self.note("Patient", parameter, self.source.capability.declares("Patient", parameter), found, detail);
+                }
             }
         }
     }
 
     async fn about_trial(&mut self, search: &Parameters, parameter: &str, trial: &Trial) -> (Found, String) {
         let works = (Found::Works, String::new());
-        let (answer, page) = match searched(self.ask("Patient", trial.asked(), &[("_count", "1")], How::Strict).await) {
-            Ok(searched) => searched,
-            // What takes no wrong value may take the one that is meant.
-            Err((Found::Refused, _)) => {
-                let alone: Parameters = search.iter().filter(|(name, _)| name == parameter).cloned().collect();
-                return searched(self.ask("Patient", &alone, &[("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| works);
+        let mut says = false;
+        if let Trial::Nobody(asked) = trial {
+            match searched(self.ask("Patient", asked, &[("_count", "1")], How::Strict).await) {
+                Ok((_, page)) if matches("Patient", &page).is_empty() && page.link("next").is_none() => return works,
+                Ok((answer, page)) => says = says_ignored(&answer, &page, parameter),
+                // What takes no wrong value may take the one that is meant.
+                Err((Found::Refused | Found::Absent | Found::Wrong, _)) => {
+                    let alone: Parameters = search.iter().filter(|(name, _)| name == parameter).cloned().collect();
+                    return searched(self.ask("Patient", &alone, &[("_count", "1")], How::Strict).await).map_or_else(|refusal| refusal, |_| works);
+                }
+                Err(trouble) => return trouble,
             }
-            Err(trouble) => return trouble,
-        };
-        if matches("Patient", &page).is_empty() {
-            return works;
         }
         let mut numbers = Vec::new();
-        for asked in [Some(search), Some(trial.asked()), trial.without()].into_iter().flatten() {
+        for asked in [search, trial.asked()] {
             let answer = self.ask("Patient", asked, &[("_summary", "count")], How::Lenient).await;
             numbers.push(answer.as_ref().and_then(counted));
         }
-        let number = |place: usize| numbers.get(place).copied().flatten();
-        match trial.told(number(0), number(1), number(2)) {
-            Some(true) => works,
-            Some(false) | None if says_ignored(&answer, &page, parameter) => (Found::IgnoredAndSaid, String::new()),
-            Some(false) => (Found::Ignored, String::new()),
-            None => (Found::Untold, "a value that nobody has finds somebody, and the server says no numbers".to_owned()),
+        match numbers.as_slice() {
+            [Some(0), _] => works,
+            [Some(own), Some(more)] if own < more => works,
+            _ if says => (Found::IgnoredAndSaid, String::new()),
+            [Some(_), Some(_)] => (Found::Ignored, String::new()),
+            _ => (Found::Untold, "a search that is to find nobody finds somebody, and the server says no numbers".to_owned()),
         }
     }
 

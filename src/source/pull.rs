@@ -12,7 +12,7 @@ use super::ledger::{self, Closing, Opened, Recorded, Unit};
 use super::search::census::{self, Doubt};
 use super::search::later::Asked;
 use super::search::recount;
-use super::since::{behind, cursor, incremental_start, is_full_due};
+use super::since::{behind, changes_start, cursor, incremental_start, is_full_due};
 use super::{Chooser, Gap, Plan, Progress, PullOutcome, Source, SourceError, account, bulk, search};
 use crate::diagnostic::counted;
 use crate::fhir::compartment::Head;
@@ -86,7 +86,7 @@ pub async fn pull_for(
     clock: &dyn Clock,
     progress: &dyn Progress,
 ) -> Result<PullOutcome, SourceError> {
-    let job = Job { chooser, source, snapshot, clock, progress };
+    let job = Job { chooser, source, snapshot, clock, progress, follows: false };
     let Some(instead) = plan.instead.as_deref() else { return job.carry_out(plan, None).await };
     // Searches that an earlier night began and did not end are gone on with: the export is tried again when they are done.
     if ledger::is_open(snapshot.store(), &source.name(), &instead.digest())? {
@@ -111,6 +111,8 @@ struct Job<'a> {
     snapshot: &'a Snapshot,
     clock: &'a dyn Clock,
     progress: &'a dyn Progress,
+    /// What changed while a pull lasted is read, whatever is due.
+    follows: bool,
 }
 
 impl Job<'_> {
@@ -118,19 +120,21 @@ impl Job<'_> {
     async fn carry_out(self, plan: &Plan, note: Option<Unit>) -> Result<PullOutcome, SourceError> {
         let (first, begun) = Box::pin(self.run(plan, note)).await?;
         let Some(begun) = begun.filter(|_| follow::is_due(plan)) else { return Ok(first) };
-        if incremental_start(self.source, plan, self.snapshot, self.clock)?.is_none() {
-            return Ok(follow::put_off(first, begun));
+        let store = self.snapshot.store();
+        // That everything is due is the next night's.
+        if changes_start(self.source, plan, self.snapshot, self.clock)?.is_none() || !first.complete && is_full_due(self.source, plan, self.snapshot, self.clock)? {
+            return Ok(follow::unread(store, first, begun, self.clock.now(), "the next pull reads everything")?);
         }
-        match Box::pin(self.run(plan, Some(follow::note(&first, begun)))).await {
+        match Box::pin(Job { follows: true, ..self }.run(plan, Some(follow::note(&first, begun)))).await {
             Ok((second, _)) => Ok(follow::joined(first, second)),
             Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => Err(error),
-            Err(error) => Ok(follow::unread(first, begun, &error)),
+            Err(error) => Ok(follow::unread(store, first, begun, self.clock.now(), &error.to_string())?),
         }
     }
 
     /// Carries a plan out, with what is to be known of how that came about; and when it was begun, if that was in an earlier night.
     async fn run(self, plan: &Plan, note: Option<Unit>) -> Result<(PullOutcome, Option<Timestamp>), SourceError> {
-        let Job { chooser, source, snapshot, clock, progress } = self;
+        let Job { chooser, source, snapshot, clock, progress, follows } = self;
         let (store, name, digest) = (snapshot.store(), source.name(), plan.digest());
         let damaged = snapshot.look_over()?;
         if damaged > 0 {
@@ -140,7 +144,8 @@ impl Job<'_> {
             Some(folder) => Some(Dump::find(folder, plan, &source.options.tuning.imports).await?),
             None => None,
         };
-        let cursor = if damaged > 0 { None } else { incremental_start(source, plan, snapshot, clock)? };
+        let start = if follows { changes_start } else { incremental_start };
+        let cursor = if damaged > 0 { None } else { start(source, plan, snapshot, clock)? };
         // Files that are as they were when all of them were read need no reading.
         let known = match &dump {
             Some(dump) if damaged == 0 && !source.options.tuning.accepts_loss && !is_full_due(source, plan, snapshot, clock)? => dump.known(store, &name, &digest)?,

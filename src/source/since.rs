@@ -24,6 +24,11 @@ pub(super) fn incremental_start(source: &Source, plan: &Plan, snapshot: &Snapsho
     if is_full_due(source, plan, snapshot, clock)? && !ledger::is_open_for_changes(snapshot.store(), &name, &digest)? {
         return Ok(None);
     }
+    changes_start(source, plan, snapshot, clock)
+}
+
+/// The same, though everything may be due.
+pub(super) fn changes_start(source: &Source, plan: &Plan, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Option<Timestamp>, SourceError> {
     Ok(from(source, cursor(source, plan, snapshot)?, clock.now()))
 }
 

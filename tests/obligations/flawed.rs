@@ -253,7 +253,7 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
     {
         return said(403, "application/json", &json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden"}]}).to_string());
     }
-    if flaw.unknown > 0 && query.contains("organization=watershed-probe") {
+    if flaw.unknown > 0 && query.contains("organization=") && query.contains("watershed-probe") {
         return said(flaw.unknown, "application/json", "{}");
     }
     let ids = value("patient").or_else(|| value("_id")).map_or(0, |ids| ids.split(',').count());

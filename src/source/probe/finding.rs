@@ -39,7 +39,7 @@ fn of_type(fact: &Fact, options: &Options) -> Option<(Who, String)> {
                 format!("`{parameter}` of `source.patients_search` is not heeded, so that others would be taken too: nights take nobody new by it; ask by what the server heeds");
             Some((Who::SiteEngineer, says))
         }
-        (parameter, Found::Untold) if about == "Patient" && is_sought(options, parameter) => Some((
+        (parameter, Found::Untold | Found::Absent | Found::Wrong) if about == "Patient" && is_sought(options, parameter) => Some((
             Who::EhrTeam,
             format!("whether `{parameter}` of `source.patients_search` is heeded cannot be told ({detail}): nights take nobody new by it; let searches be counted"),
         )),

@@ -32,7 +32,7 @@ const DRIFT: u64 = 100;
 /// So many of a type are referred to before it says something that none of them is there.
 const REFERRED_MIN: usize = 3;
 /// How a number is asked for, the better way first.
-const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
+pub(super) const WAYS: [&[(&str, &str)]; 2] = [&[("_summary", "count")], &[("_total", "accurate"), ("_count", "1")]];
 /// Attempts at a number: it is worth some seconds, and not a night.
 const ATTEMPTS_MAX: u32 = 3;
 /// Refusals of the way, after which the other one is tried.

@@ -3,21 +3,14 @@
 
 use super::ask::{Ask, answered};
 use super::by_patient::came;
-use super::census::once;
-use super::page::{Bundle, Item};
+use super::census::{WAYS, once};
+use super::page::{Bundle, Item, issue_code};
 use super::{run_tasks, tasks_in};
 use crate::source::SourceError;
-use crate::source::cohort::{Parameters, trial};
+use crate::source::cohort::{Parameters, Trial, trials};
 use crate::source::duty::{Code, Why};
 use crate::source::ledger;
 use crate::source::pull::Pull;
-
-/// Stands for a number that is not said, of somebody.
-const SOME: u64 = 1 << 40;
-/// Stands for a search that is refused.
-const REFUSED: u64 = 1 << 41;
-/// Stands for one that is said not to be there.
-const ABSENT: u64 = 1 << 42;
 
 /// Reads the patients whom the search finds, and keeps who they are, and why these may not be all: then those who are stored are among them.
 pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
@@ -40,20 +33,20 @@ pub(super) async fn run(pull: &mut Pull<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// Why it may be that the server does not heed what the search says. Alternatives differ in values only, which makes no difference.
+/// Why it may be that the server does not heed what the search says; what it does with one alternative it need not with another.
 async fn doubt(pull: &Pull<'_>) -> Result<Option<Why>, SourceError> {
-    let Some(search) = pull.plan.cohort.searches().into_iter().next() else { return Ok(None) };
-    for (place, (name, _)) in search.iter().enumerate() {
-        let told = match tell(pull, &search, place).await? {
-            Heeded::Yes => continue,
-            Heeded::No => format!("the server does not heed `{name}` of `source.patients_search`, so that others would be taken too"),
-            Heeded::Untold => format!("whether the server heeds `{name}` of `source.patients_search` cannot be told: it says no numbers"),
-            Heeded::Unanswered => {
-                let told = format!("whether the server heeds `{name}` of `source.patients_search` is not known: it does not answer");
-                return Ok(Some(Why::new(Code::Failing, told)));
-            }
-        };
-        return Ok(Some(Why::new(Code::Unsought, told)));
+    for search in pull.plan.cohort.searches() {
+        for (name, trial) in trials(&search) {
+            let (code, told) = match tell(pull, &search, &trial).await? {
+                Heeded::Yes => continue,
+                Heeded::No => (Code::Unsought, format!("the server does not heed `{name}` of `source.patients_search`, so that others would be taken too")),
+                Heeded::Untold => (Code::Unsought, format!("whether the server heeds `{name}` of `source.patients_search` cannot be told: it says no numbers")),
+                Heeded::Unanswered => {
+                    (Code::Failing, format!("whether the server heeds `{name}` of `source.patients_search` is not known: a search that finds nobody is not answered"))
+                }
+            };
+            return Ok(Some(Why::new(code, told)));
+        }
     }
     Ok(None)
 }
@@ -66,61 +59,70 @@ enum Heeded {
     Unanswered,
 }
 
-async fn tell(pull: &Pull<'_>, search: &Parameters, place: usize) -> Result<Heeded, SourceError> {
-    let Some(trial) = trial(search, place) else { return Ok(Heeded::Yes) };
-    let other = match number(pull, trial.asked()).await? {
-        None => return Ok(Heeded::Unanswered),
-        // What takes no wrong value heeds a right one.
-        Some(0 | REFUSED) => return Ok(Heeded::Yes),
-        Some(other) => other,
-    };
-    let Some(own) = number(pull, search).await?.filter(|own| *own < ABSENT) else { return Ok(Heeded::Unanswered) };
-    // As of an organization that nobody knows.
-    if other == ABSENT {
-        return Ok(Heeded::Yes);
+async fn tell(pull: &Pull<'_>, search: &Parameters, trial: &Trial) -> Result<Heeded, SourceError> {
+    if let Trial::Nobody(asked) = trial {
+        match page(pull, asked).await? {
+            None => return Ok(Heeded::Unanswered),
+            Some(NOBODY) => return Ok(Heeded::Yes),
+            // What takes no wrong value heeds a right one.
+            Some(REFUSED) => return Ok(if page(pull, search).await?.is_some_and(|own| own != REFUSED) { Heeded::Yes } else { Heeded::Unanswered }),
+            Some(_) => {}
+        }
     }
-    let without = match trial.without() {
-        None => None,
-        Some(without) => number(pull, without).await?,
-    };
-    let exact = |number: u64| (number < SOME).then_some(number);
-    Ok(match trial.told(exact(own), exact(other), without.and_then(exact)) {
-        None => Heeded::Untold,
-        Some(false) => Heeded::No,
-        Some(true) => Heeded::Yes,
+    // Counted before and after, so that who comes or goes meanwhile makes no difference.
+    let before = number(pull, search, "before").await?;
+    let more = number(pull, trial.asked(), "of the trial").await?;
+    let after = number(pull, search, "after").await?;
+    Ok(match (before, more, after) {
+        (Some(0), _, Some(0)) => Heeded::Yes,
+        (Some(before), Some(more), Some(after)) if before < more && after < more => Heeded::Yes,
+        (Some(_), Some(_), Some(_)) => Heeded::No,
+        _ => Heeded::Untold,
     })
 }
 
-/// How many patients a search finds, asked once in a pull; [`SOME`], [`REFUSED`], [`ABSENT`], or `None` if it is not answered.
-async fn number(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
-    once(pull, "Patient", &format!("who is found by {search:?}"), ask(pull, search)).await
+/// How many patients the server counts by a search, asked once in a pull.
+async fn number(pull: &Pull<'_>, search: &Parameters, when: &str) -> Result<Option<u64>, SourceError> {
+    once(pull, "Patient", &format!("how many {search:?} finds, {when}"), count(pull, search)).await
 }
 
-/// How many a page says there are, or shows. An outcome that says what was ignored may stand beside the number.
-fn told_by(page: &Bundle, is_count: bool) -> Option<u64> {
-    let is_somebody = page.items("Patient").any(|item| matches!(item, Item::Match(_)));
-    match (is_count, is_somebody) {
-        (true, true) => None,
-        (true, false) => page.total(),
-        (false, true) => Some(page.total().filter(|total| *total > 0).unwrap_or(SOME)),
-        (false, false) => Some(0),
-    }
-}
-
-async fn ask(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
-    let mut told = None;
-    for (name, value) in [("_summary", "count"), ("_count", "1")] {
-        let parameters: Parameters = search.iter().cloned().chain([(name.to_owned(), value.to_owned())]).collect();
+/// The number is the same whether the server says or not that it passed over a parameter.
+async fn count(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
+    for way in WAYS {
+        let parameters: Parameters = search.iter().cloned().chain(way.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
         let Some(answer) = answered(Ask::first(pull, &parameters, "Patient", false)?.send(pull, false, true).await)? else { return Ok(None) };
-        told = match answer.status {
-            400 | 422 | 501 => Some(REFUSED),
-            404 | 410 => Some(ABSENT),
-            _ if !answer.is_success() => None,
-            _ => Bundle::read(&answer.body).and_then(|page| told_by(&page, name == "_summary")),
-        };
-        if told.is_some_and(|told| told < REFUSED) {
-            break;
+        let page = Bundle::read(&answer.body).filter(|page| answer.is_success() && (way.len() > 1 || !is_somebody(page)));
+        if let Some(total) = page.and_then(|page| page.total()) {
+            return Ok(Some(total));
         }
     }
-    Ok(told)
+    Ok(None)
+}
+
+fn is_somebody(page: &Bundle) -> bool {
+    page.items("Patient").any(|item| matches!(item, Item::Match(_)))
+}
+
+/// What the first page of a search holds: [`NOBODY`], [`SOMEBODY`], or [`REFUSED`]; `None` where it is not answered. Asked once in a pull.
+async fn page(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
+    once(pull, "Patient", &format!("whom {search:?} finds"), ask(pull, search)).await
+}
+
+const NOBODY: u64 = 0;
+const SOMEBODY: u64 = 1;
+/// By a status that says so, or a body that is no page.
+const REFUSED: u64 = 2;
+
+async fn ask(pull: &Pull<'_>, search: &Parameters) -> Result<Option<u64>, SourceError> {
+    let parameters: Parameters = search.iter().cloned().chain([("_count".to_owned(), "1".to_owned())]).collect();
+    let Some(answer) = answered(Ask::first(pull, &parameters, "Patient", false)?.send(pull, false, true).await)? else { return Ok(None) };
+    let page = Bundle::read(&answer.body).filter(|_| answer.is_success());
+    Ok(match (answer.status, page) {
+        // An empty page with a link to the next one is no end.
+        (_, Some(page)) => Some(if is_somebody(&page) || page.link("next").is_some() { SOMEBODY } else { NOBODY }),
+        (401 | 408 | 425 | 429, None) => None,
+        (400..=499 | 501, None) => Some(REFUSED),
+        (200..=299, None) if issue_code(&answer.body).is_some() => Some(REFUSED),
+        _ => None,
+    })
 }

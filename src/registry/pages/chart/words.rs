@@ -150,6 +150,7 @@ pub(super) fn summary(card: &MeasureCard, slots: &[Slot<'_>], phases: &[Phase<'_
     let median = newest.run.median.map_or_else(String::new, |median| format!(", median {}", value_text(card, median)));
     let found: usize = phases.iter().map(|phase| phase.run.signals.len()).sum();
     let signals = match (found, newest.run.untold) {
+        (0, _) if newest.lookback.is_some() => "no rule over runs is applied".to_owned(),
         (0, None) => "no signal of special cause".to_owned(),
         (0, Some(_)) => "too little to tell a signal of special cause".to_owned(),
         (1, _) => "one signal of special cause".to_owned(),
