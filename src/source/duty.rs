@@ -161,6 +161,9 @@ pub enum Code {
 }
 
 impl Code {
+    /// Reasons that waiting for a night does not take away.
+    pub const LASTING: [Code; 9] = [Code::Announced, Code::Categories, Code::Cut, Code::Forbidden, Code::Hidden, Code::OfPatients, Code::Paging, Code::Refused, Code::Reported];
+
     /// Of an answer's status, where something was asked that it may refuse.
     pub fn of_status(status: u16) -> Code {
         match status {

@@ -65,9 +65,14 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
         let open: Option<(i64, String, bool, String)> = transaction.query_row(sql, [source], read).optional()?;
         if let Some((id, known, was_full, begun)) = open {
             if known == plan && (was_full || !full) {
-                // What failed is asked for again.
-                let failed = "DELETE FROM unit WHERE pull_id = ?1 AND (state = 'gap' OR name IN (SELECT name || ?2 FROM unit WHERE pull_id = ?1 AND state = 'gap'))";
-                transaction.execute(failed, params![id, BY_IDENTIFIER])?;
+                // What failed is asked for again, but where something came, and the reason is one that lasts: it would take what the rest needs.
+                let lasting = Code::LASTING.map(Code::word).join("', '");
+                let failed = format!(
+                    "SELECT name FROM unit WHERE pull_id = ?1 AND state = 'gap' AND NOT (coalesce(code, '') IN ('{lasting}')
+                       AND EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND state = 'done' AND received > 0))"
+                );
+                let again = format!("DELETE FROM unit WHERE pull_id = ?1 AND (name IN ({failed}) OR name IN (SELECT name || ?2 FROM ({failed})))");
+                transaction.execute(&again, params![id, BY_IDENTIFIER])?;
                 return Ok(Opened { id: PullId(id), full: was_full, resumed: true, begun: begun.parse().unwrap_or(now) });
             }
             transaction.execute("UPDATE pull SET state = 'abandoned' WHERE id = ?1", [id])?;
@@ -88,9 +93,8 @@ pub fn is_open(store: &Store, source: &str, plan: &str) -> Result<bool, StoreErr
 /// Whether a pull of changes of this source and plan is open.
 pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
     store.with(|connection| {
-        let sql = "SELECT count(*) FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open' AND full = 0";
-        let open: i64 = connection.query_row(sql, [source, plan], |row| row.get(0))?;
-        Ok(open > 0)
+        let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open' AND full = 0)";
+        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
     })
 }
 
@@ -272,11 +276,17 @@ fn insert(transaction: &Transaction<'_>, pull: PullId, unit: &Unit) -> Result<()
 
 /// Names of the units that are done.
 pub fn done(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
-    store.with(|connection| {
-        let mut statement = connection.prepare("SELECT name FROM unit WHERE pull_id = ?1 AND state = 'done'")?;
-        let names = statement.query_map([pull.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(names)
-    })
+    names(store, pull, "done")
+}
+
+/// Units that lack something, and are not asked for again in a pull that goes on.
+pub fn lacked(store: &Store, pull: PullId) -> Result<BTreeSet<String>, StoreError> {
+    names(store, pull, "gap")
+}
+
+fn names(store: &Store, pull: PullId, state: &str) -> Result<BTreeSet<String>, StoreError> {
+    let sql = "SELECT name FROM unit WHERE pull_id = ?1 AND state = ?2";
+    store.with(|connection| Ok(connection.prepare(sql)?.query_map(params![pull.0, state], |row| row.get(0))?.collect::<Result<_, _>>()?))
 }
 
 /// How many resources came in these units, and in the pieces of which they are made.
@@ -786,6 +796,7 @@ pub fn enter_late(store: &Store, pull: PullId, query: &str) -> Result<(), StoreE
 }
 
 fn held(connection: &Connection) -> Result<u64, StoreError> {
-    let count: i64 = connection.query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get(0))?;
-    Ok(count.max(0) as u64)
+    Ok(connection
+        .query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get::<_, i64>(0))?
+        .unsigned_abs())
 }

@@ -167,7 +167,7 @@ impl Job<'_> {
             done: ledger::done(store, opened.id)?,
             whole: BTreeSet::new(),
             members: None,
-            habits: search::Habits::of(source, opened.full),
+            habits: search::Habits::of(source, store, &opened)?,
             chooser,
             later: BTreeMap::new(),
             accepted: ledger::accepted(store, &name, &digest)?,

@@ -24,11 +24,12 @@ mod tally;
 use super::capability::Capability;
 use super::cohort::Cohort;
 use super::duty::{Code, Why};
-use super::ledger::{self, Unit};
+use super::ledger::{self, Opened, Unit};
 use super::plan::Query;
 use super::probe::Fact;
 use super::pull::Pull;
 use super::{Source, SourceError};
+use crate::store::Store;
 use cut::List;
 use futures_util::StreamExt as _;
 use part::Span;
@@ -124,6 +125,8 @@ pub(super) struct Habits {
     roll: OnceLock<roll::Roll>,
     /// Those who were members when everything was read of them, and are no more.
     left: BTreeSet<String>,
+    /// Units that are not asked for again in this pull.
+    lacked: BTreeSet<String>,
     /// What searches name as deleted.
     named: deleted::Named,
     /// Resources on a page, above which the server refuses it; 0: not known.
@@ -149,11 +152,12 @@ struct TypeHabits {
 
 impl Habits {
     /// What a check has found out, and what no right was granted to; of lists what earlier nights found, but where everything is read.
-    pub fn of(source: &Source, full: bool) -> Habits {
+    pub fn of(source: &Source, store: &Store, opened: &Opened) -> Result<Habits, SourceError> {
         let Capability { no_post, forgets_links, at_once, .. } = &source.capability;
         let types = TypeHabits { refused: source.withheld.clone(), ..TypeHabits::default() };
-        let lists = if full { lists::Lists::default() } else { lists::Lists::of(at_once) };
-        Habits { no_post: AtomicBool::new(*no_post), forgets_links: AtomicBool::new(*forgets_links), lists, types: Mutex::new(types), ..Habits::default() }
+        let lists = if opened.full { lists::Lists::default() } else { lists::Lists::of(at_once) };
+        let [no_post, forgets_links] = [*no_post, *forgets_links].map(AtomicBool::new);
+        Ok(Habits { no_post, forgets_links, lists, lacked: ledger::lacked(store, opened.id)?, types: Mutex::new(types), ..Habits::default() })
     }
 
     /// What was learnt of lists.
@@ -236,7 +240,7 @@ async fn standing_members(pull: &mut Pull<'_>) -> Result<Option<BTreeSet<String>
 
 /// Runs what is not done yet of some tasks, several at once, and records each when it is finished.
 async fn run_tasks(pull: &mut Pull<'_>, stage: &str, mut tasks: Vec<Task<'_>>, members: Option<&BTreeSet<String>>) -> Result<(), SourceError> {
-    tasks.retain(|task| !pull.done.contains(&task.name));
+    tasks.retain(|task| !pull.done.contains(&task.name) && !pull.habits.lacked.contains(&task.name));
     pull.progress.stage(stage, Some(tasks.len() as u64));
     let width = pull.source.options.requests_at_once.clamp(1, 32) as usize;
     let is_over = &AtomicBool::new(false);

@@ -1,8 +1,9 @@
 //! Members of a Group and patients of whom others speak, however they are named.
 
+use super::bench::Bench;
 use super::flawed::{Flaw, PATIENTS, Site, all, of, reasons};
 use std::collections::BTreeMap;
-use watershed::source::Mode;
+use watershed::source::{Mode, SourceError};
 
 #[tokio::test]
 async fn who_was_a_member_until_a_day_that_is_past_is_let_go() {
@@ -123,5 +124,26 @@ async fn what_names_somebody_outside_the_group_by_an_identifier_is_left_out_and_
         let site = Site::of(Flaw { by_system, declares_none: true, away: 5, ..Flaw::default() }, "g").await;
         let (outcome, counts) = site.pull(&[]).await;
         assert_eq!((reasons(&outcome).as_str(), outcome.quarantined, outcome.complete, counts["Observation"]), ("", held, held == 0, observations), "{by_system}");
+    }
+}
+
+/// What stays broken is asked for once in a pull: else it takes what the rest needs, night after night.
+#[tokio::test]
+async fn a_pull_of_a_server_that_loses_links_comes_to_its_end_with_a_budget() {
+    let mut bench = Bench::of(40, &["q_28", "q_81"], Default::default()).await.swift();
+    (bench.options.group, bench.options.page_size, bench.options.tuning.patients_per_query) = ("all".to_owned(), 8, 4);
+    let alone = bench.pull(Mode::Search).await;
+    assert!(!alone.outcome.complete && alone.requests.len() > 100, "{}: {:?}", alone.requests.len(), alone.outcome.gaps);
+    let mut bench = Bench::of(40, &["q_28", "q_81"], Default::default()).await.swift();
+    (bench.options.group, bench.options.page_size, bench.options.tuning.patients_per_query) = ("all".to_owned(), 8, 4);
+    bench.options.requests_per_night = 40;
+    let nights = alone.requests.len().div_ceil(20) + 2;
+    for night in 1..=nights {
+        match bench.try_pull(Mode::Search).await {
+            Err(SourceError::Unfinished { .. }) => assert!(night < nights, "it is not over after {nights} nights, where one takes {} requests", alone.requests.len()),
+            Err(error) => panic!("{error}"),
+            Ok(ended) => return assert_eq!(ended.unnamed(), Vec::<String>::new(), "{:?}", ended.outcome.gaps),
+        }
+        bench.pass(std::time::Duration::from_secs(86_400));
     }
 }
