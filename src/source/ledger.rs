@@ -84,18 +84,14 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
 
 /// Whether a pull of this source and plan is open.
 pub fn is_open(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
-    store.with(|connection| {
-        let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open')";
-        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
-    })
+    let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open')";
+    store.with(|connection| Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?))
 }
 
 /// Whether a pull of changes of this source and plan is open.
 pub fn is_open_for_changes(store: &Store, source: &str, plan: &str) -> Result<bool, StoreError> {
-    store.with(|connection| {
-        let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open' AND full = 0)";
-        Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?)
-    })
+    let sql = "SELECT EXISTS (SELECT 1 FROM pull WHERE source = ?1 AND plan = ?2 AND state = 'open' AND full = 0)";
+    store.with(|connection| Ok(connection.query_row(sql, [source, plan], |row| row.get(0))?))
 }
 
 /// Records units with their refusals, in one transaction; they will not be fetched again in this pull.
@@ -294,11 +290,11 @@ pub fn received(store: &Store, pull: PullId, names: &BTreeSet<String>) -> Result
     store.with(|connection| {
         let mut statement = connection.prepare("SELECT name, received FROM unit WHERE pull_id = ?1 AND name LIKE 'query %'")?;
         let rows = statement.query_map([pull.0], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        let is_of = |name: &str| names.contains(name.split_once(", piece ").map_or(name, |(whole, _)| whole));
         let mut sum = 0;
         for row in rows {
             let (name, received) = row?;
-            let whole = name.split_once(", piece ").map_or(name.as_str(), |(whole, _)| whole);
-            sum += if names.contains(whole) { received } else { 0 };
+            sum += if is_of(&name) { received } else { 0 };
         }
         Ok(sum)
     })
@@ -796,7 +792,6 @@ pub fn enter_late(store: &Store, pull: PullId, query: &str) -> Result<(), StoreE
 }
 
 fn held(connection: &Connection) -> Result<u64, StoreError> {
-    Ok(connection
-        .query_row("SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')", [], |row| row.get::<_, i64>(0))?
-        .unsigned_abs())
+    let sql = "SELECT count(*) FROM quarantine WHERE state IN ('held', 'retry')";
+    Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
 }
