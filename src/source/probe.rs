@@ -386,10 +386,9 @@ impl Probing<'_> {
             numbers.push(answer.as_ref().and_then(counted));
         }
         match numbers.as_slice() {
-            [Some(0), _] => works,
             [Some(own), Some(more)] if own < more => works,
             _ if says => (Found::IgnoredAndSaid, String::new()),
-            [Some(_), Some(_)] => (Found::Ignored, String::new()),
+            [Some(_), Some(1..)] => (Found::Ignored, String::new()),
             _ => (Found::Untold, "a search that is to find nobody finds somebody, and the server says no numbers".to_owned()),
         }
     }

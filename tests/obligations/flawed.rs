@@ -85,6 +85,8 @@ pub(super) struct Flaw {
     pub(super) first_only: bool,
     /// Few patients have anything, of the second half of a list the first ones nothing.
     pub(super) sparse: bool,
+    /// A number alone is 0.
+    pub(super) counts_nothing: bool,
     /// A number alone is refused.
     pub(super) no_summary: bool,
     /// No answer has a number.
@@ -278,7 +280,7 @@ pub(super) fn search(flaw: Flaw, name: &str, query: &str, origin: &str) -> Said 
     }
     let total = found.len();
     if value("_summary") == Some("count") {
-        return json(json!({"resourceType": "Bundle", "type": "searchset", "total": total}));
+        return json(json!({"resourceType": "Bundle", "type": "searchset", "total": if flaw.counts_nothing { 0 } else { total }}));
     }
     // Of what may not be seen there is no number either.
     if !flaw.warns.is_empty() && !HIDDEN.contains(&flaw.warns) && name == "Observation" {

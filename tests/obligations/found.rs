@@ -128,6 +128,7 @@ async fn a_search_of_which_a_part_is_not_heeded_takes_nobody() {
         ("Patient?organization:not=Organization/3", Flaw::default(), None),
         ("Patient?organization:not=Organization/3", Flaw { no_modifiers: true, ..Flaw::default() }, Some("`organization:not`")),
         ("Patient?organization:not=Organization/3", Flaw { no_organizations: true, ..Flaw::default() }, Some("`organization:not`")),
+        ("Patient?active=true", Flaw { counts_nothing: true, ..Flaw::default() }, Some("`active`")),
         ("Patient?active=true", Flaw { uncounted: true, ..Flaw::default() }, Some("`active`")),
     ] {
         let mut site = Site::of(flaw, "").await;

@@ -74,8 +74,9 @@ async fn tell(pull: &Pull<'_>, search: &Parameters, trial: &Trial) -> Result<Hee
     let more = number(pull, trial.asked(), "of the trial").await?;
     let after = number(pull, search, "after").await?;
     Ok(match (before, more, after) {
-        (Some(0), _, Some(0)) => Heeded::Yes,
         (Some(before), Some(more), Some(after)) if before < more && after < more => Heeded::Yes,
+        // Of somebody who was seen 0 is no number.
+        (_, Some(0), _) => Heeded::Untold,
         (Some(_), Some(_), Some(_)) => Heeded::No,
         _ => Heeded::Untold,
     })
