@@ -8,8 +8,6 @@ use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
-/// The time from one night to the next, and as much more as nights are irregular.
-const A_NIGHT: SignedDuration = SignedDuration::from_hours(36);
 /// What this is called in ledgers.
 const AFTER: &str = "after a pull of several nights";
 
@@ -62,27 +60,22 @@ pub(super) fn joined(first: PullOutcome, second: PullOutcome) -> PullOutcome {
     }
 }
 
-/// What a pull brought where what changed meanwhile is not read yet. Any night's numbers are a night old when the next one comes; what is
-/// older is missing. Its ledger says so too.
-pub(super) fn unread(store: &Store, first: PullOutcome, begun: Timestamp, now: Timestamp, why: &str) -> Result<PullOutcome, StoreError> {
+/// What a pull brought where what changed meanwhile is not read yet: that is missing, and its ledger says so too.
+pub(super) fn unread(store: &Store, first: PullOutcome, begun: Timestamp, why: &str) -> Result<PullOutcome, StoreError> {
     let why = Why::new(Code::Ongoing, format!("what has changed since {} is still to be read: {why}", minute(begun)));
-    let is_behind = now.duration_since(begun) > A_NIGHT;
-    enter(store, first.pull_id, &why, is_behind)?;
-    let told = vec![Gap { resource_type: "*".to_owned(), patient: None, reason: why.text, code: why.code }];
-    Ok(match is_behind {
-        true => PullOutcome { complete: false, gaps: [first.gaps, told].concat(), ..first },
-        false => PullOutcome { notes: [first.notes, told].concat(), ..first },
-    })
+    enter(store, first.pull_id, &why)?;
+    let told = Gap { resource_type: "*".to_owned(), patient: None, reason: why.text, code: why.code };
+    Ok(PullOutcome { complete: false, gaps: [first.gaps, vec![told]].concat(), ..first })
 }
 
 /// Enters it after the pull was closed.
-fn enter(store: &Store, pull: PullId, why: &Why, is_gap: bool) -> Result<(), StoreError> {
+fn enter(store: &Store, pull: PullId, why: &Why) -> Result<(), StoreError> {
     store.transaction(|transaction| {
         transaction.execute(
-            "INSERT OR REPLACE INTO ledger (pull_id, resource_type, query, status, received, reason, code) VALUES (?1, '*', ?2, ?3, 0, ?4, ?5)",
-            params![pull.0, AFTER, if is_gap { "partial" } else { "complete" }, why.text, why.code.word()],
+            "INSERT OR REPLACE INTO ledger (pull_id, resource_type, query, status, received, reason, code) VALUES (?1, '*', ?2, 'partial', 0, ?3, ?4)",
+            params![pull.0, AFTER, why.text, why.code.word()],
         )?;
-        transaction.execute("UPDATE pull SET complete = complete AND NOT ?2 WHERE id = ?1", params![pull.0, is_gap])?;
+        transaction.execute("UPDATE pull SET complete = 0 WHERE id = ?1", [pull.0])?;
         Ok(())
     })
 }

@@ -123,12 +123,12 @@ impl Job<'_> {
         let store = self.snapshot.store();
         // That everything is due is the next night's.
         if changes_start(self.source, plan, self.snapshot, self.clock)?.is_none() || !first.complete && is_full_due(self.source, plan, self.snapshot, self.clock)? {
-            return Ok(follow::unread(store, first, begun, self.clock.now(), "the next pull reads everything")?);
+            return Ok(follow::unread(store, first, begun, "the next pull reads everything")?);
         }
         match Box::pin(Job { follows: true, ..self }.run(plan, Some(follow::note(&first, begun)))).await {
             Ok((second, _)) => Ok(follow::joined(first, second)),
             Err(error @ (SourceError::Snapshot(_) | SourceError::Store(_))) => Err(error),
-            Err(error) => Ok(follow::unread(store, first, begun, self.clock.now(), &error.to_string())?),
+            Err(error) => Ok(follow::unread(store, first, begun, &error.to_string())?),
         }
     }
 

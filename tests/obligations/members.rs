@@ -136,7 +136,7 @@ async fn a_pull_of_a_server_that_loses_links_comes_to_its_end_with_a_budget() {
     assert!(!alone.outcome.complete && alone.requests.len() > 100, "{}: {:?}", alone.requests.len(), alone.outcome.gaps);
     let mut bench = Bench::of(40, &["q_28", "q_81"], Default::default()).await.swift();
     (bench.options.group, bench.options.page_size, bench.options.tuning.patients_per_query) = ("all".to_owned(), 8, 4);
-    bench.options.requests_per_night = 40;
+    (bench.options.requests_per_night, bench.options.requests_at_once) = (40, 1);
     let nights = alone.requests.len().div_ceil(20) + 2;
     for night in 1..=nights {
         match bench.try_pull(Mode::Search).await {
