@@ -65,10 +65,10 @@ pub fn open(store: &Store, source: &str, plan: &str, full: bool, now: Timestamp)
         let open: Option<(i64, String, bool, String)> = transaction.query_row(sql, [source], read).optional()?;
         if let Some((id, known, was_full, begun)) = open {
             if known == plan && (was_full || !full) {
-                // What failed is asked for again, but where something came, and the reason is one that lasts: it would take what the rest needs.
+                // What failed is asked for again, but for searches where something came and the reason is one that lasts: they would take what the rest needs.
                 let lasting = Code::LASTING.map(Code::word).join("', '");
                 let failed = format!(
-                    "SELECT name FROM unit WHERE pull_id = ?1 AND state = 'gap' AND NOT (coalesce(code, '') IN ('{lasting}')
+                    "SELECT name FROM unit WHERE pull_id = ?1 AND state = 'gap' AND NOT (name LIKE 'query %' AND coalesce(code, '') IN ('{lasting}')
                        AND EXISTS (SELECT 1 FROM unit WHERE pull_id = ?1 AND state = 'done' AND received > 0))"
                 );
                 let again = format!("DELETE FROM unit WHERE pull_id = ?1 AND (name IN ({failed}) OR name IN (SELECT name || ?2 FROM ({failed})))");

@@ -1,5 +1,5 @@
-//! A cohort by a search of the site's own: the patients whom it finds are read as any type is, each night whole. A search that the server
-//! does not heed would find everybody: it is not read, and that is a gap.
+//! A cohort by a search of the site's own: the patients whom it finds are read as any type is, each night whole. A search of which the server
+//! does not heed a part would find others too: it is tried first, and where that shows, not read, which is a gap.
 
 use super::ask::{Ask, answered};
 use super::by_patient::came;
